@@ -1,0 +1,40 @@
+"""What the program says when the user gave it something it cannot use."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+from typing import TypeVar
+
+
+T = TypeVar("T")
+
+
+class InputError(ValueError):
+    """Something given by the user is wrong: a file, a name, a setting.
+
+    The message is one line that says what was found, what was expected and what to do.
+    The command line prints it without a traceback and exits with 2.
+    """
+
+
+def look_up(table: dict[str, T], name: str, what: str) -> T:
+    """Returns `table[name]`, or refuses an unknown name with a list of the known ones.
+
+    Args:
+      table: the entries by name.
+      name: the name asked for.
+      what: what the table holds, for the message ("weighting", "variant").
+
+    Raises:
+      InputError: `name` is not in the table.
+    """
+    if name in table:
+        return table[name]
+    raise unknown_name(name, table, what)
+
+
+def unknown_name(name: str, known: Iterable[str], what: str) -> InputError:
+    """An error for a name that is not among the known ones, with the closest as a suggestion."""
+    known = list(known)
+    close = get_close_matches(name, known, n=1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return InputError(f"unknown {what} {name!r}: {hint}known are {', '.join(sorted(known))}")

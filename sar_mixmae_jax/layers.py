@@ -1,0 +1,101 @@
+"""The layers that encoder and decoder share, with PyTorch's constants: epsilon 1e-5, exact GELU."""
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.nn.initializers import Initializer
+from jax.typing import DTypeLike
+
+EPSILON = 1e-5
+"""LayerNorm's epsilon everywhere in the reference; Flax's default is 1e-6."""
+
+
+def matmul_precision(dtype: DTypeLike) -> jax.lax.Precision | None:
+    """float32 means float32 on every device: accelerators would round the products otherwise."""
+    return jax.lax.Precision.HIGHEST if dtype == jnp.float32 else None
+
+
+def linear(features: int, dtype: DTypeLike, *, bias: bool = True, name: str | None = None) -> nn.Dense:
+    """A linear layer with Xavier-uniform weights and zero bias, computed in `dtype`."""
+    return nn.Dense(
+        features,
+        use_bias=bias,
+        dtype=dtype,
+        precision=matmul_precision(dtype),
+        kernel_init=nn.initializers.xavier_uniform(),
+        name=name,
+    )
+
+
+def layer_norm(dtype: DTypeLike, *, name: str | None = None) -> nn.LayerNorm:
+    """LayerNorm over the last axis; mean and variance in float32, the output in `dtype`."""
+    return nn.LayerNorm(epsilon=EPSILON, dtype=dtype, name=name)
+
+
+class MLP(nn.Module):
+    """Linear, exact (erf) GELU, linear."""
+
+    ratio: int
+    dtype: DTypeLike
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """(..., width) -> (..., width)."""
+        width = x.shape[-1]
+        x = linear(self.ratio * width, self.dtype, name="fc1")(x)
+        x = nn.gelu(x, approximate=False)
+        return linear(width, self.dtype, name="fc2")(x)
+
+
+def attend(qkv: jax.Array, heads: int, bias: jax.Array | float = 0.0) -> jax.Array:
+    """Multi-head attention on a fused projection; the softmax is in float32.
+
+    Args:
+      qkv: (..., tokens, 3 * width): query, key, value, each (head, width / heads).
+      heads: number of heads.
+      bias: added to the logits, broadcast to (..., heads, tokens, tokens).
+
+    Returns:
+      (..., tokens, width).
+    """
+    *leading, tokens, triple = qkv.shape
+    qkv = qkv.reshape(*leading, tokens, 3, heads, triple // (3 * heads))
+    query, key, value = (qkv[..., i, :, :] for i in range(3))  # (..., tokens, heads, head width)
+    precision = matmul_precision(qkv.dtype)
+    query = query * query.shape[-1] ** -0.5
+    logits = jnp.einsum("...qhd,...khd->...hqk", query, key, precision=precision)
+    attention = nn.softmax(logits.astype(jnp.float32) + bias, axis=-1).astype(qkv.dtype)
+    out = jnp.einsum("...hqk,...khd->...qhd", attention, value, precision=precision)
+    return out.reshape(*leading, tokens, triple // 3)
+
+
+def sincos_position_embedding(side: int, width: int) -> np.ndarray:
+    """MAE's fixed 2-D embedding of a square grid: (side, side, width), float32.
+
+    The first half of the channels encodes the column, the second half the row; each half is sine
+    then cosine of width / 4 frequencies from 1 down to 1e-4.
+
+    Raises:
+      ValueError: `width` is not a multiple of 4.
+    """
+    if width % 4:
+        raise ValueError(f"a width of {width} was given: expected a multiple of 4")
+    frequencies = 1e-4 ** (np.arange(width // 4) / (width // 4))
+    angles = np.arange(side)[:, None] * frequencies  # (side, width / 4)
+    axis = np.concatenate([np.sin(angles), np.cos(angles)], axis=1)  # (side, width / 2)
+    columns = np.broadcast_to(axis[None, :], (side, side, width // 2))
+    rows = np.broadcast_to(axis[:, None], (side, side, width // 2))
+    return np.concatenate([columns, rows], axis=-1).astype(np.float32)
+
+
+def torch_conv_init(fan_in: int) -> Initializer:
+    """PyTorch's default for convolutions: uniform within ±1/sqrt(fan_in), weight and bias alike."""
+
+    def init(key: jax.Array, shape: Sequence[int], dtype: DTypeLike = jnp.float32) -> jax.Array:
+        bound = fan_in**-0.5
+        return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+    return init

@@ -1,0 +1,59 @@
+"""The pretraining objective: a prepared batch and a mask to weighted reconstruction errors.
+
+The same function serves the train step, the diagnostics, the pictures and the golden tests.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from sar_mixmae_jax.cells import cell_moments, patchify
+from sar_mixmae_jax.losses import weighted_squared_error
+from sar_mixmae_jax.mixmae import MixMAE
+from sar_mixmae_jax.preprocess import Prepared
+
+
+class Reconstruction(NamedTuple):
+    """What the model made of a batch, in cells: (batch, cells, values) unless said otherwise.
+
+    Attributes:
+      prediction: the decoder's output for every cell.
+      error: w (prediction - target)², 0 at nodata.
+      valid: True where measured.
+      offset: (batch, cells, 1), what normalising the target subtracted (0 without).
+      spread: (batch, cells, 1), what normalising the target divided by (1 without).
+    """
+
+    prediction: jax.Array
+    error: jax.Array
+    valid: jax.Array
+    offset: jax.Array
+    spread: jax.Array
+
+
+def reconstruct(
+    model: MixMAE, params: Any, batch: Prepared, mask: jax.Array, *, norm_pix: bool
+) -> Reconstruction:
+    """Runs the model and compares with the target.
+
+    Args:
+      model: the MixMAE.
+      params: its parameters.
+      batch: the prepared images.
+      mask: (cells, cells), 1 where a cell comes from the partner image.
+      norm_pix: standardise every target cell by its own mean and deviation, bands together.
+    """
+    side = model.size.cell
+    prediction = model.apply({"params": params}, batch.images, mask)
+    assert isinstance(prediction, jax.Array)
+    target = patchify(batch.images, side)
+    valid = patchify(batch.valid, side)
+    if norm_pix:
+        offset, spread = cell_moments(target, valid)
+    else:
+        offset, spread = jnp.zeros(()), jnp.ones(())
+    error = weighted_squared_error(
+        prediction, (target - offset) / spread, patchify(batch.weights, side)
+    )
+    return Reconstruction(prediction, error, valid, offset, spread)

@@ -1,0 +1,42 @@
+"""Backscatter: bands, dB and linear power, nodata, standardisation.
+
+Everywhere in this project an image is an array (batch, height, width, band), bands in the order
+the configuration names, backscatter in dB, and nodata is whatever is not finite (NaN in records).
+"""
+
+import jax
+import jax.numpy as jnp
+
+BANDS = ("VH", "VV")
+"""The Sentinel-1 IW dual-polarisation bands, in the order of the published checkpoints."""
+
+
+def db_to_linear(db: jax.Array) -> jax.Array:
+    """Linear power, 10^(dB/10)."""
+    return 10.0 ** (db / 10.0)
+
+
+def linear_to_db(power: jax.Array) -> jax.Array:
+    """dB, 10 log10(power); power must be positive."""
+    return 10.0 * jnp.log10(power)
+
+
+def valid_pixels(db: jax.Array) -> jax.Array:
+    """True where there is a measurement, per pixel and band: nodata is NaN (or any non-finite)."""
+    return jnp.isfinite(db)
+
+
+def standardise(db: jax.Array, mean: jax.Array, std: jax.Array) -> jax.Array:
+    """Zero mean and unit deviation per band; nodata becomes 0, which is the mean.
+
+    Args:
+      db: (..., bands) backscatter in dB, nodata not finite.
+      mean: (bands,) dB.
+      std: (bands,) dB.
+    """
+    return jnp.where(valid_pixels(db), (db - mean) / std, 0.0)
+
+
+def destandardise(standardised: jax.Array, mean: jax.Array, std: jax.Array) -> jax.Array:
+    """The way back from `standardise`, in dB."""
+    return standardised * std + mean

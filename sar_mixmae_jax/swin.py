@@ -1,0 +1,190 @@
+"""The encoder: a hierarchical windowed transformer without shifts (Swin as MixMIM uses it).
+
+Feature maps are (batch, row, column, channel). A mask, where there is one, is a (row, column) grid
+of zeros and ones for the whole batch: a token attends only to tokens of its own mask value.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import DTypeLike
+
+from sar_mixmae_jax.cells import patchify
+from sar_mixmae_jax.layers import (
+    MLP,
+    attend,
+    layer_norm,
+    linear,
+    matmul_precision,
+    sincos_position_embedding,
+    torch_conv_init,
+)
+from sar_mixmae_jax.masking import enlarge, mix
+
+
+def to_windows(grid: jax.Array, window: int) -> jax.Array:
+    """(batch, row, column, channel) -> (batch, windows, window², channel)."""
+    batch, rows, columns, channels = grid.shape
+    x = grid.reshape(batch, rows // window, window, columns // window, window, channels)
+    return x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, -1, window * window, channels)
+
+
+def from_windows(windows: jax.Array, rows: int) -> jax.Array:
+    """The way back from `to_windows`, to a square map of `rows` rows."""
+    batch, _, tokens, channels = windows.shape
+    side = round(tokens**0.5)
+    x = windows.reshape(batch, rows // side, rows // side, side, side, channels)
+    return x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, rows, rows, channels)
+
+
+def relative_position_index(window: int) -> np.ndarray:
+    """(window², window²) indices into a bias table of (2 window - 1)² row-major offsets."""
+    rows, columns = np.divmod(np.arange(window * window), window)
+    row_offset = rows[:, None] - rows[None, :] + window - 1
+    column_offset = columns[:, None] - columns[None, :] + window - 1
+    return row_offset * (2 * window - 1) + column_offset
+
+
+class WindowAttention(nn.Module):
+    """Self-attention inside windows with a learned bias per relative position."""
+
+    heads: int
+    window: int
+    dtype: DTypeLike
+
+    @nn.compact
+    def __call__(self, x: jax.Array, mask: jax.Array | None) -> jax.Array:
+        """Attends.
+
+        Args:
+          x: (batch, windows, tokens, width).
+          mask: (windows, tokens) or None.
+        """
+        width = x.shape[-1]
+        offsets = (2 * self.window - 1) ** 2
+        table = self.param("bias_table", nn.initializers.normal(0.02), (offsets, self.heads))
+        bias = table[relative_position_index(self.window)].transpose(2, 0, 1)  # head, query, key
+        if mask is not None:
+            other = mask[:, None, :, None] != mask[:, None, None, :]  # window, 1, query, key
+            bias = jnp.where(other, -1e30, bias)
+        x = attend(linear(3 * width, self.dtype, name="qkv")(x), self.heads, bias)
+        return linear(width, self.dtype, name="proj")(x)
+
+
+class Block(nn.Module):
+    """x + attention(norm(x)), then x + MLP(norm(x)), attention inside windows."""
+
+    heads: int
+    window: int
+    mlp_ratio: int
+    dtype: DTypeLike
+
+    @nn.compact
+    def __call__(self, x: jax.Array, mask: jax.Array | None) -> jax.Array:
+        """(batch, row, column, width) with a (row, column) mask or None -> the same shape."""
+        rows = x.shape[1]
+        windows = to_windows(layer_norm(self.dtype, name="norm1")(x), self.window)
+        if mask is not None:
+            mask = to_windows(mask[None, :, :, None], self.window)[0, :, :, 0]
+        attention = WindowAttention(self.heads, self.window, self.dtype, name="attn")
+        x = x + from_windows(attention(windows, mask), rows)
+        return x + MLP(self.mlp_ratio, self.dtype, name="mlp")(
+            layer_norm(self.dtype, name="norm2")(x)
+        )
+
+
+class PatchMerging(nn.Module):
+    """Halves the map and doubles the width: 2x2 neighbours concatenated, normalised, projected."""
+
+    dtype: DTypeLike
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """(batch, row, column, width) -> (batch, row / 2, column / 2, 2 width)."""
+        batch, rows, columns, width = x.shape
+        x = x.reshape(batch, rows // 2, 2, columns // 2, 2, width)
+        # Neighbours in the order (0,0), (1,0), (0,1), (1,1): the column is the slower of the two.
+        x = x.transpose(0, 1, 3, 4, 2, 5).reshape(batch, rows // 2, columns // 2, 4 * width)
+        x = layer_norm(self.dtype, name="norm")(x)
+        return linear(2 * width, self.dtype, bias=False, name="reduction")(x)
+
+
+class PatchEmbedding(nn.Module):
+    """A convolution whose stride is its kernel, hence one matrix product, and LayerNorm."""
+
+    patch: int
+    width: int
+    dtype: DTypeLike
+
+    @nn.compact
+    def __call__(self, images: jax.Array) -> jax.Array:
+        """(batch, height, width, band) -> (batch, height / patch, width / patch, channel)."""
+        batch, height, width, _ = images.shape
+        x = patchify(images, self.patch)
+        x = nn.Dense(
+            self.width,
+            dtype=self.dtype,
+            precision=matmul_precision(self.dtype),
+            kernel_init=torch_conv_init(x.shape[-1]),
+            bias_init=torch_conv_init(x.shape[-1]),
+            name="proj",
+        )(x)
+        x = layer_norm(self.dtype, name="norm")(x)
+        return x.reshape(batch, height // self.patch, width // self.patch, self.width)
+
+
+class Encoder(nn.Module):
+    """Patch embedding, mixing, position embedding, stages of blocks with merging, final LayerNorm.
+
+    Attributes:
+      patch: pixels per token side.
+      width: width of the first stage; each later stage doubles it.
+      depths: blocks per stage.
+      heads: attention heads per stage.
+      windows: window side per stage, in tokens; never larger than the stage's map.
+      mlp_ratio: width of the hidden layer over the width of the block.
+      dtype: of the computation; parameters are float32.
+      remat: recompute the blocks in the backward pass instead of keeping their activations.
+    """
+
+    patch: int
+    width: int
+    depths: tuple[int, ...]
+    heads: tuple[int, ...]
+    windows: tuple[int, ...]
+    mlp_ratio: int
+    dtype: DTypeLike
+    remat: bool = False
+
+    @nn.compact
+    def __call__(self, images: jax.Array, mask: jax.Array | None = None) -> jax.Array:
+        """Encodes images, mixed by `mask` with their partners, or as they are without one.
+
+        Args:
+          images: (batch, height, width, band), standardised.
+          mask: (cells, cells), 1 where a cell comes from the partner image, or None.
+
+        Returns:
+          (batch, row, column, channel), one token per mask cell.
+        """
+        block_class = nn.remat(Block) if self.remat else Block
+        x = PatchEmbedding(self.patch, self.width, self.dtype, name="patch_embed")(images)
+        if mask is not None:
+            x = mix(x, mask)
+        x = x + sincos_position_embedding(x.shape[1], self.width).astype(x.dtype)
+        stages = zip(self.depths, self.heads, self.windows, strict=True)
+        for stage, (depth, heads, window) in enumerate(stages):
+            if stage:
+                x = PatchMerging(self.dtype, name=f"merge_{stage - 1}")(x)
+            tokens = x.shape[1]
+            stage_mask = None if mask is None else enlarge(mask, tokens)
+            for block in range(depth):
+                x = block_class(
+                    heads,
+                    min(window, tokens),
+                    self.mlp_ratio,
+                    self.dtype,
+                    name=f"stage_{stage}_block_{block}",
+                )(x, stage_mask)
+        return layer_norm(self.dtype, name="norm")(x)

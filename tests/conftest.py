@@ -1,0 +1,37 @@
+"""Two CPU devices, so that collectives are real, and where the golden numbers are."""
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=2"
+)
+
+import pytest
+
+from tests.reference import Golden
+
+HERE = Path(__file__).parent
+ERRORS: dict[str, float] = {}
+
+
+@pytest.fixture(scope="session")
+def golden() -> Golden:
+    """The golden folder: tests/golden, or the one that GOLDEN names."""
+    return Golden(Path(os.environ.get("GOLDEN", HERE / "golden")))
+
+
+@pytest.fixture(scope="session")
+def golden_errors() -> dict[str, float]:
+    """Relative errors by array, printed at the end of the run."""
+    return ERRORS
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Prints the worst relative error of every golden array."""
+    if ERRORS:
+        terminalreporter.section("relative error of every golden array")
+        for name, error in sorted(ERRORS.items()):
+            terminalreporter.write_line(f"{error:9.2e}  {name}")
+        terminalreporter.write_line(f"{max(ERRORS.values()):9.2e}  worst of {len(ERRORS)} arrays")

@@ -1,0 +1,117 @@
+"""The reference's tensors and golden folders, seen from here: names, layouts, models."""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from sar_mixmae_jax.mixmae import Architecture
+
+RENAMES = (
+    (r"^layers\.(\d+)\.blocks\.(\d+)\.", r"encoder/stage_\1_block_\2/"),
+    (r"^layers\.(\d+)\.downsample\.", r"encoder/merge_\1/"),
+    (r"^patch_embed\.", "encoder/patch_embed/"),
+    (r"^norm\.", "encoder/norm/"),
+    (r"^decoder_blocks\.(\d+)\.attn\.", r"decoder/block_\1/"),
+    (r"^decoder_blocks\.(\d+)\.", r"decoder/block_\1/"),
+    (r"^decoder_", "decoder/"),
+    (r"^mask_token$", "decoder/mask_token"),
+    (r"relative_position_bias_table$", "bias_table"),
+    (r"norm(\d?)([./])weight$", r"norm\1\2scale"),
+    (r"weight$", "kernel"),
+    (r"\.", "/"),
+)
+BUFFERS = ("absolute_pos_embed", "decoder_pos_embed", "relative_position_index")
+
+
+def here(name: str) -> str:
+    """The path of a tensor in this project's parameters, by its PyTorch name."""
+    for pattern, replacement in RENAMES:
+        name = re.sub(pattern, replacement, name)
+    return name
+
+
+def to_here(name: str, tensor: np.ndarray) -> np.ndarray:
+    """A tensor of the reference in this project's layout."""
+    if name == "patch_embed.proj.weight":  # (out, band, row, column)
+        return tensor.transpose(2, 3, 1, 0).reshape(-1, tensor.shape[0])
+    if name.endswith(".weight") and tensor.ndim == 2:
+        return tensor.T
+    return tensor
+
+
+def params_from(tensors: Mapping[str, np.ndarray]) -> dict:
+    """A parameter tree from the reference's tensors, buffers left out."""
+    flat = {
+        here(name): to_here(name, np.asarray(tensor))
+        for name, tensor in tensors.items()
+        if not name.endswith(BUFFERS)
+    }
+    return unflatten_dict(flat, sep="/")
+
+
+def compare_trees(
+    tree: dict, tensors: Mapping[str, np.ndarray]
+) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    """(PyTorch name, ours, theirs) of every tensor; the meaningless key bias left out."""
+    flat = flatten_dict(tree, sep="/")
+    assert set(flat) == {here(name) for name in tensors}
+    for name, theirs in tensors.items():
+        ours, theirs = np.asarray(flat[here(name)]), to_here(name, theirs)
+        if name.endswith("qkv.bias"):
+            # A constant added to every key cancels in the softmax: its gradient is rounding.
+            keep = np.arange(theirs.size) // (theirs.size // 3) != 1
+            ours, theirs = ours[keep], theirs[keep]
+        yield name, ours, theirs
+
+
+class Golden:
+    """A folder of the form of `tests/golden`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.config = json.loads((folder / "config.json").read_text())
+        self.pretrain = dict(np.load(folder / "pretrain.npz"))
+        self.tensors = dict(np.load(folder / "mixmim_tiny.npz"))
+
+    def under(self, prefix: str) -> dict[str, np.ndarray]:
+        """The arrays of pretrain.npz below a prefix, by the rest of their name."""
+        return {
+            name.removeprefix(prefix): array
+            for name, array in self.pretrain.items()
+            if name.startswith(prefix)
+        }
+
+    def architecture(self) -> Architecture:
+        """The golden model's size."""
+        config = self.config
+        return Architecture(
+            width=config["embed"],
+            depths=tuple(config["depths"]),
+            heads=tuple(config["heads"]),
+            windows=tuple(config["window"]),
+            image_size=config["img"],
+            decoder_width=config["dd"],
+            decoder_depth=config["ddep"],
+            decoder_heads=config["dh"],
+        )
+
+    def params(self) -> dict:
+        """The golden model's parameters."""
+        return params_from(self.tensors)
+
+
+def nhwc(images: np.ndarray) -> np.ndarray:
+    """(batch, band, row, column) -> (batch, row, column, band)."""
+    return np.ascontiguousarray(images.transpose(0, 2, 3, 1))
+
+
+def relative_error(ours: np.ndarray, theirs: np.ndarray) -> float:
+    """Norm of the difference over norm of the value."""
+    ours, theirs = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
+    assert ours.shape == theirs.shape, f"{ours.shape} != {theirs.shape}"
+    scale = np.linalg.norm(theirs)
+    return float(np.linalg.norm(ours - theirs) / scale) if scale else float(np.abs(ours).max())
