@@ -8,12 +8,20 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-class InputError(ValueError):
-    """Something given by the user is wrong: a file, a name, a setting.
+class UserError(Exception):
+    """Something that the user must act on, and no fault of the program.
 
     The message is one line that says what was found, what was expected and what to do.
     The command line prints it without a traceback and exits with 2.
     """
+
+
+class InputError(UserError, ValueError):
+    """Something given by the user is wrong: a file, a name, a setting."""
+
+
+class DivergedError(UserError, ArithmeticError):
+    """Training produced a loss or a gradient that is not finite."""
 
 
 def look_up(table: dict[str, T], name: str, what: str) -> T:

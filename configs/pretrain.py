@@ -1,0 +1,76 @@
+"""Pretraining with the published recipe.
+
+Command:
+  python -m sar_mixmae_jax.main --config=configs/pretrain.py:variant=base,weighting=per_channel \
+    --workdir=runs/base
+
+The published run: 64 epochs of BigEarthNet (train + validation) in batches of 2,048, on eight
+devices. Arguments: variant, dataset, weighting, all optional.
+"""
+
+from ml_collections import ConfigDict, config_dict
+
+from sar_mixmae_jax.configuration import parse_arguments
+
+
+def get_config(arguments: str = "") -> ConfigDict:
+    """The published recipe; see the module for the arguments."""
+    given = parse_arguments(
+        arguments, variant="base", dataset="bigearthnet_s1", weighting="per_channel"
+    )
+    config = ConfigDict()
+    config.seed = 0
+
+    config.dataset = given["dataset"]  # "name", "name/config" or "name/config:version"
+    config.data_dir = "data"
+    config.split = "train"
+    config.bands = ("VH", "VV")
+
+    config.model = ConfigDict()
+    config.model.variant = given["variant"]  # an entry of mixmae.VARIANTS; None below: its value
+    config.model.image_size = 128
+    config.model.depths = config_dict.placeholder(tuple)
+    config.model.heads = config_dict.placeholder(tuple)
+    config.model.windows = config_dict.placeholder(tuple)
+    config.model.width = config_dict.placeholder(int)
+    config.model.decoder_width = config_dict.placeholder(int)
+    config.model.decoder_depth = config_dict.placeholder(int)
+    config.model.decoder_heads = config_dict.placeholder(int)
+
+    config.dtype = "auto"  # float32, bfloat16, or auto: bfloat16 on accelerators
+    config.remat = False  # recompute blocks in the backward pass: less memory, a third more time
+
+    config.fit = "resize"  # an entry of spatial.FITS
+    config.flips = True
+    config.mask_ratio = 0.5
+    config.norm_pix = True
+
+    config.weighting = ConfigDict()  # the fields of weighting.Weighting
+    config.weighting.name = given["weighting"]
+    config.weighting.domain = "physical"  # or "standardised", as published code has it
+    config.weighting.scale = 1.0
+    config.weighting.power_domain = "linear"
+    config.weighting.clip = config_dict.placeholder(tuple)
+    config.weighting.smooth = 1
+    config.weighting.normalise = "none"
+
+    config.batch_size = 2048  # of all devices together; each device's share must be even
+    config.epochs = 64.0  # trained
+    config.schedule_epochs = 1024.0  # of the learning rate's half-cosine
+    config.warmup_epochs = 40.0
+    config.max_steps = config_dict.placeholder(int)  # instead of epochs
+
+    config.optimizer = ConfigDict()
+    config.optimizer.base_learning_rate = 1.5e-4  # times batch_size / 256
+    config.optimizer.floor = 0.0
+    config.optimizer.b1 = 0.9
+    config.optimizer.b2 = 0.95
+    config.optimizer.weight_decay = 0.05
+
+    config.log_every = 20  # steps
+    config.checkpoint_every = 1000
+    config.keep_checkpoints = 3
+    config.picture_every = 1000
+    config.picture_patches = 3
+    config.diagnostic_patches = 32  # for weight diagnostics and pictures
+    return config

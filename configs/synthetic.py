@@ -1,0 +1,26 @@
+"""The embedded default: `tiny` on simulated patches, to see the whole path on a laptop.
+
+Command:
+  python -m sar_mixmae_jax.main --config=configs/synthetic.py --workdir=runs/synthetic
+
+Two minutes on two cores. The loss falls from about 3.6 to about 2.5: the model has learnt where
+fields and shores lie, and little more; a useful encoder takes real data and `base`.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import pretrain
+
+
+def get_config(arguments: str = "") -> ConfigDict:
+    """`configs/pretrain.py` in small; takes the same arguments but other defaults."""
+    config = pretrain.get_config(",".join(("variant=tiny,dataset=synthetic_s1", arguments)))
+    config.batch_size = 32
+    config.epochs = 6.0
+    config.schedule_epochs = 6.0
+    config.warmup_epochs = 1.0
+    config.optimizer.base_learning_rate = 8e-3
+    config.log_every = 8
+    config.checkpoint_every = 32
+    config.picture_every = 48
+    return config

@@ -1,0 +1,109 @@
+"""Checkpoints: what a run needs to go on, and what a stranger needs to use the encoder.
+
+A step's folder in `workdir/checkpoints` holds the train state, the position in the data, and
+metadata as JSON (model, bands, unit, statistics, weighting, configuration, versions).
+"""
+
+from pathlib import Path
+from typing import Any
+
+import grain
+import jax
+import orbax.checkpoint as ocp
+
+from sar_mixmae_jax.errors import InputError
+from sar_mixmae_jax.step import TrainState
+
+
+class Checkpoints:
+    """The checkpoints of one run, written in the background."""
+
+    def __init__(self, workdir: Path, *, every: int, keep: int) -> None:
+        """Opens the checkpoints of a working directory.
+
+        Args:
+          workdir: of the run.
+          every: steps between checkpoints.
+          keep: how many of the latest to keep.
+        """
+        self._manager = ocp.CheckpointManager(
+            (workdir / "checkpoints").absolute(),
+            options=ocp.CheckpointManagerOptions(
+                save_decision_policy=ocp.checkpoint_managers.FixedIntervalPolicy(every),
+                preservation_policy=ocp.checkpoint_managers.LatestN(keep),
+            ),
+        )
+
+    def latest_step(self) -> int | None:
+        """The step of the newest checkpoint, or None."""
+        return self._manager.latest_step()
+
+    def should_save(self, step: int) -> bool:
+        """Whether a checkpoint is due after this step."""
+        return self._manager.should_save(step)
+
+    def save(
+        self,
+        step: int,
+        state: TrainState,
+        data: grain.DatasetIterator,
+        metadata: dict[str, Any],
+    ) -> None:
+        """Starts writing a checkpoint; the arrays may be donated once this returns.
+
+        Args:
+          step: number of steps done.
+          state: after that step.
+          data: the iterator, having delivered the batch of that step.
+          metadata: JSON-able description of the model.
+        """
+        if step == self.latest_step():
+            return
+        self._manager.save(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardSave(state),
+                data=grain.checkpoint.CheckpointSave(data),
+                metadata=ocp.args.JsonSave(metadata),
+            ),
+            force=True,
+        )
+
+    def restore(self, like: TrainState, data: grain.DatasetIterator) -> TrainState:
+        """Restores the newest checkpoint and sets the data iterator to its position.
+
+        Args:
+          like: a state of the same structure, for shapes and devices.
+          data: an iterator over the same data.
+
+        Raises:
+          InputError: there is no checkpoint, or it cannot be read.
+        """
+        step = self.latest_step()
+        if step is None:
+            raise InputError(f"{self._manager.directory}: found no checkpoint to restore")
+        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+        try:
+            restored = self._manager.restore(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardRestore(abstract),
+                    data=grain.checkpoint.CheckpointRestore(data),
+                ),
+            )
+        except Exception as error:  # Orbax raises bare exceptions on damaged files
+            reason = (str(error).splitlines() or [repr(error)])[0]
+            raise InputError(
+                f"{self._manager.directory / str(step)}: the checkpoint cannot be restored "
+                f"({reason}): remove this folder to go on from the one before"
+            ) from error
+        return restored["state"]
+
+    def path(self, step: int) -> Path:
+        """The folder of a step."""
+        return Path(self._manager.directory) / str(step)
+
+    def close(self) -> None:
+        """Waits until everything is written."""
+        self._manager.wait_until_finished()
+        self._manager.close()

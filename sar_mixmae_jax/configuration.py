@@ -1,0 +1,142 @@
+"""From configuration fields to plain settings, and which fields a run may change when it goes on.
+
+Configurations are `ml_collections` dictionaries made by the files in `configs`; this is the one
+place that knows their field names.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from ml_collections import ConfigDict
+
+from sar_mixmae_jax import mixmae
+from sar_mixmae_jax.data import Patches
+from sar_mixmae_jax.errors import InputError, look_up, unknown_name
+from sar_mixmae_jax.preprocess import Preprocessing
+from sar_mixmae_jax.step import Objective
+from sar_mixmae_jax.weighting import Weighting
+
+MAY_CHANGE = frozenset(
+    {
+        "data_dir",
+        "epochs",
+        "max_steps",
+        "remat",
+        "log_every",
+        "checkpoint_every",
+        "keep_checkpoints",
+        "picture_every",
+        "picture_patches",
+        "diagnostic_patches",
+    }
+)
+"""Fields that may differ when a run goes on; all others define what the run computes."""
+
+
+def parse_arguments(arguments: str, **defaults: str) -> dict[str, str]:
+    """Parses "name=value,name=value", the part of --config after the colon; later ones win.
+
+    Raises:
+      InputError: an argument is not of this form, or its name is unknown.
+    """
+    values = dict(defaults)
+    for argument in filter(None, arguments.split(",")):
+        name, separator, value = argument.partition("=")
+        if not separator:
+            raise InputError(f"found the config argument {argument!r}, expected name=value")
+        if name not in defaults:
+            raise unknown_name(name, defaults, "config argument")
+        values[name] = value
+    return values
+
+
+def model(config: ConfigDict) -> mixmae.MixMAE:
+    """The model that a configuration describes.
+
+    Raises:
+      InputError: unknown variant or dtype, or sizes that do not fit together.
+    """
+    changes = dict(config.model)
+    size = mixmae.architecture(changes.pop("variant"), bands=len(config.bands), **changes)
+    return mixmae.MixMAE(size, compute_dtype(config.dtype), config.remat)
+
+
+def compute_dtype(name: str) -> DTypeLike:
+    """float32, bfloat16, or "auto": bfloat16 on accelerators and float32 on CPU."""
+    if name == "auto":
+        name = "float32" if jax.default_backend() == "cpu" else "bfloat16"
+    return look_up({"float32": jnp.float32, "bfloat16": jnp.bfloat16}, name, "dtype")
+
+
+def objective(config: ConfigDict, patches: Patches) -> Objective:
+    """What a train step computes, from a configuration and the statistics of its data.
+
+    Raises:
+      InputError: a name or a number in the configuration is not usable.
+    """
+    if not 0.0 < config.mask_ratio < 1.0:
+        raise InputError(f"mask_ratio is {config.mask_ratio}: expected a share between 0 and 1")
+    preprocessing = Preprocessing(
+        image_size=config.model.image_size,
+        mean=patches.mean,
+        std=patches.std,
+        weighting=Weighting(**config.weighting),
+        fit=config.fit,
+        flips=config.flips,
+    )
+    return Objective(model(config), preprocessing, config.mask_ratio, config.norm_pix)
+
+
+def per_device_batch(config: ConfigDict, devices: int) -> int:
+    """The share of the batch of each device.
+
+    Raises:
+      InputError: the batch does not divide, or the share is odd.
+    """
+    share, rest = divmod(config.batch_size, devices)
+    if rest or share % 2 or share < 2:
+        raise InputError(
+            f"batch_size is {config.batch_size} on {devices} device(s), which is "
+            f"{config.batch_size / devices:g} each: expected an even number each, because images "
+            f"are mixed in pairs: choose a multiple of {2 * devices}"
+        )
+    return share
+
+
+def claim_workdir(config: ConfigDict, workdir: Path) -> None:
+    """Writes the configuration into a new workdir, or checks it against the one that is there.
+
+    Raises:
+      InputError: the workdir is of a run with another configuration.
+    """
+    path = workdir / "config.json"
+    now = json.loads(config.to_json_best_effort())
+    if path.exists():
+        before = json.loads(path.read_text())
+        differences = [
+            f"{name} was {old!r} and is now {new!r}"
+            for name, old, new in _differences(before, now)
+            if name.split(".")[0] not in MAY_CHANGE
+        ]
+        if differences:
+            raise InputError(
+                f"{workdir} holds a run with another configuration ({'; '.join(differences)}): "
+                "choose another --workdir, or the configuration it was started with"
+            )
+    workdir.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(now, indent=2) + "\n")
+    partial.replace(path)
+
+
+def _differences(before: Any, now: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in sorted({*before, *now}):
+            yield from _differences(before.get(key), now.get(key), f"{name}.{key}".strip("."))
+    elif before != now:
+        yield name, before, now

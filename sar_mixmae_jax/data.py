@@ -1,0 +1,136 @@
+"""From a built dataset to batches on the host: read, shuffle, batch raw dB, and nothing else."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import grain
+import tensorflow_datasets as tfds
+
+from sar_mixmae_jax.errors import InputError, unknown_name
+
+
+class RecordSource:
+    """Random access to the records of a split: id and the chosen bands of the backscatter."""
+
+    def __init__(self, records: Sequence[dict[str, Any]], bands: Sequence[int] | None) -> None:
+        """Wraps a TFDS data source.
+
+        Args:
+          records: the data source.
+          bands: which bands of the records, in which order; None takes them as they are.
+        """
+        self._records, self._bands = records, bands
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        record = self._records[index]
+        backscatter = record["backscatter"]
+        if self._bands is not None:
+            backscatter = backscatter[..., self._bands]
+        return {"id": record["id"], "backscatter": backscatter}
+
+
+@dataclasses.dataclass(frozen=True)
+class Patches:
+    """A split of a built dataset, as training sees it.
+
+    Attributes:
+      source: the records.
+      name: dataset, config, version and split.
+      bands: names of the bands, in the order of the records' last axis.
+      unit: of the records, "dB".
+      mean: of each band in dB.
+      std: of each band in dB.
+      statistics_of: what mean and std were computed on.
+    """
+
+    source: RecordSource
+    name: str
+    bands: tuple[str, ...]
+    unit: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    statistics_of: str
+
+
+def open_patches(name: str, data_dir: str | Path, split: str, bands: Sequence[str]) -> Patches:
+    """Opens a dataset that `tfds_builders.build` wrote; bands are chosen by name.
+
+    Args:
+      name: "dataset", "dataset/config" or "dataset/config:version".
+      data_dir: where datasets are built.
+      split: of the dataset.
+      bands: which bands, in which order.
+
+    Raises:
+      InputError: there is no such dataset, split or band, or it does not hold dB.
+    """
+    try:
+        builder = tfds.core.read_only_builder.builder_from_files(name, data_dir=str(data_dir))
+    except Exception as error:  # the library raises several types, none of them documented
+        raise InputError(
+            f"found no dataset {name!r} in {data_dir}, expected one: build it with "
+            f"`python -m tfds_builders.build {name} --data_dir={data_dir}`"
+        ) from error
+    info = builder.info
+    if split not in info.splits:
+        raise unknown_name(split, info.splits, f"split of {name}")
+    metadata = info.metadata
+    if metadata["unit"] != "dB":
+        raise InputError(f"{name} holds {metadata['unit']}, expected dB: build it again in dB")
+    for band in bands:
+        if band not in metadata["bands"]:
+            raise unknown_name(band, metadata["bands"], f"band of {name}")
+    order = [metadata["bands"].index(band) for band in bands]
+    as_stored = order == list(range(len(metadata["bands"])))
+    statistics = metadata["statistics"]
+    return Patches(
+        source=RecordSource(builder.as_data_source(split), None if as_stored else order),
+        name=f"{info.full_name}/{split}",
+        bands=tuple(bands),
+        unit=metadata["unit"],
+        mean=tuple(statistics["mean"][band] for band in order),
+        std=tuple(statistics["std"][band] for band in order),
+        statistics_of=statistics["of"],
+    )
+
+
+def batches(
+    source: RecordSource,
+    *,
+    batch_size: int,
+    seed: int,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> grain.DatasetIterator:
+    """Endless batches {"id": (batch,), "backscatter": (batch, height, width, band) dB}.
+
+    Every epoch is a new permutation and drops what does not fill a batch. Processes take turns in
+    one global order.
+
+    Args:
+      source: the records.
+      batch_size: patches in a batch of this process.
+      seed: of the permutations.
+      process_index: of this process.
+      process_count: how many processes share the data.
+
+    Raises:
+      InputError: there are fewer records than a batch of all processes.
+    """
+    total = batch_size * process_count
+    if len(source) < total:
+        raise InputError(
+            f"found {len(source)} patches, expected at least a batch of {total}: set "
+            f"--config.batch_size to an even number up to {len(source)}"
+        )
+    dataset = grain.MapDataset.source(source).seed(seed).shuffle()
+    dataset = dataset.batch(batch_size, drop_remainder=True).repeat()
+    dataset = dataset[process_index::process_count]
+    options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
+    return iter(dataset.to_iter_dataset(options))
+

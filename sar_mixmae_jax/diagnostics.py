@@ -1,0 +1,62 @@
+"""Is the weighting doing anything, and where does the loss go? Numbers about one batch."""
+
+import jax
+import jax.numpy as jnp
+
+from sar_mixmae_jax.cells import unpatchify
+from sar_mixmae_jax.objective import Reconstruction
+from sar_mixmae_jax.preprocess import Prepared, Preprocessing
+from sar_mixmae_jax.weighting import PIXELS
+
+NEARLY_CONSTANT = 0.03
+"""Below this coefficient of variation AdamW all but cancels the weights."""
+
+
+def diagnose(
+    batch: Prepared, result: Reconstruction, settings: Preprocessing, bands: tuple[str, ...], cell: int
+) -> dict[str, jax.Array]:
+    """Weight and reconstruction diagnostics of a batch; scalars by name, some per band.
+
+    - weight_cv: median over patches of the weights' deviation over mean.
+    - weight_p05, weight_p95: percentiles over all valid pixels.
+    - weight_dark_bright: median ratio of the mean weight in the darkest to the brightest decile.
+    - weight_flat_share: share of patches with a CV below `NEARLY_CONSTANT`.
+    - loss_dark_share: share of the weighted loss that falls on the darkest decile of pixels.
+    - bias_db: mean of reconstruction minus measurement, dB.
+
+    Args:
+      batch: what went into the model.
+      result: what came out.
+      settings: of the preprocessing, for the statistics.
+      bands: names of the bands.
+      cell: side of a mask cell in pixels.
+    """
+    seen = jnp.where(batch.valid, batch.images, jnp.nan)
+    weights = jnp.where(batch.valid, batch.weights, jnp.nan)
+    error = unpatchify(result.error, cell, len(bands))
+    low, high = jnp.nanpercentile(seen, jnp.array([10.0, 90.0]), axis=PIXELS, keepdims=True)
+    dark = jnp.nanmean(jnp.where(seen <= low, weights, jnp.nan), PIXELS)
+    bright = jnp.nanmean(jnp.where(seen >= high, weights, jnp.nan), PIXELS)
+    cv = jnp.nanstd(weights, PIXELS) / jnp.nanmean(weights, PIXELS)  # patch, band
+    prediction = unpatchify(result.prediction * result.spread + result.offset, cell, len(bands))
+    bias = jnp.nanmean(prediction - seen, (0, *PIXELS)) * jnp.array(settings.std)
+    per_band = {
+        "weight_cv": jnp.nanmedian(cv, 0),
+        "weight_p05": jnp.nanpercentile(weights, 5.0, axis=(0, *PIXELS)),
+        "weight_p95": jnp.nanpercentile(weights, 95.0, axis=(0, *PIXELS)),
+        "weight_dark_bright": jnp.nanmedian(dark / bright, 0),
+        "weight_flat_share": (cv < NEARLY_CONSTANT).mean(0),
+        "loss_dark_share": jnp.where(seen <= low, error, 0.0).sum((0, *PIXELS))
+        / jnp.maximum(error.sum((0, *PIXELS)), 1e-12),
+        "bias_db": bias,
+    }
+    return {
+        f"{name}/{band}": values[number]
+        for name, values in per_band.items()
+        for number, band in enumerate(bands)
+    }
+
+
+def nearly_constant(scalars: dict[str, float], bands: tuple[str, ...]) -> list[str]:
+    """The bands whose weights are nearly constant in the median patch."""
+    return [band for band in bands if scalars[f"weight_cv/{band}"] < NEARLY_CONSTANT]

@@ -1,0 +1,110 @@
+"""A look at the model from outside the train step: diagnostics and pictures of fixed patches.
+
+The patches, their mask and their orientation stay the same throughout a run, so that pictures of
+different steps can be compared.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import logging
+
+from sar_mixmae_jax import pictures
+from sar_mixmae_jax.cells import unpatchify
+from sar_mixmae_jax.data import Patches
+from sar_mixmae_jax.diagnostics import NEARLY_CONSTANT, diagnose, nearly_constant
+from sar_mixmae_jax.masking import mix, random_mask
+from sar_mixmae_jax.objective import reconstruct
+from sar_mixmae_jax.pictures import Panels
+from sar_mixmae_jax.preprocess import preprocess
+from sar_mixmae_jax.radiometry import destandardise
+from sar_mixmae_jax.step import Objective
+
+
+class Inspector:
+    """Looks at the first patches of a dataset with the model's parameters."""
+
+    def __init__(
+        self, objective: Objective, patches: Patches, *, count: int, drawn: int, seed: int
+    ) -> None:
+        """Reads the patches.
+
+        Args:
+          objective: what the model is trained for.
+          patches: the dataset.
+          count: how many patches to look at, made even; fewer where there are fewer.
+          drawn: how many of them to draw.
+          seed: of the mask.
+        """
+        count = max(2, min(count, len(patches.source)) // 2 * 2)
+        records = [patches.source[index] for index in range(count)]
+        self._backscatter = np.stack([record["backscatter"] for record in records])
+        self._ids = [record["id"].decode() for record in records[:drawn]]
+        self._objective, self._bands = objective, patches.bands
+        self._inspect = _compiled(objective, patches.bands, seed)
+
+    def look(self, params: Any) -> tuple[dict[str, float], Panels]:
+        """Diagnostics by name, and what to draw; warns of weights that are nearly constant."""
+        scalars, panels = jax.device_get(self._inspect(params, self._backscatter))
+        drawn = len(self._ids)
+        return (
+            {name: float(value) for name, value in scalars.items()},
+            Panels(*(images[:drawn] for images in panels[:-1]), panels.mask),
+        )
+
+    def warn(self, scalars: dict[str, float]) -> None:
+        """Warns where the weighting hardly differs from none."""
+        weighting = self._objective.preprocessing.weighting
+        if weighting.name == "none":
+            return
+        for band in nearly_constant(scalars, self._bands):
+            logging.warning(
+                "weighting %s is nearly constant in %s: the median coefficient of variation of "
+                "its weights is %.3f, below %.2f, which trains like weighting=none; "
+                "see docs/method.md for robust forms",
+                weighting.name,
+                band,
+                scalars[f"weight_cv/{band}"],
+                NEARLY_CONSTANT,
+            )
+
+    def draw(self, panels: Panels, path: Path, title: str) -> None:
+        """Writes the picture."""
+        norm_pix = self._objective.norm_pix
+        pictures.draw(panels, self._ids, self._bands, path, title=title, norm_pix=norm_pix)
+
+
+def _compiled(
+    objective: Objective, bands: tuple[str, ...], seed: int
+) -> Callable[[Any, jax.Array], tuple[dict[str, jax.Array], Panels]]:
+    """A compiled function (params, backscatter) -> (diagnostics, panels)."""
+    settings = dataclasses.replace(objective.preprocessing, flips=False)
+    model = objective.model
+    cell = model.size.cell
+
+    def to_db(images: jax.Array, valid: jax.Array) -> jax.Array:
+        db = destandardise(images, jnp.array(settings.mean), jnp.array(settings.std))
+        return jnp.where(valid, db, jnp.nan)
+
+    @jax.jit
+    def inspect(params: Any, backscatter: jax.Array) -> tuple[dict[str, jax.Array], Panels]:
+        key = jax.random.key(seed)
+        batch = preprocess(backscatter, key, settings)
+        mask = random_mask(key, model.size.grid, objective.mask_ratio)
+        result = reconstruct(model, params, batch, mask, norm_pix=objective.norm_pix)
+        restored = unpatchify(result.prediction * result.spread + result.offset, cell, len(bands))
+        panels = Panels(
+            measured=to_db(batch.images, batch.valid),
+            mixed=mix(to_db(batch.images, batch.valid), mask),
+            reconstructed=to_db(restored, batch.valid),
+            weights=jnp.where(batch.valid, batch.weights, jnp.nan),
+            mask=mask,
+        )
+        return diagnose(batch, result, settings, bands, cell), panels
+
+    return inspect

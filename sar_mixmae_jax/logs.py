@@ -1,0 +1,71 @@
+"""What a run writes while it goes: TensorBoard, metrics.jsonl, and a progress bar."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from tensorboardX import SummaryWriter
+from tqdm import tqdm
+
+
+class MetricsLog:
+    """Scalars to TensorBoard and to `metrics.jsonl`, one JSON object a line with its step."""
+
+    def __init__(self, workdir: Path, step: int) -> None:
+        """Continues the log of a run, without what was logged after `step`.
+
+        Args:
+          workdir: of the run.
+          step: the run goes on after this step.
+        """
+        self.path = workdir / "metrics.jsonl"
+        self.tensorboard = workdir / "tensorboard"
+        _drop_later_lines(self.path, step)
+        self._file = self.path.open("a")
+        self._writer = SummaryWriter(str(self.tensorboard), purge_step=step + 1, flush_secs=30)
+
+    def write(self, step: int, scalars: Mapping[str, float]) -> None:
+        """Logs scalars of a step; a value that is not finite becomes null in the JSON."""
+        for name, value in scalars.items():
+            self._writer.add_scalar(name, value, step)
+        finite = {name: value if np.isfinite(value) else None for name, value in scalars.items()}
+        print(json.dumps({"step": step, **finite}), file=self._file, flush=True)
+
+    def picture(self, step: int, name: str, path: Path) -> None:
+        """Shows a PNG in TensorBoard."""
+        from matplotlib.image import imread
+
+        self._writer.add_image(name, imread(path)[..., :3], step, dataformats="HWC")
+
+    def close(self) -> None:
+        """Writes what is buffered."""
+        self._file.close()
+        self._writer.close()
+
+
+def _drop_later_lines(path: Path, step: int) -> None:
+    """Removes the lines of later steps, and a last line that was cut off."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text().splitlines():
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line + "\n")
+        except ValueError:
+            continue
+    partial = path.with_suffix(".partial")
+    partial.write_text("".join(kept))
+    partial.replace(path)
+
+
+def progress_bar(step: int, steps: int) -> tqdm:
+    """A bar over the steps of a run, with the time left."""
+    return tqdm(
+        total=steps,
+        initial=step,
+        unit="step",
+        dynamic_ncols=True,
+        bar_format="{l_bar}{bar}| step {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]",
+    )

@@ -1,0 +1,1 @@
+"""TFDS builders of Sentinel-1 datasets: one folder a dataset, named after it."""

@@ -1,0 +1,1 @@
+"""BigEarthNet-S1: 120x120 px patches of Sentinel-1 with land-cover labels."""

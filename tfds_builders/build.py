@@ -1,0 +1,91 @@
+"""Builds a dataset: `python -m tfds_builders.build NAME --manual_dir=RAW --data_dir=WHERE`.
+
+NAME is the folder of a builder here, with `/config` if not its default. Ends with one line that
+says what was built; a build that fails leaves nothing behind.
+"""
+
+import importlib
+import pkgutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import tensorflow_datasets as tfds
+from absl import app, flags, logging
+
+import tfds_builders
+from sar_mixmae_jax.errors import InputError, unknown_name
+
+MANUAL_DIR = flags.DEFINE_string("manual_dir", None, "folder with the raw data, if any is needed")
+DATA_DIR = flags.DEFINE_string("data_dir", "data", "folder to build into")
+
+
+def builder_names() -> list[str]:
+    """The datasets that can be built: the packages in `tfds_builders`."""
+    return [module.name for module in pkgutil.iter_modules(tfds_builders.__path__) if module.ispkg]
+
+
+def make_builder(name: str, data_dir: str | Path) -> tfds.core.DatasetBuilder:
+    """A builder by name, "dataset" or "dataset/config", writing array_record below `data_dir`.
+
+    Raises:
+      InputError: there is no such dataset or config.
+    """
+    dataset, _, config = name.partition("/")
+    if dataset not in builder_names():
+        raise unknown_name(dataset, builder_names(), "dataset")
+    module = importlib.import_module(f"tfds_builders.{dataset}.{dataset}_dataset_builder")
+    if config and config not in module.Builder.builder_configs:
+        raise unknown_name(config, module.Builder.builder_configs, f"config of {dataset}")
+    return module.Builder(
+        data_dir=str(data_dir), config=config or None, file_format="array_record"
+    )
+
+
+def build(name: str, data_dir: str | Path, manual_dir: str | Path | None = None) -> Path:
+    """Builds a dataset unless it is there, and returns its folder.
+
+    Args:
+      name: "dataset" or "dataset/config".
+      data_dir: where to build.
+      manual_dir: where the raw data lie, for datasets that need it.
+
+    Raises:
+      InputError: unknown name, no raw data, or a raw file that cannot be used.
+    """
+    builder = make_builder(name, data_dir)
+    if type(builder).MANUAL_DOWNLOAD_INSTRUCTIONS and not builder.data_path.exists():
+        if manual_dir is None:
+            raise InputError(
+                f"{name} is built from raw data, and no --manual_dir was given: "
+                f"{builder.MANUAL_DOWNLOAD_INSTRUCTIONS}"
+            )
+        if not Path(manual_dir).is_dir():
+            raise InputError(f"--manual_dir {manual_dir}: found no such folder: check the path")
+    config = tfds.download.DownloadConfig(
+        manual_dir=manual_dir and str(Path(manual_dir).resolve())
+    )
+    builder.download_and_prepare(download_config=config, file_format="array_record")
+    return Path(builder.data_path)
+
+
+def main(argv: Sequence[str]) -> None:
+    """Builds what the command line names."""
+    if len(argv) != 2:
+        sys.exit(
+            f"error: found {len(argv) - 1} dataset names, expected one of "
+            f"{', '.join(builder_names())}: python -m tfds_builders.build NAME"
+        )
+    logging.set_verbosity(logging.WARNING)
+    try:
+        folder = build(argv[1], DATA_DIR.value, MANUAL_DIR.value)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    info = tfds.builder_from_directory(folder).info
+    for split in info.splits.values():
+        print(f"{folder}: {split.name}, {split.num_examples} patches")
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,119 @@
+"""Reading Sentinel-1 bands from GeoTIFFs, and refusing what is not what it should be."""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import rasterio
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+
+from sar_mixmae_jax.errors import InputError
+
+PLAUSIBLE_DB = (-90.0, 50.0)
+"""Backscatter outside of this range, in dB, is not a measurement (-72 to +35 occur)."""
+
+
+def find_bands(folder: Path, bands: Sequence[str]) -> dict[str, Path]:
+    """The single-band files `*_<BAND>.tif` of a folder, by band.
+
+    Raises:
+      InputError: a band has no file, or several.
+    """
+    found = {band: sorted(folder.glob(f"*_{band}.tif")) for band in bands}
+    for band, paths in found.items():
+        if len(paths) != 1:
+            raise InputError(
+                f"{folder}: found {len(paths)} files *_{band}.tif, expected one: restore the "
+                "missing band or remove the patch folder"
+            )
+    return {band: paths[0] for band, paths in found.items()}
+
+
+def read_patch(paths: Mapping[str, Path], *, size: int, unit: str) -> np.ndarray:
+    """Reads one single-band file per band.
+
+    Args:
+      paths: file of each band, in the order wanted.
+      size: expected side in pixels.
+      unit: what the files hold, "dB" or "linear" power.
+
+    Returns:
+      (size, size, bands) float32 in the unit of the files, NaN = nodata.
+
+    Raises:
+      InputError: a file is unreadable, of another shape or type, holds another unit, or is nodata
+        everywhere.
+    """
+    bands = []
+    for path in paths.values():
+        band = read_band(path, size=size)
+        if np.isnan(band).all():
+            raise InputError(f"{path}: found nodata only, expected measurements: remove the patch")
+        check_unit(band, unit, str(path))
+        bands.append(band)
+    return np.stack(bands, axis=-1)
+
+
+def read_band(path: Path, *, size: int) -> np.ndarray:
+    """Reads a single-band float GeoTIFF as (size, size) float32, tagged nodata as NaN.
+
+    Raises:
+      InputError: the file is unreadable, or its shape or type is another.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            with rasterio.open(path) as raster:
+                shape, dtype = (raster.count, *raster.shape), raster.dtypes[0]
+                if shape != (1, size, size):
+                    raise InputError(
+                        f"{path}: found {shape} (bands, rows, columns), expected "
+                        f"(1, {size}, {size}): is this file of the dataset?"
+                    )
+                if not np.issubdtype(np.dtype(dtype), np.floating):
+                    raise InputError(
+                        f"{path}: found {dtype} values, expected float32 backscatter: integers "
+                        "have lost the fractions of a dB; export it again as float"
+                    )
+                values = raster.read(1).astype(np.float32)
+                nodata = raster.nodata
+    except (RasterioError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"{path}: cannot be read as a GeoTIFF ({reason}): download or copy it again"
+        ) from error
+    if nodata is not None and not np.isnan(nodata):
+        values[values == np.float32(nodata)] = np.nan
+    return values
+
+
+def check_unit(values: np.ndarray, unit: str, source: str) -> None:
+    """Refuses linear power where dB is expected, the reverse, and what cannot be backscatter.
+
+    Linear power is never far below 0 (noise subtraction leaves at most a few hundredths), and a
+    patch in dB always has pixels below -1 dB.
+
+    Args:
+      values: NaN = nodata, at least one value.
+      unit: what is expected, "dB" or "linear".
+      source: for the message.
+
+    Raises:
+      InputError: the values are of another unit, or implausible.
+    """
+    low, median, high = (float(f(values)) for f in (np.nanmin, np.nanmedian, np.nanmax))
+    seen = f"{source}: found values from {low:.4g} to {high:.4g} (median {median:.4g})"
+    looks_linear = low > -1.0
+    if unit == "linear":
+        if not looks_linear:
+            raise InputError(f"{seen}, which is dB, expected linear power: say that the unit is dB")
+    elif looks_linear:
+        raise InputError(
+            f"{seen}, which is linear power, expected dB: convert with 10 log10(power)"
+        )
+    elif low < PLAUSIBLE_DB[0] or high > PLAUSIBLE_DB[1]:
+        raise InputError(
+            f"{seen}, expected backscatter between {PLAUSIBLE_DB[0]:g} and {PLAUSIBLE_DB[1]:g} dB: "
+            "mark nodata as NaN or by the nodata tag"
+        )
