@@ -3,8 +3,9 @@
 Command:
   python -m sar_mixmae_jax.main --config=configs/synthetic.py --workdir=runs/synthetic
 
-Two minutes on two cores. The loss falls from about 3.6 to about 2.5: the model has learnt where
-fields and shores lie, and little more; a useful encoder takes real data and `base`.
+Two minutes on two cores. It shows that everything works, not what the method can do: after 96 steps
+the model predicts little more than the mean of each cell, whose loss is about 2.5 (`explained`
+near 0). A useful encoder takes real data, a larger variant, and 64 epochs.
 """
 
 from ml_collections import ConfigDict
@@ -19,7 +20,7 @@ def get_config(arguments: str = "") -> ConfigDict:
     config.epochs = 6.0
     config.schedule_epochs = 6.0
     config.warmup_epochs = 1.0
-    config.optimizer.base_learning_rate = 8e-3
+    config.optimizer.base_learning_rate = 8e-3  # peak 1e-3
     config.log_every = 8
     config.checkpoint_every = 32
     config.picture_every = 48

@@ -4,6 +4,7 @@ Configurations are `ml_collections` dictionaries made by the files in `configs`;
 place that knows their field names.
 """
 
+import dataclasses
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -73,8 +74,8 @@ def compute_dtype(name: str) -> DTypeLike:
     return look_up({"float32": jnp.float32, "bfloat16": jnp.bfloat16}, name, "dtype")
 
 
-def objective(config: ConfigDict, patches: Patches) -> Objective:
-    """What a train step computes, from a configuration and the statistics of its data.
+def objective(config: ConfigDict) -> Objective:
+    """What a train step computes, for data of mean 0 and deviation 1 (see `with_statistics`).
 
     Raises:
       InputError: a name or a number in the configuration is not usable.
@@ -83,13 +84,19 @@ def objective(config: ConfigDict, patches: Patches) -> Objective:
         raise InputError(f"mask_ratio is {config.mask_ratio}: expected a share between 0 and 1")
     preprocessing = Preprocessing(
         image_size=config.model.image_size,
-        mean=patches.mean,
-        std=patches.std,
+        mean=(0.0,) * len(config.bands),
+        std=(1.0,) * len(config.bands),
         weighting=Weighting(**config.weighting),
         fit=config.fit,
         flips=config.flips,
     )
     return Objective(model(config), preprocessing, config.mask_ratio, config.norm_pix)
+
+
+def with_statistics(objective: Objective, patches: Patches) -> Objective:
+    """An objective that standardises by the statistics of a dataset."""
+    preprocessing = dataclasses.replace(objective.preprocessing, mean=patches.mean, std=patches.std)
+    return dataclasses.replace(objective, preprocessing=preprocessing)
 
 
 def per_device_batch(config: ConfigDict, devices: int) -> int:

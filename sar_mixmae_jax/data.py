@@ -133,4 +133,3 @@ def batches(
     dataset = dataset[process_index::process_count]
     options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
     return iter(dataset.to_iter_dataset(options))
-

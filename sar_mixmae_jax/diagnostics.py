@@ -13,7 +13,11 @@ NEARLY_CONSTANT = 0.03
 
 
 def diagnose(
-    batch: Prepared, result: Reconstruction, settings: Preprocessing, bands: tuple[str, ...], cell: int
+    batch: Prepared,
+    result: Reconstruction,
+    settings: Preprocessing,
+    bands: tuple[str, ...],
+    cell: int,
 ) -> dict[str, jax.Array]:
     """Weight and reconstruction diagnostics of a batch; scalars by name, some per band.
 
@@ -23,6 +27,8 @@ def diagnose(
     - weight_flat_share: share of patches with a CV below `NEARLY_CONSTANT`.
     - loss_dark_share: share of the weighted loss that falls on the darkest decile of pixels.
     - bias_db: mean of reconstruction minus measurement, dB.
+    - explained: 1 - weighted error / weighted error of predicting 0, over both bands: 0 where the
+      model knows no more than the mean. Speckle keeps it well below 1.
 
     Args:
       batch: what went into the model.
@@ -50,11 +56,13 @@ def diagnose(
         / jnp.maximum(error.sum((0, *PIXELS)), 1e-12),
         "bias_db": bias,
     }
-    return {
+    scalars = {
         f"{name}/{band}": values[number]
         for name, values in per_band.items()
         for number, band in enumerate(bands)
     }
+    scalars["explained"] = 1.0 - result.error.sum() / jnp.maximum(result.null_error.sum(), 1e-12)
+    return scalars
 
 
 def nearly_constant(scalars: dict[str, float], bands: tuple[str, ...]) -> list[str]:

@@ -11,7 +11,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from absl import logging
 
 from sar_mixmae_jax import pictures
@@ -43,7 +42,7 @@ class Inspector:
         """
         count = max(2, min(count, len(patches.source)) // 2 * 2)
         records = [patches.source[index] for index in range(count)]
-        self._backscatter = np.stack([record["backscatter"] for record in records])
+        self._backscatter = jnp.stack([record["backscatter"] for record in records])
         self._ids = [record["id"].decode() for record in records[:drawn]]
         self._objective, self._bands = objective, patches.bands
         self._inspect = _compiled(objective, patches.bands, seed)
@@ -54,7 +53,13 @@ class Inspector:
         drawn = len(self._ids)
         return (
             {name: float(value) for name, value in scalars.items()},
-            Panels(*(images[:drawn] for images in panels[:-1]), panels.mask),
+            Panels(
+                panels.measured[:drawn],
+                panels.mixed[:drawn],
+                panels.reconstructed[:drawn],
+                panels.weights[:drawn],
+                panels.mask,
+            ),
         )
 
     def warn(self, scalars: dict[str, float]) -> None:

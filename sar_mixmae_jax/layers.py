@@ -1,6 +1,7 @@
 """The layers that encoder and decoder share, with PyTorch's constants: epsilon 1e-5, exact GELU."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -18,7 +19,9 @@ def matmul_precision(dtype: DTypeLike) -> jax.lax.Precision | None:
     return jax.lax.Precision.HIGHEST if dtype == jnp.float32 else None
 
 
-def linear(features: int, dtype: DTypeLike, *, bias: bool = True, name: str | None = None) -> nn.Dense:
+def linear(
+    features: int, dtype: DTypeLike, *, bias: bool = True, name: str | None = None
+) -> nn.Dense:
     """A linear layer with Xavier-uniform weights and zero bias, computed in `dtype`."""
     return nn.Dense(
         features,
@@ -94,8 +97,10 @@ def sincos_position_embedding(side: int, width: int) -> np.ndarray:
 def torch_conv_init(fan_in: int) -> Initializer:
     """PyTorch's default for convolutions: uniform within ±1/sqrt(fan_in), weight and bias alike."""
 
-    def init(key: jax.Array, shape: Sequence[int], dtype: DTypeLike = jnp.float32) -> jax.Array:
+    def init(
+        key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32, out_sharding: Any = None
+    ) -> jax.Array:
         bound = fan_in**-0.5
-        return jax.random.uniform(key, shape, dtype, -bound, bound)
+        return jax.random.uniform(key, shape, dtype, -bound, bound, out_sharding=out_sharding)
 
     return init

@@ -1,10 +1,12 @@
 """What a run writes while it goes: TensorBoard, metrics.jsonl, and a progress bar."""
 
 import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+from matplotlib.image import imread
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
@@ -34,8 +36,6 @@ class MetricsLog:
 
     def picture(self, step: int, name: str, path: Path) -> None:
         """Shows a PNG in TensorBoard."""
-        from matplotlib.image import imread
-
         self._writer.add_image(name, imread(path)[..., :3], step, dataformats="HWC")
 
     def close(self) -> None:
@@ -61,8 +61,9 @@ def _drop_later_lines(path: Path, step: int) -> None:
 
 
 def progress_bar(step: int, steps: int) -> tqdm:
-    """A bar over the steps of a run, with the time left."""
+    """A bar over the steps of a run, with the time left; seldom redrawn in a log file."""
     return tqdm(
+        mininterval=0.2 if sys.stderr.isatty() else 10.0,
         total=steps,
         initial=step,
         unit="step",

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 def weighted_squared_error(
     prediction: jax.Array, target: jax.Array, weights: jax.Array
 ) -> jax.Array:
-    """w (prediction - target)², element by element.
+    """W (prediction - target)², element by element.
 
     Raises:
       ValueError: the shapes differ.

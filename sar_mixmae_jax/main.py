@@ -1,49 +1,51 @@
 """The command line: `python -m sar_mixmae_jax.main --config=configs/pretrain.py --workdir=DIR`."""
 
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from sar_mixmae_jax.errors import UserError
+from sar_mixmae_jax.errors import InputError, UserError, in_one_line
+from sar_mixmae_jax.pretrain import train
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "experiment: configs/NAME.py:arguments")
 WORKDIR = flags.DEFINE_string("workdir", None, "folder for checkpoints, logs and pictures")
 
 
 def parse_flags(argv: Sequence[str]) -> list[str]:
-    """Parses the command line; what cannot be parsed ends the program with one line."""
+    """Parses the command line; what cannot be used ends the program with one line."""
     try:
         rest = flags.FLAGS(argv)
-        flags.mark_flags_as_required(["config", "workdir"])
-    except (flags.Error, UserError, AttributeError, KeyError, TypeError, ValueError) as error:
+        if len(rest) > 1:
+            raise InputError(f"found {rest[1:]}, expected flags such as --config.batch_size=64")
+        if CONFIG.value is None or WORKDIR.value is None:
+            raise InputError(
+                "found no --config or no --workdir, expected both: "
+                "--config=configs/pretrain.py --workdir=runs/NAME"
+            )
+    except (KeyError, AttributeError) as error:  # ml_collections, of a field that is not there
+        fail(InputError(f"unknown field in the configuration: {error.args[0]}"))
+    except (flags.Error, UserError, OSError, TypeError, ValueError) as error:
         fail(error)
-    if len(rest) > 1:
-        fail(UserError(f"found {rest[1:]}, expected flags such as --config.batch_size=64"))
     return rest
 
 
-def fail(error: Exception) -> None:
+def fail(error: BaseException) -> None:
     """Prints an error as one line and ends the program."""
-    message = re.sub(r"\s*\n\s*", " ", str(error).strip())
-    print(f"error: {message}", file=sys.stderr)
+    print(f"error: {in_one_line(error)}", file=sys.stderr)
     sys.exit(2)
 
 
 def main(argv: Sequence[str]) -> None:
     """Trains what the flags say, and names what was made."""
     del argv
-    import jax
-
-    from sar_mixmae_jax.pretrain import train
-
     logging.set_verbosity(logging.WARNING)
-    logging.info("devices: %s", jax.devices())
+    print("devices:", ", ".join(str(device) for device in jax.devices()))
     try:
-        outcome = train(CONFIG.value, Path(WORKDIR.value))
+        outcome = train(CONFIG.value, Path(str(WORKDIR.value)))
     except UserError as error:
         fail(error)
     print(f"done: {int(outcome.state.step)} steps")

@@ -163,9 +163,9 @@ class Decoder(nn.Module):
         positions = sincos_position_embedding(mask.shape[0], size.decoder_width)
         x = x + positions.reshape(1, -1, size.decoder_width).astype(x.dtype)
         for block in range(size.decoder_depth):
-            x = block_class(
-                size.decoder_heads, size.mlp_ratio, self.dtype, name=f"block_{block}"
-            )(x)
+            x = block_class(size.decoder_heads, size.mlp_ratio, self.dtype, name=f"block_{block}")(
+                x
+            )
         x = layer_norm(self.dtype, name="norm")(x)
         values = size.cell * size.cell * size.bands
         return linear(values, self.dtype, name="pred")(x).astype(jnp.float32)

@@ -20,6 +20,8 @@ class Reconstruction(NamedTuple):
     Attributes:
       prediction: the decoder's output for every cell.
       error: w (prediction - target)², 0 at nodata.
+      null_error: the same for a prediction of 0: the mean of the cell with normalised targets, of
+        the dataset without.
       valid: True where measured.
       offset: (batch, cells, 1), what normalising the target subtracted (0 without).
       spread: (batch, cells, 1), what normalising the target divided by (1 without).
@@ -27,6 +29,7 @@ class Reconstruction(NamedTuple):
 
     prediction: jax.Array
     error: jax.Array
+    null_error: jax.Array
     valid: jax.Array
     offset: jax.Array
     spread: jax.Array
@@ -53,7 +56,8 @@ def reconstruct(
         offset, spread = cell_moments(target, valid)
     else:
         offset, spread = jnp.zeros(()), jnp.ones(())
-    error = weighted_squared_error(
-        prediction, (target - offset) / spread, patchify(batch.weights, side)
-    )
-    return Reconstruction(prediction, error, valid, offset, spread)
+    target = (target - offset) / spread
+    weights = patchify(batch.weights, side)
+    error = weighted_squared_error(prediction, target, weights)
+    null_error = weighted_squared_error(jnp.zeros_like(target), target, weights)
+    return Reconstruction(prediction, error, null_error, valid, offset, spread)

@@ -24,8 +24,8 @@ def learning_rate(
     return optax.warmup_cosine_decay_schedule(
         init_value=0.0 if warmup_epochs else peak,
         peak_value=peak,
-        warmup_steps=warmup_epochs * steps_per_epoch,  # type: ignore[arg-type]
-        decay_steps=schedule_epochs * steps_per_epoch,  # type: ignore[arg-type]
+        warmup_steps=warmup_epochs * steps_per_epoch,
+        decay_steps=schedule_epochs * steps_per_epoch,
         end_value=floor,
     )
 

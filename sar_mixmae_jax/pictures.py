@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import jax
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
@@ -14,6 +15,7 @@ from matplotlib.patches import Patch, Rectangle
 
 NODATA_COLOUR = "tab:orange"
 PARTNER_COLOUR = "tab:cyan"
+Array = np.ndarray | jax.Array
 COLUMNS = ("input", "mixed input", "reconstruction", "loss weight")
 
 
@@ -28,15 +30,21 @@ class Panels(NamedTuple):
       mask: (cells, cells), 1 where a cell of the mixed input comes from the partner.
     """
 
-    measured: np.ndarray
-    mixed: np.ndarray
-    reconstructed: np.ndarray
-    weights: np.ndarray
-    mask: np.ndarray
+    measured: Array
+    mixed: Array
+    reconstructed: Array
+    weights: Array
+    mask: Array
 
 
 def draw(
-    panels: Panels, ids: Sequence[str], bands: Sequence[str], path: Path, *, title: str, norm_pix: bool
+    panels: Panels,
+    ids: Sequence[str],
+    bands: Sequence[str],
+    path: Path,
+    *,
+    title: str,
+    norm_pix: bool,
 ) -> None:
     """Writes a PNG with a row per patch and band.
 
@@ -55,7 +63,7 @@ def draw(
     weight_range = np.nanmin(panels.weights), np.nanmax(panels.weights) + 1e-6
     for row in range(rows):
         patch, band = divmod(row, len(bands))
-        for column, values in enumerate(panels[:4]):
+        for column, values in enumerate(map(np.asarray, panels[:4])):
             axis, is_weight = axes[row, column], column == 3
             low, high = weight_range if is_weight else range_db[band]
             image = axis.imshow(
@@ -70,7 +78,7 @@ def draw(
             if row == 0:
                 axis.set_title(COLUMNS[column])
             if column == 1:
-                _outline(axis, panels.mask, values.shape[1])
+                _outline(axis, np.asarray(panels.mask), values.shape[1])
             if column >= 2:
                 label = "weight" if is_weight else f"{bands[band]} (dB)"
                 figure.colorbar(image, ax=axis, label=label, shrink=0.9)

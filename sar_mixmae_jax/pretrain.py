@@ -79,8 +79,11 @@ def train(config: ConfigDict, workdir: Path) -> Outcome:
       InputError: the configuration, the dataset or the workdir cannot be used.
       DivergedError: the loss or its gradient is not finite; the last checkpoint stays.
     """
-    # ---- data
+    # ---- what to compute; refused settings are refused before anything is read
+    objective = configuration.objective(config)
     share = configuration.per_device_batch(config, jax.device_count())
+
+    # ---- data
     patches = open_patches(config.dataset, config.data_dir, config.split, config.bands)
     data = batches(
         patches.source,
@@ -92,8 +95,9 @@ def train(config: ConfigDict, workdir: Path) -> Outcome:
     steps_per_epoch = len(patches.source) // config.batch_size
     steps = config.max_steps or max(1, round(config.epochs * steps_per_epoch))
 
-    # ---- model and optimizer
-    objective = configuration.objective(config, patches)
+    objective = configuration.with_statistics(objective, patches)
+
+    # ---- optimizer and step
     schedule = learning_rate(
         peak=peak_learning_rate(config.optimizer.base_learning_rate, config.batch_size),
         floor=config.optimizer.floor,
@@ -134,7 +138,9 @@ def train(config: ConfigDict, workdir: Path) -> Outcome:
         scalars, panels = inspector.look(params)
         if step == 0:
             inspector.warn(scalars)
-        inspector.draw(panels, picture, f"{config.model.variant} on {patches.name}, step {step}")
+        title = f"{config.model.variant} on {patches.name}, step {step}"
+        explained = f"{100 * scalars['explained']:.1f} % of the weighted variance explained"
+        inspector.draw(panels, picture, f"{title}: {explained}")
         log.write(step, scalars)
         log.picture(step, "reconstruction", picture)
 

@@ -1,8 +1,8 @@
 """Loss weights from backscatter power: dark, smooth surfaces count more than bright scatterers.
 
 With P the linear power of a patch, n(P) = (P - min) / (max - min + 1e-6) over its pixels and s the
-scale, the weight is exp(s (1 - n(P))), between 1 and e^s (Caglayan et al., IGARSS 2025, eq. 1-3;
-JSTARS 2026). Nodata enters neither minimum nor maximum and weighs 0.
+scale, the weight is exp(s (1 - n(P))), between 1 and e^s (Caglayan et al., IGARSS 2025 and JSTARS
+2026). Nodata enters neither minimum nor maximum and weighs 0.
 """
 
 import dataclasses
@@ -139,9 +139,7 @@ def _moving_average(values: jax.Array, valid: jax.Array, side: int) -> jax.Array
     return jnp.where(valid, total / jnp.maximum(count, 1.0), values)
 
 
-def _unit_range(
-    values: jax.Array, valid: jax.Array, clip: tuple[float, float] | None
-) -> jax.Array:
+def _unit_range(values: jax.Array, valid: jax.Array, clip: tuple[float, float] | None) -> jax.Array:
     """n(.): the values of each patch and band, min-max normalised over its valid pixels."""
     if clip is not None:
         percentiles = jnp.nanpercentile(

@@ -10,7 +10,9 @@ os.environ["XLA_FLAGS"] = (
 
 import pytest
 
+from tests.fake_geotiffs import write_patches
 from tests.reference import Golden
+from tfds_builders.build import build
 
 HERE = Path(__file__).parent
 ERRORS: dict[str, float] = {}
@@ -20,6 +22,20 @@ ERRORS: dict[str, float] = {}
 def golden() -> Golden:
     """The golden folder: tests/golden, or the one that GOLDEN names."""
     return Golden(Path(os.environ.get("GOLDEN", HERE / "golden")))
+
+
+@pytest.fixture(scope="session")
+def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight patch folders of BigEarthNet-S1 v1, as on disk."""
+    return write_patches(tmp_path_factory.mktemp("raw"), 8)
+
+
+@pytest.fixture(scope="session")
+def built(raw: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder with `bigearthnet_s1` built from `raw`."""
+    data_dir = tmp_path_factory.mktemp("data")
+    build("bigearthnet_s1", data_dir, raw)
+    return data_dir
 
 
 @pytest.fixture(scope="session")

@@ -204,6 +204,9 @@ def test_golden_parameter_counts(golden, variant):
     images = jax.ShapeDtypeStruct((2, size.image_size, size.image_size, size.bands), jnp.float32)
     mask = jax.ShapeDtypeStruct((size.grid, size.grid), jnp.float32)
     params = jax.eval_shape(MixMAE(size).init, jax.random.key(0), images, mask)["params"]
-    count = lambda tree: sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+    def count(tree) -> int:
+        return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
     assert count(params) == published["trainable"]
     assert count(params["encoder"]) == published["encoder"]

@@ -37,9 +37,7 @@ def make_builder(name: str, data_dir: str | Path) -> tfds.core.DatasetBuilder:
     module = importlib.import_module(f"tfds_builders.{dataset}.{dataset}_dataset_builder")
     if config and config not in module.Builder.builder_configs:
         raise unknown_name(config, module.Builder.builder_configs, f"config of {dataset}")
-    return module.Builder(
-        data_dir=str(data_dir), config=config or None, file_format="array_record"
-    )
+    return module.Builder(data_dir=str(data_dir), config=config or None, file_format="array_record")
 
 
 def build(name: str, data_dir: str | Path, manual_dir: str | Path | None = None) -> Path:
@@ -62,9 +60,7 @@ def build(name: str, data_dir: str | Path, manual_dir: str | Path | None = None)
             )
         if not Path(manual_dir).is_dir():
             raise InputError(f"--manual_dir {manual_dir}: found no such folder: check the path")
-    config = tfds.download.DownloadConfig(
-        manual_dir=manual_dir and str(Path(manual_dir).resolve())
-    )
+    config = tfds.download.DownloadConfig(manual_dir=manual_dir and str(Path(manual_dir).resolve()))
     builder.download_and_prepare(download_config=config, file_format="array_record")
     return Path(builder.data_path)
 

@@ -98,6 +98,7 @@ CITATION = """@article{sumbul2021bigearthnet,
   title={{BigEarthNet-MM}: A Large-Scale, Multimodal, Multilabel Benchmark Archive for Remote
     Sensing Image Classification and Retrieval},
   author={Sumbul, Gencer and de Wall, Arne and Kreuziger, Tristan and Marcelino, Filipe and
-    Costa, Hugo and Benevides, Pedro and Caetano, M{\\'a}rio and Demir, Beg{\\"u}m and Markl, Volker},
+    Costa, Hugo and Benevides, Pedro and Caetano, M{\\'a}rio and Demir, Beg{\\"u}m and
+    Markl, Volker},
   journal={IEEE Geoscience and Remote Sensing Magazine}, volume={9}, number={3}, pages={174--180},
   year={2021}}"""

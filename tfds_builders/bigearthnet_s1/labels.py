@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from sar_mixmae_jax.errors import unknown_name
+from sar_mixmae_jax.errors import look_up
 
 CLASSES_19 = (
     "Urban fabric",
@@ -80,9 +80,5 @@ def to_19(corine: Iterable[str]) -> list[str]:
     Raises:
       InputError: a name is not among the 43.
     """
-    groups = set()
-    for name in corine:
-        if name not in GROUP_OF_43:
-            raise unknown_name(name, GROUP_OF_43, "CORINE label")
-        groups.add(GROUP_OF_43[name])
-    return [CLASSES_19[group] for group in sorted(groups - {None})]
+    groups = {look_up(GROUP_OF_43, name, "CORINE label") for name in corine}
+    return [name for index, name in enumerate(CLASSES_19) if index in groups]

@@ -94,7 +94,7 @@ def _regions(rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarra
     count = rng.integers(REGIONS[0], REGIONS[1] + 1)
     centres = rng.uniform(0, size, (count, 2))
     wobble = 0.08 * size * np.stack([_smooth(rng, size, size / 12) for _ in range(2)], axis=-1)
-    place = np.stack(np.mgrid[:size, :size], axis=-1) + wobble
+    place = np.moveaxis(np.mgrid[:size, :size], 0, -1) + wobble
     distance = np.square(place[:, :, None] - centres).sum(-1)  # row, column, region
     shares = [cover.share for cover in CLASSES.values()]
     return distance.argmin(-1), rng.choice(len(CLASSES), size=count, p=shares)

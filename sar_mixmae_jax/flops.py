@@ -1,0 +1,41 @@
+"""Floating-point operations of the matrix products of a model, counted from its sizes.
+
+A product of (n, k) by (k, m) counts 2 n k m; elementwise work is not counted. A training step
+costs three times the forward pass: the products once forward, twice backward.
+"""
+
+from sar_mixmae_jax.mixmae import Architecture
+
+
+def encoder(size: Architecture) -> int:
+    """Forward pass of the encoder for one image."""
+    side = size.image_size // size.patch_size
+    total = 2 * side**2 * size.patch_size**2 * size.bands * size.width
+    for stage, (depth, window) in enumerate(zip(size.depths, size.windows, strict=True)):
+        width, tokens = size.width << stage, (side >> stage) ** 2
+        if stage:
+            total += 2 * tokens * (2 * width) * width  # merging: four narrow tokens to one wide
+        seen = min(window, side >> stage) ** 2
+        total += depth * _block(tokens, seen, width, size.mlp_ratio)
+    return total
+
+
+def decoder(size: Architecture) -> int:
+    """Forward pass of the decoder for one image: each mixture is decoded into two sequences."""
+    cells, width = size.grid**2, size.decoder_width
+    embed = 2 * cells * (size.width << (len(size.depths) - 1)) * width
+    blocks = size.decoder_depth * _block(cells, cells, width, size.mlp_ratio)
+    predict = 2 * cells * width * size.cell**2 * size.bands
+    return embed + 2 * (blocks + predict)
+
+
+def train_step(size: Architecture, batch: int) -> int:
+    """Forward and backward pass of pretraining on a batch."""
+    return 3 * batch * (encoder(size) + decoder(size))
+
+
+def _block(tokens: int, seen: int, width: int, mlp_ratio: int) -> int:
+    """A transformer block over `tokens`, each attending to `seen`."""
+    projections = 2 * tokens * width * width * (4 + 2 * mlp_ratio)
+    attention = 2 * 2 * tokens * seen * width
+    return projections + attention

@@ -1,0 +1,91 @@
+"""Reading bands, and every bad file: the message says what was found, expected, and what to do."""
+
+import numpy as np
+import pytest
+
+from sar_mixmae_jax.errors import InputError
+from tests.fake_geotiffs import write_band
+from tfds_builders.geotiff import check_unit, find_bands, read_band, read_patch
+
+
+@pytest.fixture
+def db() -> np.ndarray:
+    return np.random.default_rng(0).normal(-15, 4, (120, 120)).astype(np.float32)
+
+
+def test_reads_what_was_written(tmp_path, db):
+    write_band(tmp_path / "a.tif", db)
+    np.testing.assert_array_equal(read_band(tmp_path / "a.tif", size=120), db)
+
+
+def test_tagged_nodata_becomes_nan(tmp_path, db):
+    db[:5] = -99.0
+    write_band(tmp_path / "a.tif", db, nodata=-99.0)
+    values = read_band(tmp_path / "a.tif", size=120)
+    assert np.isnan(values[:5]).all()
+    assert np.isfinite(values[5:]).all()
+
+
+def test_bands_go_by_name_not_by_order(tmp_path, db):
+    write_band(tmp_path / "x_VV.tif", db)
+    write_band(tmp_path / "x_VH.tif", db - 7)
+    patch = read_patch(find_bands(tmp_path, ("VH", "VV")), size=120, unit="dB")
+    np.testing.assert_array_equal(patch[..., 0], db - 7)
+    np.testing.assert_array_equal(patch[..., 1], db)
+
+
+def test_missing_band(tmp_path, db):
+    write_band(tmp_path / "x_VV.tif", db)
+    with pytest.raises(InputError, match=r"found 0 files \*_VH.tif, expected one"):
+        find_bands(tmp_path, ("VH", "VV"))
+
+
+def test_wrong_shape(tmp_path, db):
+    write_band(tmp_path / "a.tif", db[:100])
+    with pytest.raises(InputError, match=r"a.tif: found \(1, 100, 120\).*expected \(1, 120, 120\)"):
+        read_band(tmp_path / "a.tif", size=120)
+
+
+def test_wrong_type(tmp_path, db):
+    write_band(tmp_path / "a.tif", db.astype(np.int16))
+    with pytest.raises(InputError, match="found int16 values, expected float32"):
+        read_band(tmp_path / "a.tif", size=120)
+
+
+@pytest.mark.parametrize("keep", [0, 100, 30_000])
+def test_truncated(tmp_path, db, keep):
+    path = tmp_path / "a.tif"
+    write_band(path, db)
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(InputError, match=r"a\.tif: cannot be read as a GeoTIFF"):
+        read_band(path, size=120)
+
+
+def patch_of(tmp_path, vh, vv):
+    write_band(tmp_path / "x_VH.tif", vh)
+    write_band(tmp_path / "x_VV.tif", vv)
+    return find_bands(tmp_path, ("VH", "VV"))
+
+
+def test_all_nodata(tmp_path, db):
+    paths = patch_of(tmp_path, db, np.full_like(db, np.nan))
+    with pytest.raises(InputError, match=r"x_VV\.tif: found nodata only"):
+        read_patch(paths, size=120, unit="dB")
+
+
+def test_linear_power_where_db_is_expected(tmp_path, db):
+    paths = patch_of(tmp_path, db, 10 ** (db / 10) - 0.01)  # noise subtraction goes below 0
+    with pytest.raises(InputError, match=r"x_VV.tif: .*which is linear power, expected dB"):
+        read_patch(paths, size=120, unit="dB")
+
+
+def test_db_where_linear_power_is_expected(tmp_path, db):
+    with pytest.raises(InputError, match="which is dB, expected linear power"):
+        read_patch(patch_of(tmp_path, db, db), size=120, unit="linear")
+
+
+@pytest.mark.parametrize("value", [-np.inf, np.inf, -9999.0, 60.0])
+def test_values_that_are_no_backscatter(db, value):
+    db[3, 3] = value
+    with pytest.raises(InputError, match="between -90 and 50 dB"):
+        check_unit(db, "dB", "a.tif")

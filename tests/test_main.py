@@ -1,0 +1,86 @@
+"""The command line as a user runs it, without TensorFlow, and what it says to bad input."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.fake_geotiffs import write_patches
+from tests.shrink import flags
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def no_tensorflow(tmp_path_factory) -> dict[str, str]:
+    """An environment in which importing TensorFlow raises."""
+    folder = tmp_path_factory.mktemp("poison")
+    (folder / "tensorflow.py").write_text("raise RuntimeError('TensorFlow was imported')\n")
+    return {**os.environ, "PYTHONPATH": f"{folder}:{ROOT}", "JAX_PLATFORMS": "cpu"}
+
+
+def run(environment, *arguments) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", *map(str, arguments)]
+    return subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300
+    )
+
+
+def test_raw_patches_to_checkpoint_and_picture_without_tensorflow(no_tensorflow, tmp_path):
+    """Six patches, one command to build, one to train, one more to find it done."""
+    raw, data = write_patches(tmp_path / "raw", 6), tmp_path / "data"
+    built = run(
+        no_tensorflow,
+        "tfds_builders.build",
+        "bigearthnet_s1",
+        f"--manual_dir={raw}",
+        f"--data_dir={data}",
+    )
+    assert built.returncode == 0, built.stderr
+    assert "bigearthnet_s1/v1/1.0.0: train, 6 patches" in built.stdout
+
+    settings = flags(data, max_steps=2, checkpoint_every=2, picture_every=2)
+    arguments = ("sar_mixmae_jax.main", *settings, f"--workdir={tmp_path / 'run'}")
+    trained = run(no_tensorflow, *arguments)
+    assert trained.returncode == 0, trained.stderr
+    assert "done: 2 steps" in trained.stdout
+    assert "step 2/2" in trained.stderr
+    for line in trained.stdout.splitlines()[1:]:
+        assert Path(line.split(": ")[1]).exists()
+    losses = (tmp_path / "run/metrics.jsonl").read_text()
+    assert json.loads(losses.splitlines()[1])["step"] == 1
+
+    again = run(no_tensorflow, *arguments)
+    assert again.stdout == trained.stdout
+    assert (tmp_path / "run/metrics.jsonl").read_text() == losses
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["--config=configs/pretrain.py:variant=bse"],
+            "unknown variant 'bse': did you mean 'base'",
+        ),
+        (["--config=configs/pretrain.py:size=base"], "unknown config argument 'size'"),
+        (["--config=configs/pretrain.py", "--config.weighting.nme=none"], "name"),
+        (["--config=configs/pretrain.py", "--config.bath_size=4"], "batch_size"),
+        (["--config=configs/pretrain.py", "--config.batch_size=four"], "four"),
+        (["--config=configs/pretrian.py"], "pretrian"),
+        (["--config=configs/pretrain.py", "stray"], "stray"),
+        (["--config=configs/pretrain.py", "--config.data_dir=nowhere"], "tfds_builders.build"),
+        ([], "config"),
+    ],
+)
+def test_bad_input_gets_one_line(no_tensorflow, tmp_path, arguments, message):
+    workdir = tmp_path / "run"
+    failed = run(no_tensorflow, "sar_mixmae_jax.main", *arguments, f"--workdir={workdir}")
+    assert failed.returncode == 2
+    lines = failed.stderr.strip().splitlines()
+    assert len(lines) == 1, failed.stderr
+    assert lines[0].startswith("error: ")
+    assert message in lines[0]
+    assert not workdir.exists()

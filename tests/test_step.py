@@ -1,0 +1,106 @@
+"""The train step on two devices: a real mean over both, own randomness, donated buffers."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from sar_mixmae_jax.masking import random_mask
+from sar_mixmae_jax.mixmae import MixMAE
+from sar_mixmae_jax.objective import reconstruct
+from sar_mixmae_jax.preprocess import Preprocessing, preprocess
+from sar_mixmae_jax.step import Objective, init_state, map_over_devices, replicate
+from sar_mixmae_jax.weighting import Weighting
+from tests.test_mixmae import SMALL
+
+OBJECTIVE = Objective(
+    MixMAE(SMALL),
+    Preprocessing(128, mean=(-19.0, -12.0), std=(5.0, 5.0), weighting=Weighting()),
+    mask_ratio=0.5,
+    norm_pix=True,
+)
+OPTIMIZER = optax.sgd(1.0)  # the update is the gradient
+
+
+@pytest.fixture(scope="module")
+def backscatter() -> np.ndarray:
+    batch = np.random.default_rng(0).normal(-15, 5, (2, 2, 120, 120, 2)).astype(np.float32)
+    batch[0, 0, :70] = np.nan  # devices have different numbers of valid pixels
+    return batch
+
+
+@pytest.fixture(scope="module")
+def stepped(backscatter):
+    """The state before (a copy), after one step, and what the step returned."""
+    state = replicate(init_state(OBJECTIVE.model, OPTIMIZER, jax.random.key(3)))
+    before = jax.tree.map(np.array, state.params)  # copies: a view would keep the buffers
+    key = jax.random.wrap_key_data(np.array(jax.random.key_data(state.key)))
+    step = map_over_devices(OBJECTIVE, OPTIMIZER)
+    after, metrics, errors = step(state, backscatter)
+    return before, key, state, after, metrics, errors, step
+
+
+def test_the_update_is_the_gradient_over_all_valid_pixels(stepped, backscatter):
+    """Written out by hand: each device its own key, mask and partners; one mean over both."""
+    before, key, _, after, metrics, errors, _ = stepped
+
+    def loss(params):
+        total, count = 0.0, 0.0
+        for device in range(2):
+            device_key = jax.random.fold_in(jax.random.fold_in(key, 0), device)
+            flip_key, mask_key = jax.random.split(device_key)
+            batch = preprocess(backscatter[device], flip_key, OBJECTIVE.preprocessing)
+            mask = random_mask(mask_key, 4, 0.5)
+            total += reconstruct(OBJECTIVE.model, params, batch, mask, norm_pix=True).error.sum()
+            count += batch.valid.sum()
+        return total / count
+
+    value, gradient = jax.jit(jax.value_and_grad(loss))(before)
+    assert float(metrics["loss"]) == pytest.approx(float(value), rel=1e-5)
+    assert float(metrics["gradient_norm"]) == pytest.approx(
+        float(optax.global_norm(gradient)), rel=1e-4
+    )
+    assert errors.shape == (2, 2)
+    moved = jax.tree.map(lambda old, new: old - np.asarray(new), before, after.params)
+    scale = float(optax.global_norm(gradient))
+    difference = optax.global_norm(jax.tree.map(lambda a, b: a - b, moved, gradient))
+    assert float(difference) < 1e-4 * scale
+
+
+def test_devices_draw_different_masks(stepped):
+    key = stepped[1]
+    masks = []
+    for device in range(2):
+        device_key = jax.random.fold_in(jax.random.fold_in(key, 0), device)
+        masks.append(np.asarray(random_mask(jax.random.split(device_key)[1], 4, 0.5)))
+    assert (masks[0] != masks[1]).any()
+
+
+def test_buffers_are_donated_and_nothing_compiles_twice(stepped, backscatter):
+    _, _, state, after, _, _, step = stepped
+    assert jax.tree.leaves(state.params)[0].is_deleted()
+    later = step(after, backscatter)[0]
+    assert int(later.step) == 2
+    step(later, backscatter)
+    assert step._cache_size() == 1
+
+
+def test_a_nodata_patch_does_not_spoil_the_step(backscatter):
+    batch = backscatter.copy()
+    batch[0, 0] = np.nan
+    state = replicate(init_state(OBJECTIVE.model, OPTIMIZER, jax.random.key(3)))
+    state, metrics, errors = map_over_devices(OBJECTIVE, OPTIMIZER)(state, batch)
+    assert np.isfinite(metrics["loss"])
+    assert float(errors[0, 0]) == 0
+    assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params))
+
+
+def test_values_under_nodata_do_not_exist(backscatter):
+    """Whether nodata is NaN or infinite, the step is bitwise the same."""
+    other = np.where(np.isnan(backscatter), np.inf, backscatter)
+    results = []
+    for batch in (backscatter, other):
+        state = replicate(init_state(OBJECTIVE.model, OPTIMIZER, jax.random.key(3)))
+        results.append(map_over_devices(OBJECTIVE, OPTIMIZER)(state, batch)[1]["loss"])
+    assert float(results[0]) == float(results[1])

@@ -1,0 +1,123 @@
+"""Loss weights against NumPy, their physics, and nodata."""
+
+import jax
+import numpy as np
+import pytest
+
+from sar_mixmae_jax.errors import InputError
+from sar_mixmae_jax.weighting import WEIGHTINGS, Weighting, loss_weights
+
+weigh = jax.jit(loss_weights, static_argnums=3)
+
+
+@pytest.fixture
+def db() -> np.ndarray:
+    return np.random.default_rng(0).normal(-15, 5, (2, 16, 16, 2)).astype(np.float32)
+
+
+def weights(db: np.ndarray, **settings) -> np.ndarray:
+    standardised = (np.nan_to_num(db, nan=-15) + 15) / 5
+    return np.asarray(weigh(db, standardised, np.isfinite(db), Weighting(**settings)))
+
+
+def unit_range(values: np.ndarray) -> np.ndarray:
+    low, high = np.nanmin(values, (1, 2), keepdims=True), np.nanmax(values, (1, 2), keepdims=True)
+    return (values - low) / (high - low + 1e-6)
+
+
+def test_per_channel_is_the_formula(db):
+    np.testing.assert_allclose(
+        weights(db, scale=1.5), np.exp(1.5 * (1 - unit_range(10 ** (db / 10)))), rtol=1e-5
+    )
+
+
+def test_shared_average_is_the_formula(db):
+    mean = (10 ** (db / 10)).mean(-1, keepdims=True)
+    expected = np.broadcast_to(np.exp(1 - unit_range(mean)), db.shape)
+    np.testing.assert_allclose(weights(db, name="shared_average"), expected, rtol=1e-5)
+
+
+def test_standardised_domain_takes_power_of_the_standardised_image(db):
+    expected = np.exp(1 - unit_range(10 ** ((db + 15) / 5 / 10)))
+    np.testing.assert_allclose(weights(db, domain="standardised"), expected, rtol=1e-5)
+
+
+def test_clip_in_db_is_the_formula(db):
+    low, high = np.percentile(db, (1, 99), axis=(1, 2), keepdims=True)
+    expected = np.exp(1 - unit_range(np.clip(db, low, high)))
+    np.testing.assert_allclose(
+        weights(db, power_domain="db", clip=(1.0, 99.0)), expected, rtol=1e-4
+    )
+
+
+def test_smooth_is_a_moving_average_of_power(db):
+    power = 10 ** (db.astype(np.float64) / 10)
+    expected = np.empty_like(power)
+    for row in range(16):
+        for column in range(16):
+            window = power[:, max(row - 1, 0) : row + 2, max(column - 1, 0) : column + 2]
+            expected[:, row, column] = window.mean((1, 2))
+    np.testing.assert_allclose(weights(db, smooth=3), np.exp(1 - unit_range(expected)), rtol=1e-5)
+
+
+def test_water_counts_more_than_buildings():
+    db = np.full((1, 8, 8, 2), -12.0, np.float32)
+    db[0, :4] = (-28.0, -21.0)  # calm water
+    db[0, 7, 7] = 10.0  # a point target
+    for name in ("per_channel", "shared_average"):
+        w = weights(db, name=name)
+        assert (w[0, 0, 0] > w[0, 6, 0]).all()
+        np.testing.assert_allclose(w[0, 0, 0], np.e, rtol=1e-4)
+        np.testing.assert_allclose(w[0, 7, 7], 1.0, rtol=1e-4)
+    assert (weights(db, scale=-1.0)[0, 0, 0] < weights(db, scale=-1.0)[0, 7, 7]).all()
+
+
+@pytest.mark.parametrize("name", sorted(WEIGHTINGS))
+@pytest.mark.parametrize(
+    "settings", [{}, {"clip": (1.0, 99.0)}, {"smooth": 3}, {"power_domain": "db", "smooth": 3}]
+)
+def test_nodata_weighs_nothing_and_changes_nothing(db, name, settings):
+    """An extreme value under a nodata pixel must not show in any weight."""
+    db[:, :3] = np.nan
+    w = weights(db, name=name, **settings)
+    assert (w[:, :3] == 0).all()
+    if "smooth" not in settings:  # a window at the border is smaller than one inside
+        np.testing.assert_allclose(w[:, 3:], weights(db[:, 3:], name=name, **settings), rtol=1e-5)
+    else:
+        assert (w[:, 3:] >= 1 - 1e-6).all()
+        assert (w[:, 3:] <= np.e + 1e-6).all()
+
+
+def test_shared_average_uses_the_band_that_was_measured(db):
+    db[0, 0, 0, 0] = np.nan
+    w = weights(db, name="shared_average")
+    assert w[0, 0, 0, 0] == 0
+    assert w[0, 0, 0, 1] >= 1
+
+
+def test_all_nodata_gives_zeros(db):
+    for name in WEIGHTINGS:
+        for settings in ({}, {"clip": (1.0, 99.0)}, {"normalise": "mean"}):
+            assert (weights(np.full_like(db, np.nan), name=name, **settings) == 0).all()
+
+
+def test_normalised_weights_have_mean_one_over_valid_pixels(db):
+    db[:, :3] = np.nan
+    w = weights(db, normalise="mean")
+    np.testing.assert_allclose(w[:, 3:].mean((1, 2)), 1.0, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"name": "per_chanel"},
+        {"domain": "linear"},
+        {"power_domain": "watt"},
+        {"normalise": "sum"},
+        {"smooth": 4},
+        {"clip": (99.0, 1.0)},
+    ],
+)
+def test_settings_that_mean_nothing_are_refused(settings):
+    with pytest.raises(InputError, match=str(next(iter(settings.values()))).split("(")[-1][:2]):
+        Weighting(**settings)
