@@ -45,11 +45,3 @@ def unknown_name(name: str, known: Iterable[str], what: str) -> InputError:
     close = get_close_matches(name, known, n=1)
     hint = f"did you mean {close[0]!r}? " if close else ""
     return InputError(f"unknown {what} {name!r}: {hint}known are {', '.join(sorted(known))}")
-
-
-def in_one_line(error: BaseException) -> str:
-    """The message of an error without line breaks; of the `UserError` behind it if there is one."""
-    behind: BaseException | None = error
-    while behind is not None and not isinstance(behind, UserError):
-        behind = behind.__cause__ or behind.__context__
-    return " ".join(str(behind or error).split())

@@ -1,14 +1,16 @@
 """The command line: `python -m sar_mixmae_jax.main --config=configs/pretrain.py --workdir=DIR`."""
 
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import jax
 from absl import app, flags, logging
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
-from sar_mixmae_jax.errors import InputError, UserError, in_one_line
+from sar_mixmae_jax.errors import InputError, UserError
 from sar_mixmae_jax.pretrain import train
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "experiment: configs/NAME.py:arguments")
@@ -26,16 +28,25 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
                 "found no --config or no --workdir, expected both: "
                 "--config=configs/pretrain.py --workdir=runs/NAME"
             )
-    except (KeyError, AttributeError) as error:  # ml_collections, of a field that is not there
-        fail(InputError(f"unknown field in the configuration: {error.args[0]}"))
+        if not isinstance(CONFIG.value, ConfigDict):  # a file that is not there shows only here
+            raise InputError(f"cannot read {flags.FLAGS['config'].serialize()}: check the path")
+    except (KeyError, AttributeError) as error:
+        fail(unknown_field(error))
     except (flags.Error, UserError, OSError, TypeError, ValueError) as error:
-        fail(error)
+        fail(InputError(str(error).rsplit("Error: ", 1)[-1]))  # of a traceback, the end
     return rest
 
 
-def fail(error: BaseException) -> None:
+def unknown_field(error: Exception) -> InputError:
+    """What ml_collections says of a field that is not there, in our words."""
+    name, *close = re.findall(r"[\w.]+(?=\\?['\"])", str(error.args[0]))
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return InputError(f"unknown configuration field {name!r}: {hint}the config file lists them all")
+
+
+def fail(error: Exception) -> NoReturn:
     """Prints an error as one line and ends the program."""
-    print(f"error: {in_one_line(error)}", file=sys.stderr)
+    print("error:", " ".join(str(error).split()), file=sys.stderr)
     sys.exit(2)
 
 

@@ -3,10 +3,12 @@
 import importlib.metadata
 import json
 import time
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import grain
 import jax
 import numpy as np
 from absl import logging
@@ -22,6 +24,7 @@ from sar_mixmae_jax.optimizer import adamw, learning_rate, peak_learning_rate
 from sar_mixmae_jax.step import (
     Objective,
     TrainState,
+    TrainStep,
     init_state,
     map_over_devices,
     replicate,
@@ -45,12 +48,14 @@ class Done(NamedTuple):
 
     Attributes:
       step: its number, from 1.
+      state: after it, until the next step takes the buffers.
       ids: of the patches in its batch, device by device.
       metrics: "loss" and "gradient_norm".
       patch_errors: (device, batch) weighted error of every patch.
     """
 
     step: int
+    state: TrainState
     ids: np.ndarray
     metrics: dict[str, jax.Array]
     patch_errors: jax.Array
@@ -148,16 +153,10 @@ def train(config: ConfigDict, workdir: Path) -> Outcome:
         report(0, state.params)
 
     # ---- loop
-    previous: Done | None = None
     clock, clock_step = time.monotonic(), start
     with progress_bar(min(start, steps), steps) as bar:
-        for step in range(start + 1, steps + 1):
-            batch = next(data)
-            state, metrics, errors = train_step(state, per_device(batch["backscatter"]))
-            done = Done(step, batch["id"], metrics, errors)
-            # The step before is looked at while this one is computed.
-            check_finite(previous)
-            previous = done
+        for done in run_steps(train_step, state, data, start, steps):
+            step, state = done.step, done.state
             bar.update()
             due_log = step % config.log_every == 0 or step == steps
             due_save = step % config.checkpoint_every == 0 or step == steps
@@ -167,9 +166,8 @@ def train(config: ConfigDict, workdir: Path) -> Outcome:
             if due_log:
                 seconds = time.monotonic() - clock
                 scalars = {
-                    "loss": float(metrics["loss"]),
+                    **{name: float(value) for name, value in done.metrics.items()},
                     "learning_rate": float(schedule(step - 1)),
-                    "gradient_norm": float(metrics["gradient_norm"]),
                     "images_per_second": (step - clock_step) * config.batch_size / seconds,
                     "epoch": step / steps_per_epoch,
                 }
@@ -190,6 +188,33 @@ def train(config: ConfigDict, workdir: Path) -> Outcome:
         "reconstruction picture": picture,
     }
     return Outcome(state, files)
+
+
+def run_steps(
+    train_step: TrainStep, state: TrainState, data: grain.DatasetIterator, start: int, stop: int
+) -> Iterator[Done]:
+    """The steps after `start` up to `stop`, each yielded as soon as it is dispatched.
+
+    The step before is checked while the new one is computed, so that the device never waits; who
+    keeps a state must check its own step first.
+
+    Args:
+      train_step: as made by `map_over_devices`.
+      state: after `start` steps; its buffers are donated.
+      data: delivers the batches.
+      start: steps done.
+      stop: steps to have done at the end.
+
+    Raises:
+      DivergedError: a loss or a gradient is not finite.
+    """
+    previous: Done | None = None
+    for step in range(start + 1, stop + 1):
+        batch = next(data)
+        state, metrics, errors = train_step(state, per_device(batch["backscatter"]))
+        check_finite(previous)
+        previous = Done(step, state, batch["id"], metrics, errors)
+        yield previous
 
 
 def per_device(batch: np.ndarray) -> np.ndarray:

@@ -38,6 +38,10 @@ class TrainState:
     key: jax.Array
 
 
+TrainStep = Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array], jax.Array]]
+"""(state, (device, batch, height, width, band) dB) -> state, metrics, (device, batch) errors."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Objective:
     """What a step computes, apart from the state.
@@ -105,9 +109,7 @@ def train_step(
     return TrainState(state.step + 1, params, opt_state, state.key), metrics, error
 
 
-def map_over_devices(
-    objective: Objective, optimizer: optax.GradientTransformation
-) -> Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array], jax.Array]]:
+def map_over_devices(objective: Objective, optimizer: optax.GradientTransformation) -> TrainStep:
     """The train step on all local devices: (state, (device, batch, …)) -> as `train_step`.
 
     The state is not stacked: it goes in and comes out as one replicated tree, and its buffers are

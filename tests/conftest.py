@@ -10,8 +10,8 @@ os.environ["XLA_FLAGS"] = (
 
 import pytest
 
-from tests.fake_geotiffs import write_patches
 from tests.reference import Golden
+from tfds_builders.bigearthnet_s1.imitation import write_patches
 from tfds_builders.build import build
 
 HERE = Path(__file__).parent

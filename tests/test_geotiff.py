@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from sar_mixmae_jax.errors import InputError
-from tests.fake_geotiffs import write_band
-from tfds_builders.geotiff import check_unit, find_bands, read_band, read_patch
+from tfds_builders.geotiff import check_unit, find_bands, read_band, read_patch, write_band
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.fake_geotiffs import write_patches
 from tests.shrink import flags
+from tfds_builders.bigearthnet_s1.imitation import write_patches
 
 ROOT = Path(__file__).parent.parent
 

@@ -3,10 +3,12 @@
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import rasterio
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.transform import Affine
 
 from sar_mixmae_jax.errors import InputError
 
@@ -117,3 +119,25 @@ def check_unit(values: np.ndarray, unit: str, source: str) -> None:
             f"{seen}, expected backscatter between {PLAUSIBLE_DB[0]:g} and {PLAUSIBLE_DB[1]:g} dB: "
             "mark nodata as NaN or by the nodata tag"
         )
+
+
+def write_band(path: Path, values: np.ndarray, **profile: Any) -> None:
+    """Writes a (rows, columns) array as a GeoTIFF, by default of 10 m pixels in UTM zone 33N.
+
+    Args:
+      path: of the file.
+      values: of any type that GeoTIFF knows.
+      **profile: rasterio's settings, such as nodata or crs, instead of the defaults.
+    """
+    settings = {
+        "driver": "GTiff",
+        "count": 1,
+        "height": values.shape[0],
+        "width": values.shape[1],
+        "dtype": values.dtype,
+        "crs": "EPSG:32633",
+        "transform": Affine(10.0, 0.0, 404_400.0, 0.0, -10.0, 5_342_400.0),
+        **profile,
+    }
+    with rasterio.open(path, "w", **settings) as raster:
+        raster.write(values, 1)
