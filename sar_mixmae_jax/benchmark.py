@@ -7,6 +7,7 @@ this machine. Prints a table, and writes JSON with --out.
 
 import functools
 import json
+import os
 import platform
 import resource
 import sys
@@ -19,7 +20,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import app, flags
+from absl import app, flags, logging
 from jax.typing import DTypeLike
 from ml_collections import ConfigDict
 from tqdm import tqdm
@@ -49,6 +50,7 @@ Results = dict[str, Any]
 def main(argv: Sequence[str]) -> None:
     """Runs all measurements."""
     del argv
+    logging.set_verbosity(logging.WARNING)
     config = recipe.get_config(f"variant={VARIANT.value}")
     config.batch_size, config.dtype = BATCH_SIZE.value, DTYPE.value
     try:
@@ -112,8 +114,6 @@ def processor_name() -> str:
 
 def os_cores() -> set[int]:
     """The cores this process may use."""
-    import os
-
     return (
         os.sched_getaffinity(0)
         if hasattr(os, "sched_getaffinity")

@@ -119,5 +119,6 @@ def _explain(figure: Figure, title: str, norm_pix: bool) -> None:
             " The model predicts normalised cells:\nthe target cell's own mean and deviation bring "
             "the reconstruction back to dB."
         )
-    figure.legend(handles=handles, loc="outside lower left", ncols=2, frameon=False)
-    figure.supxlabel(caption, fontsize=8)
+    figure.legend(
+        handles=handles, title=caption, loc="outside lower center", ncols=2, frameon=False
+    )

@@ -9,8 +9,9 @@ from configs import pretrain
 SMALL_MODEL = {
     "model.variant": "tiny",
     "model.width": 8,
-    "model.depths": (1, 1, 1, 1),
-    "model.heads": (1, 1, 2, 2),
+    "model.depths": (1, 1),  # two stages compile in half the time of four
+    "model.heads": (1, 2),
+    "model.windows": (8, 8),
     "model.decoder_width": 16,
     "model.decoder_depth": 1,
     "model.decoder_heads": 2,

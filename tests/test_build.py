@@ -104,9 +104,14 @@ def test_a_bad_patch_stops_the_build_and_leaves_nothing(tmp_path, damage):
 
 
 def test_empty_and_absent_folders(tmp_path):
-    (tmp_path / "empty").mkdir()
+    empty, files = tmp_path / "empty", tmp_path / "files"
+    empty.mkdir()
+    files.mkdir()
+    (files / "notes.txt").write_text("no patches here")
+    with pytest.raises(InputError, match="or an empty one"):
+        build("bigearthnet_s1", tmp_path / "data", empty)
     with pytest.raises(InputError, match="found no patch folder"):
-        build("bigearthnet_s1", tmp_path / "data", tmp_path / "empty")
+        build("bigearthnet_s1", tmp_path / "data", files)
     with pytest.raises(InputError, match="no such folder"):
         build("bigearthnet_s1", tmp_path / "data", tmp_path / "absent")
     with pytest.raises(InputError, match="no --manual_dir"):

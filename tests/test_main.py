@@ -48,8 +48,9 @@ def test_raw_patches_to_checkpoint_and_picture_without_tensorflow(no_tensorflow,
     assert trained.returncode == 0, trained.stderr
     assert "done: 2 steps" in trained.stdout
     assert "step 2/2" in trained.stderr
-    for line in trained.stdout.splitlines()[1:]:
-        assert Path(line.split(": ")[1]).exists()
+    named = [line.split(": ")[1] for line in trained.stdout.splitlines() if line[:2] == "  "]
+    assert len(named) == 4
+    assert all(Path(path).exists() for path in named)
     losses = (tmp_path / "run/metrics.jsonl").read_text()
     assert json.loads(losses.splitlines()[1])["step"] == 1
 

@@ -4,7 +4,9 @@ NAME is the folder of a builder here, with `/config` if not its default. Ends wi
 says what was built; a build that fails leaves nothing behind.
 """
 
+import contextlib
 import importlib
+import io
 import pkgutil
 import sys
 from collections.abc import Sequence
@@ -58,10 +60,14 @@ def build(name: str, data_dir: str | Path, manual_dir: str | Path | None = None)
                 f"{name} is built from raw data, and no --manual_dir was given: "
                 f"{builder.MANUAL_DOWNLOAD_INSTRUCTIONS}"
             )
-        if not Path(manual_dir).is_dir():
-            raise InputError(f"--manual_dir {manual_dir}: found no such folder: check the path")
+        if not Path(manual_dir).is_dir() or not any(Path(manual_dir).iterdir()):
+            raise InputError(
+                f"--manual_dir {manual_dir}: found no such folder, or an empty one, expected the "
+                f"raw data: {builder.MANUAL_DOWNLOAD_INSTRUCTIONS}"
+            )
     config = tfds.download.DownloadConfig(manual_dir=manual_dir and str(Path(manual_dir).resolve()))
-    builder.download_and_prepare(download_config=config, file_format="array_record")
+    with contextlib.redirect_stdout(io.StringIO()):  # it talks of downloads, and there are none
+        builder.download_and_prepare(download_config=config, file_format="array_record")
     return Path(builder.data_path)
 
 

@@ -1,4 +1,6 @@
-"""The golden numbers catch the mistakes that losses alone do not: shown once, by making them."""
+"""The numbers of the reference catch what losses alone do not: shown once, by making mistakes."""
+
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -9,8 +11,14 @@ import pytest
 from sar_mixmae_jax import layers
 from sar_mixmae_jax.mixmae import MixMAE
 from sar_mixmae_jax.optimizer import decay_mask
-from tests.reference import compare_trees, nhwc, relative_error
+from tests.reference import Golden, compare_trees, nhwc, relative_error
 from tests.test_golden import LOSS_TOLERANCE, TOLERANCE, train
+
+
+@pytest.fixture(scope="module")
+def golden() -> Golden:
+    """The project's own numbers, whatever GOLDEN names."""
+    return Golden(Path(__file__).parent / "golden")
 
 
 def token_error(golden) -> float:
