@@ -18,18 +18,17 @@ from sar_mixmae_jax.step import TrainState
 class Checkpoints:
     """The checkpoints of one run, written in the background."""
 
-    def __init__(self, workdir: Path, *, every: int, keep: int) -> None:
+    def __init__(self, workdir: Path, *, keep: int) -> None:
         """Opens the checkpoints of a working directory.
 
         Args:
           workdir: of the run.
-          every: steps between checkpoints.
           keep: how many of the latest to keep.
         """
+        self._folder = workdir / "checkpoints"
         self._manager = ocp.CheckpointManager(
-            (workdir / "checkpoints").absolute(),
+            self._folder.absolute(),
             options=ocp.CheckpointManagerOptions(
-                save_decision_policy=ocp.checkpoint_managers.FixedIntervalPolicy(every),
                 preservation_policy=ocp.checkpoint_managers.LatestN(keep),
             ),
         )
@@ -37,10 +36,6 @@ class Checkpoints:
     def latest_step(self) -> int | None:
         """The step of the newest checkpoint, or None."""
         return self._manager.latest_step()
-
-    def should_save(self, step: int) -> bool:
-        """Whether a checkpoint is due after this step."""
-        return self._manager.should_save(step)
 
     def save(
         self,
@@ -81,7 +76,7 @@ class Checkpoints:
         """
         step = self.latest_step()
         if step is None:
-            raise InputError(f"{self._manager.directory}: found no checkpoint to restore")
+            raise InputError(f"{self._folder}: found no checkpoint to restore")
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
         try:
             restored = self._manager.restore(
@@ -94,14 +89,14 @@ class Checkpoints:
         except Exception as error:  # Orbax raises bare exceptions on damaged files
             reason = (str(error).splitlines() or [repr(error)])[0]
             raise InputError(
-                f"{self._manager.directory / str(step)}: the checkpoint cannot be restored "
+                f"{self.path(step)}: the checkpoint cannot be restored "
                 f"({reason}): remove this folder to go on from the one before"
             ) from error
         return restored["state"]
 
     def path(self, step: int) -> Path:
         """The folder of a step."""
-        return Path(self._manager.directory) / str(step)
+        return self._folder / str(step)
 
     def close(self) -> None:
         """Waits until everything is written."""

@@ -67,14 +67,15 @@ class Inspector:
         weighting = self._objective.preprocessing.weighting
         if weighting.name == "none":
             return
-        for band in nearly_constant(scalars, self._bands):
+        flat = nearly_constant(scalars, self._bands)
+        if flat:
+            variations = ", ".join(f"{scalars[f'weight_cv/{band}']:.3f} in {band}" for band in flat)
             logging.warning(
-                "weighting %s is nearly constant in %s: the median coefficient of variation of "
-                "its weights is %.3f, below %.2f, which trains like weighting=none; "
-                "see docs/method.md for robust forms",
+                "weighting %s is nearly constant: the median coefficient of variation of its "
+                "weights is %s, below %.2f, which trains like weighting=none; see docs/method.md "
+                "for robust forms",
                 weighting.name,
-                band,
-                scalars[f"weight_cv/{band}"],
+                variations,
                 NEARLY_CONSTANT,
             )
 

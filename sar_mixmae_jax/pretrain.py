@@ -120,7 +120,7 @@ def train(config: ConfigDict, workdir: Path) -> Outcome:
 
     # ---- start: resume, else scratch
     configuration.claim_workdir(config, workdir)
-    checkpoints = Checkpoints(workdir, every=config.checkpoint_every, keep=config.keep_checkpoints)
+    checkpoints = Checkpoints(workdir, keep=config.keep_checkpoints)
     state = replicate(init_state(objective.model, optimizer, jax.random.key(config.seed)))
     if checkpoints.latest_step() is not None:
         state = checkpoints.restore(state, data)

@@ -75,7 +75,7 @@ class Golden:
         self.folder = folder
         self.config = json.loads((folder / "config.json").read_text())
         self.pretrain = dict(np.load(folder / "pretrain.npz"))
-        self.tensors = dict(np.load(folder / "mixmim_tiny.npz"))
+        self.tensors = dict(np.load(next(folder.glob("mixmim_*.npz"))))
 
     def under(self, prefix: str) -> dict[str, np.ndarray]:
         """The arrays of pretrain.npz below a prefix, by the rest of their name."""

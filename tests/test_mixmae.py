@@ -20,6 +20,12 @@ SMALL = Architecture(
     decoder_depth=1,
     decoder_heads=2,
 )
+PARAMETERS = {  # all, and of the encoder; tiny as first counted, the others as published
+    "tiny": (2_974_846, 2_280_830),
+    "base": (113_547_000, 86_750_968),
+    "large": (222_065_268, 195_007_092),
+    "huge": (682_596_138, 654_882_602),
+}
 FORWARD_GFLOPS = {"tiny": 0.289, "base": 11.83, "large": 24.30, "huge": 77.06}
 
 
@@ -45,6 +51,18 @@ def test_every_variant_has_its_flops_counted():
     assert set(counted) == set(FORWARD_GFLOPS)
     for name, value in FORWARD_GFLOPS.items():
         assert counted[name] == pytest.approx(value, abs=0.005)
+
+
+def test_every_variant_has_its_parameters_counted():
+    def count(tree) -> int:
+        return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+    counted = {}
+    for name, size in VARIANTS.items():
+        images, mask = jnp.zeros((2, size.image_size, size.image_size, 2)), jnp.zeros((4, 4))
+        params = jax.eval_shape(MixMAE(size).init, jax.random.key(0), images, mask)["params"]
+        counted[name] = (count(params), count(params["encoder"]))
+    assert counted == PARAMETERS
 
 
 def test_a_prediction_depends_on_nothing_hidden(params, images):

@@ -1,0 +1,80 @@
+"""Arguments, batches and workdirs; the refusals on the command line are in test_main."""
+
+import jax.numpy as jnp
+import pytest
+
+from configs import pretrain, synthetic
+from sar_mixmae_jax import configuration
+from sar_mixmae_jax.errors import InputError
+from sar_mixmae_jax.mixmae import VARIANTS
+
+
+def test_arguments_choose_model_data_and_weighting():
+    config = pretrain.get_config("variant=large,dataset=mine/v2,weighting=none")
+    assert config.model.variant == "large"
+    assert config.dataset == "mine/v2"
+    assert config.weighting.name == "none"
+    assert synthetic.get_config().model.variant == "tiny"
+    assert synthetic.get_config("variant=base").model.variant == "base"
+
+
+def test_the_default_is_the_published_recipe():
+    config = pretrain.get_config()
+    objective = configuration.objective(config)
+    assert objective.model.size == VARIANTS["base"]
+    assert objective.norm_pix
+    assert objective.mask_ratio == 0.5
+    assert objective.preprocessing.weighting.name == "per_channel"
+    assert objective.preprocessing.weighting.domain == "physical"
+    assert (config.epochs, config.schedule_epochs, config.warmup_epochs) == (64, 1024, 40)
+    assert config.batch_size == 8 * 256
+
+
+def test_malformed_arguments():
+    with pytest.raises(InputError, match="found the config argument 'tiny', expected name=value"):
+        pretrain.get_config("tiny")
+
+
+def test_dtype():
+    assert configuration.compute_dtype("auto") == jnp.float32  # the tests run on CPU
+    assert configuration.compute_dtype("bfloat16") == jnp.bfloat16
+    with pytest.raises(InputError, match="unknown dtype 'float16'"):
+        configuration.compute_dtype("float16")
+
+
+@pytest.mark.parametrize(("batch", "devices", "share"), [(256, 1, 256), (2048, 8, 256), (4, 2, 2)])
+def test_share_of_a_device(batch, devices, share):
+    config = pretrain.get_config()
+    config.batch_size = batch
+    assert configuration.per_device_batch(config, devices) == share
+
+
+@pytest.mark.parametrize(("batch", "devices"), [(3, 1), (6, 2), (7, 2), (0, 1), (-2, 1)])
+def test_a_share_that_cannot_be_paired(batch, devices):
+    config = pretrain.get_config()
+    config.batch_size = batch
+    with pytest.raises(InputError, match=f"batch_size is {batch} on {devices} device"):
+        configuration.per_device_batch(config, devices)
+
+
+def test_one_band_is_a_model_of_one_band():
+    config = pretrain.get_config("variant=tiny")
+    config.bands = ("VV",)
+    assert configuration.model(config).size.bands == 1
+
+
+def test_mask_ratio():
+    config = pretrain.get_config()
+    config.mask_ratio = 1.5
+    with pytest.raises(InputError, match=r"mask_ratio is 1\.5"):
+        configuration.objective(config)
+
+
+def test_claiming_a_workdir(tmp_path):
+    config = pretrain.get_config()
+    configuration.claim_workdir(config, tmp_path)
+    config.epochs = 128.0  # a run may be made longer
+    configuration.claim_workdir(config, tmp_path)
+    config.optimizer.b2 = 0.99
+    with pytest.raises(InputError, match=r"optimizer\.b2 was 0\.95 and is now 0\.99"):
+        configuration.claim_workdir(config, tmp_path)
