@@ -182,10 +182,10 @@ def resize(image: np.ndarray, size: int) -> np.ndarray:
 def measure_training(config: ConfigDict, patches: Patches, steps: int) -> Results:
     """Compile time, the step on a batch that is there, and the loop that reads its batches."""
     objective = configuration.with_statistics(configuration.objective(config), patches)
-    share = configuration.per_device_batch(config, jax.device_count())
+    configuration.check_batch(config, jax.device_count())
     optimizer = adamw(lambda _: 1e-4, b1=0.9, b2=0.95, weight_decay=0.05)
     state = replicate(init_state(objective.model, optimizer, jax.random.key(0)))
-    data = batches(patches.source, batch_size=share * jax.local_device_count(), seed=0)
+    data = batches(patches.source, batch_size=config.batch_size, seed=0)
     batch = per_device(next(data)["backscatter"])
     train_step: Any = map_over_devices(objective, optimizer)
     compiling = time.perf_counter()

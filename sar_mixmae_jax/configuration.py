@@ -99,11 +99,11 @@ def with_statistics(objective: Objective, patches: Patches) -> Objective:
     return dataclasses.replace(objective, preprocessing=preprocessing)
 
 
-def per_device_batch(config: ConfigDict, devices: int) -> int:
-    """The share of the batch of each device.
+def check_batch(config: ConfigDict, devices: int) -> None:
+    """Checks that the batch can be shared among devices and mixed in pairs on each.
 
     Raises:
-      InputError: the batch does not divide, or the share is odd.
+      InputError: the batch does not divide, or a device's share is odd.
     """
     share, rest = divmod(config.batch_size, devices)
     if rest or share % 2 or share < 2:
@@ -112,7 +112,6 @@ def per_device_batch(config: ConfigDict, devices: int) -> int:
             f"{config.batch_size / devices:g} each: expected an even number each, because images "
             f"are mixed in pairs: choose a multiple of {2 * devices}"
         )
-    return share
 
 
 def claim_workdir(config: ConfigDict, workdir: Path) -> None:

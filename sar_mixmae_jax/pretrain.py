@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 from sar_mixmae_jax import configuration
 from sar_mixmae_jax.checkpoint import Checkpoints
 from sar_mixmae_jax.data import Patches, batches, open_patches
-from sar_mixmae_jax.errors import DivergedError
+from sar_mixmae_jax.errors import DivergedError, InputError
 from sar_mixmae_jax.inspection import Inspector
 from sar_mixmae_jax.logs import MetricsLog, progress_bar
 from sar_mixmae_jax.optimizer import adamw, learning_rate, peak_learning_rate
@@ -85,17 +85,20 @@ def train(config: ConfigDict, workdir: Path) -> Outcome:
       DivergedError: the loss or its gradient is not finite; the last checkpoint stays.
     """
     # ---- what to compute; refused settings are refused before anything is read
+    if jax.process_count() > 1:
+        raise InputError(
+            f"found {jax.process_count()} processes, expected one: a run uses all devices of one "
+            "process, and cannot save from several yet"
+        )
     objective = configuration.objective(config)
-    share = configuration.per_device_batch(config, jax.device_count())
+    configuration.check_batch(config, jax.device_count())
 
     # ---- data
     patches = open_patches(config.dataset, config.data_dir, config.split, config.bands)
     data = batches(
         patches.source,
-        batch_size=share * jax.local_device_count(),
+        batch_size=config.batch_size,
         seed=config.seed,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
     )
     steps_per_epoch = len(patches.source) // config.batch_size
     steps = config.max_steps or max(1, round(config.epochs * steps_per_epoch))

@@ -42,11 +42,11 @@ def test_dtype():
         configuration.compute_dtype("float16")
 
 
-@pytest.mark.parametrize(("batch", "devices", "share"), [(256, 1, 256), (2048, 8, 256), (4, 2, 2)])
-def test_share_of_a_device(batch, devices, share):
+@pytest.mark.parametrize(("batch", "devices"), [(256, 1), (2048, 8), (4, 2)])
+def test_a_share_that_can_be_paired(batch, devices):
     config = pretrain.get_config()
     config.batch_size = batch
-    assert configuration.per_device_batch(config, devices) == share
+    configuration.check_batch(config, devices)
 
 
 @pytest.mark.parametrize(("batch", "devices"), [(3, 1), (6, 2), (7, 2), (0, 1), (-2, 1)])
@@ -54,7 +54,7 @@ def test_a_share_that_cannot_be_paired(batch, devices):
     config = pretrain.get_config()
     config.batch_size = batch
     with pytest.raises(InputError, match=f"batch_size is {batch} on {devices} device"):
-        configuration.per_device_batch(config, devices)
+        configuration.check_batch(config, devices)
 
 
 def test_one_band_is_a_model_of_one_band():
