@@ -29,8 +29,8 @@ from configs import pretrain as recipe
 from sar_mixmae_jax import configuration, flops
 from sar_mixmae_jax.data import Patches, batches, open_patches
 from sar_mixmae_jax.errors import UserError
+from sar_mixmae_jax.loop import per_device, run_steps
 from sar_mixmae_jax.optimizer import adamw
-from sar_mixmae_jax.pretrain import per_device, run_steps
 from sar_mixmae_jax.radiometry import BANDS
 from sar_mixmae_jax.step import init_state, map_over_devices, replicate
 from tfds_builders.bigearthnet_s1.imitation import write_patches

@@ -6,7 +6,8 @@ place that knows their field names.
 
 import dataclasses
 import json
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,60 @@ MAY_CHANGE = frozenset(
     }
 )
 """Fields that may differ when a run goes on; all others define what the run computes."""
+
+
+Number = float | int
+RULES: tuple[tuple[str, Callable[[Number], bool], tuple[str, ...]], ...] = (
+    (
+        "a whole number from 1",
+        lambda value: value >= 1,
+        (
+            "batch_size",
+            "max_steps",
+            "log_every",
+            "checkpoint_every",
+            "keep_checkpoints",
+            "picture_every",
+            "picture_patches",
+            "diagnostic_patches",
+        ),
+    ),
+    (
+        "a positive number",
+        lambda value: 0 < value < math.inf,
+        ("epochs", "schedule_epochs", "optimizer.base_learning_rate"),
+    ),
+    (
+        "zero or a positive number",
+        lambda value: 0 <= value < math.inf,
+        ("seed", "warmup_epochs", "optimizer.floor", "optimizer.weight_decay"),
+    ),
+    (
+        "a number between 0 and 1",
+        lambda value: 0 < value < 1,
+        ("mask_ratio", "optimizer.b1", "optimizer.b2"),
+    ),
+    ("a finite number", math.isfinite, ("weighting.scale",)),
+)
+"""What numbers must be, and the fields that are checked; None means that a field is not used."""
+
+
+def check_numbers(config: ConfigDict) -> None:
+    """Checks every number in a configuration that has limits.
+
+    Raises:
+      InputError: names the first field that is outside of them.
+    """
+    values = dict(_flat(config.to_dict()))
+    for expected, holds, names in RULES:
+        for name in names:
+            if values[name] is not None and not holds(values[name]):
+                raise InputError(f"{name} is {values[name]}: expected {expected}")
+    if config.warmup_epochs >= config.schedule_epochs:
+        raise InputError(
+            f"warmup_epochs is {config.warmup_epochs}: expected less than schedule_epochs, "
+            f"{config.schedule_epochs}"
+        )
 
 
 def parse_arguments(arguments: str, **defaults: str) -> dict[str, str]:
@@ -80,8 +135,7 @@ def objective(config: ConfigDict) -> Objective:
     Raises:
       InputError: a name or a number in the configuration is not usable.
     """
-    if not 0.0 < config.mask_ratio < 1.0:
-        raise InputError(f"mask_ratio is {config.mask_ratio}: expected a share between 0 and 1")
+    check_numbers(config)
     preprocessing = Preprocessing(
         image_size=config.model.image_size,
         mean=(0.0,) * len(config.bands),
@@ -127,7 +181,7 @@ def claim_workdir(config: ConfigDict, workdir: Path) -> None:
         differences = [
             f"{name} was {old!r} and is now {new!r}"
             for name, old, new in _differences(before, now)
-            if name.split(".")[0] not in MAY_CHANGE
+            if name not in MAY_CHANGE
         ]
         if differences:
             raise InputError(
@@ -140,9 +194,18 @@ def claim_workdir(config: ConfigDict, workdir: Path) -> None:
     partial.replace(path)
 
 
-def _differences(before: Any, now: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:
-    if isinstance(before, dict) and isinstance(now, dict):
-        for key in sorted({*before, *now}):
-            yield from _differences(before.get(key), now.get(key), f"{name}.{key}".strip("."))
-    elif before != now:
-        yield name, before, now
+def _differences(before: dict, now: dict) -> Iterator[tuple[str, Any, Any]]:
+    """(field, old value, new value) of the fields that differ."""
+    old, new = dict(_flat(before)), dict(_flat(now))
+    for name in sorted({*old, *new}):
+        if old.get(name) != new.get(name):
+            yield name, old.get(name), new.get(name)
+
+
+def _flat(tree: dict, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """("group.field", value) of every field."""
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -70,3 +71,15 @@ def progress_bar(step: int, steps: int) -> tqdm:
         dynamic_ncols=True,
         bar_format="{l_bar}{bar}| step {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]",
     )
+
+
+class Clock:
+    """Measures the rate of steps since it was started."""
+
+    def __init__(self, step: int) -> None:
+        """Starts after a step."""
+        self._step, self._start = step, time.monotonic()
+
+    def steps_per_second(self, step: int) -> float:
+        """Steps per second up to this step."""
+        return (step - self._step) / (time.monotonic() - self._start)

@@ -59,6 +59,9 @@ def main(argv: Sequence[str]) -> None:
         outcome = train(CONFIG.value, Path(str(WORKDIR.value)))
     except UserError as error:
         fail(error)
+    except KeyboardInterrupt:
+        print("interrupted: the same command goes on from the last checkpoint", file=sys.stderr)
+        sys.exit(130)
     print(f"done: {int(outcome.state.step)} steps")
     for what, path in outcome.files.items():
         print(f"  {what}: {path}")

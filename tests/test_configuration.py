@@ -63,10 +63,22 @@ def test_one_band_is_a_model_of_one_band():
     assert configuration.model(config).size.bands == 1
 
 
-def test_mask_ratio():
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("mask_ratio", 1.5, r"mask_ratio is 1\.5: expected a number between 0 and 1"),
+        ("epochs", 0.0, "expected a positive number"),
+        ("log_every", 0, "log_every is 0: expected a whole number from 1"),
+        ("max_steps", -1, "max_steps is -1"),
+        ("optimizer.base_learning_rate", float("nan"), "base_learning_rate is nan"),
+        ("weighting.scale", float("inf"), "scale is inf"),
+        ("warmup_epochs", 1024.0, "expected less than schedule_epochs"),
+    ],
+)
+def test_numbers_outside_of_their_limits(field, value, message):
     config = pretrain.get_config()
-    config.mask_ratio = 1.5
-    with pytest.raises(InputError, match=r"mask_ratio is 1\.5"):
+    config.update_from_flattened_dict({field: value})
+    with pytest.raises(InputError, match=message):
         configuration.objective(config)
 
 
