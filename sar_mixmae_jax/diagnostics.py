@@ -51,7 +51,7 @@ def diagnose(
         "weight_p05": jnp.nanpercentile(weights, 5.0, axis=(0, *PIXELS)),
         "weight_p95": jnp.nanpercentile(weights, 95.0, axis=(0, *PIXELS)),
         "weight_dark_bright": jnp.nanmedian(dark / bright, 0),
-        "weight_flat_share": (cv < NEARLY_CONSTANT).mean(0),
+        "weight_flat_share": jnp.nanmean(jnp.where(cv >= 0, cv < NEARLY_CONSTANT, jnp.nan), 0),
         "loss_dark_share": jnp.where(seen <= low, error, 0.0).sum((0, *PIXELS))
         / jnp.maximum(error.sum((0, *PIXELS)), 1e-12),
         "bias_db": bias,

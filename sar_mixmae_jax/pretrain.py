@@ -39,6 +39,10 @@ PACKAGES = (
 )
 
 
+TINY_RATE = 2e-5
+"""Below this peak rate a short run learns nothing."""
+
+
 class Outcome(NamedTuple):
     """What a run leaves behind.
 
@@ -80,8 +84,16 @@ def train(config: ConfigDict, workdir: Path) -> Outcome:
     objective = configuration.with_statistics(objective, patches)
 
     # ---- optimizer and step
+    peak = peak_learning_rate(config.optimizer.base_learning_rate, config.batch_size)
+    if peak < TINY_RATE:
+        logging.warning(
+            "the peak learning rate is %.1e: the published base rate of 1.5e-4 is for batches of "
+            "256, and this batch is %d; raise --config.optimizer.base_learning_rate",
+            peak,
+            config.batch_size,
+        )
     schedule = learning_rate(
-        peak=peak_learning_rate(config.optimizer.base_learning_rate, config.batch_size),
+        peak=peak,
         floor=config.optimizer.floor,
         warmup_epochs=config.warmup_epochs,
         schedule_epochs=config.schedule_epochs,
@@ -126,9 +138,9 @@ def train(config: ConfigDict, workdir: Path) -> Outcome:
             inspector.draw(panels, picture, f"{title}: {explained}")
             log.write(step, scalars)
             log.picture(step, "reconstruction", picture)
-            if step == 0:
-                inspector.warn(scalars)
 
+        if start < steps:
+            inspector.warn(inspector.look(state.params)[0])
         if start == 0:
             report(0, state.params)
 

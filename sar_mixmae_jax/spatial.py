@@ -18,6 +18,7 @@ def resize(db: jax.Array, size: int) -> jax.Array:
     Measurements and their validity are resized alike and divided, so that nodata pulls nothing
     towards itself; a pixel is kept where at least half of its support is valid.
     Upsampling 120 to 128 px leaves a ripple of period 16 px in the noise variance; `pad` does not.
+    Shrinking averages over what a new pixel covers.
     """
     if db.shape[1:3] == (size, size):
         return db

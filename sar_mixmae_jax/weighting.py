@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from sar_mixmae_jax.errors import InputError, look_up
-from sar_mixmae_jax.radiometry import db_to_linear
+from sar_mixmae_jax.radiometry import db_to_linear, linear_to_db
 
 PIXELS = (1, 2)
 """The height and width axes of (batch, height, width, band)."""
@@ -31,8 +31,8 @@ class Weighting:
       domain: "physical" computes power from dB, as the papers write; "standardised" from the
         standardised image, 10^(z/10), as the released training code does.
       scale: s; negative values emphasise bright areas.
-      power_domain: "linear" normalises linear power; "db" normalises dB.
-      clip: percentiles (low, high) to which brightness is clipped before min-max, or None.
+      power_domain: "linear" normalises linear power; "db" normalises its dB.
+      clip: percentiles (low, high) to which it is clipped before min-max, or None.
       smooth: side in pixels of a moving average over linear power, odd; 1 does nothing.
       normalise: "mean" divides each map by its mean over valid pixels; "none" does not.
     """
@@ -76,9 +76,10 @@ def loss_weights(
       (batch, height, width, band) weights, 0 at nodata.
     """
     level = db if weighting.domain == "physical" else standardised
-    brightness = _brightness(jnp.where(valid, level, 0.0), valid, weighting)
-    weights = WEIGHTINGS[weighting.name](brightness, valid, weighting)
-    weights = jnp.where(valid, weights, 0.0)
+    power = db_to_linear(jnp.where(valid, level, 0.0))
+    if weighting.smooth > 1:
+        power = _moving_average(power, valid, weighting.smooth)
+    weights = jnp.where(valid, WEIGHTINGS[weighting.name](power, valid, weighting), 0.0)
     if weighting.normalise == "mean":
         count = valid.sum(PIXELS, keepdims=True)
         total = weights.sum(PIXELS, keepdims=True)
@@ -86,26 +87,28 @@ def loss_weights(
     return weights
 
 
-def per_channel(brightness: jax.Array, valid: jax.Array, weighting: Weighting) -> jax.Array:
-    """One map per band from the band's own brightness (journal, the default)."""
-    return jnp.exp(weighting.scale * (1.0 - _unit_range(brightness, valid, weighting.clip)))
+def per_channel(power: jax.Array, valid: jax.Array, weighting: Weighting) -> jax.Array:
+    """One map per band from the band's own power (journal, the default)."""
+    return jnp.exp(weighting.scale * (1.0 - _unit_range(power, valid, weighting)))
 
 
-def shared_average(brightness: jax.Array, valid: jax.Array, weighting: Weighting) -> jax.Array:
-    """One map for all bands from their mean brightness (IGARSS, and the released code).
+def shared_average(power: jax.Array, valid: jax.Array, weighting: Weighting) -> jax.Array:
+    """One map for all bands from their mean power (IGARSS, and the released code).
 
-    Where a band has nodata, the mean is over the bands that were measured.
+    Minimum and maximum are over pixels where all bands were measured; a pixel that lacks a band is
+    weighted by the others.
     """
     measured = valid.sum(-1, keepdims=True)
-    mean = jnp.where(valid, brightness, 0.0).sum(-1, keepdims=True) / jnp.maximum(measured, 1)
-    weights = per_channel(mean, measured > 0, weighting)
-    return jnp.broadcast_to(weights, brightness.shape)
+    mean = jnp.where(valid, power, 0.0).sum(-1, keepdims=True) / jnp.maximum(measured, 1)
+    mean = jnp.where(measured > 0, mean, 1.0)  # any positive power: it weighs nothing
+    weights = per_channel(mean, valid.all(-1, keepdims=True), weighting)
+    return jnp.broadcast_to(weights, power.shape)
 
 
-def none(brightness: jax.Array, valid: jax.Array, weighting: Weighting) -> jax.Array:
+def none(power: jax.Array, valid: jax.Array, weighting: Weighting) -> jax.Array:
     """Weight 1 everywhere: plain MixMAE, the baseline."""
     del valid, weighting
-    return jnp.ones_like(brightness)
+    return jnp.ones_like(power)
 
 
 WEIGHTINGS: dict[str, Callable[[jax.Array, jax.Array, Weighting], jax.Array]] = {
@@ -113,17 +116,7 @@ WEIGHTINGS: dict[str, Callable[[jax.Array, jax.Array, Weighting], jax.Array]] = 
     "shared_average": shared_average,
     "none": none,
 }
-"""The weightings by name: (brightness, valid, settings) -> weights."""
-
-
-def _brightness(level: jax.Array, valid: jax.Array, weighting: Weighting) -> jax.Array:
-    """Linear power or dB of a level in dB (or standardised dB), smoothed if asked for."""
-    if weighting.smooth == 1 and weighting.power_domain == "db":
-        return level
-    power = db_to_linear(level)
-    if weighting.smooth > 1:
-        power = _moving_average(power, valid, weighting.smooth)
-    return power if weighting.power_domain == "linear" else 10.0 * jnp.log10(power)
+"""The weightings by name: (linear power, valid, settings) -> weights."""
 
 
 def _moving_average(values: jax.Array, valid: jax.Array, side: int) -> jax.Array:
@@ -139,13 +132,15 @@ def _moving_average(values: jax.Array, valid: jax.Array, side: int) -> jax.Array
     return jnp.where(valid, total / jnp.maximum(count, 1.0), values)
 
 
-def _unit_range(values: jax.Array, valid: jax.Array, clip: tuple[float, float] | None) -> jax.Array:
-    """n(.): the values of each patch and band, min-max normalised over its valid pixels."""
-    if clip is not None:
-        percentiles = jnp.nanpercentile(
-            jnp.where(valid, values, jnp.nan), jnp.array(clip), axis=PIXELS, keepdims=True
-        )
-        values = jnp.where(valid, jnp.clip(values, percentiles[0], percentiles[1]), 0.0)
-    low = jnp.where(valid, values, jnp.inf).min(PIXELS, keepdims=True)
-    high = jnp.where(valid, values, -jnp.inf).max(PIXELS, keepdims=True)
-    return jnp.where(valid, (values - low) / (high - low + 1e-6), 0.0)
+def _unit_range(power: jax.Array, valid: jax.Array, weighting: Weighting) -> jax.Array:
+    """n(.): power, or its dB, min-max normalised over the valid pixels of each patch and band."""
+    values = power if weighting.power_domain == "linear" else linear_to_db(power)
+    if weighting.clip is None:
+        low = jnp.where(valid, values, jnp.inf).min(PIXELS, keepdims=True)
+        high = jnp.where(valid, values, -jnp.inf).max(PIXELS, keepdims=True)
+    else:
+        seen = jnp.where(valid, values, jnp.nan)
+        low, high = jnp.nanpercentile(seen, jnp.array(weighting.clip), axis=PIXELS, keepdims=True)
+    measured = valid.any(PIXELS, keepdims=True)
+    normalised = (values - low) / (high - low + 1e-6)
+    return jnp.where(measured, jnp.clip(normalised, 0.0, 1.0), 0.0)

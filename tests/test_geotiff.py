@@ -88,3 +88,15 @@ def test_values_that_are_no_backscatter(db, value):
     db[3, 3] = value
     with pytest.raises(InputError, match="between -90 and 50 dB"):
         check_unit(db, "dB", "a.tif")
+
+
+def test_zeros_at_the_edge_in_all_bands_are_nodata(tmp_path, db):
+    vh, vv = db - 7, db.copy()
+    for band in (vh, vv):
+        band[:, :12] = 0.0  # the border of a frame
+        band[60, 60] = 0.0  # 0 dB inside is a bright scatterer
+    vh[100, 119] = 0.0  # at the edge, but in one band only
+    patch = read_patch(patch_of(tmp_path, vh, vv), size=120, unit="dB")
+    assert np.isnan(patch[:, :12]).all()
+    assert np.isfinite(patch[:, 12:]).all()
+    assert (patch[60, 60] == 0).all()

@@ -88,11 +88,23 @@ def test_nodata_weighs_nothing_and_changes_nothing(db, name, settings):
         assert (w[:, 3:] <= np.e + 1e-6).all()
 
 
-def test_shared_average_uses_the_band_that_was_measured(db):
-    db[0, 0, 0, 0] = np.nan
-    w = weights(db, name="shared_average")
-    assert w[0, 0, 0, 0] == 0
-    assert w[0, 0, 0, 1] >= 1
+@pytest.mark.parametrize("power_domain", ["linear", "db"])
+def test_shared_average_where_a_band_is_missing(db, power_domain):
+    """Range over complete pixels; the others by the band they have, within the range."""
+    db[0, :2, :, 0] = np.nan
+    db[0, 0, 0, 1] = 30.0  # brighter than anything complete
+    w = weights(db, name="shared_average", power_domain=power_domain)
+    assert (w[0, :2, :, 0] == 0).all()
+    assert w[0, 0, 0, 1] == pytest.approx(1.0)
+    complete = weights(db[:, 2:], name="shared_average", power_domain=power_domain)
+    np.testing.assert_allclose(w[0, 2:], complete[0], rtol=1e-5)
+
+
+def test_shared_average_in_db_is_the_db_of_the_mean_power(db):
+    mean = 10 * np.log10((10 ** (db.astype(np.float64) / 10)).mean(-1, keepdims=True))
+    expected = np.broadcast_to(np.exp(1 - unit_range(mean)), db.shape)
+    ours = weights(db, name="shared_average", power_domain="db")
+    np.testing.assert_allclose(ours, expected, rtol=1e-4)
 
 
 def test_all_nodata_gives_zeros(db):

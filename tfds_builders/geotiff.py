@@ -9,6 +9,7 @@ import numpy as np
 import rasterio
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.transform import Affine
+from scipy.ndimage import label
 
 from sar_mixmae_jax.errors import InputError
 
@@ -41,7 +42,8 @@ def read_patch(paths: Mapping[str, Path], *, size: int, unit: str) -> np.ndarray
       unit: what the files hold, "dB" or "linear" power.
 
     Returns:
-      (size, size, bands) float32 in the unit of the files, NaN = nodata.
+      (size, size, bands) float32 in the unit of the files. NaN = nodata: NaN in the file, the
+      tagged value, and zeros in all bands that connect to the edge.
 
     Raises:
       InputError: a file is unreadable, of another shape or type, holds another unit, or is nodata
@@ -54,7 +56,16 @@ def read_patch(paths: Mapping[str, Path], *, size: int, unit: str) -> np.ndarray
             raise InputError(f"{path}: found nodata only, expected measurements: remove the patch")
         check_unit(band, unit, str(path))
         bands.append(band)
-    return np.stack(bands, axis=-1)
+    patch = np.stack(bands, axis=-1)
+    patch[_zero_border((patch == 0).all(-1))] = np.nan
+    return patch
+
+
+def _zero_border(zero: np.ndarray) -> np.ndarray:
+    """The zeros that connect to the edge: nodata of files without a tag, and no backscatter."""
+    regions, _ = label(zero)
+    edge = np.concatenate([regions[0], regions[-1], regions[:, 0], regions[:, -1]])
+    return np.isin(regions, np.setdiff1d(edge, 0))
 
 
 def read_band(path: Path, *, size: int) -> np.ndarray:

@@ -38,7 +38,7 @@ CLASSES = {
     "Wind-roughened water": LandCover(vh=-26.0, vv=-14.5, texture=50.0, share=0.08),
     "Crops and bare soil": LandCover(vh=-19.0, vv=-12.0, texture=12.0, share=0.35),
     "Forest": LandCover(vh=-13.5, vv=-8.0, texture=15.0, share=0.30),
-    "Urban": LandCover(vh=-11.0, vv=-4.0, texture=2.0, share=0.08, targets=0.01),
+    "Urban": LandCover(vh=-11.0, vv=-4.0, texture=2.0, share=0.08, targets=0.002),
     "Wetland": LandCover(vh=-18.0, vv=-11.0, texture=8.0, share=0.11),
 }
 
@@ -51,7 +51,7 @@ LOOKS = 6.5  # equivalent looks of the product; real calm windows have 6 to 9
 SPECKLE_SIGMA = 1.12  # pixels: autocorrelation exp(-d² / 2σ²), .67 at lag 1 and .20 at lag 2
 NOISE_DB = (-28.0, -22.0)  # noise-equivalent sigma0, between patches
 NOISE_SLOPE_DB = 1.0  # change across a patch in range, at most
-FLOOR_DB = -38.0  # what is left where noise subtraction reaches zero
+RESIDUE = 0.15  # of the signal is left where noise subtraction reaches zero, after resampling
 TARGET_VH_DB = -8.0  # of a point target in VH against VV
 BORDER_SHARE = 0.1  # of patches are cut by the edge of the swath
 
@@ -79,14 +79,15 @@ def simulate(size: int, seed: tuple[int, ...]) -> Patch:
     sigma0 = _backscatter(rng, region, region_class)
     texture = _texture(rng, np.array([cover.texture for cover in covers]), cover_map)
     targets = _point_targets(rng, np.array([cover.targets for cover in covers])[cover_map])
-    sigma0 = sigma0 * texture[..., None] + targets
+    sigma0 = sigma0 * texture[..., None]
     noise = _noise(rng, size)
     speckle = np.stack([_speckle(rng, size) for _ in range(2)], axis=-1)
-    measured = (sigma0 + noise) * speckle - noise
+    speckled = sigma0 * speckle
+    measured = np.maximum(speckled + noise * (speckle - 1.0), RESIDUE * speckled) + targets
     seen = _swath(rng, size)
     shares = np.bincount(cover_map[seen], minlength=len(covers)) / max(seen.sum(), 1)
     names = [name for name, share in zip(CLASSES, shares, strict=True) if share >= LABEL_SHARE]
-    return Patch(_to_db(measured, seen), _to_db(sigma0, seen), names)
+    return Patch(_to_db(measured, seen), _to_db(sigma0 + targets, seen), names)
 
 
 def _regions(rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -123,7 +124,10 @@ def _texture(rng: np.random.Generator, orders: np.ndarray, cover_map: np.ndarray
 
 
 def _point_targets(rng: np.random.Generator, share: np.ndarray) -> np.ndarray:
-    """Power of corner reflectors, 0 to +20 dB in VV, over a resolution cell: (size, size, 2)."""
+    """Power of corner reflectors, 0 to +20 dB in VV, over a resolution cell: (size, size, 2).
+
+    A point target dominates its cell and does not speckle.
+    """
     hit = rng.random(share.shape) < share
     power = np.where(hit, 10.0 ** rng.uniform(0.0, 2.0, share.shape), 0.0)
     kernel = _kernel(len(share), 0.6)
@@ -160,8 +164,8 @@ def _swath(rng: np.random.Generator, size: int) -> np.ndarray:
 
 
 def _to_db(power: np.ndarray, seen: np.ndarray) -> np.ndarray:
-    """float32 dB with the floor of noise subtraction, NaN outside the swath."""
-    db = 10.0 * np.log10(np.maximum(power, 10.0 ** (FLOOR_DB / 10.0)))
+    """float32 dB, NaN outside the swath."""
+    db = 10.0 * np.log10(power)
     return np.where(seen[..., None], db, np.nan).astype(np.float32)
 
 

@@ -1,0 +1,29 @@
+"""`tiny` on a handful of patches, such as the example archive of BigEarthNet: a first look.
+
+Command:
+  python -m sar_mixmae_jax.main --config=configs/few_patches.py --workdir=runs/few
+
+100 steps of six patches, below one minute on two cores after compilation. The published recipe scales its
+rate with the batch, to 3.5e-6 for a batch of six, and would learn nothing; this one peaks at 1e-3.
+`explained` rises from below -10 % to about 6 %, and with --config.max_steps=3000 to 85 %: the patches
+are learnt by heart, which shows that everything works and makes no useful encoder.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import pretrain
+
+
+def get_config(arguments: str = "") -> ConfigDict:
+    """`configs/pretrain.py` for few patches; takes the same arguments but other defaults."""
+    config = pretrain.get_config(",".join(("variant=tiny", arguments)))
+    config.batch_size = 6
+    config.max_steps = 100
+    config.warmup_epochs = 10.0
+    config.schedule_epochs = 3000.0
+    config.optimizer.base_learning_rate = 4e-2  # peak 9.4e-4
+    config.log_every = 10
+    config.checkpoint_every = 100
+    config.picture_every = 100
+    config.picture_patches = 2
+    return config
