@@ -3,77 +3,112 @@
 #   ./run.sh                             simulate a dataset and pretrain `tiny` on it
 #   ./run.sh test [pytest arguments]     lint, types, tests
 #   ./run.sh --config=… --workdir=…      python -m sar_mixmae_jax.main
-# PYTHON=… chooses the interpreter (3.11 or newer).
+# PYTHON=…       the interpreter to make .venv with, 3.11 or newer
+# ACCELERATOR=…  cpu, gpu or tpu, instead of what this machine seems to have
+# Relative paths are relative to this folder.
 set -euo pipefail
+[[ -n "${GOLDEN:-}" ]] && GOLDEN=$(realpath "$GOLDEN") && export GOLDEN
 cd "$(dirname "${BASH_SOURCE[0]}")"
+unset PYTHONHOME
+
+fail() {
+  echo "error: $*" >&2
+  exit 2
+}
 
 find_python() {
   local candidate
-  for candidate in ${PYTHON:-python3 python3.13 python3.12 python3.11 python}; do
+  for candidate in ${PYTHON:-python3.12 python3.11 python3 python}; do
     if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
       echo "$candidate"
       return
     fi
   done
-  echo "error: found no Python 3.11 or newer${PYTHON:+ at PYTHON=$PYTHON}: install one, or name it as PYTHON=/path/to/python" >&2
-  return 2
+  fail "found no Python 3.11 or newer${PYTHON:+ at PYTHON=$PYTHON}: install one, or name it as PYTHON=/path/to/python"
 }
 
-# The accelerator of this machine, as an extra of pyproject.toml; nothing for CPU.
-accelerator() {
-  if nvidia-smi >/dev/null 2>&1; then
+version_of() {
+  "$1" -c 'import platform; print(platform.python_version())' 2>/dev/null
+}
+
+# Makes .venv, again if it is broken or of another Python than PYTHON names.
+make_environment() {
+  local python
+  if .venv/bin/python -m pip --version >/dev/null 2>&1; then
+    [[ -z "${PYTHON:-}" || "$(version_of .venv/bin/python)" == "$(version_of "$PYTHON")" ]] && return
+  fi
+  python=$(find_python)
+  rm -rf .venv
+  echo "making .venv with Python $(version_of "$python")"
+  "$python" -m venv .venv || {
+    rm -rf .venv
+    fail "$python cannot make virtual environments: install its venv module, or choose another Python with PYTHON="
+  }
+}
+
+# PCI devices of Google's that are TPUs; the vendor has network cards too.
+has_tpu() {
+  local device
+  for device in /sys/bus/pci/devices/*; do
+    [[ "$(cat "$device/vendor" 2>/dev/null)" == 0x1ae0 ]] || continue
+    case "$(cat "$device/device")" in
+      0x0027 | 0x0056 | 0x005e | 0x0062 | 0x0063 | 0x006f | 0x0076) return 0 ;;
+    esac
+  done
+  return 1
+}
+
+find_accelerator() {
+  if [[ -n "${ACCELERATOR:-}" ]]; then
+    case "$ACCELERATOR" in
+      cpu | gpu | tpu) echo "$ACCELERATOR" ;;
+      *) fail "ACCELERATOR is $ACCELERATOR: expected cpu, gpu or tpu" ;;
+    esac
+  elif nvidia-smi >/dev/null 2>&1; then
     echo gpu
-  elif [[ -n "${TPU_NAME:-}" ]] || compgen -G '/dev/accel*' >/dev/null; then
+  elif has_tpu; then
     echo tpu
+  else
+    echo cpu
   fi
 }
 
-# install EXTRA…: installs unless exactly this was installed before.
+# install [dev]: installs unless exactly this was installed before.
 install() {
-  local extras stamp wanted
-  extras=$(IFS=,; echo "$*")
-  stamp=.venv/installed-${extras:-cpu}
+  local accelerator extras stamp wanted
+  accelerator=$(find_accelerator)
+  extras=$accelerator${1:+,$1}
+  make_environment
+  stamp=.venv/installed-$extras
   wanted=$(cat pyproject.toml constraints.txt | cksum)
   [[ -f $stamp && $(<"$stamp") == "$wanted" ]] && return
-  if [[ ! -x .venv/bin/python ]]; then
-    local python
-    python=$(find_python)
-    echo "making .venv with $("$python" --version)"
-    "$python" -m venv .venv || {
-      rm -rf .venv
-      echo "error: $python cannot make virtual environments: install its venv and pip modules, or choose another with PYTHON=" >&2
-      return 2
-    }
-  fi
-  echo "installing${extras:+ with extras $extras} (about a minute)"
+  echo "installing for $extras (about a minute)"
   .venv/bin/python -m pip install --quiet --disable-pip-version-check \
-    --constraint constraints.txt --editable ".${extras:+[$extras]}"
-  echo "$wanted" > "$stamp"
-}
-
-run_tests() {
-  .venv/bin/ruff check .
-  .venv/bin/ruff format --check .
-  .venv/bin/mypy
-  JAX_PLATFORMS=${JAX_PLATFORMS:-cpu} .venv/bin/python -m pytest "$@"
+    --constraint constraints.txt --editable ".[$extras]" ||
+    fail "pip could not install for $extras: see above; ACCELERATOR=cpu installs without an accelerator"
+  if [[ $accelerator != cpu ]] &&
+    ! .venv/bin/python -c 'import sys, jax; sys.exit(jax.default_backend() == "cpu")'; then
+    fail "JAX finds no $accelerator: check the driver, or set ACCELERATOR=cpu"
+  fi
+  echo "$wanted" | tee "$stamp" >".venv/installed-$accelerator"
 }
 
 case "${1:-}" in
   test)
     shift
-    # shellcheck disable=SC2046
-    install $(accelerator) dev
-    run_tests "$@"
+    install dev
+    .venv/bin/ruff check .
+    .venv/bin/ruff format --check .
+    .venv/bin/mypy
+    JAX_PLATFORMS=${JAX_PLATFORMS:-cpu} .venv/bin/python -m pytest "$@"
     ;;
   '')
-    # shellcheck disable=SC2046
-    install $(accelerator)
+    install
     .venv/bin/python -m tfds_builders.build synthetic_s1 --data_dir=data
     exec .venv/bin/python -m sar_mixmae_jax.main --config=configs/synthetic.py --workdir=runs/synthetic
     ;;
   *)
-    # shellcheck disable=SC2046
-    install $(accelerator)
+    install
     exec .venv/bin/python -m sar_mixmae_jax.main "$@"
     ;;
 esac

@@ -11,7 +11,7 @@ import grain
 import jax
 import orbax.checkpoint as ocp
 
-from sar_mixmae_jax.errors import InputError
+from sar_mixmae_jax.errors import InputError, first_line
 from sar_mixmae_jax.step import TrainState
 
 
@@ -52,8 +52,6 @@ class Checkpoints:
           data: the iterator, having delivered the batch of that step.
           metadata: JSON-able description of the model.
         """
-        if step == self.latest_step():
-            return
         self._manager.save(
             step,
             args=ocp.args.Composite(
@@ -87,10 +85,9 @@ class Checkpoints:
                 ),
             )
         except Exception as error:  # Orbax raises bare exceptions on damaged files
-            reason = (str(error).splitlines() or [repr(error)])[0]
             raise InputError(
-                f"{self.path(step)}: the checkpoint cannot be restored "
-                f"({reason}): remove this folder to go on from the one before"
+                f"{self.path(step)}: the checkpoint cannot be restored ({first_line(error)}): if "
+                "it is damaged, move this folder away to go on from the one before"
             ) from error
         return restored["state"]
 

@@ -4,7 +4,6 @@ Configurations are `ml_collections` dictionaries made by the files in `configs`;
 place that knows their field names.
 """
 
-import dataclasses
 import json
 import math
 from collections.abc import Callable, Iterator
@@ -19,8 +18,8 @@ from ml_collections import ConfigDict
 from sar_mixmae_jax import mixmae
 from sar_mixmae_jax.data import Patches
 from sar_mixmae_jax.errors import InputError, look_up, unknown_name
+from sar_mixmae_jax.objective import Objective
 from sar_mixmae_jax.preprocess import Preprocessing
-from sar_mixmae_jax.step import Objective
 from sar_mixmae_jax.weighting import Weighting
 
 MAY_CHANGE = frozenset(
@@ -85,7 +84,7 @@ def check_numbers(config: ConfigDict) -> None:
     values = dict(_flat(config.to_dict()))
     for expected, holds, names in RULES:
         for name in names:
-            if values[name] is not None and not holds(values[name]):
+            if values.get(name) is not None and not holds(values[name]):
                 raise InputError(f"{name} is {values[name]}: expected {expected}")
     if config.warmup_epochs >= config.schedule_epochs:
         raise InputError(
@@ -129,28 +128,42 @@ def compute_dtype(name: str) -> DTypeLike:
     return look_up({"float32": jnp.float32, "bfloat16": jnp.bfloat16}, name, "dtype")
 
 
-def objective(config: ConfigDict) -> Objective:
-    """What a train step computes, for data of mean 0 and deviation 1 (see `with_statistics`).
+def check(config: ConfigDict, devices: int) -> None:
+    """Checks all that can be checked before the data is opened.
+
+    Raises:
+      InputError: a name or a number in the configuration cannot be used.
+    """
+    check_numbers(config)
+    check_batch(config, devices)
+    model(config)
+    weighting(config)
+
+
+def weighting(config: ConfigDict) -> Weighting:
+    """How the loss is weighted.
+
+    Raises:
+      InputError: a name or a number is not usable.
+    """
+    return Weighting(**config.weighting)
+
+
+def objective(config: ConfigDict, patches: Patches) -> Objective:
+    """What the model is trained for, with the statistics of its data.
 
     Raises:
       InputError: a name or a number in the configuration is not usable.
     """
-    check_numbers(config)
     preprocessing = Preprocessing(
         image_size=config.model.image_size,
-        mean=(0.0,) * len(config.bands),
-        std=(1.0,) * len(config.bands),
-        weighting=Weighting(**config.weighting),
+        mean=patches.mean,
+        std=patches.std,
+        weighting=weighting(config),
         fit=config.fit,
         flips=config.flips,
     )
     return Objective(model(config), preprocessing, config.mask_ratio, config.norm_pix)
-
-
-def with_statistics(objective: Objective, patches: Patches) -> Objective:
-    """An objective that standardises by the statistics of a dataset."""
-    preprocessing = dataclasses.replace(objective.preprocessing, mean=patches.mean, std=patches.std)
-    return dataclasses.replace(objective, preprocessing=preprocessing)
 
 
 def check_batch(config: ConfigDict, devices: int) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import grain
 import tensorflow_datasets as tfds
 
-from sar_mixmae_jax.errors import InputError, unknown_name
+from sar_mixmae_jax.errors import InputError, first_line, unknown_name
 
 
 class RecordSource:
@@ -74,7 +74,7 @@ def open_patches(name: str, data_dir: str | Path, split: str, bands: Sequence[st
     except Exception as error:  # the library raises several types, none of them documented
         raise InputError(
             f"found no dataset {name!r} in {data_dir}, expected one: build it with "
-            f"`python -m tfds_builders.build {name} --data_dir={data_dir}`"
+            f"`python -m tfds_builders.build {name} --data_dir={data_dir}` ({first_line(error)})"
         ) from error
     info = builder.info
     if split not in info.splits:
@@ -99,37 +99,24 @@ def open_patches(name: str, data_dir: str | Path, split: str, bands: Sequence[st
     )
 
 
-def batches(
-    source: RecordSource,
-    *,
-    batch_size: int,
-    seed: int,
-    process_index: int = 0,
-    process_count: int = 1,
-) -> grain.DatasetIterator:
+def batches(source: RecordSource, *, batch_size: int, seed: int) -> grain.DatasetIterator:
     """Endless batches {"id": (batch,), "backscatter": (batch, height, width, band) dB}.
 
-    Every epoch is a new permutation and drops what does not fill a batch. Processes take turns in
-    one global order.
+    Every epoch is a new permutation and drops what does not fill a batch.
 
     Args:
       source: the records.
-      batch_size: patches in a batch of this process.
+      batch_size: patches in a batch.
       seed: of the permutations.
-      process_index: of this process.
-      process_count: how many processes share the data.
 
     Raises:
-      InputError: there are fewer records than a batch of all processes.
+      InputError: there are fewer records than a batch.
     """
-    total = batch_size * process_count
-    if len(source) < total:
+    if len(source) < batch_size:
         raise InputError(
-            f"found {len(source)} patches, expected at least a batch of {total}: set "
+            f"found {len(source)} patches, expected at least a batch of {batch_size}: set "
             f"--config.batch_size to an even number up to {len(source)}"
         )
     dataset = grain.MapDataset.source(source).seed(seed).shuffle()
     dataset = dataset.batch(batch_size, drop_remainder=True).repeat()
-    dataset = dataset[process_index::process_count]
-    options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
-    return iter(dataset.to_iter_dataset(options))
+    return iter(dataset.to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)))

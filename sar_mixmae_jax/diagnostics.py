@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from sar_mixmae_jax.cells import unpatchify
-from sar_mixmae_jax.objective import Reconstruction
+from sar_mixmae_jax.objective import Reconstruction, restored_images
 from sar_mixmae_jax.preprocess import Prepared, Preprocessing
 from sar_mixmae_jax.weighting import PIXELS
 
@@ -44,7 +44,7 @@ def diagnose(
     dark = jnp.nanmean(jnp.where(seen <= low, weights, jnp.nan), PIXELS)
     bright = jnp.nanmean(jnp.where(seen >= high, weights, jnp.nan), PIXELS)
     cv = jnp.nanstd(weights, PIXELS) / jnp.nanmean(weights, PIXELS)  # patch, band
-    prediction = unpatchify(result.prediction * result.spread + result.offset, cell, len(bands))
+    prediction = restored_images(result, cell, len(bands))
     bias = jnp.nanmean(prediction - seen, (0, *PIXELS)) * jnp.array(settings.std)
     per_band = {
         "weight_cv": jnp.nanmedian(cv, 0),

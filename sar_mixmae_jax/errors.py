@@ -1,8 +1,9 @@
 """What the program says when the user gave it something it cannot use."""
 
+import sys
 from collections.abc import Iterable
 from difflib import get_close_matches
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 T = TypeVar("T")
 
@@ -45,3 +46,15 @@ def unknown_name(name: str, known: Iterable[str], what: str) -> InputError:
     close = get_close_matches(name, known, n=1)
     hint = f"did you mean {close[0]!r}? " if close else ""
     return InputError(f"unknown {what} {name!r}: {hint}known are {', '.join(sorted(known))}")
+
+
+def first_line(error: BaseException) -> str:
+    """The type and the first line of an error of a library, for the end of a message of ours."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+def fail(error: Exception) -> NoReturn:
+    """Prints an error as one line and ends the program with 2."""
+    print("error:", " ".join(str(error).split()), file=sys.stderr)
+    sys.exit(2)

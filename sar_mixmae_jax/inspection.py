@@ -7,22 +7,32 @@ different steps can be compared.
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from absl import logging
 
 from sar_mixmae_jax import pictures
-from sar_mixmae_jax.cells import unpatchify
 from sar_mixmae_jax.data import Patches
 from sar_mixmae_jax.diagnostics import NEARLY_CONSTANT, diagnose, nearly_constant
 from sar_mixmae_jax.masking import mix, random_mask
-from sar_mixmae_jax.objective import reconstruct
+from sar_mixmae_jax.objective import Objective, reconstruct, restored_images
 from sar_mixmae_jax.pictures import Panels
 from sar_mixmae_jax.preprocess import preprocess
 from sar_mixmae_jax.radiometry import destandardise
-from sar_mixmae_jax.step import Objective
+
+
+class Look(NamedTuple):
+    """What was seen.
+
+    Attributes:
+      scalars: diagnostics by name.
+      panels: what to draw.
+    """
+
+    scalars: dict[str, float]
+    panels: Panels
 
 
 class Inspector:
@@ -47,11 +57,11 @@ class Inspector:
         self._objective, self._bands = objective, patches.bands
         self._inspect = _compiled(objective, patches.bands, seed)
 
-    def look(self, params: Any) -> tuple[dict[str, float], Panels]:
-        """Diagnostics by name, and what to draw; warns of weights that are nearly constant."""
+    def look(self, params: Any) -> Look:
+        """Looks at the patches with the given parameters."""
         scalars, panels = jax.device_get(self._inspect(params, self._backscatter))
         drawn = len(self._ids)
-        return (
+        return Look(
             {name: float(value) for name, value in scalars.items()},
             Panels(
                 panels.measured[:drawn],
@@ -103,11 +113,10 @@ def _compiled(
         batch = preprocess(backscatter, key, settings)
         mask = random_mask(key, model.size.grid, objective.mask_ratio)
         result = reconstruct(model, params, batch, mask, norm_pix=objective.norm_pix)
-        restored = unpatchify(result.prediction * result.spread + result.offset, cell, len(bands))
         panels = Panels(
             measured=to_db(batch.images, batch.valid),
             mixed=mix(to_db(batch.images, batch.valid), mask),
-            reconstructed=to_db(restored, batch.valid),
+            reconstructed=to_db(restored_images(result, cell, len(bands)), batch.valid),
             weights=jnp.where(batch.valid, batch.weights, jnp.nan),
             mask=mask,
         )

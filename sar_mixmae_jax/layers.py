@@ -34,8 +34,11 @@ def linear(
 
 
 def layer_norm(dtype: DTypeLike, *, name: str | None = None) -> nn.LayerNorm:
-    """LayerNorm over the last axis; mean and variance in float32, the output in `dtype`."""
-    return nn.LayerNorm(epsilon=EPSILON, dtype=dtype, name=name)
+    """LayerNorm over the last axis; mean and variance in float32, the output in `dtype`.
+
+    The variance is taken around the mean; Flax's default, E[x²] - E[x]², loses digits.
+    """
+    return nn.LayerNorm(epsilon=EPSILON, dtype=dtype, use_fast_variance=False, name=name)
 
 
 class MLP(nn.Module):
@@ -68,9 +71,15 @@ def attend(qkv: jax.Array, heads: int, bias: jax.Array | float = 0.0) -> jax.Arr
     qkv = qkv.reshape(*leading, tokens, 3, heads, triple // (3 * heads))
     query, key, value = (qkv[..., i, :, :] for i in range(3))  # (..., tokens, heads, head width)
     precision = matmul_precision(qkv.dtype)
-    query = query * query.shape[-1] ** -0.5
-    logits = jnp.einsum("...qhd,...khd->...hqk", query, key, precision=precision)
-    attention = nn.softmax(logits.astype(jnp.float32) + bias, axis=-1).astype(qkv.dtype)
+    logits = jnp.einsum(
+        "...qhd,...khd->...hqk",
+        query,
+        key,
+        precision=precision,
+        preferred_element_type=jnp.float32,
+    )
+    logits = logits * query.shape[-1] ** -0.5 + bias
+    attention = nn.softmax(logits, axis=-1).astype(qkv.dtype)
     out = jnp.einsum("...hqk,...khd->...qhd", attention, value, precision=precision)
     return out.reshape(*leading, tokens, triple // 3)
 

@@ -20,7 +20,7 @@ class MetricsLog:
 
         Args:
           workdir: of the run.
-          step: the run goes on after this step.
+          step: the run goes on after this step; -1 for a run from scratch.
         """
         self.path = workdir / "metrics.jsonl"
         self.tensorboard = workdir / "tensorboard"
@@ -62,10 +62,14 @@ def _drop_later_lines(path: Path, step: int) -> None:
 
 
 def progress_bar(step: int, steps: int) -> tqdm:
-    """A bar over the steps of a run, with the time left; seldom redrawn in a log file."""
+    """A bar over the steps of a run, with the time left; seldom redrawn in a log file.
+
+    No bar where nothing is left to do.
+    """
     return tqdm(
         mininterval=0.2 if sys.stderr.isatty() else 10.0,
         total=steps,
+        disable=step >= steps,
         initial=step,
         unit="step",
         dynamic_ncols=True,

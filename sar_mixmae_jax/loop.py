@@ -83,5 +83,5 @@ def check_finite(done: Done | None) -> None:
     raise DivergedError(
         f"step {done.step}: found {seen}, expected finite numbers; patches of the batch with a "
         f"non-finite error: {named}: look at these patches, or lower "
-        "--config.optimizer.base_learning_rate; the last checkpoint is sound"
+        "--config.optimizer.base_learning_rate; nothing of this step is saved"
     )

@@ -4,16 +4,18 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 import jax
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from sar_mixmae_jax.errors import InputError, UserError
+from sar_mixmae_jax.errors import InputError, UserError, fail
+from sar_mixmae_jax.interruption import Interruption
 from sar_mixmae_jax.pretrain import train
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "experiment: configs/NAME.py:arguments")
+UNKNOWN_FIELD = re.compile(r"[\w.]+(?=\\*['\"])")
+"""The names that ml_collections quotes when a field is not there: the field, then the closest."""
 WORKDIR = flags.DEFINE_string("workdir", None, "folder for checkpoints, logs and pictures")
 
 
@@ -31,23 +33,19 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
         if not isinstance(CONFIG.value, ConfigDict):  # a file that is not there shows only here
             raise InputError(f"cannot read {flags.FLAGS['config'].serialize()}: check the path")
     except (KeyError, AttributeError) as error:
-        fail(unknown_field(error))
+        unknown = UNKNOWN_FIELD.findall(str(error))
+        if not unknown:
+            raise
+        name, *close = unknown
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        fail(
+            InputError(
+                f"unknown configuration field {name!r}: {hint}the config file lists them all"
+            )
+        )
     except (flags.Error, UserError, OSError, TypeError, ValueError) as error:
         fail(InputError(str(error).rsplit("Error: ", 1)[-1]))  # of a traceback, the end
     return rest
-
-
-def unknown_field(error: Exception) -> InputError:
-    """What ml_collections says of a field that is not there, in our words."""
-    name, *close = re.findall(r"[\w.]+(?=\\?['\"])", str(error.args[0]))
-    hint = f"did you mean {close[0]!r}? " if close else ""
-    return InputError(f"unknown configuration field {name!r}: {hint}the config file lists them all")
-
-
-def fail(error: Exception) -> NoReturn:
-    """Prints an error as one line and ends the program."""
-    print("error:", " ".join(str(error).split()), file=sys.stderr)
-    sys.exit(2)
 
 
 def main(argv: Sequence[str]) -> None:
@@ -55,13 +53,15 @@ def main(argv: Sequence[str]) -> None:
     del argv
     logging.set_verbosity(logging.WARNING)
     print("devices:", ", ".join(str(device) for device in jax.devices()))
+    interruption = Interruption()
     try:
-        outcome = train(CONFIG.value, Path(str(WORKDIR.value)))
+        outcome = train(CONFIG.value, Path(str(WORKDIR.value)), interruption)
     except UserError as error:
         fail(error)
-    except KeyboardInterrupt:
-        print("interrupted: the same command goes on from the last checkpoint", file=sys.stderr)
-        sys.exit(130)
+    if interruption():
+        step = int(outcome.state.step)
+        print(f"stopped after step {step}, which is saved: the same command goes on from there")
+        sys.exit(interruption.exit_status)
     print(f"done: {int(outcome.state.step)} steps")
     for what, path in outcome.files.items():
         print(f"  {what}: {path}")

@@ -9,6 +9,7 @@ import dataclasses
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import DTypeLike
 
 from sar_mixmae_jax.errors import InputError, look_up
@@ -47,6 +48,11 @@ class Architecture:
     decoder_heads: int = 16
 
     def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            if np.min(getattr(self, field.name)) < 1:
+                raise InputError(
+                    f"{field.name} is {getattr(self, field.name)}: expected whole numbers from 1"
+                )
         if not len(self.depths) == len(self.heads) == len(self.windows):
             raise InputError(
                 f"depths {self.depths}, heads {self.heads} and windows {self.windows} differ in "
@@ -168,7 +174,7 @@ class Decoder(nn.Module):
             )
         x = layer_norm(self.dtype, name="norm")(x)
         values = size.cell * size.cell * size.bands
-        return linear(values, self.dtype, name="pred")(x).astype(jnp.float32)
+        return linear(values, jnp.float32, name="pred")(x)
 
 
 class MixMAE(nn.Module):

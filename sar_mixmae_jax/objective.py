@@ -3,15 +3,33 @@
 The same function serves the train step, the diagnostics, the pictures and the golden tests.
 """
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from sar_mixmae_jax.cells import cell_moments, patchify
+from sar_mixmae_jax.cells import cell_moments, patchify, unpatchify
 from sar_mixmae_jax.losses import weighted_squared_error
 from sar_mixmae_jax.mixmae import MixMAE
-from sar_mixmae_jax.preprocess import Prepared
+from sar_mixmae_jax.preprocess import Prepared, Preprocessing
+
+
+@dataclasses.dataclass(frozen=True)
+class Objective:
+    """What a model is trained for.
+
+    Attributes:
+      model: the MixMAE.
+      preprocessing: what happens to the raw batch.
+      mask_ratio: share of cells that come from the partner image.
+      norm_pix: whether target cells are standardised one by one.
+    """
+
+    model: MixMAE
+    preprocessing: Preprocessing
+    mask_ratio: float
+    norm_pix: bool
 
 
 class Reconstruction(NamedTuple):
@@ -23,8 +41,8 @@ class Reconstruction(NamedTuple):
       null_error: the same for a prediction of 0: the mean of the cell with normalised targets, of
         the dataset without.
       valid: True where measured.
-      offset: (batch, cells, 1), what normalising the target subtracted (0 without).
-      spread: (batch, cells, 1), what normalising the target divided by (1 without).
+      offset: what normalising the target subtracted: (batch, cells, 1), or a 0 without.
+      spread: what normalising the target divided by: (batch, cells, 1), or a 1 without.
     """
 
     prediction: jax.Array
@@ -33,6 +51,14 @@ class Reconstruction(NamedTuple):
     valid: jax.Array
     offset: jax.Array
     spread: jax.Array
+
+
+def restored_images(result: Reconstruction, side: int, bands: int) -> jax.Array:
+    """The prediction as standardised images (batch, height, width, band).
+
+    With normalised targets every cell gets its target's own mean and deviation back.
+    """
+    return unpatchify(result.prediction * result.spread + result.offset, side, bands)
 
 
 def reconstruct(

@@ -59,8 +59,8 @@ def draw(
     rows = len(ids) * len(bands)
     figure = Figure(figsize=(11.5, 2.45 * rows + 1.6), layout="constrained", dpi=110)
     axes = figure.subplots(rows, len(COLUMNS), squeeze=False)
-    range_db = [np.nanpercentile(panels.measured[..., band], (1, 99)) for band in range(len(bands))]
-    weight_range = np.nanmin(panels.weights), np.nanmax(panels.weights) + 1e-6
+    range_db = [_range(panels.measured[..., band], (1, 99)) for band in range(len(bands))]
+    weight_range = _range(panels.weights, (0, 100))
     for row in range(rows):
         patch, band = divmod(row, len(bands))
         for column, values in enumerate(map(np.asarray, panels[:4])):
@@ -81,12 +81,22 @@ def draw(
                 _outline(axis, np.asarray(panels.mask), values.shape[1])
             if column >= 2:
                 label = "weight" if is_weight else f"{bands[band]} (dB)"
-                figure.colorbar(image, ax=axis, label=label, shrink=0.9)
+                extend = "neither" if is_weight else "both"
+                figure.colorbar(image, ax=axis, label=label, shrink=0.9, extend=extend)
         axes[row, 0].set_ylabel(f"{_short(ids[patch])}\n{bands[band]}", fontsize=7)
     _explain(figure, title, norm_pix)
     partial = path.with_suffix(".partial.png")
     FigureCanvasAgg(figure).print_figure(partial)
     partial.replace(path)
+
+
+def _range(values: Array, percentiles: tuple[float, float]) -> tuple[float, float]:
+    """Percentiles of what was measured, for the ends of a colour scale."""
+    measured = np.asarray(values)[np.isfinite(values)]
+    if not measured.size:
+        return 0.0, 1.0
+    low, high = np.percentile(measured, percentiles)
+    return float(low), float(high) + 1e-6
 
 
 def _colours(name: str) -> Colormap:
@@ -98,11 +108,13 @@ def _short(name: str, width: int = 26) -> str:
 
 
 def _outline(axis: Axes, mask: np.ndarray, side: int) -> None:
-    """Frames the cells that come from the partner."""
+    """Frames the cells that come from the partner, each by itself."""
     cell = side // len(mask)
     for row, column in np.argwhere(mask == 1):
-        corner = (column * cell - 0.5, row * cell - 0.5)
-        frame = Rectangle(corner, cell, cell, fill=False, edgecolor=PARTNER_COLOUR, linewidth=0.7)
+        corner = (column * cell + 1.0, row * cell + 1.0)
+        frame = Rectangle(
+            corner, cell - 3.0, cell - 3.0, fill=False, edgecolor=PARTNER_COLOUR, linewidth=0.9
+        )
         axis.add_patch(frame)
 
 
@@ -113,11 +125,15 @@ def _explain(figure: Figure, title: str, norm_pix: bool) -> None:
         Patch(facecolor=NODATA_COLOUR, label="nodata"),
         Patch(facecolor="none", edgecolor=PARTNER_COLOUR, label="cell of the partner image"),
     ]
-    caption = "Every cell is reconstructed from the view in which it was hidden."
+    caption = (
+        "Every cell is reconstructed from the view in which it was hidden. Scales run from the\n"
+        "1st to the 99th percentile of the inputs in a band, alike for the three pictures beside them."
+    )
     if norm_pix:
         caption += (
-            " The model predicts normalised cells:\nthe target cell's own mean and deviation bring "
-            "the reconstruction back to dB."
+            "\nThe model predicts normalised cells: the target cell's own mean and deviation bring "
+            "the reconstruction\nback to dB, so the right mean of a cell is given, and only what "
+            "varies inside it is predicted."
         )
     figure.legend(
         handles=handles, title=caption, loc="outside lower center", ncols=2, frameon=False

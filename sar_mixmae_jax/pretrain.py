@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import asdict
 from pathlib import Path
@@ -15,12 +16,12 @@ from sar_mixmae_jax import configuration
 from sar_mixmae_jax.checkpoint import Checkpoints
 from sar_mixmae_jax.data import Patches, batches, open_patches
 from sar_mixmae_jax.errors import InputError
-from sar_mixmae_jax.inspection import Inspector
+from sar_mixmae_jax.inspection import Inspector, Look
 from sar_mixmae_jax.logs import Clock, MetricsLog, progress_bar
 from sar_mixmae_jax.loop import check_finite, run_steps
+from sar_mixmae_jax.objective import Objective
 from sar_mixmae_jax.optimizer import adamw, learning_rate, peak_learning_rate
 from sar_mixmae_jax.step import (
-    Objective,
     TrainState,
     init_state,
     map_over_devices,
@@ -56,25 +57,25 @@ class Outcome(NamedTuple):
     files: dict[str, Path]
 
 
-def train(config: ConfigDict, workdir: Path) -> Outcome:
+def train(config: ConfigDict, workdir: Path, stop: Callable[[], bool] = lambda: False) -> Outcome:
     """Pretrains, or goes on where the run in `workdir` was.
 
     Args:
       config: as made by `configs/pretrain.py`.
       workdir: for everything the run writes.
+      stop: asked after every step; True saves and ends the run early.
 
     Raises:
       InputError: the configuration, the dataset or the workdir cannot be used.
       DivergedError: the loss or its gradient is not finite; the last checkpoint stays.
     """
-    # ---- what to compute; refused settings are refused before anything is read
+    # ---- what cannot be used is refused before anything is read or written
     if jax.process_count() > 1:
         raise InputError(
             f"found {jax.process_count()} processes, expected one: a run uses all devices of one "
             "process, and cannot save from several yet"
         )
-    objective = configuration.objective(config)
-    configuration.check_batch(config, jax.device_count())
+    configuration.check(config, jax.device_count())
 
     # ---- data
     patches = open_patches(config.dataset, config.data_dir, config.split, config.bands)
@@ -82,9 +83,8 @@ def train(config: ConfigDict, workdir: Path) -> Outcome:
     steps_per_epoch = len(patches.source) // config.batch_size
     steps = config.max_steps or max(1, round(config.epochs * steps_per_epoch))
 
-    objective = configuration.with_statistics(objective, patches)
-
-    # ---- optimizer and step
+    # ---- objective, optimizer, step
+    objective = configuration.objective(config, patches)
     peak = peak_learning_rate(config.optimizer.base_learning_rate, config.batch_size)
     if peak < TINY_RATE:
         logging.warning(
@@ -117,11 +117,12 @@ def train(config: ConfigDict, workdir: Path) -> Outcome:
         )
         if checkpoints.latest_step() is not None:
             state = checkpoints.restore(state, data)
+            print(f"going on after step {int(state.step)}")
         start = int(state.step)
         metadata = describe_run(config, patches, objective)
 
         # ---- what is written along the way
-        log = stack.enter_context(closing(MetricsLog(workdir, start)))
+        log = stack.enter_context(closing(MetricsLog(workdir, start or -1)))
         bar = stack.enter_context(progress_bar(min(start, steps), steps))
         picture = workdir / "reconstruction.png"
         inspector = Inspector(
@@ -132,25 +133,30 @@ def train(config: ConfigDict, workdir: Path) -> Outcome:
             seed=config.seed,
         )
 
-        def report(step: int, params: Any) -> None:
-            scalars, panels = inspector.look(params)
+        def report(step: int, look: Look) -> None:
             title = f"{config.model.variant} on {patches.name}, step {step}"
-            explained = f"{100 * scalars['explained']:.1f} % of the weighted variance explained"
-            inspector.draw(panels, picture, f"{title}: {explained}")
-            log.write(step, scalars)
+            explained = (
+                f"{100 * look.scalars['explained']:.1f} % of the weighted variance explained"
+            )
+            inspector.draw(look.panels, picture, f"{title}: {explained}")
+            log.write(step, look.scalars)
             log.picture(step, "reconstruction", picture)
 
         if start < steps:
-            inspector.warn(inspector.look(state.params)[0])
-        if start == 0:
-            report(0, state.params)
+            look = inspector.look(state.params)
+            inspector.warn(look.scalars)
+            if start == 0:
+                report(0, look)
 
+        bar.set_postfix_str("compiling")
         # ---- loop: log, then look, then save, so that a checkpoint is never ahead of the log
         clock = Clock(start)
         for done in run_steps(train_step, state, data, start, steps):
             step, state = done.step, done.state
+            if step == start + 1:
+                bar.unpause()  # the time left is estimated without the compilation
             bar.update()
-            last = step == steps
+            last = step == steps or stop()
             due_log, due_report, due_save = (
                 last or step % every == 0
                 for every in (config.log_every, config.picture_every, config.checkpoint_every)
@@ -170,10 +176,12 @@ def train(config: ConfigDict, workdir: Path) -> Outcome:
                     f"loss {scalars['loss']:.4f}, {scalars['images_per_second']:.1f} images/s"
                 )
             if due_report:
-                report(step, state.params)
+                report(step, inspector.look(state.params))
             if due_save:
                 checkpoints.save(step, state, data, metadata)
             clock = Clock(step)
+            if last:
+                break
 
     files = {
         "checkpoint": checkpoints.path(int(state.step)),

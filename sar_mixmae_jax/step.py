@@ -4,7 +4,6 @@ Per device, as in the published code: the partner of an image is its mirror in t
 and one mask serves that batch. Across devices the loss is the mean over all valid pixels.
 """
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -15,8 +14,8 @@ import optax
 
 from sar_mixmae_jax.masking import random_mask
 from sar_mixmae_jax.mixmae import MixMAE
-from sar_mixmae_jax.objective import reconstruct
-from sar_mixmae_jax.preprocess import Preprocessing, preprocess
+from sar_mixmae_jax.objective import Objective, reconstruct
+from sar_mixmae_jax.preprocess import preprocess
 
 AXIS = "batch"
 
@@ -40,23 +39,6 @@ class TrainState:
 
 TrainStep = Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array], jax.Array]]
 """(state, (device, batch, height, width, band) dB) -> state, metrics, (device, batch) errors."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Objective:
-    """What a step computes, apart from the state.
-
-    Attributes:
-      model: the MixMAE.
-      preprocessing: what happens to the raw batch.
-      mask_ratio: share of cells that come from the partner image.
-      norm_pix: whether target cells are standardised one by one.
-    """
-
-    model: MixMAE
-    preprocessing: Preprocessing
-    mask_ratio: float
-    norm_pix: bool
 
 
 def init_state(

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
-from sar_mixmae_jax.cells import patchify
+from sar_mixmae_jax.cells import patchify, unpatchify
 from sar_mixmae_jax.layers import (
     MLP,
     attend,
@@ -25,17 +25,14 @@ from sar_mixmae_jax.masking import enlarge, mix
 
 def to_windows(grid: jax.Array, window: int) -> jax.Array:
     """(batch, row, column, channel) -> (batch, windows, window², channel)."""
-    batch, rows, columns, channels = grid.shape
-    x = grid.reshape(batch, rows // window, window, columns // window, window, channels)
-    return x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, -1, window * window, channels)
+    cells = patchify(grid, window)
+    return cells.reshape(*cells.shape[:2], window * window, grid.shape[-1])
 
 
-def from_windows(windows: jax.Array, rows: int) -> jax.Array:
-    """The way back from `to_windows`, to a square map of `rows` rows."""
-    batch, _, tokens, channels = windows.shape
-    side = round(tokens**0.5)
-    x = windows.reshape(batch, rows // side, rows // side, side, side, channels)
-    return x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, rows, rows, channels)
+def from_windows(windows: jax.Array) -> jax.Array:
+    """The way back from `to_windows`, to a square map."""
+    batch, count, tokens, channels = windows.shape
+    return unpatchify(windows.reshape(batch, count, -1), round(tokens**0.5), channels)
 
 
 def relative_position_index(window: int) -> np.ndarray:
@@ -83,12 +80,11 @@ class Block(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, mask: jax.Array | None) -> jax.Array:
         """(batch, row, column, width) with a (row, column) mask or None -> the same shape."""
-        rows = x.shape[1]
         windows = to_windows(layer_norm(self.dtype, name="norm1")(x), self.window)
         if mask is not None:
             mask = to_windows(mask[None, :, :, None], self.window)[0, :, :, 0]
         attention = WindowAttention(self.heads, self.window, self.dtype, name="attn")
-        x = x + from_windows(attention(windows, mask), rows)
+        x = x + from_windows(attention(windows, mask))
         return x + MLP(self.mlp_ratio, self.dtype, name="mlp")(
             layer_norm(self.dtype, name="norm2")(x)
         )

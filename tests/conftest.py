@@ -54,7 +54,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         return
     terminalreporter.section("relative error of the golden arrays")
     if "GOLDEN" in os.environ:
-        for name, error in sorted(ERRORS.items()):
+        for name, error in sorted(ERRORS.items(), key=lambda item: item[1]):
             terminalreporter.write_line(f"{error:9.2e}  {name}")
     worst = max(ERRORS, key=lambda name: ERRORS[name])
     terminalreporter.write_line(f"{ERRORS[worst]:9.2e}  worst of {len(ERRORS)} arrays: {worst}")

@@ -1,14 +1,19 @@
 """Building datasets: what the records hold, and that a failed build leaves nothing."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import rasterio
 import tensorflow_datasets as tfds
+from absl import flags
+from absl.testing import flagsaver
 
+import tfds_builders
 from sar_mixmae_jax.errors import InputError
 from tfds_builders.bigearthnet_s1.imitation import labels, write_patch, write_patches
 from tfds_builders.bigearthnet_s1.labels import CLASSES_19, to_19
-from tfds_builders.build import build, builder_names, main, make_builder
+from tfds_builders.build import DATA_DIR, MANUAL_DIR, build, builder_names, main, make_builder
 from tfds_builders.geotiff import write_band
 from tfds_builders.synthetic_s1 import synthetic_s1_dataset_builder as synthetic
 from tfds_builders.synthetic_s1.simulator import simulate
@@ -70,7 +75,12 @@ def test_synthetic_records_are_the_simulation(tmp_path):
 
 
 def test_every_folder_is_a_dataset():
-    assert builder_names() == ["bigearthnet_s1", "synthetic_s1"]
+    folders = {
+        path.parent.name for path in Path(tfds_builders.__file__).parent.glob("*/*_builder.py")
+    }
+    assert set(builder_names()) == folders
+    for name in folders:
+        assert make_builder(name, "nowhere").name == name
 
 
 def test_unknown_names(tmp_path):
@@ -99,8 +109,8 @@ def test_a_bad_patch_stops_the_build_and_leaves_nothing(tmp_path, damage):
     damage(raw / "S1A_IW_GRDH_1SDV_20170613T165043_33UUP_1_48")
     with pytest.raises(InputError, match="33UUP_1_48"):
         build("bigearthnet_s1", tmp_path / "data", raw)
-    assert not list((tmp_path / "data").rglob("*.array_record*"))
-    assert not list((tmp_path / "data").rglob("dataset_info.json"))
+    left = [path for path in (tmp_path / "data").rglob("*") if ".config" not in path.parts]
+    assert left in ([], [tmp_path / "data" / "bigearthnet_s1"])
 
 
 def test_empty_and_absent_folders(tmp_path):
@@ -118,6 +128,25 @@ def test_empty_and_absent_folders(tmp_path):
         build("bigearthnet_s1", tmp_path / "data")
 
 
-def test_the_command_wants_one_name(capsys):
-    with pytest.raises(SystemExit, match="found 0 dataset names, expected one of bigearthnet_s1"):
-        main(["build"])
+def test_the_command_says_what_was_wrong_in_one_line(tmp_path, capsys):
+    raw = write_patches(tmp_path / "raw", 2)
+    break_band(next(raw.iterdir()))
+    flags.FLAGS.mark_as_parsed()
+    settings = (DATA_DIR, str(tmp_path / "data")), (MANUAL_DIR, str(raw))
+    for arguments, message in (
+        (["build"], "found 0 dataset names, expected one of bigearthnet_s1"),
+        (["build", "bigearthnet"], "did you mean 'bigearthnet_s1'"),
+        (["build", "bigearthnet_s1"], "found 0 files *_VV.tif"),
+    ):
+        with flagsaver.flagsaver(*settings), pytest.raises(SystemExit) as stopped:
+            main(arguments)
+        assert stopped.value.code == 2
+        lines = capsys.readouterr().err.splitlines()
+        assert len(lines) == 1
+        assert lines[0].startswith("error: ")
+        assert message in lines[0]
+
+
+def test_what_is_built_already_is_said_to_be(raw, built, capsys):
+    build("bigearthnet_s1", built, raw)
+    assert "is built already: remove it to build it again" in capsys.readouterr().out

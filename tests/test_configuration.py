@@ -7,6 +7,7 @@ from configs import pretrain, synthetic
 from sar_mixmae_jax import configuration
 from sar_mixmae_jax.errors import InputError
 from sar_mixmae_jax.mixmae import VARIANTS
+from sar_mixmae_jax.weighting import Weighting
 
 
 def test_arguments_choose_model_data_and_weighting():
@@ -20,12 +21,9 @@ def test_arguments_choose_model_data_and_weighting():
 
 def test_the_default_is_the_published_recipe():
     config = pretrain.get_config()
-    objective = configuration.objective(config)
-    assert objective.model.size == VARIANTS["base"]
-    assert objective.norm_pix
-    assert objective.mask_ratio == 0.5
-    assert objective.preprocessing.weighting.name == "per_channel"
-    assert objective.preprocessing.weighting.domain == "physical"
+    assert configuration.model(config).size == VARIANTS["base"]
+    assert configuration.weighting(config) == Weighting("per_channel", "physical", 1.0)
+    assert (config.norm_pix, config.mask_ratio, config.fit) == (True, 0.5, "resize")
     assert (config.epochs, config.schedule_epochs, config.warmup_epochs) == (64, 1024, 40)
     assert config.batch_size == 8 * 256
 
@@ -79,7 +77,7 @@ def test_numbers_outside_of_their_limits(field, value, message):
     config = pretrain.get_config()
     config.update_from_flattened_dict({field: value})
     with pytest.raises(InputError, match=message):
-        configuration.objective(config)
+        configuration.check(config, devices=1)
 
 
 def test_claiming_a_workdir(tmp_path):

@@ -49,15 +49,6 @@ def test_every_epoch_is_a_new_permutation_without_the_rest():
     assert ids(batches(numbered(11), batch_size=2, seed=1), 10) != seen
 
 
-def test_processes_share_one_global_order():
-    alone = ids(batches(numbered(16), batch_size=2, seed=0), 16)
-    shares = [
-        ids(batches(numbered(16), batch_size=2, seed=0, process_index=i, process_count=2), 8)
-        for i in range(2)
-    ]
-    assert [batch for pair in zip(*shares, strict=True) for batch in pair] == alone
-
-
 def test_a_restored_position_goes_on_where_it_was():
     iterator = batches(numbered(16), batch_size=2, seed=0)
     ids(iterator, 5)

@@ -47,7 +47,7 @@ def test_wrong_shape(tmp_path, db):
 
 def test_wrong_type(tmp_path, db):
     write_band(tmp_path / "a.tif", db.astype(np.int16))
-    with pytest.raises(InputError, match="found int16 values, expected float32"):
+    with pytest.raises(InputError, match="found int16 values, expected floating-point"):
         read_band(tmp_path / "a.tif", size=120)
 
 
@@ -100,3 +100,16 @@ def test_zeros_at_the_edge_in_all_bands_are_nodata(tmp_path, db):
     assert np.isnan(patch[:, :12]).all()
     assert np.isfinite(patch[:, 12:]).all()
     assert (patch[60, 60] == 0).all()
+
+
+def test_only_tiff_is_read_as_tiff(tmp_path, db):
+    """Other formats of the raster library can name further files, and addresses on a network."""
+    write_band(tmp_path / "real.tif", db)
+    source = (
+        '<SimpleSource><SourceFilename relativeToVRT="1">real.tif</SourceFilename></SimpleSource>'
+    )
+    band = f'<VRTRasterBand dataType="Float32" band="1">{source}</VRTRasterBand>'
+    vrt = f'<VRTDataset rasterXSize="120" rasterYSize="120">{band}</VRTDataset>'
+    (tmp_path / "x_VV.tif").write_text(vrt)
+    with pytest.raises(InputError, match="cannot be read as a GeoTIFF"):
+        read_band(tmp_path / "x_VV.tif", size=120)

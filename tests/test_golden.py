@@ -34,10 +34,18 @@ def check(golden_errors):
     """Compares with the golden value, and notes the error for the summary."""
 
     def compare(name: str, ours, theirs, tolerance: float = TOLERANCE) -> None:
-        error = relative_error(ours, theirs)
-        golden_errors[name] = max(error, golden_errors.get(name, 0.0))
-        assert error <= tolerance, f"{name}: relative error {error:.2e} above {tolerance:.0e}"
+        compare_all([(name, ours, theirs)], tolerance)
 
+    def compare_all(triples, tolerance: float = TOLERANCE) -> None:
+        above = []
+        for name, ours, theirs in triples:
+            error = relative_error(ours, theirs)
+            golden_errors[name] = max(error, golden_errors.get(name, 0.0))
+            if not error <= tolerance:
+                above.append(f"{name}: relative error {error:.2e} above {tolerance:.0e}")
+        assert not above, "\n".join(above)
+
+    compare.all = compare_all
     return compare
 
 
@@ -136,8 +144,7 @@ def test_golden_gradients(golden, model, mask, check, norm_pix):
         pytest.fail(f"{golden.folder} has no gradients under {prefix}")
     gradient = jax.jit(jax.grad(loss_of), static_argnums=(3, 4))
     ours = gradient(golden.params(), prepared(golden, "per_channel"), mask, model, bool(norm_pix))
-    for name, mine, theirs in compare_trees(ours, golden.under(prefix)):
-        check(prefix + name, mine, theirs)
+    check.all((prefix + name, *pair) for name, *pair in compare_trees(ours, golden.under(prefix)))
 
 
 def test_golden_decayed_names(golden):
@@ -170,9 +177,9 @@ def train(golden: Golden, model: MixMAE, make_optimizer=adamw):
 
 def test_golden_trajectory(golden, model, check):
     params, losses = train(golden, model)
+    prefix = "trajectory/params/"
+    check.all((prefix + name, *pair) for name, *pair in compare_trees(params, golden.under(prefix)))
     check("trajectory/losses", losses, golden.pretrain["trajectory/losses"], LOSS_TOLERANCE)
-    for name, ours, theirs in compare_trees(params, golden.under("trajectory/params/")):
-        check(f"trajectory/params/{name}", ours, theirs)
 
 
 def test_golden_schedule(golden, check):

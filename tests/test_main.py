@@ -2,8 +2,11 @@
 
 import json
 import os
+import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -85,3 +88,39 @@ def test_bad_input_gets_one_line(no_tensorflow, tmp_path, arguments, message):
     assert lines[0].startswith("error: ")
     assert message in lines[0]
     assert not workdir.exists()
+
+
+@pytest.mark.parametrize(("sent", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
+def test_asked_to_stop_it_saves_and_goes_on_from_there(
+    no_tensorflow, built, tmp_path, sent, status
+):
+    """Before the first regular checkpoint, where there would be nothing to go on from."""
+    workdir = tmp_path / "run"
+    settings = flags(built, max_steps=5000, checkpoint_every=5000, picture_every=5000)
+    arguments = ["sar_mixmae_jax.main", *settings, f"--workdir={workdir}"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", *arguments],
+        cwd=ROOT,
+        env=no_tensorflow,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    metrics = workdir / "metrics.jsonl"
+    deadline = time.monotonic() + 200
+    while not (metrics.exists() and '"loss"' in metrics.read_text()):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    process.send_signal(sent)
+    output, _ = process.communicate(timeout=100)
+    assert process.returncode == status
+    step = int(re.search(r"stopped after step (\d+), which is saved", output)[1])
+    assert (workdir / "checkpoints" / str(step)).is_dir()
+
+    settings = flags(built, max_steps=step + 2, checkpoint_every=5000, picture_every=5000)
+    again = run(no_tensorflow, "sar_mixmae_jax.main", *settings, f"--workdir={workdir}")
+    assert again.returncode == 0, again.stderr
+    assert f"going on after step {step}" in again.stdout
+    losses = [json.loads(line) for line in metrics.read_text().splitlines() if '"loss"' in line]
+    assert [line["step"] for line in losses] == list(range(1, step + 3))

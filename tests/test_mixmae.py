@@ -99,6 +99,7 @@ def test_bfloat16_is_close_and_returns_float32(params, images):
     exact = jax.jit(MixMAE(SMALL).apply)(params, images, MASK)
     rough = jax.jit(MixMAE(SMALL, dtype=jnp.bfloat16).apply)(params, images, MASK)
     assert rough.dtype == jnp.float32
+    assert (rough != rough.astype(jnp.bfloat16)).any()  # not rounded on the way out
     assert np.linalg.norm(rough - exact) < 0.05 * np.linalg.norm(exact)
 
 
@@ -110,6 +111,8 @@ def test_bfloat16_is_close_and_returns_float32(params, images):
         ({"width": 30}, "width of stage 1 is 30"),
         ({"depths": (1, 1)}, "one value per stage"),
         ({"decoder_width": 130}, "decoder_width is 130"),
+        ({"windows": (0, 8, 8, 4)}, "windows is .0, 8, 8, 4.: expected whole numbers from 1"),
+        ({"image_size": 0}, "image_size is 0"),
     ],
 )
 def test_sizes_that_do_not_fit_are_refused(changes, message):

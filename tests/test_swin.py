@@ -18,7 +18,7 @@ def test_windows_are_squares_and_there_is_a_way_back():
     windows = np.asarray(to_windows(grid, 4))
     np.testing.assert_array_equal(windows[0, 1], grid[0, :4, 4:].reshape(16, 3))
     np.testing.assert_array_equal(windows[1, 2], grid[1, 4:, :4].reshape(16, 3))
-    np.testing.assert_array_equal(from_windows(windows, 8), grid)
+    np.testing.assert_array_equal(from_windows(windows), grid)
 
 
 def test_merging_concatenates_down_the_column_first():

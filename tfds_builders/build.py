@@ -8,7 +8,6 @@ import contextlib
 import importlib
 import io
 import pkgutil
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,7 +15,7 @@ import tensorflow_datasets as tfds
 from absl import app, flags, logging
 
 import tfds_builders
-from sar_mixmae_jax.errors import InputError, unknown_name
+from sar_mixmae_jax.errors import InputError, UserError, fail, first_line, unknown_name
 
 MANUAL_DIR = flags.DEFINE_string("manual_dir", None, "folder with the raw data, if any is needed")
 DATA_DIR = flags.DEFINE_string("data_dir", "data", "folder to build into")
@@ -54,38 +53,60 @@ def build(name: str, data_dir: str | Path, manual_dir: str | Path | None = None)
       InputError: unknown name, no raw data, or a raw file that cannot be used.
     """
     builder = make_builder(name, data_dir)
-    if type(builder).MANUAL_DOWNLOAD_INSTRUCTIONS and not builder.data_path.exists():
-        if manual_dir is None:
-            raise InputError(
-                f"{name} is built from raw data, and no --manual_dir was given: "
-                f"{builder.MANUAL_DOWNLOAD_INSTRUCTIONS}"
-            )
-        if not Path(manual_dir).is_dir() or not any(Path(manual_dir).iterdir()):
-            raise InputError(
-                f"--manual_dir {manual_dir}: found no such folder, or an empty one, expected the "
-                f"raw data: {builder.MANUAL_DOWNLOAD_INSTRUCTIONS}"
-            )
+    folder = Path(builder.data_path)
+    if folder.exists():
+        print(f"{folder} is built already: remove it to build it again")
+        return folder
+    if type(builder).MANUAL_DOWNLOAD_INSTRUCTIONS:
+        check_raw(name, manual_dir, builder.MANUAL_DOWNLOAD_INSTRUCTIONS)
     config = tfds.download.DownloadConfig(manual_dir=manual_dir and str(Path(manual_dir).resolve()))
-    with contextlib.redirect_stdout(io.StringIO()):  # it talks of downloads, and there are none
-        builder.download_and_prepare(download_config=config, file_format="array_record")
-    return Path(builder.data_path)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # it talks of downloads; there are none
+            builder.download_and_prepare(download_config=config, file_format="array_record")
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be written ({first_line(error)})") from error
+    finally:
+        remove_empty(Path(data_dir))
+    return folder
+
+
+def check_raw(name: str, manual_dir: str | Path | None, instructions: str) -> None:
+    """Checks that there is a folder with something in it.
+
+    Raises:
+      InputError: there is none.
+    """
+    if manual_dir is None:
+        raise InputError(
+            f"{name} is built from raw data, and no --manual_dir was given: {instructions}"
+        )
+    if not Path(manual_dir).is_dir() or not any(Path(manual_dir).iterdir()):
+        raise InputError(
+            f"--manual_dir {manual_dir}: found no such folder, or an empty one, expected the "
+            f"raw data: {instructions}"
+        )
+
+
+def remove_empty(folder: Path) -> None:
+    """Removes the empty folders below a folder: TFDS makes some before it knows what it needs."""
+    for path in sorted(folder.rglob("*"), reverse=True):
+        if path.is_dir() and not any(path.iterdir()):
+            path.rmdir()
 
 
 def main(argv: Sequence[str]) -> None:
     """Builds what the command line names."""
-    if len(argv) != 2:
-        sys.exit(
-            f"error: found {len(argv) - 1} dataset names, expected one of "
-            f"{', '.join(builder_names())}: python -m tfds_builders.build NAME"
-        )
     logging.set_verbosity(logging.WARNING)
     try:
+        if len(argv) != 2:
+            raise InputError(
+                f"found {len(argv) - 1} dataset names, expected one of "
+                f"{', '.join(builder_names())}: python -m tfds_builders.build NAME"
+            )
         folder = build(argv[1], DATA_DIR.value, MANUAL_DIR.value)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    info = tfds.builder_from_directory(folder).info
-    for split in info.splits.values():
+    except UserError as error:
+        fail(error)
+    for split in tfds.builder_from_directory(folder).info.splits.values():
         print(f"{folder}: {split.name}, {split.num_examples} patches")
 
 

@@ -11,7 +11,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.transform import Affine
 from scipy.ndimage import label
 
-from sar_mixmae_jax.errors import InputError
+from sar_mixmae_jax.errors import InputError, first_line
 
 PLAUSIBLE_DB = (-90.0, 50.0)
 """Backscatter outside of this range, in dB, is not a measurement (-72 to +35 occur)."""
@@ -77,7 +77,7 @@ def read_band(path: Path, *, size: int) -> np.ndarray:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            with rasterio.open(path) as raster:
+            with rasterio.open(path, driver="GTiff") as raster:
                 shape, dtype = (raster.count, *raster.shape), raster.dtypes[0]
                 if shape != (1, size, size):
                     raise InputError(
@@ -86,15 +86,14 @@ def read_band(path: Path, *, size: int) -> np.ndarray:
                     )
                 if not np.issubdtype(np.dtype(dtype), np.floating):
                     raise InputError(
-                        f"{path}: found {dtype} values, expected float32 backscatter: integers "
-                        "have lost the fractions of a dB; export it again as float"
+                        f"{path}: found {dtype} values, expected floating-point backscatter: "
+                        "integers have lost the fractions of a dB; export it again as float"
                     )
                 values = raster.read(1).astype(np.float32)
                 nodata = raster.nodata
     except (RasterioError, OSError) as error:
-        reason = str(error).splitlines()[0]
         raise InputError(
-            f"{path}: cannot be read as a GeoTIFF ({reason}): download or copy it again"
+            f"{path}: cannot be read as a GeoTIFF ({first_line(error)}): download or copy it again"
         ) from error
     if nodata is not None and not np.isnan(nodata):
         values[values == np.float32(nodata)] = np.nan
