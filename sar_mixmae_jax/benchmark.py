@@ -28,7 +28,7 @@ from tqdm import tqdm
 from configs import pretrain as recipe
 from sar_mixmae_jax import configuration, flops
 from sar_mixmae_jax.data import Patches, batches, open_patches
-from sar_mixmae_jax.errors import UserError, fail
+from sar_mixmae_jax.errors import UserError, fail, parse_flags
 from sar_mixmae_jax.loop import per_device, run_steps
 from sar_mixmae_jax.optimizer import adamw
 from sar_mixmae_jax.radiometry import BANDS
@@ -64,13 +64,14 @@ def main(argv: Sequence[str]) -> None:
         Path(OUT.value).write_text(json.dumps(results, indent=2) + "\n")
 
 
-def measure(config: ConfigDict, steps: int, count: int) -> Results:
+def measure(config: ConfigDict, steps: int, count: int, side: int = 4096) -> Results:
     """All measurements for a configuration; images are simulated patches on disk.
 
     Args:
       config: as made by `configs/pretrain.py`.
       steps: timed steps.
       count: patches on disk.
+      side: of the matrix products.
     """
     dtype = configuration.compute_dtype(config.dtype)
     with tempfile.TemporaryDirectory() as folder:
@@ -86,7 +87,7 @@ def measure(config: ConfigDict, steps: int, count: int) -> Results:
             "dtype": np.dtype(dtype).name,
             **measure_reading(config, patches, raw),
             **measure_training(config, patches, steps),
-            **measure_matrix_products(dtype),
+            **measure_matrix_products(dtype, side),
             "peak_memory_bytes": peak_memory(),
         }
 
@@ -231,7 +232,7 @@ def measure_training(config: ConfigDict, patches: Patches, steps: int) -> Result
 # ---- the machine
 
 
-def measure_matrix_products(dtype: DTypeLike, side: int = 4096, repeats: int = 9) -> Results:
+def measure_matrix_products(dtype: DTypeLike, side: int, repeats: int = 9) -> Results:
     """Median rate of square matrix products on one device, times the number of devices."""
     key = jax.random.key(0)
     matrix = jax.random.normal(key, (side, side), dtype)
@@ -240,7 +241,10 @@ def measure_matrix_products(dtype: DTypeLike, side: int = 4096, repeats: int = 9
     )
     multiply(matrix, matrix).block_until_ready()
     times = [seconds(lambda: multiply(matrix, matrix).block_until_ready()) for _ in range(repeats)]
-    return {"matrix_flops_per_second": 2 * side**3 / float(np.median(times)) * jax.device_count()}
+    return {
+        "matrix_side": side,
+        "matrix_flops_per_second": 2 * side**3 / float(np.median(times)) * jax.device_count(),
+    }
 
 
 def peak_memory() -> int:
@@ -274,7 +278,7 @@ def table(results: Results) -> str:
         "training loop": f"{r['loop_images_per_second']:.2f} images/s "
         f"({100 * r['loop_over_step']:.1f} % of the step)",
         "arithmetic of the step": f"{r['flops_per_second'] / 1e9:.1f} GFLOP/s",
-        "4096³ matrix products": f"{r['matrix_flops_per_second'] / 1e9:.1f} GFLOP/s",
+        f"{r['matrix_side']}³ matrix products": f"{r['matrix_flops_per_second'] / 1e9:.1f} GFLOP/s",
         "step against products": f"{100 * share:.1f} %",
         "compiling the step": f"{r['compile_seconds']:.1f} s",
         "peak memory": f"{r['peak_memory_bytes'] / 2**30:.2f} GiB",
@@ -284,4 +288,4 @@ def table(results: Results) -> str:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    app.run(main, flags_parser=parse_flags)

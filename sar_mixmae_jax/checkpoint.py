@@ -4,6 +4,8 @@ A step's folder in `workdir/checkpoints` holds the train state, the position in 
 metadata as JSON (model, bands, unit, statistics, weighting, configuration, versions).
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -51,16 +53,20 @@ class Checkpoints:
           state: after that step.
           data: the iterator, having delivered the batch of that step.
           metadata: JSON-able description of the model.
+
+        Raises:
+          InputError: this or an earlier checkpoint cannot be written.
         """
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardSave(state),
-                data=grain.checkpoint.CheckpointSave(data),
-                metadata=ocp.args.JsonSave(metadata),
-            ),
-            force=True,
-        )
+        with self._writing():
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardSave(state),
+                    data=grain.checkpoint.CheckpointSave(data),
+                    metadata=ocp.args.JsonSave(metadata),
+                ),
+                force=True,
+            )
 
     def restore(self, like: TrainState, data: grain.DatasetIterator) -> TrainState:
         """Restores the newest checkpoint and sets the data iterator to its position.
@@ -97,5 +103,17 @@ class Checkpoints:
 
     def close(self) -> None:
         """Waits until everything is written."""
-        self._manager.wait_until_finished()
+        with self._writing():
+            self._manager.wait_until_finished()
         self._manager.close()
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Errors of writing, those of the background included, which show up late."""
+        try:
+            yield
+        except Exception as error:  # Orbax raises what the file system's library raises
+            raise InputError(
+                f"{self._folder}: a checkpoint cannot be written ({first_line(error)}): make room "
+                "and start again; the checkpoints before it are kept"
+            ) from error

@@ -1,13 +1,11 @@
-"""From configuration fields to plain settings, and which fields a run may change when it goes on.
+"""From configuration fields to plain settings, checked.
 
 Configurations are `ml_collections` dictionaries made by the files in `configs`; this is the one
 place that knows their field names.
 """
 
-import json
 import math
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -21,23 +19,6 @@ from sar_mixmae_jax.errors import InputError, look_up, unknown_name
 from sar_mixmae_jax.objective import Objective
 from sar_mixmae_jax.preprocess import Preprocessing
 from sar_mixmae_jax.weighting import Weighting
-
-MAY_CHANGE = frozenset(
-    {
-        "data_dir",
-        "epochs",
-        "max_steps",
-        "remat",
-        "log_every",
-        "checkpoint_every",
-        "keep_checkpoints",
-        "picture_every",
-        "picture_patches",
-        "diagnostic_patches",
-    }
-)
-"""Fields that may differ when a run goes on; all others define what the run computes."""
-
 
 Number = float | int
 RULES: tuple[tuple[str, Callable[[Number], bool], tuple[str, ...]], ...] = (
@@ -70,7 +51,7 @@ RULES: tuple[tuple[str, Callable[[Number], bool], tuple[str, ...]], ...] = (
         lambda value: 0 < value < 1,
         ("mask_ratio", "optimizer.b1", "optimizer.b2"),
     ),
-    ("a finite number", math.isfinite, ("weighting.scale",)),
+    ("a number between -10 and 10", lambda value: abs(value) <= 10, ("weighting.scale",)),
 )
 """What numbers must be, and the fields that are checked; None means that a field is not used."""
 
@@ -81,7 +62,7 @@ def check_numbers(config: ConfigDict) -> None:
     Raises:
       InputError: names the first field that is outside of them.
     """
-    values = dict(_flat(config.to_dict()))
+    values = dict(flatten(config.to_dict()))
     for expected, holds, names in RULES:
         for name in names:
             if values.get(name) is not None and not holds(values[name]):
@@ -136,8 +117,15 @@ def check(config: ConfigDict, devices: int) -> None:
     """
     check_numbers(config)
     check_batch(config, devices)
-    model(config)
     weighting(config)
+    if not config.bands or len(set(config.bands)) < len(config.bands):
+        raise InputError(f"bands is {config.bands}: expected at least one, each once")
+    cells = model(config).size.grid ** 2
+    if not 0 < round(config.mask_ratio * cells) < cells:
+        raise InputError(
+            f"mask_ratio is {config.mask_ratio}, which is {config.mask_ratio * cells:g} of {cells} "
+            "cells: expected at least one cell from each of two mixed images"
+        )
 
 
 def weighting(config: ConfigDict) -> Weighting:
@@ -181,44 +169,10 @@ def check_batch(config: ConfigDict, devices: int) -> None:
         )
 
 
-def claim_workdir(config: ConfigDict, workdir: Path) -> None:
-    """Writes the configuration into a new workdir, or checks it against the one that is there.
-
-    Raises:
-      InputError: the workdir is of a run with another configuration.
-    """
-    path = workdir / "config.json"
-    now = json.loads(config.to_json_best_effort())
-    if path.exists():
-        before = json.loads(path.read_text())
-        differences = [
-            f"{name} was {old!r} and is now {new!r}"
-            for name, old, new in _differences(before, now)
-            if name not in MAY_CHANGE
-        ]
-        if differences:
-            raise InputError(
-                f"{workdir} holds a run with another configuration ({'; '.join(differences)}): "
-                "choose another --workdir, or the configuration it was started with"
-            )
-    workdir.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(now, indent=2) + "\n")
-    partial.replace(path)
-
-
-def _differences(before: dict, now: dict) -> Iterator[tuple[str, Any, Any]]:
-    """(field, old value, new value) of the fields that differ."""
-    old, new = dict(_flat(before)), dict(_flat(now))
-    for name in sorted({*old, *new}):
-        if old.get(name) != new.get(name):
-            yield name, old.get(name), new.get(name)
-
-
-def _flat(tree: dict, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flatten(tree: dict, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """("group.field", value) of every field."""
     for name, value in tree.items():
         if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{name}.")
+            yield from flatten(value, f"{prefix}{name}.")
         else:
             yield prefix + name, value

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import grain
+import numpy as np
 import tensorflow_datasets as tfds
 
 from sar_mixmae_jax.errors import InputError, first_line, unknown_name
@@ -14,20 +15,29 @@ from sar_mixmae_jax.errors import InputError, first_line, unknown_name
 class RecordSource:
     """Random access to the records of a split: id and the chosen bands of the backscatter."""
 
-    def __init__(self, records: Sequence[dict[str, Any]], bands: Sequence[int] | None) -> None:
+    def __init__(
+        self, records: Sequence[dict[str, Any]], bands: Sequence[int] | None, name: str = "records"
+    ) -> None:
         """Wraps a TFDS data source.
 
         Args:
           records: the data source.
           bands: which bands of the records, in which order; None takes them as they are.
+          name: of the dataset, for messages.
         """
-        self._records, self._bands = records, bands
+        self._records, self._bands, self._name = records, bands, name
 
     def __len__(self) -> int:
         return len(self._records)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        record = self._records[index]
+        try:
+            record = self._records[index]
+        except (RuntimeError, OSError, ValueError, IndexError) as error:
+            raise InputError(
+                f"{self._name}: record {index} cannot be read ({first_line(error)}): build the "
+                "dataset again"
+            ) from error
         backscatter = record["backscatter"]
         if self._bands is not None:
             backscatter = backscatter[..., self._bands]
@@ -79,23 +89,34 @@ def open_patches(name: str, data_dir: str | Path, split: str, bands: Sequence[st
     info = builder.info
     if split not in info.splits:
         raise unknown_name(split, info.splits, f"split of {name}")
-    metadata = info.metadata
-    if metadata["unit"] != "dB":
-        raise InputError(f"{name} holds {metadata['unit']}, expected dB: build it again in dB")
+    name = f"{info.full_name}/{split}"
+    try:
+        metadata = dict(info.metadata)
+        stored, statistics = metadata["bands"], metadata["statistics"]
+        means, stds = np.array(statistics["mean"], float), np.array(statistics["std"], float)
+        usable = means.shape == stds.shape == (len(stored),)
+        if not (usable and np.isfinite(means).all() and (stds > 0).all()):
+            raise ValueError(f"mean {means.tolist()} and std {stds.tolist()} of bands {stored}")
+        unit, statistics_of = metadata["unit"], statistics["of"]
+    except (KeyError, TypeError, ValueError, OSError) as error:
+        raise InputError(
+            f"{name}: its metadata.json cannot be used ({first_line(error)}): build it again"
+        ) from error
+    if unit != "dB":
+        raise InputError(f"{name} holds {unit}, expected dB: build it again in dB")
     for band in bands:
-        if band not in metadata["bands"]:
-            raise unknown_name(band, metadata["bands"], f"band of {name}")
-    order = [metadata["bands"].index(band) for band in bands]
-    as_stored = order == list(range(len(metadata["bands"])))
-    statistics = metadata["statistics"]
+        if band not in stored:
+            raise unknown_name(band, stored, f"band of {name}")
+    order = [stored.index(band) for band in bands]
+    as_stored = order == list(range(len(stored)))
     return Patches(
-        source=RecordSource(builder.as_data_source(split), None if as_stored else order),
-        name=f"{info.full_name}/{split}",
+        source=RecordSource(builder.as_data_source(split), None if as_stored else order, name),
+        name=name,
         bands=tuple(bands),
-        unit=metadata["unit"],
-        mean=tuple(statistics["mean"][band] for band in order),
-        std=tuple(statistics["std"][band] for band in order),
-        statistics_of=statistics["of"],
+        unit=unit,
+        mean=tuple(means[order].tolist()),
+        std=tuple(stds[order].tolist()),
+        statistics_of=statistics_of,
     )
 
 

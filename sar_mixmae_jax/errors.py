@@ -1,9 +1,11 @@
 """What the program says when the user gave it something it cannot use."""
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from typing import NoReturn, TypeVar
+
+from absl import flags
 
 T = TypeVar("T")
 
@@ -49,7 +51,9 @@ def unknown_name(name: str, known: Iterable[str], what: str) -> InputError:
 
 
 def first_line(error: BaseException) -> str:
-    """The type and the first line of an error of a library, for the end of a message of ours."""
+    """Type and first line of an error of a library, of what caused it if that is known."""
+    while error.__cause__ is not None:
+        error = error.__cause__
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
@@ -58,3 +62,11 @@ def fail(error: Exception) -> NoReturn:
     """Prints an error as one line and ends the program with 2."""
     print("error:", " ".join(str(error).split()), file=sys.stderr)
     sys.exit(2)
+
+
+def parse_flags(argv: Sequence[str]) -> list[str]:
+    """Parses absl's flags; what cannot be parsed ends the program with one line."""
+    try:
+        return flags.FLAGS(argv)
+    except flags.Error as error:
+        fail(error)

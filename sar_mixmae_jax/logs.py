@@ -50,12 +50,13 @@ def _drop_later_lines(path: Path, step: int) -> None:
     if not path.exists():
         return
     kept = []
-    for line in path.read_text().splitlines():
+    for line in path.read_text(errors="replace").splitlines():
         try:
-            if json.loads(line)["step"] <= step:
-                kept.append(line + "\n")
-        except ValueError:
+            keep = json.loads(line)["step"] <= step
+        except (ValueError, TypeError, KeyError):  # cut off, or none of ours
             continue
+        if keep:
+            kept.append(line + "\n")
     partial = path.with_suffix(".partial")
     partial.write_text("".join(kept))
     partial.replace(path)

@@ -25,7 +25,7 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
         rest = flags.FLAGS(argv)
         if len(rest) > 1:
             raise InputError(f"found {rest[1:]}, expected flags such as --config.batch_size=64")
-        if CONFIG.value is None or WORKDIR.value is None:
+        if CONFIG.value is None or not WORKDIR.value:
             raise InputError(
                 "found no --config or no --workdir, expected both: "
                 "--config=configs/pretrain.py --workdir=runs/NAME"

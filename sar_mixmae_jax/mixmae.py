@@ -9,7 +9,6 @@ import dataclasses
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.typing import DTypeLike
 
 from sar_mixmae_jax.errors import InputError, look_up
@@ -49,10 +48,10 @@ class Architecture:
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
-            if np.min(getattr(self, field.name)) < 1:
-                raise InputError(
-                    f"{field.name} is {getattr(self, field.name)}: expected whole numbers from 1"
-                )
+            value = getattr(self, field.name)
+            sizes = value if isinstance(value, tuple) else (value,)
+            if not sizes or not all(isinstance(size, int) and size >= 1 for size in sizes):
+                raise InputError(f"{field.name} is {value}: expected whole numbers from 1")
         if not len(self.depths) == len(self.heads) == len(self.windows):
             raise InputError(
                 f"depths {self.depths}, heads {self.heads} and windows {self.windows} differ in "

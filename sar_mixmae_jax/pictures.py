@@ -127,7 +127,7 @@ def _explain(figure: Figure, title: str, norm_pix: bool) -> None:
     ]
     caption = (
         "Every cell is reconstructed from the view in which it was hidden. Scales run from the\n"
-        "1st to the 99th percentile of the inputs in a band, alike for the three pictures beside them."
+        "1st to the 99th percentile of the inputs in a band, the same for the pictures beside it."
     )
     if norm_pix:
         caption += (

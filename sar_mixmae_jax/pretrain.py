@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,12 +22,14 @@ from sar_mixmae_jax.logs import Clock, MetricsLog, progress_bar
 from sar_mixmae_jax.loop import check_finite, run_steps
 from sar_mixmae_jax.objective import Objective
 from sar_mixmae_jax.optimizer import adamw, learning_rate, peak_learning_rate
+from sar_mixmae_jax.preprocess import preprocess
 from sar_mixmae_jax.step import (
     TrainState,
     init_state,
     map_over_devices,
     replicate,
 )
+from sar_mixmae_jax.workdir import claim
 
 PACKAGES = (
     "array_record",
@@ -85,6 +88,7 @@ def train(config: ConfigDict, workdir: Path, stop: Callable[[], bool] = lambda: 
 
     # ---- objective, optimizer, step
     objective = configuration.objective(config, patches)
+    check_fit(objective, patches)
     peak = peak_learning_rate(config.optimizer.base_learning_rate, config.batch_size)
     if peak < TINY_RATE:
         logging.warning(
@@ -109,15 +113,14 @@ def train(config: ConfigDict, workdir: Path, stop: Callable[[], bool] = lambda: 
     train_step = map_over_devices(objective, optimizer)
 
     # ---- start: resume, else scratch
-    configuration.claim_workdir(config, workdir)
-    state = replicate(init_state(objective.model, optimizer, jax.random.key(config.seed)))
     with ExitStack() as stack:
+        stack.enter_context(claim(config, workdir))
+        state = replicate(init_state(objective.model, optimizer, jax.random.key(config.seed)))
         checkpoints = stack.enter_context(
             closing(Checkpoints(workdir, keep=config.keep_checkpoints))
         )
         if checkpoints.latest_step() is not None:
             state = checkpoints.restore(state, data)
-            print(f"going on after step {int(state.step)}")
         start = int(state.step)
         metadata = describe_run(config, patches, objective)
 
@@ -142,6 +145,8 @@ def train(config: ConfigDict, workdir: Path, stop: Callable[[], bool] = lambda: 
             log.write(step, look.scalars)
             log.picture(step, "reconstruction", picture)
 
+        if 0 < start < steps:
+            print(f"going on after step {start}")
         if start < steps:
             look = inspector.look(state.params)
             inspector.warn(look.scalars)
@@ -190,6 +195,18 @@ def train(config: ConfigDict, workdir: Path, stop: Callable[[], bool] = lambda: 
         "reconstruction picture": picture,
     }
     return Outcome(state, files)
+
+
+def check_fit(objective: Objective, patches: Patches) -> None:
+    """Reads a record and checks that it can be brought to the model's input.
+
+    Raises:
+      InputError: it cannot be read, or is of a size that does not fit.
+    """
+    image = patches.source[0]["backscatter"]
+    batch = jax.ShapeDtypeStruct((2, *image.shape), image.dtype)
+    prepare = partial(preprocess, settings=objective.preprocessing)
+    jax.eval_shape(prepare, batch, jax.random.key(0))
 
 
 def describe_run(config: ConfigDict, patches: Patches, objective: Objective) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from sar_mixmae_jax.radiometry import db_to_linear, linear_to_db
 PIXELS = (1, 2)
 """The height and width axes of (batch, height, width, band)."""
 
+LARGEST_SMOOTH = 31
 DOMAINS = ("physical", "standardised")
 POWER_DOMAINS = ("linear", "db")
 NORMALISATIONS = ("none", "mean")
@@ -53,12 +54,18 @@ class Weighting:
             ("normalise", NORMALISATIONS),
         ):
             look_up(dict.fromkeys(known), getattr(self, field), f"weighting {field}")
-        if self.smooth < 1 or self.smooth % 2 == 0:
-            raise InputError(f"weighting.smooth is {self.smooth}: expected an odd number of pixels")
-        if self.clip is not None and not (
-            len(self.clip) == 2 and 0 <= self.clip[0] < self.clip[1] <= 100
-        ):
+        if self.smooth % 2 == 0 or not 1 <= self.smooth <= LARGEST_SMOOTH:
+            raise InputError(
+                f"weighting.smooth is {self.smooth}: expected an odd number of pixels, "
+                f"at most {LARGEST_SMOOTH}"
+            )
+        if self.clip is not None and not _are_percentiles(self.clip):
             raise InputError(f"weighting.clip is {self.clip}: expected percentiles such as (1, 99)")
+
+
+def _are_percentiles(clip: tuple) -> bool:
+    numbers = len(clip) == 2 and all(isinstance(value, int | float) for value in clip)
+    return numbers and 0 <= clip[0] < clip[1] <= 100
 
 
 def loss_weights(

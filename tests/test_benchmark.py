@@ -9,7 +9,7 @@ from tests.shrink import small_config
 
 def test_measures_and_prints(tmp_path):
     config = small_config(tmp_path)
-    results = benchmark.measure(config, steps=2, count=8)
+    results = benchmark.measure(config, steps=2, count=8, side=256)
     json.dumps(results)
     assert results["step_flops"] == flops.train_step(model(config).size, 4)
     for name in (

@@ -69,7 +69,11 @@ def test_one_band_is_a_model_of_one_band():
         ("log_every", 0, "log_every is 0: expected a whole number from 1"),
         ("max_steps", -1, "max_steps is -1"),
         ("optimizer.base_learning_rate", float("nan"), "base_learning_rate is nan"),
-        ("weighting.scale", float("inf"), "scale is inf"),
+        ("weighting.scale", float("nan"), "scale is nan: expected a number between -10 and 10"),
+        ("mask_ratio", 0.001, "expected at least one cell from each"),
+        ("bands", ("VV", "VV"), "expected at least one, each once"),
+        ("optimizer.floor", float("nan"), "floor is nan"),
+        ("seed", -1, "seed is -1"),
         ("warmup_epochs", 1024.0, "expected less than schedule_epochs"),
     ],
 )
@@ -78,13 +82,3 @@ def test_numbers_outside_of_their_limits(field, value, message):
     config.update_from_flattened_dict({field: value})
     with pytest.raises(InputError, match=message):
         configuration.check(config, devices=1)
-
-
-def test_claiming_a_workdir(tmp_path):
-    config = pretrain.get_config()
-    configuration.claim_workdir(config, tmp_path)
-    config.epochs = 128.0  # a run may be made longer
-    configuration.claim_workdir(config, tmp_path)
-    config.optimizer.b2 = 0.99
-    with pytest.raises(InputError, match=r"optimizer\.b2 was 0\.95 and is now 0\.99"):
-        configuration.claim_workdir(config, tmp_path)

@@ -77,9 +77,30 @@ def test_what_is_not_there_is_named(built, name, split, bands, message):
         open_patches(name, built, split, bands)
 
 
-def test_a_dataset_in_linear_power_is_refused(built, tmp_path):
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"unit": "linear"}, "holds linear, expected dB"),
+        ({"statistics": {"mean": [0.0, 0.0], "std": [1.0, 0.0], "of": ""}}, "cannot be used"),
+        ({"statistics": {"mean": [0.0], "std": [1.0], "of": ""}}, "cannot be used"),
+        ({"statistics": None}, "cannot be used"),
+        ({"bands": None}, "cannot be used"),
+    ],
+)
+def test_metadata_that_cannot_be_used_is_refused(built, tmp_path, change, message):
     shutil.copytree(built, tmp_path / "data")
     path = tmp_path / "data/bigearthnet_s1/v1/1.0.0/metadata.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "unit": "linear"}))
-    with pytest.raises(InputError, match="holds linear, expected dB"):
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(InputError, match=message):
         open_v1(tmp_path / "data")
+
+
+def test_records_that_cannot_be_read_are_named(built, tmp_path):
+    shutil.copytree(built, tmp_path / "data")
+    for path in (tmp_path / "data").rglob("*.array_record*"):
+        content = bytearray(path.read_bytes())
+        content[1000:200_000] = bytes(199_000)
+        path.write_bytes(content)
+    source = open_v1(tmp_path / "data").source
+    with pytest.raises(InputError, match=r"train: record \d cannot be read .*build the dataset"):
+        [source[index] for index in range(len(source))]

@@ -25,18 +25,25 @@ def test_tagged_nodata_becomes_nan(tmp_path, db):
     assert np.isfinite(values[5:]).all()
 
 
-def test_bands_go_by_name_not_by_order(tmp_path, db):
-    write_band(tmp_path / "x_VV.tif", db)
-    write_band(tmp_path / "x_VH.tif", db - 7)
-    patch = read_patch(find_bands(tmp_path, ("VH", "VV")), size=120, unit="dB")
+@pytest.fixture
+def patch_folder(tmp_path):
+    (tmp_path / "x").mkdir()
+    return tmp_path / "x"
+
+
+def test_bands_go_by_name_not_by_order(patch_folder, db):
+    write_band(patch_folder / "x_VV.tif", db)
+    write_band(patch_folder / "x_VH.tif", db - 7)
+    patch = read_patch(find_bands(patch_folder, ("VH", "VV")), size=120, unit="dB")
     np.testing.assert_array_equal(patch[..., 0], db - 7)
     np.testing.assert_array_equal(patch[..., 1], db)
 
 
-def test_missing_band(tmp_path, db):
-    write_band(tmp_path / "x_VV.tif", db)
-    with pytest.raises(InputError, match=r"found 0 files \*_VH.tif, expected one"):
-        find_bands(tmp_path, ("VH", "VV"))
+def test_missing_band(patch_folder, db):
+    write_band(patch_folder / "x_VV.tif", db)
+    write_band(patch_folder / "other_VH.tif", db)  # of another patch
+    with pytest.raises(InputError, match=r"x_VH.tif: found no such file, expected one for each"):
+        find_bands(patch_folder, ("VH", "VV"))
 
 
 def test_wrong_shape(tmp_path, db):
@@ -61,9 +68,11 @@ def test_truncated(tmp_path, db, keep):
 
 
 def patch_of(tmp_path, vh, vv):
-    write_band(tmp_path / "x_VH.tif", vh)
-    write_band(tmp_path / "x_VV.tif", vv)
-    return find_bands(tmp_path, ("VH", "VV"))
+    folder = tmp_path / "x"
+    folder.mkdir(exist_ok=True)
+    write_band(folder / "x_VH.tif", vh)
+    write_band(folder / "x_VV.tif", vv)
+    return find_bands(folder, ("VH", "VV"))
 
 
 def test_all_nodata(tmp_path, db):
@@ -83,11 +92,26 @@ def test_db_where_linear_power_is_expected(tmp_path, db):
         read_patch(patch_of(tmp_path, db, db), size=120, unit="linear")
 
 
-@pytest.mark.parametrize("value", [-np.inf, np.inf, -9999.0, 60.0])
-def test_values_that_are_no_backscatter(db, value):
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (-np.inf, "expected finite numbers"),
+        (np.inf, "expected finite numbers"),
+        (-9999.0, "between -90 and 50 dB"),
+        (60.0, "between -90 and 50 dB"),
+    ],
+)
+def test_values_that_are_no_backscatter(db, value, message):
     db[3, 3] = value
-    with pytest.raises(InputError, match="between -90 and 50 dB"):
+    with pytest.raises(InputError, match=message):
         check_unit(db, "dB", "a.tif")
+
+
+def test_linear_power_is_seen_in_spite_of_an_outlier(db):
+    power = 10 ** (db / 10)
+    power[3, 3] = -2.0
+    with pytest.raises(InputError, match="which is linear power"):
+        check_unit(power, "dB", "a.tif")
 
 
 def test_zeros_at_the_edge_in_all_bands_are_nodata(tmp_path, db):

@@ -15,7 +15,7 @@ import tensorflow_datasets as tfds
 from absl import app, flags, logging
 
 import tfds_builders
-from sar_mixmae_jax.errors import InputError, UserError, fail, first_line, unknown_name
+from sar_mixmae_jax.errors import InputError, UserError, fail, first_line, parse_flags, unknown_name
 
 MANUAL_DIR = flags.DEFINE_string("manual_dir", None, "folder with the raw data, if any is needed")
 DATA_DIR = flags.DEFINE_string("data_dir", "data", "folder to build into")
@@ -52,21 +52,28 @@ def build(name: str, data_dir: str | Path, manual_dir: str | Path | None = None)
     Raises:
       InputError: unknown name, no raw data, or a raw file that cannot be used.
     """
-    builder = make_builder(name, data_dir)
-    folder = Path(builder.data_path)
-    if folder.exists():
-        print(f"{folder} is built already: remove it to build it again")
-        return folder
-    if type(builder).MANUAL_DOWNLOAD_INSTRUCTIONS:
-        check_raw(name, manual_dir, builder.MANUAL_DOWNLOAD_INSTRUCTIONS)
-    config = tfds.download.DownloadConfig(manual_dir=manual_dir and str(Path(manual_dir).resolve()))
     try:
+        builder = make_builder(name, data_dir)
+        folder = Path(builder.data_path)
+        if folder.exists():
+            print(f"{folder} is built already: remove it to build it again")
+            return folder
+        if type(builder).MANUAL_DOWNLOAD_INSTRUCTIONS:
+            check_raw(name, manual_dir, builder.MANUAL_DOWNLOAD_INSTRUCTIONS)
+        config = tfds.download.DownloadConfig(
+            manual_dir=str(Path(manual_dir).resolve()) if manual_dir else None
+        )
         with contextlib.redirect_stdout(io.StringIO()):  # it talks of downloads; there are none
             builder.download_and_prepare(download_config=config, file_format="array_record")
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be written ({first_line(error)})") from error
+    except (OSError, RuntimeError) as error:  # the record writer raises RuntimeError
+        raise InputError(
+            f"{name} cannot be built in {data_dir} ({first_line(error)}): check that the folder "
+            "can be written and has room"
+        ) from error
     finally:
         remove_empty(Path(data_dir))
+    for left in folder.parent.glob("*incomplete*"):
+        print(f"{left} was left by a build that was killed, and can be removed")
     return folder
 
 
@@ -76,7 +83,7 @@ def check_raw(name: str, manual_dir: str | Path | None, instructions: str) -> No
     Raises:
       InputError: there is none.
     """
-    if manual_dir is None:
+    if not manual_dir:
         raise InputError(
             f"{name} is built from raw data, and no --manual_dir was given: {instructions}"
         )
@@ -89,7 +96,7 @@ def check_raw(name: str, manual_dir: str | Path | None, instructions: str) -> No
 
 def remove_empty(folder: Path) -> None:
     """Removes the empty folders below a folder: TFDS makes some before it knows what it needs."""
-    for path in sorted(folder.rglob("*"), reverse=True):
+    for path in sorted(folder.rglob("*"), reverse=True) if folder.is_dir() else ():
         if path.is_dir() and not any(path.iterdir()):
             path.rmdir()
 
@@ -111,4 +118,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    app.run(main, flags_parser=parse_flags)

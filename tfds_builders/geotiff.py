@@ -1,5 +1,6 @@
 """Reading Sentinel-1 bands from GeoTIFFs, and refusing what is not what it should be."""
 
+import logging
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,24 +14,26 @@ from scipy.ndimage import label
 
 from sar_mixmae_jax.errors import InputError, first_line
 
+logging.getLogger("rasterio").setLevel(logging.CRITICAL)  # what matters of it is in our errors
+
 PLAUSIBLE_DB = (-90.0, 50.0)
 """Backscatter outside of this range, in dB, is not a measurement (-72 to +35 occur)."""
 
 
 def find_bands(folder: Path, bands: Sequence[str]) -> dict[str, Path]:
-    """The single-band files `*_<BAND>.tif` of a folder, by band.
+    """The files `NAME_<BAND>.tif` of a patch folder NAME, by band.
 
     Raises:
-      InputError: a band has no file, or several.
+      InputError: a band has no file.
     """
-    found = {band: sorted(folder.glob(f"*_{band}.tif")) for band in bands}
-    for band, paths in found.items():
-        if len(paths) != 1:
+    paths = {band: folder / f"{folder.name}_{band}.tif" for band in bands}
+    for path in paths.values():
+        if not path.is_file():
             raise InputError(
-                f"{folder}: found {len(paths)} files *_{band}.tif, expected one: restore the "
-                "missing band or remove the patch folder"
+                f"{path}: found no such file, expected one for each of {', '.join(bands)}: restore "
+                "it, or move the patch folder out of the dataset"
             )
-    return {band: paths[0] for band, paths in found.items()}
+    return paths
 
 
 def read_patch(paths: Mapping[str, Path], *, size: int, unit: str) -> np.ndarray:
@@ -49,15 +52,15 @@ def read_patch(paths: Mapping[str, Path], *, size: int, unit: str) -> np.ndarray
       InputError: a file is unreadable, of another shape or type, holds another unit, or is nodata
         everywhere.
     """
-    bands = []
-    for path in paths.values():
-        band = read_band(path, size=size)
-        if np.isnan(band).all():
-            raise InputError(f"{path}: found nodata only, expected measurements: remove the patch")
-        check_unit(band, unit, str(path))
-        bands.append(band)
-    patch = np.stack(bands, axis=-1)
+    patch = np.stack([read_band(path, size=size) for path in paths.values()], axis=-1)
     patch[_zero_border((patch == 0).all(-1))] = np.nan
+    for number, path in enumerate(paths.values()):
+        if np.isnan(patch[..., number]).all():
+            raise InputError(
+                f"{path}: found nodata only, expected measurements: move the patch folder out of "
+                "the dataset"
+            )
+        check_unit(patch[..., number], unit, str(path))
     return patch
 
 
@@ -103,8 +106,8 @@ def read_band(path: Path, *, size: int) -> np.ndarray:
 def check_unit(values: np.ndarray, unit: str, source: str) -> None:
     """Refuses linear power where dB is expected, the reverse, and what cannot be backscatter.
 
-    Linear power is never far below 0 (noise subtraction leaves at most a few hundredths), and a
-    patch in dB always has pixels below -1 dB.
+    Linear power is never far below 0 (noise subtraction leaves at most a few hundredths), and of a
+    patch in dB at least a hundredth is below -1 dB.
 
     Args:
       values: NaN = nodata, at least one value.
@@ -116,7 +119,11 @@ def check_unit(values: np.ndarray, unit: str, source: str) -> None:
     """
     low, median, high = (float(f(values)) for f in (np.nanmin, np.nanmedian, np.nanmax))
     seen = f"{source}: found values from {low:.4g} to {high:.4g} (median {median:.4g})"
-    looks_linear = low > -1.0
+    if not np.isfinite((low, high)).all():
+        raise InputError(
+            f"{seen}, expected finite numbers: mark nodata as NaN or by the nodata tag"
+        )
+    looks_linear = np.nanpercentile(values, 1) > -1.0
     if unit == "linear":
         if not looks_linear:
             raise InputError(f"{seen}, which is dB, expected linear power: say that the unit is dB")

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import tensorflow_datasets as tfds
 
-from sar_mixmae_jax.errors import InputError
+from sar_mixmae_jax.errors import InputError, first_line
 from sar_mixmae_jax.radiometry import BANDS
 from tfds_builders import records
 from tfds_builders.bigearthnet_s1.labels import CLASSES_19, to_19
@@ -50,15 +50,19 @@ class Builder(tfds.core.ShardBasedBuilder):
 
 
 def patch_folders(root: Path) -> list[Path]:
-    """The patch folders right below `root`, by name.
+    """The patch folders right below `root`, by name; hidden folders and files are passed over.
 
     Raises:
-      InputError: there is none.
+      InputError: there is none, or a link leads nowhere.
     """
-    folders = sorted(path for path in root.iterdir() if path.is_dir())
-    if not folders:
+    entries = [path for path in sorted(root.iterdir()) if not path.name.startswith((".", "__"))]
+    for path in entries:
+        if not path.exists():
+            raise InputError(f"{path}: found a link to nothing, expected a patch folder: mend it")
+    folders = [path for path in entries if path.is_dir()]
+    if not any((path / f"{path.name}_{BANDS[0]}.tif").exists() for path in folders):
         raise InputError(
-            f"{root}: found no patch folder, expected BigEarthNet-S1-v1.0 with folders such as "
+            f"{root}: found no patch folder among {len(entries)} entries, expected folders such as "
             "S1A_IW_GRDH_1SDV_20170613T165043_33UUP_87_48: name the folder that holds them"
         )
     return folders
@@ -86,11 +90,14 @@ def read_labels(folder: Path) -> list[str]:
     """
     path = folder / f"{folder.name}_labels_metadata.json"
     try:
-        return to_19(json.loads(path.read_text())["labels"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        labels = json.loads(path.read_text())["labels"]
+        if not isinstance(labels, list) or not all(isinstance(name, str) for name in labels):
+            raise TypeError(f"labels is {labels!r}")
+        return to_19(labels)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(
-            f"{path}: found no usable labels ({error}), expected JSON with a list `labels` of "
-            "CORINE names: copy the file again"
+            f"{path}: found no usable labels ({first_line(error)}), expected JSON with a list "
+            "`labels` of CORINE names: copy the file again"
         ) from error
 
 
