@@ -147,6 +147,14 @@ def test_the_command_says_what_was_wrong_in_one_line(tmp_path, capsys):
         assert message in lines[0]
 
 
+def test_only_what_the_build_made_is_cleaned_up(raw, tmp_path):
+    """The data folder may hold other things, and empty folders of others."""
+    (tmp_path / "results" / "tomorrow").mkdir(parents=True)
+    build("bigearthnet_s1", tmp_path, raw)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bigearthnet_s1", "results"]
+    assert (tmp_path / "results" / "tomorrow").is_dir()
+
+
 def test_what_is_built_already_is_said_to_be(raw, built, capsys):
     build("bigearthnet_s1", built, raw)
     assert "is built already: remove it to build it again" in capsys.readouterr().out

@@ -1,7 +1,7 @@
 """Builds a dataset: `python -m tfds_builders.build NAME --manual_dir=RAW --data_dir=WHERE`.
 
 NAME is the folder of a builder here, with `/config` if not its default. Ends with one line that
-says what was built; a build that fails leaves nothing behind.
+says what was built; a build that fails leaves nothing that reads as a dataset.
 """
 
 import contextlib
@@ -71,7 +71,8 @@ def build(name: str, data_dir: str | Path, manual_dir: str | Path | None = None)
             "can be written and has room"
         ) from error
     finally:
-        remove_empty(Path(data_dir))
+        for made in ("downloads", name.partition("/")[0]):  # what else is there is not ours
+            remove_empty(Path(data_dir, made))
     for left in folder.parent.glob("*incomplete*"):
         print(f"{left} was left by a build that was killed, and can be removed")
     return folder
@@ -95,9 +96,12 @@ def check_raw(name: str, manual_dir: str | Path | None, instructions: str) -> No
 
 
 def remove_empty(folder: Path) -> None:
-    """Removes the empty folders below a folder: TFDS makes some before it knows what it needs."""
-    for path in sorted(folder.rglob("*"), reverse=True) if folder.is_dir() else ():
-        if path.is_dir() and not any(path.iterdir()):
+    """Removes a folder and those below it where empty: TFDS makes some that it never fills.
+
+    What a build in another process is about to fill stays.
+    """
+    for path in sorted((folder, *folder.rglob("*")), reverse=True):
+        if path.is_dir() and "incomplete" not in path.name and not any(path.iterdir()):
             path.rmdir()
 
 

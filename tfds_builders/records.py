@@ -7,6 +7,7 @@ travel in the dataset's metadata, so that training code has no table of datasets
 
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -94,14 +95,4 @@ def shards(
     items = list(items)
     random.Random(seed).shuffle(items)
     count = -(-len(items) // PATCHES_PER_SHARD)
-    return [_Shard(items[i::count], read) for i in range(count)]
-
-
-class _Shard:
-    """Reads the examples of one shard when called, as `tfds.core.ShardBasedBuilder` wants it."""
-
-    def __init__(self, items: Sequence[Any], read: Callable[[Any], Example]) -> None:
-        self._items, self._read = items, read
-
-    def __call__(self) -> Iterator[Example]:
-        return map(self._read, self._items)
+    return [partial(map, read, items[i::count]) for i in range(count)]
