@@ -1,72 +1,102 @@
-"""Simulated Sentinel-1 patches with their noise-free backscatter."""
+"""Simulated Sentinel-1 patches with their noise-free backscatter and land-cover map."""
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
 import tensorflow_datasets as tfds
 
+from sar_mixmae_jax.errors import InputError
 from tfds_builders import records
-from tfds_builders.synthetic_s1.simulator import CLASSES, simulate
+from tfds_builders.patch_builder import PatchBuilder, Plan
+from tfds_builders.shards import Example
+from tfds_builders.synthetic_s1.simulator import CLASSES, labels, simulate
 
-SIZE = 120
+HELD_OUT = 8
+"""`validation` and `test` have this fraction of the patches of `train` each."""
 
 
 @dataclasses.dataclass
-class Config(tfds.core.BuilderConfig):
-    """How much is simulated.
+class Config(records.PatchConfig):
+    """What is simulated.
 
     Attributes:
-      patches: number of patches.
+      patches: in the split `train`.
+      size: side of a patch in pixels.
       seed: the same seed gives the same patches.
     """
 
-    patches: int = 512
-    seed: int = 0
+    patches: int = records.option(512, "number of patches in train")
+    size: int = records.option(120, "side of a patch in pixels")
+    seed: int = records.option(0, "of the simulation: the same seed gives the same patches")
 
 
-class Builder(tfds.core.ShardBasedBuilder):
-    """One split, `train`."""
+class Builder(PatchBuilder):
+    """Splits `train`, `validation` and `test`, of different scenes."""
 
-    VERSION = tfds.core.Version("0.1.0")
-    RELEASE_NOTES: ClassVar[dict[str, str]] = {"0.1.0": "A first simulator."}
+    VERSION = tfds.core.Version("1.0.0")
+    RELEASE_NOTES: ClassVar[dict[str, str]] = {
+        "1.0.0": "Physics of real patches; land-cover maps; held-out splits.",
+        "0.1.0": "A first simulator.",
+    }
     BUILDER_CONFIGS: ClassVar[list[Config]] = [
         Config(name="small", description="512 patches, enough to try the program on a laptop")
     ]
 
     def _info(self) -> tfds.core.DatasetInfo:
+        size = self.builder_config.size
         return records.dataset_info(
             self,
-            size=SIZE,
+            size=size,
             classes=tuple(CLASSES),
-            mean=MEAN,
-            std=STD,
-            statistics_of="all valid pixels of the 512 patches of seed 0",
-            description="Simulated Sentinel-1 backscatter in dB, 120x120 px of 10 m: regions of "
-            "land cover with texture, correlated speckle, subtracted noise and swath borders.",
-            features={"noise_free": records.image(SIZE)},
+            georeferenced=False,
+            description="Simulated Sentinel-1 IW GRD backscatter (sigma0) in dB, pixels of 10 m: "
+            "parcels, forests, water and villages with texture, correlated speckle, subtracted "
+            "noise, point targets and swath borders; with the truth.",
+            features={
+                "noise_free": records.image(size),
+                "land_cover": tfds.features.Tensor(
+                    shape=(size, size),
+                    dtype=np.uint8,
+                    encoding=tfds.features.Encoding.BYTES,
+                    doc="index into the classes of the metadata",
+                ),
+                "incidence_angle": tfds.features.Tensor(
+                    shape=(), dtype=np.float32, doc="degrees at the centre"
+                ),
+            },
+            quantity="sigma0",
         )
 
-    def _shard_iterators_per_split(
-        self, dl_manager: tfds.download.DownloadManager
-    ) -> dict[str, list[Callable[[], Iterator[records.Example]]]]:
-        del dl_manager
+    def plan(self, root: Path, scratch: Path, processes: int) -> Plan:
+        """Numbers of scenes: those of `train` first, so that more held-out ones change none."""
+        del root, scratch, processes
         config = self.builder_config
-        seeds = [(config.seed, number) for number in range(config.patches)]
-        return {"train": records.shards(seeds, example)}
+        if config.patches < 1 or config.size < 32:
+            raise InputError(
+                f"found patches={config.patches} of size={config.size}, expected at least one of "
+                "32 pixels"
+            )
+        held_out = -(-config.patches // HELD_OUT)
+        ends = np.cumsum([config.patches, held_out, held_out])
+        numbers = np.split(np.arange(ends[-1]), ends[:-1])
+        return Plan(
+            dict(zip(("train", "validation", "test"), numbers, strict=True)),
+            read_record,
+            (config.size, config.seed),
+        )
 
 
-def example(seed: tuple[int, int]) -> records.Example:
-    """The record of one simulated patch."""
-    patch = simulate(SIZE, seed)
-    name = "synthetic_{}_{:06d}".format(*seed)
+def read_record(size: int, seed: int, number: int) -> Example:
+    """The record of a simulated patch."""
+    patch = simulate(size, (seed, number))
+    name = f"synthetic_{seed}_{number:06d}"
     return name, {
         "id": name,
         "backscatter": patch.backscatter,
+        "labels": records.multi_hot(labels(patch), tuple(CLASSES)),
         "noise_free": patch.noise_free,
-        "labels": records.multi_hot(patch.classes, tuple(CLASSES)),
+        "land_cover": patch.land_cover,
+        "incidence_angle": np.float32(patch.incidence_angle),
     }
-
-
-MEAN = (-18.92, -11.65)
-STD = (6.69, 5.21)

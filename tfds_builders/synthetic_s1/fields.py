@@ -1,0 +1,63 @@
+"""Random fields: smooth Gaussian fields, and the small blur of resampling.
+
+Everything is sums of shifted arrays, no matrix product: the cost grows with the area, and the
+result does not depend on how many threads a linear algebra library takes.
+"""
+
+from functools import cache
+
+import numpy as np
+
+
+def smooth(rng: np.random.Generator, count: int, size: int, step: int) -> np.ndarray:
+    """Gaussian random fields of unit variance: white noise on a coarse grid under cubic B-splines.
+
+    Args:
+      rng: where the noise comes from.
+      count: how many fields.
+      size: pixels a side.
+      step: pixels between grid points; the autocorrelation falls to 1/e at about 1.15 steps.
+
+    Returns:
+      (count, size, size) float32.
+    """
+    weights = _spline_weights(step)
+    cells = -(-size // step)
+    nodes = rng.standard_normal((count, cells + 3, cells + 3), dtype=np.float32)
+    columns = nodes[..., :cells, None] * weights[0]
+    for tap in range(1, 4):
+        columns += nodes[..., tap : tap + cells, None] * weights[tap]
+    columns = columns.reshape(count, cells + 3, 1, cells * step)[..., :size]
+    fields = columns[:, :cells] * weights[0][:, None]
+    for tap in range(1, 4):
+        fields += columns[:, tap : tap + cells] * weights[tap][:, None]
+    return fields.reshape(count, cells * step, size)[:, :size]
+
+
+def fractal(
+    rng: np.random.Generator, size: int, octaves: dict[int, float], count: int = 1
+) -> np.ndarray:
+    """Sums of smooth fields, `octaves` their amplitude by step: (count, size, size), variance 1."""
+    total = np.sqrt(sum(amplitude**2 for amplitude in octaves.values()))
+    field = np.zeros((count, size, size), np.float32)
+    for step, amplitude in octaves.items():
+        field += smooth(rng, count, size, step) * np.float32(amplitude / total)
+    return field
+
+
+def blur(images: np.ndarray, side: float) -> np.ndarray:
+    """Weights (side, 1 - 2 side, side) along the last two axes, each of which loses two pixels."""
+    outer, middle = np.float32(side), np.float32(1 - 2 * side)
+    rows = middle * images[..., 1:-1, :] + outer * (images[..., :-2, :] + images[..., 2:, :])
+    return middle * rows[..., 1:-1] + outer * (rows[..., :-2] + rows[..., 2:])
+
+
+@cache
+def _spline_weights(step: int) -> np.ndarray:
+    """Cubic B-spline weights of four neighbouring grid points for each place between two.
+
+    Scaled to unit norm, so that white noise keeps its variance at every place: (4, step) float32.
+    """
+    t = np.arange(step) / step
+    weights = np.stack([(1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, 3 * (t + t**2 - t**3) + 1, t**3])
+    return (weights / np.linalg.norm(weights, axis=0)).astype(np.float32)
