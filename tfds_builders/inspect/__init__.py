@@ -1,0 +1,1 @@
+"""What is in a built dataset: `python -m tfds_builders.inspect NAME`."""
