@@ -16,7 +16,9 @@ from configs import pretrain
 
 def get_config(arguments: str = "") -> ConfigDict:
     """`configs/pretrain.py` for few patches; takes the same arguments but other defaults."""
-    config = pretrain.get_config(",".join(("variant=tiny", arguments)))
+    few = "variant=tiny,dataset=bigearthnet_s1/v1_unsplit"
+    config = pretrain.get_config(",".join((few, arguments)))
+    config.split = "train"
     config.batch_size = 6
     config.max_steps = 100
     config.warmup_epochs = 10.0

@@ -23,7 +23,7 @@ def get_config(arguments: str = "") -> ConfigDict:
 
     config.dataset = given["dataset"]  # "name", "name/config" or "name/config:version"
     config.data_dir = "data"
-    config.split = "train"
+    config.split = "train+validation"  # as published
     config.bands = ("VH", "VV")
 
     config.model = ConfigDict()

@@ -16,6 +16,7 @@ from configs import pretrain
 def get_config(arguments: str = "") -> ConfigDict:
     """`configs/pretrain.py` in small; takes the same arguments but other defaults."""
     config = pretrain.get_config(",".join(("variant=tiny,dataset=synthetic_s1", arguments)))
+    config.split = "train"
     config.batch_size = 32
     config.epochs = 6.0
     config.schedule_epochs = 6.0

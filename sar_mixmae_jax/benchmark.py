@@ -27,15 +27,15 @@ from tqdm import tqdm
 
 from configs import pretrain as recipe
 from sar_mixmae_jax import configuration, flops
+from sar_mixmae_jax.bands import BANDS
 from sar_mixmae_jax.data import Patches, batches, open_patches
 from sar_mixmae_jax.errors import UserError, fail, parse_flags
 from sar_mixmae_jax.loop import per_device, run_steps
 from sar_mixmae_jax.optimizer import adamw
-from sar_mixmae_jax.radiometry import BANDS
 from sar_mixmae_jax.step import init_state, map_over_devices, replicate
 from tfds_builders.bigearthnet_s1.imitation import write_patches
+from tfds_builders.bigearthnet_s1.patch_folder import read_band
 from tfds_builders.build import build
-from tfds_builders.geotiff import find_bands, read_band
 
 VARIANT = flags.DEFINE_string("variant", "tiny", "size of the model, of mixmae.VARIANTS")
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 8, "patches in a batch, of all devices")
@@ -77,8 +77,8 @@ def measure(config: ConfigDict, steps: int, count: int, side: int = 4096) -> Res
     with tempfile.TemporaryDirectory() as folder:
         raw, data_dir = Path(folder, "raw"), Path(folder, "data")
         write_patches(raw, max(count, config.batch_size))
-        build("bigearthnet_s1", data_dir, raw)
-        patches = open_patches("bigearthnet_s1", data_dir, "train", BANDS)
+        build("bigearthnet_s1/v1_unsplit", data_dir, raw)
+        patches = open_patches("bigearthnet_s1/v1_unsplit", data_dir, "train", BANDS)
         return {
             "machine": describe_machine(),
             "variant": config.model.variant,
@@ -159,8 +159,8 @@ def read_per_sample(
     """What a conventional loader does on the host, patch by patch."""
     images = []
     for folder in folders:
-        paths = find_bands(folder, BANDS).values()
-        db = resize(np.stack([read_band(path, size=120) for path in paths], axis=-1), size)
+        paths = [folder / f"{folder.name}_{band}.tif" for band in BANDS]
+        db = resize(np.stack([read_band(path)[0] for path in paths], axis=-1), size)
         for axis in (0, 1):
             if rng.random() < 0.5:
                 db = np.flip(db, axis)

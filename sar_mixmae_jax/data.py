@@ -56,6 +56,7 @@ class Patches:
       mean: of each band in dB.
       std: of each band in dB.
       statistics_of: what mean and std were computed on.
+      caveats: what every result on the dataset must say.
     """
 
     source: RecordSource
@@ -65,6 +66,12 @@ class Patches:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     statistics_of: str
+    caveats: tuple[str, ...] = ()
+
+    @property
+    def title(self) -> str:
+        """The name with the caveats, for whatever shows a result."""
+        return f"{self.name} ({'; '.join(self.caveats)})" if self.caveats else self.name
 
 
 def open_patches(name: str, data_dir: str | Path, split: str, bands: Sequence[str]) -> Patches:
@@ -73,7 +80,7 @@ def open_patches(name: str, data_dir: str | Path, split: str, bands: Sequence[st
     Args:
       name: "dataset", "dataset/config" or "dataset/config:version".
       data_dir: where datasets are built.
-      split: of the dataset.
+      split: of the dataset, or several: "train+validation" reads both without a copy.
       bands: which bands, in which order.
 
     Raises:
@@ -87,8 +94,10 @@ def open_patches(name: str, data_dir: str | Path, split: str, bands: Sequence[st
             f"`python -m tfds_builders.build {name} --data_dir={data_dir}` ({first_line(error)})"
         ) from error
     info = builder.info
-    if split not in info.splits:
-        raise unknown_name(split, info.splits, f"split of {name}")
+    try:
+        _ = info.splits[split]  # also "train+validation", "train[:10%]"
+    except (KeyError, ValueError) as error:
+        raise unknown_name(split, info.splits, f"split of {name}") from error
     name = f"{info.full_name}/{split}"
     try:
         metadata = dict(info.metadata)
@@ -117,6 +126,7 @@ def open_patches(name: str, data_dir: str | Path, split: str, bands: Sequence[st
         mean=tuple(means[order].tolist()),
         std=tuple(stds[order].tolist()),
         statistics_of=statistics_of,
+        caveats=tuple(metadata.get("caveats", ())),
     )
 
 

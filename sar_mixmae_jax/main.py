@@ -62,7 +62,7 @@ def main(argv: Sequence[str]) -> None:
         step = int(outcome.state.step)
         print(f"stopped after step {step}, which is saved: the same command goes on from there")
         sys.exit(interruption.exit_status)
-    print(f"done: {int(outcome.state.step)} steps")
+    print(f"done: {int(outcome.state.step)} steps on {outcome.dataset}")
     for what, path in outcome.files.items():
         print(f"  {what}: {path}")
 

@@ -54,11 +54,11 @@ def preprocess(db: jax.Array, key: jax.Array, settings: Preprocessing) -> Prepar
     """Prepares a batch of raw backscatter.
 
     Args:
-      db: (batch, height, width, band) dB, nodata not finite.
+      db: (batch, height, width, band) dB, float32 or float16, nodata not finite.
       key: for the flips.
       settings: what to do.
     """
-    db = FITS[settings.fit](db, settings.image_size)
+    db = FITS[settings.fit](db.astype(jnp.float32), settings.image_size)
     if settings.flips:
         db = random_flips(db, key)
     valid = valid_pixels(db)

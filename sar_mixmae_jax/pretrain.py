@@ -53,10 +53,12 @@ class Outcome(NamedTuple):
 
     Attributes:
       state: after the last step.
+      dataset: what it was trained on, with the caveats of its results.
       files: what was made, by what it is.
     """
 
     state: TrainState
+    dataset: str
     files: dict[str, Path]
 
 
@@ -137,7 +139,7 @@ def train(config: ConfigDict, workdir: Path, stop: Callable[[], bool] = lambda: 
         )
 
         def report(step: int, look: Look) -> None:
-            title = f"{config.model.variant} on {patches.name}, step {step}"
+            title = f"{config.model.variant} on {patches.title}, step {step}"
             explained = (
                 f"{100 * look.scalars['explained']:.1f} % of the weighted variance explained"
             )
@@ -194,7 +196,7 @@ def train(config: ConfigDict, workdir: Path, stop: Callable[[], bool] = lambda: 
         "metrics": log.path,
         "reconstruction picture": picture,
     }
-    return Outcome(state, files)
+    return Outcome(state, patches.title, files)
 
 
 def check_fit(objective: Objective, patches: Patches) -> None:
@@ -223,6 +225,7 @@ def describe_run(config: ConfigDict, patches: Patches, objective: Objective) -> 
         },
         "weighting": asdict(objective.preprocessing.weighting),
         "dataset": patches.name,
+        "caveats": list(patches.caveats),
         "config": json.loads(config.to_json_best_effort()),
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
     }

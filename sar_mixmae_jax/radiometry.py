@@ -1,4 +1,4 @@
-"""Backscatter: bands, dB and linear power, nodata, standardisation.
+"""Backscatter: dB and linear power, nodata, standardisation.
 
 Everywhere in this project an image is an array (batch, height, width, band), bands in the order
 the configuration names, backscatter in dB, and nodata is whatever is not finite (NaN in records).
@@ -6,9 +6,6 @@ the configuration names, backscatter in dB, and nodata is whatever is not finite
 
 import jax
 import jax.numpy as jnp
-
-BANDS = ("VH", "VV")
-"""The Sentinel-1 IW dual-polarisation bands, in the order of the published checkpoints."""
 
 
 def db_to_linear(db: jax.Array) -> jax.Array:

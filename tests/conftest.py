@@ -16,7 +16,7 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "1"
 import pytest
 
 from tests.reference import Golden
-from tfds_builders.bigearthnet_s1.imitation import write_patches
+from tfds_builders.bigearthnet_s1.imitation import write_lists, write_patches
 from tfds_builders.build import build
 
 HERE = Path(__file__).parent
@@ -31,8 +31,10 @@ def golden() -> Golden:
 
 @pytest.fixture(scope="session")
 def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Eight patch folders of BigEarthNet-S1 v1, as on disk."""
-    return write_patches(tmp_path_factory.mktemp("raw"), 8)
+    """Twelve patch folders of BigEarthNet-S1 v1 with the lists of 8, 2 and 2, as on disk."""
+    root = write_patches(tmp_path_factory.mktemp("raw"), 12)
+    write_lists(root, {"train": range(8), "validation": range(8, 10), "test": range(10, 12)})
+    return root
 
 
 @pytest.fixture(scope="session")

@@ -1,86 +1,181 @@
-"""Building datasets: what the records hold, and that a failed build leaves nothing."""
+"""Building: records, bad files, interruptions, verification, order; nothing half-made stays."""
 
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-import rasterio
 import tensorflow_datasets as tfds
 from absl import flags
 from absl.testing import flagsaver
+from tensorflow_datasets.core import shuffle
 
 import tfds_builders
+from sar_mixmae_jax.data import open_patches
 from sar_mixmae_jax.errors import InputError
-from tfds_builders.bigearthnet_s1.imitation import labels, write_patch, write_patches
-from tfds_builders.bigearthnet_s1.labels import CLASSES_19, to_19
-from tfds_builders.build import DATA_DIR, MANUAL_DIR, build, builder_names, main, make_builder
+from tfds_builders import build as command
+from tfds_builders import patch_builder, shards, stage
+from tfds_builders.bigearthnet_s1.imitation import name_of, write_patch, write_patches
+from tfds_builders.build import build, builder_names, make_builder
 from tfds_builders.geotiff import write_band
+from tfds_builders.patch_builder import Build
+from tfds_builders.problems import BadFilesError
 from tfds_builders.synthetic_s1 import synthetic_s1_dataset_builder as synthetic
-from tfds_builders.synthetic_s1.simulator import simulate
+from tfds_builders.synthetic_s1.simulator import labels, simulate
+
+ROOT = Path(tfds_builders.__file__).parents[1]
+UNSPLIT = "bigearthnet_s1/v1_unsplit"
+FEW = {"patches": 30, "size": 32}
 
 
-def records_of(folder) -> tuple[tfds.core.DatasetInfo, dict[str, dict]]:
+def records_of(folder, split="train") -> tuple[tfds.core.DatasetInfo, dict[str, dict]]:
     builder = tfds.builder_from_directory(folder)
-    source = builder.as_data_source("train")
+    source = builder.as_data_source(split)
     return builder.info, {record["id"].decode(): record for record in source}
 
 
-def test_bigearthnet_records_are_the_files(raw, built):
-    info, records = records_of(built / "bigearthnet_s1/v1/1.0.0")
-    assert len(records) == 8
-    for folder in raw.iterdir():
-        record = records[folder.name]
-        for band, name in enumerate(info.metadata["bands"]):
-            with rasterio.open(folder / f"{folder.name}_{name}.tif") as raster:
-                np.testing.assert_array_equal(record["backscatter"][..., band], raster.read(1))
-        number = int(folder.name.split("_")[-2])
-        names = [CLASSES_19[index] for index in np.flatnonzero(record["labels"])]
-        assert names == to_19(labels(number))
+def content(folder) -> dict[str, bytes]:
+    """All files of a dataset by name."""
+    return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
+
+
+def left(data_dir) -> list[str]:
+    """What a build that failed left, without TFDS's note on configs."""
+    paths = [path for path in Path(data_dir).rglob("*") if ".config" not in path.parts]
+    return sorted(path.name for path in paths if path.is_file())
+
+
+@pytest.fixture
+def small_shards(monkeypatch):
+    """Shards of three patches, so that few patches make many."""
+    monkeypatch.setattr(patch_builder, "PATCHES_PER_SHARD", 3)
+
+
+# ---- what is built
 
 
 def test_metadata_says_what_the_numbers_are(built):
-    info, _ = records_of(built / "bigearthnet_s1/v1/1.0.0")
+    info, _ = records_of(built / "bigearthnet_s1/v1/2.0.0")
     metadata = info.metadata
     assert metadata["bands"] == ["VH", "VV"]
     assert (metadata["unit"], metadata["nodata"]) == ("dB", "NaN")
     assert metadata["statistics"]["std"] == [3.1672, 2.9644]
     assert "per-patch" in metadata["statistics"]["of"]
-    assert metadata["classes"] == list(CLASSES_19)
+    assert metadata["left_out"] == {"patches": 0, "bad_files": 0}
+    assert len(metadata["checksum"]) == 64
+
+
+def test_what_was_measured_while_building_is_in_the_metadata(built):
+    for split in ("train", "test"):
+        info, records = records_of(built / "bigearthnet_s1/v1/2.0.0", split)
+        values = np.stack([record["backscatter"] for record in records.values()])
+        values = values.reshape(-1, 2).astype(float)
+        measured = info.metadata["measured"][split]
+        np.testing.assert_allclose(measured["mean"], np.nanmean(values, 0))
+        np.testing.assert_allclose(measured["global_deviation"], np.nanstd(values, 0))
+        np.testing.assert_allclose(measured["nodata_share"], np.isnan(values).mean(0))
 
 
 def test_nodata_is_nan_in_the_record(tmp_path):
     folder = write_patch(tmp_path / "raw", 1)
     path = folder / f"{folder.name}_VH.tif"
-    with rasterio.open(path) as raster:
-        values = raster.read(1)
+    values = simulate(120, (7, 1)).backscatter[..., 0]
     values[:7] = -99.0
     write_band(path, values, nodata=-99.0)
-    _, records = records_of(build("bigearthnet_s1", tmp_path / "data", tmp_path / "raw"))
-    nodata = np.isnan(records[folder.name]["backscatter"])
-    assert nodata[:7, :, 0].all()
-    assert nodata.sum() == 7 * 120
+    _, records = records_of(build(UNSPLIT, tmp_path / "data", tmp_path / "raw"))
+    assert np.isnan(records[folder.name]["backscatter"][:7, :, 0]).all()
 
 
 def test_synthetic_records_are_the_simulation(tmp_path):
-    config = synthetic.Config(name="few", patches=3, seed=4)
-    builder = synthetic.Builder(data_dir=tmp_path, config=config, file_format="array_record")
-    builder.download_and_prepare(file_format="array_record")
-    info, records = records_of(builder.data_path)
+    folder = build("synthetic_s1/few", tmp_path, options={**FEW, "patches": 3, "seed": 4})
+    info, records = records_of(folder)
     assert sorted(records) == [f"synthetic_4_00000{i}" for i in range(3)]
-    patch, record = simulate(120, (4, 2)), records["synthetic_4_000002"]
+    patch, record = simulate(32, (4, 2)), records["synthetic_4_000002"]
     np.testing.assert_array_equal(record["backscatter"], patch.backscatter)
     np.testing.assert_array_equal(record["noise_free"], patch.noise_free)
+    np.testing.assert_array_equal(record["land_cover"], patch.land_cover)
+    assert record["incidence_angle"] == pytest.approx(patch.incidence_angle)
     classes = info.metadata["classes"]
-    assert [classes[i] for i in np.flatnonzero(record["labels"])] == patch.classes
+    assert [classes[i] for i in np.flatnonzero(record["labels"])] == labels(patch)
+    held_out = set(records_of(folder, "validation")[1]) | set(records_of(folder, "test")[1])
+    assert held_out == {"synthetic_4_000003", "synthetic_4_000004"}
+
+
+def test_half_precision_loses_less_than_a_sixtyfourth_of_a_db(raw, built, tmp_path):
+    folder = build("bigearthnet_s1/v1_float16", tmp_path, raw)
+    _, full = records_of(built / "bigearthnet_s1/v1/2.0.0")
+    _, half = records_of(folder)
+    assert next(iter(half.values()))["backscatter"].dtype == np.float16
+    for name, record in full.items():
+        error = half[name]["backscatter"].astype(np.float32) - record["backscatter"]
+        assert 0 < np.nanmax(np.abs(error)) <= 1 / 64
+    size, full_size = (
+        sum(split.num_bytes for split in tfds.builder_from_directory(f).info.splits.values())
+        for f in (folder, built / "bigearthnet_s1/v1/2.0.0")
+    )
+    assert size < 0.6 * full_size
+
+
+# ---- order and shards
+
+
+def test_the_order_comes_from_a_seed_and_not_from_the_processes(tmp_path, small_shards):
+    """With more than ten shards of unequal length, read back whole."""
+    folders = [
+        build(
+            "synthetic_s1/few",
+            tmp_path / str(number),
+            options={**FEW, "patches": 35},
+            how=Build(processes=processes, order_seed=seed),
+        )
+        for number, (processes, seed) in enumerate(((1, 0), (2, 0), (1, 1)))
+    ]
+    info, records = records_of(folders[0])
+    lengths = info.splits["train"].shard_lengths
+    assert len(lengths) == 12
+    assert set(lengths) == {2, 3}
+    assert set(records) == {f"synthetic_0_{number:06d}" for number in range(35)}
+    assert content(folders[0]) == content(folders[1])
+    _, other = records_of(folders[2])
+    assert set(other) == set(records)
+    assert list(other) != list(records)
+    assert info.metadata["checksum"] != records_of(folders[2])[0].metadata["checksum"]
+
+
+def test_a_split_beyond_the_buffer_of_the_library_works(tmp_path, monkeypatch):
+    """TFDS shuffles through TensorFlow's files once a split passes its buffer, of a gigabyte."""
+    monkeypatch.setattr(shuffle, "MAX_MEM_BUFFER_SIZE", 1)
+    assert len(records_of(build("synthetic_s1/few", tmp_path, options=FEW))[1]) == 30
+
+
+def test_array_record_is_the_format_even_if_nobody_says_so(tmp_path):
+    """TFDS's own default needs TensorFlow, and cannot be read at random."""
+    builder = synthetic.Builder(data_dir=tmp_path, config=synthetic.Config(name="few", **FEW))
+    builder.download_and_prepare()
+    assert builder.info.file_format.value == "array_record"
+    assert len(builder.as_data_source("train")) == 30
+
+
+# ---- names
 
 
 def test_every_folder_is_a_dataset():
-    folders = {
-        path.parent.name for path in Path(tfds_builders.__file__).parent.glob("*/*_builder.py")
-    }
-    assert set(builder_names()) == folders
-    for name in folders:
+    assert builder_names() == ["bigearthnet_s1", "s1_folder", "synthetic_s1"]
+    for name in builder_names():
         assert make_builder(name, "nowhere").name == name
+
+
+def test_every_config_can_be_described(tmp_path):
+    for name in builder_names():
+        for config in command.builder_class(name).builder_configs:
+            info = make_builder(f"{name}/{config}", tmp_path).info
+            assert info.metadata["bands"] == ["VH", "VV"]
 
 
 def test_unknown_names(tmp_path):
@@ -90,27 +185,21 @@ def test_unknown_names(tmp_path):
         make_builder("synthetic_s1/large", tmp_path)
 
 
-def break_band(folder):
-    (folder / f"{folder.name}_VV.tif").unlink()
+def test_options_make_a_config_with_a_name_of_its_own(tmp_path):
+    with pytest.raises(InputError, match="--patches would change the config small"):
+        make_builder("synthetic_s1/small", tmp_path, {"patches": 3})
+    assert make_builder("synthetic_s1", tmp_path, {"patches": 3}).builder_config.name == "own"
+    builder = make_builder("synthetic_s1/three", tmp_path, {"patches": 3})
+    assert (builder.builder_config.name, builder.builder_config.patches) == ("three", 3)
+    assert make_builder("synthetic_s1", tmp_path).builder_config.patches == 512
 
 
-def break_json(folder):
-    (folder / f"{folder.name}_labels_metadata.json").write_text('{"labels": ["Moon"]}')
-
-
-def break_tiff(folder):
-    path = folder / f"{folder.name}_VV.tif"
-    path.write_bytes(path.read_bytes()[:20_000])
-
-
-@pytest.mark.parametrize("damage", [break_band, break_json, break_tiff])
-def test_a_bad_patch_stops_the_build_and_leaves_nothing(tmp_path, damage):
-    raw = write_patches(tmp_path / "raw", 3)
-    damage(raw / "S1A_IW_GRDH_1SDV_20170613T165043_33UUP_1_48")
-    with pytest.raises(InputError, match="33UUP_1_48"):
-        build("bigearthnet_s1", tmp_path / "data", raw)
-    left = [path for path in (tmp_path / "data").rglob("*") if ".config" not in path.parts]
-    assert left in ([], [tmp_path / "data" / "bigearthnet_s1"])
+def test_what_is_built_already_is_said_to_be(raw, built, tmp_path, capsys):
+    build("bigearthnet_s1", built, raw)
+    assert "is built already: remove it to build it again" in capsys.readouterr().err
+    build("synthetic_s1/few", tmp_path, options=FEW)
+    with pytest.raises(InputError, match=r"was built with .*: 30.*expected .*: 31"):
+        build("synthetic_s1/few", tmp_path, options={**FEW, "patches": 31})
 
 
 def test_empty_and_absent_folders(tmp_path):
@@ -119,32 +208,277 @@ def test_empty_and_absent_folders(tmp_path):
     files.mkdir()
     (files / "notes.txt").write_text("no patches here")
     with pytest.raises(InputError, match="or an empty one"):
-        build("bigearthnet_s1", tmp_path / "data", empty)
+        build(UNSPLIT, tmp_path / "data", empty)
     with pytest.raises(InputError, match="found no patch folder"):
-        build("bigearthnet_s1", tmp_path / "data", files)
+        build(UNSPLIT, tmp_path / "data", files)
     with pytest.raises(InputError, match="no such folder"):
-        build("bigearthnet_s1", tmp_path / "data", tmp_path / "absent")
+        build(UNSPLIT, tmp_path / "data", tmp_path / "absent")
     with pytest.raises(InputError, match="no --manual_dir"):
-        build("bigearthnet_s1", tmp_path / "data")
+        build(UNSPLIT, tmp_path / "data")
+    with pytest.raises(InputError, match="found no file"):
+        build("s1_folder", tmp_path / "data", files)
+    assert left(tmp_path / "data") == []
 
 
-def test_the_command_says_what_was_wrong_in_one_line(tmp_path, capsys):
-    raw = write_patches(tmp_path / "raw", 2)
-    break_band(next(raw.iterdir()))
-    flags.FLAGS.mark_as_parsed()
-    settings = (DATA_DIR, str(tmp_path / "data")), (MANUAL_DIR, str(raw))
-    for arguments, message in (
-        (["build"], "found 0 dataset names, expected one of bigearthnet_s1"),
-        (["build", "bigearthnet"], "did you mean 'bigearthnet_s1'"),
-        (["build", "bigearthnet_s1"], "found no such file, expected one for each of VH, VV"),
-    ):
-        with flagsaver.flagsaver(*settings), pytest.raises(SystemExit) as stopped:
-            main(arguments)
-        assert stopped.value.code == 2
-        lines = capsys.readouterr().err.splitlines()
-        assert len(lines) == 1
-        assert lines[0].startswith("error: ")
-        assert message in lines[0]
+# ---- bad files
+
+
+def band(folder, name="VV"):
+    return folder / f"{folder.name}_{name}.tif"
+
+
+def json_of(folder):
+    return folder / f"{folder.name}_labels_metadata.json"
+
+
+def rewrite(path, change, **profile):
+    values = simulate(120, (7, 1)).backscatter[..., 1]
+    write_band(path, change(values), **profile)
+
+
+def spoil(values, value):
+    values[5, 5] = value
+    return values
+
+
+DAMAGES = {
+    "missing band": (lambda f: band(f).unlink(), "found no such file"),
+    "truncated": (lambda f: os.truncate(band(f), 20_000), "cannot be read as a GeoTIFF"),
+    "empty": (lambda f: os.truncate(band(f), 0), "cannot be read as a GeoTIFF"),
+    "shape": (lambda f: rewrite(band(f), lambda v: v[:90]), "expected (1, 120, 120)"),
+    "integers": (lambda f: rewrite(band(f), lambda v: v.astype(np.int16)), "found int16"),
+    "nodata": (lambda f: rewrite(band(f), lambda v: v * np.nan), "nodata only"),
+    "infinite": (lambda f: rewrite(band(f), lambda v: spoil(v, np.inf)), "infinite"),
+    "implausible": (lambda f: rewrite(band(f), lambda v: spoil(v, -95)), "between -90 and 50"),
+    "linear": (lambda f: rewrite(band(f), lambda v: 10 ** (v / 10)), "linear power, expected dB"),
+    "place": (lambda f: rewrite(band(f), lambda v: v, crs="EPSG:32634"), "expected that of"),
+    "missing JSON": (lambda f: json_of(f).unlink(), "found no usable labels"),
+    "no JSON": (lambda f: json_of(f).write_text("{"), "found no usable labels"),
+    "label": (lambda f: json_of(f).write_text('{"labels": ["Moon"]}'), "unknown CORINE label"),
+    "folder": (lambda f: (band(f).unlink(), band(f).mkdir()), "found no such file"),
+}
+
+
+@pytest.fixture(scope="module")
+def damaged(tmp_path_factory):
+    """A good patch, and one for each kind of damage."""
+    raw = write_patches(tmp_path_factory.mktemp("bad"), len(DAMAGES) + 1)
+    for number, (damage, _) in enumerate(DAMAGES.values(), start=1):
+        damage(raw / name_of(number))
+    return raw
+
+
+def test_all_bad_files_are_collected_and_nothing_is_left(damaged, tmp_path, capsys):
+    with pytest.raises(BadFilesError) as raised:
+        build(UNSPLIT, tmp_path, damaged)
+    told = {Path(problem.file).parent.name: problem.reason for problem in raised.value.problems}
+    assert set(told) == {name_of(number) for number in range(1, len(DAMAGES) + 1)}
+    for number, (_, message) in enumerate(DAMAGES.values(), start=1):
+        assert message in told[name_of(number)]
+    table = capsys.readouterr().err
+    assert all(name in table for name in told)
+    assert left(tmp_path) == []
+
+
+def test_both_files_of_a_patch_are_named(tmp_path):
+    folder = write_patch(tmp_path / "raw", 1)
+    for path in (band(folder, "VV"), band(folder, "VH"), json_of(folder)):
+        os.truncate(path, 10)
+    with pytest.raises(BadFilesError) as raised:
+        build(UNSPLIT, tmp_path / "data", tmp_path / "raw")
+    assert len(raised.value.problems) == 3
+
+
+def test_bad_files_are_left_out_and_counted(damaged, tmp_path, small_shards):
+    folder = build(UNSPLIT, tmp_path, damaged, how=Build(skip_bad=True))
+    info, records = records_of(folder)
+    assert set(records) == {name_of(0)}
+    bad = len(DAMAGES)
+    assert info.metadata["left_out"] == {"patches": bad, "bad_files": bad}
+    assert len((folder / "bad_files.tsv").read_text().splitlines()) == bad + 1
+    assert f"left out: {bad} patches" in command.summary(folder)
+
+
+def test_a_long_table_is_written_to_a_file(damaged, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(patch_builder, "TABLE_ROWS", 5)
+    with pytest.raises(BadFilesError):
+        build(UNSPLIT, tmp_path, damaged)
+    told = capsys.readouterr().err
+    assert f"… and {len(DAMAGES) - 5} more" in told
+    path = Path(told.splitlines()[-1].removeprefix("all of them: "))
+    assert len(path.read_text().splitlines()) == len(DAMAGES) + 1
+
+
+def test_a_split_of_which_nothing_can_be_used(tmp_path):
+    folder = write_patch(tmp_path / "raw", 1)
+    os.truncate(band(folder), 10)
+    with pytest.raises(InputError, match="split train has no patch that can be used"):
+        build(UNSPLIT, tmp_path / "data", tmp_path / "raw", how=Build(skip_bad=True))
+    assert left(tmp_path / "data") == []
+
+
+def test_mended_files_are_read_again_and_good_shards_are_not(tmp_path, small_shards, monkeypatch):
+    raw = write_patches(tmp_path / "raw", 9)
+    kept = band(raw / name_of(4)).read_bytes()
+    os.truncate(band(raw / name_of(4)), 10)
+    with pytest.raises(BadFilesError, match=name_of(4)):
+        build(UNSPLIT, tmp_path / "data", raw)
+    assert len([name for name in left(tmp_path / "data") if name.endswith(".json")]) == 2
+    band(raw / name_of(4)).write_bytes(kept)
+    written = []
+    write = shards.write
+
+    def counting(task, tick):
+        written.append(task)
+        return write(task, tick)
+
+    monkeypatch.setattr(patch_builder.shards, "write", counting)
+    folder = build(UNSPLIT, tmp_path / "data", raw, how=Build(processes=1))
+    assert len(written) == 1
+    assert len(records_of(folder)[1]) == 9
+    assert content(folder) == content(
+        build(UNSPLIT, tmp_path / "again", raw, how=Build(processes=1))
+    )
+
+
+# ---- interruptions, disks, processes
+
+
+COMMAND = [sys.executable, "-m", "tfds_builders.build", "synthetic_s1/many", "--size=32"]
+
+
+def start(data_dir, *arguments) -> subprocess.Popen:
+    return subprocess.Popen(
+        [*COMMAND, "--patches=12000", f"--data_dir={data_dir}", "--processes=2", *arguments],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_for_a_shard(data_dir, process):
+    deadline = time.monotonic() + 100
+    while not list(Path(data_dir).rglob("train-*.json")):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+def test_interrupted_it_leaves_no_dataset_and_goes_on_where_it_was(tmp_path, sent):
+    process = start(tmp_path)
+    wait_for_a_shard(tmp_path, process)
+    process.send_signal(sent)
+    _, errors = process.communicate(timeout=60)
+    expected = {signal.SIGKILL: -9, signal.SIGINT: 130, signal.SIGTERM: 143}[sent]
+    assert process.returncode == expected, errors
+    assert "Traceback" not in errors
+    deadline = time.monotonic() + 20  # processes of the pool end with their parent
+    while (before := left(tmp_path)) and any(name.endswith(".partial") for name in before):
+        if sent == signal.SIGKILL:
+            break
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert not (tmp_path / "synthetic_s1/many/1.0.0").exists()
+    with pytest.raises(InputError, match="found no dataset"):
+        open_patches("synthetic_s1/many", tmp_path, "train", ("VH", "VV"))
+    shards_there = [path.with_suffix("") for path in tmp_path.rglob("train-*.json")]
+    stamps = {path.name: path.stat().st_mtime_ns for path in shards_there}
+    assert 0 < len(stamps) < 12
+    if sent == signal.SIGKILL:  # one of the three is finished, and must have kept its shards
+        output, errors = start(tmp_path).communicate(timeout=100)
+        assert "train, 12000 patches" in output, errors
+        folder = tmp_path / "synthetic_s1/many/1.0.0"
+        kept = {path.stat().st_mtime_ns for path in folder.glob("*train.array_record*")}
+        assert set(stamps.values()) <= kept
+
+
+def test_a_second_call_makes_only_what_is_missing(tmp_path, small_shards, monkeypatch):
+    options = {**FEW, "patches": 20}
+    whole = build("synthetic_s1/few", tmp_path / "whole", options=options)
+
+    calls = []
+
+    def failing(task, tick, write=shards.write):
+        calls.append(task.path.name)
+        if len(calls) == 5:
+            raise KeyboardInterrupt
+        return write(task, tick)
+
+    monkeypatch.setattr(patch_builder.shards, "write", failing)
+    with pytest.raises(KeyboardInterrupt):
+        build("synthetic_s1/few", tmp_path / "data", options=options, how=Build(processes=1))
+    assert len([name for name in left(tmp_path / "data") if name.endswith(".json")]) == 4
+    folder = build("synthetic_s1/few", tmp_path / "data", options=options, how=Build(processes=1))
+    assert len(calls) == 5 + 9 - 4
+    assert content(folder) == content(whole)
+    assert not any("incomplete" in str(path) for path in (tmp_path / "data").rglob("*"))
+    assert sorted(path.name for path in folder.iterdir()) == sorted(
+        path.name for path in whole.iterdir()
+    )
+
+
+def test_another_plan_does_not_take_over_shards(tmp_path, small_shards, monkeypatch):
+    def once(task, tick, write=shards.write):
+        write(task, tick)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(patch_builder.shards, "write", once)
+        with pytest.raises(KeyboardInterrupt):
+            build("synthetic_s1/few", tmp_path, options={**FEW, "seed": 1}, how=Build(processes=1))
+    folder = build("synthetic_s1/few", tmp_path, options={**FEW, "seed": 2})
+    assert all(name.startswith("synthetic_2") for name in records_of(folder)[1])
+
+
+@pytest.mark.parametrize("damage", ["flip", "drop", "gone"])
+def test_a_shard_that_is_not_what_was_written_is_found(tmp_path, monkeypatch, damage):
+    write = shards.write
+
+    def damaged(task, tick):
+        report = write(task, tick)
+        data = bytearray(task.path.read_bytes())
+        if damage == "flip":
+            data[len(data) // 2] ^= 1
+            task.path.write_bytes(data)
+        elif damage == "drop":
+            data[200:1200] = bytes(1000)
+            task.path.write_bytes(data)
+        else:
+            task.path.unlink()
+            task.path.mkdir()
+        return report
+
+    with monkeypatch.context() as patch:
+        patch.setattr(patch_builder.shards, "write", damaged)
+        with pytest.raises(InputError):
+            build("synthetic_s1/few", tmp_path, options=FEW, how=Build(processes=1))
+    assert not (tmp_path / "synthetic_s1/few/1.0.0").exists()
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_full_disk_is_said_in_one_line_and_leaves_nothing(tmp_path, processes):
+    arguments = ["--patches=1200", f"--data_dir={tmp_path}", f"--processes={processes}"]
+    failed = subprocess.run(
+        ["bash", "-c", 'ulimit -f 400 && exec "$@"', "bash", *COMMAND, *arguments],  # in KiB
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert failed.returncode == 2, failed.stderr
+    assert "check that the folder can be written and has room" in failed.stderr
+    assert "Traceback" not in failed.stderr
+    assert left(tmp_path) == []
+
+
+def test_two_builds_of_one_dataset_do_not_meet(tmp_path):
+    builder = make_builder("synthetic_s1/few", tmp_path, FEW)
+    folder = stage.path("1.0.0", Path(builder.data_path).with_name("incomplete.ABCDEF_1.0.0"))
+    with stage.claim(folder), pytest.raises(InputError, match="another process builds"):
+        build("synthetic_s1/few", tmp_path, options=FEW)
+    assert len(records_of(build("synthetic_s1/few", tmp_path, options=FEW))[1]) == 30
 
 
 def test_only_what_the_build_made_is_cleaned_up(raw, tmp_path):
@@ -155,6 +489,37 @@ def test_only_what_the_build_made_is_cleaned_up(raw, tmp_path):
     assert (tmp_path / "results" / "tomorrow").is_dir()
 
 
-def test_what_is_built_already_is_said_to_be(raw, built, capsys):
-    build("bigearthnet_s1", built, raw)
-    assert "is built already: remove it to build it again" in capsys.readouterr().out
+# ---- the command
+
+
+def test_the_command_says_what_was_wrong_in_one_line(tmp_path, capsys):
+    flags.FLAGS.mark_as_parsed()
+    for arguments, message in (
+        (["build"], "found 0 dataset names, expected one of bigearthnet_s1"),
+        (["build", "bigearthnet"], "did you mean 'bigearthnet_s1'"),
+    ):
+        with (
+            flagsaver.flagsaver((command.DATA_DIR, str(tmp_path))),
+            pytest.raises(SystemExit) as stopped,
+        ):
+            command.main(command.parse(arguments) if len(arguments) > 1 else arguments)
+        assert stopped.value.code == 2
+        lines = capsys.readouterr().err.splitlines()
+        assert len(lines) == 1
+        assert lines[0].startswith("error: ")
+        assert message in lines[0]
+
+
+def test_flags_of_a_dataset_reach_its_config(tmp_path):
+    done = subprocess.run(
+        [*COMMAND, "--patches=8", f"--data_dir={tmp_path}", "--dtype=float16"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "synthetic_s1/many/1.0.0: train, 8 patches" in done.stdout
+    metadata = json.loads((tmp_path / "synthetic_s1/many/1.0.0/metadata.json").read_text())
+    options = metadata["options"]
+    assert options == {"dtype": "float16", "patches": 8, "size": 32, "seed": 0}
+    shutil.rmtree(tmp_path / "synthetic_s1")

@@ -16,7 +16,7 @@ def open_v1(built, bands=("VH", "VV")):
 
 def test_metadata_comes_with_the_data(built):
     patches = open_v1(built)
-    assert patches.name == "bigearthnet_s1/v1/1.0.0/train"
+    assert patches.name == "bigearthnet_s1/v1/2.0.0/train"
     assert patches.unit == "dB"
     assert patches.mean == (-19.2309, -12.5951)
     assert patches.std == (3.1672, 2.9644)
@@ -89,7 +89,7 @@ def test_what_is_not_there_is_named(built, name, split, bands, message):
 )
 def test_metadata_that_cannot_be_used_is_refused(built, tmp_path, change, message):
     shutil.copytree(built, tmp_path / "data")
-    path = tmp_path / "data/bigearthnet_s1/v1/1.0.0/metadata.json"
+    path = tmp_path / "data/bigearthnet_s1/v1/2.0.0/metadata.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
     with pytest.raises(InputError, match=message):
         open_v1(tmp_path / "data")

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.shrink import flags
-from tfds_builders.bigearthnet_s1.imitation import write_patches
+from tfds_builders.bigearthnet_s1.imitation import write_lists, write_patches
 
 ROOT = Path(__file__).parent.parent
 
@@ -35,6 +35,7 @@ def run(environment, *arguments) -> subprocess.CompletedProcess:
 def test_raw_patches_to_checkpoint_and_picture_without_tensorflow(no_tensorflow, tmp_path):
     """Six patches, one command to build, one to train, one more to find it done."""
     raw, data = write_patches(tmp_path / "raw", 6), tmp_path / "data"
+    write_lists(raw, {"train": range(4), "validation": [4], "test": [5]})
     built = run(
         no_tensorflow,
         "tfds_builders.build",
@@ -43,13 +44,14 @@ def test_raw_patches_to_checkpoint_and_picture_without_tensorflow(no_tensorflow,
         f"--data_dir={data}",
     )
     assert built.returncode == 0, built.stderr
-    assert "bigearthnet_s1/v1/1.0.0: train, 6 patches" in built.stdout
+    assert "bigearthnet_s1/v1/2.0.0: train, 4 patches" in built.stdout
 
     settings = flags(data, max_steps=2, checkpoint_every=2, picture_every=2)
     arguments = ("sar_mixmae_jax.main", *settings, f"--workdir={tmp_path / 'run'}")
     trained = run(no_tensorflow, *arguments)
     assert trained.returncode == 0, trained.stderr
-    assert "done: 2 steps" in trained.stdout
+    assert "done: 2 steps on bigearthnet_s1/v1/2.0.0/train+validation" in trained.stdout
+    assert "(spatially dependent split)" in trained.stdout
     assert "step 2/2" in trained.stderr
     named = [line.split(": ")[1] for line in trained.stdout.splitlines() if line[:2] == "  "]
     assert len(named) == 4

@@ -1,71 +1,132 @@
 """Builds a dataset: `python -m tfds_builders.build NAME --manual_dir=RAW --data_dir=WHERE`.
 
-NAME is the folder of a builder here, with `/config` if not its default. Ends with one line that
-says what was built; a build that fails leaves nothing that reads as a dataset.
+NAME is the folder of a builder here, with `/config` if not its default. Flags of the dataset, which
+`python -m tfds_builders.build NAME --help` lists first, make a config of one's own, called `own` or
+as NAME says: `python -m tfds_builders.build synthetic_s1/many --patches=100000`.
+
+A build that stops leaves nothing that reads as a dataset; the same command goes on where it was.
 """
 
 import contextlib
+import dataclasses
 import importlib
 import io
-import pkgutil
-from collections.abc import Sequence
+import signal
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
 
 import tensorflow_datasets as tfds
 from absl import app, flags, logging
 
 import tfds_builders
-from sar_mixmae_jax.errors import InputError, UserError, fail, first_line, parse_flags, unknown_name
+from sar_mixmae_jax.errors import (
+    InputError,
+    UserError,
+    fail,
+    first_line,
+    look_up,
+    parse_flags,
+    unknown_name,
+)
+from tfds_builders.patch_builder import BAD_FILES, Build, PatchBuilder
 
 MANUAL_DIR = flags.DEFINE_string("manual_dir", None, "folder with the raw data, if any is needed")
 DATA_DIR = flags.DEFINE_string("data_dir", "data", "folder to build into")
+SKIP_BAD = flags.DEFINE_boolean("skip_bad", False, "leave out files that cannot be used")
+PROCESSES = flags.DEFINE_integer("processes", None, "how many at once, instead of one a core", 1)
+ORDER_SEED = flags.DEFINE_integer("order_seed", 0, "of the order of the records", 0)
+
+OWN = "own"
+"""The config that options make, if it is given no other name."""
 
 
 def builder_names() -> list[str]:
-    """The datasets that can be built: the packages in `tfds_builders`."""
-    return [module.name for module in pkgutil.iter_modules(tfds_builders.__path__) if module.ispkg]
+    """The datasets that can be built: folders NAME with a NAME_dataset_builder.py."""
+    folder = Path(tfds_builders.__file__).parent
+    return sorted(path.parent.name for path in folder.glob("*/*_dataset_builder.py"))
 
 
-def make_builder(name: str, data_dir: str | Path) -> tfds.core.DatasetBuilder:
-    """A builder by name, "dataset" or "dataset/config", writing array_record below `data_dir`.
+def builder_class(dataset: str) -> type[PatchBuilder]:
+    """The builder of a dataset.
 
     Raises:
-      InputError: there is no such dataset or config.
+      InputError: there is no such dataset.
     """
-    dataset, _, config = name.partition("/")
     if dataset not in builder_names():
         raise unknown_name(dataset, builder_names(), "dataset")
-    module = importlib.import_module(f"tfds_builders.{dataset}.{dataset}_dataset_builder")
-    if config and config not in module.Builder.builder_configs:
-        raise unknown_name(config, module.Builder.builder_configs, f"config of {dataset}")
-    return module.Builder(data_dir=str(data_dir), config=config or None, file_format="array_record")
+    return importlib.import_module(f"tfds_builders.{dataset}.{dataset}_dataset_builder").Builder
 
 
-def build(name: str, data_dir: str | Path, manual_dir: str | Path | None = None) -> Path:
+def make_builder(
+    name: str,
+    data_dir: str | Path,
+    options: Mapping[str, Any] | None = None,
+    build: Build | None = None,
+) -> PatchBuilder:
+    """A builder by name.
+
+    Args:
+      name: "dataset" or "dataset/config"; with options, the config is to be a new one.
+      data_dir: where to build.
+      options: fields of the config that differ from the dataset's first config.
+      build: how to build.
+
+    Raises:
+      InputError: there is no such dataset or config, or an option would change a config that has a
+        meaning of its own.
+    """
+    dataset, _, config_name = name.partition("/")
+    builder = builder_class(dataset)
+    known, first = builder.builder_configs, builder.BUILDER_CONFIGS[0]
+    if options and config_name in known:
+        raise InputError(
+            f"{', '.join(f'--{option}' for option in options)} would change the config "
+            f"{config_name} of {dataset}: give yours another name, such as {dataset}/{OWN}"
+        )
+    if options:
+        config = dataclasses.replace(first, name=config_name or OWN, description="", **options)
+    else:
+        config = look_up(known, config_name or first.name, f"config of {dataset}")
+    return builder(data_dir=str(data_dir), config=config, build=build)
+
+
+def build(
+    name: str,
+    data_dir: str | Path,
+    manual_dir: str | Path | None = None,
+    options: Mapping[str, Any] | None = None,
+    how: Build | None = None,
+) -> Path:
     """Builds a dataset unless it is there, and returns its folder.
 
     Args:
       name: "dataset" or "dataset/config".
       data_dir: where to build.
       manual_dir: where the raw data lie, for datasets that need it.
+      options: of a config of one's own.
+      how: to build.
 
     Raises:
-      InputError: unknown name, no raw data, or a raw file that cannot be used.
+      InputError: unknown name, no raw data, a folder that cannot be written.
+      BadFilesError: raw files that cannot be used.
     """
     try:
-        builder = make_builder(name, data_dir)
+        builder = make_builder(name, data_dir, options, how)
         folder = Path(builder.data_path)
         if folder.exists():
-            print(f"{folder} is built already: remove it to build it again")
+            check_same(builder, folder)
             return folder
-        if type(builder).MANUAL_DOWNLOAD_INSTRUCTIONS:
+        if builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
             check_raw(name, manual_dir, builder.MANUAL_DOWNLOAD_INSTRUCTIONS)
         config = tfds.download.DownloadConfig(
             manual_dir=str(Path(manual_dir).resolve()) if manual_dir else None
         )
         with contextlib.redirect_stdout(io.StringIO()):  # it talks of downloads; there are none
-            builder.download_and_prepare(download_config=config, file_format="array_record")
-    except (OSError, RuntimeError) as error:  # the record writer raises RuntimeError
+            builder.download_and_prepare(download_config=config)
+    except (OSError, RuntimeError) as error:
         raise InputError(
             f"{name} cannot be built in {data_dir} ({first_line(error)}): check that the folder "
             "can be written and has room"
@@ -73,9 +134,23 @@ def build(name: str, data_dir: str | Path, manual_dir: str | Path | None = None)
     finally:
         for made in ("downloads", name.partition("/")[0]):  # what else is there is not ours
             remove_empty(Path(data_dir, made))
-    for left in folder.parent.glob("*incomplete*"):
-        print(f"{left} was left by a build that was killed, and can be removed")
     return folder
+
+
+def check_same(builder: PatchBuilder, folder: Path) -> None:
+    """Says that a dataset is built already.
+
+    Raises:
+      InputError: it was built with other options.
+    """
+    built = tfds.builder_from_directory(folder).info.metadata.get("options")
+    asked = builder.builder_config.options()
+    if built != asked:
+        raise InputError(
+            f"{folder} was built with {built}, expected {asked}: remove it, or give this config "
+            f"another name, {builder.name}/NAME"
+        )
+    print(f"{folder} is built already: remove it to build it again", file=sys.stderr)
 
 
 def check_raw(name: str, manual_dir: str | Path | None, instructions: str) -> None:
@@ -105,21 +180,83 @@ def remove_empty(folder: Path) -> None:
             path.rmdir()
 
 
+DEFINE: dict[type, Callable[..., Any]] = {
+    bool: flags.DEFINE_boolean,
+    int: flags.DEFINE_integer,
+    float: flags.DEFINE_float,
+    str: flags.DEFINE_string,
+}
+
+
+def parse(argv: Sequence[str]) -> list[str]:
+    """Parses the command line; the dataset that it names adds the flags of its config."""
+    named = next((argument for argument in argv[1:] if not argument.startswith("-")), "")
+    try:
+        dataset = named.partition("/")[0]
+        fields = option_fields(builder_class(dataset)) if dataset else []
+    except InputError as error:
+        fail(error)
+    for field in fields:
+        DEFINE[type(field.default)](
+            field.name, None, f"{field.metadata['help']} (default: {field.default})"
+        )
+    return parse_flags(argv)
+
+
+def option_fields(builder: type[PatchBuilder]) -> list[dataclasses.Field]:
+    """The fields of a builder's config that can be set."""
+    first = builder.BUILDER_CONFIGS[0]
+    names = first.options()
+    return [field for field in dataclasses.fields(first) if field.name in names]
+
+
+def given_options(name: str) -> dict[str, Any]:
+    """The options of the dataset that the command line set."""
+    fields = option_fields(builder_class(name.partition("/")[0]))
+    values = {field.name: flags.FLAGS[field.name].value for field in fields}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def summary(folder: Path) -> str:
+    """What was built, a line for every split, and what was left out."""
+    info = tfds.builder_from_directory(folder).info
+    lines = [f"{folder}: {s.name}, {s.num_examples} patches" for s in info.splits.values()]
+    lines += info.metadata["notes"]
+    left_out = info.metadata["left_out"]
+    if left_out["bad_files"]:
+        lines.append(
+            f"left out: {left_out['patches']} patches, for {left_out['bad_files']} problems: "
+            f"{folder / BAD_FILES}"
+        )
+    return "\n".join(lines)
+
+
 def main(argv: Sequence[str]) -> None:
     """Builds what the command line names."""
-    logging.set_verbosity(logging.WARNING)
+    logging.set_verbosity(logging.ERROR)  # TFDS warns of every config of one's own
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         if len(argv) != 2:
             raise InputError(
                 f"found {len(argv) - 1} dataset names, expected one of "
                 f"{', '.join(builder_names())}: python -m tfds_builders.build NAME"
             )
-        folder = build(argv[1], DATA_DIR.value, MANUAL_DIR.value)
+        how = Build(SKIP_BAD.value, PROCESSES.value, ORDER_SEED.value)
+        folder = build(argv[1], DATA_DIR.value, MANUAL_DIR.value, given_options(argv[1]), how)
     except UserError as error:
         fail(error)
-    for split in tfds.builder_from_directory(folder).info.splits.values():
-        print(f"{folder}: {split.name}, {split.num_examples} patches")
+    except KeyboardInterrupt:
+        print("interrupted: the same command goes on where it was", file=sys.stderr)
+        sys.exit(130)
+    print(summary(folder))
+
+
+def _terminate(number: int, frame: FrameType | None) -> NoReturn:
+    """Ends as after an exception, so that no process and no partial file stays."""
+    del frame
+    print("terminated: the same command goes on where it was", file=sys.stderr)
+    sys.exit(128 + number)
 
 
 if __name__ == "__main__":
-    app.run(main, flags_parser=parse_flags)
+    app.run(main, flags_parser=parse)

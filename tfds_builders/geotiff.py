@@ -1,141 +1,113 @@
-"""Reading Sentinel-1 bands from GeoTIFFs, and refusing what is not what it should be."""
+"""Opens, reads and writes GeoTIFFs; what cannot be used is refused with its name."""
 
 import logging
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import rasterio
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.io import DatasetReader
 from rasterio.transform import Affine
-from scipy.ndimage import label
+from rasterio.windows import Window
 
-from sar_mixmae_jax.errors import InputError, first_line
+from sar_mixmae_jax.errors import first_line
+from tfds_builders.problems import BadFilesError, bad_file
 
 logging.getLogger("rasterio").setLevel(logging.CRITICAL)  # what matters of it is in our errors
 
-PLAUSIBLE_DB = (-90.0, 50.0)
-"""Backscatter outside of this range, in dB, is not a measurement (-72 to +35 occur)."""
+CACHE_BYTES = 64 * 2**20
+"""Of decoded blocks, in a process; the library's default grows with the machine."""
 
 
-def find_bands(folder: Path, bands: Sequence[str]) -> dict[str, Path]:
-    """The files `NAME_<BAND>.tif` of a patch folder NAME, by band.
+class Georeference(NamedTuple):
+    """Where an image lies.
 
-    Raises:
-      InputError: a band has no file.
+    Attributes:
+      crs: authority code such as "EPSG:32633", else WKT, or "" where unknown.
+      transform: (a, b, c, d, e, f) of x = a·column + b·row + c, y = d·column + e·row + f, from
+        pixel corners to the units of the CRS; NaN where unknown.
     """
-    paths = {band: folder / f"{folder.name}_{band}.tif" for band in bands}
-    for path in paths.values():
-        if not path.is_file():
-            raise InputError(
-                f"{path}: found no such file, expected one for each of {', '.join(bands)}: restore "
-                "it, or move the patch folder out of the dataset"
-            )
-    return paths
+
+    crs: str
+    transform: tuple[float, ...]
 
 
-def read_patch(paths: Mapping[str, Path], *, size: int, unit: str) -> np.ndarray:
-    """Reads one single-band file per band.
+@contextmanager
+def open_raster(path: Path, *, keep: bool = False) -> Iterator[DatasetReader]:
+    """Opens a GeoTIFF, and no other format: others can name further files and addresses.
 
     Args:
-      paths: file of each band, in the order wanted.
-      size: expected side in pixels.
-      unit: what the files hold, "dB" or "linear" power.
-
-    Returns:
-      (size, size, bands) float32 in the unit of the files. NaN = nodata: NaN in the file, the
-      tagged value, and zeros in all bands that connect to the edge.
+      path: of the file.
+      keep: leave it open, and its decoded blocks in memory, for the next time; the last few are.
 
     Raises:
-      InputError: a file is unreadable, of another shape or type, holds another unit, or is nodata
-        everywhere.
-    """
-    patch = np.stack([read_band(path, size=size) for path in paths.values()], axis=-1)
-    patch[_zero_border((patch == 0).all(-1))] = np.nan
-    for number, path in enumerate(paths.values()):
-        if np.isnan(patch[..., number]).all():
-            raise InputError(
-                f"{path}: found nodata only, expected measurements: move the patch folder out of "
-                "the dataset"
-            )
-        check_unit(patch[..., number], unit, str(path))
-    return patch
-
-
-def _zero_border(zero: np.ndarray) -> np.ndarray:
-    """The zeros that connect to the edge: nodata of files without a tag, and no backscatter."""
-    regions, _ = label(zero)
-    edge = np.concatenate([regions[0], regions[-1], regions[:, 0], regions[:, -1]])
-    return np.isin(regions, np.setdiff1d(edge, 0))
-
-
-def read_band(path: Path, *, size: int) -> np.ndarray:
-    """Reads a single-band float GeoTIFF as (size, size) float32, tagged nodata as NaN.
-
-    Raises:
-      InputError: the file is unreadable, or its shape or type is another.
+      BadFilesError: it cannot be read, now or while it is open, or holds no floats.
     """
     try:
-        with warnings.catch_warnings():
+        with (
+            warnings.catch_warnings(),
+            rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES),
+            _kept(path) if keep else rasterio.open(path, driver="GTiff") as raster,
+        ):
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            with rasterio.open(path, driver="GTiff") as raster:
-                shape, dtype = (raster.count, *raster.shape), raster.dtypes[0]
-                if shape != (1, size, size):
-                    raise InputError(
-                        f"{path}: found {shape} (bands, rows, columns), expected "
-                        f"(1, {size}, {size}): is this file of the dataset?"
-                    )
+            for dtype in raster.dtypes:
                 if not np.issubdtype(np.dtype(dtype), np.floating):
-                    raise InputError(
-                        f"{path}: found {dtype} values, expected floating-point backscatter: "
-                        "integers have lost the fractions of a dB; export it again as float"
+                    raise bad_file(
+                        path,
+                        f"found {dtype} values, expected floating-point backscatter: integers have "
+                        "lost the fractions of a dB; export it again as float",
                     )
-                values = raster.read(1).astype(np.float32)
-                nodata = raster.nodata
-    except (RasterioError, OSError) as error:
-        raise InputError(
-            f"{path}: cannot be read as a GeoTIFF ({first_line(error)}): download or copy it again"
+            yield raster
+    except BadFilesError:
+        raise
+    except PermissionError as error:
+        raise bad_file(path, f"cannot be opened ({first_line(error)}): allow reading") from error
+    except (RasterioError, OSError, ValueError) as error:
+        raise bad_file(
+            path,
+            f"cannot be read as a GeoTIFF ({first_line(error)}): download or copy it again",
         ) from error
-    if nodata is not None and not np.isnan(nodata):
-        values[values == np.float32(nodata)] = np.nan
-    return values
 
 
-def check_unit(values: np.ndarray, unit: str, source: str) -> None:
-    """Refuses linear power where dB is expected, the reverse, and what cannot be backscatter.
+def _kept(path: Path) -> AbstractContextManager[DatasetReader]:
+    seen = path.stat()
+    return nullcontext(_open(path, seen.st_mtime_ns, seen.st_size))
 
-    Linear power is never far below 0 (noise subtraction leaves at most a few hundredths), and of a
-    patch in dB at least a hundredth is below -1 dB.
 
-    Args:
-      values: NaN = nodata, at least one value.
-      unit: what is expected, "dB" or "linear".
-      source: for the message.
+@lru_cache(maxsize=4)
+def _open(path: Path, *version: int) -> DatasetReader:
+    del version  # tells a file from the one that was there before
+    return rasterio.open(path, driver="GTiff")
 
-    Raises:
-      InputError: the values are of another unit, or implausible.
+
+def read(
+    raster: DatasetReader, band: int, window: Window | None = None, nodata: float | None = None
+) -> np.ndarray:
+    """Reads a band, counted from 1, as (rows, columns) float32 with NaN = nodata.
+
+    Nodata is NaN, the tagged value, what the file's mask hides, and `nodata` if given.
     """
-    low, median, high = (float(f(values)) for f in (np.nanmin, np.nanmedian, np.nanmax))
-    seen = f"{source}: found values from {low:.4g} to {high:.4g} (median {median:.4g})"
-    if not np.isfinite((low, high)).all():
-        raise InputError(
-            f"{seen}, expected finite numbers: mark nodata as NaN or by the nodata tag"
-        )
-    looks_linear = np.nanpercentile(values, 1) > -1.0
-    if unit == "linear":
-        if not looks_linear:
-            raise InputError(f"{seen}, which is dB, expected linear power: say that the unit is dB")
-    elif looks_linear:
-        raise InputError(
-            f"{seen}, which is linear power, expected dB: convert with 10 log10(power)"
-        )
-    elif low < PLAUSIBLE_DB[0] or high > PLAUSIBLE_DB[1]:
-        raise InputError(
-            f"{seen}, expected backscatter between {PLAUSIBLE_DB[0]:g} and {PLAUSIBLE_DB[1]:g} dB: "
-            "mark nodata as NaN or by the nodata tag"
-        )
+    values = raster.read(band, window=window, masked=True)
+    if nodata is not None:
+        values = np.ma.masked_equal(values, np.asarray(nodata, values.dtype))
+    return values.astype(np.float32).filled(np.nan)
+
+
+def georeference(raster: DatasetReader, window: Window | None = None) -> Georeference:
+    """Where a raster or a window of it lies."""
+    crs = raster.crs.to_string() if raster.crs else ""
+    transform = raster.window_transform(window) if window else raster.transform
+    if not crs and transform == Affine.identity():
+        return NOWHERE
+    return Georeference(crs, tuple(transform)[:6])
+
+
+NOWHERE = Georeference("", (np.nan,) * 6)
 
 
 def write_band(path: Path, values: np.ndarray, **profile: Any) -> None:
@@ -146,15 +118,23 @@ def write_band(path: Path, values: np.ndarray, **profile: Any) -> None:
       values: of any type that GeoTIFF knows.
       **profile: rasterio's settings, such as nodata or crs, instead of the defaults.
     """
+    write_bands(path, values[None], **profile)
+
+
+def write_bands(path: Path, values: np.ndarray, **profile: Any) -> None:
+    """Writes a (band, rows, columns) array as `write_band` does; `descriptions` names the bands."""
+    names = profile.pop("descriptions", ())
     settings = {
         "driver": "GTiff",
-        "count": 1,
-        "height": values.shape[0],
-        "width": values.shape[1],
+        "count": values.shape[0],
+        "height": values.shape[1],
+        "width": values.shape[2],
         "dtype": values.dtype,
         "crs": "EPSG:32633",
         "transform": Affine(10.0, 0.0, 404_400.0, 0.0, -10.0, 5_342_400.0),
         **profile,
     }
     with rasterio.open(path, "w", **settings) as raster:
-        raster.write(values, 1)
+        raster.write(values)
+        for number, name in enumerate(names, start=1):
+            raster.set_band_description(number, name)

@@ -1,65 +1,122 @@
 """What a record holds, whatever the dataset: the one format between builders and training.
 
-A record has `id`, `backscatter` in dB as float32 (row, column, band) with NaN = nodata, multi-hot
-`labels`, and what else its dataset knows. Bands, unit, nodata rule, statistics and class names
-travel in the dataset's metadata, so that training code has no table of datasets.
+A record has `id` and `backscatter` in dB (row, column, band) with NaN = nodata, and what else its
+dataset knows: multi-hot `labels`; acquisition `time`, `crs` and `transform`. Bands, unit, nodata
+rule, statistics and class names travel in the dataset's metadata, so that training code has no
+table of datasets.
 """
 
-import random
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import partial
+import dataclasses
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 
-from sar_mixmae_jax.radiometry import BANDS
+from sar_mixmae_jax.bands import BANDS
+from sar_mixmae_jax.errors import look_up
+from tfds_builders.geotiff import Georeference
 
-PATCHES_PER_SHARD = 1_000
-"""About 100 MB of 120x120x2 float32: a shard fits in memory while it is written."""
+DTYPES = {"float32": np.float32, "float16": np.float16}
+"""Of stored backscatter; float16 halves a record and rounds to 1/64 dB below -16 dB."""
 
-Example = tuple[str, dict[str, Any]]
+
+def option(default: Any, text: str) -> Any:
+    """A field of a config, with the help that its flag shows."""
+    return dataclasses.field(default=default, metadata={"help": text})
+
+
+@dataclasses.dataclass
+class PatchConfig(tfds.core.BuilderConfig):
+    """What every dataset can be told; datasets add fields, and each is a flag of the build.
+
+    Attributes:
+      dtype: of the stored backscatter, "float32" or "float16".
+    """
+
+    dtype: str = option("float32", "of the stored backscatter: float32 or float16")
+
+    def options(self) -> dict[str, Any]:
+        """The fields that decide what is built, by name."""
+        common = {field.name for field in dataclasses.fields(tfds.core.BuilderConfig)}
+        return {
+            field.name: getattr(self, field.name)
+            for field in dataclasses.fields(self)
+            if field.name not in common
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class Statistics:
+    """Published statistics of a dataset.
+
+    Attributes:
+      mean: of each band of `BANDS`, dB.
+      std: of each band, dB.
+      of: what they were computed on, and how.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    of: str
 
 
 def dataset_info(
     builder: tfds.core.DatasetBuilder,
     *,
     size: int,
-    classes: Sequence[str],
-    mean: Sequence[float],
-    std: Sequence[float],
-    statistics_of: str,
     description: str,
+    classes: Sequence[str] = (),
+    georeferenced: bool = True,
+    statistics: Statistics | None = None,
+    features: Mapping[str, tfds.features.FeatureConnector] | None = None,
     homepage: str = "",
     citation: str = "",
-    features: Mapping[str, tfds.features.FeatureConnector] | None = None,
-    **metadata: str,
+    license: str = "",
+    **facts: Any,
 ) -> tfds.core.DatasetInfo:
     """Describes a dataset of patches.
 
     Args:
-      builder: whose dataset it is.
+      builder: whose dataset it is; its config says the dtype.
       size: side of a patch in pixels.
-      classes: names of the labels, in order.
-      mean: of each band of `BANDS`, in dB.
-      std: of each band, in dB.
-      statistics_of: what mean and std were computed on, and how.
       description: one paragraph.
+      classes: names of the labels, in order; none: records have no labels.
+      georeferenced: whether records say when and where they were acquired.
+      statistics: published ones; None: those of the split `train`, computed while building.
+      features: further features.
       homepage: of the data.
       citation: BibTeX.
-      features: further features.
-      **metadata: further facts about the dataset.
+      license: of the data.
+      **facts: further facts about the dataset, kept in its metadata.
     """
+    options = builder.builder_config.options()
+    dtype = look_up(DTYPES, options["dtype"], "dtype")
+    labels = {"labels": tfds.features.Tensor(shape=(len(classes),), dtype=np.uint8)}
+    place = {
+        "time": tfds.features.Text(doc="acquisition, UTC, ISO 8601; empty where unknown"),
+        "crs": tfds.features.Text(doc="authority code or WKT; empty where unknown"),
+        "transform": tfds.features.Tensor(
+            shape=(6,),
+            dtype=np.float64,
+            encoding=tfds.features.Encoding.BYTES,  # without it, floats are stored with 32 bits
+            doc="x = a·column + b·row + c, y = d·column + e·row + f",
+        ),
+    }
     return tfds.core.DatasetInfo(
         builder=builder,
         description=description,
         homepage=homepage,
         citation=citation,
+        license=license,
         features=tfds.features.FeaturesDict(
             {
                 "id": tfds.features.Text(),
-                "backscatter": image(size),
-                "labels": tfds.features.Tensor(shape=(len(classes),), dtype=np.uint8),
+                "backscatter": image(size, len(BANDS), dtype),
+                **(labels if classes else {}),
+                **(place if georeferenced else {}),
                 **(features or {}),
             }
         ),
@@ -67,18 +124,40 @@ def dataset_info(
             bands=list(BANDS),
             unit="dB",
             nodata="NaN",
-            statistics={"mean": list(mean), "std": list(std), "of": statistics_of},
+            statistics=dataclasses.asdict(statistics) if statistics else None,
             classes=list(classes),
-            **metadata,
+            options=options,
+            **facts,
         ),
     )
 
 
-def image(size: int) -> tfds.features.Tensor:
-    """A float32 (row, column, band) image; raw bytes read and write fastest."""
+def image(size: int, bands: int = len(BANDS), dtype: Any = np.float32) -> tfds.features.Tensor:
+    """A (row, column, band) image; raw bytes read and write fastest."""
     return tfds.features.Tensor(
-        shape=(size, size, len(BANDS)), dtype=np.float32, encoding=tfds.features.Encoding.BYTES
+        shape=(size, size, bands), dtype=dtype, encoding=tfds.features.Encoding.BYTES
     )
+
+
+def place(name: str, where: Georeference) -> dict[str, Any]:
+    """The features that say when and where, of an image whose product is called `name`."""
+    return {
+        "time": acquisition_time(name),
+        "crs": where.crs,
+        "transform": np.array(where.transform),
+    }
+
+
+def acquisition_time(name: str) -> str:
+    """When a product was acquired, by its name: "2017-06-13T16:50:43", UTC, or "" if it says not.
+
+    Of a name with several times the first is the start of the acquisition.
+    """
+    found = re.search(r"(?<!\d)(\d{8}T\d{6})(?!\d)", name)
+    try:
+        return datetime.strptime(found[1], "%Y%m%dT%H%M%S").isoformat() if found else ""
+    except ValueError:  # digits that are no date
+        return ""
 
 
 def multi_hot(names: Iterable[str], classes: Sequence[str]) -> np.ndarray:
@@ -86,13 +165,3 @@ def multi_hot(names: Iterable[str], classes: Sequence[str]) -> np.ndarray:
     vector = np.zeros(len(classes), np.uint8)
     vector[[classes.index(name) for name in names]] = 1
     return vector
-
-
-def shards(
-    items: Sequence[Any], read: Callable[[Any], Example], *, seed: int = 0
-) -> list[Callable[[], Iterator[Example]]]:
-    """Generators of about `PATCHES_PER_SHARD` examples each, from items shuffled once by a seed."""
-    items = list(items)
-    random.Random(seed).shuffle(items)
-    count = -(-len(items) // PATCHES_PER_SHARD)
-    return [partial(map, read, items[i::count]) for i in range(count)]

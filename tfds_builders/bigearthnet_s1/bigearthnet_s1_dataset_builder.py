@@ -1,111 +1,139 @@
-"""BigEarthNet-S1 v1.0 from its patch folders as they lie on disk."""
+"""BigEarthNet-S1, versions 1 and 2, from its patch folders and official splits."""
 
-import json
-from collections.abc import Callable, Iterator
+import dataclasses
 from pathlib import Path
 from typing import ClassVar
 
 import tensorflow_datasets as tfds
 
-from sar_mixmae_jax.errors import InputError, first_line
-from sar_mixmae_jax.radiometry import BANDS
+from sar_mixmae_jax.errors import look_up
 from tfds_builders import records
-from tfds_builders.bigearthnet_s1.labels import CLASSES_19, to_19
-from tfds_builders.geotiff import find_bands, read_patch
+from tfds_builders.bigearthnet_s1 import version1, version2
+from tfds_builders.bigearthnet_s1.labels import CLASSES_19
+from tfds_builders.bigearthnet_s1.patch_folder import SIZE
+from tfds_builders.patch_builder import PatchBuilder, Plan
 
-SIZE = 120
+
+@dataclasses.dataclass
+class Config(records.PatchConfig):
+    """Which patches.
+
+    Attributes:
+      release: "v1" or "v2".
+      unsplit: v1 only: all patch folders as `train`, without the official lists.
+      snow_and_cloud: v2 only: also patches with seasonal snow, cloud or shadow.
+    """
+
+    release: str = records.option("v1", "of BigEarthNet: v1 or v2")
+    unsplit: bool = records.option(False, "v1: all patch folders as train, without the lists")
+    snow_and_cloud: bool = records.option(False, "v2: also patches with snow, cloud or shadow")
 
 
-class Builder(tfds.core.ShardBasedBuilder):
-    """One split, `train`, of every patch folder below `manual_dir`."""
+class Builder(PatchBuilder):
+    """Splits `train`, `validation`, `test`; `train+validation` is what pretraining reads."""
 
-    VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES: ClassVar[dict[str, str]] = {"1.0.0": "Patches without the official splits."}
-    BUILDER_CONFIGS: ClassVar[list[tfds.core.BuilderConfig]] = [
-        tfds.core.BuilderConfig(name="v1", description="BigEarthNet-S1 v1.0, one split")
+    VERSION = tfds.core.Version("2.0.0")
+    RELEASE_NOTES: ClassVar[dict[str, str]] = {
+        "2.0.0": "Official splits, version 2, time and place of every patch.",
+        "1.0.0": "Patches of version 1 without the official splits.",
+    }
+    BUILDER_CONFIGS: ClassVar[list[Config]] = [
+        Config(name="v1", description="BigEarthNet-S1 v1.0, official splits"),
+        Config(name="v1_float16", description="the same, stored in half the size", dtype="float16"),
+        Config(name="v1_unsplit", description="v1.0, all patch folders as train", unsplit=True),
+        Config(name="v2", description="v2.0 (reBEN), official splits", release="v2"),
+        Config(
+            name="v2_float16",
+            description="the same, stored in half the size",
+            release="v2",
+            dtype="float16",
+        ),
+        Config(
+            name="v2_snow_and_cloud",
+            description="v2.0 with the patches that are not recommended",
+            release="v2",
+            snow_and_cloud=True,
+        ),
     ]
-    MANUAL_DOWNLOAD_INSTRUCTIONS = "Unpack BigEarthNet-S1-v1.0 and name it as --manual_dir."
+    MANUAL_DOWNLOAD_INSTRUCTIONS = (
+        "name the folder that holds the unpacked patches and the official splits (train.csv, "
+        "val.csv, test.csv for v1, metadata.parquet for v2) as --manual_dir"
+    )
 
     def _info(self) -> tfds.core.DatasetInfo:
+        release = look_up(RELEASES, self.builder_config.release, "release")
         return records.dataset_info(
             self,
             size=SIZE,
             classes=CLASSES_19,
-            mean=(-19.2309, -12.5951),
-            std=(3.1672, 2.9644),
-            statistics_of="BigEarthNet v1 as published with SAR-W-MixMAE: std is the mean of "
-            "per-patch deviations, not the deviation over all pixels",
-            description="Sentinel-1 IW GRD backscatter in dB, 120x120 px of 10 m, UTM, with "
-            "CORINE land cover in 19 classes. Official splits of v1 are spatially dependent; "
-            "this build has one split.",
+            statistics=release.statistics,
+            features={name: tfds.features.Text() for name in release.texts},
+            quantity="sigma0",
+            description=f"Sentinel-1 IW GRD backscatter (sigma0, terrain corrected) in dB, 120x120 "
+            f"px of 10 m, UTM, with CORINE land cover in 19 classes. {release.about}",
             homepage="https://bigearth.net",
-            citation=CITATION,
+            citation=release.citation,
             license="CDLA-Permissive-1.0",
         )
 
-    def _shard_iterators_per_split(
-        self, dl_manager: tfds.download.DownloadManager
-    ) -> dict[str, list[Callable[[], Iterator[records.Example]]]]:
-        return {"train": records.shards(patch_folders(Path(dl_manager.manual_dir)), read)}
+    def plan(self, root: Path, scratch: Path, processes: int) -> Plan:
+        """The patches of every split by the official files."""
+        del scratch, processes
+        config = self.builder_config
+        if config.release == "v2":
+            return version2.plan(root, snow_and_cloud=config.snow_and_cloud)
+        return version1.plan(root, unsplit=config.unsplit)
 
 
-def patch_folders(root: Path) -> list[Path]:
-    """The patch folders right below `root`, by name; hidden folders and files are passed over.
+@dataclasses.dataclass(frozen=True)
+class Release:
+    """What is particular to a version.
 
-    Raises:
-      InputError: there is none, or a link leads nowhere.
+    Attributes:
+      statistics: as published with SAR-W-MixMAE.
+      texts: features of its records besides those of all patch datasets.
+      about: for the description.
+      citation: BibTeX.
     """
-    entries = [path for path in sorted(root.iterdir()) if not path.name.startswith((".", "__"))]
-    for path in entries:
-        if not path.exists():
-            raise InputError(f"{path}: found a link to nothing, expected a patch folder: mend it")
-    folders = [path for path in entries if path.is_dir()]
-    if not any((path / f"{path.name}_{BANDS[0]}.tif").exists() for path in folders):
-        raise InputError(
-            f"{root}: found no patch folder among {len(entries)} entries, expected folders such as "
-            "S1A_IW_GRDH_1SDV_20170613T165043_33UUP_87_48: name the folder that holds them"
-        )
-    return folders
+
+    statistics: records.Statistics
+    texts: tuple[str, ...]
+    about: str
+    citation: str
 
 
-def read(folder: Path) -> records.Example:
-    """Reads a patch folder: both bands and the labels.
-
-    Raises:
-      InputError: a file is missing or is not what it should be.
-    """
-    backscatter = read_patch(find_bands(folder, BANDS), size=SIZE, unit="dB")
-    return folder.name, {
-        "id": folder.name,
-        "backscatter": backscatter,
-        "labels": records.multi_hot(read_labels(folder), CLASSES_19),
-    }
-
-
-def read_labels(folder: Path) -> list[str]:
-    """The 19-class names in a patch's `_labels_metadata.json`.
-
-    Raises:
-      InputError: the file is missing, is not JSON, or names an unknown class.
-    """
-    path = folder / f"{folder.name}_labels_metadata.json"
-    try:
-        labels = json.loads(path.read_text())["labels"]
-        if not isinstance(labels, list) or not all(isinstance(name, str) for name in labels):
-            raise TypeError(f"labels is {labels!r}")
-        return to_19(labels)
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise InputError(
-            f"{path}: found no usable labels ({first_line(error)}), expected JSON with a list "
-            "`labels` of CORINE names: copy the file again"
-        ) from error
-
-
-CITATION = """@article{sumbul2021bigearthnet,
+RELEASES = {
+    "v1": Release(
+        records.Statistics(
+            mean=(-19.2309, -12.5951),
+            std=(3.1672, 2.9644),
+            of="BigEarthNet v1 as published with SAR-W-MixMAE: std is the mean of per-patch "
+            "deviations, not the deviation over all pixels",
+        ),
+        ("s2_name", "scene"),
+        "Version 1: its official splits are spatially dependent, results on it say so.",
+        """@article{sumbul2021bigearthnet,
   title={{BigEarthNet-MM}: A Large-Scale, Multimodal, Multilabel Benchmark Archive for Remote
     Sensing Image Classification and Retrieval},
   author={Sumbul, Gencer and de Wall, Arne and Kreuziger, Tristan and Marcelino, Filipe and
     Costa, Hugo and Benevides, Pedro and Caetano, M{\\'a}rio and Demir, Beg{\\"u}m and
     Markl, Volker},
   journal={IEEE Geoscience and Remote Sensing Magazine}, volume={9}, number={3}, pages={174--180},
-  year={2021}}"""
+  year={2021}}""",
+    ),
+    "v2": Release(
+        records.Statistics(
+            mean=(-19.1966, -12.5144),
+            std=(5.4501, 5.0019),
+            of="BigEarthNet v2 as published with SAR-W-MixMAE",
+        ),
+        ("s2_name", "v1_name", "country"),
+        "Version 2 (reBEN): splits drawn apart in space. v1_name ties a patch to version 1: an "
+        "encoder pretrained on version 1 may have seen the test patches of version 2.",
+        """@inproceedings{clasen2025reben,
+  title={{reBEN}: Refined {BigEarthNet} Dataset for Remote Sensing Image Analysis},
+  author={Clasen, Kai Norman and Hackel, Leonard and Burgert, Tom and Sumbul, Gencer and
+    Demir, Beg{\\"u}m and Markl, Volker},
+  booktitle={IEEE International Geoscience and Remote Sensing Symposium}, year={2025}}""",
+    ),
+}

@@ -1,0 +1,84 @@
+"""A patch as BigEarthNet-S1 stores it: a folder NAME with NAME_VV.tif and NAME_VH.tif."""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from tfds_builders import geotiff, units
+from tfds_builders.geotiff import Georeference
+from tfds_builders.nodata import zero_border
+from tfds_builders.problems import bad_file, collect
+
+SIZE = 120
+"""Side of a patch, pixels of 10 m."""
+
+
+class Patch(NamedTuple):
+    """What the band files of a patch hold.
+
+    Attributes:
+      backscatter: (120, 120, band) float32 dB, NaN = nodata.
+      place: where it lies.
+    """
+
+    backscatter: np.ndarray
+    place: Georeference
+
+
+def read_patch(folder: Path, bands: Sequence[str]) -> Patch:
+    """Reads one single-band file for each band of the patch in `folder`.
+
+    Raises:
+      BadFilesError: a file is missing, unreadable, of another shape or type, on another grid,
+        holds no dB, or is nodata everywhere; of all files at once.
+    """
+    paths = [folder / f"{folder.name}_{band}.tif" for band in bands]
+    read = collect(*(partial(read_band, path) for path in paths))
+    backscatter = np.stack([values for values, _ in read], axis=-1)
+    place = read[0][1]
+    for path, (_, other) in zip(paths, read, strict=True):
+        if not _same(place, other):
+            raise bad_file(
+                path,
+                f"found the grid {other}, expected that of {paths[0].name}, {place}: copy both",
+            )
+    backscatter[zero_border((backscatter == 0).all(-1))] = np.nan
+    collect(*(partial(_check, path, backscatter[..., i]) for i, path in enumerate(paths)))
+    return Patch(backscatter, place)
+
+
+def read_band(path: Path) -> tuple[np.ndarray, Georeference]:
+    """Reads a band as (120, 120) float32, tagged nodata as NaN, and where it lies.
+
+    Raises:
+      BadFilesError: the file is missing or unreadable, or of another shape or type.
+    """
+    if not path.is_file():
+        raise bad_file(
+            path,
+            "found no such file, expected one for each band: restore it, or move the patch folder "
+            "out of the dataset",
+        )
+    with geotiff.open_raster(path) as raster:
+        shape = (raster.count, *raster.shape)
+        if shape != (1, SIZE, SIZE):
+            raise bad_file(
+                path,
+                f"found {shape} (bands, rows, columns), expected (1, {SIZE}, {SIZE}): is this file "
+                "of the dataset?",
+            )
+        return geotiff.read(raster, 1), geotiff.georeference(raster)
+
+
+def _check(path: Path, values: np.ndarray) -> None:
+    if wrong := units.what_is_wrong(units.summarise(values), "dB"):
+        raise bad_file(path, wrong)
+
+
+def _same(one: Georeference, other: Georeference) -> bool:
+    return one.crs == other.crs and np.allclose(
+        one.transform, other.transform, atol=1e-6, equal_nan=True
+    )

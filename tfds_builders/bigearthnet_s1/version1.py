@@ -1,0 +1,157 @@
+"""BigEarthNet-S1 v1.0: patch folders side by side, labels beside the bands, splits in CSV lists."""
+
+import json
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sar_mixmae_jax.bands import BANDS
+from sar_mixmae_jax.errors import InputError, first_line
+from tfds_builders import records
+from tfds_builders.bigearthnet_s1 import official
+from tfds_builders.bigearthnet_s1.labels import CLASSES_19, to_19
+from tfds_builders.bigearthnet_s1.patch_folder import read_patch
+from tfds_builders.patch_builder import Plan
+from tfds_builders.problems import Problem, bad_file, collect
+from tfds_builders.shards import Example
+
+LISTS = {"train": "train.csv", "validation": "val.csv", "test": "test.csv"}
+CAVEAT = "spatially dependent split"
+"""The official lists draw all three splits from the same 2x2 blocks of patches."""
+NO_SPLIT = "no held-out split"
+
+
+def plan(root: Path, *, unsplit: bool) -> Plan:
+    """The official splits, or all patches as `train`.
+
+    Args:
+      root: folder of the patch folders, or one that holds `BigEarthNet-S1-v1.0`; with the lists in
+        it, in `splits`, or beside it.
+      unsplit: whether to do without the lists.
+
+    Raises:
+      InputError: there are no patches, or no lists.
+    """
+    named = root / "BigEarthNet-S1-v1.0"
+    patches = named if named.is_dir() else root
+    there = patch_folders(patches)
+    if unsplit:
+        return Plan({"train": there}, read_record, (patches,), facts={"caveats": [NO_SPLIT]})
+    lists = {split: official.find(patches, name) for split, name in LISTS.items()}
+    names = {split: read_list(path) for split, path in lists.items()}
+    problems = list(wrong_names({lists[split]: names[split] for split in lists}, there))
+    items, taken = {}, np.array([], there.dtype)
+    for split in lists:
+        items[split] = np.setdiff1d(np.intersect1d(names[split], there), taken)
+        taken = np.union1d(taken, items[split])
+    notes = [f"{len(there) - len(taken)} of {len(there)} patches are in no list, and not used"]
+    return Plan(items, read_record, (patches,), problems, {"caveats": [CAVEAT]}, notes)
+
+
+def patch_folders(root: Path) -> np.ndarray:
+    """Names of the folders right below `root`, sorted, as bytes; hidden ones are passed over.
+
+    Raises:
+      InputError: none of them is a patch.
+    """
+    names = sorted(
+        path.name
+        for path in root.iterdir()
+        if not path.name.startswith((".", "__")) and (path.is_dir() or path.is_symlink())
+    )
+    if not any((root / name / f"{name}_{band}.tif").exists() for name in names for band in BANDS):
+        raise InputError(
+            f"{root}: found no patch folder among {len(names)} folders, expected folders such as "
+            "S1A_IW_GRDH_1SDV_20170613T165043_33UUP_87_48: name the folder that holds them"
+        )
+    return np.array([name.encode() for name in names])
+
+
+def read_list(path: Path) -> np.ndarray:
+    """The Sentinel-1 names of a headerless list `S2 patch,S1 patch`, as bytes.
+
+    Raises:
+      InputError: it cannot be read, or is of another form.
+    """
+    try:
+        rows = [line.split(",") for line in path.read_text().splitlines() if line.strip()]
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read ({first_line(error)}): copy it again") from error
+    for number, row in enumerate(rows, start=1):
+        if len(row) != 2 or not row[1].strip().startswith("S1"):
+            raise InputError(
+                f"{path}: found {','.join(row)[:100]!r} in row {number}, expected `S2 patch,S1 "
+                "patch` and no header: copy the official list again"
+            )
+    if not rows:
+        raise InputError(f"{path}: found no rows: copy the official list again")
+    return np.array([row[1].strip().encode() for row in rows])
+
+
+def wrong_names(lists: Mapping[Path, np.ndarray], there: np.ndarray) -> Iterator[Problem]:
+    """Names without a folder, twice in a list, or in two lists (the first one keeps them)."""
+    before: dict[Path, np.ndarray] = {}
+    for path, names in lists.items():
+        unique, counts = np.unique(names, return_counts=True)
+        for name in np.setdiff1d(unique, there):
+            yield Problem(
+                str(path),
+                f"names {name.decode()}, of which there is no folder: restore it, or mend the list",
+            )
+        for name in unique[counts > 1]:
+            yield Problem(str(path), f"names {name.decode()} more than once: mend the list")
+        for other, others in before.items():
+            for name in np.intersect1d(unique, others):
+                yield Problem(
+                    str(path), f"names {name.decode()}, and {other.name} does too: mend the lists"
+                )
+        before[path] = unique
+
+
+def read_record(patches: Path, item: bytes) -> Example:
+    """The record of a patch folder.
+
+    Raises:
+      BadFilesError: a file is missing or is not what it should be.
+    """
+    name = item.decode()
+    folder = patches / name
+    patch, facts = collect(
+        partial(read_patch, folder, BANDS),
+        partial(read_metadata, folder / f"{name}_labels_metadata.json"),
+    )
+    return name, {
+        "id": name,
+        "backscatter": patch.backscatter,
+        "labels": records.multi_hot(facts["labels"], CLASSES_19),
+        "s2_name": facts["s2_name"],
+        "scene": facts["scene"],
+        **records.place(name, patch.place),
+    }
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """`labels` (19-class names), `s2_name` and `scene` of a patch's JSON; "" where it says not.
+
+    Raises:
+      BadFilesError: the file is missing, is not JSON, or names an unknown class.
+    """
+    try:
+        values = json.loads(path.read_text())
+        labels = values["labels"]
+        if not isinstance(labels, list) or not all(isinstance(name, str) for name in labels):
+            raise TypeError(f"labels is {labels!r}")
+        return {
+            "labels": to_19(labels),
+            "s2_name": str(values.get("corresponding_s2_patch", "")),
+            "scene": str(values.get("scene_source", "")),
+        }
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise bad_file(
+            path,
+            f"found no usable labels ({first_line(error)}), expected JSON with a list `labels` of "
+            "CORINE names: copy the file again",
+        ) from error

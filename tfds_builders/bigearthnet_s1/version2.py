@@ -1,0 +1,163 @@
+"""BigEarthNet v2.0 (reBEN), Sentinel-1: patch folders below scenes, all else in a Parquet table."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from sar_mixmae_jax.bands import BANDS
+from sar_mixmae_jax.errors import InputError, first_line
+from tfds_builders import records
+from tfds_builders.bigearthnet_s1 import official
+from tfds_builders.bigearthnet_s1.labels import CLASSES_19
+from tfds_builders.bigearthnet_s1.patch_folder import read_patch
+from tfds_builders.patch_builder import Plan
+from tfds_builders.problems import Problem
+from tfds_builders.shards import Example
+
+TABLE = "metadata.parquet"
+SNOW_AND_CLOUD = "metadata_for_patches_with_snow_cloud_or_shadow.parquet"
+NAMES = ("s1_name", "patch_id", "s2v1_name", "country")
+FLAGS = ("contains_seasonal_snow", "contains_cloud_or_shadow")
+COLUMNS = (*NAMES, "labels", "split", *FLAGS)
+SPLITS = ("train", "validation", "test")
+UNKNOWN = np.uint32(2**32 - 1)
+"""Instead of the bits of a row's labels, where there are none, or others than the 19."""
+
+
+def plan(root: Path, *, snow_and_cloud: bool) -> Plan:
+    """The official splits.
+
+    Args:
+      root: folder that holds the tables and `BigEarthNet-S1`, or `BigEarthNet-S1` itself with the
+        tables in it or beside it.
+      snow_and_cloud: whether to include patches with seasonal snow, cloud or shadow.
+
+    Raises:
+      InputError: a table is missing or cannot be read.
+    """
+    patches = root / "BigEarthNet-S1" if (root / "BigEarthNet-S1").is_dir() else root
+    path = official.find(patches, TABLE)
+    table = read_table(path)
+    flagged = pc.or_(*(pc.fill_null(table[flag], False) for flag in FLAGS))
+    table = table.filter(pc.invert(flagged))
+    if snow_and_cloud:
+        table = pa.concat_tables([table, read_table(official.find(patches, SNOW_AND_CLOUD))])
+    items = as_items(table)
+    split = np.array(table["split"].to_pylist(), dtype=object)
+    wrong = {
+        "of which there is no folder: restore it": ~is_there(patches, items["s1_name"]),
+        "more than once": repeated(items["s1_name"]),
+        "with labels that are not of the 19 classes": items["labels"] == UNKNOWN,
+        f"in another split than {', '.join(SPLITS)}": ~np.isin(split, SPLITS),
+    }
+    problems = [
+        Problem(str(path), f"names {items['s1_name'][row].decode()}, {reason}; mend the table")
+        for reason, rows in wrong.items()
+        for row in np.flatnonzero(rows)
+    ]
+    usable = ~np.logical_or.reduce(list(wrong.values()))
+    return Plan(
+        {name: items[usable & (split == name)] for name in SPLITS},
+        read_record,
+        (patches,),
+        problems,
+    )
+
+
+def read_table(path: Path) -> pa.Table:
+    """The columns `COLUMNS` of a table.
+
+    Raises:
+      InputError: it cannot be read, or lacks one.
+    """
+    try:
+        table = pq.read_table(path, columns=list(COLUMNS))
+        texts = [pa.field(name, pa.string()) for name in (*NAMES, "split")]
+        flags = [pa.field(name, pa.bool_()) for name in FLAGS]
+        labels = [pa.field("labels", pa.list_(pa.string()))]
+        schema = pa.schema([*texts, *flags, *labels])
+        return table.select(schema.names).cast(schema)
+    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+        raise InputError(
+            f"{path}: cannot be used as a Parquet table of {', '.join(COLUMNS)} "
+            f"({first_line(error)}): download it again"
+        ) from error
+
+
+def as_items(table: pa.Table) -> np.ndarray:
+    """The rows as a structured array of bytes; labels as bits of `CLASSES_19`, or `UNKNOWN`."""
+    texts = {
+        name: np.array(
+            [value.encode() for value in pc.fill_null(table[name], "").to_pylist()], dtype=np.bytes_
+        )
+        for name in NAMES
+    }
+    dtypes = [(name, values.dtype) for name, values in texts.items()]
+    items = np.empty(len(table), dtype=[*dtypes, ("labels", np.uint32)])
+    for name, values in texts.items():
+        items[name] = values
+    items["labels"] = label_bits(table["labels"].combine_chunks())
+    return items
+
+
+def label_bits(labels: pa.ListArray) -> np.ndarray:
+    """A uint32 for every list: bit i for class i of `CLASSES_19`.
+
+    `UNKNOWN` where a name is not among them or the list is empty, as none of the official ones is.
+    """
+    row = pc.list_parent_indices(labels).to_numpy()
+    index = pc.index_in(pc.list_flatten(labels), pa.array(CLASSES_19))
+    known = pc.is_valid(index).to_numpy(zero_copy_only=False)
+    bits = np.zeros(len(labels), np.uint32)
+    number = pc.fill_null(index, 0).to_numpy().astype(np.uint32)
+    np.bitwise_or.at(bits, row, np.uint32(1) << number)
+    bits[row[~known]] = UNKNOWN
+    return np.where(bits == 0, UNKNOWN, bits)
+
+
+def is_there(patches: Path, names: np.ndarray) -> np.ndarray:
+    """Which patches have a folder; lists every scene's folder once."""
+    scenes = np.array([scene_of(name.decode()).encode() for name in names])
+    there = np.zeros(len(names), bool)
+    for scene in np.unique(scenes):
+        folder = patches / scene.decode()
+        found = os.listdir(folder) if folder.is_dir() else []
+        rows = np.flatnonzero(scenes == scene)
+        there[rows] = np.isin(names[rows], np.array([name.encode() for name in found]))
+    return there
+
+
+def scene_of(name: str) -> str:
+    """The folder of a patch's folder: its name without the last three fields."""
+    return name.rsplit("_", 3)[0]
+
+
+def repeated(names: np.ndarray) -> np.ndarray:
+    """Which names stood in a row before."""
+    first = np.zeros(len(names), bool)
+    first[np.unique(names, return_index=True)[1]] = True
+    return ~first
+
+
+def read_record(patches: Path, item: tuple[bytes, bytes, bytes, bytes, int]) -> Example:
+    """The record of a row.
+
+    Raises:
+      BadFilesError: a file is missing or is not what it should be.
+    """
+    name, s2_name, v1_name, country = (value.decode() for value in item[:4])
+    patch = read_patch(patches / scene_of(name) / name, BANDS)
+    labels = [label for number, label in enumerate(CLASSES_19) if item[4] >> number & 1]
+    return name, {
+        "id": name,
+        "backscatter": patch.backscatter,
+        "labels": records.multi_hot(labels, CLASSES_19),
+        "s2_name": s2_name,
+        "v1_name": v1_name,
+        "country": country,
+        **records.place(name, patch.place),
+    }

@@ -1,0 +1,1 @@
+"""Any folder of Sentinel-1 GeoTIFFs, cut into patches."""

@@ -1,0 +1,279 @@
+"""Finds the images in a folder: which file and band holds VV, which VH, in which unit."""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from sar_mixmae_jax.bands import BANDS
+from sar_mixmae_jax.errors import InputError
+from tfds_builders import geotiff
+from tfds_builders.problems import BadFilesError, Problem, bad_file
+from tfds_builders.s1_folder import naming
+
+ANY_SUFFIX = (".tif", ".tiff")
+
+
+class Layer(NamedTuple):
+    """One band of one file.
+
+    Attributes:
+      path: of the file, below the folder.
+      number: of the band in the file, from 1.
+    """
+
+    path: str
+    number: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Scene:
+    """An image with both bands.
+
+    Attributes:
+      name: path of the file below the folder, without suffix and polarisation.
+      layers: of each band of `BANDS`.
+      unit: of the files, "dB" or "linear".
+      shape: (rows, columns).
+    """
+
+    name: str
+    layers: tuple[Layer, ...]
+    unit: str
+    shape: tuple[int, int]
+
+
+@dataclasses.dataclass(frozen=True)
+class Said:
+    """What the user says where the files do not.
+
+    Attributes:
+      bands: names of the bands of a file with several, in their order; empty: nothing.
+      unit: "dB", "linear", or empty.
+      quantity: "sigma0", "gamma0", or empty.
+      nodata: a value that means nodata besides NaN and the tagged one.
+    """
+
+    bands: tuple[str, ...] = ()
+    unit: str = ""
+    quantity: str = ""
+    nodata: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class File:
+    """What a GeoTIFF says of itself.
+
+    Attributes:
+      path: below the folder.
+      shape: (rows, columns).
+      place: where it lies.
+      bands: polarisation of each band, None where it is not said.
+      unit: "dB", "linear", or None.
+      quantity: "sigma0", "gamma0", or None.
+    """
+
+    path: Path
+    shape: tuple[int, int]
+    place: geotiff.Georeference
+    bands: tuple[str | None, ...]
+    unit: str | None
+    quantity: str | None
+
+
+def find_files(root: Path) -> list[Path]:
+    """All GeoTIFFs below `root`, by name; hidden files and folders are passed over.
+
+    Raises:
+      InputError: there is none.
+    """
+    paths = sorted(
+        path.relative_to(root)
+        for path in root.rglob("*")
+        if path.suffix.lower() in ANY_SUFFIX
+        and not any(part.startswith(".") for part in path.relative_to(root).parts)
+    )
+    if not paths:
+        raise InputError(f"{root}: found no file *.tif or *.tiff in it or below, expected GeoTIFFs")
+    return paths
+
+
+def describe_file(root: Path, path: Path) -> File:
+    """Reads what a GeoTIFF says of itself.
+
+    Raises:
+      BadFilesError: it cannot be read.
+    """
+    with geotiff.open_raster(root / path) as raster:
+        descriptions = [text or "" for text in raster.descriptions]
+        tags = [f"{key} {value}" for key, value in _tags(raster)]
+        units = [text or "" for text in raster.units]
+        by_name = naming.polarisation(path.stem)
+        bands = [naming.polarisation(text) for text in descriptions]
+        if raster.count == 1:
+            if by_name and bands[0] and bands[0] != by_name:
+                raise bad_file(
+                    root / path,
+                    f"found {by_name} in its name and {bands[0]} in the description of its band, "
+                    "expected one: correct the one that is wrong",
+                )
+            bands = [by_name or bands[0]]
+        elif len(set(filter(None, bands))) < len([band for band in bands if band]):
+            bands = [None] * raster.count  # several bands of one name say nothing
+        texts = [path.stem, *descriptions, *tags]
+        return File(
+            path,
+            raster.shape,
+            geotiff.georeference(raster),
+            tuple(bands),
+            naming.unit([*texts, *units]),
+            naming.quantity(texts),
+        )
+
+
+def _tags(raster: Any) -> Iterator[tuple[str, str]]:
+    """Tags of the file and its bands that can hold a unit or a quantity."""
+    for number in range(raster.count + 1):
+        for key, value in raster.tags(number).items():
+            if any(word in key.lower() for word in ("unit", "calib", "quantity", "backscatter")):
+                yield key, value
+
+
+def group(root: Path, files: Sequence[File], said: Said) -> tuple[list[Scene], list[Problem]]:
+    """Puts the bands of an image together.
+
+    Files of which neither they nor the user say what they hold are left out if they have one band
+    (incidence angles, masks, terrain) and refused if they have several.
+
+    Returns:
+      The images that can be used, and what is wrong with the others.
+    """
+    scenes: list[Scene] = []
+    problems: list[Problem] = []
+    single: dict[str, list[tuple[str, File]]] = {}
+    for file in files:
+        try:
+            if len(file.bands) == 1:
+                if band := file.bands[0]:
+                    name = naming.without_polarisation(str(file.path.with_suffix("")), band)
+                    single.setdefault(name, []).append((band, file))
+            else:
+                layers = {
+                    band: Layer(str(file.path), number)
+                    for number, band in enumerate(_bands_of(root, file, said), start=1)
+                }
+                scenes.append(_scene(root, str(file.path.with_suffix("")), layers, [file], said))
+        except BadFilesError as error:
+            problems.extend(error.problems)
+    for name, of_bands in single.items():
+        try:
+            scenes.append(_scene_of_files(root, name, of_bands, said))
+        except BadFilesError as error:
+            problems.extend(error.problems)
+    first = {scene.name: scene for scene in reversed(scenes)}
+    for scene in scenes:
+        if first[scene.name] is not scene:
+            problems.append(
+                Problem(
+                    str(root / scene.layers[0].path),
+                    f"found the image {scene.name} in {first[scene.name].layers[0].path} too, "
+                    "expected each once: keep one",
+                )
+            )
+    return [first[name] for name in sorted(first)], problems
+
+
+def _bands_of(root: Path, file: File, said: Said) -> tuple[str, ...]:
+    """The bands of a file with several, as it or the user says."""
+    named = {band for band in file.bands if band}
+    if set(BANDS) <= named:
+        if len(said.bands) == len(file.bands) and any(
+            one and one != other for one, other in zip(file.bands, said.bands, strict=True)
+        ):
+            raise bad_file(
+                root / file.path,
+                f"found bands described as {_join(file.bands)}, and --bands={_join(said.bands)}, "
+                "expected no contradiction: leave out --bands, or correct the file",
+            )
+        return tuple(band or "" for band in file.bands)
+    if len(said.bands) == len(file.bands):
+        return said.bands
+    raise bad_file(
+        root / file.path,
+        f"found {len(file.bands)} bands described as {_join(file.bands)}, expected descriptions "
+        f"that name {' and '.join(BANDS)} each once: say what they are with --bands, such as "
+        "--bands=VV,VH",
+    )
+
+
+def _scene_of_files(
+    root: Path, name: str, of_bands: Sequence[tuple[str, File]], said: Said
+) -> Scene:
+    """An image of which every band is a file."""
+    counts = Counter(band for band, _ in of_bands)
+    files = [file for _, file in of_bands]
+    for band, file in of_bands:
+        if counts[band] > 1:
+            raise bad_file(
+                root / file.path, f"found {counts[band]} files of {band} for one image: keep one"
+            )
+        if (file.shape, file.place) != (files[0].shape, files[0].place):
+            raise bad_file(
+                root / file.path,
+                f"found {file.shape} pixels at {file.place}, expected the grid of "
+                f"{files[0].path.name}, {files[0].shape} at {files[0].place}: resample one of them",
+            )
+    layers = {band: Layer(str(file.path), 1) for band, file in of_bands}
+    return _scene(root, name, layers, files, said)
+
+
+def _scene(
+    root: Path, name: str, layers: Mapping[str, Layer], files: Sequence[File], said: Said
+) -> Scene:
+    missing = [band for band in BANDS if band not in layers]
+    if missing:
+        raise bad_file(
+            root / files[0].path,
+            f"found {_join(layers)}, expected {_join(BANDS)}: no {_join(missing)} belongs to it",
+        )
+    units = {file.unit for file in files if file.unit}
+    if len(units) > 1 or (said.unit and units and units != {said.unit}):
+        raise bad_file(
+            root / files[0].path,
+            f"found {_join(sorted(units))} said by the files"
+            + (f" and --unit={said.unit}" if said.unit else "")
+            + ", expected one unit: correct the one that is wrong",
+        )
+    unit = units.pop() if units else said.unit
+    if not unit:
+        raise bad_file(
+            root / files[0].path,
+            "found no unit in name, description or tags: say --unit=dB or --unit=linear",
+        )
+    return Scene(name, tuple(layers[band] for band in BANDS), unit, files[0].shape)
+
+
+def common_quantity(files: Iterable[File], said: Said) -> str:
+    """sigma0 or gamma0, of the whole folder; "not stated" where neither files nor user say.
+
+    Raises:
+      InputError: files differ, or contradict the user, or only some of them say it.
+    """
+    counts = Counter(file.quantity for file in files if any(file.bands))
+    stated = {name: count for name, count in counts.items() if name}
+    found = ", ".join(f"{count} files say {name or 'nothing'}" for name, count in counts.items())
+    if len(stated) > 1 or (said.quantity and stated and set(stated) != {said.quantity}):
+        raise InputError(
+            f"{found}{f', --quantity={said.quantity}' if said.quantity else ''}: sigma0 and gamma0 "
+            "differ by a decibel and more with the incidence angle; build them apart"
+        )
+    if stated and counts[None] and not said.quantity:
+        raise InputError(
+            f"{found}: if all of them are {next(iter(stated))}, say --quantity={next(iter(stated))}"
+        )
+    return said.quantity or next(iter(stated), "not stated")
+
+
+def _join(names: Iterable[str | None]) -> str:
+    return ",".join(name or "?" for name in names)

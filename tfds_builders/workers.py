@@ -1,0 +1,129 @@
+"""Runs tasks on all cores, with one progress bar, and stops all of them when one is to stop."""
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from functools import partial
+from itertools import islice
+from multiprocessing.sharedctypes import Synchronized
+from multiprocessing.synchronize import Event
+from typing import Any
+
+from tqdm import tqdm
+
+from sar_mixmae_jax.errors import InputError
+
+Tick = Callable[[], None]
+"""Called by a task after every piece of work."""
+
+REFRESH_SECONDS = 0.3
+
+
+class StoppedError(Exception):
+    """Raised inside a task that is to stop, because the build as a whole ends."""
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def run(
+    function: Callable[[Any, Tick], Any],
+    tasks: Sequence[Any],
+    *,
+    processes: int,
+    total: int,
+    description: str,
+) -> Iterator[Any]:
+    """Yields `function(task, tick)` of every task, in the order in which they end.
+
+    Args:
+      function: of a module, so that other processes find it.
+      tasks: plain data.
+      processes: how many may run at once; a single task or process runs in this one.
+      total: pieces of work in all tasks, for the progress bar.
+      description: for the progress bar.
+
+    Raises:
+      InputError: a process was killed.
+    """
+    with tqdm(total=total, desc=description, unit=" patches", disable=None, leave=False) as bar:
+        if min(processes, len(tasks)) <= 1:
+            for task in tasks:
+                yield function(task, partial(_advance, bar))
+        else:
+            yield from _run_in_pool(function, tasks, min(processes, len(tasks)), bar)
+
+
+def _advance(bar: tqdm) -> None:
+    bar.update()
+
+
+def _run_in_pool(
+    function: Callable[[Any, Tick], Any], tasks: Sequence[Any], processes: int, bar: tqdm
+) -> Iterator[Any]:
+    # neither inherits threads nor starts from nothing: what is imported once is shared
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tfds_builders.patch_builder"])
+    done, stop = context.Value("q", 0), context.Event()
+    pool = ProcessPoolExecutor(processes, context, _enter, (done, stop))
+    try:
+        left, waiting = iter(tasks), set[Future]()
+        while True:
+            for task in islice(left, 2 * processes - len(waiting)):  # no more than needed at once
+                waiting.add(pool.submit(_call, function, task))
+            if not waiting:
+                break
+            ended, waiting = wait(waiting, REFRESH_SECONDS, FIRST_COMPLETED)
+            bar.update(done.value - bar.n)
+            for future in ended:
+                yield future.result()
+    except BrokenProcessPool as error:
+        raise InputError(
+            "a process of the build was killed, perhaps for want of memory: the same command goes "
+            "on where it was; --processes=1 needs least"
+        ) from error
+    finally:
+        stop.set()
+        with contextlib.suppress(KeyboardInterrupt):
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+_done: Synchronized | None = None
+_stop: Event | None = None
+
+
+def _enter(done: Synchronized, stop: Event) -> None:
+    """Prepares a process of the pool: Ctrl-C is the parent's to answer, and its death is ours."""
+    global _done, _stop
+    _done, _stop = done, stop
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _call(function: Callable[[Any, Tick], Any], task: Any) -> Any:
+    return function(task, _tick)
+
+
+def _tick() -> None:
+    if _done is not None:
+        with _done.get_lock():
+            _done.value += 1
+    if _stop is not None and _stop.is_set():
+        raise StoppedError
