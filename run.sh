@@ -5,6 +5,7 @@
 #   ./run.sh --config=… --workdir=…      python -m sar_mixmae_jax.main
 # PYTHON=…       the interpreter to make .venv with, 3.11 or newer
 # ACCELERATOR=…  cpu, gpu or tpu, instead of what this machine seems to have
+# EXTRAS=…       further extras to install, such as tensorflow (for the command `tfds build`)
 # Relative paths are relative to this folder.
 set -euo pipefail
 [[ -n "${GOLDEN:-}" ]] && GOLDEN=$(realpath "$GOLDEN") && export GOLDEN
@@ -77,7 +78,7 @@ find_accelerator() {
 install() {
   local accelerator extras stamp wanted
   accelerator=$(find_accelerator)
-  extras=$accelerator${1:+,$1}
+  extras=$accelerator${1:+,$1}${EXTRAS:+,$EXTRAS}
   make_environment
   stamp=.venv/installed-$extras
   wanted=$(cat pyproject.toml constraints.txt | cksum)

@@ -24,8 +24,8 @@ from tfds_builders.inspect.files import write_whole
 from tfds_builders.inspect.places import distances, locate
 from tfds_builders.inspect.survey import EDGES, percentiles, survey
 from tfds_builders.inspect.weight_table import weight_table
+from tfds_builders.moments import Moments
 from tfds_builders.records import PatchConfig, Statistics, dataset_info
-from tfds_builders.statistics import Moments
 
 SIDE = 24
 CLASSES = (

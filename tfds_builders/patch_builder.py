@@ -23,9 +23,9 @@ import sar_mixmae_jax
 from sar_mixmae_jax.bands import BANDS
 from sar_mixmae_jax.errors import InputError
 from tfds_builders import cluster, shards, stage, workers
+from tfds_builders.moments import Moments
 from tfds_builders.problems import BadFilesError, Problem, table, write_table
 from tfds_builders.shards import Example, Report, Shard, Task
-from tfds_builders.statistics import Moments
 from tfds_builders.workers import Tick
 
 PATCHES_PER_SHARD = 1_000

@@ -19,8 +19,8 @@ from array_record.python.array_record_module import ArrayRecordReader
 from tensorflow_datasets.core import example_serializer, file_adapters, writer
 
 from sar_mixmae_jax.errors import InputError, first_line
+from tfds_builders.moments import Moments
 from tfds_builders.problems import BadFilesError, Problem
-from tfds_builders.statistics import Moments
 from tfds_builders.workers import Tick
 
 Example = tuple[str, dict[str, Any]]

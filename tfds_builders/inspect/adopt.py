@@ -8,7 +8,7 @@ from typing import Any
 
 from sar_mixmae_jax.errors import InputError, first_line
 from tfds_builders.inspect.files import write_whole
-from tfds_builders.statistics import Moments
+from tfds_builders.moments import Moments
 
 DEVIATIONS = {
     "global": (Moments.global_deviation, "the deviation over all pixels"),

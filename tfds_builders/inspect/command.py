@@ -20,7 +20,7 @@ from tfds_builders.inspect.inspection import TRAIN, write
 from tfds_builders.inspect.markdown import numbers
 from tfds_builders.inspect.reading import Dataset, Record, spread
 from tfds_builders.inspect.survey import FEATURES, Survey, survey
-from tfds_builders.statistics import Moments
+from tfds_builders.moments import Moments
 
 FLAGS = flags.FlagValues()  # of this command: other commands have flags of the same names
 DATA_DIR = flags.DEFINE_string("data_dir", "data", "folder of built datasets", flag_values=FLAGS)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from tfds_builders.statistics import Moments
+from tfds_builders.moments import Moments
 from tfds_builders.units import PLAUSIBLE_DB
 
 FEATURES = ("id", "backscatter", "labels", "time", "crs", "transform", "country")

@@ -141,3 +141,8 @@ def nodata_share(missing: Iterable[np.ndarray], shape: tuple[int, int], cut: Cut
         counts += above[last] - above[first]
         row += len(strip)
     return counts / cut.size**2
+
+
+def border_path(scratch: Path, number: int) -> Path:
+    """The mask of the zeros of a scene that mean nodata, if it has any."""
+    return scratch / f"{number:06d}.npy"

@@ -10,8 +10,8 @@ import tensorflow_datasets as tfds
 from sar_mixmae_jax.errors import InputError
 from tfds_builders import records
 from tfds_builders.patch_builder import PatchBuilder, Plan
-from tfds_builders.shards import Example
-from tfds_builders.synthetic_s1.simulator import CLASSES, labels, simulate
+from tfds_builders.synthetic_s1.record import read_record
+from tfds_builders.synthetic_s1.simulator import CLASSES
 
 HELD_OUT = 8
 """`validation` and `test` have this fraction of the patches of `train` each."""
@@ -86,17 +86,3 @@ class Builder(PatchBuilder):
             read_record,
             (config.size, config.seed),
         )
-
-
-def read_record(size: int, seed: int, number: int) -> Example:
-    """The record of a simulated patch."""
-    patch = simulate(size, (seed, number))
-    name = f"synthetic_{seed}_{number:06d}"
-    return name, {
-        "id": name,
-        "backscatter": patch.backscatter,
-        "labels": records.multi_hot(labels(patch), tuple(CLASSES)),
-        "noise_free": patch.noise_free,
-        "land_cover": patch.land_cover,
-        "incidence_angle": np.float32(patch.incidence_angle),
-    }

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from tfds_builders.statistics import Moments
+from tfds_builders.moments import Moments
 
 
 @pytest.fixture
