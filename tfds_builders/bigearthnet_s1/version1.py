@@ -1,6 +1,7 @@
 """BigEarthNet-S1 v1.0: patch folders side by side, labels beside the bands, splits in CSV lists."""
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -57,11 +58,12 @@ def patch_folders(root: Path) -> np.ndarray:
     Raises:
       InputError: none of them is a patch.
     """
-    names = sorted(
-        path.name
-        for path in root.iterdir()
-        if not path.name.startswith((".", "__")) and (path.is_dir() or path.is_symlink())
-    )
+    with os.scandir(root) as entries:  # half a million: names only, and no call for each
+        names = sorted(
+            entry.name
+            for entry in entries
+            if not entry.name.startswith((".", "__")) and (entry.is_dir() or entry.is_symlink())
+        )
     if not any((root / name / f"{name}_{band}.tif").exists() for name in names for band in BANDS):
         raise InputError(
             f"{root}: found no patch folder among {len(names)} folders, expected folders such as "

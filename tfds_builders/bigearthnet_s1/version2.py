@@ -47,12 +47,13 @@ def plan(root: Path, *, snow_and_cloud: bool) -> Plan:
     if snow_and_cloud:
         table = pa.concat_tables([table, read_table(official.find(patches, SNOW_AND_CLOUD))])
     items = as_items(table)
-    split = np.array(table["split"].to_pylist(), dtype=object)
+    split = {name: pc.fill_null(pc.equal(table["split"], name), False) for name in SPLITS}
+    in_split = {name: rows.to_numpy() for name, rows in split.items()}
     wrong = {
         "of which there is no folder: restore it": ~is_there(patches, items["s1_name"]),
         "more than once": repeated(items["s1_name"]),
         "with labels that are not of the 19 classes": items["labels"] == UNKNOWN,
-        f"in another split than {', '.join(SPLITS)}": ~np.isin(split, SPLITS),
+        f"in another split than {', '.join(SPLITS)}": ~np.logical_or.reduce(list(in_split.values())),
     }
     problems = [
         Problem(str(path), f"names {items['s1_name'][row].decode()}, {reason}; mend the table")
@@ -61,7 +62,7 @@ def plan(root: Path, *, snow_and_cloud: bool) -> Plan:
     ]
     usable = ~np.logical_or.reduce(list(wrong.values()))
     return Plan(
-        {name: items[usable & (split == name)] for name in SPLITS},
+        {name: items[usable & rows] for name, rows in in_split.items()},
         read_record,
         (patches,),
         problems,
@@ -91,9 +92,7 @@ def read_table(path: Path) -> pa.Table:
 def as_items(table: pa.Table) -> np.ndarray:
     """The rows as a structured array of bytes; labels as bits of `CLASSES_19`, or `UNKNOWN`."""
     texts = {
-        name: np.array(
-            [value.encode() for value in pc.fill_null(table[name], "").to_pylist()], dtype=np.bytes_
-        )
+        name: pc.fill_null(table[name], "").cast(pa.binary()).to_numpy().astype(np.bytes_)
         for name in NAMES
     }
     dtypes = [(name, values.dtype) for name, values in texts.items()]
