@@ -1,13 +1,14 @@
 """From a built dataset to batches on the host: read, shuffle, batch raw dB, and nothing else."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import grain
 import numpy as np
 import tensorflow_datasets as tfds
+from tensorflow_datasets.core.decode import DeserializeMethod
 
 from sar_mixmae_jax.errors import InputError, first_line, unknown_name
 
@@ -16,7 +17,11 @@ class RecordSource:
     """Random access to the records of a split: id and the chosen bands of the backscatter."""
 
     def __init__(
-        self, records: Sequence[dict[str, Any]], bands: Sequence[int] | None, name: str = "records"
+        self,
+        records: Sequence[Any],
+        bands: Sequence[int] | None,
+        name: str = "records",
+        parse: Callable[[Any], dict[str, Any]] = dict,
     ) -> None:
         """Wraps a TFDS data source.
 
@@ -24,15 +29,16 @@ class RecordSource:
           records: the data source.
           bands: which bands of the records, in which order; None takes them as they are.
           name: of the dataset, for messages.
+          parse: makes `id` and `backscatter` of a record.
         """
-        self._records, self._bands, self._name = records, bands, name
+        self._records, self._bands, self._name, self._parse = records, bands, name, parse
 
     def __len__(self) -> int:
         return len(self._records)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         try:
-            record = self._records[index]
+            record = self._parse(self._records[index])
         except (RuntimeError, OSError, ValueError, IndexError) as error:
             raise InputError(
                 f"{self._name}: record {index} cannot be read ({first_line(error)}): build the "
@@ -74,6 +80,25 @@ class Patches:
         return f"{self.name} ({'; '.join(self.caveats)})" if self.caveats else self.name
 
 
+def open_builder(name: str, data_dir: str | Path) -> tfds.core.DatasetBuilder:
+    """Opens a built dataset without the code that built it.
+
+    Args:
+      name: "dataset", "dataset/config" or "dataset/config:version".
+      data_dir: where datasets are built.
+
+    Raises:
+      InputError: there is no such dataset.
+    """
+    try:
+        return tfds.core.read_only_builder.builder_from_files(name, data_dir=str(data_dir))
+    except Exception as error:  # the library raises several types, none of them documented
+        raise InputError(
+            f"found no dataset {name!r} in {data_dir}, expected one: build it with "
+            f"`python -m tfds_builders.build {name} --data_dir={data_dir}` ({first_line(error)})"
+        ) from error
+
+
 def open_patches(name: str, data_dir: str | Path, split: str, bands: Sequence[str]) -> Patches:
     """Opens a dataset that `tfds_builders.build` wrote; bands are chosen by name.
 
@@ -86,13 +111,7 @@ def open_patches(name: str, data_dir: str | Path, split: str, bands: Sequence[st
     Raises:
       InputError: there is no such dataset, split or band, or it does not hold dB.
     """
-    try:
-        builder = tfds.core.read_only_builder.builder_from_files(name, data_dir=str(data_dir))
-    except Exception as error:  # the library raises several types, none of them documented
-        raise InputError(
-            f"found no dataset {name!r} in {data_dir}, expected one: build it with "
-            f"`python -m tfds_builders.build {name} --data_dir={data_dir}` ({first_line(error)})"
-        ) from error
+    builder = open_builder(name, data_dir)
     info = builder.info
     try:
         _ = info.splits[split]  # also "train+validation", "train[:10%]"
@@ -116,10 +135,14 @@ def open_patches(name: str, data_dir: str | Path, split: str, bands: Sequence[st
     for band in bands:
         if band not in stored:
             raise unknown_name(band, stored, f"band of {name}")
+    records = builder.as_data_source(split, deserialize_method=DeserializeMethod.RAW_BYTES)
+    wanted = tfds.features.FeaturesDict({key: info.features[key] for key in ("id", "backscatter")})
     order = [stored.index(band) for band in bands]
     as_stored = order == list(range(len(stored)))
     return Patches(
-        source=RecordSource(builder.as_data_source(split), None if as_stored else order, name),
+        source=RecordSource(
+            records, None if as_stored else order, name, wanted.deserialize_example_np
+        ),
         name=name,
         bands=tuple(bands),
         unit=unit,

@@ -19,25 +19,27 @@ def patches() -> np.ndarray:
 
 
 def test_they_are_those_of_all_pixels(patches):
-    moments = sum((Moments.of(patch) for patch in patches), Moments.none(2))
+    moments = sum((Moments.of(patch[None]) for patch in patches), Moments.none(2))
     pixels = patches.reshape(-1, 2)
     np.testing.assert_allclose(moments.mean(), np.nanmean(pixels, 0))
     np.testing.assert_allclose(moments.global_deviation(), np.nanstd(pixels, 0))
     np.testing.assert_allclose(moments.nodata_share(), np.isnan(pixels).mean(0))
+    at_once = Moments.of(patches)
+    np.testing.assert_allclose(at_once.global_deviation(), moments.global_deviation())
     with np.errstate(all="ignore"):
         each = np.array([[np.nanstd(p[..., band]) for band in (0, 1)] for p in patches[[0, 1, 2]]])
-    three = sum((Moments.of(patch) for patch in patches[:3]), Moments.none(2))
+    three = Moments.of(patches[:3])
     np.testing.assert_allclose(three.mean_patch_deviation(), each.mean(0))
 
 
 def test_both_deviations_differ_and_keep_their_names(patches):
-    described = sum((Moments.of(patch) for patch in patches), Moments.none(2)).describe()
+    described = Moments.of(patches).describe()
     assert described["patches"] == 20
     for band in (0, 1):
         assert described["global_deviation"][band] > 1.3 * described["mean_patch_deviation"][band]
 
 
 def test_the_way_to_json_is_exact(patches):
-    moments = Moments.of(patches[0])
+    moments = Moments.of(patches[:1])
     again = Moments.from_json(json.loads(json.dumps(moments.to_json())))
     assert again.to_json() == moments.to_json()

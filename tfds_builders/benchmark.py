@@ -28,7 +28,7 @@ from sar_mixmae_jax.errors import UserError, fail
 from tfds_builders import workers
 from tfds_builders.bigearthnet_s1.imitation import write_patch
 from tfds_builders.build import build
-from tfds_builders.patch_builder import Build
+from tfds_builders.plan import Build
 from tfds_builders.workers import Tick
 
 FLAGS = flags.FlagValues()

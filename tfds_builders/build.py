@@ -13,6 +13,7 @@ import importlib
 import io
 import signal
 import sys
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
@@ -31,7 +32,9 @@ from sar_mixmae_jax.errors import (
     parse_flags,
     unknown_name,
 )
-from tfds_builders.patch_builder import BAD_FILES, Build, PatchBuilder
+from tfds_builders.patch_builder import PatchBuilder
+from tfds_builders.plan import Build
+from tfds_builders.publishing import BAD_FILES
 
 MANUAL_DIR = flags.DEFINE_string("manual_dir", None, "folder with the raw data, if any is needed")
 DATA_DIR = flags.DEFINE_string("data_dir", "data", "folder to build into")
@@ -124,16 +127,18 @@ def build(
         config = tfds.download.DownloadConfig(
             manual_dir=str(Path(manual_dir).resolve()) if manual_dir else None
         )
-        with contextlib.redirect_stdout(io.StringIO()):  # it talks of downloads; there are none
-            builder.download_and_prepare(download_config=config)
-    except (OSError, RuntimeError) as error:
+        with (
+            tempfile.TemporaryDirectory() as downloads,  # of which there are none
+            contextlib.redirect_stdout(io.StringIO()),  # and of which it talks
+        ):
+            builder.download_and_prepare(download_config=config, download_dir=downloads)
+    except OSError as error:
         raise InputError(
-            f"{name} cannot be built in {data_dir} ({first_line(error)}): check that the folder "
-            "can be written and has room"
+            f"{name} cannot be built in {data_dir} ({first_line(error)}): check that the raw files "
+            "can be read, and that the folder can be written and has room"
         ) from error
     finally:
-        for made in ("downloads", name.partition("/")[0]):  # what else is there is not ours
-            remove_empty(Path(data_dir, made))
+        remove_empty(Path(data_dir, name.partition("/")[0]))
     return folder
 
 
@@ -143,8 +148,9 @@ def check_same(builder: PatchBuilder, folder: Path) -> None:
     Raises:
       InputError: it was built with other options.
     """
-    built = tfds.builder_from_directory(folder).info.metadata.get("options")
-    asked = builder.builder_config.options()
+    metadata = tfds.builder_from_directory(folder).info.metadata
+    built = {**metadata.get("options", {}), "order_seed": metadata.get("order_seed")}
+    asked = {**builder.builder_config.options(), "order_seed": builder.how.order_seed}
     if built != asked:
         raise InputError(
             f"{folder} was built with {built}, expected {asked}: remove it, or give this config "
@@ -176,8 +182,9 @@ def remove_empty(folder: Path) -> None:
     What a build in another process is about to fill stays.
     """
     for path in sorted((folder, *folder.rglob("*")), reverse=True):
-        if path.is_dir() and "incomplete" not in path.name and not any(path.iterdir()):
-            path.rmdir()
+        if path.is_dir() and "incomplete" not in path.name:
+            with contextlib.suppress(OSError):  # it is not empty
+                path.rmdir()
 
 
 DEFINE: dict[type, Callable[..., Any]] = {
@@ -190,9 +197,10 @@ DEFINE: dict[type, Callable[..., Any]] = {
 
 def parse(argv: Sequence[str]) -> list[str]:
     """Parses the command line; the dataset that it names adds the flags of its config."""
-    named = next((argument for argument in argv[1:] if not argument.startswith("-")), "")
+    words = [argument for argument in argv[1:] if not argument.startswith("-")]
+    known = [word for word in words if word.partition("/")[0] in builder_names()]
     try:
-        dataset = named.partition("/")[0]
+        dataset = next(iter([*known, *words]), "").partition("/")[0]
         fields = option_fields(builder_class(dataset)) if dataset else []
     except InputError as error:
         fail(error)
@@ -221,7 +229,14 @@ def summary(folder: Path) -> str:
     """What was built, a line for every split, and what was left out."""
     info = tfds.builder_from_directory(folder).info
     lines = [f"{folder}: {s.name}, {s.num_examples} patches" for s in info.splits.values()]
+    if caveats := info.metadata.get("caveats"):
+        lines.append(f"every result must say: {'; '.join(caveats)}")
     lines += info.metadata["notes"]
+    if "floor_db" in info.metadata:
+        floored = sum(split["floored_pixels"] for split in info.metadata["measured"].values())
+        lines.append(
+            f"{floored} pixels of linear power at or below 0 became {info.metadata['floor_db']} dB"
+        )
     left_out = info.metadata["left_out"]
     if left_out["bad_files"]:
         lines.append(

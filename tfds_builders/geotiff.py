@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import rasterio
+from rasterio.crs import CRS
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
 from rasterio.transform import Affine
@@ -46,7 +47,7 @@ def open_raster(path: Path, *, keep: bool = False) -> Iterator[DatasetReader]:
       keep: leave it open, and its decoded blocks in memory, for the next time; the last few are.
 
     Raises:
-      BadFilesError: it cannot be read, now or while it is open, or holds no floats.
+      BadFilesError: it cannot be read, now or while it is open.
     """
     try:
         with (
@@ -55,13 +56,6 @@ def open_raster(path: Path, *, keep: bool = False) -> Iterator[DatasetReader]:
             _kept(path) if keep else rasterio.open(path, driver="GTiff") as raster,
         ):
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            for dtype in raster.dtypes:
-                if not np.issubdtype(np.dtype(dtype), np.floating):
-                    raise bad_file(
-                        path,
-                        f"found {dtype} values, expected floating-point backscatter: integers have "
-                        "lost the fractions of a dB; export it again as float",
-                    )
             yield raster
     except BadFilesError:
         raise
@@ -90,12 +84,34 @@ def read(
 ) -> np.ndarray:
     """Reads a band, counted from 1, as (rows, columns) float32 with NaN = nodata.
 
-    Nodata is NaN, the tagged value, what the file's mask hides, and `nodata` if given.
+    Nodata is NaN, the tagged value, what the file's mask hides, and `nodata` if given. The scale
+    and the offset that a file tells are applied.
+
+    Raises:
+      BadFilesError: the band holds no floats.
     """
+    dtype = raster.dtypes[band - 1]
+    if dtype.startswith("complex"):
+        raise bad_file(
+            raster.name,
+            f"found {dtype} values, expected detected backscatter: calibrate and multilook it",
+        )
+    if not is_floating(dtype):
+        raise bad_file(
+            raster.name,
+            f"found {dtype} values, expected floating-point backscatter: integers have lost the "
+            "fractions of a dB; export it again as float",
+        )
     values = raster.read(band, window=window, masked=True)
     if nodata is not None:
         values = np.ma.masked_equal(values, np.asarray(nodata, values.dtype))
+    values = values * raster.scales[band - 1] + raster.offsets[band - 1]
     return values.astype(np.float32).filled(np.nan)
+
+
+def is_floating(dtype: str) -> bool:
+    """Whether a type, as rasterio names it, can hold backscatter."""
+    return dtype in ("float16", "float32", "float64")
 
 
 def georeference(raster: DatasetReader, window: Window | None = None) -> Georeference:
@@ -108,6 +124,31 @@ def georeference(raster: DatasetReader, window: Window | None = None) -> Georefe
 
 
 NOWHERE = Georeference("", (np.nan,) * 6)
+
+
+def same_grid(one: Georeference, other: Georeference) -> bool:
+    """Whether two images of one size have the same pixels, to a thousandth of one."""
+    if one.crs != other.crs:
+        return False
+    a, b, _, d, e, _ = one.transform
+    pixel = max(map(abs, (a, b, d, e)))
+    drift = 1e-7 * pixel  # a thousandth of a pixel over the 10,000 of a scene
+    tolerance = (drift, drift, 1e-3 * pixel) * 2
+    differences = np.abs(np.subtract(one.transform, other.transform))
+    return bool(np.isnan(one.transform + other.transform).all() or (differences <= tolerance).all())
+
+
+METRES_PER_DEGREE = 111_320.0
+
+
+def spacing(place: Georeference) -> float:
+    """Distance between rows in metres; NaN where the place is unknown."""
+    if not place.crs:
+        return np.nan
+    _, b, _, _, e, _ = place.transform
+    crs = CRS.from_string(place.crs)
+    scale = METRES_PER_DEGREE if crs.is_geographic else crs.linear_units_factor[1]
+    return float(np.hypot(b, e)) * scale
 
 
 def write_band(path: Path, values: np.ndarray, **profile: Any) -> None:

@@ -1,12 +1,14 @@
-"""Statistics of a band over any number of patches, added up patch by patch."""
+"""Statistics of a band over any number of patches, added up; and those that training uses."""
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-SUMS = ("pixels", "valid", "total", "squares", "patches", "deviations")
+from sar_mixmae_jax.errors import InputError
+from tfds_builders.units import FLOOR_DB
 
 
 @dataclasses.dataclass
@@ -16,6 +18,7 @@ class Moments:
     Attributes:
       pixels: all pixels.
       valid: those with a measurement.
+      floored: those at `FLOOR_DB` exactly: linear power of 0 and below.
       total: sum of the values, dB.
       squares: sum of their squares, dB².
       patches: with at least one measurement.
@@ -24,6 +27,7 @@ class Moments:
 
     pixels: np.ndarray
     valid: np.ndarray
+    floored: np.ndarray
     total: np.ndarray
     squares: np.ndarray
     patches: np.ndarray
@@ -32,40 +36,49 @@ class Moments:
     @classmethod
     def none(cls, bands: int) -> "Moments":
         """Of no patch."""
-        return cls(*(np.zeros(bands) for _ in SUMS))
+        return cls(*(np.zeros(bands) for _ in dataclasses.fields(cls)))
 
     @classmethod
-    def of(cls, patch: np.ndarray) -> "Moments":
-        """Of one patch (row, column, band) in dB, NaN = nodata."""
-        values = patch.reshape(-1, patch.shape[-1]).astype(np.float64)
+    def of(cls, patches: np.ndarray) -> "Moments":
+        """Of (patch, row, column, band) dB, NaN = nodata."""
+        count, rows, columns, bands = patches.shape
+        values = np.empty((bands, count, rows * columns))  # bands apart: many times faster
+        np.copyto(values, np.moveaxis(patches.reshape(count, -1, bands), -1, 0))
         measured = ~np.isnan(values)
-        valid = measured.sum(0)
-        values = np.where(measured, values, 0.0)
-        total, squares = values.sum(0), np.square(values).sum(0)
-        mean = total / np.maximum(valid, 1)
-        spread = np.where(measured, values - mean, 0.0)
-        deviation = np.sqrt(np.square(spread).sum(0) / np.maximum(valid, 1))
+        valid = measured.sum(-1)  # (band, patch)
+        np.copyto(values, 0.0, where=~measured)
+        total, squares = values.sum(-1), np.einsum("bpx,bpx->bp", values, values)
+        several = np.maximum(valid, 1)
+        variance = squares / several - np.square(total / several)
         return cls(
-            np.full(valid.shape, float(len(values))),
-            valid.astype(float),
-            total,
-            squares,
-            (valid > 0).astype(float),
-            deviation,
+            np.full(bands, float(count * rows * columns)),
+            valid.sum(-1).astype(float),
+            (values == FLOOR_DB).sum((1, 2)).astype(float),
+            total.sum(-1),
+            squares.sum(-1),
+            (valid > 0).sum(-1).astype(float),
+            np.sqrt(np.maximum(variance, 0.0)).sum(-1),
         )
 
     def __add__(self, other: "Moments") -> "Moments":
         """Of both sets of patches."""
-        return Moments(*(getattr(self, name) + getattr(other, name) for name in SUMS))
+        return Moments(
+            *(
+                getattr(self, field.name) + getattr(other, field.name)
+                for field in dataclasses.fields(self)
+            )
+        )
 
     def to_json(self) -> dict[str, list[float]]:
         """As plain lists, exactly."""
-        return {name: getattr(self, name).tolist() for name in SUMS}
+        return {
+            field.name: getattr(self, field.name).tolist() for field in dataclasses.fields(self)
+        }
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Moments":
         """The way back from `to_json`."""
-        return cls(*(np.array(values[name], float) for name in SUMS))
+        return cls(*(np.array(values[field.name], float) for field in dataclasses.fields(cls)))
 
     def mean(self) -> list[float]:
         """Of all valid pixels, dB; NaN for a band without any."""
@@ -82,6 +95,10 @@ class Moments:
         """The mean of the patches' own standard deviations, dB: smaller than the global one."""
         return [_ratio(sum_, n) for sum_, n in zip(self.deviations, self.patches, strict=True)]
 
+    def nodata_share(self) -> list[float]:
+        """Share of pixels without a measurement."""
+        return [1.0 - _ratio(v, n) for v, n in zip(self.valid, self.pixels, strict=True)]
+
     def describe(self) -> dict[str, Any]:
         """All of them by name."""
         return {
@@ -90,11 +107,44 @@ class Moments:
             "global_deviation": self.global_deviation(),
             "mean_patch_deviation": self.mean_patch_deviation(),
             "nodata_share": self.nodata_share(),
+            "floored_pixels": int(self.floored.sum()),
         }
 
-    def nodata_share(self) -> list[float]:
-        """Share of pixels without a measurement."""
-        return [1.0 - _ratio(v, n) for v, n in zip(self.valid, self.pixels, strict=True)]
+
+DEVIATIONS = {
+    "global": (Moments.global_deviation, "the deviation over all pixels"),
+    "per_patch": (Moments.mean_patch_deviation, "the mean of per-patch deviations"),
+}
+"""The deviations by name: how each is computed, and what it is."""
+
+
+def own_statistics(
+    moments: Moments, deviation: str, splits: Sequence[str], bands: Sequence[str]
+) -> dict[str, Any]:
+    """Statistics in the form of a dataset's metadata.
+
+    Args:
+      moments: of all patches of the splits.
+      deviation: an entry of `DEVIATIONS`.
+      splits: that were read.
+      bands: their names.
+
+    Raises:
+      InputError: a band has no mean, or no deviation to divide by.
+    """
+    compute, meaning = DEVIATIONS[deviation]
+    names = f"the split{'s' if len(splits) > 1 else ''} {', '.join(splits)}"
+    mean, std = moments.mean(), compute(moments)
+    for band, average, spread in zip(bands, mean, std, strict=True):
+        if not (math.isfinite(average) and math.isfinite(spread) and spread > 1e-6):
+            raise InputError(
+                f"band {band} has the mean {average:g} dB and the deviation {spread:g} dB in "
+                f"{names}, expected numbers to standardise with: nothing was written"
+            )
+    of = (
+        f"all valid pixels of the {int(moments.patches.max())} patches of {names}; std is {meaning}"
+    )
+    return {"mean": mean, "std": std, "of": of}
 
 
 def _ratio(numerator: float, denominator: float) -> float:

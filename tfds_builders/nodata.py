@@ -1,5 +1,6 @@
 """Zeros that mean nodata: those that connect to the edge of a frame, in all bands.
 
+The frame may lie askew in its file: other nodata between it and the edge of the file connects, too.
 Other zeros are measurements. In dB 0 is a bright scatterer; in linear power it is dark water after
 the noise was subtracted.
 """
@@ -39,6 +40,11 @@ class Strips:
         self._packed[number] = np.packbits(strip, axis=1)
 
 
+def zero_or_nodata(values: np.ndarray) -> np.ndarray:
+    """The pixels of a (rows, columns, band) image of which all bands are 0 or NaN."""
+    return ((values == 0) | np.isnan(values)).all(-1)
+
+
 def zero_border(zero: np.ndarray) -> np.ndarray:
     """The pixels of a (rows, columns) mask that connect to its edge through the mask."""
     return zero_border_of_strips(Strips([zero]))[0]
@@ -59,17 +65,23 @@ def zero_border_of_strips(zero: Strips) -> Strips:
         for number in [*order, *reversed(order)]:
             seed = found[number]
             seed[:, [0, -1]] = True
-            seed[0] |= found[number - 1][-1] if number > 0 else True
-            seed[-1] |= found[number + 1][0] if number < len(zero) - 1 else True
+            seed[0] |= _beside(found[number - 1][-1]) if number > 0 else True
+            seed[-1] |= _beside(found[number + 1][0]) if number < len(zero) - 1 else True
             reached = _fill(zero[number], seed)
             if reached.sum() > sizes[number]:
                 grown, sizes[number], found[number] = True, reached.sum(), reached
     return found
 
 
+def _beside(row: np.ndarray) -> np.ndarray:
+    """A row and its neighbours on both sides: what it touches in the next one."""
+    wide = np.pad(row, 1)
+    return wide[:-2] | row | wide[2:]
+
+
 def _fill(mask: np.ndarray, seed: np.ndarray) -> np.ndarray:
-    """The connected regions of a mask that hold a seed."""
-    regions, count = label(mask)
+    """The regions of a mask that hold a seed; corners connect."""
+    regions, count = label(mask, structure=np.ones((3, 3)))
     keep = np.zeros(count + 1, bool)
     keep[regions[seed]] = True
     keep[0] = False

@@ -67,7 +67,7 @@ def write_table(problems: Iterable[Problem], path: Path) -> None:
         writer.writerows(problems)
 
 
-def table(problems: Sequence[Problem], rows: int = 20) -> str:
+def table(problems: Sequence[Problem], rows: int) -> str:
     """File and reason of the first problems in two columns, and how many more there are."""
     shown = problems[:rows]
     width = max(len(problem.file) for problem in shown)

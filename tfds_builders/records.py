@@ -20,7 +20,7 @@ from sar_mixmae_jax.errors import look_up
 from tfds_builders.geotiff import Georeference
 
 DTYPES = {"float32": np.float32, "float16": np.float16}
-"""Of stored backscatter; float16 halves a record and rounds to 1/64 dB below -16 dB."""
+"""Of stored backscatter; float16 halves a record, in steps of 1/64 dB from 16 dB, 1/32 from 32."""
 
 
 def option(default: Any, text: str) -> Any:
@@ -153,9 +153,9 @@ def acquisition_time(name: str) -> str:
 
     Of a name with several times the first is the start of the acquisition.
     """
-    found = re.search(r"(?<!\d)(\d{8}T\d{6})(?!\d)", name)
+    found = re.search(r"(?<!\d)(\d{8})[Tt_](\d{6})(?!\d)", name)
     try:
-        return datetime.strptime(found[1], "%Y%m%dT%H%M%S").isoformat() if found else ""
+        return datetime.strptime(found[1] + found[2], "%Y%m%d%H%M%S").isoformat() if found else ""
     except ValueError:  # digits that are no date
         return ""
 

@@ -10,37 +10,22 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
-from array_record.python.array_record_module import ArrayRecordReader
-from tensorflow_datasets.core import example_serializer, file_adapters, writer
+from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
+from tensorflow_datasets.core import example_serializer
 
 from sar_mixmae_jax.errors import InputError, first_line
+from sar_mixmae_jax.files import write_whole
 from tfds_builders.moments import Moments
 from tfds_builders.problems import BadFilesError, Problem
 from tfds_builders.workers import Tick
 
-Example = tuple[str, dict[str, Any]]
-
-
-@dataclasses.dataclass(frozen=True)
-class Shard:
-    """What a shard is to hold: `read` of every item.
-
-    Attributes:
-      read: makes a record of an item; raises `BadFilesError` where it cannot.
-      items: plain data: a list, or an array whose rows are items.
-    """
-
-    read: Callable[[Any], Example]
-    items: Any
-
-    def rows(self) -> list[Any]:
-        """The items as plain Python values."""
-        return self.items.tolist() if isinstance(self.items, np.ndarray) else self.items
+Example = dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,15 +34,17 @@ class Task:
 
     Attributes:
       path: where the whole shard will be.
-      shard: what it holds.
+      split: that it belongs to.
       features: of a record.
-      file_format: of the file, as TFDS names it.
+      read: makes a record of an item; raises `BadFilesError` where it cannot.
+      items: an array whose rows are items.
     """
 
     path: Path
-    shard: Shard
+    split: str
     features: tfds.features.FeaturesDict
-    file_format: str
+    read: Callable[[Any], Example]
+    items: np.ndarray
 
     @property
     def report_path(self) -> Path:
@@ -100,52 +87,60 @@ def write(task: Task, tick: Tick) -> Report:
     moments = Moments.none(backscatter.shape[-1])
     problems: list[Problem] = []
     checksum, count = hashlib.sha256(), 0
-
-    def serialised() -> Iterator[tuple[str, bytes]]:
-        nonlocal moments, count
-        for item in task.shard.rows():
+    try:
+        with _explained(task.path.parent):
+            writer = ArrayRecordWriter(os.fspath(task.partial_path), "group_size:1")
+        for item in task.items.tolist():
             tick()
             try:
-                key, example = task.shard.read(item)
+                example = task.read(item)
             except BadFilesError as error:
                 problems.extend(error.problems)
                 continue
             values = example["backscatter"].astype(backscatter.np_dtype)
-            moments += Moments.of(values)
+            moments += Moments.of(values[None])
             encoded = task.features.encode_example({**example, "backscatter": values})
             # without being told, every process writes the features in an order of its own
             record = serializer.get_tf_example(encoded).SerializeToString(deterministic=True)
             _add(checksum, record)
             count += 1
-            yield key, record
-
-    try:
-        writer.ExampleWriter(file_adapters.FileFormat.from_value(task.file_format)).write(
-            task.partial_path, serialised()
-        )
-        _flush(task.partial_path)
-        size = task.partial_path.stat().st_size
-        report = Report(count, size, checksum.hexdigest(), moments, tuple(problems))
-        task.partial_path.replace(task.path)
-        _write_report(task.report_path, report)
-    except (OSError, RuntimeError) as error:  # the record writer raises RuntimeError
-        raise InputError(
-            f"{task.path.parent} cannot be written ({first_line(error)}): check that the folder "
-            "can be written and has room; the same command goes on where it was"
-        ) from error
+            with _explained(task.path.parent):
+                writer.write(record)
+        with _explained(task.path.parent):
+            writer.close()
+            _flush(task.partial_path)
+            size = task.partial_path.stat().st_size
+            report = Report(count, size, checksum.hexdigest(), moments, tuple(problems))
+            task.partial_path.replace(task.path)
+            values = {**dataclasses.asdict(report), "moments": moments.to_json()}
+            write_whole(task.report_path, json.dumps(values).encode())
     finally:
         task.partial_path.unlink(missing_ok=True)
     return report
+
+
+@contextmanager
+def _explained(folder: Path) -> Iterator[None]:
+    """Says what a failure to write means; the record writer raises RuntimeError."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        raise InputError(
+            f"{folder} cannot be written ({first_line(error)}): check that the folder can be "
+            "written and has room; the same command goes on where it was"
+        ) from error
 
 
 def verify(task: Task, report: Report, tick: Tick) -> str | None:
     """Reads a shard back; says what differs from its report, or None."""
     checksum, count = hashlib.sha256(), 0
     try:
-        for record in _records(task):
+        reader = ArrayRecordReader(os.fspath(task.path))
+        for index in range(reader.num_records()):
             tick()
-            _add(checksum, record)
+            _add(checksum, reader.read([index])[0])
             count += 1
+        reader.close()
     except (OSError, RuntimeError, ValueError, IndexError) as error:
         return f"it cannot be read ({first_line(error)})"
     if count != report.records:
@@ -177,32 +172,6 @@ def remove(task: Task) -> None:
         path.unlink(missing_ok=True)
 
 
-def _write_report(path: Path, report: Report) -> None:
-    values = {**dataclasses.asdict(report), "moments": report.moments.to_json()}
-    partial = path.with_name(path.name + ".partial")
-    try:
-        partial.write_text(json.dumps(values))
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def _records(task: Task) -> Iterator[bytes]:
-    """The serialised records of a shard, in order."""
-    if task.file_format == "array_record":
-        reader = ArrayRecordReader(os.fspath(task.path))
-        try:
-            for index in range(reader.num_records()):
-                yield reader.read([index])[0]
-        finally:
-            reader.close()
-    else:  # formats of TensorFlow are read by it
-        adapter = file_adapters.ADAPTER_FOR_FORMAT[
-            file_adapters.FileFormat.from_value(task.file_format)
-        ]
-        yield from adapter.make_tf_data(task.path).as_numpy_iterator()
-
-
 def _add(checksum: Any, record: bytes) -> None:
     checksum.update(len(record).to_bytes(8, "little"))
     checksum.update(record)
@@ -212,16 +181,3 @@ def _flush(path: Path) -> None:
     """Makes sure that the file is on the disk before it is said to be whole."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
-
-
-def take(items: Any, indices: np.ndarray) -> Any:
-    """Some of the items, in their own order.
-
-    Args:
-      items: a list, or an array whose rows are items.
-      indices: which.
-    """
-    chosen = np.sort(indices)
-    if isinstance(items, np.ndarray):
-        return items[chosen]
-    return [items[index] for index in chosen]

@@ -1,20 +1,15 @@
 """The folder in which a build collects its shards: it outlives an interruption.
 
-It lies beside the dataset's folder, under a name that neither TFDS nor training takes for one, and
-one build uses it at a time.
+It lies beside the dataset's folder, under a name that neither TFDS nor training takes for one.
 """
 
 import fcntl
-import hashlib
-import json
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from sar_mixmae_jax.errors import InputError
 
@@ -22,14 +17,15 @@ PLAN = "plan.sha256"
 SCRATCH = "scratch"
 
 
-def path(version: str, unfinished: Path) -> Path:
-    """Where the shards of a version are collected, beside TFDS's own unfinished folder."""
-    return unfinished.with_name(f"incomplete.resume_{version}")
-
-
 @contextmanager
-def claim(folder: Path) -> Iterator[None]:
-    """Makes the folder and keeps it for this process; at the end removes it unless it has shards.
+def alone(folder: Path) -> Iterator[None]:
+    """Keeps all versions of a dataset for this process, until the build is published.
+
+    The lock is the system's: builds on several machines that share a folder do not see each other's
+    unless the file system passes it on.
+
+    Args:
+      folder: of the versions; made if it is not there.
 
     Raises:
       InputError: another process builds there.
@@ -43,44 +39,49 @@ def claim(folder: Path) -> Iterator[None]:
             raise InputError(
                 f"{folder} is in use: another process builds this dataset; wait for it to end"
             ) from error
-        try:
-            yield
-        finally:
-            if folder.exists():
-                shutil.rmtree(folder / SCRATCH, ignore_errors=True)
-                if {entry.name for entry in folder.iterdir()} <= {PLAN}:
-                    shutil.rmtree(folder)
+        yield
     finally:
         os.close(lock)
 
 
-def remove_others(unfinished: Path, version: str) -> None:
-    """Removes what builds that were killed while publishing left; only while the stage is claimed.
+@contextmanager
+def opened(unfinished: Path, version: str) -> Iterator[Path]:
+    """The stage of a version; at the end it is removed unless it has shards.
 
     Args:
-      unfinished: the folder of TFDS that this build is to fill.
+      unfinished: the folder of TFDS that the build is to fill.
       version: of the dataset.
     """
-    for folder in unfinished.parent.glob(f"incomplete.??????_{version}"):
-        if folder not in (unfinished, path(version, unfinished)):
-            shutil.rmtree(folder)
+    folder = unfinished.with_name(f"incomplete.resume_{version}")
+    for other in unfinished.parent.glob(f"incomplete.??????_{version}"):
+        if other not in (unfinished, folder):  # of builds that were killed while publishing
+            shutil.rmtree(other)
+    folder.mkdir(exist_ok=True)
+    scratch = folder / SCRATCH
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir()
+    try:
+        yield folder
+    finally:
+        if folder.exists():
+            shutil.rmtree(scratch, ignore_errors=True)
+            if {entry.name for entry in folder.iterdir()} <= {PLAN}:
+                shutil.rmtree(folder)
 
 
 def check_plan(folder: Path, fingerprint: str) -> None:
-    """Empties the folder if it is of a build that planned something else."""
+    """Empties the stage if it is of a build that planned something else."""
     plan = folder / PLAN
     if plan.exists() and plan.read_text() == fingerprint:
         return
-    for entry in folder.iterdir():
-        if entry.name != SCRATCH:
-            entry.unlink()
+    old = [entry for entry in folder.iterdir() if entry.name != SCRATCH]
+    shards = sum(entry.suffix == ".json" for entry in old)
+    if shards:
+        print(
+            f"{folder}: {shards} shards of another plan are made again (options, raw files, splits "
+            "or version differ)",
+            file=sys.stderr,
+        )
+    for entry in old:
+        shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
     plan.write_text(fingerprint)
-
-
-def fingerprint(facts: dict[str, Any], items: dict[str, Any]) -> str:
-    """A SHA-256 of plain facts and of the items of every split."""
-    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
-    for name, values in items.items():
-        content = values.tobytes() if isinstance(values, np.ndarray) else repr(values).encode()
-        digest.update(name.encode() + content)
-    return digest.hexdigest()

@@ -26,6 +26,7 @@ class Summary(NamedTuple):
       low: smallest value.
       high: largest value.
       dark: pixels below -1.
+      bright: pixels above 1.
       measured: all pixels with a measurement.
       not_finite: pixels that are infinite.
     """
@@ -33,6 +34,7 @@ class Summary(NamedTuple):
     low: float
     high: float
     dark: int
+    bright: int
     measured: int
     not_finite: int
 
@@ -44,12 +46,13 @@ class Summary(NamedTuple):
             min(self.low, other.low),
             max(self.high, other.high),
             self.dark + other.dark,
+            self.bright + other.bright,
             self.measured + other.measured,
             self.not_finite + other.not_finite,
         )
 
 
-EMPTY = Summary(np.inf, -np.inf, 0, 0, 0)
+EMPTY = Summary(np.inf, -np.inf, 0, 0, 0, 0)
 
 
 def summarise(values: np.ndarray) -> Summary:
@@ -61,6 +64,7 @@ def summarise(values: np.ndarray) -> Summary:
         float(measured.min()),
         float(measured.max()),
         int((measured < -1.0).sum()),
+        int((measured > 1.0).sum()),
         measured.size,
         int(np.isinf(measured).sum()),
     )
@@ -93,7 +97,7 @@ def what_is_wrong(summary: Summary, unit: str) -> str | None:
     if summary.not_finite:
         return (
             f"{seen} ({summary.not_finite} infinite), expected finite numbers: mark nodata as NaN "
-            "or by the nodata tag"
+            "or by the nodata tag, and give power of 0 a floor before it becomes dB"
         )
     if summary.low < PLAUSIBLE_DB[0]:
         return outside
@@ -101,13 +105,18 @@ def what_is_wrong(summary: Summary, unit: str) -> str | None:
         return f"{seen}, which is linear power, expected dB: convert with 10 log10(power)"
     if unit == "linear" and likely_unit(summary) == "dB":
         return f"{seen}, which is dB, expected linear power: say that the unit is dB"
+    if unit == "linear" and summary.bright > 0.5 * summary.measured:
+        return (
+            f"{seen}, most of them above 1, which is 0 dB, expected calibrated linear power: are "
+            "these digital numbers, amplitudes, or angles?"
+        )
     if summary.low < lowest or summary.high > highest:
         return outside
     return None
 
 
 def to_db(values: np.ndarray, unit: str) -> np.ndarray:
-    """Backscatter in dB, float32; linear power of 0 and below becomes `FLOOR_DB`.
+    """Backscatter in dB, float32; where `is_floored` it is `FLOOR_DB`.
 
     Args:
       values: backscatter, NaN = nodata.
@@ -115,5 +124,10 @@ def to_db(values: np.ndarray, unit: str) -> np.ndarray:
     """
     if unit == "linear":
         with np.errstate(divide="ignore", invalid="ignore"):
-            values = np.where(values <= 0, FLOOR_DB, 10.0 * np.log10(values))
+            values = np.where(is_floored(values), FLOOR_DB, 10.0 * np.log10(values))
     return values.astype(np.float32)
+
+
+def is_floored(power: np.ndarray) -> np.ndarray:
+    """Linear power of 0 and below, or so little that only resampling next to a 0 leaves it."""
+    return power < 10 ** (PLAUSIBLE_DB[0] / 10)

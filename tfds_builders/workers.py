@@ -19,7 +19,7 @@ from tqdm import tqdm
 from sar_mixmae_jax.errors import InputError
 
 Tick = Callable[[], None]
-"""Called by a task after every piece of work."""
+"""Called by a task for every piece of work; raises where the task is to stop."""
 
 REFRESH_SECONDS = 0.3
 
@@ -42,6 +42,7 @@ def run(
     processes: int,
     total: int,
     description: str,
+    unit: str = "patches",
 ) -> Iterator[Any]:
     """Yields `function(task, tick)` of every task, in the order in which they end.
 
@@ -51,11 +52,12 @@ def run(
       processes: how many may run at once; a single task or process runs in this one.
       total: pieces of work in all tasks, for the progress bar.
       description: for the progress bar.
+      unit: what the pieces of work are, for the progress bar.
 
     Raises:
       InputError: a process was killed.
     """
-    with tqdm(total=total, desc=description, unit=" patches", disable=None, leave=False) as bar:
+    with tqdm(total=total, desc=description, unit=f" {unit}", disable=None, leave=False) as bar:
         if min(processes, len(tasks)) <= 1:
             for task in tasks:
                 yield function(task, partial(_advance, bar))
@@ -88,8 +90,9 @@ def _run_in_pool(
                 yield future.result()
     except BrokenProcessPool as error:
         raise InputError(
-            "a process of the build was killed, perhaps for want of memory: the same command goes "
-            "on where it was; --processes=1 needs least"
+            "a process of the build was killed, perhaps for want of memory (or could not start: a "
+            "program that builds needs `if __name__ == '__main__'`); the same command goes on "
+            "where it was, and --processes=1 needs least"
         ) from error
     finally:
         stop.set()

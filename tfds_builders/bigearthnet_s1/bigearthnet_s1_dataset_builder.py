@@ -6,12 +6,13 @@ from typing import ClassVar
 
 import tensorflow_datasets as tfds
 
-from sar_mixmae_jax.errors import look_up
+from sar_mixmae_jax.errors import InputError, look_up
 from tfds_builders import records
 from tfds_builders.bigearthnet_s1 import version1, version2
 from tfds_builders.bigearthnet_s1.labels import CLASSES_19
 from tfds_builders.bigearthnet_s1.patch_folder import SIZE
-from tfds_builders.patch_builder import PatchBuilder, Plan
+from tfds_builders.patch_builder import PatchBuilder
+from tfds_builders.plan import Plan
 
 
 @dataclasses.dataclass
@@ -80,6 +81,10 @@ class Builder(PatchBuilder):
         """The patches of every split by the official files."""
         del scratch, processes
         config = self.builder_config
+        if config.unsplit and config.release != "v1":
+            raise InputError("--unsplit is for v1: v2 has its splits in its table")
+        if config.snow_and_cloud and config.release != "v2":
+            raise InputError("--snow_and_cloud is for v2: the lists of v1 leave them out")
         if config.release == "v2":
             return version2.plan(root, snow_and_cloud=config.snow_and_cloud)
         return version1.plan(root, unsplit=config.unsplit)
@@ -125,7 +130,8 @@ RELEASES = {
         records.Statistics(
             mean=(-19.1966, -12.5144),
             std=(5.4501, 5.0019),
-            of="BigEarthNet v2 as published with SAR-W-MixMAE",
+            of="BigEarthNet v2 as published with SAR-W-MixMAE; which split and which deviation is "
+            "not stated",
         ),
         ("s2_name", "v1_name", "country"),
         "Version 2 (reBEN): splits drawn apart in space. v1_name ties a patch to version 1: an "

@@ -5,8 +5,13 @@ from pathlib import Path
 from sar_mixmae_jax.errors import InputError
 
 
-def find(patches: Path, name: str) -> Path:
+def find(patches: Path, name: str, advice: str) -> Path:
     """An official file: among the patches, beside them, or in a folder `splits` there.
+
+    Args:
+      patches: folder of the patches.
+      name: of the file.
+      advice: what else can be done where it is missing.
 
     Raises:
       InputError: it is in none of these places.
@@ -16,6 +21,5 @@ def find(patches: Path, name: str) -> Path:
             return folder / name
     raise InputError(
         f"{patches}: found no {name} there, beside it, or in a folder splits, expected the "
-        "official splits: put it there, or build bigearthnet_s1/v1_unsplit, which takes all patch "
-        "folders as one split"
+        f"official file: put it there, {advice}"
     )

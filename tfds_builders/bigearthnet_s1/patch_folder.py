@@ -9,7 +9,7 @@ import numpy as np
 
 from tfds_builders import geotiff, units
 from tfds_builders.geotiff import Georeference
-from tfds_builders.nodata import zero_border
+from tfds_builders.nodata import zero_border, zero_or_nodata
 from tfds_builders.problems import bad_file, collect
 
 SIZE = 120
@@ -40,12 +40,12 @@ def read_patch(folder: Path, bands: Sequence[str]) -> Patch:
     backscatter = np.stack([values for values, _ in read], axis=-1)
     place = read[0][1]
     for path, (_, other) in zip(paths, read, strict=True):
-        if not _same(place, other):
+        if not geotiff.same_grid(place, other):
             raise bad_file(
                 path,
                 f"found the grid {other}, expected that of {paths[0].name}, {place}: copy both",
             )
-    backscatter[zero_border((backscatter == 0).all(-1))] = np.nan
+    backscatter[zero_border(zero_or_nodata(backscatter))] = np.nan
     collect(*(partial(_check, path, backscatter[..., i]) for i, path in enumerate(paths)))
     return Patch(backscatter, place)
 
@@ -76,9 +76,3 @@ def read_band(path: Path) -> tuple[np.ndarray, Georeference]:
 def _check(path: Path, values: np.ndarray) -> None:
     if wrong := units.what_is_wrong(units.summarise(values), "dB"):
         raise bad_file(path, wrong)
-
-
-def _same(one: Georeference, other: Georeference) -> bool:
-    return one.crs == other.crs and np.allclose(
-        one.transform, other.transform, atol=1e-6, equal_nan=True
-    )

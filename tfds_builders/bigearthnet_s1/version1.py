@@ -15,7 +15,7 @@ from tfds_builders import records
 from tfds_builders.bigearthnet_s1 import official
 from tfds_builders.bigearthnet_s1.labels import CLASSES_19, to_19
 from tfds_builders.bigearthnet_s1.patch_folder import read_patch
-from tfds_builders.patch_builder import Plan
+from tfds_builders.plan import Plan
 from tfds_builders.problems import Problem, bad_file, collect
 from tfds_builders.shards import Example
 
@@ -23,6 +23,7 @@ LISTS = {"train": "train.csv", "validation": "val.csv", "test": "test.csv"}
 CAVEAT = "spatially dependent split"
 """The official lists draw all three splits from the same 2x2 blocks of patches."""
 NO_SPLIT = "no held-out split"
+ADVICE = "or build bigearthnet_s1/v1_unsplit, which takes all patch folders as one split"
 
 
 def plan(root: Path, *, unsplit: bool) -> Plan:
@@ -41,15 +42,26 @@ def plan(root: Path, *, unsplit: bool) -> Plan:
     there = patch_folders(patches)
     if unsplit:
         return Plan({"train": there}, read_record, (patches,), facts={"caveats": [NO_SPLIT]})
-    lists = {split: official.find(patches, name) for split, name in LISTS.items()}
-    names = {split: read_list(path) for split, path in lists.items()}
-    problems = list(wrong_names({lists[split]: names[split] for split in lists}, there))
+    lists = {split: official.find(patches, name, ADVICE) for split, name in LISTS.items()}
+    rows = {split: read_list(path) for split, path in lists.items()}
+    names = {split: both[:, 1] for split, both in rows.items()}
+    problems = [
+        *wrong_names({lists[split]: names[split] for split in lists}, there),
+        *shared_s2({lists[split]: rows[split] for split in lists}),
+    ]
     items, taken = {}, np.array([], there.dtype)
     for split in lists:
         items[split] = np.setdiff1d(np.intersect1d(names[split], there), taken)
         taken = np.union1d(taken, items[split])
     notes = [f"{len(there) - len(taken)} of {len(there)} patches are in no list, and not used"]
-    return Plan(items, read_record, (patches,), problems, {"caveats": [CAVEAT]}, notes)
+    return Plan(
+        items,
+        read_record,
+        (patches,),
+        problems=problems,
+        facts={"caveats": [CAVEAT]},
+        notes=notes,
+    )
 
 
 def patch_folders(root: Path) -> np.ndarray:
@@ -73,13 +85,14 @@ def patch_folders(root: Path) -> np.ndarray:
 
 
 def read_list(path: Path) -> np.ndarray:
-    """The Sentinel-1 names of a headerless list `S2 patch,S1 patch`, as bytes.
+    """The rows of a headerless list `S2 patch,S1 patch`: (rows, 2) names as bytes.
 
     Raises:
       InputError: it cannot be read, or is of another form.
     """
     try:
-        rows = [line.split(",") for line in path.read_text().splitlines() if line.strip()]
+        text = path.read_text(encoding="utf-8-sig")
+        rows = [line.split(",") for line in text.splitlines() if line.strip()]
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read ({first_line(error)}): copy it again") from error
     for number, row in enumerate(rows, start=1):
@@ -90,7 +103,7 @@ def read_list(path: Path) -> np.ndarray:
             )
     if not rows:
         raise InputError(f"{path}: found no rows: copy the official list again")
-    return np.array([row[1].strip().encode() for row in rows])
+    return np.array([[name.strip().encode() for name in row] for row in rows])
 
 
 def wrong_names(lists: Mapping[Path, np.ndarray], there: np.ndarray) -> Iterator[Problem]:
@@ -113,6 +126,21 @@ def wrong_names(lists: Mapping[Path, np.ndarray], there: np.ndarray) -> Iterator
         before[path] = unique
 
 
+def shared_s2(lists: Mapping[Path, np.ndarray]) -> Iterator[Problem]:
+    """Sentinel-2 patches of two lists with different Sentinel-1 names: one place in two splits."""
+    before: dict[Path, np.ndarray] = {}
+    for path, rows in lists.items():
+        for other, others in before.items():
+            apart = rows[~np.isin(rows[:, 1], others[:, 1]), 0]
+            for name in np.intersect1d(apart, others[:, 0]):
+                yield Problem(
+                    str(path),
+                    f"names the Sentinel-2 patch {name.decode()}, and {other.name} does too: mend "
+                    "the lists",
+                )
+        before[path] = rows
+
+
 def read_record(patches: Path, item: bytes) -> Example:
     """The record of a patch folder.
 
@@ -125,7 +153,7 @@ def read_record(patches: Path, item: bytes) -> Example:
         partial(read_patch, folder, BANDS),
         partial(read_metadata, folder / f"{name}_labels_metadata.json"),
     )
-    return name, {
+    return {
         "id": name,
         "backscatter": patch.backscatter,
         "labels": records.multi_hot(facts["labels"], CLASSES_19),

@@ -14,7 +14,7 @@ from tfds_builders import records
 from tfds_builders.bigearthnet_s1 import official
 from tfds_builders.bigearthnet_s1.labels import CLASSES_19
 from tfds_builders.bigearthnet_s1.patch_folder import read_patch
-from tfds_builders.patch_builder import Plan
+from tfds_builders.plan import Plan
 from tfds_builders.problems import Problem
 from tfds_builders.shards import Example
 
@@ -24,6 +24,8 @@ NAMES = ("s1_name", "patch_id", "s2v1_name", "country")
 FLAGS = ("contains_seasonal_snow", "contains_cloud_or_shadow")
 COLUMNS = (*NAMES, "labels", "split", *FLAGS)
 SPLITS = ("train", "validation", "test")
+ADVICE = "from the archive of the dataset"
+NOTE = "an encoder that was pretrained on version 1 may have seen patches of test: see v1_name"
 UNKNOWN = np.uint32(2**32 - 1)
 """Instead of the bits of a row's labels, where there are none, or others than the 19."""
 
@@ -40,32 +42,39 @@ def plan(root: Path, *, snow_and_cloud: bool) -> Plan:
       InputError: a table is missing or cannot be read.
     """
     patches = root / "BigEarthNet-S1" if (root / "BigEarthNet-S1").is_dir() else root
-    path = official.find(patches, TABLE)
-    table = read_table(path)
+    paths = [official.find(patches, TABLE, ADVICE)]
+    table = read_table(paths[0])
     flagged = pc.or_(*(pc.fill_null(table[flag], False) for flag in FLAGS))
-    table = table.filter(pc.invert(flagged))
+    tables = [table.filter(pc.invert(flagged))]
     if snow_and_cloud:
-        table = pa.concat_tables([table, read_table(official.find(patches, SNOW_AND_CLOUD))])
+        paths.append(official.find(patches, SNOW_AND_CLOUD, ADVICE))
+        tables.append(read_table(paths[1]))
+    source = np.repeat(np.arange(len(tables)), [len(one) for one in tables])
+    table = pa.concat_tables(tables)
     items = as_items(table)
     split = {name: pc.fill_null(pc.equal(table["split"], name), False) for name in SPLITS}
     in_split = {name: rows.to_numpy() for name, rows in split.items()}
     wrong = {
         "of which there is no folder: restore it": ~is_there(patches, items["s1_name"]),
         "more than once": repeated(items["s1_name"]),
+        "of a Sentinel-2 patch that it names more than once": repeated(items["patch_id"]),
         "with labels that are not of the 19 classes": items["labels"] == UNKNOWN,
-        f"in another split than {', '.join(SPLITS)}": ~np.logical_or.reduce(list(in_split.values())),
+        f"in another split than {', '.join(SPLITS)}": ~np.any(list(in_split.values()), axis=0),
     }
     problems = [
-        Problem(str(path), f"names {items['s1_name'][row].decode()}, {reason}; mend the table")
+        Problem(
+            str(paths[source[row]]), f"names {items['s1_name'][row].decode()}, {reason}; mend it"
+        )
         for reason, rows in wrong.items()
         for row in np.flatnonzero(rows)
     ]
-    usable = ~np.logical_or.reduce(list(wrong.values()))
+    usable = ~np.any(list(wrong.values()), axis=0)
     return Plan(
         {name: items[usable & rows] for name, rows in in_split.items()},
         read_record,
         (patches,),
-        problems,
+        problems=problems,
+        notes=[NOTE],
     )
 
 
@@ -120,14 +129,14 @@ def label_bits(labels: pa.ListArray) -> np.ndarray:
 
 def is_there(patches: Path, names: np.ndarray) -> np.ndarray:
     """Which patches have a folder; lists every scene's folder once."""
-    scenes = np.array([scene_of(name.decode()).encode() for name in names])
-    there = np.zeros(len(names), bool)
-    for scene in np.unique(scenes):
-        folder = patches / scene.decode()
-        found = os.listdir(folder) if folder.is_dir() else []
-        rows = np.flatnonzero(scenes == scene)
-        there[rows] = np.isin(names[rows], np.array([name.encode() for name in found]))
-    return there
+    scenes = {scene_of(name.decode()) for name in names}
+    found = [
+        name.encode()
+        for scene in scenes
+        if (patches / scene).is_dir()
+        for name in os.listdir(patches / scene)
+    ]
+    return np.isin(names, np.array(found, dtype=np.bytes_))
 
 
 def scene_of(name: str) -> str:
@@ -150,11 +159,10 @@ def read_record(patches: Path, item: tuple[bytes, bytes, bytes, bytes, int]) -> 
     """
     name, s2_name, v1_name, country = (value.decode() for value in item[:4])
     patch = read_patch(patches / scene_of(name) / name, BANDS)
-    labels = [label for number, label in enumerate(CLASSES_19) if item[4] >> number & 1]
-    return name, {
+    return {
         "id": name,
         "backscatter": patch.backscatter,
-        "labels": records.multi_hot(labels, CLASSES_19),
+        "labels": np.array([item[4] >> i & 1 for i in range(len(CLASSES_19))], np.uint8),
         "s2_name": s2_name,
         "v1_name": v1_name,
         "country": country,

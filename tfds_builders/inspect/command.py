@@ -13,14 +13,14 @@ from absl import flags, logging
 from tqdm import tqdm
 
 from sar_mixmae_jax.errors import InputError, UserError, fail, first_line
+from sar_mixmae_jax.files import write_whole
 from tfds_builders.inspect import reading
-from tfds_builders.inspect.adopt import DEVIATIONS, adopt, own_statistics
-from tfds_builders.inspect.files import write_whole
+from tfds_builders.inspect.adopt import adopt
 from tfds_builders.inspect.inspection import TRAIN, write
 from tfds_builders.inspect.markdown import numbers
 from tfds_builders.inspect.reading import Dataset, Record, spread
 from tfds_builders.inspect.survey import FEATURES, Survey, survey
-from tfds_builders.moments import Moments
+from tfds_builders.moments import DEVIATIONS, Moments, own_statistics
 
 FLAGS = flags.FlagValues()  # of this command: other commands have flags of the same names
 DATA_DIR = flags.DEFINE_string("data_dir", "data", "folder of built datasets", flag_values=FLAGS)
@@ -105,7 +105,10 @@ def _check_writable(splits: Sequence[str], own: Sequence[str]) -> None:
             "--split which to take"
         )
     if "test" in own:
-        print("warning: the statistics will be of the split test too", file=sys.stderr)
+        raise InputError(
+            "--write_statistics with --split=test: found the split that results are reported on, "
+            "expected one that training may see"
+        )
 
 
 def _prepare(out: Path) -> None:

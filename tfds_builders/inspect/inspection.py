@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from sar_mixmae_jax.errors import InputError, first_line
+from sar_mixmae_jax.files import write_whole
 from tfds_builders.inspect import contact_sheet, figures, report
-from tfds_builders.inspect.files import write_whole
 from tfds_builders.inspect.findings import Findings
 from tfds_builders.inspect.places import Places, distances, locate
 from tfds_builders.inspect.reading import Dataset, read, spread

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
+from sar_mixmae_jax.data import open_builder
 from sar_mixmae_jax.errors import InputError, first_line, unknown_name
 
 BATCH_BYTES = 2**21
@@ -87,13 +88,7 @@ def open_dataset(name: str, data_dir: str | Path) -> Dataset:
     Raises:
       InputError: there is none, or it does not say what its numbers are.
     """
-    try:
-        builder = tfds.core.read_only_builder.builder_from_files(name, data_dir=str(data_dir))
-    except Exception as error:  # the library raises several types, none of them documented
-        raise InputError(
-            f"found no dataset {name!r} in {data_dir}, expected one: build it with "
-            f"`python -m tfds_builders.build {name} --data_dir={data_dir}` ({first_line(error)})"
-        ) from error
+    builder = open_builder(name, data_dir)
     info = builder.info
     try:
         metadata = {**info.metadata}

@@ -123,7 +123,7 @@ def _add_backscatter(found: Survey, patches: Sequence[np.ndarray]) -> None:
     by_band = np.empty((bands, len(patches), rows * columns), np.float32)
     for number, patch in enumerate(patches):
         by_band[:, number] = patch.reshape(-1, bands).T
-    parts = []
+    found.moments += Moments.of(np.stack(patches))
     for band, values in enumerate(by_band):
         nodata = ~np.isfinite(values)
         np.copyto(values, np.inf, where=nodata)
@@ -132,9 +132,6 @@ def _add_backscatter(found: Survey, patches: Sequence[np.ndarray]) -> None:
         found.highest[band] = max(found.highest[band], values.max())
         found.histogram[band] += _histogram(values)
         found.histogram[band, 0] -= np.count_nonzero(nodata)
-        np.copyto(values, 0.0, where=nodata)
-        parts.append(_sums(values, nodata.shape[1] - np.count_nonzero(nodata, axis=1)))
-    found.moments += Moments(*np.array(parts).T)
 
 
 def _histogram(values: np.ndarray) -> np.ndarray:
@@ -143,23 +140,6 @@ def _histogram(values: np.ndarray) -> np.ndarray:
     bins += np.float32(1 - LOW * BINS_PER_DB)
     np.clip(bins, 0, len(EDGES), out=bins)
     return np.bincount(bins.ravel().astype(np.intp), minlength=len(EDGES) + 1)
-
-
-def _sums(values: np.ndarray, valid: np.ndarray) -> list[float]:
-    """The fields of `Moments` for one band.
-
-    What `Moments.of` does for one patch, for many at once, which is several times faster.
-
-    Args:
-      values: (patch, pixel) dB, 0 at nodata.
-      valid: (patch,) measured pixels.
-    """
-    exact = values.astype(np.float64)
-    total, squares = exact.sum(1), np.einsum("ij,ij->i", exact, exact)
-    count = np.maximum(valid, 1)
-    deviation = np.sqrt(np.maximum(squares / count - np.square(total / count), 0.0))
-    sums = (values.size, valid.sum(), total.sum(), squares.sum(), (valid > 0).sum())
-    return [*map(float, sums), float(deviation.sum())]
 
 
 def _add_labels(found: Survey, labels: np.ndarray) -> None:

@@ -48,6 +48,7 @@ def weight_table(
     weightings = [Weighting(name) for name in WEIGHTINGS]
     if np.isfinite([mean, std]).all() and (np.array(std) > 0).all():
         weightings.append(Weighting("per_channel", domain="standardised"))
+        weightings.append(Weighting("shared_average", domain="standardised"))  # the released code
     else:
         mean, std = [0.0] * len(mean), [1.0] * len(std)  # physical weights know nothing of them
     recipe = pretrain.get_config()

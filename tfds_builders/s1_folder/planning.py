@@ -1,12 +1,15 @@
 """What a folder of GeoTIFFs is cut into: files, scenes, windows."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tfds_builders import units, workers
-from tfds_builders.patch_builder import Plan
+from sar_mixmae_jax.errors import InputError
+from tfds_builders import workers
+from tfds_builders.plan import Plan
 from tfds_builders.problems import BadFilesError, Problem
 from tfds_builders.s1_folder import scenes
 from tfds_builders.s1_folder.record import read_record
@@ -14,6 +17,9 @@ from tfds_builders.s1_folder.scenes import Said, Scene
 from tfds_builders.s1_folder.windows import Cut, Survey, border_path, survey
 from tfds_builders.workers import Tick
 
+NO_SPLIT = "no held-out split"
+RUN = 16
+"""Neighbouring windows are read together: they share blocks of the file."""
 ITEM = np.dtype([("scene", np.int32), ("row", np.int32), ("column", np.int32)])
 
 
@@ -30,58 +36,72 @@ def plan(root: Path, scratch: Path, said: Said, cut: Cut, processes: int) -> Pla
     Raises:
       InputError: there are no files, or sigma0 and gamma0 are mixed.
     """
-    files: list[scenes.File] = []
-    problems: list[Problem] = []
-    for path in scenes.find_files(root):
-        try:
-            files.append(scenes.describe_file(root, path))
-        except BadFilesError as error:
-            problems.extend(error.problems)
+    paths = scenes.find_files(root)
+    files, problems = _each(_describe, [(root, path) for path in paths], processes, "files")
     quantity = scenes.common_quantity(files, said)
     found, wrong = scenes.group(root, files, said)
     problems.extend(wrong)
-    looked = _survey_all(root, found, cut, said, scratch, processes)
-    surveys = {number: one for number, one in looked.items() if isinstance(one, Survey)}
-    for one in looked.values():
-        problems.extend(() if isinstance(one, Survey) else one)
-    items = [_items(number, surveys[number].corners) for number in sorted(surveys)]
-    floored = sum(one.floored for one in surveys.values())
-    return Plan(
-        {"train": np.concatenate([np.empty(0, ITEM), *items])},
-        read_record,
-        (root, scratch, cut.size, said.nodata, tuple(found)),
-        problems,
-        {"quantity": quantity, "floored_pixels": floored},
-        _notes(files, list(surveys.values()), quantity, cut),
-    )
-
-
-def _survey_all(
-    root: Path, found: list[Scene], cut: Cut, said: Said, scratch: Path, processes: int
-) -> dict[int, Survey | tuple[Problem, ...]]:
-    """The survey of every scene by number, or why it cannot be used."""
     tasks = [
         (number, scene, root, cut, said.nodata, border_path(scratch, number))
         for number, scene in enumerate(found)
     ]
-    return dict(
-        workers.run(
-            _survey_one,
-            tasks,
-            processes=processes,
-            total=len(tasks),
-            description="looking at scenes",
+    surveyed, wrong = _each(_survey, tasks, processes, "scenes")
+    problems.extend(wrong)
+    surveys: dict[int, Survey] = dict(surveyed)
+    items = [_items(number, one.corners) for number, one in surveys.items()]
+    scenes.write(found, scratch)
+    if not found and not problems:
+        raise InputError(
+            f"{root}: found {len(files)} GeoTIFFs, none of which names a polarisation, expected VV "
+            "and VH in file names or band descriptions, or --bands for files with several bands"
         )
+    used = [found[number] for number in surveys]
+    return Plan(
+        {"train": np.concatenate([np.empty(0, ITEM), *items])},
+        read_record,
+        (root, scratch, cut.size, said.nodata),
+        identity=found,
+        run=RUN,
+        problems=problems,
+        facts={"quantity": quantity, "caveats": [NO_SPLIT], "pixel_spacing_m": _spacings(used)},
+        notes=_notes(files, used, list(surveys.values()), quantity, cut),
     )
 
 
-def _survey_one(task: Any, tick: Tick) -> tuple[int, Survey | tuple[Problem, ...]]:
+def _each(
+    function: Callable[[Any, Tick], Any], tasks: list[Any], processes: int, unit: str
+) -> tuple[list[Any], list[Problem]]:
+    """The results of all tasks but those that found bad files, in their order; their problems."""
+    results: dict[int, Any] = {}
+    problems: list[Problem] = []
+    run = partial(workers.run, processes=processes, total=len(tasks), description="looking at")
+    for number, result in run(partial(_numbered, function), list(enumerate(tasks)), unit=unit):
+        if isinstance(result, BadFilesError):
+            problems.extend(result.problems)
+        else:
+            results[number] = result
+    return [results[number] for number in sorted(results)], problems
+
+
+def _numbered(
+    function: Callable[[Any, Tick], Any], task: tuple[int, Any], tick: Tick
+) -> tuple[int, Any]:
+    """The number of a task, and its result or what bad files it found."""
+    try:
+        return task[0], function(task[1], tick)
+    except BadFilesError as error:
+        return task[0], error
+
+
+def _describe(task: tuple[Path, Path], tick: Tick) -> scenes.File:
+    tick()
+    return scenes.describe_file(*task)
+
+
+def _survey(task: Any, tick: Tick) -> tuple[int, Survey]:
     number, scene, root, cut, nodata, border = task
     tick()
-    try:
-        return number, survey(root, scene, cut, nodata, border)
-    except BadFilesError as error:
-        return number, error.problems
+    return number, survey(root, scene, cut, nodata, border)
 
 
 def _items(number: int, corners: np.ndarray) -> np.ndarray:
@@ -90,21 +110,35 @@ def _items(number: int, corners: np.ndarray) -> np.ndarray:
     return items
 
 
-def _notes(files: list[scenes.File], surveys: list[Survey], quantity: str, cut: Cut) -> list[str]:
+def _notes(
+    files: list[scenes.File],
+    used: list[Scene],
+    surveys: list[Survey],
+    quantity: str,
+    cut: Cut,
+) -> list[str]:
     """What a user would want to be told."""
     windows = sum(one.windows for one in surveys)
     kept = sum(len(one.corners) for one in surveys)
-    floored = sum(one.floored for one in surveys)
     notes = [
         f"{len(surveys)} scenes: {kept} of {windows} windows have at most "
         f"{100 * cut.max_nodata:g} % nodata"
     ]
     if quantity == "not stated":
         notes.append("neither the files nor --quantity say whether this is sigma0 or gamma0")
-    if floored:
-        notes.append(f"{floored} pixels of linear power at or below 0 became {units.FLOOR_DB:g} dB")
-    others = [str(file.path) for file in files if not any(file.bands) and len(file.bands) == 1]
+    spacings = _spacings(used)
+    if len(spacings) > 1:
+        notes.append(
+            f"pixels of {', '.join(f'{spacing:g}' for spacing in spacings)} m are mixed: speckle "
+            "and texture differ between them"
+        )
+    others = [str(file.path) for file in files if file.is_beside]
     if others:
         shown = ", ".join(others[:5]) + (" …" if len(others) > 5 else "")
-        notes.append(f"{len(others)} files name no polarisation and were left out: {shown}")
+        notes.append(f"{len(others)} files beside the backscatter were left out: {shown}")
     return notes
+
+
+def _spacings(used: list[Scene]) -> list[float]:
+    """The sides of pixels, metres to two digits, of scenes that are placed."""
+    return sorted({float(f"{s.spacing:.2g}") for s in used if np.isfinite(s.spacing)})

@@ -6,7 +6,7 @@ import numpy as np
 from rasterio.windows import Window
 
 from tfds_builders import geotiff, records, units
-from tfds_builders.s1_folder.scenes import Scene
+from tfds_builders.s1_folder import scenes
 from tfds_builders.s1_folder.windows import border_path, read_window
 from tfds_builders.shards import Example
 
@@ -16,7 +16,6 @@ def read_record(
     scratch: Path,
     size: int,
     nodata: float | None,
-    found: tuple[Scene, ...],
     item: tuple[int, int, int],
 ) -> Example:
     """The record of a window.
@@ -25,18 +24,18 @@ def read_record(
       BadFilesError: a file cannot be read.
     """
     number, row, column = item
-    scene = found[number]
+    scene = scenes.read(scratch)[number]
     values = read_window(root, scene, Window(column, row, size, size), nodata)
     values[_border(border_path(scratch, number), row, column, size)] = np.nan
     name = f"{scene.name}_{row}_{column}"
     with geotiff.open_raster(root / scene.layers[0].path, keep=True) as raster:
         place = geotiff.georeference(raster, Window(column, row, size, size))
-    return name, {
+    return {
         "id": name,
         "backscatter": units.to_db(values, scene.unit),
         "scene": scene.name,
         "corner": np.array([row, column], np.int32),
-        **records.place(scene.name, place),
+        **records.place(Path(scene.name).name, place),
     }
 
 

@@ -10,7 +10,8 @@ import tensorflow_datasets as tfds
 from sar_mixmae_jax.bands import BANDS
 from sar_mixmae_jax.errors import InputError, look_up
 from tfds_builders import records, units
-from tfds_builders.patch_builder import PatchBuilder, Plan
+from tfds_builders.patch_builder import PatchBuilder
+from tfds_builders.plan import Plan
 from tfds_builders.s1_folder.planning import plan
 from tfds_builders.s1_folder.scenes import Said
 from tfds_builders.s1_folder.windows import Cut

@@ -1,13 +1,16 @@
 """Finds the images in a folder: which file and band holds VV, which VH, in which unit."""
 
 import dataclasses
+import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from sar_mixmae_jax.bands import BANDS
 from sar_mixmae_jax.errors import InputError
+from sar_mixmae_jax.files import write_whole
 from tfds_builders import geotiff
 from tfds_builders.problems import BadFilesError, Problem, bad_file
 from tfds_builders.s1_folder import naming
@@ -36,12 +39,14 @@ class Scene:
       layers: of each band of `BANDS`.
       unit: of the files, "dB" or "linear".
       shape: (rows, columns).
+      spacing: side of a pixel in metres, by its rows; NaN where unknown.
     """
 
     name: str
     layers: tuple[Layer, ...]
     unit: str
     shape: tuple[int, int]
+    spacing: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +76,8 @@ class File:
       place: where it lies.
       bands: polarisation of each band, None where it is not said.
       unit: "dB", "linear", or None.
-      quantity: "sigma0", "gamma0", or None.
+      quantity: "sigma0", "gamma0", "beta0", or None.
+      floating: whether all bands are of floats.
     """
 
     path: Path
@@ -80,6 +86,12 @@ class File:
     bands: tuple[str | None, ...]
     unit: str | None
     quantity: str | None
+    floating: bool
+
+    @property
+    def is_beside(self) -> bool:
+        """Whether it is no backscatter, as far as it says: angles, masks, terrain, pictures."""
+        return not any(self.bands) and (len(self.bands) == 1 or not self.floating)
 
 
 def find_files(root: Path) -> list[Path]:
@@ -107,29 +119,41 @@ def describe_file(root: Path, path: Path) -> File:
     """
     with geotiff.open_raster(root / path) as raster:
         descriptions = [text or "" for text in raster.descriptions]
-        tags = [f"{key} {value}" for key, value in _tags(raster)]
-        units = [text or "" for text in raster.units]
-        by_name = naming.polarisation(path.stem)
         bands = [naming.polarisation(text) for text in descriptions]
         if raster.count == 1:
-            if by_name and bands[0] and bands[0] != by_name:
-                raise bad_file(
-                    root / path,
-                    f"found {by_name} in its name and {bands[0]} in the description of its band, "
-                    "expected one: correct the one that is wrong",
-                )
-            bands = [by_name or bands[0]]
+            bands = [_band_of_file(root / path, bands[0])]
         elif len(set(filter(None, bands))) < len([band for band in bands if band]):
             bands = [None] * raster.count  # several bands of one name say nothing
-        texts = [path.stem, *descriptions, *tags]
+        texts = [path.stem, *descriptions, *(f"{key} {value}" for key, value in _tags(raster))]
+        product = naming.hyp3(path.stem)
         return File(
             path,
             raster.shape,
             geotiff.georeference(raster),
             tuple(bands),
-            naming.unit([*texts, *units]),
-            naming.quantity(texts),
+            product.unit if product else naming.unit([*texts, *(u or "" for u in raster.units)]),
+            product.quantity if product else naming.quantity(texts),
+            all(map(geotiff.is_floating, raster.dtypes)),
         )
+
+
+def _band_of_file(path: Path, described: str | None) -> str | None:
+    """The polarisation of a file of one band, by its name, else its folder's, else its description.
+
+    Raises:
+      BadFilesError: name and description differ.
+    """
+    if naming.is_no_backscatter(path.stem):
+        return None
+    folder = path.parent.name.upper()
+    named = naming.polarisation(path.stem) or (folder if folder in naming.POLARISATIONS else None)
+    if named and described and described != named:
+        raise bad_file(
+            path,
+            f"found {named} in its name and {described} in the description of its band, expected "
+            "one: correct the one that is wrong",
+        )
+    return named or described
 
 
 def _tags(raster: Any) -> Iterator[tuple[str, str]]:
@@ -143,8 +167,7 @@ def _tags(raster: Any) -> Iterator[tuple[str, str]]:
 def group(root: Path, files: Sequence[File], said: Said) -> tuple[list[Scene], list[Problem]]:
     """Puts the bands of an image together.
 
-    Files of which neither they nor the user say what they hold are left out if they have one band
-    (incidence angles, masks, terrain) and refused if they have several.
+    Files beside the backscatter are left out; those of several bands that say nothing are refused.
 
     Returns:
       The images that can be used, and what is wrong with the others.
@@ -153,11 +176,12 @@ def group(root: Path, files: Sequence[File], said: Said) -> tuple[list[Scene], l
     problems: list[Problem] = []
     single: dict[str, list[tuple[str, File]]] = {}
     for file in files:
+        if file.is_beside:
+            continue
         try:
-            if len(file.bands) == 1:
-                if band := file.bands[0]:
-                    name = naming.without_polarisation(str(file.path.with_suffix("")), band)
-                    single.setdefault(name, []).append((band, file))
+            if band := file.bands[0] if len(file.bands) == 1 else None:
+                name = naming.without_polarisation(str(file.path.with_suffix("")), band)
+                single.setdefault(name, []).append((band, file))
             else:
                 layers = {
                     band: Layer(str(file.path), number)
@@ -186,18 +210,18 @@ def group(root: Path, files: Sequence[File], said: Said) -> tuple[list[Scene], l
 
 def _bands_of(root: Path, file: File, said: Said) -> tuple[str, ...]:
     """The bands of a file with several, as it or the user says."""
-    named = {band for band in file.bands if band}
-    if set(BANDS) <= named:
-        if len(said.bands) == len(file.bands) and any(
-            one and one != other for one, other in zip(file.bands, said.bands, strict=True)
-        ):
-            raise bad_file(
-                root / file.path,
-                f"found bands described as {_join(file.bands)}, and --bands={_join(said.bands)}, "
-                "expected no contradiction: leave out --bands, or correct the file",
-            )
+    told = len(said.bands) == len(file.bands)
+    if told and any(
+        own and own != other for own, other in zip(file.bands, said.bands, strict=True)
+    ):
+        raise bad_file(
+            root / file.path,
+            f"found bands described as {_join(file.bands)}, and --bands={_join(said.bands)}, "
+            "expected no contradiction: leave out --bands, or correct the file",
+        )
+    if set(BANDS) <= set(file.bands):
         return tuple(band or "" for band in file.bands)
-    if len(said.bands) == len(file.bands):
+    if told:
         return said.bands
     raise bad_file(
         root / file.path,
@@ -218,7 +242,7 @@ def _scene_of_files(
             raise bad_file(
                 root / file.path, f"found {counts[band]} files of {band} for one image: keep one"
             )
-        if (file.shape, file.place) != (files[0].shape, files[0].place):
+        if file.shape != files[0].shape or not geotiff.same_grid(file.place, files[0].place):
             raise bad_file(
                 root / file.path,
                 f"found {file.shape} pixels at {file.place}, expected the grid of "
@@ -246,12 +270,18 @@ def _scene(
             + ", expected one unit: correct the one that is wrong",
         )
     unit = units.pop() if units else said.unit
+    if unit == "amplitude":
+        raise bad_file(
+            root / files[0].path,
+            "found amplitude, by its name or description, expected power or dB: square it",
+        )
     if not unit:
         raise bad_file(
             root / files[0].path,
             "found no unit in name, description or tags: say --unit=dB or --unit=linear",
         )
-    return Scene(name, tuple(layers[band] for band in BANDS), unit, files[0].shape)
+    spacing = geotiff.spacing(files[0].place)
+    return Scene(name, tuple(layers[band] for band in BANDS), unit, files[0].shape, spacing)
 
 
 def common_quantity(files: Iterable[File], said: Said) -> str:
@@ -260,9 +290,11 @@ def common_quantity(files: Iterable[File], said: Said) -> str:
     Raises:
       InputError: files differ, or contradict the user, or only some of them say it.
     """
-    counts = Counter(file.quantity for file in files if any(file.bands))
+    counts = Counter(file.quantity for file in files if not file.is_beside)
     stated = {name: count for name, count in counts.items() if name}
     found = ", ".join(f"{count} files say {name or 'nothing'}" for name, count in counts.items())
+    if "beta0" in stated:
+        raise InputError(f"{found}: expected sigma0 or gamma0: calibrate to one of them")
     if len(stated) > 1 or (said.quantity and stated and set(stated) != {said.quantity}):
         raise InputError(
             f"{found}{f', --quantity={said.quantity}' if said.quantity else ''}: sigma0 and gamma0 "
@@ -277,3 +309,31 @@ def common_quantity(files: Iterable[File], said: Said) -> str:
 
 def _join(names: Iterable[str | None]) -> str:
     return ",".join(name or "?" for name in names)
+
+
+TABLE = "scenes.json"
+
+
+def write(found: Sequence[Scene], folder: Path) -> None:
+    """Writes scenes for the processes that cut them: too many to be sent with every shard."""
+    write_whole(folder / TABLE, json.dumps([dataclasses.asdict(one) for one in found]).encode())
+
+
+def read(folder: Path) -> list[Scene]:
+    """The scenes that were written to a folder."""
+    return _read(folder / TABLE, (folder / TABLE).stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=1)
+def _read(path: Path, version: int) -> list[Scene]:
+    del version  # tells a table from the one that was there before
+    return [
+        Scene(
+            one["name"],
+            tuple(Layer(*layer) for layer in one["layers"]),
+            one["unit"],
+            (one["shape"][0], one["shape"][1]),
+            one["spacing"],
+        )
+        for one in json.loads(path.read_text())
+    ]

@@ -9,7 +9,7 @@ from rasterio.windows import Window
 
 from sar_mixmae_jax.bands import BANDS
 from tfds_builders import geotiff, units
-from tfds_builders.nodata import Strips, zero_border_of_strips
+from tfds_builders.nodata import Strips, zero_border_of_strips, zero_or_nodata
 from tfds_builders.problems import bad_file
 from tfds_builders.s1_folder.scenes import Scene
 
@@ -37,12 +37,10 @@ class Survey(NamedTuple):
     Attributes:
       corners: (patches, 2) row and column of the upper left pixel of every patch.
       windows: how many there would be without a limit on nodata.
-      floored: pixels of linear power at or below 0, in all bands together.
     """
 
     corners: np.ndarray
     windows: int
-    floored: int
 
 
 def survey(root: Path, scene: Scene, cut: Cut, nodata: float | None, border: Path) -> Survey:
@@ -67,13 +65,10 @@ def survey(root: Path, scene: Scene, cut: Cut, nodata: float | None, border: Pat
         )
     nan, zero = Strips(), Strips()
     summaries = [units.EMPTY] * len(BANDS)
-    floored = 0
     for values in read_strips(root, scene, nodata):  # (rows, columns, band)
-        all_zero = (values == 0).all(-1)
+        all_zero = zero_or_nodata(values)
         nan.append(np.isnan(values).any(-1))
         zero.append(all_zero)
-        if scene.unit == "linear":
-            floored += int((values <= 0).sum())
         for number in range(len(BANDS)):
             measured = values[..., number][~all_zero]  # zeros may be nodata, and tell no units
             summaries[number] += units.summarise(measured)
@@ -81,14 +76,12 @@ def survey(root: Path, scene: Scene, cut: Cut, nodata: float | None, border: Pat
         if wrong := units.what_is_wrong(summary, scene.unit):
             raise bad_file(root / layer.path, wrong)
     outside = zero_border_of_strips(zero)
-    border_pixels = sum(int(strip.sum()) for strip in outside)
-    if border_pixels:
+    if any(strip.any() for strip in outside):
         np.save(border, np.concatenate([np.packbits(strip, axis=1) for strip in outside]))
-        floored -= len(BANDS) * border_pixels if scene.unit == "linear" else 0
     missing = (one | other for one, other in zip(nan, outside, strict=True))
     share = nodata_share(missing, scene.shape, cut)
     corners = np.argwhere(share <= cut.max_nodata) * (cut.size - cut.overlap)
-    return Survey(corners, share.size, floored)
+    return Survey(corners, share.size)
 
 
 def read_strips(root: Path, scene: Scene, nodata: float | None) -> Iterator[np.ndarray]:

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import rasterio
 from absl import app, flags
 from matplotlib import colormaps
 from matplotlib.axes import Axes
@@ -16,7 +15,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure, FigureBase
 from matplotlib.patches import Patch as Swatch
 
+from sar_mixmae_jax.bands import BANDS
 from sar_mixmae_jax.errors import InputError, UserError, fail, parse_flags
+from sar_mixmae_jax.pictures import NODATA_COLOUR
+from tfds_builders.bigearthnet_s1.patch_folder import read_patch
 from tfds_builders.synthetic_s1.calm_windows import calm
 from tfds_builders.synthetic_s1.likeness import PERCENTS, quantiles, resembles, with_ratio
 from tfds_builders.synthetic_s1.simulator import Patch, simulate
@@ -27,10 +29,8 @@ SEED = flags.DEFINE_integer("seed", 1, "of the simulated patches")
 PATCHES = flags.DEFINE_integer("patches", 300, "simulated patches in the statistics", 20)
 
 SHOWN = 6
-BANDS = ("VH", "VV")
 SCALE_DB = {"VH": (-27.0, -8.0), "VV": (-21.0, -1.0)}  # ends of the grey scales
 AXIS_DB = {"VH": (-42.0, 2.0), "VV": (-35.0, 8.0), "VV - VH": (-8.0, 24.0)}
-NODATA_COLOUR = "tab:orange"
 REAL_COLOUR, SIMULATED_COLOUR, LIKE_COLOUR = "black", "tab:blue", "tab:red"
 LIKE = "simulated, under 20 % water and town"
 CAPTION = (
@@ -45,23 +45,13 @@ def read(folder: Path) -> list[np.ndarray]:
     """Patches below a folder: (size, size, 2) dB, bands VH, VV.
 
     Raises:
-      InputError: there is none, or one cannot be read.
+      InputError: there is none.
+      BadFilesError: one cannot be read.
     """
     found = sorted(folder.glob("*/*_VV.tif"))
     if not found:
         raise InputError(f"--real {folder}: found no NAME/NAME_VV.tif, expected patch folders")
-    try:
-        return [_read_patch(path) for path in found]
-    except rasterio.errors.RasterioError as error:
-        raise InputError(f"--real {folder}: a patch cannot be read ({error})") from error
-
-
-def _read_patch(vv: Path) -> np.ndarray:
-    bands = []
-    for band in BANDS:
-        with rasterio.open(vv.with_name(vv.name.replace("_VV.tif", f"_{band}.tif"))) as image:
-            bands.append(image.read(1))
-    return np.stack(bands, axis=-1)
+    return [read_patch(path.parent, BANDS).backscatter for path in found]
 
 
 def draw(real: Sequence[np.ndarray], simulated: Sequence[Patch], path: Path) -> None:

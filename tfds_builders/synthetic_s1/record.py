@@ -6,18 +6,22 @@ from tfds_builders import records
 from tfds_builders.shards import Example
 from tfds_builders.synthetic_s1.simulator import CLASSES, labels, simulate
 
+SPLITS = ("train", "validation", "test")
+ITEM = np.dtype([("split", np.int8), ("number", np.int32)])
 
-def read_record(size: int, seed: int, number: int) -> Example:
+
+def read_record(size: int, seed: int, item: tuple[int, int]) -> Example:
     """Simulates a patch.
 
     Args:
       size: side in pixels.
       seed: of the dataset.
-      number: of the patch.
+      item: number of the split, and of the patch in it.
     """
-    patch = simulate(size, (seed, number))
-    name = f"synthetic_{seed}_{number:06d}"
-    return name, {
+    split, number = item
+    patch = simulate(size, (seed, split, number))
+    name = f"synthetic_{seed}_{SPLITS[split]}_{number:06d}"
+    return {
         "id": name,
         "backscatter": patch.backscatter,
         "labels": records.multi_hot(labels(patch), tuple(CLASSES)),

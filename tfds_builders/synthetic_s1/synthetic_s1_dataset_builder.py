@@ -9,8 +9,9 @@ import tensorflow_datasets as tfds
 
 from sar_mixmae_jax.errors import InputError
 from tfds_builders import records
-from tfds_builders.patch_builder import PatchBuilder, Plan
-from tfds_builders.synthetic_s1.record import read_record
+from tfds_builders.patch_builder import PatchBuilder
+from tfds_builders.plan import Plan
+from tfds_builders.synthetic_s1.record import ITEM, SPLITS, read_record
 from tfds_builders.synthetic_s1.simulator import CLASSES
 
 HELD_OUT = 8
@@ -70,7 +71,7 @@ class Builder(PatchBuilder):
         )
 
     def plan(self, root: Path, scratch: Path, processes: int) -> Plan:
-        """Numbers of scenes: those of `train` first, so that more held-out ones change none."""
+        """Numbers of scenes in every split; no scene is in two, however many there are."""
         del root, scratch, processes
         config = self.builder_config
         if config.patches < 1 or config.size < 32:
@@ -78,11 +79,12 @@ class Builder(PatchBuilder):
                 f"found patches={config.patches} of size={config.size}, expected at least one of "
                 "32 pixels"
             )
-        held_out = -(-config.patches // HELD_OUT)
-        ends = np.cumsum([config.patches, held_out, held_out])
-        numbers = np.split(np.arange(ends[-1]), ends[:-1])
+        counts = [config.patches, *[-(-config.patches // HELD_OUT)] * 2]
         return Plan(
-            dict(zip(("train", "validation", "test"), numbers, strict=True)),
+            {
+                split: np.array([(number, i) for i in range(count)], dtype=ITEM)
+                for number, (split, count) in enumerate(zip(SPLITS, counts, strict=True))
+            },
             read_record,
             (config.size, config.seed),
         )

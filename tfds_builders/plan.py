@@ -1,0 +1,117 @@
+"""What a dataset says of itself for a build, and what a user says: plain data."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from tfds_builders.problems import Problem
+from tfds_builders.shards import Example, Task
+
+PATCHES_PER_SHARD = 1_000
+"""About 100 MB of 120x120x2 float32; what a killed build loses is one of them for every core."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Build:
+    """How a dataset is built, whatever it is.
+
+    Attributes:
+      skip_bad: leave out what cannot be read, and count it; else the build stops with a table.
+      processes: how many work at once; None: one for every core.
+      order_seed: of the order of the records.
+    """
+
+    skip_bad: bool = False
+    processes: int | None = None
+    order_seed: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What a dataset consists of.
+
+    Attributes:
+      items: of every split, an array whose rows are items.
+      read: makes a record, of `arguments` and an item; a function of a module.
+      arguments: the same for every item, plain data.
+      identity: what tells these raw data from others that have the same items.
+      run: so many neighbouring items stay together, for what is read faster so.
+      problems: what was found to be missing or wrong before any patch was read.
+      facts: for the dataset's metadata.
+      notes: sentences for whoever builds it, kept in the metadata too.
+    """
+
+    items: dict[str, np.ndarray]
+    read: Callable[..., Example]
+    arguments: tuple[Any, ...] = ()
+    identity: Any = ()
+    run: int = 1
+    problems: Sequence[Problem] = ()
+    facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    notes: Sequence[str] = ()
+
+
+def tasks(
+    plan: Plan, folder: Path, features: tfds.features.FeaturesDict, order_seed: int
+) -> list[Task]:
+    """The shards of every split: runs of items dealt out at random, in their own order inside one.
+
+    Reading a shard in that order goes once through a folder or a scene.
+
+    Args:
+      plan: of the dataset.
+      folder: for the shards.
+      features: of a record.
+      order_seed: of the dealing.
+    """
+    read = partial(plan.read, *plan.arguments)
+    found = []
+    for split, items in plan.items.items():
+        count = -(-len(items) // PATCHES_PER_SHARD)
+        for number in range(count):
+            chosen = deal(len(items), count, plan.run, order_seed)[number]
+            path = folder / f"{split}-{number:05d}"
+            found.append(Task(path, split, features, read, items[chosen]))
+    return found
+
+
+def deal(length: int, count: int, run: int, seed: int) -> list[np.ndarray]:
+    """Deals indices to shards of nearly equal length.
+
+    Args:
+      length: number of items.
+      count: number of shards.
+      run: indices that stay together.
+      seed: of the order of the runs.
+
+    Returns:
+      The sorted indices of every shard.
+    """
+    runs = np.arange(length) // run
+    order = np.random.default_rng(seed).permutation(-(-length // run))
+    place = np.empty_like(order)
+    place[order] = np.arange(len(order))
+    indices = np.argsort(place[runs], kind="stable")
+    return [np.sort(part) for part in np.array_split(indices, count)]
+
+
+def fingerprint(plan: Plan, facts: Mapping[str, Any]) -> str:
+    """A SHA-256 of all that decides what is in the shards.
+
+    Args:
+      plan: of the dataset.
+      facts: what else decides it, of plain values.
+    """
+    known = {**facts, "arguments": repr(plan.arguments), "identity": repr(plan.identity)}
+    known["shards"] = [PATCHES_PER_SHARD, plan.run]
+    digest = hashlib.sha256(json.dumps(known, sort_keys=True).encode())
+    for name, items in plan.items.items():
+        digest.update(f"{name} {items.dtype}".encode() + items.tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,106 @@
+"""From whole shards to a dataset that TFDS reads: splits, metadata, names of files."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tensorflow_datasets.core import splits
+
+from sar_mixmae_jax.bands import BANDS
+from sar_mixmae_jax.errors import InputError
+from tfds_builders import stage
+from tfds_builders.moments import Moments, own_statistics
+from tfds_builders.plan import Plan
+from tfds_builders.problems import Problem, write_table
+
+if TYPE_CHECKING:
+    from tfds_builders.patch_builder import PatchBuilder, Written
+
+BAD_FILES = "bad_files.tsv"
+
+
+def records_of(written: Sequence["Written"]) -> dict[str, int]:
+    """How many records each split has."""
+    counts: dict[str, int] = {}
+    for task, report in written:
+        counts[task.split] = counts.get(task.split, 0) + report.records
+    return counts
+
+
+def check_splits(counts: Mapping[str, int]) -> None:
+    """Refuses empty splits, which nobody can read.
+
+    Raises:
+      InputError: names one.
+    """
+    for split, count in counts.items():
+        if not count:
+            raise InputError(
+                f"split {split} has no patch that can be used, expected at least one: check the "
+                "raw files, the lists of the splits, and options that leave patches out"
+            )
+
+
+def describe(
+    builder: "PatchBuilder", plan: Plan, written: Sequence["Written"], problems: Sequence[Problem]
+) -> None:
+    """Sets the splits and the metadata of a builder.
+
+    Raises:
+      InputError: `train` cannot be standardised with its own statistics, and has no others.
+    """
+    infos, moments = [], {}
+    for split in plan.items:
+        reports = [report for task, report in written if task.split == split and report.records]
+        infos.append(
+            splits.SplitInfo(
+                name=split,
+                shard_lengths=[report.records for report in reports],
+                num_bytes=sum(report.size for report in reports),
+                filename_template=builder._get_filename_template(split_name=split),
+            )
+        )
+        moments[split] = sum((report.moments for report in reports), Moments.none(len(BANDS)))
+    builder.info.set_splits(splits.SplitDict(infos))
+    metadata = builder.info.metadata
+    metadata.update(plan.facts)
+    metadata["notes"] = list(plan.notes)
+    metadata["order_seed"] = builder.how.order_seed
+    metadata["measured"] = {split: values.describe() for split, values in moments.items()}
+    if metadata["statistics"] is None:
+        metadata["statistics"] = own_statistics(moments["train"], "global", ["train"], BANDS)
+    planned = sum(len(items) for items in plan.items.values())
+    records = sum(records_of(written).values())
+    metadata["left_out"] = {"patches": planned - records, "bad_files": len(problems)}
+    metadata["checksum"] = checksum(written)
+
+
+def checksum(written: Sequence["Written"]) -> str:
+    """SHA-256 of the checksums of all shards: of every record in its order."""
+    digest = hashlib.sha256()
+    for task, report in written:
+        digest.update(f"{task.split} {report.records} {report.checksum}\n".encode())
+    return digest.hexdigest()
+
+
+def tidy(
+    builder: "PatchBuilder",
+    written: Sequence["Written"],
+    problems: Sequence[Problem],
+    folder: Path,
+) -> None:
+    """Gives the shards in `folder` the names that TFDS reads; empty ones and reports go."""
+    for split in {one.task.split: None for one in written}:
+        template = builder._get_filename_template(split_name=split)
+        ours = [one for one in written if one.task.split == split]
+        full = [task for task, report in ours if report.records]
+        for number, task in enumerate(full):
+            name = template.sharded_filepath(shard_index=number, num_shards=len(full)).name
+            (folder / task.path.name).rename(folder / name)
+        for task, _ in ours:
+            (folder / task.path.name).unlink(missing_ok=True)
+            (folder / task.report_path.name).unlink()
+    (folder / stage.PLAN).unlink()
+    if problems:
+        write_table(problems, folder / BAD_FILES)
