@@ -155,6 +155,26 @@ def test_lists_that_name_absent_repeated_and_shared_patches(raw, tmp_path):
         assert found.startswith(expected)
 
 
+def test_a_place_in_two_splits_under_two_names(raw, tmp_path):
+    shutil.copytree(raw, tmp_path / "raw")
+    imitation.write_lists(tmp_path / "raw", {"train": [0, 1], "validation": [2], "test": [3]})
+    rows = f"S2A_0,{imitation.name_of(3)}\n"
+    (tmp_path / "raw/test.csv").write_text(rows)
+    plan = version1.plan(tmp_path / "raw", unsplit=False)
+    assert [problem.reason for problem in plan.problems] == [
+        "names the Sentinel-2 patch S2A_0, and train.csv does too: mend the lists"
+    ]
+
+
+def test_options_of_the_other_release_are_refused(raw, raw2, tmp_path):
+    for root, options in (
+        (raw, {"release": "v1", "snow_and_cloud": True}),
+        (raw2, {"release": "v2", "unsplit": True}),
+    ):
+        with pytest.raises(InputError, match=r"is for v[12]"):
+            build("bigearthnet_s1/own", tmp_path, root, options)
+
+
 def test_no_patch_is_in_two_splits_even_if_the_lists_say_so(raw, tmp_path):
     shutil.copytree(raw, tmp_path / "raw")
     imitation.write_lists(tmp_path / "raw", {"train": [0, 1], "validation": [2, 0], "test": [1, 3]})
@@ -184,13 +204,15 @@ def test_bad_rows_of_the_table_are_all_named(raw2, tmp_path):
         imitation.table_row(2, "train", labels=[]),
         imitation.table_row(3, "holdout"),
         imitation.table_row(4, "validation"),
+        imitation.table_row(6, "test", patch_id=imitation.table_row(4, "x")["patch_id"]),
         imitation.table_row(5, "test"),
     ]
     imitation.write_table(root / version2.TABLE, rows)
     plan = version2.plan(root, snow_and_cloud=False)
     assert {split: len(plan.items[split]) for split in SPLITS} == dict.fromkeys(SPLITS, 1)
     told = {problem.reason.split()[1].split("_")[-2]: problem.reason for problem in plan.problems}
-    assert set(told) == {"0", "77", "1", "2", "3"}
+    assert set(told) == {"0", "77", "1", "2", "3", "6"}
+    assert "of a Sentinel-2 patch that it names more than once" in told["6"]
     assert "more than once" in told["0"]
     assert "no folder" in told["77"]
     assert "not of the 19 classes" in told["1"]

@@ -14,6 +14,7 @@ import pytest
 import tensorflow_datasets as tfds
 from absl import flags
 from absl.testing import flagsaver
+from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 from tensorflow_datasets.core import shuffle
 
 import tfds_builders
@@ -198,6 +199,8 @@ def test_what_is_built_already_is_said_to_be(raw, built, tmp_path, capsys):
     build("bigearthnet_s1", built, raw)
     assert "is built already: remove it to build it again" in capsys.readouterr().err
     build("synthetic_s1/few", tmp_path, options=FEW)
+    with pytest.raises(InputError, match=r"was built with .*order_seed': 0.*order_seed': 1"):
+        build("synthetic_s1/few", tmp_path, options=FEW, how=Build(order_seed=1))
     with pytest.raises(InputError, match=r"was built with .*: 30.*expected .*: 31"):
         build("synthetic_s1/few", tmp_path, options={**FEW, "patches": 31})
 
@@ -432,29 +435,88 @@ def test_another_plan_does_not_take_over_shards(tmp_path, small_shards, monkeypa
     assert all(name.startswith("synthetic_2") for name in records_of(folder)[1])
 
 
-@pytest.mark.parametrize("damage", ["flip", "drop", "gone"])
-def test_a_shard_that_is_not_what_was_written_is_found(tmp_path, monkeypatch, damage):
+def flip(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def exchange(path):
+    """Another record instead of the last, in a file that is sound and as long as before."""
+    reader = ArrayRecordReader(str(path))
+    records = [reader.read([index])[0] for index in range(reader.num_records())]
+    reader.close()
+    writer = ArrayRecordWriter(str(path), "group_size:1")
+    for record in [*records[:-1], records[0]]:
+        writer.write(record)
+    writer.close()
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (flip, "cannot be read"),
+        (lambda path: os.truncate(path, path.stat().st_size - 1000), "after it was written"),
+        (exchange, "found other records than were written"),
+        (lambda path: path.unlink(), "after it was written"),
+    ],
+)
+def test_a_shard_that_is_not_what_was_written_is_found_and_made_again(
+    tmp_path, monkeypatch, damage, message
+):
     write = shards.write
 
     def damaged(task, tick):
-        report = write(task, tick)
-        data = bytearray(task.path.read_bytes())
-        if damage == "flip":
-            data[len(data) // 2] ^= 1
-            task.path.write_bytes(data)
-        elif damage == "drop":
-            data[200:1200] = bytes(1000)
-            task.path.write_bytes(data)
-        else:
-            task.path.unlink()
-            task.path.mkdir()
-        return report
+        write(task, tick)
+        damage(task.path)
+        if damage is exchange:
+            report = json.loads(task.report_path.read_text())
+            report["size"] = task.path.stat().st_size
+            task.report_path.write_text(json.dumps(report))
 
     with monkeypatch.context() as patch:
         patch.setattr(patch_builder.shards, "write", damaged)
-        with pytest.raises(InputError):
+        with pytest.raises(InputError, match=message):
             build("synthetic_s1/few", tmp_path, options=FEW, how=Build(processes=1))
     assert not (tmp_path / "synthetic_s1/few/1.0.0").exists()
+    assert len(records_of(build("synthetic_s1/few", tmp_path, options=FEW))[1]) == 30
+
+
+def test_other_raw_data_do_not_take_over_shards(tmp_path, small_shards, monkeypatch):
+    """Folders of the same names at another place."""
+    first, second = (write_patches(tmp_path / name, 6) for name in ("first", "second"))
+    path = band(second / name_of(3))
+    write_band(path, simulate(120, (8, 8)).backscatter[..., 1])
+
+    def once(task, tick, write=shards.write):
+        write(task, tick)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(patch_builder.shards, "write", once)
+        with pytest.raises(KeyboardInterrupt):
+            build(UNSPLIT, tmp_path / "data", first, how=Build(processes=1))
+    built = build(UNSPLIT, tmp_path / "data", second, how=Build(processes=1))
+    again = build(UNSPLIT, tmp_path / "alone", second, how=Build(processes=1))
+    assert content(built) == content(again)
+
+
+def test_what_a_killed_build_left_while_publishing_goes(tmp_path):
+    old = tmp_path / "synthetic_s1/few/incomplete.ABCDEF_1.0.0"
+    old.mkdir(parents=True)
+    (old / "train.array_record").write_text("half")
+    folder = build("synthetic_s1/few", tmp_path, options=FEW)
+    assert [path.name for path in folder.parent.iterdir()] == ["1.0.0"]
+
+
+def test_a_bug_is_no_full_disk(tmp_path, monkeypatch):
+    def bug(*_):
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(synthetic, "read_record", bug)
+    with pytest.raises(RuntimeError, match="a bug"):
+        build("synthetic_s1/few", tmp_path, options=FEW, how=Build(processes=1))
+    assert left(tmp_path) == []
 
 
 @pytest.mark.parametrize("processes", [1, 2])
@@ -511,8 +573,9 @@ def test_the_command_says_what_was_wrong_in_one_line(tmp_path, capsys):
 
 
 def test_flags_of_a_dataset_reach_its_config(tmp_path):
+    command = COMMAND[:-2]
     done = subprocess.run(
-        [*COMMAND, "--patches=8", f"--data_dir={tmp_path}", "--dtype=float16"],
+        [*command, "--data_dir", tmp_path, "--dtype=float16", *COMMAND[-2:], "--patches=8"],
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -5,7 +5,17 @@ import pytest
 from rasterio.transform import Affine, from_origin
 from rasterio.windows import Window
 
-from tfds_builders.geotiff import NOWHERE, georeference, open_raster, read, write_band, write_bands
+from tfds_builders.geotiff import (
+    NOWHERE,
+    Georeference,
+    georeference,
+    open_raster,
+    read,
+    same_grid,
+    spacing,
+    write_band,
+    write_bands,
+)
 from tfds_builders.problems import BadFilesError
 
 
@@ -57,7 +67,28 @@ def test_place_of_a_file_and_of_a_window(tmp_path, db):
 def test_a_file_without_place(tmp_path, db):
     write_band(tmp_path / "a.tif", db, crs=None, transform=Affine.identity())
     with open_raster(tmp_path / "a.tif") as raster:
-        assert georeference(raster) == NOWHERE or np.isnan(georeference(raster).transform).all()
+        assert georeference(raster) is NOWHERE
+
+
+UTM = Georeference("EPSG:32633", (10.0, 0.0, 404_400.0, 0.0, -10.0, 5_342_400.0))
+
+
+@pytest.mark.parametrize(
+    ("east", "north", "same"), [(1e-4, 0, True), (0, 1e-3, True), (4, 0, False), (0, 10, False)]
+)
+def test_grids_are_compared_in_pixels_wherever_they_lie(east, north, same):
+    a, b, c, d, e, f = UTM.transform
+    assert same_grid(UTM, Georeference(UTM.crs, (a, b, c + east, d, e, f + north))) is same
+    assert not same_grid(UTM, Georeference("EPSG:32634", UTM.transform))
+    assert not same_grid(UTM, NOWHERE)
+    assert same_grid(NOWHERE, NOWHERE)
+
+
+def test_spacing_in_metres():
+    assert spacing(UTM) == 10
+    degrees = Georeference("EPSG:4326", (2e-4, 0, 10.0, 0, -1e-4, 50.0))
+    assert spacing(degrees) == pytest.approx(11.1, abs=0.1)
+    assert np.isnan(spacing(NOWHERE))
 
 
 def test_integers_are_refused(tmp_path, db):

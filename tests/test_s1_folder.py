@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import rasterio
 import tensorflow_datasets as tfds
 from rasterio.transform import from_origin
 
@@ -9,6 +10,7 @@ from sar_mixmae_jax.errors import InputError
 from tfds_builders.build import build, summary
 from tfds_builders.geotiff import write_band, write_bands
 from tfds_builders.problems import BadFilesError
+from tfds_builders.records import acquisition_time
 from tfds_builders.s1_folder import naming, windows
 from tfds_builders.s1_folder.windows import Cut, nodata_share
 from tfds_builders.units import FLOOR_DB
@@ -284,3 +286,144 @@ def test_settings_that_cannot_be_used(tmp_path, db, options, message):
 )
 def test_polarisations_in_names(text, band):
     assert naming.polarisation(text) == band
+
+
+# ---- what other processors deliver
+
+
+@pytest.mark.parametrize(
+    ("descriptions", "found"), [(("HH", "HV"), "HH,HV"), (("VH", ""), r"VH,\?"), (("", "VH"), "VH")]
+)
+def test_a_description_is_never_overruled(tmp_path, db, descriptions, found):
+    bands = "VH,VV" if descriptions[1] == "VH" else "VV,VH"
+    write_bands(tmp_path / "a.tif", db, descriptions=descriptions)
+    with pytest.raises(BadFilesError, match=f"{found}.*expected no contradiction"):
+        build_folder(tmp_path, tmp_path / "out", unit="dB", bands=bands)
+
+
+def test_names_of_hyp3_say_unit_and_quantity(tmp_path, db):
+    root = tmp_path / "S1A_IW_20200103T051702_DVP_RTC30_G_gpuned_1234"
+    root.mkdir()
+    for band, values in zip(("VH", "VV"), power(db), strict=True):
+        write_band(root / f"{root.name}_{band}.tif", values, nodata=0.0)
+    for side, dtype in (("dem", np.int16), ("ls_map", np.uint8), ("inc_map", np.float32)):
+        write_band(root / f"{root.name}_{side}.tif", db[0].astype(dtype))
+    write_bands(root / f"{root.name}_rgb.tif", np.zeros((3, 150, 200), np.uint8))
+    folder = build_folder(tmp_path, tmp_path / "out")
+    assert_is_scene(folder, db, rtol=1e-5)
+    metadata = tfds.builder_from_directory(folder).info.metadata
+    assert metadata["quantity"] == "gamma0"
+    assert any(note.startswith("4 files beside the backscatter") for note in metadata["notes"])
+    with pytest.raises(InputError, match="2 files say gamma0, --quantity=sigma0"):
+        build("s1_folder/x", tmp_path / "out", tmp_path, {"quantity": "sigma0"})
+    (tmp_path / "amplitude").mkdir()
+    for path in root.glob("*_V?.tif"):
+        path.rename(tmp_path / "amplitude" / path.name.replace("gpuned", "gauned"))
+    with pytest.raises(BadFilesError, match="found amplitude"):
+        build("s1_folder/x", tmp_path / "out", tmp_path / "amplitude")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda db: power(db) * 1e4, "digital numbers, amplitudes, or angles"),
+        (lambda db: np.full_like(db, 38.0) + db, "digital numbers, amplitudes, or angles"),
+    ],
+)
+def test_what_is_not_calibrated_power(tmp_path, db, change, message):
+    write_bands(tmp_path / "a.tif", change(db), descriptions=("VH", "VV"))
+    with pytest.raises(BadFilesError, match=message):
+        build_folder(tmp_path, tmp_path / "out", unit="linear")
+
+
+@pytest.mark.parametrize(("word", "message"), [("Amplitude", "square it"), ("Beta0", "beta0")])
+def test_quantities_that_are_not_taken(tmp_path, db, word, message):
+    write_bands(tmp_path / "a.tif", power(db), descriptions=(f"{word}_VH", f"{word}_VV"))
+    with pytest.raises(InputError, match=message):
+        build_folder(tmp_path, tmp_path / "out", **({} if word == "Amplitude" else {"unit": "dB"}))
+
+
+def test_annotation_is_no_image(tmp_path, db):
+    for number, band in enumerate(("vh", "vv")):
+        write_band(tmp_path / f"s1a-{band}.tif", db[number])
+        write_band(tmp_path / f"s1a-np-{band}.tif", db[number] * 0 - 25)
+        write_band(tmp_path / f"s1a_{band}_incidence.tif", db[number] * 0 + 38)
+    assert_is_scene(build_folder(tmp_path, tmp_path / "out", unit="dB"), db, rtol=1e-6)
+
+
+def test_a_folder_for_each_polarisation(tmp_path, db):
+    for number, band in enumerate(("VH", "VV")):
+        (tmp_path / band).mkdir()
+        write_band(tmp_path / band / "scene.tif", db[number])
+    assert_is_scene(build_folder(tmp_path, tmp_path / "out", unit="dB"), db, rtol=1e-6)
+
+
+def test_nothing_that_names_a_polarisation(tmp_path, db):
+    write_band(tmp_path / "a.tif", db[0])
+    with pytest.raises(InputError, match="none of which names a polarisation"):
+        build_folder(tmp_path, tmp_path / "out", unit="dB")
+
+
+def test_fill_zeros_of_a_frame_that_lies_askew(tmp_path, db):
+    """Beyond nodata that reaches the edge, in one band tagged, along a diagonal."""
+    db[:, :, :10] = np.nan
+    db[:, :, 10:20] = 0.0
+    db[:, np.arange(60), 20 + np.arange(60)] = 0.0
+    db[1, 100:150, 180:] = 0.0
+    db[0, 100:150, 180:] = -99.0
+    write_bands(tmp_path / "a.tif", db, descriptions=("VH", "VV"), nodata=-99.0)
+    options = {"size": 150, "max_nodata": 0.5, "unit": "dB"}
+    record = next(
+        iter(records_of(build("s1_folder/x", tmp_path / "o", tmp_path, options)).values())
+    )
+    values = record["backscatter"]
+    assert np.isnan(values[:, :20]).all()
+    assert np.isnan(values[np.arange(60), 20 + np.arange(60)]).all()
+    assert np.nanmax(np.abs(values[:100, 21:]) < 1e-6) == 0
+
+
+def test_power_next_to_nothing_is_floored_like_nothing(tmp_path, db):
+    linear = power(db)
+    linear[:, 30:40, 30:40] = 1e-20
+    write_bands(tmp_path / "a.tif", linear, descriptions=("VH", "VV"))
+    record = records_of(build_folder(tmp_path, tmp_path / "out", unit="linear"))["a_0_0"]
+    assert (record["backscatter"][30:40, 30:40] == FLOOR_DB).all()
+
+
+def test_scale_and_offset_of_a_file_are_applied(tmp_path, db):
+    path = tmp_path / "a.tif"
+    write_bands(path, db / 5 - 2, descriptions=("VH", "VV"))
+    with rasterio.open(path, "r+") as raster:
+        raster.scales, raster.offsets = (5.0, 5.0), (10.0, 10.0)
+    assert_is_scene(build_folder(tmp_path, tmp_path / "out", unit="dB"), db, rtol=1e-5)
+
+
+def test_complex_data_are_refused(tmp_path, db):
+    write_bands(tmp_path / "a.tif", db.astype(np.complex64), descriptions=("VH", "VV"))
+    with pytest.raises(BadFilesError, match="found complex64 values, expected detected"):
+        build_folder(tmp_path, tmp_path / "out", unit="dB")
+
+
+def test_pixels_of_different_size_are_told(tmp_path, db):
+    write_bands(tmp_path / "a.tif", db, descriptions=("VH", "VV"))
+    coarse = from_origin(4e5, 5e6, 30, 30)
+    write_bands(tmp_path / "b.tif", db, descriptions=("VH", "VV"), transform=coarse)
+    metadata = tfds.builder_from_directory(
+        build_folder(tmp_path, tmp_path / "out", unit="dB")
+    ).info.metadata
+    assert metadata["pixel_spacing_m"] == [10.0, 30.0]
+    assert any("pixels of 10, 30 m are mixed" in note for note in metadata["notes"])
+
+
+@pytest.mark.parametrize(
+    ("name", "time"),
+    [
+        ("S1A_IW_GRDH_1SDV_20200102T050000_20200102T050025", "2020-01-02T05:00:00"),
+        ("s1a-iw-grd-vv-20200102t050000", "2020-01-02T05:00:00"),
+        ("S1_20200102_050000", "2020-01-02T05:00:00"),
+        ("scene_99999999T999999", ""),
+        ("scene", ""),
+    ],
+)
+def test_times_in_names(name, time):
+    assert acquisition_time(name) == time

@@ -89,8 +89,10 @@ def make_builder(
             f"{', '.join(f'--{option}' for option in options)} would change the config "
             f"{config_name} of {dataset}: give yours another name, such as {dataset}/{OWN}"
         )
-    if options:
-        config = dataclasses.replace(first, name=config_name or OWN, description="", **options)
+    if options or (builder.ANY_CONFIG and config_name not in known):
+        config = dataclasses.replace(
+            first, name=config_name or OWN, description="", **(options or {})
+        )
     else:
         config = look_up(known, config_name or first.name, f"config of {dataset}")
     return builder(data_dir=str(data_dir), config=config, build=build)

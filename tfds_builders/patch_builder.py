@@ -42,6 +42,8 @@ class PatchBuilder(FileReaderBuilder):
     """A builder of a patch dataset."""
 
     MANUAL_DOWNLOAD_INSTRUCTIONS: ClassVar[str | None] = None
+    ANY_CONFIG: ClassVar[bool] = False
+    """Whether a config of any name may be built without options, since the raw data differ."""
 
     def __init__(
         self, *, file_format: str | None = None, build: Build | None = None, **settings: Any
