@@ -89,7 +89,8 @@ def make_builder(
             f"{', '.join(f'--{option}' for option in options)} would change the config "
             f"{config_name} of {dataset}: give yours another name, such as {dataset}/{OWN}"
         )
-    if options or (builder.ANY_CONFIG and config_name not in known):
+    named = config_name and config_name not in known
+    if options or (builder.ANY_CONFIG and named):
         config = dataclasses.replace(
             first, name=config_name or OWN, description="", **(options or {})
         )

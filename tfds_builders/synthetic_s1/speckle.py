@@ -14,7 +14,7 @@ RESAMPLING_SIDE = 0.15  # bilinear resampling to the map, at the mean offset
 MARGIN = 2  # pixels a side that response and resampling take away
 NOISE_DB = (-28.0, -22.0)  # noise-equivalent sigma0, between scenes
 NOISE_SLOPE_DB_PER_KM = 0.1  # its change across range, at most
-RESIDUE = 0.3  # of the signal is left where the subtraction reaches zero; as in a real lake
+RESIDUE = 0.45  # of the signal is left where the subtraction reaches zero: the tail of a real lake
 NODES = 4096  # of the tables of quantiles
 REACH = 4.8  # standard deviations that the tables cover
 
