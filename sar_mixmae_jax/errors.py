@@ -58,9 +58,16 @@ def first_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
+def plain(text: str) -> str:
+    """A text on one line in which nothing commands a terminal: such characters become escapes."""
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text
+    )
+
+
 def fail(error: Exception) -> NoReturn:
     """Prints an error as one line and ends the program with 2."""
-    print("error:", " ".join(str(error).split()), file=sys.stderr)
+    print("error:", plain(" ".join(str(error).split())), file=sys.stderr)
     sys.exit(2)
 
 

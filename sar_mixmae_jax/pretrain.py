@@ -147,6 +147,7 @@ def train(config: ConfigDict, workdir: Path, stop: Callable[[], bool] = lambda: 
             log.write(step, look.scalars)
             log.picture(step, "reconstruction", picture)
 
+        print(f"standardised with {patches.statistics}")
         if 0 < start < steps:
             print(f"going on after step {start}")
         if start < steps:

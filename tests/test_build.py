@@ -255,7 +255,7 @@ DAMAGES = {
     "infinite": (lambda f: rewrite(band(f), lambda v: spoil(v, np.inf)), "infinite"),
     "implausible": (lambda f: rewrite(band(f), lambda v: spoil(v, -95)), "between -90 and 50"),
     "linear": (lambda f: rewrite(band(f), lambda v: 10 ** (v / 10)), "linear power, expected dB"),
-    "place": (lambda f: rewrite(band(f), lambda v: v, crs="EPSG:32634"), "expected that of"),
+    "place": (lambda f: rewrite(band(f), lambda v: v, crs="EPSG:32634"), "expected one grid"),
     "missing JSON": (lambda f: json_of(f).unlink(), "found no usable labels"),
     "no JSON": (lambda f: json_of(f).write_text("{"), "found no usable labels"),
     "label": (lambda f: json_of(f).write_text('{"labels": ["Moon"]}'), "unknown CORINE label"),
@@ -275,7 +275,10 @@ def damaged(tmp_path_factory):
 def test_all_bad_files_are_collected_and_nothing_is_left(damaged, tmp_path, capsys):
     with pytest.raises(BadFilesError) as raised:
         build(UNSPLIT, tmp_path, damaged)
-    told = {Path(problem.file).parent.name: problem.reason for problem in raised.value.problems}
+    told = {
+        next(part for part in Path(problem.file).parts if part.startswith("S1A")): problem.reason
+        for problem in raised.value.problems
+    }
     assert set(told) == {name_of(number) for number in range(1, len(DAMAGES) + 1)}
     for number, (_, message) in enumerate(DAMAGES.values(), start=1):
         assert message in told[name_of(number)]
@@ -592,3 +595,111 @@ def test_flags_of_a_dataset_reach_its_config(tmp_path):
     options = metadata["options"]
     assert options == {"dtype": "float16", "patches": 8, "size": 32, "seed": 0}
     shutil.rmtree(tmp_path / "synthetic_s1")
+
+
+# ---- what files may not do
+
+
+def test_files_beside_a_geotiff_are_not_opened(tmp_path):
+    """A mask file may name any other file, or an address."""
+    folder = write_patch(tmp_path / "raw", 1)
+    outside = tmp_path / "outside.tif"
+    write_band(outside, np.zeros((120, 120), np.uint8))
+    source = (
+        f'<SimpleSource><SourceFilename relativeToVRT="0">{outside}</SourceFilename></SimpleSource>'
+    )
+    text = (
+        '<VRTDataset rasterXSize="120" rasterYSize="120"><Metadata><MDI key="INTERNAL_MASK_FLAGS_1">'
+        f'2</MDI></Metadata><VRTRasterBand dataType="Byte" band="1">{source}</VRTRasterBand>'
+        "</VRTDataset>"
+    )
+    band(folder).with_name(band(folder).name + ".msk").write_text(text)
+    _, records = records_of(build(UNSPLIT, tmp_path / "data", tmp_path / "raw"))
+    expected = simulate(120, (7, 1)).backscatter
+    np.testing.assert_array_equal(records[folder.name]["backscatter"], expected)
+
+
+def test_names_command_no_terminal_and_are_text(tmp_path, capsys):
+    raw = write_patches(tmp_path / "raw", 1)
+    (raw / "S1A\x1b[2J_a\nerror: all is well").mkdir()
+    with pytest.raises(BadFilesError):
+        build(UNSPLIT, tmp_path / "data", raw)
+    told = capsys.readouterr().err
+    assert "\x1b" not in told
+    assert r"\x1b[2J_a\nerror" in told
+    (raw / os.fsdecode(b"S1A_\xff_1")).mkdir()
+    with pytest.raises(BadFilesError, match="no UTF-8"):
+        build(UNSPLIT, tmp_path / "data", raw)
+
+
+@pytest.mark.parametrize(
+    "change", [{"scene_source": "\ud800x"}, {"scene_source": {"a": 1}}, {"labels": 5}]
+)
+def test_metadata_that_cannot_be_stored(tmp_path, change):
+    folder = write_patch(tmp_path / "raw", 1)
+    values = json.loads(json_of(folder).read_text())
+    json_of(folder).write_text(json.dumps({**values, **change}))
+    with pytest.raises(BadFilesError, match="found no usable labels"):
+        build(UNSPLIT, tmp_path / "data", tmp_path / "raw")
+
+
+@pytest.mark.parametrize("name", ["synthetic_s1/../../x", "synthetic_s1/a/b", "synthetic_s1/.x"])
+def test_a_config_does_not_lead_out_of_the_folder(tmp_path, name):
+    with pytest.raises(InputError, match="is no name of a config"):
+        build(name, tmp_path / "data", options=FEW)
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_dataset_names_no_code(tmp_path):
+    folder = build("synthetic_s1/few", tmp_path, options=FEW)
+    path = folder / "features.json"
+    path.write_text(path.read_text().replace("tensorflow_datasets.core.features.text", "this", 1))
+    with pytest.raises(InputError, match=r"names the code this_feature\.Text"):
+        open_patches("synthetic_s1/few", tmp_path, "train", ("VH", "VV"))
+    with pytest.raises(InputError, match="names the code"):
+        build("synthetic_s1/few", tmp_path, options=FEW)
+
+
+@pytest.mark.parametrize("damage", ["truncate", "remove", "info"])
+def test_a_dataset_that_was_damaged_is_not_said_to_be_built(tmp_path, damage):
+    folder = build("synthetic_s1/few", tmp_path, options=FEW)
+    shard = next(folder.glob("*train.array_record*"))
+    if damage == "truncate":
+        os.truncate(shard, 1000)
+    elif damage == "remove":
+        shard.unlink()
+    else:
+        (folder / "dataset_info.json").write_text("{")
+    with pytest.raises(InputError, match="it is damaged, remove it to build it again"):
+        build("synthetic_s1/few", tmp_path, options=FEW)
+
+
+def test_raw_files_that_change_between_two_calls_are_read_again(tmp_path, small_shards, capsys):
+    raw = write_patches(tmp_path / "raw", 9)
+    os.truncate(band(raw / name_of(4)), 10)
+    with pytest.raises(BadFilesError):
+        build(UNSPLIT, tmp_path / "data", raw, how=Build(processes=1))
+    for number in (0, 4):
+        values = simulate(120, (9, number)).backscatter
+        for index, name in enumerate(("VH", "VV")):
+            band(raw / name_of(number), name).unlink()
+            write_band(band(raw / name_of(number), name), values[..., index])
+    folder = build(UNSPLIT, tmp_path / "data", raw, how=Build(processes=1))
+    assert "of 3 shards are there already" in capsys.readouterr().err
+    again = build(UNSPLIT, tmp_path / "again", raw, how=Build(processes=1))
+    assert content(folder) == content(again)
+
+
+def test_two_signals_at_once_end_it_too(tmp_path):
+    """As `timeout` and batch systems send them, to the program and to its group."""
+    for pause in (0.0, 0.005, 0.05):
+        process = start(tmp_path, "--order_seed=1")
+        wait_for_a_shard(tmp_path, process)
+        others = psutil.Process(process.pid).children(recursive=True)
+        for _ in range(2):
+            process.send_signal(signal.SIGTERM)
+            time.sleep(pause)
+        process.communicate(timeout=30)
+        _, alive = psutil.wait_procs(others, timeout=20)
+        assert not alive
+        shutil.rmtree(tmp_path / "synthetic_s1")

@@ -1,7 +1,7 @@
 """Builds a dataset: `python -m tfds_builders.build NAME --manual_dir=RAW --data_dir=WHERE`.
 
 NAME is the folder of a builder here, with `/config` if not its default. Flags of the dataset, which
-`python -m tfds_builders.build NAME --help` lists first, make a config of one's own, called `own` or
+`python -m tfds_builders.build NAME --help` lists too, make a config of one's own, called `own` or
 as NAME says: `python -m tfds_builders.build synthetic_s1/many --patches=100000`.
 
 A build that stops leaves nothing that reads as a dataset; the same command goes on where it was.
@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import importlib
 import io
+import re
 import signal
 import sys
 import tempfile
@@ -23,6 +24,7 @@ import tensorflow_datasets as tfds
 from absl import app, flags, logging
 
 import tfds_builders
+from sar_mixmae_jax.data import check_features
 from sar_mixmae_jax.errors import (
     InputError,
     UserError,
@@ -30,6 +32,7 @@ from sar_mixmae_jax.errors import (
     first_line,
     look_up,
     parse_flags,
+    plain,
     unknown_name,
 )
 from tfds_builders.patch_builder import PatchBuilder
@@ -83,6 +86,10 @@ def make_builder(
     """
     dataset, _, config_name = name.partition("/")
     builder = builder_class(dataset)
+    if config_name and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", config_name):
+        raise InputError(
+            f"{plain(config_name)!r} is no name of a config: expected letters, digits, _, . and -"
+        )
     known, first = builder.builder_configs, builder.BUILDER_CONFIGS[0]
     if options and config_name in known:
         raise InputError(
@@ -95,8 +102,19 @@ def make_builder(
             first, name=config_name or OWN, description="", **(options or {})
         )
     else:
-        config = look_up(known, config_name or first.name, f"config of {dataset}")
-    return builder(data_dir=str(data_dir), config=config, build=build)
+        try:
+            config = look_up(known, config_name or first.name, f"config of {dataset}")
+        except InputError as error:
+            raise InputError(f"{error}; one of your own needs a flag, see --help") from error
+    try:
+        return builder(data_dir=str(data_dir), config=config, build=build)
+    except InputError:
+        raise
+    except Exception as error:  # reads what was built there before
+        raise InputError(
+            f"{name} in {data_dir} cannot be read ({first_line(error)}): it is damaged, remove it "
+            "to build it again"
+        ) from error
 
 
 def build(
@@ -149,9 +167,10 @@ def check_same(builder: PatchBuilder, folder: Path) -> None:
     """Says that a dataset is built already.
 
     Raises:
-      InputError: it was built with other options.
+      InputError: it was built with other options, or is damaged.
     """
-    metadata = tfds.builder_from_directory(folder).info.metadata
+    info = read_info(folder)
+    metadata = info.metadata
     built = {**metadata.get("options", {}), "order_seed": metadata.get("order_seed")}
     asked = {**builder.builder_config.options(), "order_seed": builder.how.order_seed}
     if built != asked:
@@ -159,7 +178,31 @@ def check_same(builder: PatchBuilder, folder: Path) -> None:
             f"{folder} was built with {built}, expected {asked}: remove it, or give this config "
             f"another name, {builder.name}/NAME"
         )
+    for split in info.splits.values():
+        sizes = [path.stat().st_size for path in map(Path, split.filepaths) if path.is_file()]
+        if (len(sizes), sum(sizes)) != (len(split.filepaths), split.num_bytes):
+            raise InputError(
+                f"{folder}: found {len(sizes)} files of {sum(sizes)} bytes in {split.name}, "
+                f"expected {len(split.filepaths)} of {split.num_bytes}: it is damaged, remove it "
+                "to build it again"
+            )
     print(f"{folder} is built already: remove it to build it again", file=sys.stderr)
+
+
+def read_info(folder: Path) -> tfds.core.DatasetInfo:
+    """What a built dataset says of itself.
+
+    Raises:
+      InputError: it cannot be read.
+    """
+    try:
+        check_features(folder)
+        return tfds.builder_from_directory(folder).info
+    except Exception as error:  # the library raises several types, none of them documented
+        raise InputError(
+            f"{folder} cannot be read ({first_line(error)}): it is damaged, remove it to build it "
+            "again"
+        ) from error
 
 
 def check_raw(name: str, manual_dir: str | Path | None, instructions: str) -> None:
@@ -172,7 +215,13 @@ def check_raw(name: str, manual_dir: str | Path | None, instructions: str) -> No
         raise InputError(
             f"{name} is built from raw data, and no --manual_dir was given: {instructions}"
         )
-    if not Path(manual_dir).is_dir() or not any(Path(manual_dir).iterdir()):
+    try:
+        found = Path(manual_dir).is_dir() and any(Path(manual_dir).iterdir())
+    except OSError as error:
+        raise InputError(
+            f"--manual_dir {manual_dir} cannot be read ({first_line(error)}): allow reading"
+        ) from error
+    if not found:
         raise InputError(
             f"--manual_dir {manual_dir}: found no such folder, or an empty one, expected the "
             f"raw data: {instructions}"
@@ -230,7 +279,7 @@ def given_options(name: str) -> dict[str, Any]:
 
 def summary(folder: Path) -> str:
     """What was built, a line for every split, and what was left out."""
-    info = tfds.builder_from_directory(folder).info
+    info = read_info(folder)
     lines = [f"{folder}: {s.name}, {s.num_examples} patches" for s in info.splits.values()]
     if caveats := info.metadata.get("caveats"):
         lines.append(f"every result must say: {'; '.join(caveats)}")
@@ -246,7 +295,7 @@ def summary(folder: Path) -> str:
             f"left out: {left_out['patches']} patches, for {left_out['bad_files']} problems: "
             f"{folder / BAD_FILES}"
         )
-    return "\n".join(lines)
+    return "\n".join(map(plain, lines))
 
 
 def main(argv: Sequence[str]) -> None:

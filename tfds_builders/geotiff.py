@@ -21,8 +21,11 @@ from tfds_builders.problems import BadFilesError, bad_file
 
 logging.getLogger("rasterio").setLevel(logging.CRITICAL)  # what matters of it is in our errors
 
-CACHE_BYTES = 64 * 2**20
-"""Of decoded blocks, in a process; the library's default grows with the machine."""
+SETTINGS = {
+    "GDAL_CACHEMAX": 112 * 2**20,  # of decoded blocks; the default grows with the machine
+    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",  # files beside may name any other, or an address
+    "GDAL_PAM_ENABLED": "NO",
+}
 
 
 class Georeference(NamedTuple):
@@ -51,11 +54,10 @@ def open_raster(path: Path, *, keep: bool = False) -> Iterator[DatasetReader]:
     """
     try:
         with (
-            warnings.catch_warnings(),
-            rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES),
+            warnings.catch_warnings(action="ignore", category=NotGeoreferencedWarning),
+            rasterio.Env(**SETTINGS),
             _kept(path) if keep else rasterio.open(path, driver="GTiff") as raster,
         ):
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
             yield raster
     except BadFilesError:
         raise
@@ -106,7 +108,8 @@ def read(
     if nodata is not None:
         values = np.ma.masked_equal(values, np.asarray(nodata, values.dtype))
     values = values * raster.scales[band - 1] + raster.offsets[band - 1]
-    return values.astype(np.float32).filled(np.nan)
+    with np.errstate(over="ignore"):  # of masked values; others are refused as infinite
+        return values.astype(np.float32).filled(np.nan)
 
 
 def is_floating(dtype: str) -> bool:

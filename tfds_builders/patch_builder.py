@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, NoReturn
+from typing import Any, ClassVar, NamedTuple
 
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.dataset_builder import FileReaderBuilder
@@ -75,8 +75,10 @@ class PatchBuilder(FileReaderBuilder):
         """Builds the dataset unless it is there; see TFDS."""
         if self.data_path.exists():
             return
-        with stage.alone(Path(self.data_path).parent):
+        versions = Path(self.data_path).parent
+        with stage.alone(versions):
             super().download_and_prepare(**settings)
+            stage.remove(stage.path(versions, str(self.version)))  # it is published
 
     def _download_and_prepare(
         self,
@@ -106,19 +108,21 @@ class PatchBuilder(FileReaderBuilder):
             }
             stage.check_plan(folder, plan.fingerprint(planned, facts))
             tasks = plan.tasks(planned, folder, self.info.features, how.order_seed)
+            drop_stale(tasks, processes)
             written = write_missing(tasks, processes, download_config)
             problems = [*planned.problems, *(p for one in written for p in one.report.problems)]
-            if problems and not how.skip_bad:
-                _stop(problems, written, folder)
             counts = {**dict.fromkeys(planned.items, 0), **publishing.records_of(written)}
-            if not all(counts.values()):
-                _drop_bad(written)
+            if problems and not (how.skip_bad and all(counts.values())):
+                for one in written:
+                    if one.report.problems:  # mended files are read again
+                        shards.remove(one.task)
+                _tell(problems, folder)
+            if problems and not how.skip_bad:
+                raise BadFilesError(problems)
             publishing.check_splits(counts)
             _verify(written, processes)
             publishing.describe(self, planned, written, problems)
-            unfinished.rmdir()
-            folder.rename(unfinished)
-        publishing.tidy(self, written, problems, unfinished)
+            publishing.link(self, written, problems, unfinished)
 
 
 def write_missing(
@@ -144,21 +148,30 @@ def write_missing(
     return written
 
 
-def _stop(problems: Sequence[Problem], written: Sequence[Written], folder: Path) -> NoReturn:
-    """Prints the bad files, and keeps the shards that have none of them."""
-    _drop_bad(written)
+def drop_stale(tasks: Sequence[Task], processes: int) -> None:
+    """Removes shards of an earlier call that had bad files, or whose raw files have changed."""
+    there = [task for task in tasks if shards.read_report(task)]
+    run = partial(workers.run, processes=processes, total=len(there), unit="shards")
+    stale = sum(run(_drop_if_stale, there, description="checking raw files"))
+    if there:
+        print(f"{len(there) - stale} of {len(tasks)} shards are there already", file=sys.stderr)
+
+
+def _drop_if_stale(task: Task, tick: Tick) -> bool:
+    tick()
+    report = shards.read_report(task)
+    stale = report is None or bool(report.problems) or report.stamp != shards.stamp(task)
+    if stale:
+        shards.remove(task)
+    return stale
+
+
+def _tell(problems: Sequence[Problem], folder: Path) -> None:
+    """Prints the bad files; more than fit go into a file too."""
     print(table(problems, TABLE_ROWS), file=sys.stderr)
     if len(problems) > TABLE_ROWS:
         write_table(problems, folder / publishing.BAD_FILES)
         print(f"all of them: {folder / publishing.BAD_FILES}", file=sys.stderr)
-    raise BadFilesError(problems)
-
-
-def _drop_bad(written: Sequence[Written]) -> None:
-    """Removes the shards with bad files, so that mended ones are read again."""
-    for one in written:
-        if one.report.problems:
-            shards.remove(one.task)
 
 
 def _verify(written: Sequence[Written], processes: int) -> None:

@@ -40,20 +40,24 @@ class Plan:
     Attributes:
       items: of every split, an array whose rows are items.
       read: makes a record, of `arguments` and an item; a function of a module.
+      sources: names the files that `read` reads, of the same; none: there are no raw files.
       arguments: the same for every item, plain data.
       identity: what tells these raw data from others that have the same items.
       run: so many neighbouring items stay together, for what is read faster so.
       problems: what was found to be missing or wrong before any patch was read.
+      dropped: how many patches are not among the items for that.
       facts: for the dataset's metadata.
       notes: sentences for whoever builds it, kept in the metadata too.
     """
 
     items: dict[str, np.ndarray]
     read: Callable[..., Example]
+    sources: Callable[..., list[Path]] | None = None
     arguments: tuple[Any, ...] = ()
     identity: Any = ()
     run: int = 1
     problems: Sequence[Problem] = ()
+    dropped: int = 0
     facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     notes: Sequence[str] = ()
 
@@ -72,13 +76,14 @@ def tasks(
       order_seed: of the dealing.
     """
     read = partial(plan.read, *plan.arguments)
+    sources = partial(plan.sources, *plan.arguments) if plan.sources else None
     found = []
     for split, items in plan.items.items():
         count = -(-len(items) // PATCHES_PER_SHARD)
         for number in range(count):
             chosen = deal(len(items), count, plan.run, order_seed)[number]
             path = folder / f"{split}-{number:05d}"
-            found.append(Task(path, split, features, read, items[chosen]))
+            found.append(Task(path, split, features, read, sources, items[chosen]))
     return found
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sar_mixmae_jax.errors import InputError
+from sar_mixmae_jax.errors import InputError, plain
 
 
 class Problem(NamedTuple):
@@ -41,6 +41,15 @@ def bad_file(path: Path | str, reason: str) -> BadFilesError:
     return BadFilesError([Problem(str(path), reason)])
 
 
+def is_text(name: str) -> bool:
+    """Whether a file name, as the system gives it, can be written as UTF-8."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def collect(*reads: Callable[[], Any]) -> list[Any]:
     """The results of all calls; where some find bad files, one error that names all of them.
 
@@ -61,15 +70,15 @@ def collect(*reads: Callable[[], Any]) -> list[Any]:
 
 def write_table(problems: Iterable[Problem], path: Path) -> None:
     """Writes file and reason of every problem, tab-separated with a header."""
-    with path.open("w", newline="") as file:
+    with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, delimiter="\t", lineterminator="\n")
         writer.writerow(Problem._fields)
-        writer.writerows(problems)
+        writer.writerows((plain(problem.file), plain(problem.reason)) for problem in problems)
 
 
 def table(problems: Sequence[Problem], rows: int) -> str:
     """File and reason of the first problems in two columns, and how many more there are."""
-    shown = problems[:rows]
+    shown = [Problem(plain(one.file), plain(one.reason)) for one in problems[:rows]]
     width = max(len(problem.file) for problem in shown)
     lines = [f"{problem.file:<{width}}  {problem.reason}" for problem in shown]
     if len(problems) > rows:

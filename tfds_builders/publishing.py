@@ -1,6 +1,8 @@
 """From whole shards to a dataset that TFDS reads: splits, metadata, names of files."""
 
 import hashlib
+import os
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,7 +11,6 @@ from tensorflow_datasets.core import splits
 
 from sar_mixmae_jax.bands import BANDS
 from sar_mixmae_jax.errors import InputError
-from tfds_builders import stage
 from tfds_builders.moments import Moments, own_statistics
 from tfds_builders.plan import Plan
 from tfds_builders.problems import Problem, write_table
@@ -67,12 +68,21 @@ def describe(
     metadata.update(plan.facts)
     metadata["notes"] = list(plan.notes)
     metadata["order_seed"] = builder.how.order_seed
+    vh, vv = moments["train"].mean()
+    if vh > vv:
+        metadata["notes"].append(
+            f"VH is {vh - vv:.1f} dB brighter than VV on average, which is rare: are the bands the "
+            "wrong way round?"
+        )
     metadata["measured"] = {split: values.describe() for split, values in moments.items()}
     if metadata["statistics"] is None:
         metadata["statistics"] = own_statistics(moments["train"], "global", ["train"], BANDS)
     planned = sum(len(items) for items in plan.items.values())
     records = sum(records_of(written).values())
-    metadata["left_out"] = {"patches": planned - records, "bad_files": len(problems)}
+    metadata["left_out"] = {
+        "patches": planned - records + plan.dropped,
+        "bad_files": len(problems),
+    }
     metadata["checksum"] = checksum(written)
 
 
@@ -84,23 +94,24 @@ def checksum(written: Sequence["Written"]) -> str:
     return digest.hexdigest()
 
 
-def tidy(
+def link(
     builder: "PatchBuilder",
     written: Sequence["Written"],
     problems: Sequence[Problem],
     folder: Path,
 ) -> None:
-    """Gives the shards in `folder` the names that TFDS reads; empty ones and reports go."""
+    """Puts the shards into TFDS's unfinished dataset, under the names that it reads.
+
+    They stay in the stage too, so that nothing is lost if the build ends now; empty ones do not go.
+    """
     for split in {one.task.split: None for one in written}:
         template = builder._get_filename_template(split_name=split)
-        ours = [one for one in written if one.task.split == split]
-        full = [task for task, report in ours if report.records]
+        full = [task for task, report in written if task.split == split and report.records]
         for number, task in enumerate(full):
             name = template.sharded_filepath(shard_index=number, num_shards=len(full)).name
-            (folder / task.path.name).rename(folder / name)
-        for task, _ in ours:
-            (folder / task.path.name).unlink(missing_ok=True)
-            (folder / task.report_path.name).unlink()
-    (folder / stage.PLAN).unlink()
+            try:
+                os.link(task.path, folder / name)
+            except OSError:  # a file system without links
+                shutil.copyfile(task.path, folder / name)
     if problems:
         write_table(problems, folder / BAD_FILES)

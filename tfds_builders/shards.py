@@ -37,6 +37,7 @@ class Task:
       split: that it belongs to.
       features: of a record.
       read: makes a record of an item; raises `BadFilesError` where it cannot.
+      sources: the files that `read` reads for an item, if there are any.
       items: an array whose rows are items.
     """
 
@@ -44,6 +45,7 @@ class Task:
     split: str
     features: tfds.features.FeaturesDict
     read: Callable[[Any], Example]
+    sources: Callable[[Any], list[Path]] | None
     items: np.ndarray
 
     @property
@@ -65,6 +67,7 @@ class Report:
       records: how many it holds.
       size: of the file in bytes.
       checksum: SHA-256 of the records, each preceded by its length.
+      stamp: of the raw files when they were read.
       moments: of the backscatter.
       problems: items that could not be read.
     """
@@ -72,6 +75,7 @@ class Report:
     records: int
     size: int
     checksum: str
+    stamp: str
     moments: Moments
     problems: tuple[Problem, ...]
 
@@ -86,7 +90,7 @@ def write(task: Task, tick: Tick) -> Report:
     backscatter = task.features["backscatter"]
     moments = Moments.none(backscatter.shape[-1])
     problems: list[Problem] = []
-    checksum, count = hashlib.sha256(), 0
+    checksum, count, when = hashlib.sha256(), 0, stamp(task)
     try:
         with _explained(task.path.parent):
             writer = ArrayRecordWriter(os.fspath(task.partial_path), "group_size:1")
@@ -110,7 +114,7 @@ def write(task: Task, tick: Tick) -> Report:
             writer.close()
             _flush(task.partial_path)
             size = task.partial_path.stat().st_size
-            report = Report(count, size, checksum.hexdigest(), moments, tuple(problems))
+            report = Report(count, size, checksum.hexdigest(), when, moments, tuple(problems))
             task.partial_path.replace(task.path)
             values = {**dataclasses.asdict(report), "moments": moments.to_json()}
             write_whole(task.report_path, json.dumps(values).encode())
@@ -150,6 +154,21 @@ def verify(task: Task, report: Report, tick: Tick) -> str | None:
     return None
 
 
+def stamp(task: Task) -> str:
+    """Of size and time of the raw files of a shard: another where one of them has changed."""
+    digest = hashlib.sha256()
+    if task.sources:
+        for path in dict.fromkeys(
+            path for item in task.items.tolist() for path in task.sources(item)
+        ):
+            try:
+                seen = path.stat()
+                digest.update(f"{path} {seen.st_size} {seen.st_mtime_ns}\n".encode())
+            except OSError:
+                digest.update(f"{path} is not there\n".encode())
+    return digest.hexdigest()
+
+
 def read_report(task: Task) -> Report | None:
     """The report of a shard that is whole, or None."""
     try:
@@ -158,6 +177,7 @@ def read_report(task: Task) -> Report | None:
             values["records"],
             values["size"],
             values["checksum"],
+            values["stamp"],
             Moments.from_json(values["moments"]),
             tuple(Problem(*problem) for problem in values["problems"]),
         )

@@ -44,35 +44,52 @@ def alone(folder: Path) -> Iterator[None]:
         os.close(lock)
 
 
+def path(versions: Path, version: str) -> Path:
+    """The stage of a version, in the folder of all versions."""
+    return versions / f"incomplete.resume_{version}"
+
+
 @contextmanager
 def opened(unfinished: Path, version: str) -> Iterator[Path]:
-    """The stage of a version; at the end it is removed unless it has shards.
+    """The stage of a version; at the end it stays if it has shards.
 
     Args:
       unfinished: the folder of TFDS that the build is to fill.
       version: of the dataset.
+
+    Raises:
+      InputError: something else lies there.
     """
-    folder = unfinished.with_name(f"incomplete.resume_{version}")
+    folder = path(unfinished.parent, version)
     for other in unfinished.parent.glob(f"incomplete.??????_{version}"):
         if other not in (unfinished, folder):  # of builds that were killed while publishing
-            shutil.rmtree(other)
+            remove(other)
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        raise InputError(f"{folder}: found a link or a file, expected a folder: remove it")
     folder.mkdir(exist_ok=True)
     scratch = folder / SCRATCH
-    shutil.rmtree(scratch, ignore_errors=True)
+    remove(scratch)
     scratch.mkdir()
     try:
         yield folder
     finally:
-        if folder.exists():
-            shutil.rmtree(scratch, ignore_errors=True)
-            if {entry.name for entry in folder.iterdir()} <= {PLAN}:
-                shutil.rmtree(folder)
+        remove(scratch)
+        if {entry.name for entry in folder.iterdir()} <= {PLAN}:
+            remove(folder)
+
+
+def remove(entry: Path) -> None:
+    """Removes a file, a folder, or a link but not what it leads to, if it is there."""
+    if entry.is_dir() and not entry.is_symlink():
+        shutil.rmtree(entry)
+    else:
+        entry.unlink(missing_ok=True)
 
 
 def check_plan(folder: Path, fingerprint: str) -> None:
     """Empties the stage if it is of a build that planned something else."""
     plan = folder / PLAN
-    if plan.exists() and plan.read_text() == fingerprint:
+    if plan.is_file() and plan.read_bytes() == fingerprint.encode():
         return
     old = [entry for entry in folder.iterdir() if entry.name != SCRATCH]
     shards = sum(entry.suffix == ".json" for entry in old)
@@ -83,5 +100,5 @@ def check_plan(folder: Path, fingerprint: str) -> None:
             file=sys.stderr,
         )
     for entry in old:
-        shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+        remove(entry)
     plan.write_text(fingerprint)

@@ -102,9 +102,9 @@ def what_is_wrong(summary: Summary, unit: str) -> str | None:
     if summary.low < PLAUSIBLE_DB[0]:
         return outside
     if unit == "dB" and likely_unit(summary) == "linear":
-        return f"{seen}, which is linear power, expected dB: convert with 10 log10(power)"
+        return f"{seen}, which is linear power, expected dB: convert it, or say --unit=linear"
     if unit == "linear" and likely_unit(summary) == "dB":
-        return f"{seen}, which is dB, expected linear power: say that the unit is dB"
+        return f"{seen}, which is dB, expected linear power: --unit=dB says so"
     if unit == "linear" and summary.bright > 0.5 * summary.measured:
         return (
             f"{seen}, most of them above 1, which is 0 dB, expected calibrated linear power: are "

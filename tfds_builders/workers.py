@@ -4,6 +4,7 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -57,7 +58,15 @@ def run(
     Raises:
       InputError: a process was killed.
     """
-    with tqdm(total=total, desc=description, unit=f" {unit}", disable=None, leave=False) as bar:
+    pause = 0.1 if sys.stderr.isatty() else 60.0  # seconds between lines of a log
+    with tqdm(
+        total=total,
+        desc=description,
+        unit=f" {unit}",
+        leave=False,
+        mininterval=pause,
+        delay=pause,
+    ) as bar:
         if min(processes, len(tasks)) <= 1:
             for task in tasks:
                 yield function(task, partial(_advance, bar))
@@ -95,9 +104,25 @@ def _run_in_pool(
             "where it was, and --processes=1 needs least"
         ) from error
     finally:
-        stop.set()
-        with contextlib.suppress(KeyboardInterrupt):
+        with _undisturbed():
+            stop.set()
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Lets no further Ctrl-C or SIGTERM break off what ends a moment later anyway."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {
+        number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 _done: Synchronized | None = None

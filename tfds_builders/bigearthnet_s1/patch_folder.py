@@ -1,5 +1,6 @@
 """A patch as BigEarthNet-S1 stores it: a folder NAME with NAME_VV.tif and NAME_VH.tif."""
 
+import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -28,6 +29,11 @@ class Patch(NamedTuple):
     place: Georeference
 
 
+def band_files(folder: Path, bands: Sequence[str]) -> list[Path]:
+    """The file of each band of the patch in `folder`."""
+    return [folder / f"{folder.name}_{band}.tif" for band in bands]
+
+
 def read_patch(folder: Path, bands: Sequence[str]) -> Patch:
     """Reads one single-band file for each band of the patch in `folder`.
 
@@ -35,18 +41,18 @@ def read_patch(folder: Path, bands: Sequence[str]) -> Patch:
       BadFilesError: a file is missing, unreadable, of another shape or type, on another grid,
         holds no dB, or is nodata everywhere; of all files at once.
     """
-    paths = [folder / f"{folder.name}_{band}.tif" for band in bands]
+    paths = band_files(folder, bands)
     read = collect(*(partial(read_band, path) for path in paths))
     backscatter = np.stack([values for values, _ in read], axis=-1)
     place = read[0][1]
-    for path, (_, other) in zip(paths, read, strict=True):
+    for path, (_, other) in zip(paths[1:], read[1:], strict=True):
         if not geotiff.same_grid(place, other):
             raise bad_file(
-                path,
-                f"found the grid {other}, expected that of {paths[0].name}, {place}: copy both",
+                folder,
+                f"found its bands on two grids, {path.name} on {tuple(other)} and {paths[0].name} "
+                f"on {tuple(place)}, expected one grid: copy both again",
             )
     backscatter[zero_border(zero_or_nodata(backscatter))] = np.nan
-    collect(*(partial(_check, path, backscatter[..., i]) for i, path in enumerate(paths)))
     return Patch(backscatter, place)
 
 
@@ -54,13 +60,13 @@ def read_band(path: Path) -> tuple[np.ndarray, Georeference]:
     """Reads a band as (120, 120) float32, tagged nodata as NaN, and where it lies.
 
     Raises:
-      BadFilesError: the file is missing or unreadable, or of another shape or type.
+      BadFilesError: the file is missing or unreadable, of another shape or type, or holds no dB.
     """
-    if not path.is_file():
+    if not os.path.isfile(path):  # also where the folder may not be entered
         raise bad_file(
             path,
-            "found no such file, expected one for each band: restore it, or move the patch folder "
-            "out of the dataset",
+            "found no such file, expected one for each band: restore it (or the permission to read "
+            "its folder), or move the patch folder out of the dataset",
         )
     with geotiff.open_raster(path) as raster:
         shape = (raster.count, *raster.shape)
@@ -70,9 +76,8 @@ def read_band(path: Path) -> tuple[np.ndarray, Georeference]:
                 f"found {shape} (bands, rows, columns), expected (1, {SIZE}, {SIZE}): is this file "
                 "of the dataset?",
             )
-        return geotiff.read(raster, 1), geotiff.georeference(raster)
-
-
-def _check(path: Path, values: np.ndarray) -> None:
-    if wrong := units.what_is_wrong(units.summarise(values), "dB"):
+        values, place = geotiff.read(raster, 1), geotiff.georeference(raster)
+    # zeros may be nodata, which only both bands together tell
+    if wrong := units.what_is_wrong(units.summarise(values[values != 0]), "dB"):
         raise bad_file(path, wrong)
+    return values, place

@@ -1,5 +1,6 @@
 """BigEarthNet-S1 v1.0: patch folders side by side, labels beside the bands, splits in CSV lists."""
 
+import csv
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -14,9 +15,9 @@ from sar_mixmae_jax.errors import InputError, first_line
 from tfds_builders import records
 from tfds_builders.bigearthnet_s1 import official
 from tfds_builders.bigearthnet_s1.labels import CLASSES_19, to_19
-from tfds_builders.bigearthnet_s1.patch_folder import read_patch
+from tfds_builders.bigearthnet_s1.patch_folder import band_files, read_patch
 from tfds_builders.plan import Plan
-from tfds_builders.problems import Problem, bad_file, collect
+from tfds_builders.problems import Problem, bad_file, collect, is_text
 from tfds_builders.shards import Example
 
 LISTS = {"train": "train.csv", "validation": "val.csv", "test": "test.csv"}
@@ -41,7 +42,9 @@ def plan(root: Path, *, unsplit: bool) -> Plan:
     patches = named if named.is_dir() else root
     there = patch_folders(patches)
     if unsplit:
-        return Plan({"train": there}, read_record, (patches,), facts={"caveats": [NO_SPLIT]})
+        return Plan(
+            {"train": there}, read_record, sources, (patches,), facts={"caveats": [NO_SPLIT]}
+        )
     lists = {split: official.find(patches, name, ADVICE) for split, name in LISTS.items()}
     rows = {split: read_list(path) for split, path in lists.items()}
     names = {split: both[:, 1] for split, both in rows.items()}
@@ -57,8 +60,10 @@ def plan(root: Path, *, unsplit: bool) -> Plan:
     return Plan(
         items,
         read_record,
+        sources,
         (patches,),
         problems=problems,
+        dropped=sum(map(len, names.values())) - len(taken),
         facts={"caveats": [CAVEAT]},
         notes=notes,
     )
@@ -74,13 +79,18 @@ def patch_folders(root: Path) -> np.ndarray:
         names = sorted(
             entry.name
             for entry in entries
-            if not entry.name.startswith((".", "__")) and (entry.is_dir() or entry.is_symlink())
+            if not entry.name.startswith((".", "__"))
+            and entry.name != "splits"
+            and (entry.is_dir() or entry.is_symlink())
         )
-    if not any((root / name / f"{name}_{band}.tif").exists() for name in names for band in BANDS):
+    if not any(os.path.isfile(path) for name in names for path in band_files(root / name, BANDS)):
         raise InputError(
             f"{root}: found no patch folder among {len(names)} folders, expected folders such as "
             "S1A_IW_GRDH_1SDV_20170613T165043_33UUP_87_48: name the folder that holds them"
         )
+    for name in names:
+        if not is_text(name):
+            raise bad_file(root / name, "found a name that is no UTF-8: rename it")
     return np.array([name.encode() for name in names])
 
 
@@ -92,7 +102,7 @@ def read_list(path: Path) -> np.ndarray:
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
-        rows = [line.split(",") for line in text.splitlines() if line.strip()]
+        rows = [row for row in csv.reader(text.splitlines(keepends=True)) if any(row)]
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read ({first_line(error)}): copy it again") from error
     for number, row in enumerate(rows, start=1):
@@ -141,6 +151,17 @@ def shared_s2(lists: Mapping[Path, np.ndarray]) -> Iterator[Problem]:
         before[path] = rows
 
 
+def sources(patches: Path, item: bytes) -> list[Path]:
+    """The files of a patch."""
+    folder = patches / item.decode()
+    return [*band_files(folder, BANDS), labels_file(folder)]
+
+
+def labels_file(folder: Path) -> Path:
+    """Where the labels of a patch are."""
+    return folder / f"{folder.name}_labels_metadata.json"
+
+
 def read_record(patches: Path, item: bytes) -> Example:
     """The record of a patch folder.
 
@@ -151,7 +172,7 @@ def read_record(patches: Path, item: bytes) -> Example:
     folder = patches / name
     patch, facts = collect(
         partial(read_patch, folder, BANDS),
-        partial(read_metadata, folder / f"{name}_labels_metadata.json"),
+        partial(read_metadata, labels_file(folder)),
     )
     return {
         "id": name,
@@ -170,16 +191,22 @@ def read_metadata(path: Path) -> dict[str, Any]:
       BadFilesError: the file is missing, is not JSON, or names an unknown class.
     """
     try:
+        if not os.path.isfile(path):
+            raise FileNotFoundError(path.name)
         values = json.loads(path.read_text())
         labels = values["labels"]
         if not isinstance(labels, list) or not all(isinstance(name, str) for name in labels):
             raise TypeError(f"labels is {labels!r}")
-        return {
-            "labels": to_19(labels),
-            "s2_name": str(values.get("corresponding_s2_patch", "")),
-            "scene": str(values.get("scene_source", "")),
+        texts = {
+            "s2_name": values.get("corresponding_s2_patch") or "",
+            "scene": values.get("scene_source") or "",
         }
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        for name, text in texts.items():
+            text.encode()  # of what is no text, or cannot be stored as such
+            if len(text) > 255:
+                raise ValueError(f"{name} has {len(text)} characters")
+        return {"labels": to_19(labels), **texts}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise bad_file(
             path,
             f"found no usable labels ({first_line(error)}), expected JSON with a list `labels` of "

@@ -13,7 +13,7 @@ from sar_mixmae_jax.errors import InputError, first_line
 from tfds_builders import records
 from tfds_builders.bigearthnet_s1 import official
 from tfds_builders.bigearthnet_s1.labels import CLASSES_19
-from tfds_builders.bigearthnet_s1.patch_folder import read_patch
+from tfds_builders.bigearthnet_s1.patch_folder import band_files, read_patch
 from tfds_builders.plan import Plan
 from tfds_builders.problems import Problem
 from tfds_builders.shards import Example
@@ -26,6 +26,8 @@ COLUMNS = (*NAMES, "labels", "split", *FLAGS)
 SPLITS = ("train", "validation", "test")
 ADVICE = "from the archive of the dataset"
 NOTE = "an encoder that was pretrained on version 1 may have seen patches of test: see v1_name"
+LONGEST = 255
+"""Bytes of a name; longer ones are no names, and rows are as wide as the longest."""
 UNKNOWN = np.uint32(2**32 - 1)
 """Instead of the bits of a row's labels, where there are none, or others than the 19."""
 
@@ -46,6 +48,7 @@ def plan(root: Path, *, snow_and_cloud: bool) -> Plan:
     table = read_table(paths[0])
     flagged = pc.or_(*(pc.fill_null(table[flag], False) for flag in FLAGS))
     tables = [table.filter(pc.invert(flagged))]
+    notes = [NOTE, f"{len(table) - len(tables[0])} rows of {TABLE} have snow, cloud or shadow"]
     if snow_and_cloud:
         paths.append(official.find(patches, SNOW_AND_CLOUD, ADVICE))
         tables.append(read_table(paths[1]))
@@ -72,9 +75,11 @@ def plan(root: Path, *, snow_and_cloud: bool) -> Plan:
     return Plan(
         {name: items[usable & rows] for name, rows in in_split.items()},
         read_record,
+        sources,
         (patches,),
         problems=problems,
-        notes=[NOTE],
+        dropped=int((~usable).sum()),
+        notes=notes,
     )
 
 
@@ -85,12 +90,20 @@ def read_table(path: Path) -> pa.Table:
       InputError: it cannot be read, or lacks one.
     """
     try:
+        if missing := set(COLUMNS) - set(pq.read_schema(path).names):
+            raise ValueError(f"it has no column {', '.join(sorted(missing))}")
         table = pq.read_table(path, columns=list(COLUMNS))
         texts = [pa.field(name, pa.string()) for name in (*NAMES, "split")]
         flags = [pa.field(name, pa.bool_()) for name in FLAGS]
         labels = [pa.field("labels", pa.list_(pa.string()))]
         schema = pa.schema([*texts, *flags, *labels])
-        return table.select(schema.names).cast(schema)
+        table = table.select(schema.names).cast(schema)
+        table.validate(full=True)  # also that texts are UTF-8
+        for name in texts:
+            longest = pc.max(pc.binary_length(table[name.name])).as_py() or 0
+            if longest > LONGEST:
+                raise ValueError(f"{name.name} has a text of {longest} bytes")
+        return table
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         raise InputError(
             f"{path}: cannot be used as a Parquet table of {', '.join(COLUMNS)} "
@@ -149,6 +162,12 @@ def repeated(names: np.ndarray) -> np.ndarray:
     first = np.zeros(len(names), bool)
     first[np.unique(names, return_index=True)[1]] = True
     return ~first
+
+
+def sources(patches: Path, item: tuple[bytes, bytes, bytes, bytes, int]) -> list[Path]:
+    """The files of a patch."""
+    name = item[0].decode()
+    return band_files(patches / scene_of(name) / name, BANDS)
 
 
 def read_record(patches: Path, item: tuple[bytes, bytes, bytes, bytes, int]) -> Example:

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
+from sar_mixmae_jax.errors import plain
 from sar_mixmae_jax.pictures import NODATA_COLOUR
 from tfds_builders.inspect.figures import png
 
@@ -84,8 +85,9 @@ def contact_sheet(
             if row == 0:
                 axis.set_title(bands[band], fontsize=10, pad=4)
         x, y, *_ = box(left, top + shown + 3, 1, 0)
-        caption = "\n".join(textwrap.wrap(patch.caption, max(20, LINE * width // (2 * LARGEST))))
-        figure.text(x, y, caption, fontsize=7.5, va="top", linespacing=1.1)
+        lines = textwrap.wrap(plain(patch.caption), max(20, LINE * width // (2 * LARGEST)))
+        caption = "\n".join(lines)
+        figure.text(x, y, caption, fontsize=7.5, va="top", linespacing=1.1, parse_math=False)
     averaged = f"; {block}x{block} pixels averaged in power" if block > 1 else ""
     figure.text(0.5, 1 - 14 / size[1], f"{title}{averaged}", ha="center", va="top", fontsize=12)
     bar = min(340, (size[0] - 200) // (len(bands) + 1))

@@ -1,8 +1,12 @@
 """Numbers and tables in Markdown."""
 
+import html
 import math
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
+
+from sar_mixmae_jax.errors import plain
 
 Lines = list[str]
 
@@ -11,6 +15,12 @@ def table(head: Sequence[str], rows: Iterable[Sequence[Any]], text: int = 1) -> 
     """A Markdown table; the first `text` columns are text, the others numbers."""
     rule = ["---" if number < text else "---:" for number in range(len(head))]
     return [f"| {' | '.join(map(str, row))} |" for row in (head, rule, *rows)]
+
+
+def escaped(value: str) -> str:
+    """A text of a dataset, so that it is nothing but text in Markdown and HTML."""
+    text = html.escape(plain(value), quote=False)
+    return re.sub(r"([\\`*_{}\[\]()#!|])", r"\\\1", text)
 
 
 def share(value: float) -> str:

@@ -96,6 +96,12 @@ def open_dataset(name: str, data_dir: str | Path) -> Dataset:
         stored = info.features["backscatter"].shape[-1]
         if unit != "dB" or len(bands) != stored:
             raise ValueError(f"unit {unit}, bands {bands} of records with {stored}")
+        for key in ("bands", "classes", "caveats", "notes"):
+            values = metadata.get(key) or []
+            if not isinstance(values, list) or not all(isinstance(one, str) for one in values):
+                raise TypeError(f"{key} is {values!r}, expected a list of texts")
+        if not info.splits or not all(split.num_examples for split in info.splits.values()):
+            raise ValueError(f"empty splits among {list(info.splits)}")
     except (KeyError, TypeError, ValueError, OSError) as error:
         raise InputError(
             f"{info.full_name}: its metadata.json cannot be used ({first_line(error)}): build it "

@@ -42,9 +42,7 @@ def _head(found: Findings) -> Lines:
         "quantity": metadata.get("quantity") or "not stated (sigma0 or gamma0)",
         "patch": f"{'x'.join(map(str, image.shape[:2]))} px, {np.dtype(image.np_dtype)}",
         "nodata": metadata.get("nodata", "not stated"),
-        "further features": ", ".join(
-            name for name in dataset.features if name not in ("id", "backscatter")
-        )
+        "further features": ", ".join(sorted(set(dataset.features) - {"id", "backscatter"}))
         or "none",
         "options": ", ".join(f"{name}={value}" for name, value in options.items()) or "none",
         "left out by the build": f"{left['patches']:,} patches, {left['bad_files']:,} bad files"

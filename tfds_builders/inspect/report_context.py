@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 
 from tfds_builders.inspect.findings import Findings
-from tfds_builders.inspect.markdown import Lines, table
+from tfds_builders.inspect.markdown import Lines, escaped, table
 
 NEARER = (1, 25, 50, 75, 99)
 """Percentiles of the distance to the nearest patch of `train`."""
@@ -66,7 +66,7 @@ def _countries(found: Findings) -> Lines:
     counts = {split: survey.countries for split, survey in found.surveys.items()}
     every = sum(counts.values(), Counter())
     rows = [
-        (name or "*unknown*", *(f"{one[name]:,}" for one in counts.values()))
+        (escaped(name) or "*unknown*", *(f"{one[name]:,}" for one in counts.values()))
         for name, _ in every.most_common()
     ]
     return ["", *table(("country", *counts), rows)]

@@ -46,6 +46,8 @@ def weight_table(
       std: the same; where they cannot be used, the standardised domain is left out.
     """
     weightings = [Weighting(name) for name in WEIGHTINGS]
+    weightings.append(Weighting("per_channel", clip=(1.0, 99.0)))  # robust forms
+    weightings.append(Weighting("per_channel", power_domain="db", clip=(1.0, 99.0)))
     if np.isfinite([mean, std]).all() and (np.array(std) > 0).all():
         weightings.append(Weighting("per_channel", domain="standardised"))
         weightings.append(Weighting("shared_average", domain="standardised"))  # the released code
@@ -73,7 +75,7 @@ def weight_table(
         dark_bright = jnp.concatenate([chunk[number].dark_bright for chunk in found])
         rows.append(
             Row(
-                weighting.name,
+                _title(weighting),
                 weighting.domain,
                 jnp.nanmedian(cv, 0).tolist(),
                 jnp.nanmedian(dark_bright, 0).tolist(),
@@ -81,6 +83,13 @@ def weight_table(
             )
         )
     return rows
+
+
+def _title(weighting: Weighting) -> str:
+    """The name of a weighting, with the settings that differ from the defaults."""
+    clip = f", clip={weighting.clip}" if weighting.clip else ""
+    domain = f", power_domain={weighting.power_domain}" if weighting.power_domain == "db" else ""
+    return f"{weighting.name}{domain}{clip}"
 
 
 def _chunks(patches: Iterable[np.ndarray]) -> Iterable[np.ndarray]:

@@ -12,7 +12,7 @@ from tfds_builders import workers
 from tfds_builders.plan import Plan
 from tfds_builders.problems import BadFilesError, Problem
 from tfds_builders.s1_folder import scenes
-from tfds_builders.s1_folder.record import read_record
+from tfds_builders.s1_folder.record import read_record, sources
 from tfds_builders.s1_folder.scenes import Said, Scene
 from tfds_builders.s1_folder.windows import Cut, Survey, border_path, survey
 from tfds_builders.workers import Tick
@@ -36,8 +36,9 @@ def plan(root: Path, scratch: Path, said: Said, cut: Cut, processes: int) -> Pla
     Raises:
       InputError: there are no files, or sigma0 and gamma0 are mixed.
     """
-    paths = scenes.find_files(root)
-    files, problems = _each(_describe, [(root, path) for path in paths], processes, "files")
+    paths, problems = scenes.find_files(root)
+    files, wrong = _each(_describe, [(root, path) for path in paths], processes, "files")
+    problems.extend(wrong)
     quantity = scenes.common_quantity(files, said)
     found, wrong = scenes.group(root, files, said)
     problems.extend(wrong)
@@ -59,6 +60,7 @@ def plan(root: Path, scratch: Path, said: Said, cut: Cut, processes: int) -> Pla
     return Plan(
         {"train": np.concatenate([np.empty(0, ITEM), *items])},
         read_record,
+        sources,
         (root, scratch, cut.size, said.nodata),
         identity=found,
         run=RUN,

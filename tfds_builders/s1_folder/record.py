@@ -11,6 +11,14 @@ from tfds_builders.s1_folder.windows import border_path, read_window
 from tfds_builders.shards import Example
 
 
+def sources(
+    root: Path, scratch: Path, size: int, nodata: float | None, item: tuple[int, int, int]
+) -> list[Path]:
+    """The files of a window."""
+    del size, nodata
+    return [root / layer.path for layer in scenes.read(scratch)[item[0]].layers]
+
+
 def read_record(
     root: Path,
     scratch: Path,

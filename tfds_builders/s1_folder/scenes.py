@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
@@ -12,10 +13,10 @@ from sar_mixmae_jax.bands import BANDS
 from sar_mixmae_jax.errors import InputError
 from sar_mixmae_jax.files import write_whole
 from tfds_builders import geotiff
-from tfds_builders.problems import BadFilesError, Problem, bad_file
+from tfds_builders.problems import BadFilesError, Problem, bad_file, is_text
 from tfds_builders.s1_folder import naming
 
-ANY_SUFFIX = (".tif", ".tiff")
+GEOTIFF_SUFFIXES = (".tif", ".tiff")
 
 
 class Layer(NamedTuple):
@@ -94,21 +95,34 @@ class File:
         return not any(self.bands) and (len(self.bands) == 1 or not self.floating)
 
 
-def find_files(root: Path) -> list[Path]:
-    """All GeoTIFFs below `root`, by name; hidden files and folders are passed over.
+def find_files(root: Path) -> tuple[list[Path], list[Problem]]:
+    """All GeoTIFFs below `root`, by name, and the folders that cannot be looked into.
+
+    Hidden files and folders are passed over.
 
     Raises:
-      InputError: there is none.
+      InputError: there is neither.
     """
-    paths = sorted(
-        path.relative_to(root)
-        for path in root.rglob("*")
-        if path.suffix.lower() in ANY_SUFFIX
-        and not any(part.startswith(".") for part in path.relative_to(root).parts)
-    )
-    if not paths:
+    unreadable: list[OSError] = []
+    paths: list[Path] = []
+    for folder, folders, files in os.walk(root, onerror=unreadable.append):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        paths.extend(
+            Path(folder, name).relative_to(root)
+            for name in files
+            if Path(name).suffix.lower() in GEOTIFF_SUFFIXES
+            and not name.startswith(".")
+            and os.path.isfile(os.path.join(folder, name))
+        )
+    problems = [Problem(str(e.filename), f"cannot be read ({e.strerror})") for e in unreadable]
+    problems += [
+        Problem(str(root / path), "found a name that is no UTF-8: rename it")
+        for path in paths
+        if not is_text(str(path))
+    ]
+    if not paths and not problems:
         raise InputError(f"{root}: found no file *.tif or *.tiff in it or below, expected GeoTIFFs")
-    return paths
+    return sorted(path for path in paths if is_text(str(path))), problems
 
 
 def describe_file(root: Path, path: Path) -> File:

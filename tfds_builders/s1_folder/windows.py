@@ -13,7 +13,7 @@ from tfds_builders.nodata import Strips, zero_border_of_strips, zero_or_nodata
 from tfds_builders.problems import bad_file
 from tfds_builders.s1_folder.scenes import Scene
 
-STRIP_PIXELS = 4 * 2**20
+STRIP_PIXELS = 2 * 2**20
 """Read at once, in each band."""
 
 
@@ -91,8 +91,7 @@ def read_strips(root: Path, scene: Scene, nodata: float | None) -> Iterator[np.n
       BadFilesError: a file cannot be read.
     """
     rows, columns = scene.shape
-    block = 512  # rows of the tiles that most writers make, so that none is decoded twice
-    height = max(block, STRIP_PIXELS // columns // block * block)
+    height = max(1, STRIP_PIXELS // columns)
     for top in range(0, rows, height):
         window = Window(0, top, columns, min(height, rows - top))
         yield read_window(root, scene, window, nodata)

@@ -74,11 +74,13 @@ class Builder(PatchBuilder):
         """Numbers of scenes in every split; no scene is in two, however many there are."""
         del root, scratch, processes
         config = self.builder_config
-        if config.patches < 1 or config.size < 32:
-            raise InputError(
-                f"found patches={config.patches} of size={config.size}, expected at least one of "
-                "32 pixels"
-            )
+        for name, value, low, high in (
+            ("patches", config.patches, 1, 10**8),
+            ("size", config.size, 32, 4096),
+            ("seed", config.seed, 0, 2**63),
+        ):
+            if not low <= value <= high:
+                raise InputError(f"--{name}={value}: expected from {low} to {high}")
         counts = [config.patches, *[-(-config.patches // HELD_OUT)] * 2]
         return Plan(
             {
@@ -86,5 +88,5 @@ class Builder(PatchBuilder):
                 for number, (split, count) in enumerate(zip(SPLITS, counts, strict=True))
             },
             read_record,
-            (config.size, config.seed),
+            arguments=(config.size, config.seed),
         )
