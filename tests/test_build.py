@@ -605,13 +605,12 @@ def test_files_beside_a_geotiff_are_not_opened(tmp_path):
     folder = write_patch(tmp_path / "raw", 1)
     outside = tmp_path / "outside.tif"
     write_band(outside, np.zeros((120, 120), np.uint8))
-    source = (
-        f'<SimpleSource><SourceFilename relativeToVRT="0">{outside}</SourceFilename></SimpleSource>'
-    )
+    name = f'<SourceFilename relativeToVRT="0">{outside}</SourceFilename>'
+    source = f"<SimpleSource>{name}</SimpleSource>"
     text = (
-        '<VRTDataset rasterXSize="120" rasterYSize="120"><Metadata><MDI key="INTERNAL_MASK_FLAGS_1">'
-        f'2</MDI></Metadata><VRTRasterBand dataType="Byte" band="1">{source}</VRTRasterBand>'
-        "</VRTDataset>"
+        '<VRTDataset rasterXSize="120" rasterYSize="120">'
+        '<Metadata><MDI key="INTERNAL_MASK_FLAGS_1">2</MDI></Metadata>'
+        f'<VRTRasterBand dataType="Byte" band="1">{source}</VRTRasterBand></VRTDataset>'
     )
     band(folder).with_name(band(folder).name + ".msk").write_text(text)
     _, records = records_of(build(UNSPLIT, tmp_path / "data", tmp_path / "raw"))

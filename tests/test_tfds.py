@@ -84,3 +84,12 @@ def test_the_command_of_tfds(tmp_path, options):
     folder = tmp_path / "synthetic_s1/small/1.0.0"
     assert sum(read_back(folder)) == 512
     assert json.loads((folder / "dataset_info.json").read_text())["fileFormat"] == "array_record"
+
+
+def test_builds_do_without_jax():
+    """Every worker would hold 140 MB more."""
+    modules = [f"tfds_builders.{name}.{name}_dataset_builder" for name in builder_names()]
+    program = (
+        f"import sys, tfds_builders.build, {', '.join(modules)}; assert 'jax' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)

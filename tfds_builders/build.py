@@ -24,7 +24,7 @@ import tensorflow_datasets as tfds
 from absl import app, flags, logging
 
 import tfds_builders
-from sar_mixmae_jax.data import check_features
+from sar_mixmae_jax.built import check_features
 from sar_mixmae_jax.errors import (
     InputError,
     UserError,

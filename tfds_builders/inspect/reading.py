@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from sar_mixmae_jax.data import open_builder
+from sar_mixmae_jax.built import open_builder
 from sar_mixmae_jax.errors import InputError, first_line, unknown_name
 
 BATCH_BYTES = 2**21

@@ -20,6 +20,8 @@ from tfds_builders.workers import Tick
 NO_SPLIT = "no held-out split"
 RUN = 16
 """Neighbouring windows are read together: they share blocks of the file."""
+FEW = 100
+"""Files that are described before other processes would have started."""
 ITEM = np.dtype([("scene", np.int32), ("row", np.int32), ("column", np.int32)])
 
 
@@ -37,7 +39,10 @@ def plan(root: Path, scratch: Path, said: Said, cut: Cut, processes: int) -> Pla
       InputError: there are no files, or sigma0 and gamma0 are mixed.
     """
     paths, problems = scenes.find_files(root)
-    files, wrong = _each(_describe, [(root, path) for path in paths], processes, "files")
+    few = len(paths) < FEW
+    files, wrong = _each(
+        _describe, [(root, path) for path in paths], 1 if few else processes, "files"
+    )
     problems.extend(wrong)
     quantity = scenes.common_quantity(files, said)
     found, wrong = scenes.group(root, files, said)
