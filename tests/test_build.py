@@ -642,6 +642,12 @@ def test_metadata_that_cannot_be_stored(tmp_path, change):
         build(UNSPLIT, tmp_path / "data", tmp_path / "raw")
 
 
+def test_a_byte_order_mark_does_no_harm(tmp_path):
+    folder = write_patch(tmp_path / "raw", 1)
+    json_of(folder).write_text(json_of(folder).read_text(), encoding="utf-8-sig")
+    assert len(records_of(build(UNSPLIT, tmp_path / "data", tmp_path / "raw"))[1]) == 1
+
+
 @pytest.mark.parametrize("name", ["synthetic_s1/../../x", "synthetic_s1/a/b", "synthetic_s1/.x"])
 def test_a_config_does_not_lead_out_of_the_folder(tmp_path, name):
     with pytest.raises(InputError, match="is no name of a config"):

@@ -286,9 +286,9 @@ def summary(folder: Path) -> str:
     lines += info.metadata["notes"]
     if "floor_db" in info.metadata:
         floored = sum(split["floored_pixels"] for split in info.metadata["measured"].values())
-        lines.append(
-            f"{floored} pixels of linear power at or below 0 became {info.metadata['floor_db']} dB"
-        )
+        if floored:
+            floor = info.metadata["floor_db"]
+            lines.append(f"{floored} pixels of linear power at or below 0 became {floor} dB")
     left_out = info.metadata["left_out"]
     if left_out["bad_files"]:
         lines.append(

@@ -193,7 +193,7 @@ def read_metadata(path: Path) -> dict[str, Any]:
     try:
         if not os.path.isfile(path):
             raise FileNotFoundError(path.name)
-        values = json.loads(path.read_text())
+        values = json.loads(path.read_text(encoding="utf-8-sig"))
         labels = values["labels"]
         if not isinstance(labels, list) or not all(isinstance(name, str) for name in labels):
             raise TypeError(f"labels is {labels!r}")
