@@ -7,7 +7,6 @@ this machine. Prints a table, and writes JSON with --out.
 
 import functools
 import json
-import os
 import platform
 import resource
 import sys
@@ -34,8 +33,9 @@ from sar_mixmae_jax.loop import per_device, run_steps
 from sar_mixmae_jax.optimizer import adamw
 from sar_mixmae_jax.step import init_state, map_over_devices, replicate
 from tfds_builders.bigearthnet_s1.imitation import write_patches
-from tfds_builders.bigearthnet_s1.patch_folder import read_band
+from tfds_builders.bigearthnet_s1.patch_folder import band_files, read_band
 from tfds_builders.build import build
+from tfds_builders.workers import cores
 
 VARIANT = flags.DEFINE_string("variant", "tiny", "size of the model, of mixmae.VARIANTS")
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 8, "patches in a batch, of all devices")
@@ -99,7 +99,7 @@ def describe_machine() -> Results:
         "device": device.device_kind,
         "devices": jax.device_count(),
         "processor": processor_name(),
-        "cores": len(os_cores()),
+        "cores": cores(),
         "python": platform.python_version(),
         "jax": jax.__version__,
     }
@@ -113,15 +113,6 @@ def processor_name() -> str:
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
     return platform.processor() or platform.machine()
-
-
-def os_cores() -> set[int]:
-    """The cores this process may use."""
-    return (
-        os.sched_getaffinity(0)
-        if hasattr(os, "sched_getaffinity")
-        else set(range(os.cpu_count() or 1))
-    )
 
 
 # ---- reading
@@ -159,8 +150,8 @@ def read_per_sample(
     """What a conventional loader does on the host, patch by patch."""
     images = []
     for folder in folders:
-        paths = [folder / f"{folder.name}_{band}.tif" for band in BANDS]
-        db = resize(np.stack([read_band(path)[0] for path in paths], axis=-1), size)
+        bands = [read_band(path)[0] for path in band_files(folder, BANDS)]
+        db = resize(np.stack(bands, axis=-1), size)
         for axis in (0, 1):
             if rng.random() < 0.5:
                 db = np.flip(db, axis)

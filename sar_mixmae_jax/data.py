@@ -11,7 +11,7 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core.decode import DeserializeMethod
 
 from sar_mixmae_jax.built import open_builder
-from sar_mixmae_jax.errors import InputError, first_line, unknown_name
+from sar_mixmae_jax.errors import InputError, check_name, first_line, unknown_name
 
 
 class RecordSource:
@@ -122,8 +122,7 @@ def open_patches(name: str, data_dir: str | Path, split: str, bands: Sequence[st
     if unit != "dB":
         raise InputError(f"{name} holds {unit}, expected dB: build it again in dB")
     for band in bands:
-        if band not in stored:
-            raise unknown_name(band, stored, f"band of {name}")
+        check_name(stored, band, f"band of {name}")
     records = builder.as_data_source(split, deserialize_method=DeserializeMethod.RAW_BYTES)
     wanted = tfds.features.FeaturesDict({key: info.features[key] for key in ("id", "backscatter")})
     order = [stored.index(band) for band in bands]

@@ -37,9 +37,19 @@ def look_up(table: dict[str, T], name: str, what: str) -> T:
     Raises:
       InputError: `name` is not in the table.
     """
-    if name in table:
-        return table[name]
-    raise unknown_name(name, table, what)
+    check_name(table, name, what)
+    return table[name]
+
+
+def check_name(known: Iterable[str], name: str, what: str) -> None:
+    """Refuses a name that is not among the known ones; see `look_up`.
+
+    Raises:
+      InputError: `name` is not known.
+    """
+    known = list(known)
+    if name not in known:
+        raise unknown_name(name, known, what)
 
 
 def unknown_name(name: str, known: Iterable[str], what: str) -> InputError:

@@ -11,6 +11,8 @@ from matplotlib.image import imread
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
+from sar_mixmae_jax.files import write_whole
+
 
 class MetricsLog:
     """Scalars to TensorBoard and to `metrics.jsonl`, one JSON object a line with its step."""
@@ -57,9 +59,7 @@ def _drop_later_lines(path: Path, step: int) -> None:
             continue
         if keep:
             kept.append(line + "\n")
-    partial = path.with_suffix(".partial")
-    partial.write_text("".join(kept))
-    partial.replace(path)
+    write_whole(path, "".join(kept).encode())
 
 
 def progress_bar(step: int, steps: int) -> tqdm:

@@ -1,5 +1,6 @@
 """The reconstruction picture: input, mixed input, reconstruction and weights of a few patches."""
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -12,6 +13,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
+
+from sar_mixmae_jax.files import write_whole
 
 NODATA_COLOUR = "tab:orange"
 PARTNER_COLOUR = "tab:cyan"
@@ -85,9 +88,14 @@ def draw(
                 figure.colorbar(image, ax=axis, label=label, shrink=0.9, extend=extend)
         axes[row, 0].set_ylabel(f"{_short(ids[patch])}\n{bands[band]}", fontsize=7)
     _explain(figure, title, norm_pix)
-    partial = path.with_suffix(".partial.png")
-    FigureCanvasAgg(figure).print_figure(partial)
-    partial.replace(path)
+    write_whole(path, png(figure))
+
+
+def png(figure: Figure) -> bytes:
+    """A figure as the bytes of a PNG, at its own resolution."""
+    content = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(content)
+    return content.getvalue()
 
 
 def _range(values: Array, percentiles: tuple[float, float]) -> tuple[float, float]:

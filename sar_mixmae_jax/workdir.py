@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from sar_mixmae_jax.configuration import flatten
 from sar_mixmae_jax.errors import InputError, first_line
+from sar_mixmae_jax.files import write_whole
 
 MAY_CHANGE = frozenset(
     {
@@ -79,9 +80,7 @@ def _check_or_write(config: ConfigDict, workdir: Path) -> None:
             f"{workdir} holds checkpoints but no config.json that says what they are of: restore "
             "it, or choose another --workdir"
         )
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(now, indent=2) + "\n")
-    partial.replace(path)
+    write_whole(path, (json.dumps(now, indent=2) + "\n").encode())
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -431,7 +432,10 @@ def test_a_second_call_makes_only_what_is_missing(tmp_path, small_shards, monkey
     )
 
 
-def test_another_plan_does_not_take_over_shards(tmp_path, small_shards, monkeypatch):
+@contextmanager
+def interrupted_after_a_shard(monkeypatch):
+    """Inside, a build in one process is to write one shard, and to be interrupted then."""
+
     def once(task, tick, write=shards.write):
         write(task, tick)
         raise KeyboardInterrupt
@@ -439,7 +443,12 @@ def test_another_plan_does_not_take_over_shards(tmp_path, small_shards, monkeypa
     with monkeypatch.context() as patch:
         patch.setattr(patch_builder.shards, "write", once)
         with pytest.raises(KeyboardInterrupt):
-            build("synthetic_s1/few", tmp_path, options={**FEW, "seed": 1}, how=Build(processes=1))
+            yield
+
+
+def test_another_plan_does_not_take_over_shards(tmp_path, small_shards, monkeypatch):
+    with interrupted_after_a_shard(monkeypatch):
+        build("synthetic_s1/few", tmp_path, options={**FEW, "seed": 1}, how=Build(processes=1))
     folder = build("synthetic_s1/few", tmp_path, options={**FEW, "seed": 2})
     assert all(name.startswith("synthetic_2") for name in records_of(folder)[1])
 
@@ -497,14 +506,8 @@ def test_other_raw_data_do_not_take_over_shards(tmp_path, small_shards, monkeypa
     path = band(second / name_of(3))
     write_band(path, simulate(120, (8, 8)).backscatter[..., 1])
 
-    def once(task, tick, write=shards.write):
-        write(task, tick)
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(patch_builder.shards, "write", once)
-        with pytest.raises(KeyboardInterrupt):
-            build(UNSPLIT, tmp_path / "data", first, how=Build(processes=1))
+    with interrupted_after_a_shard(monkeypatch):
+        build(UNSPLIT, tmp_path / "data", first, how=Build(processes=1))
     built = build(UNSPLIT, tmp_path / "data", second, how=Build(processes=1))
     again = build(UNSPLIT, tmp_path / "alone", second, how=Build(processes=1))
     assert content(built) == content(again)

@@ -9,6 +9,7 @@ from tfds_builders.geotiff import (
     NOWHERE,
     Georeference,
     georeference,
+    of_window,
     open_raster,
     read,
     same_grid,
@@ -58,7 +59,7 @@ def test_nodata_that_is_only_told(tmp_path, db):
 def test_place_of_a_file_and_of_a_window(tmp_path, db):
     write_band(tmp_path / "a.tif", db, crs="EPSG:4326", transform=from_origin(10, 50, 2e-4, 1e-4))
     with open_raster(tmp_path / "a.tif") as raster:
-        crs, transform = georeference(raster, Window(5, 40, 32, 32))
+        crs, transform = of_window(georeference(raster), row=40, column=5)
     assert crs == "EPSG:4326"
     longitude, latitude = Affine(*transform) * (0, 0)
     assert (longitude, latitude) == pytest.approx((10 + 5 * 2e-4, 50 - 40 * 1e-4), abs=1e-9)

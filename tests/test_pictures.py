@@ -39,7 +39,7 @@ def test_a_picture_that_cannot_be_drawn_leaves_the_old_one(tmp_path, monkeypatch
     def fail(*_):
         raise OSError("disk full")
 
-    monkeypatch.setattr(pictures.FigureCanvasAgg, "print_figure", fail)
+    monkeypatch.setattr(pictures.FigureCanvasAgg, "print_png", fail)
     with pytest.raises(OSError, match="disk full"):
         draw(panels(False), ["a", "b"], ["VH", "VV"], path, title="t", norm_pix=False)
     assert path.read_text() == "the old one"

@@ -28,12 +28,12 @@ from sar_mixmae_jax.built import check_features
 from sar_mixmae_jax.errors import (
     InputError,
     UserError,
+    check_name,
     fail,
     first_line,
     look_up,
     parse_flags,
     plain,
-    unknown_name,
 )
 from tfds_builders.patch_builder import PatchBuilder
 from tfds_builders.plan import Build
@@ -61,8 +61,7 @@ def builder_class(dataset: str) -> type[PatchBuilder]:
     Raises:
       InputError: there is no such dataset.
     """
-    if dataset not in builder_names():
-        raise unknown_name(dataset, builder_names(), "dataset")
+    check_name(builder_names(), dataset, "dataset")
     return importlib.import_module(f"tfds_builders.{dataset}.{dataset}_dataset_builder").Builder
 
 

@@ -117,13 +117,19 @@ def is_floating(dtype: str) -> bool:
     return dtype in ("float16", "float32", "float64")
 
 
-def georeference(raster: DatasetReader, window: Window | None = None) -> Georeference:
-    """Where a raster or a window of it lies."""
+def georeference(raster: DatasetReader) -> Georeference:
+    """Where a raster lies."""
     crs = raster.crs.to_string() if raster.crs else ""
-    transform = raster.window_transform(window) if window else raster.transform
-    if not crs and transform == Affine.identity():
+    if not crs and raster.transform == Affine.identity():
         return NOWHERE
-    return Georeference(crs, tuple(transform)[:6])
+    return Georeference(crs, tuple(raster.transform)[:6])
+
+
+def of_window(place: Georeference, row: int, column: int) -> Georeference:
+    """Where a window lies whose upper left pixel is at a row and column of an image."""
+    a, b, c, d, e, f = place.transform
+    corner = (a * column + b * row + c, d * column + e * row + f)
+    return Georeference(place.crs, (a, b, corner[0], d, e, corner[1]))
 
 
 NOWHERE = Georeference("", (np.nan,) * 6)

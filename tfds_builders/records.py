@@ -114,7 +114,7 @@ def dataset_info(
         features=tfds.features.FeaturesDict(
             {
                 "id": tfds.features.Text(),
-                "backscatter": image(size, len(BANDS), dtype),
+                "backscatter": image(size, dtype),
                 **(labels if classes else {}),
                 **(place if georeferenced else {}),
                 **(features or {}),
@@ -132,10 +132,10 @@ def dataset_info(
     )
 
 
-def image(size: int, bands: int = len(BANDS), dtype: Any = np.float32) -> tfds.features.Tensor:
+def image(size: int, dtype: Any = np.float32) -> tfds.features.Tensor:
     """A (row, column, band) image; raw bytes read and write fastest."""
     return tfds.features.Tensor(
-        shape=(size, size, bands), dtype=dtype, encoding=tfds.features.Encoding.BYTES
+        shape=(size, size, len(BANDS)), dtype=dtype, encoding=tfds.features.Encoding.BYTES
     )
 
 

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sar_mixmae_jax.errors import look_up
+from sar_mixmae_jax.errors import check_name
 
 PLAUSIBLE_DB = (-90.0, 50.0)
 """Backscatter outside of this range, in dB, is not a measurement (-72 to +35 occur)."""
@@ -15,8 +15,7 @@ LOWEST_POWER = -0.5
 FLOOR_DB = -35.0
 """Of linear power that is 0 or below after noise subtraction: a dark pixel, and no nodata."""
 
-UNITS = {"dB": "linear", "linear": "dB"}
-"""Each unit, and what is taken for it by mistake."""
+UNITS = ("dB", "linear")
 
 
 class Summary(NamedTuple):
@@ -85,7 +84,7 @@ def what_is_wrong(summary: Summary, unit: str) -> str | None:
     Raises:
       InputError: there is no such unit.
     """
-    look_up(UNITS, unit, "unit")
+    check_name(UNITS, unit, "unit")
     if not summary.measured:
         return "found nodata only, expected measurements: move it out of the dataset"
     lowest, highest = PLAUSIBLE_DB if unit == "dB" else (LOWEST_POWER, 10 ** (PLAUSIBLE_DB[1] / 10))

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from sar_mixmae_jax.bands import BANDS
 from tfds_builders.bigearthnet_s1 import version1, version2
 from tfds_builders.bigearthnet_s1.labels import to_19
+from tfds_builders.bigearthnet_s1.patch_folder import band_files
 from tfds_builders.geotiff import write_band
 from tfds_builders.synthetic_s1.simulator import simulate
 
@@ -38,7 +39,7 @@ def write_patch(root: Path, number: int, size: int = 120) -> Path:
         "corresponding_s2_patch": f"S2A_MSIL2A_20170613T101031_{number}_48",
         "scene_source": "S1A_IW_GRDH_1SDV_20170613T165043_20170613T165108_017018_01C579_7EEC",
     }
-    (folder / f"{folder.name}_labels_metadata.json").write_text(json.dumps(metadata))
+    version1.labels_file(folder).write_text(json.dumps(metadata))
     return folder
 
 
@@ -46,8 +47,10 @@ def write_bands(folder: Path, number: int, size: int = 120) -> None:
     """Writes the two GeoTIFFs of a patch."""
     folder.mkdir(parents=True)
     backscatter = simulate(size, (7, number)).backscatter
-    for band, values in zip(BANDS, np.moveaxis(backscatter, -1, 0), strict=True):
-        write_band(folder / f"{folder.name}_{band}.tif", values)
+    for path, values in zip(
+        band_files(folder, BANDS), np.moveaxis(backscatter, -1, 0), strict=True
+    ):
+        write_band(path, values)
 
 
 def write_patches(root: Path, count: int) -> Path:

@@ -13,8 +13,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from sar_mixmae_jax.errors import plain
-from sar_mixmae_jax.pictures import NODATA_COLOUR
-from tfds_builders.inspect.figures import png
+from sar_mixmae_jax.pictures import NODATA_COLOUR, png
 
 DPI = 100
 LARGEST = 250

@@ -1,16 +1,15 @@
 """Figures of a survey: histograms, labels, places. Each is returned as the bytes of a PNG."""
 
-import io
 import textwrap
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from sar_mixmae_jax.pictures import png
 from tfds_builders.inspect.places import Places
 from tfds_builders.inspect.survey import BINS_PER_DB, EDGES, Survey, percentiles
 
@@ -20,13 +19,6 @@ COLOURS = ("tab:blue", "tab:red", "tab:green", "tab:purple", "tab:brown", "tab:o
 
 MOST_ANNOTATED = 50
 """Classes up to which every cell of the matrix has its number."""
-
-
-def png(figure: Figure) -> bytes:
-    """Draws a figure."""
-    content = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(content)
-    return content.getvalue()
 
 
 def colour(number: int) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from sar_mixmae_jax.built import open_builder
-from sar_mixmae_jax.errors import InputError, first_line, unknown_name
+from sar_mixmae_jax.errors import InputError, check_name, first_line
 
 BATCH_BYTES = 2**21
 """Of backscatter read at once: what is computed with it stays near the processor's cache."""
@@ -124,8 +124,7 @@ def check_splits(dataset: Dataset, names: Sequence[str]) -> list[str]:
       InputError: one is not there.
     """
     for name in names:
-        if name not in dataset.records:
-            raise unknown_name(name, dataset.records, f"split of {dataset.name}")
+        check_name(dataset.records, name, f"split of {dataset.name}")
     return list(dict.fromkeys(names)) or list(dataset.records)
 
 

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 
 from sar_mixmae_jax.errors import InputError
-from tfds_builders import workers
+from tfds_builders import geotiff, workers
 from tfds_builders.plan import Plan
 from tfds_builders.problems import BadFilesError, Problem
 from tfds_builders.s1_folder import scenes
+from tfds_builders.s1_folder.files import File, describe_file, find_files
 from tfds_builders.s1_folder.record import read_record, sources
 from tfds_builders.s1_folder.scenes import Said, Scene
 from tfds_builders.s1_folder.windows import Cut, Survey, border_path, survey
@@ -38,7 +39,7 @@ def plan(root: Path, scratch: Path, said: Said, cut: Cut, processes: int) -> Pla
     Raises:
       InputError: there are no files, or sigma0 and gamma0 are mixed.
     """
-    paths, problems = scenes.find_files(root)
+    paths, problems = find_files(root)
     few = len(paths) < FEW
     files, wrong = _each(
         _describe, [(root, path) for path in paths], 1 if few else processes, "files"
@@ -100,9 +101,9 @@ def _numbered(
         return task[0], error
 
 
-def _describe(task: tuple[Path, Path], tick: Tick) -> scenes.File:
+def _describe(task: tuple[Path, Path], tick: Tick) -> File:
     tick()
-    return scenes.describe_file(*task)
+    return describe_file(*task)
 
 
 def _survey(task: Any, tick: Tick) -> tuple[int, Survey]:
@@ -118,7 +119,7 @@ def _items(number: int, corners: np.ndarray) -> np.ndarray:
 
 
 def _notes(
-    files: list[scenes.File],
+    files: list[File],
     used: list[Scene],
     surveys: list[Survey],
     quantity: str,
@@ -148,4 +149,5 @@ def _notes(
 
 def _spacings(used: list[Scene]) -> list[float]:
     """The sides of pixels, metres to two digits, of scenes that are placed."""
-    return sorted({float(f"{s.spacing:.2g}") for s in used if np.isfinite(s.spacing)})
+    spacings = [geotiff.spacing(scene.place) for scene in used]
+    return sorted({float(f"{spacing:.2g}") for spacing in spacings if np.isfinite(spacing)})

@@ -36,8 +36,7 @@ def read_record(
     values = read_window(root, scene, Window(column, row, size, size), nodata)
     values[_border(border_path(scratch, number), row, column, size)] = np.nan
     name = f"{scene.name}_{row}_{column}"
-    with geotiff.open_raster(root / scene.layers[0].path, keep=True) as raster:
-        place = geotiff.georeference(raster, Window(column, row, size, size))
+    place = geotiff.of_window(scene.place, row, column)
     return {
         "id": name,
         "backscatter": units.to_db(values, scene.unit),

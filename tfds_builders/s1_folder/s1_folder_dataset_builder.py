@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from sar_mixmae_jax.bands import BANDS
-from sar_mixmae_jax.errors import InputError, look_up
+from sar_mixmae_jax.errors import InputError, check_name
 from tfds_builders import records, units
 from tfds_builders.patch_builder import PatchBuilder
 from tfds_builders.plan import Plan
@@ -16,7 +16,7 @@ from tfds_builders.s1_folder.planning import plan
 from tfds_builders.s1_folder.scenes import Said
 from tfds_builders.s1_folder.windows import Cut
 
-QUANTITIES = {"sigma0": "sigma0", "gamma0": "gamma0"}
+QUANTITIES = ("sigma0", "gamma0")
 
 
 @dataclasses.dataclass
@@ -86,9 +86,9 @@ def settings(config: Config) -> tuple[Said, Cut]:
             "each once, and any names for further bands"
         )
     if config.unit:
-        look_up(units.UNITS, config.unit, "unit")
+        check_name(units.UNITS, config.unit, "unit")
     if config.quantity:
-        look_up(QUANTITIES, config.quantity, "quantity")
+        check_name(QUANTITIES, config.quantity, "quantity")
     try:
         nodata = float(config.nodata) if config.nodata else None
     except ValueError as error:

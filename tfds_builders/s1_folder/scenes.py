@@ -1,22 +1,20 @@
-"""Finds the images in a folder: which file and band holds VV, which VH, in which unit."""
+"""Puts files together to images: which file and band holds VV, which VH, in which unit."""
 
 import dataclasses
 import json
-import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from sar_mixmae_jax.bands import BANDS
 from sar_mixmae_jax.errors import InputError
 from sar_mixmae_jax.files import write_whole
 from tfds_builders import geotiff
-from tfds_builders.problems import BadFilesError, Problem, bad_file, is_text
+from tfds_builders.problems import BadFilesError, Problem, bad_file
 from tfds_builders.s1_folder import naming
-
-GEOTIFF_SUFFIXES = (".tif", ".tiff")
+from tfds_builders.s1_folder.files import File
 
 
 class Layer(NamedTuple):
@@ -40,14 +38,14 @@ class Scene:
       layers: of each band of `BANDS`.
       unit: of the files, "dB" or "linear".
       shape: (rows, columns).
-      spacing: side of a pixel in metres, by its rows; NaN where unknown.
+      place: where it lies.
     """
 
     name: str
     layers: tuple[Layer, ...]
     unit: str
     shape: tuple[int, int]
-    spacing: float
+    place: geotiff.Georeference
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,117 +63,6 @@ class Said:
     unit: str = ""
     quantity: str = ""
     nodata: float | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class File:
-    """What a GeoTIFF says of itself.
-
-    Attributes:
-      path: below the folder.
-      shape: (rows, columns).
-      place: where it lies.
-      bands: polarisation of each band, None where it is not said.
-      unit: "dB", "linear", or None.
-      quantity: "sigma0", "gamma0", "beta0", or None.
-      floating: whether all bands are of floats.
-    """
-
-    path: Path
-    shape: tuple[int, int]
-    place: geotiff.Georeference
-    bands: tuple[str | None, ...]
-    unit: str | None
-    quantity: str | None
-    floating: bool
-
-    @property
-    def is_beside(self) -> bool:
-        """Whether it is no backscatter, as far as it says: angles, masks, terrain, pictures."""
-        return not any(self.bands) and (len(self.bands) == 1 or not self.floating)
-
-
-def find_files(root: Path) -> tuple[list[Path], list[Problem]]:
-    """All GeoTIFFs below `root`, by name, and the folders that cannot be looked into.
-
-    Hidden files and folders are passed over.
-
-    Raises:
-      InputError: there is neither.
-    """
-    unreadable: list[OSError] = []
-    paths: list[Path] = []
-    for folder, folders, files in os.walk(root, onerror=unreadable.append):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        paths.extend(
-            Path(folder, name).relative_to(root)
-            for name in files
-            if Path(name).suffix.lower() in GEOTIFF_SUFFIXES
-            and not name.startswith(".")
-            and os.path.isfile(os.path.join(folder, name))
-        )
-    problems = [Problem(str(e.filename), f"cannot be read ({e.strerror})") for e in unreadable]
-    problems += [
-        Problem(str(root / path), "found a name that is no UTF-8: rename it")
-        for path in paths
-        if not is_text(str(path))
-    ]
-    if not paths and not problems:
-        raise InputError(f"{root}: found no file *.tif or *.tiff in it or below, expected GeoTIFFs")
-    return sorted(path for path in paths if is_text(str(path))), problems
-
-
-def describe_file(root: Path, path: Path) -> File:
-    """Reads what a GeoTIFF says of itself.
-
-    Raises:
-      BadFilesError: it cannot be read.
-    """
-    with geotiff.open_raster(root / path) as raster:
-        descriptions = [text or "" for text in raster.descriptions]
-        bands = [naming.polarisation(text) for text in descriptions]
-        if raster.count == 1:
-            bands = [_band_of_file(root / path, bands[0])]
-        elif len(set(filter(None, bands))) < len([band for band in bands if band]):
-            bands = [None] * raster.count  # several bands of one name say nothing
-        texts = [path.stem, *descriptions, *(f"{key} {value}" for key, value in _tags(raster))]
-        product = naming.hyp3(path.stem)
-        return File(
-            path,
-            raster.shape,
-            geotiff.georeference(raster),
-            tuple(bands),
-            product.unit if product else naming.unit([*texts, *(u or "" for u in raster.units)]),
-            product.quantity if product else naming.quantity(texts),
-            all(map(geotiff.is_floating, raster.dtypes)),
-        )
-
-
-def _band_of_file(path: Path, described: str | None) -> str | None:
-    """The polarisation of a file of one band, by its name, else its folder's, else its description.
-
-    Raises:
-      BadFilesError: name and description differ.
-    """
-    if naming.is_no_backscatter(path.stem):
-        return None
-    folder = path.parent.name.upper()
-    named = naming.polarisation(path.stem) or (folder if folder in naming.POLARISATIONS else None)
-    if named and described and described != named:
-        raise bad_file(
-            path,
-            f"found {named} in its name and {described} in the description of its band, expected "
-            "one: correct the one that is wrong",
-        )
-    return named or described
-
-
-def _tags(raster: Any) -> Iterator[tuple[str, str]]:
-    """Tags of the file and its bands that can hold a unit or a quantity."""
-    for number in range(raster.count + 1):
-        for key, value in raster.tags(number).items():
-            if any(word in key.lower() for word in ("unit", "calib", "quantity", "backscatter")):
-                yield key, value
 
 
 def group(root: Path, files: Sequence[File], said: Said) -> tuple[list[Scene], list[Problem]]:
@@ -294,8 +181,8 @@ def _scene(
             root / files[0].path,
             "found no unit in name, description or tags: say --unit=dB or --unit=linear",
         )
-    spacing = geotiff.spacing(files[0].place)
-    return Scene(name, tuple(layers[band] for band in BANDS), unit, files[0].shape, spacing)
+    first = files[0]
+    return Scene(name, tuple(layers[band] for band in BANDS), unit, first.shape, first.place)
 
 
 def common_quantity(files: Iterable[File], said: Said) -> str:
@@ -347,7 +234,7 @@ def _read(path: Path, version: int) -> list[Scene]:
             tuple(Layer(*layer) for layer in one["layers"]),
             one["unit"],
             (one["shape"][0], one["shape"][1]),
-            one["spacing"],
+            geotiff.Georeference(one["place"][0], tuple(one["place"][1])),
         )
         for one in json.loads(path.read_text())
     ]

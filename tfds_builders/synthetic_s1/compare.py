@@ -11,13 +11,13 @@ import numpy as np
 from absl import app, flags
 from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure, FigureBase
 from matplotlib.patches import Patch as Swatch
 
 from sar_mixmae_jax.bands import BANDS
 from sar_mixmae_jax.errors import InputError, UserError, fail, parse_flags
-from sar_mixmae_jax.pictures import NODATA_COLOUR
+from sar_mixmae_jax.files import write_whole
+from sar_mixmae_jax.pictures import NODATA_COLOUR, png
 from tfds_builders.bigearthnet_s1.patch_folder import read_patch
 from tfds_builders.synthetic_s1.calm_windows import calm
 from tfds_builders.synthetic_s1.likeness import PERCENTS, quantiles, resembles, with_ratio
@@ -72,7 +72,7 @@ def draw(real: Sequence[np.ndarray], simulated: Sequence[Patch], path: Path) -> 
     _draw_table(bottom.subplots(), real, like)
     figure.suptitle("Real and simulated Sentinel-1 patches, 1.2 km x 1.2 km, 10 m pixels", size=15)
     figure.supxlabel(CAPTION, size=9)
-    FigureCanvasAgg(figure).print_figure(path)
+    write_whole(path, png(figure))
 
 
 def _draw_patches(
