@@ -38,6 +38,7 @@ def get_config(arguments: str = "") -> ConfigDict:
     config.model.decoder_heads = config_dict.placeholder(int)
 
     config.dtype = "auto"  # float32, bfloat16, or auto: bfloat16 on accelerators
+    config.accumulate = 1  # shares of a device's batch, one after the other: less memory
     config.remat = False  # recompute blocks in the backward pass: less memory, a third more time
 
     config.fit = "resize"  # an entry of spatial.FITS
@@ -66,11 +67,18 @@ def get_config(arguments: str = "") -> ConfigDict:
     config.optimizer.b1 = 0.9
     config.optimizer.b2 = 0.95
     config.optimizer.weight_decay = 0.05
+    config.optimizer.clip_norm = config_dict.placeholder(float)  # of the gradient; as published: no
 
     config.log_every = 20  # steps
     config.checkpoint_every = 1000
-    config.keep_checkpoints = 3
+    config.keep_checkpoints = 3  # the latest; two at least, lest one be damaged
+    config.keep_every = config_dict.placeholder(int)  # and those of every so many steps
+    config.keep_best = config_dict.placeholder(int)  # and so many of the best
+    config.best_metric = "explained"  # an entry of checkpoint.MODES
     config.picture_every = 1000
     config.picture_patches = 3
     config.diagnostic_patches = 32  # for weight diagnostics and pictures
+
+    config.deterministic = False  # on a GPU: the same bits every time, slower
+    config.compilation_cache = "~/.cache/sar_mixmae_jax"  # compiled programs; None for none
     return config

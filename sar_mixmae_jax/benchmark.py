@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +29,13 @@ from configs import pretrain as recipe
 from sar_mixmae_jax import configuration, flops
 from sar_mixmae_jax.bands import BANDS
 from sar_mixmae_jax.data import Patches, batches, open_patches
+from sar_mixmae_jax.devices import feed, replicate
 from sar_mixmae_jax.errors import UserError, fail, parse_flags
-from sar_mixmae_jax.loop import per_device, run_steps
+from sar_mixmae_jax.loop import run_steps
 from sar_mixmae_jax.optimizer import adamw
-from sar_mixmae_jax.step import init_state, map_over_devices, replicate
+from sar_mixmae_jax.order import Order
+from sar_mixmae_jax.step import compiled, init_state, map_over_devices
+from sar_mixmae_jax.stopwatch import Stopwatch
 from tfds_builders.bigearthnet_s1.imitation import write_patches
 from tfds_builders.bigearthnet_s1.patch_folder import band_files, read_band
 from tfds_builders.build import build
@@ -120,7 +124,8 @@ def processor_name() -> str:
 
 def measure_reading(config: ConfigDict, patches: Patches, raw: Path) -> Results:
     """Images per second of the pipeline, and of a loop over samples in NumPy, taking turns."""
-    data = batches(patches.source, batch_size=config.batch_size, seed=0)
+    order = Order(len(patches.source), config.batch_size, seed=0)
+    data = batches(patches.source, order)
     folders = sorted(raw.iterdir())
     read_naively = functools.partial(
         read_per_sample, folders, config.model.image_size, patches, np.random.default_rng(0)
@@ -182,11 +187,12 @@ def measure_training(config: ConfigDict, patches: Patches, steps: int) -> Result
     objective = configuration.objective(config, patches)
     optimizer = adamw(lambda _: 1e-4, b1=0.9, b2=0.95, weight_decay=0.05)
     state = replicate(init_state(objective.model, optimizer, jax.random.key(0)))
-    data = batches(patches.source, batch_size=config.batch_size, seed=0)
-    batch = per_device(next(data)["backscatter"])
-    train_step: Any = map_over_devices(objective, optimizer)
+    order = Order(len(patches.source), config.batch_size, seed=0)
+    data = feed(batches(patches.source, order))
+    batch = next(data)[1]
+    mapped = map_over_devices(objective, optimizer, config.accumulate)
     compiling = time.perf_counter()
-    train_step = train_step.lower(state, batch).compile()
+    train_step = compiled(mapped, state, batch)
     compiling = time.perf_counter() - compiling
 
     def one_step(state: Any) -> Any:
@@ -203,7 +209,7 @@ def measure_training(config: ConfigDict, patches: Patches, steps: int) -> Result
         jax.block_until_ready(state)
         step_times.append((time.perf_counter() - start) / turn)
         start = time.perf_counter()
-        for done in run_steps(train_step, state, data, 0, turn):
+        for done in run_steps(train_step, state, islice(data, turn), 0, Stopwatch()):
             state = done.state
         jax.block_until_ready(state)
         loop_times.append((time.perf_counter() - start) / turn)

@@ -1,101 +1,143 @@
 """Checkpoints: what a run needs to go on, and what a stranger needs to use the encoder.
 
-A step's folder in `workdir/checkpoints` holds the train state, the position in the data, and
-metadata as JSON (model, bands, unit, statistics, weighting, configuration, versions).
+A step's folder in `workdir/checkpoints` holds the train state, metadata as JSON (what was trained
+on what, the order of the records, a checksum of every array), and metrics. `restore` reads them.
 """
 
+import dataclasses
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import grain
-import jax
 import orbax.checkpoint as ocp
 
-from sar_mixmae_jax.errors import InputError, first_line
+from sar_mixmae_jax import checksums
+from sar_mixmae_jax.devices import local
+from sar_mixmae_jax.errors import InputError, first_line, look_up
 from sar_mixmae_jax.step import TrainState
+
+MODES = {"loss": "min", "gradient_norm": "min", "explained": "max"}
+"""Metrics that the best checkpoint can be chosen by, and whether less or more of it is better."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Keep:
+    """Which checkpoints stay; the others are removed.
+
+    Attributes:
+      latest: so many of the newest.
+      every: those of multiples of so many steps, or None.
+      best: so many of the best, or None.
+      metric: what "best" means, an entry of `MODES`.
+    """
+
+    latest: int
+    every: int | None = None
+    best: int | None = None
+    metric: str = "explained"
+
+    def __post_init__(self) -> None:
+        look_up(MODES, self.metric, "metric")
+
+    def options(self) -> ocp.CheckpointManagerOptions:
+        """The same in Orbax's words."""
+        managers = ocp.checkpoint_managers
+        policies: list[Any] = [managers.LatestN(self.latest)]
+        if self.every:
+            policies.append(managers.EveryNSteps(self.every))
+        if not self.best:
+            return ocp.CheckpointManagerOptions(
+                preservation_policy=managers.AnyPreservationPolicy(policies)
+            )
+
+        def metric(metrics: dict[str, float]) -> float:
+            return metrics[self.metric]
+
+        reverse = MODES[self.metric] == "min"
+        policies.append(managers.BestN(get_metric_fn=metric, reverse=reverse, n=self.best))
+        return ocp.CheckpointManagerOptions(
+            preservation_policy=managers.AnyPreservationPolicy(policies),
+            best_fn=metric,
+            best_mode=MODES[self.metric],
+        )
+
+
+class Written(NamedTuple):
+    """A checkpoint that is on the disk.
+
+    Attributes:
+      step: its step.
+      seconds: by part: how long it blocked the loop, and how long until it was on the disk.
+    """
+
+    step: int
+    seconds: dict[str, float]
 
 
 class Checkpoints:
     """The checkpoints of one run, written in the background."""
 
-    def __init__(self, workdir: Path, *, keep: int) -> None:
+    def __init__(self, workdir: Path, keep: Keep) -> None:
         """Opens the checkpoints of a working directory.
 
         Args:
           workdir: of the run.
-          keep: how many of the latest to keep.
+          keep: which checkpoints stay.
         """
-        self._folder = workdir / "checkpoints"
-        self._manager = ocp.CheckpointManager(
-            self._folder.absolute(),
-            options=ocp.CheckpointManagerOptions(
-                preservation_policy=ocp.checkpoint_managers.LatestN(keep),
-            ),
-        )
-
-    def latest_step(self) -> int | None:
-        """The step of the newest checkpoint, or None."""
-        return self._manager.latest_step()
+        self._folder = folder(workdir)
+        self._with_metrics = bool(keep.best)
+        self._pending: tuple[int, float, float] | None = None
+        with self._writing():
+            self._manager = ocp.CheckpointManager(self._folder.absolute(), options=keep.options())
 
     def save(
-        self,
-        step: int,
-        state: TrainState,
-        data: grain.DatasetIterator,
-        metadata: dict[str, Any],
+        self, step: int, state: TrainState, metadata: dict[str, Any], metrics: dict[str, float]
     ) -> None:
         """Starts writing a checkpoint; the arrays may be donated once this returns.
 
         Args:
           step: number of steps done.
           state: after that step.
-          data: the iterator, having delivered the batch of that step.
-          metadata: JSON-able description of the model.
+          metadata: JSON-able description of the run.
+          metrics: of this state, for choosing the best.
 
         Raises:
           InputError: this or an earlier checkpoint cannot be written.
         """
+        start = time.monotonic()
+        arrays = checksums.of_arrays(local(state))
         with self._writing():
             self._manager.save(
                 step,
                 args=ocp.args.Composite(
-                    state=ocp.args.StandardSave(state),
-                    data=grain.checkpoint.CheckpointSave(data),
-                    metadata=ocp.args.JsonSave(metadata),
+                    state=ocp.args.PyTreeSave(state),
+                    metadata=ocp.args.JsonSave(
+                        checksums.sealed({**metadata, "step": step, "arrays": arrays})
+                    ),
                 ),
+                metrics=metrics if self._with_metrics else None,
                 force=True,
             )
+        self._pending = step, start, time.monotonic()
 
-    def restore(self, like: TrainState, data: grain.DatasetIterator) -> TrainState:
-        """Restores the newest checkpoint and sets the data iterator to its position.
+    def written(self, *, wait: bool = False) -> Written | None:
+        """The newest checkpoint, once it is on the disk; told once, None where there is no news.
 
         Args:
-          like: a state of the same structure, for shapes and devices.
-          data: an iterator over the same data.
+          wait: for the one that is being written.
 
         Raises:
-          InputError: there is no checkpoint, or it cannot be read.
+          InputError: it could not be written.
         """
-        step = self.latest_step()
-        if step is None:
-            raise InputError(f"{self._folder}: found no checkpoint to restore")
-        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-        try:
-            restored = self._manager.restore(
-                step,
-                args=ocp.args.Composite(
-                    state=ocp.args.StandardRestore(abstract),
-                    data=grain.checkpoint.CheckpointRestore(data),
-                ),
-            )
-        except Exception as error:  # Orbax raises bare exceptions on damaged files
-            raise InputError(
-                f"{self.path(step)}: the checkpoint cannot be restored ({first_line(error)}): if "
-                "it is damaged, move this folder away to go on from the one before"
-            ) from error
-        return restored["state"]
+        if self._pending is None or (not wait and self._manager.is_saving_in_progress()):
+            return None
+        with self._writing():
+            self._manager.wait_until_finished()
+        (step, start, returned), self._pending = self._pending, None
+        blocked, whole = returned - start, time.monotonic() - start
+        return Written(step, {"checkpoint_blocked_seconds": blocked, "checkpoint_seconds": whole})
 
     def path(self, step: int) -> Path:
         """The folder of a step."""
@@ -117,3 +159,8 @@ class Checkpoints:
                 f"{self._folder}: a checkpoint cannot be written ({first_line(error)}): make room "
                 "and start again; the checkpoints before it are kept"
             ) from error
+
+
+def folder(workdir: Path) -> Path:
+    """Where the checkpoints of a run are."""
+    return workdir / "checkpoints"

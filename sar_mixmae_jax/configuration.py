@@ -10,13 +10,17 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 from jax.typing import DTypeLike
 from ml_collections import ConfigDict
 
 from sar_mixmae_jax import mixmae
+from sar_mixmae_jax.checkpoint import Keep
 from sar_mixmae_jax.data import Patches
 from sar_mixmae_jax.errors import InputError, look_up, unknown_name
 from sar_mixmae_jax.objective import Objective
+from sar_mixmae_jax.optimizer import adamw, learning_rate, peak_learning_rate
+from sar_mixmae_jax.order import Order
 from sar_mixmae_jax.preprocess import Preprocessing
 from sar_mixmae_jax.weighting import Weighting
 
@@ -26,11 +30,14 @@ RULES: tuple[tuple[str, Callable[[Number], bool], tuple[str, ...]], ...] = (
         "a whole number from 1",
         lambda value: value >= 1,
         (
+            "accumulate",
             "batch_size",
             "max_steps",
             "log_every",
             "checkpoint_every",
             "keep_checkpoints",
+            "keep_every",
+            "keep_best",
             "picture_every",
             "picture_patches",
             "diagnostic_patches",
@@ -39,7 +46,7 @@ RULES: tuple[tuple[str, Callable[[Number], bool], tuple[str, ...]], ...] = (
     (
         "a positive number",
         lambda value: 0 < value < math.inf,
-        ("epochs", "schedule_epochs", "optimizer.base_learning_rate"),
+        ("epochs", "schedule_epochs", "optimizer.base_learning_rate", "optimizer.clip_norm"),
     ),
     (
         "zero or a positive number",
@@ -118,6 +125,7 @@ def check(config: ConfigDict, devices: int) -> None:
     check_numbers(config)
     check_batch(config, devices)
     weighting(config)
+    keep(config)
     if not config.bands or len(set(config.bands)) < len(config.bands):
         raise InputError(f"bands is {config.bands}: expected at least one, each once")
     cells = model(config).size.grid ** 2
@@ -135,6 +143,37 @@ def weighting(config: ConfigDict) -> Weighting:
       InputError: a name or a number is not usable.
     """
     return Weighting(**config.weighting)
+
+
+def keep(config: ConfigDict) -> Keep:
+    """Which checkpoints stay.
+
+    Raises:
+      InputError: the metric is unknown.
+    """
+    return Keep(config.keep_checkpoints, config.keep_every, config.keep_best, config.best_metric)
+
+
+def schedule(config: ConfigDict, order: Order) -> optax.Schedule:
+    """The learning rate at a step."""
+    return learning_rate(
+        peak=peak_learning_rate(config.optimizer.base_learning_rate, config.batch_size),
+        floor=config.optimizer.floor,
+        warmup_epochs=config.warmup_epochs,
+        schedule_epochs=config.schedule_epochs,
+        order=order,
+    )
+
+
+def optimizer(config: ConfigDict, rate: optax.Schedule) -> optax.GradientTransformation:
+    """What is done with the gradient."""
+    return adamw(
+        rate,
+        b1=config.optimizer.b1,
+        b2=config.optimizer.b2,
+        weight_decay=config.optimizer.weight_decay,
+        clip_norm=config.optimizer.clip_norm,
+    )
 
 
 def objective(config: ConfigDict, patches: Patches) -> Objective:
@@ -155,17 +194,19 @@ def objective(config: ConfigDict, patches: Patches) -> Objective:
 
 
 def check_batch(config: ConfigDict, devices: int) -> None:
-    """Checks that the batch can be shared among devices and mixed in pairs on each.
+    """Checks that the batch can be shared among devices and mixed in pairs in each share.
 
     Raises:
-      InputError: the batch does not divide, or a device's share is odd.
+      InputError: the batch does not divide, or a share is odd.
     """
-    share, rest = divmod(config.batch_size, devices)
-    if rest or share % 2 or share < 2:
+    shares = devices * config.accumulate
+    size, rest = divmod(config.batch_size, shares)
+    if rest or size % 2 or size < 2:
+        accumulated = f" of accumulate={config.accumulate}" if config.accumulate > 1 else ""
         raise InputError(
-            f"batch_size is {config.batch_size} on {devices} device(s), which is "
-            f"{config.batch_size / devices:g} each: expected an even number each, because images "
-            f"are mixed in pairs: choose a multiple of {2 * devices}"
+            f"batch_size is {config.batch_size} on {devices} device(s){accumulated}, which is "
+            f"{config.batch_size / shares:g} each: expected an even number each, because images "
+            f"are mixed in pairs: choose a multiple of {2 * shares}"
         )
 
 

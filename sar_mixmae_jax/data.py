@@ -12,6 +12,7 @@ from tensorflow_datasets.core.decode import DeserializeMethod
 
 from sar_mixmae_jax.built import open_builder
 from sar_mixmae_jax.errors import InputError, check_name, first_line, unknown_name
+from sar_mixmae_jax.order import Order
 
 
 class RecordSource:
@@ -64,6 +65,7 @@ class Patches:
       std: of each band in dB.
       statistics_of: what mean and std were computed on.
       caveats: what every result on the dataset must say.
+      checksum: of all records as the build wrote them, or None where none is stored.
     """
 
     source: RecordSource
@@ -74,6 +76,23 @@ class Patches:
     std: tuple[float, ...]
     statistics_of: str
     caveats: tuple[str, ...] = ()
+    checksum: str | None = None
+
+    def describe(self) -> dict[str, Any]:
+        """What results on this data must be told with, as JSON has it."""
+        return {
+            "name": self.name,
+            "checksum": self.checksum,
+            "records": len(self.source),
+            "bands": list(self.bands),
+            "unit": self.unit,
+            "statistics": {
+                "mean": list(self.mean),
+                "std": list(self.std),
+                "of": self.statistics_of,
+            },
+            "caveats": list(self.caveats),
+        }
 
     @property
     def statistics(self) -> str:
@@ -138,27 +157,40 @@ def open_patches(name: str, data_dir: str | Path, split: str, bands: Sequence[st
         std=tuple(stds[order].tolist()),
         statistics_of=statistics_of,
         caveats=tuple(metadata.get("caveats", ())),
+        checksum=metadata.get("checksum"),
     )
 
 
-def batches(source: RecordSource, *, batch_size: int, seed: int) -> grain.DatasetIterator:
-    """Endless batches {"id": (batch,), "backscatter": (batch, height, width, band) dB}.
+ENDLESS = 1 << 40
+"""A number of steps that no run has."""
 
-    Every epoch is a new permutation and drops what does not fill a batch.
+
+def batches(
+    source: RecordSource,
+    order: Order,
+    start: int = 0,
+    stop: int = ENDLESS,
+    share: tuple[int, int] = (0, 1),
+) -> grain.DatasetIterator:
+    """The batches of the steps from `start` to before `stop`, read ahead by two threads.
 
     Args:
       source: the records.
-      batch_size: patches in a batch.
-      seed: of the permutations.
+      order: which of them make a batch.
+      start: steps done.
+      stop: steps done at the end.
+      share: (i, n): only the i-th of n equal parts of every batch, for process i of n.
 
-    Raises:
-      InputError: there are fewer records than a batch.
+    Returns:
+      An iterator of {"id": (batch,), "backscatter": (batch, height, width, band) dB}.
     """
-    if len(source) < batch_size:
-        raise InputError(
-            f"found {len(source)} patches, expected at least a batch of {batch_size}: set "
-            f"--config.batch_size to an even number up to {len(source)}"
-        )
-    dataset = grain.MapDataset.source(source).seed(seed).shuffle()
-    dataset = dataset.batch(batch_size, drop_remainder=True).repeat()
+    part, parts = share
+    rows = order.batch_size // parts
+
+    def read(step: int) -> dict[str, np.ndarray]:
+        chosen = order.batch(step)[part * rows : (part + 1) * rows]
+        records = [source[index] for index in chosen]
+        return {key: np.stack([record[key] for record in records]) for key in records[0]}
+
+    dataset = grain.MapDataset.range(start, stop).map(read)
     return iter(dataset.to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)))

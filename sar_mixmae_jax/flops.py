@@ -11,12 +11,18 @@ def encoder(size: Architecture) -> int:
     """Forward pass of the encoder for one image."""
     side = size.image_size // size.patch_size
     total = 2 * side**2 * size.patch_size**2 * size.bands * size.width
-    for stage, (depth, window) in enumerate(zip(size.depths, size.windows, strict=True)):
+    for stage in range(1, len(size.depths)):
         width, tokens = size.width << stage, (side >> stage) ** 2
-        if stage:
-            total += 2 * tokens * (2 * width) * width  # merging: four narrow tokens to one wide
-        seen = min(window, side >> stage) ** 2
-        total += depth * _block(tokens, seen, width, size.mlp_ratio)
+        total += 2 * tokens * (2 * width) * width  # merging: four narrow tokens to one wide
+    return total + encoder_blocks(size)
+
+
+def encoder_blocks(size: Architecture) -> int:
+    """The encoder's blocks alone, which remat computes once more."""
+    total = 0
+    for stage, (depth, window) in enumerate(zip(size.depths, size.windows, strict=True)):
+        side, width = size.image_size // (size.patch_size << stage), size.width << stage
+        total += depth * _block(side**2, min(window, side) ** 2, width, size.mlp_ratio)
     return total
 
 
@@ -24,14 +30,20 @@ def decoder(size: Architecture) -> int:
     """Forward pass of the decoder for one image: each mixture is decoded into two sequences."""
     cells, width = size.grid**2, size.decoder_width
     embed = 2 * cells * (size.width << (len(size.depths) - 1)) * width
-    blocks = size.decoder_depth * _block(cells, cells, width, size.mlp_ratio)
     predict = 2 * cells * width * size.cell**2 * size.bands
-    return embed + 2 * (blocks + predict)
+    return embed + decoder_blocks(size) + 2 * predict
 
 
-def train_step(size: Architecture, batch: int) -> int:
-    """Forward and backward pass of pretraining on a batch."""
-    return 3 * batch * (encoder(size) + decoder(size))
+def decoder_blocks(size: Architecture) -> int:
+    """The decoder's blocks alone, both sequences."""
+    cells, width = size.grid**2, size.decoder_width
+    return 2 * size.decoder_depth * _block(cells, cells, width, size.mlp_ratio)
+
+
+def train_step(size: Architecture, batch: int, *, remat: bool = False) -> int:
+    """Forward and backward pass of pretraining on a batch, with remat the blocks once more."""
+    again = encoder_blocks(size) + decoder_blocks(size) if remat else 0
+    return batch * (3 * (encoder(size) + decoder(size)) + again)
 
 
 def _block(tokens: int, seen: int, width: int, mlp_ratio: int) -> int:

@@ -2,20 +2,26 @@
 
 import json
 import sys
-import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from absl import logging
 from matplotlib.image import imread
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
+from sar_mixmae_jax.errors import InputError, first_line
 from sar_mixmae_jax.files import write_whole
 
 
 class MetricsLog:
-    """Scalars to TensorBoard and to `metrics.jsonl`, one JSON object a line with its step."""
+    """Scalars to TensorBoard and to `metrics.jsonl`, one JSON object a line with its step.
+
+    What was logged is kept in memory too: files that vanish during the run are written again.
+    """
 
     def __init__(self, workdir: Path, step: int) -> None:
         """Continues the log of a run, without what was logged after `step`.
@@ -23,68 +29,99 @@ class MetricsLog:
         Args:
           workdir: of the run.
           step: the run goes on after this step; -1 for a run from scratch.
+
+        Raises:
+          InputError: it cannot be written.
         """
         self.path = workdir / "metrics.jsonl"
         self.tensorboard = workdir / "tensorboard"
-        _drop_later_lines(self.path, step)
-        self._file = self.path.open("a")
-        self._writer = SummaryWriter(str(self.tensorboard), purge_step=step + 1, flush_secs=30)
+        self._lines = [line for line in read_metrics(self.path) if line["step"] <= step]
+        with self._writing():
+            self._rewrite()
+            self._writer = SummaryWriter(str(self.tensorboard), purge_step=step + 1, flush_secs=30)
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:
-        """Logs scalars of a step; a value that is not finite becomes null in the JSON."""
-        for name, value in scalars.items():
-            self._writer.add_scalar(name, value, step)
+        """Logs scalars of a step; a value that is not finite becomes null in the JSON.
+
+        Raises:
+          InputError: it cannot be written.
+        """
         finite = {name: value if np.isfinite(value) else None for name, value in scalars.items()}
-        print(json.dumps({"step": step, **finite}), file=self._file, flush=True)
+        self._lines.append({"step": step, **finite})
+        with self._writing():
+            if self.path.exists():
+                with self.path.open("a") as file:
+                    file.write(_json(self._lines[-1]))
+            else:
+                logging.warning("%s was gone and is written again", self.path)
+                self._rewrite()
+            if self.tensorboard.exists():
+                self._add(self._lines[-1])
+            else:
+                logging.warning("%s was gone and is written again", self.tensorboard)
+                self._writer = SummaryWriter(str(self.tensorboard), flush_secs=30)
+                for line in self._lines:
+                    self._add(line)
 
     def picture(self, step: int, name: str, path: Path) -> None:
         """Shows a PNG in TensorBoard."""
-        self._writer.add_image(name, imread(path)[..., :3], step, dataformats="HWC")
+        with self._writing():
+            self._writer.add_image(name, imread(path)[..., :3], step, dataformats="HWC")
 
     def close(self) -> None:
         """Writes what is buffered."""
-        self._file.close()
-        self._writer.close()
+        with self._writing():
+            self._writer.close()
 
+    def _add(self, line: dict[str, Any]) -> None:
+        step = line["step"]
+        for name, value in line.items():
+            if name != "step":
+                self._writer.add_scalar(name, float("nan") if value is None else value, step)
 
-def _drop_later_lines(path: Path, step: int) -> None:
-    """Removes the lines of later steps, and a last line that was cut off."""
-    if not path.exists():
-        return
-    kept = []
-    for line in path.read_text(errors="replace").splitlines():
+    def _rewrite(self) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(self.path, "".join(map(_json, self._lines)).encode())
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
         try:
-            keep = json.loads(line)["step"] <= step
-        except (ValueError, TypeError, KeyError):  # cut off, or none of ours
+            yield
+        except OSError as error:
+            raise InputError(
+                f"{self.path.parent}: the log cannot be written ({first_line(error)}): make room "
+                "and start again; the run goes on from its last checkpoint"
+            ) from error
+
+
+def _json(line: dict[str, Any]) -> str:
+    return json.dumps(line) + "\n"
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The lines of a `metrics.jsonl`, without those that are cut off or none of ours."""
+    lines = []
+    for text in path.read_text(errors="replace").splitlines() if path.exists() else ():
+        try:
+            line = json.loads(text)
+            if isinstance(line["step"], int):
+                lines.append(line)
+        except (ValueError, TypeError, KeyError):
             continue
-        if keep:
-            kept.append(line + "\n")
-    write_whole(path, "".join(kept).encode())
+    return lines
 
 
-def progress_bar(step: int, steps: int) -> tqdm:
+def progress_bar(step: int, steps: int, *, shown: bool = True) -> tqdm:
     """A bar over the steps of a run, with the time left; seldom redrawn in a log file.
 
-    No bar where nothing is left to do.
+    No bar where nothing is left to do, or where it is not to be shown.
     """
     return tqdm(
         mininterval=0.2 if sys.stderr.isatty() else 10.0,
         total=steps,
-        disable=step >= steps,
+        disable=not shown or step >= steps,
         initial=step,
         unit="step",
         dynamic_ncols=True,
         bar_format="{l_bar}{bar}| step {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]",
     )
-
-
-class Clock:
-    """Measures the rate of steps since it was started."""
-
-    def __init__(self, step: int) -> None:
-        """Starts after a step."""
-        self._step, self._start = step, time.monotonic()
-
-    def steps_per_second(self, step: int) -> float:
-        """Steps per second up to this step."""
-        return (step - self._step) / (time.monotonic() - self._start)

@@ -7,12 +7,13 @@ loop and names the patches.
 from collections.abc import Iterator
 from typing import NamedTuple
 
-import grain
 import jax
 import numpy as np
 
+from sar_mixmae_jax.devices import of_this_process
 from sar_mixmae_jax.errors import DivergedError
 from sar_mixmae_jax.step import TrainState, TrainStep
+from sar_mixmae_jax.stopwatch import Stopwatch
 
 
 class Done(NamedTuple):
@@ -21,7 +22,7 @@ class Done(NamedTuple):
     Attributes:
       step: its number, from 1.
       state: after it, until the next step takes the buffers.
-      ids: of the patches in its batch, device by device.
+      ids: of this process's patches in its batch, device by device.
       metrics: "loss" and "gradient_norm".
       patch_errors: (device, batch) weighted error of every patch.
     """
@@ -34,9 +35,13 @@ class Done(NamedTuple):
 
 
 def run_steps(
-    train_step: TrainStep, state: TrainState, data: grain.DatasetIterator, start: int, stop: int
+    train_step: TrainStep,
+    state: TrainState,
+    data: Iterator[tuple[np.ndarray, jax.Array]],
+    start: int,
+    watch: Stopwatch,
 ) -> Iterator[Done]:
-    """The steps after `start` up to `stop`, each yielded as soon as it is dispatched.
+    """The steps after `start`, one a batch, each yielded as soon as it is dispatched.
 
     The step before is checked while the new one is computed, so that the device never waits; who
     keeps a state must check its own step first.
@@ -44,44 +49,48 @@ def run_steps(
     Args:
       train_step: as made by `map_over_devices`.
       state: after `start` steps; its buffers are donated.
-      data: delivers the batches.
+      data: delivers (ids, batch on the devices), as made by `devices.feed`.
       start: steps done.
-      stop: steps to have done at the end.
+      watch: measures the parts "data" and "compute".
 
     Raises:
       DivergedError: a loss or a gradient is not finite.
     """
     previous: Done | None = None
-    for step in range(start + 1, stop + 1):
-        batch = next(data)
-        state, metrics, errors = train_step(state, per_device(batch["backscatter"]))
-        check_finite(previous)
-        previous = Done(step, state, batch["id"], metrics, errors)
+    step = start
+    while True:
+        with watch.part("data"):
+            batch = next(data, None)
+        if batch is None:
+            return
+        step += 1
+        with watch.part("compute"):
+            state, metrics, errors = train_step(state, batch[1])
+            check_finite(previous)
+        previous = Done(step, state, batch[0], metrics, errors)
         yield previous
 
 
-def per_device(batch: np.ndarray) -> np.ndarray:
-    """(process batch, …) -> (local device, per-device batch, …)."""
-    return batch.reshape(jax.local_device_count(), -1, *batch.shape[1:])
-
-
 def check_finite(done: Done | None) -> None:
-    """Stops a run whose loss or gradient is not finite.
+    """Stops a run whose loss or gradient is not finite; every process does so at the same step.
 
     Raises:
-      DivergedError: names the step and the patches.
+      DivergedError: names the step and the patches of this process.
     """
     if done is None:
         return
     values = {name: float(value) for name, value in done.metrics.items()}
     if all(np.isfinite(value) for value in values.values()):
         return
-    bad = ~np.isfinite(np.asarray(done.patch_errors).reshape(-1))
-    ids = [name.decode() for name in (done.ids[bad] if bad.any() else done.ids)]
-    named = ", ".join(ids[:8]) + (f" and {len(ids) - 8} more" if len(ids) > 8 else "")
+    bad = ~np.isfinite(of_this_process(done.patch_errors).ravel())
+    names = [name.decode() for name in done.ids[bad]]
+    if names:
+        named = "patches of the batch with a non-finite error: " + ", ".join(names[:8])
+        named += f" and {len(names) - 8} more" if len(names) > 8 else ""
+    else:
+        named = "no patch here has a non-finite error of its own"
     seen = ", ".join(f"{name} {value}" for name, value in values.items())
     raise DivergedError(
-        f"step {done.step}: found {seen}, expected finite numbers; patches of the batch with a "
-        f"non-finite error: {named}: look at these patches, or lower "
-        "--config.optimizer.base_learning_rate; nothing of this step is saved"
+        f"step {done.step}: found {seen}, expected finite numbers; {named}: look at these patches, "
+        "or lower --config.optimizer.base_learning_rate; nothing of this step is saved"
     )

@@ -9,13 +9,20 @@ import jax
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
+from sar_mixmae_jax import processes, runtime
 from sar_mixmae_jax.errors import InputError, UserError, fail
 from sar_mixmae_jax.interruption import Interruption
-from sar_mixmae_jax.pretrain import train
+from sar_mixmae_jax.lifeline import Lifeline
+from sar_mixmae_jax.pretrain import Outcome, train
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "experiment: configs/NAME.py:arguments")
 UNKNOWN_FIELD = re.compile(r"[\w.]+(?=\\*['\"])")
 """The names that ml_collections quotes when a field is not there: the field, then the closest."""
+COORDINATOR = flags.DEFINE_string(
+    "coordinator", None, "host:port of the first of several processes; clusters tell by themselves"
+)
+PROCESSES = flags.DEFINE_integer("processes", None, "how many processes there are")
+PROCESS = flags.DEFINE_integer("process", None, "which one this is, from 0")
 WORKDIR = flags.DEFINE_string("workdir", None, "folder for checkpoints, logs and pictures")
 
 
@@ -52,17 +59,37 @@ def main(argv: Sequence[str]) -> None:
     """Trains what the flags say, and names what was made."""
     del argv
     logging.set_verbosity(logging.WARNING)
-    print("devices:", ", ".join(str(device) for device in jax.devices()))
-    interruption = Interruption()
+    config = CONFIG.value
     try:
-        outcome = train(CONFIG.value, Path(str(WORKDIR.value)), interruption)
+        runtime.prepare(
+            deterministic=config.deterministic, compilation_cache=config.compilation_cache
+        )
+        processes.start(COORDINATOR.value, PROCESSES.value, PROCESS.value)
     except UserError as error:
         fail(error)
+    interruption = Interruption()  # after the start, which listens to SIGTERM in its own way
+    lifeline = Lifeline()
+    if processes.is_first():
+        print("devices:", ", ".join(str(device) for device in jax.devices()))
+    try:
+        outcome = train(config, Path(str(WORKDIR.value)), interruption)
+    except UserError as error:
+        lifeline.fail(str(error))
+        fail(error)
+    lifeline.close()
+    if processes.is_first():
+        tell(outcome, stopped=interruption())
     if interruption():
-        step = int(outcome.state.step)
-        print(f"stopped after step {step}, which is saved: the same command goes on from there")
         sys.exit(interruption.exit_status)
-    print(f"done: {int(outcome.state.step)} steps on {outcome.dataset}")
+
+
+def tell(outcome: Outcome, *, stopped: bool) -> None:
+    """Prints how a run ended."""
+    step = int(outcome.state.step)
+    if stopped:
+        print(f"stopped after step {step}, which is saved: the same command goes on from there")
+        return
+    print(f"done: {step} steps on {outcome.dataset}")
     for what, path in outcome.files.items():
         print(f"  {what}: {path}")
 

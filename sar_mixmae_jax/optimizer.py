@@ -5,9 +5,11 @@ from typing import Any
 import jax
 import optax
 
+from sar_mixmae_jax.order import Order
+
 
 def learning_rate(
-    *, peak: float, floor: float, warmup_epochs: float, schedule_epochs: float, steps_per_epoch: int
+    *, peak: float, floor: float, warmup_epochs: float, schedule_epochs: float, order: Order
 ) -> optax.Schedule:
     """The rate at a step: linear from 0 over the warm-up, then half a cosine down to the floor.
 
@@ -19,15 +21,17 @@ def learning_rate(
       floor: rate at the end of the schedule.
       warmup_epochs: length of the warm-up.
       schedule_epochs: length of the whole, warm-up included.
-      steps_per_epoch: steps in an epoch; the rate follows the fractional epoch.
+      order: tells how many epochs are done at a step; the rate follows the fractional epoch.
     """
-    return optax.warmup_cosine_decay_schedule(
+    schedule = optax.warmup_cosine_decay_schedule(
         init_value=0.0 if warmup_epochs else peak,
         peak_value=peak,
-        warmup_steps=warmup_epochs * steps_per_epoch,
-        decay_steps=schedule_epochs * steps_per_epoch,
+        warmup_steps=warmup_epochs * order.steps_per_epoch,
+        decay_steps=schedule_epochs * order.steps_per_epoch,
         end_value=floor,
     )
+    before = order.start * order.steps_per_epoch  # steps of this length that were done before
+    return lambda step: schedule(step - order.step + before)
 
 
 def peak_learning_rate(base: float, batch_size: int) -> float:
@@ -44,7 +48,22 @@ def decay_mask(params: Any) -> Any:
 
 
 def adamw(
-    schedule: optax.Schedule, *, b1: float, b2: float, weight_decay: float
+    schedule: optax.Schedule,
+    *,
+    b1: float,
+    b2: float,
+    weight_decay: float,
+    clip_norm: float | None = None,
 ) -> optax.GradientTransformation:
-    """AdamW with decoupled decay, scaled by the rate, on `decay_mask`."""
-    return optax.adamw(schedule, b1=b1, b2=b2, weight_decay=weight_decay, mask=decay_mask)
+    """AdamW with decoupled decay, scaled by the rate, on `decay_mask`.
+
+    Args:
+      schedule: the rate at a step.
+      b1: decay of the mean gradient.
+      b2: decay of the mean squared gradient.
+      weight_decay: per unit of the rate.
+      clip_norm: gradients with a larger global norm are scaled down to it; None leaves them.
+    """
+    clip = optax.identity() if clip_norm is None else optax.clip_by_global_norm(clip_norm)
+    step = optax.adamw(schedule, b1=b1, b2=b2, weight_decay=weight_decay, mask=decay_mask)
+    return optax.chain(clip, step)

@@ -1,4 +1,8 @@
-"""The folder of a run: one run at a time, of one configuration."""
+"""The folder of a run: one run at a time, and the record of what it is.
+
+`run.json` holds all that is needed to repeat a run: configuration, dataset, model, and for every
+start of the program the versions, the revision and the devices it had.
+"""
 
 import fcntl
 import json
@@ -7,40 +11,22 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ml_collections import ConfigDict
+from absl import logging
 
-from sar_mixmae_jax.configuration import flatten
 from sar_mixmae_jax.errors import InputError, first_line
 from sar_mixmae_jax.files import write_whole
-
-MAY_CHANGE = frozenset(
-    {
-        "data_dir",
-        "epochs",
-        "max_steps",
-        "remat",
-        "log_every",
-        "checkpoint_every",
-        "keep_checkpoints",
-        "picture_every",
-        "picture_patches",
-        "diagnostic_patches",
-    }
-)
-"""Fields that may differ when a run goes on; all others define what the run computes."""
+from sar_mixmae_jax.same_run import check_same
 
 
 @contextmanager
-def claim(config: ConfigDict, workdir: Path) -> Iterator[None]:
-    """Keeps the folder for this process, and writes or checks its `config.json`.
+def claim(workdir: Path) -> Iterator[None]:
+    """Keeps the folder for this process.
 
     Args:
-      config: of the run.
       workdir: made if it is not there.
 
     Raises:
-      InputError: the folder cannot be used, another process uses it, or it is of a run with another
-        configuration.
+      InputError: the folder cannot be used, or another process uses it.
     """
     try:
         workdir.mkdir(parents=True, exist_ok=True)
@@ -57,47 +43,67 @@ def claim(config: ConfigDict, workdir: Path) -> Iterator[None]:
                 f"--workdir {workdir} is in use by another process: wait for it to end, or choose "
                 "another folder"
             ) from error
-        _check_or_write(config, workdir)
         yield
 
 
-def _check_or_write(config: ConfigDict, workdir: Path) -> None:
-    path = workdir / "config.json"
-    now = json.loads(config.to_json_best_effort())
-    if path.exists():
-        differences = [
-            f"{name} was {old!r} and is now {new!r}"
-            for name, old, new in _differences(_read(path), now)
-            if name not in MAY_CHANGE
-        ]
-        if differences:
+class RunRecord:
+    """`run.json`: what the run is, and what became of it."""
+
+    def __init__(self, workdir: Path, description: dict[str, Any]) -> None:
+        """Reads what is there, and compares it with what is asked for now; writes nothing.
+
+        Args:
+          workdir: of the run.
+          description: {"config", "dataset", "model"} of the run, as JSON has it.
+
+        Raises:
+          InputError: the file is broken, or is of a run with another configuration or dataset.
+        """
+        self._path = workdir / "run.json"
+        before = _read(self._path) if self._path.exists() else {}
+        if before:
+            try:
+                notes = check_same(before, description)
+            except InputError as error:
+                raise InputError(
+                    f"{workdir} holds another run ({error}): choose another --workdir, or what it "
+                    "was started with"
+                ) from error
+            for note in notes:
+                logging.warning("%s", note)
+        self.starts: list[dict[str, Any]] = list(before.get("starts", []))
+        self.saved: int | None = before.get("saved")
+        self._description = description
+
+    def add_start(self, start: dict[str, Any]) -> None:
+        """Notes that the program was started; see `provenance.describe_start`."""
+        self.starts.append(start)
+        self._write()
+
+    def note_saved(self, step: int) -> None:
+        """Notes that the checkpoint of a step is on the disk."""
+        self.saved = step
+        self._write()
+
+    def _write(self) -> None:
+        content = {**self._description, "starts": self.starts, "saved": self.saved}
+        try:
+            write_whole(self._path, (json.dumps(content, indent=2) + "\n").encode())
+        except OSError as error:
             raise InputError(
-                f"{workdir} holds a run with another configuration ({'; '.join(differences)}): "
-                "choose another --workdir, or the configuration it was started with"
-            )
-    elif (workdir / "checkpoints").exists():
-        raise InputError(
-            f"{workdir} holds checkpoints but no config.json that says what they are of: restore "
-            "it, or choose another --workdir"
-        )
-    write_whole(path, (json.dumps(now, indent=2) + "\n").encode())
+                f"{self._path} cannot be written ({first_line(error)}): make room and start again"
+            ) from error
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        before = json.loads(path.read_text())
-        if not isinstance(before, dict):
-            raise TypeError(f"it holds {type(before).__name__}")
+        content = json.loads(path.read_text())
+        if not isinstance(content, dict) or not isinstance(content.get("config"), dict):
+            raise TypeError("it is not the record of a run")
+        if not isinstance(content.get("starts"), list):
+            raise TypeError("it has no list of starts")
     except (OSError, ValueError, TypeError) as error:
         raise InputError(
             f"{path} cannot be read ({first_line(error)}): restore it, or choose another --workdir"
         ) from error
-    return before
-
-
-def _differences(before: dict, now: dict) -> Iterator[tuple[str, Any, Any]]:
-    """(field, old value, new value) of the fields that differ."""
-    old, new = dict(flatten(before)), dict(flatten(now))
-    for name in sorted({*old, *new}):
-        if old.get(name) != new.get(name):
-            yield name, old.get(name), new.get(name)
+    return content

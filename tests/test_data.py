@@ -1,4 +1,4 @@
-"""The data pipeline: bands by name, a permutation an epoch, one order for all processes."""
+"""The data pipeline: bands by name, batches in the order of the run, shared by processes."""
 
 import json
 import shutil
@@ -8,6 +8,7 @@ import pytest
 
 from sar_mixmae_jax.data import RecordSource, batches, open_patches
 from sar_mixmae_jax.errors import InputError
+from sar_mixmae_jax.order import Order
 
 
 def open_v1(built, bands=("VH", "VV")):
@@ -36,32 +37,18 @@ def numbered(count: int) -> RecordSource:
     return RecordSource(records, None)
 
 
-def ids(iterator, count: int) -> list[list[int]]:
-    return [next(iterator)["id"].tolist() for _ in range(count)]
+def test_batches_follow_the_order_and_end(built):
+    order = Order(records=11, batch_size=4, seed=0)
+    found = [batch["id"].tolist() for batch in batches(numbered(11), order, 1, 7)]
+    assert found == [order.batch(step).tolist() for step in range(1, 7)]
 
 
-def test_every_epoch_is_a_new_permutation_without_the_rest():
-    seen = ids(batches(numbered(11), batch_size=2, seed=0), 10)
-    epochs = [[i for batch in part for i in batch] for part in (seen[:5], seen[5:])]
-    assert epochs[0] != epochs[1]
-    assert all(len(set(epoch)) == 10 for epoch in epochs)
-    assert ids(batches(numbered(11), batch_size=2, seed=0), 10) == seen
-    assert ids(batches(numbered(11), batch_size=2, seed=1), 10) != seen
-
-
-def test_a_restored_position_goes_on_where_it_was():
-    iterator = batches(numbered(16), batch_size=2, seed=0)
-    ids(iterator, 5)
-    state = iterator.get_state()
-    expected = ids(iterator, 12)
-    again = batches(numbered(16), batch_size=2, seed=0)
-    again.set_state(state)
-    assert ids(again, 12) == expected
-
-
-def test_too_few_patches_for_a_batch():
-    with pytest.raises(InputError, match=r"found 6 patches, expected at least a batch of 8"):
-        batches(numbered(6), batch_size=8, seed=0)
+def test_processes_share_every_batch():
+    order = Order(records=11, batch_size=4, seed=0)
+    parts = [list(batches(numbered(11), order, 0, 5, share=(part, 2))) for part in (0, 1)]
+    for step, halves in enumerate(zip(*parts, strict=True)):
+        together = np.concatenate([half["id"] for half in halves])
+        assert together.tolist() == order.batch(step).tolist()
 
 
 @pytest.mark.parametrize(

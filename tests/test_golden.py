@@ -17,6 +17,7 @@ from sar_mixmae_jax.layers import sincos_position_embedding
 from sar_mixmae_jax.mixmae import VARIANTS, MixMAE
 from sar_mixmae_jax.objective import reconstruct
 from sar_mixmae_jax.optimizer import adamw, decay_mask, learning_rate
+from sar_mixmae_jax.order import Order
 from sar_mixmae_jax.preprocess import Prepared
 from sar_mixmae_jax.radiometry import standardise, valid_pixels
 from sar_mixmae_jax.swin import relative_position_index
@@ -191,7 +192,11 @@ def test_golden_schedule(golden, check):
         pytest.skip("this golden folder has no schedule")
     steps = 100_000
     schedule = learning_rate(
-        peak=1.2e-3, floor=1e-6, warmup_epochs=40, schedule_epochs=1024, steps_per_epoch=steps
+        peak=1.2e-3,
+        floor=1e-6,
+        warmup_epochs=40,
+        schedule_epochs=1024,
+        order=Order(records=steps, batch_size=1, seed=0),
     )
     ours = [schedule(epoch * steps) for epoch in values["schedule/epoch"]]
     check("schedule/lr", ours, values["schedule/lr"])

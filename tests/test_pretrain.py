@@ -1,6 +1,8 @@
 """The run from end to end, in the process: what it writes, going on, and stopping."""
 
+import hashlib
 import json
+from collections import Counter
 
 import jax
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 from sar_mixmae_jax.data import RecordSource, open_patches
 from sar_mixmae_jax.errors import DivergedError, InputError
 from sar_mixmae_jax.pretrain import train
+from sar_mixmae_jax.restore import read_metadata
 from tests.shrink import small_config
 
 
@@ -18,8 +21,7 @@ def metrics(workdir, name: str) -> dict[int, float]:
 
 
 def leaves(state) -> list[np.ndarray]:
-    tree = state.replace(key=jax.random.key_data(state.key))
-    return [np.asarray(leaf) for leaf in jax.tree.leaves(tree)]
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(state)]
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +39,8 @@ def test_a_run_writes_what_it_names(whole):
         "TensorBoard log",
         "metrics",
         "reconstruction picture",
+        "record of the run",
+        "summary",
     }
     assert all(path.exists() for path in outcome.files.values())
     for name in ("loss", "learning_rate", "gradient_norm", "images_per_second"):
@@ -49,15 +53,63 @@ def test_a_run_writes_what_it_names(whole):
 
 def test_a_checkpoint_describes_itself(whole):
     outcome, _ = whole
-    metadata = json.loads((outcome.files["checkpoint"] / "metadata" / "metadata").read_text())
-    assert metadata["variant"] == "tiny"
-    assert metadata["architecture"]["width"] == 8
-    assert metadata["bands"] == ["VH", "VV"]
-    assert metadata["unit"] == "dB"
-    assert metadata["statistics"]["mean"] == [-19.2309, -12.5951]
-    assert metadata["weighting"]["name"] == "per_channel"
+    metadata = read_metadata(outcome.files["checkpoint"])
+    assert metadata["model"]["variant"] == "tiny"
+    assert metadata["model"]["architecture"]["width"] == 8
+    assert metadata["model"]["weighting"]["name"] == "per_channel"
+    assert metadata["dataset"]["bands"] == ["VH", "VV"]
+    assert metadata["dataset"]["unit"] == "dB"
+    assert metadata["dataset"]["statistics"]["mean"] == [-19.2309, -12.5951]
+    assert metadata["dataset"]["name"] == "bigearthnet_s1/v1/2.0.0/train+validation"
     assert metadata["config"]["batch_size"] == 4
     assert set(metadata["versions"]) >= {"jax", "flax", "orbax-checkpoint", "sar-mixmae-jax"}
+    kernel = outcome.state.params["encoder"]["patch_embed"]["proj"]["kernel"]
+    digest = hashlib.sha256(np.asarray(kernel).tobytes()).hexdigest()
+    assert metadata["arrays"]["params/encoder/patch_embed/proj/kernel"] == digest
+
+
+def test_the_record_says_what_is_needed_to_repeat_the_run(whole, built):
+    _, workdir = whole
+    record = json.loads((workdir / "run.json").read_text())
+    stored = json.loads((built / "bigearthnet_s1/v1/2.0.0/metadata.json").read_text())
+    assert record["dataset"]["checksum"] == stored["checksum"]
+    assert record["dataset"]["records"] == 10
+    assert record["config"]["seed"] == 0
+    assert record["saved"] == 6
+    (start,) = record["starts"]
+    assert start["step"] == 0
+    assert start["versions"]["jax"] == jax.__version__
+    assert (start["device"], start["devices"], start["processes"]) == ("cpu", 2, 1)
+
+
+def test_the_log_says_where_the_time_went(whole):
+    _, workdir = whole
+    for part in ("data", "compute"):
+        seconds = metrics(workdir, f"seconds/{part}")
+        assert list(seconds) == [1, 2, 3, 4, 5, 6]
+        assert all(value >= 0 for value in seconds.values())
+    assert set(metrics(workdir, "seconds/save")) == {3, 5}  # told by the line after the save
+    assert set(metrics(workdir, "checkpoint_blocked_seconds")) == {2, 4, 6}
+
+
+def test_nothing_compiles_after_the_first_steps(built, tmp_path):
+    """Neither the step nor a picture, a log line or a checkpoint."""
+    compilations: dict[int, int] = Counter()
+    reached = 0
+
+    def count(event: str, duration: float, **_) -> None:
+        if event == "/jax/core/compile/backend_compile_duration":
+            compilations[reached] += 1
+
+    def note() -> bool:
+        nonlocal reached
+        reached += 1
+        return False
+
+    jax.monitoring.register_event_duration_secs_listener(count)
+    train(small_config(built, max_steps=9, picture_every=2), tmp_path, note)
+    assert compilations[0] > 0
+    assert not [step for step in compilations if step > 2]
 
 
 def test_interrupted_and_started_again_is_bitwise_the_same(whole, built, tmp_path):
@@ -82,10 +134,10 @@ def test_a_finished_run_does_nothing_but_name_its_files(whole, built):
 
 def test_a_workdir_of_another_configuration_is_refused(whole, built):
     _, workdir = whole
-    before = (workdir / "config.json").read_text()
+    before = (workdir / "run.json").read_text()
     with pytest.raises(InputError, match=r"weighting\.scale was 1\.0 and is now 2\.0"):
         train(small_config(built, **{"weighting.scale": 2.0}), workdir)
-    assert (workdir / "config.json").read_text() == before
+    assert (workdir / "run.json").read_text() == before
 
 
 def test_an_odd_share_of_the_batch_is_refused_before_anything_is_written(built, tmp_path):

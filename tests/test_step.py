@@ -6,11 +6,12 @@ import numpy as np
 import optax
 import pytest
 
+from sar_mixmae_jax.devices import replicate, share
 from sar_mixmae_jax.masking import random_mask
 from sar_mixmae_jax.mixmae import Architecture, MixMAE
 from sar_mixmae_jax.objective import Objective, reconstruct
 from sar_mixmae_jax.preprocess import Preprocessing, preprocess
-from sar_mixmae_jax.step import init_state, map_over_devices, replicate
+from sar_mixmae_jax.step import by_pmap, by_shard_map, init_state, map_over_devices, train_step
 from sar_mixmae_jax.weighting import Weighting
 
 SIZE = Architecture(
@@ -44,7 +45,7 @@ def stepped(backscatter):
     """The state before (a copy), after one step, and what the step returned."""
     state = replicate(init_state(OBJECTIVE.model, OPTIMIZER, jax.random.key(3)))
     before = jax.tree.map(np.array, state.params)  # copies: a view would keep the buffers
-    key = jax.random.wrap_key_data(np.array(jax.random.key_data(state.key)))
+    key = jax.random.wrap_key_data(np.array(state.key))
     step = map_over_devices(OBJECTIVE, OPTIMIZER)
     after, metrics, errors = step(state, backscatter)
     return before, key, state, after, metrics, errors, step
@@ -120,3 +121,58 @@ def test_values_under_nodata_do_not_exist(backscatter):
         state = replicate(init_state(OBJECTIVE.model, OPTIMIZER, jax.random.key(3)))
         results.append(map_over_devices(OBJECTIVE, OPTIMIZER)(state, batch)[1]["loss"])
     assert float(results[0]) == float(results[1])
+
+
+def flat(tree) -> list[np.ndarray]:
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(tree)]
+
+
+def start():
+    return replicate(init_state(OBJECTIVE.model, ADAMW, jax.random.key(3)))
+
+
+ADAMW = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(1e-3))
+
+
+def test_shard_map_is_bitwise_pmap(backscatter):
+    """The mapping of several processes computes what that of one process computes."""
+
+    def step(state, batch):
+        return train_step(state, batch, OBJECTIVE, ADAMW)
+
+    results = []
+    for mapped in (by_pmap(step), by_shard_map(step)):
+        state = start()
+        for _ in range(3):
+            state, metrics, errors = mapped(state, share(backscatter.reshape(-1, 30, 30, 2)))
+        results.append(flat((state, metrics, errors)))
+    assert all((a == b).all() for a, b in zip(*results, strict=True))
+
+
+def test_accumulating_is_having_more_devices(backscatter):
+    """Two devices of two shares each are four devices: written out by hand, as above."""
+    batch = np.concatenate([backscatter, backscatter[::-1] + 1], axis=1)  # 2 devices, 4 patches
+    state = replicate(init_state(OBJECTIVE.model, OPTIMIZER, jax.random.key(3)))
+    before, key = jax.tree.map(np.array, state.params), np.array(state.key)
+
+    def loss(params):
+        total, count = 0.0, 0.0
+        for index, patches in enumerate(batch.reshape(4, 2, 30, 30, 2)):
+            share_key = jax.random.fold_in(
+                jax.random.fold_in(jax.random.wrap_key_data(key), 0), index
+            )
+            flip_key, mask_key = jax.random.split(share_key)
+            prepared = preprocess(patches, flip_key, OBJECTIVE.preprocessing)
+            mask = random_mask(mask_key, 4, 0.5)
+            total += reconstruct(OBJECTIVE.model, params, prepared, mask, norm_pix=True).error.sum()
+            count += prepared.valid.sum()
+        return total / count
+
+    value, gradient = jax.jit(jax.value_and_grad(loss))(before)
+    after, metrics, errors = map_over_devices(OBJECTIVE, OPTIMIZER, accumulate=2)(
+        state, share(batch.reshape(-1, 30, 30, 2))
+    )
+    assert errors.shape == (2, 4)
+    assert float(metrics["loss"]) == pytest.approx(float(value), rel=1e-6)
+    for old, new, expected in zip(flat(before), flat(after.params), flat(gradient), strict=True):
+        np.testing.assert_allclose(old - new, expected, atol=1e-5 * np.abs(expected).max() + 1e-7)

@@ -25,6 +25,7 @@ from absl import flags, logging
 from sar_mixmae_jax.bands import BANDS
 from sar_mixmae_jax.data import batches, open_patches
 from sar_mixmae_jax.errors import UserError, fail
+from sar_mixmae_jax.order import Order
 from tfds_builders import workers
 from tfds_builders.bigearthnet_s1.imitation import write_patch
 from tfds_builders.build import build
@@ -160,7 +161,7 @@ def measure_reading(folder: Path, dtype: str) -> Iterator[Row]:
     size = sum(split.num_bytes for split in info.splits.values())
     yield Row(f"record, {dtype}", f"{size / count / 1000:.1f} kB")
     patches = open_patches(f"bigearthnet_s1/{dtype}", data_dir, "train", BANDS)
-    iterator = batches(patches.source, batch_size=BATCH, seed=0)
+    iterator = batches(patches.source, Order(len(patches.source), BATCH, seed=0))
     for _ in range(10):  # what was read ahead
         next(iterator)
     start, turns = time.perf_counter(), 2 * count // BATCH
@@ -223,7 +224,7 @@ def repeat(folder: Path, to: Path, times: int) -> None:
 def first_batch(data_dir: Path) -> None:
     """Opens the dataset as training does, and reads a batch."""
     patches = open_patches("synthetic_s1/start", data_dir, "train", BANDS)
-    next(batches(patches.source, batch_size=BATCH, seed=0))
+    next(batches(patches.source, Order(len(patches.source), BATCH, seed=0)))
 
 
 def _time(call: Callable[[], None]) -> float:

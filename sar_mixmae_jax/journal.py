@@ -1,0 +1,71 @@
+"""What a run tells while it goes: numbers, pictures, progress. Only the first process tells."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sar_mixmae_jax.devices import local
+from sar_mixmae_jax.inspection import Inspector
+from sar_mixmae_jax.logs import MetricsLog, progress_bar
+from sar_mixmae_jax.processes import is_first
+
+
+class Journal:
+    """Log, picture and progress bar of one start of a run."""
+
+    def __init__(
+        self, workdir: Path, inspector: Inspector, title: str, start: int, steps: int
+    ) -> None:
+        """Continues the log of a run.
+
+        Args:
+          workdir: of the run.
+          inspector: looks at the model.
+          title: what is trained on what, for the picture.
+          start: steps done.
+          steps: steps to have done at the end.
+        """
+        self.picture = workdir / "reconstruction.png"
+        self._inspector, self._title = inspector, title
+        self._log = MetricsLog(workdir, start or -1) if is_first() else None
+        self._bar = progress_bar(min(start, steps), steps, shown=is_first())
+        self._bar.set_postfix_str("compiling")
+
+    def advance(self, *, compiled: bool = False) -> None:
+        """A step is done; or the program is compiled, and the time left is estimated from here."""
+        if compiled:
+            self._bar.unpause()
+        else:
+            self._bar.update()
+
+    def write(self, step: int, scalars: Mapping[str, float]) -> None:
+        """Logs the scalars of a step."""
+        if self._log:
+            self._log.write(step, scalars)
+
+    def write_progress(self, step: int, scalars: Mapping[str, float]) -> None:
+        """Logs the scalars of a step, and shows loss and rate beside the bar."""
+        self.write(step, scalars)
+        self._bar.set_postfix_str(
+            f"loss {scalars['loss']:.4f}, {scalars['images_per_second']:.1f} images/s"
+        )
+
+    def look(self, step: int, params: Any, *, draw: bool) -> dict[str, float]:
+        """Looks at the model; with `draw`, the numbers are logged and the picture is drawn."""
+        look = self._inspector.look(local(params))
+        if draw and self._log:
+            explained = f"{100 * look.scalars['explained']:.1f} %"
+            self._inspector.draw(
+                look.panels,
+                self.picture,
+                f"{self._title}, step {step}: {explained} of the weighted variance explained",
+            )
+            self._log.write(step, look.scalars)
+            self._log.picture(step, "reconstruction", self.picture)
+        return look.scalars
+
+    def close(self) -> None:
+        """Writes what is buffered."""
+        self._bar.close()
+        if self._log:
+            self._log.close()

@@ -1,0 +1,88 @@
+"""Several processes as one run: starting together, and deciding together.
+
+A process is one program on one host with its own devices. All of them run the same steps; only the
+first one writes logs and pictures.
+"""
+
+import jax
+import numpy as np
+from jax._src.clusters import ClusterEnv  # no public name tells how many processes there are
+from jax.experimental import multihost_utils
+
+from sar_mixmae_jax.devices import share
+from sar_mixmae_jax.errors import InputError, first_line
+
+HEARTBEAT_SECONDS = 40
+"""JAX ends processes that lost one of theirs after so long; `lifeline` is usually earlier."""
+
+
+def start(coordinator: str | None, processes: int | None, process: int | None) -> None:
+    """Joins the other processes of the run, if there are any, before JAX looks for devices.
+
+    Args:
+      coordinator: "host:port" of the first process, reachable by all; None asks the cluster.
+      processes: how many there are; None asks the cluster.
+      process: which one this is, from 0; None asks the cluster.
+
+    Raises:
+      InputError: only some of the three are given, or the others cannot be reached.
+    """
+    given = (coordinator, processes, process)
+    if all(value is None for value in given):
+        if not in_cluster():
+            return
+    elif any(value is None for value in given):
+        raise InputError(
+            f"found --coordinator={coordinator}, --processes={processes}, --process={process}: "
+            "expected all three, or none of them on a cluster that tells them"
+        )
+    elif not 0 <= process < processes:  # type: ignore[operator]
+        raise InputError(f"--process is {process}: expected 0 to {processes - 1}")  # type: ignore[operator]
+    try:
+        jax.distributed.initialize(
+            coordinator, processes, process, heartbeat_timeout_seconds=HEARTBEAT_SECONDS
+        )
+    except (RuntimeError, ValueError, TypeError) as error:
+        raise InputError(
+            f"cannot join the other processes ({first_line(error)}): start all of them within five "
+            "minutes, with a --coordinator=host:port that each can reach"
+        ) from error
+
+
+def in_cluster() -> bool:
+    """Whether a launcher (TPU pod, Slurm, Open MPI, …) started this as one of several processes."""
+    known = (env for env in ClusterEnv._cluster_types if not env.opt_in_only_method)
+    found = next((env for env in known if env.is_env_present()), None)
+    return found is not None and found.get_process_count() > 1
+
+
+def is_first() -> bool:
+    """Whether this process writes logs and pictures."""
+    return jax.process_index() == 0
+
+
+def told_by_first(number: int) -> int:
+    """A whole number that the first process gives, known to all; those of the others are unused."""
+    if jax.process_count() == 1:
+        return number
+    return int(multihost_utils.broadcast_one_to_all(np.int32(number)))
+
+
+class Agreement:
+    """Whether any process wants something, told to all of them at the same step.
+
+    The answer is about the call before, since nobody waits for it while the device computes.
+    """
+
+    def __init__(self) -> None:
+        """Starts with nobody wanting anything."""
+        self._any = jax.jit(jax.numpy.any)
+        self._before: jax.Array | None = None
+
+    def __call__(self, wanted: bool) -> bool:
+        """Tells what this process wants, and returns what any of them wanted."""
+        if jax.process_count() == 1:
+            return wanted
+        asked = self._any(share(np.full(jax.local_device_count(), wanted)))
+        before, self._before = self._before, asked
+        return before is not None and bool(before)

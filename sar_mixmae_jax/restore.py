@@ -1,0 +1,172 @@
+"""Reading checkpoints back: the newest that is sound, bit by bit what was saved.
+
+Every process reads for itself, so that a checkpoint fits any number of processes and devices.
+"""
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from absl import logging
+
+from sar_mixmae_jax import checksums
+from sar_mixmae_jax.checkpoint import folder
+from sar_mixmae_jax.errors import InputError, first_line
+from sar_mixmae_jax.processes import is_first, told_by_first
+from sar_mixmae_jax.same_run import check_same
+from sar_mixmae_jax.step import TrainState
+
+DAMAGED = "checkpoints_damaged"
+"""Where damaged checkpoints are moved, in the workdir."""
+
+
+class Saved(NamedTuple):
+    """A sound checkpoint.
+
+    Attributes:
+      step: number of steps done.
+      state: arrays of the host.
+      metadata: as given to `Checkpoints.save`.
+    """
+
+    step: int
+    state: TrainState
+    metadata: dict[str, Any]
+
+
+def resume(
+    workdir: Path, like: TrainState, description: dict[str, Any], known: int | None = None
+) -> Saved | None:
+    """The newest sound checkpoint of a run, the same for all processes; None if it has none yet.
+
+    Damaged ones are named in a warning and moved to `DAMAGED` by the first process.
+
+    Args:
+      workdir: of the run.
+      like: shapes and types of the state.
+      description: of the run that goes on; a checkpoint of another run is none of its.
+      known: the newest step that is known to have been saved.
+
+    Raises:
+      InputError: there are checkpoints, or have been, and none of them is sound.
+    """
+    saved = newest(workdir, like, description, known) if is_first() else None
+    step = told_by_first(saved.step if saved else -1)
+    if saved is None and step >= 0:
+        saved = read(folder(workdir) / str(step), like)
+    return saved
+
+
+def newest(
+    workdir: Path, like: TrainState, description: dict[str, Any], known: int | None = None
+) -> Saved | None:
+    """As `resume`, for one process."""
+    damaged: list[tuple[Path, str]] = []
+    for path in reversed(steps(workdir)):
+        try:
+            saved = read(path, like)
+            check_same(saved.metadata, description)
+        except ValueError as error:
+            damaged.append((path, str(error)))
+            logging.warning("%s is not used: %s", path, error)
+            continue
+        for bad, _ in damaged:
+            logging.warning("moved %s to %s", bad, put_away(bad))
+        if known is not None and saved.step < known:
+            logging.warning(
+                "step %d was saved and is not there any more, or not sound: going on from step %d",
+                known,
+                saved.step,
+            )
+        return saved
+    if damaged or known is not None:
+        told = "; ".join(f"{path.name}: {reason}" for path, reason in damaged)
+        told = told or f"step {known} was saved, and the folder is empty or gone"
+        raise InputError(
+            f"{folder(workdir)}: found no sound checkpoint ({told}): restore one from a copy, or "
+            "choose another --workdir to start from scratch"
+        )
+    return None
+
+
+def steps(workdir: Path) -> list[Path]:
+    """Everything that looks like a finished checkpoint, the newest last."""
+    found = folder(workdir).glob("*") if folder(workdir).is_dir() else ()
+    return sorted((path for path in found if path.name.isdigit()), key=lambda path: int(path.name))
+
+
+def read(path: Path, like: TrainState) -> Saved:
+    """Reads the checkpoint of a step and verifies it.
+
+    Args:
+      path: its folder.
+      like: shapes and types of the state.
+
+    Raises:
+      ValueError: it is damaged, or of another model; the message says what is wrong.
+    """
+    metadata = read_metadata(path)
+    if str(metadata.get("step")) != path.name:
+        raise ValueError(f"it is of step {metadata.get('step')}")
+    try:
+        state = _read_state(path / "state", like)
+    except Exception as error:  # Orbax and its libraries raise bare exceptions on damaged files
+        raise ValueError(f"its arrays cannot be read ({first_line(error)})") from error
+    stored, found = metadata["arrays"], checksums.of_arrays(state)
+    wrong = sorted(name for name in {*stored, *found} if stored.get(name) != found.get(name))
+    if wrong:
+        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        raise ValueError(f"its arrays {', '.join(wrong[:3])}{more} do not have their checksums")
+    return Saved(int(metadata["step"]), state, metadata)
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """The metadata of a checkpoint, verified.
+
+    Raises:
+      ValueError: they cannot be read, or are damaged.
+    """
+    try:
+        content = json.loads((path / "metadata" / "metadata").read_text())
+        if not isinstance(content, dict):
+            raise TypeError(f"found {type(content).__name__}")
+    except (OSError, ValueError, TypeError) as error:
+        raise ValueError(f"its metadata cannot be read ({first_line(error)})") from error
+    return checksums.opened(content)
+
+
+def _read_state(path: Path, like: TrainState) -> TrainState:
+    """Arrays of the host, without waiting for other processes."""
+    alone = ocp.options.MultiprocessingOptions(
+        primary_host=None,
+        active_processes={jax.process_index()},
+        barrier_sync_key_prefix=f"read_{jax.process_index()}",
+    )
+    handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone)
+    with ocp.Checkpointer(handler, multiprocessing_options=alone) as checkpointer:
+        as_array = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), like)
+        state = checkpointer.restore(
+            path.absolute(), args=ocp.args.PyTreeRestore(item=like, restore_args=as_array)
+        )
+    for (where, found), expected in zip(
+        jax.tree_util.tree_leaves_with_path(state), jax.tree.leaves(like), strict=True
+    ):
+        if (found.shape, found.dtype) != (expected.shape, expected.dtype):
+            raise TypeError(
+                f"{jax.tree_util.keystr(where)} is {found.dtype}{found.shape}, expected "
+                f"{expected.dtype}{expected.shape}"
+            )
+    return state
+
+
+def put_away(path: Path) -> Path:
+    """Moves a damaged checkpoint out of the way, and loses nothing."""
+    place = path.parents[1] / DAMAGED
+    place.mkdir(exist_ok=True)
+    number = 0
+    while (target := place / f"{path.name}-{number}").exists():
+        number += 1
+    return path.rename(target)

@@ -1,0 +1,51 @@
+"""Starts the real command in processes of its own."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+
+def environment(devices: int = 1) -> dict[str, str]:
+    """Of a process with so many CPU devices."""
+    flag = f"--xla_force_host_platform_device_count={devices}"
+    return {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flag}
+
+
+def start(
+    *arguments: object, devices: int = 1, module: str = "sar_mixmae_jax.main"
+) -> subprocess.Popen:
+    """Starts a module; its output is kept."""
+    return subprocess.Popen(
+        [sys.executable, "-m", module, *map(str, arguments)],
+        cwd=ROOT,
+        env=environment(devices),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def start_together(processes: int, *arguments: object, devices: int = 1) -> list[subprocess.Popen]:
+    """Starts the command in several processes that form one run."""
+    port = free_port()
+    return [
+        start(
+            *arguments,
+            f"--coordinator=127.0.0.1:{port}",
+            f"--processes={processes}",
+            f"--process={process}",
+            devices=devices,
+        )
+        for process in range(processes)
+    ]
+
+
+def free_port() -> int:
+    """A port of the loopback device that nobody listens on."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
