@@ -15,7 +15,7 @@ import jax
 from jax._src.distributed import global_state  # the store that the processes share; no public name
 
 BEAT_SECONDS = 2.0
-SILENCE_SECONDS = 20.0
+SILENCE_SECONDS = 30.0
 """A process that has not told anything for so long is taken for dead."""
 ENDED = "ended"
 FOLDER = "lifeline/"
@@ -31,6 +31,8 @@ class Lifeline:
         self._thread = threading.Thread(target=self._watch, name="lifeline", daemon=True)
         if jax.process_count() > 1:
             self._thread.start()
+            first = _client().blocking_key_value_get(f"{FOLDER}0", 60_000).split("|")[1]
+            print(f"{self._name}; {first} coordinates", flush=True)
 
     def close(self) -> None:
         """This process is done; the others need not wait for it."""

@@ -42,11 +42,13 @@ class Outcome(NamedTuple):
       state: after the last step.
       dataset: what it was trained on, with the caveats of its results.
       files: what was made, by what it is.
+      finished: False if it was asked to stop before its last step.
     """
 
     state: TrainState
     dataset: str
     files: dict[str, Path]
+    finished: bool
 
 
 def train(config: ConfigDict, workdir: Path, stop: Callable[[], bool] = lambda: False) -> Outcome:
@@ -176,7 +178,7 @@ def train(config: ConfigDict, workdir: Path, stop: Callable[[], bool] = lambda: 
     }
     if is_first():
         files["summary"] = summary.write(workdir)
-    return Outcome(state, patches.title, files)
+    return Outcome(state, patches.title, files, int(state.step) >= steps)
 
 
 def shares(config: ConfigDict) -> int:

@@ -33,11 +33,11 @@ def start(coordinator: str | None, processes: int | None, process: int | None) -
             return
     elif any(value is None for value in given):
         raise InputError(
-            f"found --coordinator={coordinator}, --processes={processes}, --process={process}: "
-            "expected all three, or none of them on a cluster that tells them"
+            f"found --coordinator_address={coordinator}, --num_processes={processes} and "
+            f"--process_id={process}: expected all three, or none of them on a cluster that tells"
         )
     elif not 0 <= process < processes:  # type: ignore[operator]
-        raise InputError(f"--process is {process}: expected 0 to {processes - 1}")  # type: ignore[operator]
+        raise InputError(f"--process_id is {process}: expected 0 to {processes - 1}")  # type: ignore[operator]
     try:
         jax.distributed.initialize(
             coordinator, processes, process, heartbeat_timeout_seconds=HEARTBEAT_SECONDS
@@ -45,7 +45,7 @@ def start(coordinator: str | None, processes: int | None, process: int | None) -
     except (RuntimeError, ValueError, TypeError) as error:
         raise InputError(
             f"cannot join the other processes ({first_line(error)}): start all of them within five "
-            "minutes, with a --coordinator=host:port that each can reach"
+            "minutes, with a --coordinator_address=host:port that each can reach"
         ) from error
 
 

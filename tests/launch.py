@@ -35,9 +35,9 @@ def start_together(processes: int, *arguments: object, devices: int = 1) -> list
     return [
         start(
             *arguments,
-            f"--coordinator=127.0.0.1:{port}",
-            f"--processes={processes}",
-            f"--process={process}",
+            f"--coordinator_address=127.0.0.1:{port}",
+            f"--num_processes={processes}",
+            f"--process_id={process}",
             devices=devices,
         )
         for process in range(processes)

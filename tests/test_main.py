@@ -54,7 +54,7 @@ def test_raw_patches_to_checkpoint_and_picture_without_tensorflow(no_tensorflow,
     assert "(spatially dependent split)" in trained.stdout
     assert "step 2/2" in trained.stderr
     named = [line.split(": ")[1] for line in trained.stdout.splitlines() if line[:2] == "  "]
-    assert len(named) == 4
+    assert len(named) == 6
     assert all(Path(path).exists() for path in named)
     losses = (tmp_path / "run/metrics.jsonl").read_text()
     assert json.loads(losses.splitlines()[1])["step"] == 1

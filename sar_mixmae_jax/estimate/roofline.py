@@ -1,4 +1,4 @@
-"""How long a step takes at least, and how much fits: arithmetic and memory against a device's.
+"""How long a step takes and how much fits: its arithmetic and memory against those of a device.
 
 Exchanging gradients between devices is not counted, nor anything that the host does.
 """
@@ -7,8 +7,8 @@ import dataclasses
 from typing import NamedTuple
 
 from sar_mixmae_jax import flops
-from sar_mixmae_jax.accelerators import Accelerator
-from sar_mixmae_jax.memory import FLOAT32, DeviceStep, activations, device_memory
+from sar_mixmae_jax.estimate.accelerators import Accelerator
+from sar_mixmae_jax.estimate.memory import FLOAT32, DeviceStep, activations, device_memory
 
 USABLE = 0.75
 """Share of a device's memory for a step: what JAX takes of a GPU by default."""

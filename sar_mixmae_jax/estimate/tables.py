@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from sar_mixmae_jax.accelerators import GIB
+from sar_mixmae_jax.estimate.accelerators import GIB
 
 Results = dict[str, Any]
 
