@@ -9,10 +9,12 @@ import socket
 import sys
 import threading
 import time
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 from jax._src.distributed import global_state  # the store that the processes share; no public name
+
+from sar_mixmae_jax.errors import UserError, fail, plain
 
 BEAT_SECONDS = 2.0
 SILENCE_SECONDS = 30.0
@@ -41,12 +43,20 @@ class Lifeline:
             self._thread.join()
             _tell(f"{ENDED}|{self._name}|")
 
-    def fail(self, reason: str) -> None:
-        """Ends the run of all processes for a reason that one line tells."""
-        if jax.process_count() > 1:
-            self._ended.set()
-            self._thread.join()
-            _tell(f"failed|{self._name}|{reason}")
+    def fail(self, error: UserError) -> NoReturn:
+        """Ends this program with an error, and the other processes with its reason."""
+        if jax.process_count() == 1:
+            fail(error)
+        self._ended.set()
+        self._thread.join()
+        _tell(f"failed|{self._name}|{plain(' '.join(str(error).split()))}")
+        if jax.process_index() == 0:
+            time.sleep(2 * BEAT_SECONDS)  # the others read it from this process
+        try:
+            fail(error)
+        finally:
+            sys.stdout.flush()
+            os._exit(2)  # leaving politely would wait for the others
 
     def _watch(self) -> None:
         heard: dict[str, tuple[str, float]] = {}

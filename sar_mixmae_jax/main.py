@@ -42,8 +42,7 @@ def main(argv: Sequence[str]) -> None:
     try:
         outcome = train(config, Path(str(WORKDIR.value)), interruption)
     except UserError as error:
-        lifeline.fail(str(error))
-        fail(error)
+        lifeline.fail(error)
     lifeline.close()
     if processes.is_first():
         tell(outcome)

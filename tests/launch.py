@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -29,19 +30,32 @@ def start(
     )
 
 
-def start_together(processes: int, *arguments: object, devices: int = 1) -> list[subprocess.Popen]:
-    """Starts the command in several processes that form one run."""
-    port = free_port()
+def start_together(
+    processes: int, *arguments: object, devices: int = 1, last: Sequence[object] = ()
+) -> list[subprocess.Popen]:
+    """Starts the command in several processes that form one run; `last` is for the last alone."""
+    address = f"127.0.0.1:{free_port()}"
+    together = (*arguments, f"--coordinator_address={address}", f"--num_processes={processes}")
     return [
         start(
-            *arguments,
-            f"--coordinator_address=127.0.0.1:{port}",
-            f"--num_processes={processes}",
+            *together,
             f"--process_id={process}",
+            *(last if process == processes - 1 else ()),
             devices=devices,
         )
         for process in range(processes)
     ]
+
+
+def finish(process: subprocess.Popen, timeout: float = 200) -> tuple[int, str, str]:
+    """Waits for a process: its status, output and errors; one that hangs is killed."""
+    try:
+        output, errors = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        output, errors = process.communicate()
+        raise AssertionError(f"it hung:\n{output}\n{errors}") from None
+    return process.returncode, output, errors
 
 
 def free_port() -> int:

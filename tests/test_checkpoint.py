@@ -1,83 +1,115 @@
-"""Checkpoints on disk: what is kept, what comes back, and what cannot be read."""
+"""Checkpoints on disk: what is kept, what comes back, and what is told."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sar_mixmae_jax.checkpoint import Checkpoints
-from sar_mixmae_jax.data import RecordSource, batches
+from sar_mixmae_jax.checkpoint import Checkpoints, Keep
+from sar_mixmae_jax.devices import replicate
 from sar_mixmae_jax.errors import InputError
+from sar_mixmae_jax.restore import newest, steps
 from sar_mixmae_jax.step import TrainState
 
 
-def state_of(step: int) -> TrainState:
-    params = {"encoder": {"kernel": jnp.full((64, 64), step, jnp.float32)}, "decoder": {}}
-    return TrainState(jnp.int32(step), params, {"mu": jnp.ones(3)}, jax.random.key(step))
+def state_of(step: int, side: int = 64) -> TrainState:
+    params = {"encoder": {"kernel": np.full((side, side), step, np.float32)}, "decoder": {}}
+    moments = {"mu": np.ones(3, np.float32)}
+    key = np.asarray(jax.random.key_data(jax.random.key(step)))
+    return TrainState(np.int32(step), params, moments, key)
 
 
-def data():
-    records = [{"id": i, "backscatter": np.zeros((2, 2, 2), np.float32)} for i in range(16)]
-    return batches(RecordSource(records, None), batch_size=2, seed=0)
-
-
-@pytest.fixture
-def workdir(tmp_path):
-    """Checkpoints of steps 2, 4, 6, of which two are kept; the data is at step 6."""
-    checkpoints, iterator = Checkpoints(tmp_path, keep=2), data()
-    for step in (2, 4, 6):
-        next(iterator), next(iterator)
-        checkpoints.save(step, state_of(step), iterator, {"variant": "tiny"})
+def save(workdir, keep: Keep, explained: dict[int, float]) -> None:
+    checkpoints = Checkpoints(workdir, keep)
+    for step, value in explained.items():
+        metrics = {"explained": value, "loss": 1 - value}
+        checkpoints.save(step, replicate(state_of(step)), {"config": {}}, metrics)
     checkpoints.close()
-    return tmp_path
 
 
-def test_keeps_the_latest(workdir):
-    assert sorted(path.name for path in (workdir / "checkpoints").iterdir()) == ["4", "6"]
+def kept(workdir) -> list[int]:
+    return [int(path.name) for path in steps(workdir)]
 
 
-def test_state_and_position_come_back(workdir):
-    iterator, expected = data(), data()
-    for _ in range(6):
-        next(expected)
-    restored = Checkpoints(workdir, keep=2).restore(state_of(0), iterator)
-    assert int(restored.step) == 6
-    np.testing.assert_array_equal(restored.params["encoder"]["kernel"], np.full((64, 64), 6))
-    np.testing.assert_array_equal(
-        jax.random.key_data(restored.key), jax.random.key_data(jax.random.key(6))
-    )
-    assert next(iterator)["id"].tolist() == next(expected)["id"].tolist()
+RISE_AND_FALL = {2: 0.1, 4: 0.5, 6: 0.4, 8: 0.3, 10: 0.2, 12: 0.1}
+
+
+@pytest.mark.parametrize(
+    ("keep", "expected"),
+    [
+        (Keep(2), [10, 12]),
+        (Keep(1, every=4), [4, 8, 12]),
+        (Keep(1, best=1), [4, 12]),
+        (Keep(1, best=2), [4, 6, 12]),
+        (Keep(1, best=1, metric="loss"), [4, 12]),
+        (Keep(2, every=6, best=1), [4, 6, 10, 12]),
+    ],
+)
+def test_which_checkpoints_stay(tmp_path, keep, expected):
+    save(tmp_path, keep, RISE_AND_FALL)
+    assert kept(tmp_path) == expected
+
+
+def test_the_best_is_remembered_by_the_next_start(tmp_path):
+    keep = Keep(1, best=1)
+    save(tmp_path, keep, {2: 0.5, 4: 0.1})
+    save(tmp_path, keep, {6: 0.2, 8: 0.3})
+    assert kept(tmp_path) == [2, 8]
+
+
+def test_an_unknown_metric_is_refused():
+    with pytest.raises(InputError, match="unknown metric 'explaned': did you mean 'explained'"):
+        Keep(1, best=1, metric="explaned")
+
+
+def test_state_and_metadata_come_back(tmp_path):
+    save(tmp_path, Keep(2), {4: 0.0, 6: 0.0})
+    saved = newest(tmp_path, state_of(0), {})
+    assert saved.step == 6
+    for found, expected in zip(
+        jax.tree.leaves(saved.state), jax.tree.leaves(state_of(6)), strict=True
+    ):
+        np.testing.assert_array_equal(found, expected)
 
 
 def test_saving_does_not_see_later_changes(tmp_path):
     """The step donates its buffers as soon as `save` returns."""
-    checkpoints = Checkpoints(tmp_path, keep=1)
-    state = state_of(1).replace(params={"encoder": {"kernel": jnp.ones((4096, 4096))}})  # 64 MB
+    checkpoints = Checkpoints(tmp_path, Keep(1))
+    state = replicate(state_of(1, side=4096))  # 64 MB
     bump = jax.jit(lambda tree: jax.tree.map(lambda x: x + 1, tree), donate_argnums=0)
-    checkpoints.save(1, state, data(), {})
+    checkpoints.save(1, state, {}, {})
     params = state.params
     for _ in range(20):
         params = bump(params)
     checkpoints.close()
-    like = state.replace(params=params, key=jax.random.key(0))
-    restored = Checkpoints(tmp_path, keep=1).restore(like, data())
-    assert (np.asarray(restored.params["encoder"]["kernel"]) == 1).all()
+    saved = newest(tmp_path, state_of(0, side=4096), {})
+    assert (saved.state.params["encoder"]["kernel"] == 1).all()
 
 
-def test_an_unfinished_checkpoint_is_not_taken(workdir):
-    (workdir / "checkpoints" / "8.orbax-checkpoint-tmp-1").mkdir()
-    assert Checkpoints(workdir, keep=2).latest_step() == 6
+def test_what_is_on_the_disk_is_told_once(tmp_path):
+    checkpoints = Checkpoints(tmp_path, Keep(1))
+    assert checkpoints.written() is None
+    checkpoints.save(1, replicate(state_of(1)), {}, {})
+    written = checkpoints.written(wait=True)
+    assert written.step == 1
+    assert written.seconds["checkpoint_seconds"] >= written.seconds["checkpoint_blocked_seconds"]
+    assert kept(tmp_path) == [1]
+    assert checkpoints.written(wait=True) is None
+    checkpoints.close()
 
 
-def test_a_damaged_checkpoint_is_named(workdir):
-    folder = workdir / "checkpoints" / "6"
-    for path in (folder / "state").rglob("*"):
-        if path.is_file() and path.stat().st_size > 100:
-            path.write_bytes(path.read_bytes()[:50])
-    with pytest.raises(InputError, match=r"checkpoints/6: the checkpoint cannot be restored"):
-        Checkpoints(workdir, keep=2).restore(state_of(0), data())
+def test_an_unfinished_checkpoint_is_not_taken(tmp_path):
+    save(tmp_path, Keep(2), {6: 0.0})
+    (tmp_path / "checkpoints" / "8.orbax-checkpoint-tmp-1").mkdir()
+    assert newest(tmp_path, state_of(0), {}).step == 6
 
 
 def test_nothing_to_restore(tmp_path):
-    with pytest.raises(InputError, match="found no checkpoint"):
-        Checkpoints(tmp_path, keep=2).restore(state_of(0), data())
+    assert newest(tmp_path, state_of(0), {}) is None
+
+
+def test_arrays_on_several_devices_are_saved_once(tmp_path):
+    assert len(jax.devices()) == 2
+    save(tmp_path, Keep(1), {1: 0.0})
+    size = sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file())
+    assert size < 2 * jnp.zeros((64, 64)).nbytes + 20_000
