@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 import jax
-from absl import app, flags, logging
+from absl import app, flags
 
 from sar_mixmae_jax import processes, runtime
 from sar_mixmae_jax.errors import UserError, fail
@@ -26,7 +26,7 @@ WORKDIR = flags.DEFINE_string("workdir", None, "folder for checkpoints, logs and
 def main(argv: Sequence[str]) -> None:
     """Trains what the flags say, and names what was made."""
     del argv
-    logging.set_verbosity(logging.WARNING)
+    runtime.say_things_once()
     config = CONFIG.value
     try:
         runtime.prepare(

@@ -4,9 +4,12 @@ Both are settings of the process, not of a function: call `prepare` first, or th
 already and goes on as it is.
 """
 
+import logging as standard_logging
 import os
 import platform
+import sys
 from pathlib import Path
+from typing import Any
 
 import jax
 from absl import logging
@@ -34,3 +37,22 @@ def prepare(*, deterministic: bool, compilation_cache: str | None) -> None:
             logging.warning("no compilation cache, %s cannot be made: %s", folder, error)
             return
         jax.config.update("jax_compilation_cache_dir", str(folder))
+
+
+def say_things_once() -> None:
+    """Keeps Orbax and asyncio from printing, with tracebacks, what they raise too.
+
+    What they raise is told in one line where it is caught.
+    """
+
+    def is_ours(record: standard_logging.LogRecord) -> bool:
+        return record.name != "asyncio" and "orbax" not in record.pathname
+
+    def unless_abandoned(unraisable: Any) -> None:
+        # Writes that were under way when one of them failed have nobody to report to.
+        if "Event loop is closed" not in str(unraisable.exc_value):
+            sys.__unraisablehook__(unraisable)
+
+    logging.set_verbosity(logging.WARNING)
+    logging.get_absl_handler().addFilter(is_ours)
+    sys.unraisablehook = unless_abandoned

@@ -126,3 +126,29 @@ def test_asked_to_stop_it_saves_and_goes_on_from_there(
     assert f"going on after step {step}" in again.stdout
     losses = [json.loads(line) for line in metrics.read_text().splitlines() if '"loss"' in line]
     assert [line["step"] for line in losses] == list(range(1, step + 3))
+
+
+def test_a_full_disk_is_said_in_one_line_and_loses_nothing(no_tensorflow, built, tmp_path):
+    """No file may become larger than a checkpoint's; then there is room, and the run goes on."""
+    workdir = tmp_path / "run"
+    settings = flags(built, max_steps=4, picture_every=100, **{"model.decoder_width": 256})
+    command = [sys.executable, "-m", "sar_mixmae_jax.main", *settings, f"--workdir={workdir}"]
+    failed = subprocess.run(
+        ["bash", "-c", 'ulimit -f 1000 && exec "$@"', "bash", *command],  # in KiB
+        cwd=ROOT,
+        env=no_tensorflow,
+        capture_output=True,
+        text=True,
+    )
+    assert failed.returncode == 2, failed.stderr
+    told = [line for line in failed.stderr.splitlines() if "error:" in line]
+    assert len(told) == 1, failed.stderr
+    assert "a checkpoint cannot be written" in told[0], failed.stderr
+    assert "make room and start again" in told[0]
+    assert "Traceback" not in failed.stderr
+    assert failed.stderr.splitlines()[-1] == told[0]
+
+    again = run(no_tensorflow, *command[2:])
+    assert again.returncode == 0, again.stderr
+    lines = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
+    assert [line["step"] for line in lines if "loss" in line] == [1, 2, 3, 4]

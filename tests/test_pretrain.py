@@ -2,7 +2,11 @@
 
 import hashlib
 import json
+import logging
+import shutil
+import time
 from collections import Counter
+from collections.abc import Callable
 
 import jax
 import numpy as np
@@ -195,3 +199,116 @@ def test_the_loss_falls(built, tmp_path):
     losses = metrics(tmp_path, "loss")
     assert losses[60] < 0.8 * losses[10]
     assert metrics(tmp_path, "explained")[60] > 0.15
+
+
+def at_step(wanted: int, action: Callable[[], object]) -> Callable[[], bool]:
+    """A `stop` that never stops, and does something after a step."""
+    steps = iter(range(1, 1000))
+
+    def stop() -> bool:
+        if next(steps) == wanted:
+            action()
+        return False
+
+    return stop
+
+
+def test_logs_that_vanish_during_the_run_are_written_again(whole, built, tmp_path):
+    _, undisturbed = whole
+
+    def remove() -> None:
+        shutil.rmtree(tmp_path / "tensorboard")
+        (tmp_path / "metrics.jsonl").unlink()
+
+    outcome = train(small_config(built), tmp_path, at_step(3, remove))
+    assert metrics(tmp_path, "loss") == metrics(undisturbed, "loss")
+    (events,) = (tmp_path / "tensorboard").glob("events.*")
+    assert events.stat().st_size > 1000
+    assert outcome.files["summary"].exists()
+
+
+def test_a_clock_that_jumps_does_no_harm(whole, built, tmp_path, monkeypatch):
+    """A day back after three steps, as when the time is set on a machine that has started."""
+    _, undisturbed = whole
+    now, offset = time.time, 0.0
+
+    def set_back() -> None:
+        nonlocal offset
+        offset = -86_400.0
+
+    monkeypatch.setattr(time, "time", lambda: now() + offset)
+    train(small_config(built), tmp_path, at_step(3, set_back))
+    assert metrics(tmp_path, "loss") == metrics(undisturbed, "loss")
+    assert all(rate > 0 for rate in metrics(tmp_path, "images_per_second").values())
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("checksum", "0" * 64, r"dataset\.checksum was '\w{64}' and is now '0{64}'"),
+        (
+            "statistics",
+            {"mean": [-18.0, -12.0], "std": [3.0, 3.0], "of": "train"},
+            r"dataset\.statistics\.mean was \[-19\.2309, -12\.5951\] and is now \[-18\.0, -12\.0\]",
+        ),
+    ],
+)
+def test_a_dataset_that_was_exchanged_is_noticed(built, tmp_path, field, value, message):
+    """Built again from other files, or with other statistics, under the same name."""
+    data = shutil.copytree(built, tmp_path / "data")
+    train(small_config(data, max_steps=2), tmp_path / "run")
+    path = data / "bigearthnet_s1/v1/2.0.0/metadata.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), field: value}))
+    before = (tmp_path / "run/run.json").read_text()
+    with pytest.raises(InputError, match=message):
+        train(small_config(data, max_steps=4), tmp_path / "run")
+    assert (tmp_path / "run/run.json").read_text() == before
+
+
+def test_a_dataset_that_vanished_is_named(built, tmp_path):
+    data = shutil.copytree(built, tmp_path / "data")
+    train(small_config(data, max_steps=2), tmp_path / "run")
+    shutil.rmtree(data)
+    with pytest.raises(InputError, match="found no dataset 'bigearthnet_s1'"):
+        train(small_config(data, max_steps=4), tmp_path / "run")
+
+
+def test_a_patch_without_a_single_measurement_does_no_harm(built, tmp_path, monkeypatch):
+    read = RecordSource.__getitem__
+
+    def empty(self, index):
+        record = read(self, index)
+        backscatter = np.full_like(record["backscatter"], np.nan)
+        return {**record, "backscatter": backscatter} if index == 5 else record
+
+    monkeypatch.setattr(RecordSource, "__getitem__", empty)
+    outcome = train(small_config(built), tmp_path)
+    assert all(np.isfinite(loss) for loss in metrics(tmp_path, "loss").values())
+    assert all(np.isfinite(leaf).all() for leaf in leaves(outcome.state))
+
+
+def test_another_batch_goes_on_at_the_next_record(built, tmp_path, caplog):
+    """Ten records: two batches of four are an epoch, and its last two are left out."""
+    train(small_config(built, max_steps=1), tmp_path)
+    with caplog.at_level(logging.WARNING):
+        outcome = train(small_config(built, max_steps=3, batch_size=8), tmp_path)
+    assert "batch_size was 4 and is now 8: the learning rate" in caplog.text
+    order = read_metadata(outcome.files["checkpoint"])["order"]
+    assert order == {
+        "records": 10, "batch_size": 8, "seed": 0, "step": 1, "epoch": 0, "offset": 4
+    }  # fmt: skip
+    assert metrics(tmp_path, "epoch") == {1: 0.5, 2: 1.4, 3: 2.4}
+
+
+def test_accumulating_in_a_run(built, tmp_path, caplog):
+    train(small_config(built, max_steps=2, batch_size=8, accumulate=2), tmp_path)
+    with caplog.at_level(logging.WARNING):
+        train(small_config(built, max_steps=3, batch_size=8), tmp_path)
+    assert "the batch was cut into 4 share(s) and is now into 2" in caplog.text
+
+
+def test_a_checkpoint_folder_that_is_gone_is_no_fresh_start(built, tmp_path):
+    train(small_config(built, max_steps=2), tmp_path)
+    shutil.rmtree(tmp_path / "checkpoints")
+    with pytest.raises(InputError, match="step 2 was saved, and the folder is empty or gone"):
+        train(small_config(built, max_steps=4), tmp_path)
