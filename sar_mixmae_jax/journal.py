@@ -31,12 +31,13 @@ class Journal:
         self._bar = progress_bar(min(start, steps), steps, shown=is_first())
         self._bar.set_postfix_str("compiling")
 
-    def advance(self, *, compiled: bool = False) -> None:
-        """A step is done; or the program is compiled, and the time left is estimated from here."""
-        if compiled:
-            self._bar.unpause()
-        else:
-            self._bar.update()
+    def begin_steps(self) -> None:
+        """The program is compiled: the time left is estimated from here."""
+        self._bar.unpause()
+
+    def advance(self) -> None:
+        """A step is done."""
+        self._bar.update()
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:
         """Logs the scalars of a step."""

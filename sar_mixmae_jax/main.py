@@ -13,7 +13,8 @@ from sar_mixmae_jax.errors import UserError, fail
 from sar_mixmae_jax.experiment import CONFIG, parse_flags
 from sar_mixmae_jax.interruption import Interruption
 from sar_mixmae_jax.lifeline import Lifeline
-from sar_mixmae_jax.pretrain import Outcome, train
+from sar_mixmae_jax.pretrain import train
+from sar_mixmae_jax.training import Outcome
 
 COORDINATOR = flags.DEFINE_string(
     "coordinator_address", None, "host:port of the first of several processes; clusters tell it"
@@ -56,7 +57,7 @@ def tell(outcome: Outcome) -> None:
     if not outcome.finished:
         print(f"stopped after step {step}, which is saved: the same command goes on from there")
         return
-    print(f"done: {step} steps on {outcome.dataset}")
+    print(f"done: {step} steps of {outcome.title}")
     for what, path in outcome.files.items():
         print(f"  {what}: {path}")
 

@@ -61,6 +61,11 @@ def is_first() -> bool:
     return jax.process_index() == 0
 
 
+def share_of_batch() -> tuple[int, int]:
+    """(i, n): which part of every batch this process reads, of how many."""
+    return jax.process_index(), jax.process_count()
+
+
 def told_by_first(number: int) -> int:
     """A whole number that the first process gives, known to all; those of the others are unused."""
     if jax.process_count() == 1:

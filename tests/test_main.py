@@ -50,7 +50,7 @@ def test_raw_patches_to_checkpoint_and_picture_without_tensorflow(no_tensorflow,
     arguments = ("sar_mixmae_jax.main", *settings, f"--workdir={tmp_path / 'run'}")
     trained = run(no_tensorflow, *arguments)
     assert trained.returncode == 0, trained.stderr
-    assert "done: 2 steps on bigearthnet_s1/v1/2.0.0/train+validation" in trained.stdout
+    assert "done: 2 steps of tiny on bigearthnet_s1/v1/2.0.0/train+validation" in trained.stdout
     assert "(spatially dependent split)" in trained.stdout
     assert "step 2/2" in trained.stderr
     named = [line.split(": ")[1] for line in trained.stdout.splitlines() if line[:2] == "  "]

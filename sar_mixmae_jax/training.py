@@ -1,0 +1,224 @@
+"""How a run goes, whatever is trained: resume or begin, then step, log, look, save, sum up."""
+
+import dataclasses
+from collections.abc import Callable
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import optax
+from absl import logging
+from ml_collections import ConfigDict
+
+from sar_mixmae_jax import configuration, summary
+from sar_mixmae_jax.checkpoint import Checkpoints
+from sar_mixmae_jax.data import RecordSource, batches
+from sar_mixmae_jax.devices import feed, replicate
+from sar_mixmae_jax.inspection import Inspector
+from sar_mixmae_jax.journal import Journal
+from sar_mixmae_jax.loop import check_finite, run_steps
+from sar_mixmae_jax.order import Order
+from sar_mixmae_jax.processes import Agreement, is_first, share_of_batch
+from sar_mixmae_jax.provenance import describe_start, versions
+from sar_mixmae_jax.restore import resume
+from sar_mixmae_jax.same_run import OTHER_DRAWS
+from sar_mixmae_jax.step import TrainState, TrainStep, compiled
+from sar_mixmae_jax.stopwatch import Stopwatch
+from sar_mixmae_jax.workdir import RunRecord, claim
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """What is trained, as far as a run must know it.
+
+    Attributes:
+      title: what on what.
+      description: {"config", "dataset", "model"} as JSON has it; see `same_run`.
+      source: the records.
+      batch: shape, type and sharding of the batch of all devices.
+      init: a state before the first step, for an optimizer.
+      map_step: the train step on all devices, for an optimizer.
+      inspector: looks at the model from outside.
+    """
+
+    title: str
+    description: dict[str, Any]
+    source: RecordSource
+    batch: jax.ShapeDtypeStruct
+    init: Callable[[optax.GradientTransformation], TrainState]
+    map_step: Callable[[optax.GradientTransformation], TrainStep]
+    inspector: Inspector
+
+
+class Start(NamedTuple):
+    """Where a run begins or goes on.
+
+    Attributes:
+      state: on the devices.
+      order: of the records, from here on.
+      step: steps done.
+    """
+
+    state: TrainState
+    order: Order
+    step: int
+
+
+class Outcome(NamedTuple):
+    """What a run leaves behind.
+
+    Attributes:
+      title: what was trained on what, with the caveats of its results.
+      state: after the last step.
+      files: what was made, by what it is.
+      finished: False if it was asked to stop before its last step.
+    """
+
+    title: str
+    state: TrainState
+    files: dict[str, Path]
+    finished: bool
+
+
+def run(job: Job, config: ConfigDict, workdir: Path, stop: Callable[[], bool]) -> Outcome:
+    """Trains from scratch, or goes on where the run in `workdir` was.
+
+    With several processes each of them calls this; the first one writes logs and pictures.
+
+    Args:
+      job: what is trained.
+      config: as made by `configs/pretrain.py`.
+      workdir: for everything the run writes; the same folder for all processes.
+      stop: asked after every step; True, in any process, saves and ends the run early.
+
+    Raises:
+      InputError: the workdir or all of its checkpoints cannot be used.
+      DivergedError: the loss or its gradient is not finite; the last checkpoint stays.
+    """
+    with ExitStack() as stack:
+        if is_first():
+            stack.enter_context(claim(workdir))
+        record = RunRecord(workdir, job.description)
+        start = resume_or_begin(job, config, workdir, record)
+        steps = config.max_steps or start.order.steps(config.epochs)
+        journal = stack.enter_context(
+            closing(Journal(workdir, job.inspector, job.title, start.step, steps))
+        )
+        checkpoints = stack.enter_context(closing(Checkpoints(workdir, configuration.keep(config))))
+        state = start.state
+        if start.step < steps:
+            if is_first():
+                record.add_start(describe_start(start.step))
+            if is_first() and start.step:
+                print(f"going on after step {start.step}")
+            state = train(job, config, start, steps, stop, journal, checkpoints, record)
+    last = int(state.step)
+    files = {
+        "checkpoint": checkpoints.path(last),
+        "TensorBoard log": workdir / "tensorboard",
+        "metrics": workdir / "metrics.jsonl",
+        "reconstruction picture": journal.picture,
+        "record of the run": workdir / "run.json",
+    }
+    if is_first():
+        files["summary"] = summary.write(workdir)
+    return Outcome(job.title, state, files, finished=last >= steps)
+
+
+def resume_or_begin(job: Job, config: ConfigDict, workdir: Path, record: RunRecord) -> Start:
+    """The newest sound checkpoint of the run, or a state before the first step."""
+    order = Order(len(job.source), config.batch_size, config.seed)
+    optimizer = configuration.optimizer(config, configuration.schedule(config, order))
+    like = jax.eval_shape(lambda: job.init(optimizer))
+    saved = resume(workdir, like, job.description, record.saved)
+    if saved is None:
+        return Start(replicate(job.init(optimizer)), order, 0)
+    if saved.metadata["shares"] != shares(config):
+        logging.warning(
+            "the batch was cut into %d share(s) and is now into %d (devices times accumulate): "
+            "records go on in the same order; %s",
+            saved.metadata["shares"],
+            shares(config),
+            OTHER_DRAWS,
+        )
+    order = Order(**saved.metadata["order"]).go_on(saved.step, config.batch_size)
+    return Start(replicate(saved.state), order, saved.step)
+
+
+def shares(config: ConfigDict) -> int:
+    """Parts of a batch that have masks and partners of their own."""
+    return jax.device_count() * config.accumulate
+
+
+def train(
+    job: Job,
+    config: ConfigDict,
+    start: Start,
+    steps: int,
+    stop: Callable[[], bool],
+    journal: Journal,
+    checkpoints: Checkpoints,
+    record: RunRecord,
+) -> TrainState:
+    """The steps that are left: after each one what is due, and the last one saved.
+
+    Log, then look, then save: so a checkpoint is never ahead of the log.
+    """
+    order = start.order
+    schedule = configuration.schedule(config, order)
+    job.inspector.warn(journal.look(start.step, start.state.params, draw=start.step == 0))
+    mapped = job.map_step(configuration.optimizer(config, schedule))
+    train_step = compiled(mapped, start.state, job.batch)
+    journal.begin_steps()
+    metadata = {
+        **job.description,
+        "order": dataclasses.asdict(order),
+        "shares": shares(config),
+        "versions": versions(),
+    }
+
+    def note_saved(*, wait: bool) -> None:
+        written = checkpoints.written(wait=wait) if is_first() else None
+        if written:
+            record.note_saved(written.step)
+            journal.write(written.step, written.seconds)
+
+    state, logged = start.state, start.step
+    data = feed(batches(job.source, order, start.step, steps, share_of_batch()))
+    wants_to_stop, watch = Agreement(), Stopwatch()
+    for done in run_steps(train_step, state, data, start.step, watch):
+        step, state = done.step, done.state
+        journal.advance()
+        note_saved(wait=False)
+        last = step == steps or wants_to_stop(stop())
+        due_log, due_picture, due_save = (
+            last or step % every == 0
+            for every in (config.log_every, config.picture_every, config.checkpoint_every)
+        )
+        if not (due_log or due_picture or due_save):
+            continue
+        with watch.part("compute"):
+            check_finite(done)
+        metrics = {name: float(value) for name, value in done.metrics.items()}
+        if due_log:
+            seconds, parts = watch.lap()
+            progress = {
+                "learning_rate": float(schedule(step - 1)),
+                "images_per_second": config.batch_size * (step - logged) / seconds,
+                "epoch": order.progress(step),
+                **{f"seconds/{part}": parts[part] / (step - logged) for part in parts},
+            }
+            journal.write_progress(step, metrics | progress)
+            logged = step
+        if due_picture or (due_save and config.keep_best):
+            with watch.part("look"):
+                metrics |= journal.look(step, state.params, draw=due_picture)
+        if due_save:
+            with watch.part("save"):
+                note_saved(wait=True)
+                checkpoints.save(step, state, metadata, metrics)
+        if last:
+            break
+    note_saved(wait=True)
+    return state
