@@ -1,0 +1,22 @@
+"""Where the time goes."""
+
+import time
+
+import pytest
+
+from sar_mixmae_jax.stopwatch import Stopwatch
+
+
+def test_parts_add_up_and_laps_start_anew(monkeypatch):
+    now = 100.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    watch = Stopwatch()
+    for seconds in (1.0, 2.0):
+        with watch.part("data"):
+            now += seconds
+    now += 4.0
+    assert watch.lap() == (7.0, {"data": 3.0})
+    with pytest.raises(KeyError), watch.part("save"):
+        now += 0.5
+        raise KeyError
+    assert watch.lap() == (0.5, {"save": 0.5})
