@@ -1,4 +1,9 @@
-"""The layers that encoder and decoder share, with PyTorch's constants: epsilon 1e-5, exact GELU."""
+"""The layers that encoder and decoder share, with PyTorch's constants: epsilon 1e-5, exact GELU.
+
+Between the layers of a block, the tokens of a batch are the rows of one matrix, (rows, width). With
+more axes, the gradients of the weights would contract several of them, for which XLA transposes
+copies of the activations, and on CPU computes the gradient anew for each copy.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -49,26 +54,30 @@ class MLP(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """(..., width) -> (..., width)."""
+        """(rows, width) -> (rows, width)."""
         width = x.shape[-1]
         x = linear(self.ratio * width, self.dtype, name="fc1")(x)
         x = nn.gelu(x, approximate=False)
         return linear(width, self.dtype, name="fc2")(x)
 
 
-def attend(qkv: jax.Array, heads: int, bias: jax.Array | float = 0.0) -> jax.Array:
-    """Multi-head attention on a fused projection; the softmax is in float32.
+def attend(qkv: jax.Array, tokens: int, heads: int, bias: jax.Array | float = 0.0) -> jax.Array:
+    """Multi-head attention on a fused projection, within sequences; the softmax is in float32.
 
     Args:
-      qkv: (..., tokens, 3 * width): query, key, value, each (head, width / heads).
+      qkv: (rows, 3 * width), one sequence after another: query, key, value, each
+        (head, width / heads).
+      tokens: rows of a sequence.
       heads: number of heads.
-      bias: added to the logits, broadcast to (..., heads, tokens, tokens).
+      bias: added to the logits: (heads, tokens, tokens) for every sequence, or with one more axis
+        for so many sequences in turn.
 
     Returns:
-      (..., tokens, width).
+      (rows, width).
     """
-    *leading, tokens, triple = qkv.shape
-    qkv = qkv.reshape(*leading, tokens, 3, heads, triple // (3 * heads))
+    rows, triple = qkv.shape
+    turn = jnp.shape(bias)[:-3]
+    qkv = qkv.reshape(-1, *turn, tokens, 3, heads, triple // (3 * heads))
     query, key, value = (qkv[..., i, :, :] for i in range(3))  # (..., tokens, heads, head width)
     precision = matmul_precision(qkv.dtype)
     logits = jnp.einsum(
@@ -81,7 +90,7 @@ def attend(qkv: jax.Array, heads: int, bias: jax.Array | float = 0.0) -> jax.Arr
     logits = logits * query.shape[-1] ** -0.5 + bias
     attention = nn.softmax(logits, axis=-1).astype(qkv.dtype)
     out = jnp.einsum("...hqk,...khd->...qhd", attention, value, precision=precision)
-    return out.reshape(*leading, tokens, triple // 3)
+    return out.reshape(rows, triple // 3)
 
 
 def sincos_position_embedding(side: int, width: int) -> np.ndarray:

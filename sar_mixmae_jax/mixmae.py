@@ -119,16 +119,18 @@ def architecture(variant: str, **changes: object) -> Architecture:
 class DecoderBlock(nn.Module):
     """A standard transformer block: x + attention(norm(x)), then x + MLP(norm(x))."""
 
+    tokens: int
     heads: int
     mlp_ratio: int
     dtype: DTypeLike
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """(batch, tokens, width) -> the same shape."""
-        y = layer_norm(self.dtype, name="norm1")(x)
-        y = attend(linear(3 * x.shape[-1], self.dtype, name="qkv")(y), self.heads)
-        x = x + linear(x.shape[-1], self.dtype, name="proj")(y)
+        """(rows, width), sequence after sequence of `tokens` -> the same shape."""
+        width = x.shape[-1]
+        qkv = linear(3 * width, self.dtype, name="qkv")(layer_norm(self.dtype, name="norm1")(x))
+        y = attend(qkv, self.tokens, self.heads)
+        x = x + linear(width, self.dtype, name="proj")(y)
         return x + MLP(self.mlp_ratio, self.dtype, name="mlp")(
             layer_norm(self.dtype, name="norm2")(x)
         )
@@ -155,25 +157,23 @@ class Decoder(nn.Module):
         """
         size = self.size
         block_class = nn.remat(DecoderBlock) if self.remat else DecoderBlock
-        x = linear(size.decoder_width, self.dtype, name="embed")(tokens)
-        x = x.reshape(x.shape[0], -1, size.decoder_width)  # batch, cells, width
-        mask_token = self.param(
-            "mask_token", nn.initializers.normal(0.02), (1, 1, size.decoder_width)
-        )
+        cells, width = mask.size, size.decoder_width
+        x = linear(width, self.dtype, name="embed")(tokens.reshape(-1, tokens.shape[-1]))
+        x = x.reshape(-1, cells, width)
+        mask_token = self.param("mask_token", nn.initializers.normal(0.02), (1, 1, width))
         from_partner = mask.reshape(1, -1, 1) == 1
         mask_token = mask_token.astype(x.dtype)
         own = jnp.where(from_partner, mask_token, x)
         partner = jnp.where(from_partner, x, mask_token)
         x = jnp.concatenate([own, partner])  # 2 * batch, cells, width
-        positions = sincos_position_embedding(mask.shape[0], size.decoder_width)
-        x = x + positions.reshape(1, -1, size.decoder_width).astype(x.dtype)
+        positions = sincos_position_embedding(mask.shape[0], width)
+        x = (x + positions.reshape(1, -1, width).astype(x.dtype)).reshape(-1, width)
         for block in range(size.decoder_depth):
-            x = block_class(size.decoder_heads, size.mlp_ratio, self.dtype, name=f"block_{block}")(
-                x
-            )
+            name = f"block_{block}"
+            x = block_class(cells, size.decoder_heads, size.mlp_ratio, self.dtype, name=name)(x)
         x = layer_norm(self.dtype, name="norm")(x)
         values = size.cell * size.cell * size.bands
-        return linear(values, jnp.float32, name="pred")(x)
+        return linear(values, jnp.float32, name="pred")(x).reshape(-1, cells, values)
 
 
 class MixMAE(nn.Module):

@@ -1,7 +1,8 @@
 """The encoder: a hierarchical windowed transformer without shifts (Swin as MixMIM uses it).
 
-Feature maps are (batch, row, column, channel). A mask, where there is one, is a (row, column) grid
-of zeros and ones for the whole batch: a token attends only to tokens of its own mask value.
+Feature maps are (batch, row, column, channel); inside a stage they are cut into windows once, and
+the tokens of all windows of the batch are the rows of one matrix. A mask, where there is one, is a
+grid of zeros and ones for the whole batch: a token attends only to tokens of its own mask value.
 """
 
 import flax.linen as nn
@@ -52,12 +53,7 @@ class WindowAttention(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, mask: jax.Array | None) -> jax.Array:
-        """Attends.
-
-        Args:
-          x: (batch, windows, tokens, width).
-          mask: (windows, tokens) or None.
-        """
+        """(rows, width), window after window, with a (windows, tokens) mask or None -> the same."""
         width = x.shape[-1]
         offsets = (2 * self.window - 1) ** 2
         table = self.param("bias_table", nn.initializers.normal(0.02), (offsets, self.heads))
@@ -65,7 +61,8 @@ class WindowAttention(nn.Module):
         if mask is not None:
             other = mask[:, None, :, None] != mask[:, None, None, :]  # window, 1, query, key
             bias = jnp.where(other, -1e30, bias)
-        x = attend(linear(3 * width, self.dtype, name="qkv")(x), self.heads, bias)
+        qkv = linear(3 * width, self.dtype, name="qkv")(x)
+        x = attend(qkv, self.window**2, self.heads, bias)
         return linear(width, self.dtype, name="proj")(x)
 
 
@@ -79,12 +76,9 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, mask: jax.Array | None) -> jax.Array:
-        """(batch, row, column, width) with a (row, column) mask or None -> the same shape."""
-        windows = to_windows(layer_norm(self.dtype, name="norm1")(x), self.window)
-        if mask is not None:
-            mask = to_windows(mask[None, :, :, None], self.window)[0, :, :, 0]
+        """(rows, width), window after window, with a (windows, tokens) mask or None -> the same."""
         attention = WindowAttention(self.heads, self.window, self.dtype, name="attn")
-        x = x + from_windows(attention(windows, mask))
+        x = x + attention(layer_norm(self.dtype, name="norm1")(x), mask)
         return x + MLP(self.mlp_ratio, self.dtype, name="mlp")(
             layer_norm(self.dtype, name="norm2")(x)
         )
@@ -101,9 +95,11 @@ class PatchMerging(nn.Module):
         batch, rows, columns, width = x.shape
         x = x.reshape(batch, rows // 2, 2, columns // 2, 2, width)
         # Neighbours in the order (0,0), (1,0), (0,1), (1,1): the column is the slower of the two.
-        x = x.transpose(0, 1, 3, 4, 2, 5).reshape(batch, rows // 2, columns // 2, 4 * width)
-        x = layer_norm(self.dtype, name="norm")(x)
-        return linear(2 * width, self.dtype, bias=False, name="reduction")(x)
+        x = layer_norm(self.dtype, name="norm")(
+            x.transpose(0, 1, 3, 4, 2, 5).reshape(-1, 4 * width)
+        )
+        x = linear(2 * width, self.dtype, bias=False, name="reduction")(x)
+        return x.reshape(batch, rows // 2, columns // 2, 2 * width)
 
 
 class PatchEmbedding(nn.Module):
@@ -118,6 +114,7 @@ class PatchEmbedding(nn.Module):
         """(batch, height, width, band) -> (batch, height / patch, width / patch, channel)."""
         batch, height, width, _ = images.shape
         x = patchify(images, self.patch)
+        x = x.reshape(-1, x.shape[-1])
         x = nn.Dense(
             self.width,
             dtype=self.dtype,
@@ -173,14 +170,16 @@ class Encoder(nn.Module):
         for stage, (depth, heads, window) in enumerate(stages):
             if stage:
                 x = PatchMerging(self.dtype, name=f"merge_{stage - 1}")(x)
-            tokens = x.shape[1]
-            stage_mask = None if mask is None else enlarge(mask, tokens)
+            side = x.shape[1]
+            window = min(window, side)
+            stage_mask = None
+            if mask is not None:
+                stage_mask = to_windows(enlarge(mask, side)[None, :, :, None], window)[0, :, :, 0]
+            windows = to_windows(x, window)
+            rows = windows.reshape(-1, x.shape[-1])
             for block in range(depth):
-                x = block_class(
-                    heads,
-                    min(window, tokens),
-                    self.mlp_ratio,
-                    self.dtype,
-                    name=f"stage_{stage}_block_{block}",
-                )(x, stage_mask)
+                name = f"stage_{stage}_block_{block}"
+                make = block_class(heads, window, self.mlp_ratio, self.dtype, name=name)
+                rows = make(rows, stage_mask)
+            x = from_windows(rows.reshape(windows.shape))
         return layer_norm(self.dtype, name="norm")(x)

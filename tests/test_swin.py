@@ -48,11 +48,11 @@ def test_relative_positions_count_offsets():
 
 def test_attention_stays_within_equal_mask_values():
     layer = WindowAttention(heads=2, window=2, dtype=jnp.float32)
-    x = np.random.default_rng(0).normal(size=(1, 1, 4, 8)).astype(np.float32)
+    x = np.random.default_rng(0).normal(size=(4, 8)).astype(np.float32)
     mask = jnp.array([[0.0, 1.0, 0.0, 1.0]])
     params = layer.init(jax.random.key(0), x, mask)
     changed = x.copy()
-    changed[0, 0, 1] += 3.0
+    changed[1] += 3.0
     moved = np.abs(np.asarray(layer.apply(params, changed, mask) - layer.apply(params, x, mask)))
-    assert moved[0, 0, [0, 2]].max() == 0
-    assert moved[0, 0, [1, 3]].min(-1).max() > 0
+    assert moved[[0, 2]].max() == 0
+    assert moved[[1, 3]].min(-1).max() > 0
