@@ -5,17 +5,19 @@ on what, the order of the records, a checksum of every array), and metrics. `res
 """
 
 import dataclasses
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
+import jax
 import orbax.checkpoint as ocp
 
 from sar_mixmae_jax import checksums
 from sar_mixmae_jax.devices import local
-from sar_mixmae_jax.errors import InputError, first_line, look_up
+from sar_mixmae_jax.errors import DivergedError, InputError, first_line, look_up
 from sar_mixmae_jax.step import TrainState
 
 MODES = {"loss": "min", "gradient_norm": "min", "explained": "max"}
@@ -44,22 +46,22 @@ class Keep:
     def options(self) -> ocp.CheckpointManagerOptions:
         """The same in Orbax's words."""
         managers = ocp.checkpoint_managers
+        less_is_better = MODES[self.metric] == "min"
+        worst = math.inf if less_is_better else -math.inf
+
+        def metric(metrics: dict[str, float]) -> float:
+            return metrics.get(self.metric, worst)
+
         policies: list[Any] = [managers.LatestN(self.latest)]
         if self.every:
             policies.append(managers.EveryNSteps(self.every))
-        if not self.best:
-            return ocp.CheckpointManagerOptions(
-                preservation_policy=managers.AnyPreservationPolicy(policies)
+        if self.best:
+            policies.append(
+                managers.BestN(get_metric_fn=metric, reverse=less_is_better, n=self.best)
             )
-
-        def metric(metrics: dict[str, float]) -> float:
-            return metrics[self.metric]
-
-        reverse = MODES[self.metric] == "min"
-        policies.append(managers.BestN(get_metric_fn=metric, reverse=reverse, n=self.best))
         return ocp.CheckpointManagerOptions(
             preservation_policy=managers.AnyPreservationPolicy(policies),
-            best_fn=metric,
+            best_fn=metric,  # without it metrics never reach the disk
             best_mode=MODES[self.metric],
         )
 
@@ -87,7 +89,6 @@ class Checkpoints:
           keep: which checkpoints stay.
         """
         self._folder = folder(workdir)
-        self._with_metrics = bool(keep.best)
         self._pending: tuple[int, float, float] | None = None
         with self._writing():
             self._manager = ocp.CheckpointManager(self._folder.absolute(), options=keep.options())
@@ -117,7 +118,7 @@ class Checkpoints:
                         checksums.sealed({**metadata, "step": step, "arrays": arrays})
                     ),
                 ),
-                metrics=metrics if self._with_metrics else None,
+                metrics=metrics,
                 force=True,
             )
         self._pending = step, start, time.monotonic()
@@ -142,6 +143,14 @@ class Checkpoints:
     def path(self, step: int) -> Path:
         """The folder of a step."""
         return self._folder / str(step)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
+        """Closes, unless this process fails alone: saving is done by all, or waits for ever."""
+        if error is None or isinstance(error, DivergedError) or jax.process_count() == 1:
+            self.close()
 
     def close(self) -> None:
         """Waits until everything is written."""

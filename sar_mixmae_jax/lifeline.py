@@ -9,7 +9,9 @@ import socket
 import sys
 import threading
 import time
-from typing import Any, NoReturn
+import traceback
+from contextlib import suppress
+from typing import Any, Self
 
 import jax
 from jax._src.distributed import global_state  # the store that the processes share; no public name
@@ -19,7 +21,7 @@ from sar_mixmae_jax.errors import UserError, fail, plain
 BEAT_SECONDS = 2.0
 SILENCE_SECONDS = 30.0
 """A process that has not told anything for so long is taken for dead."""
-ENDED = "ended"
+ENDED, FAILED = "ended", "failed"
 FOLDER = "lifeline/"
 
 
@@ -36,27 +38,32 @@ class Lifeline:
             first = _client().blocking_key_value_get(f"{FOLDER}0", 60_000).split("|")[1]
             print(f"{self._name}; {first} coordinates", flush=True)
 
-    def close(self) -> None:
-        """This process is done; the others need not wait for it."""
-        self._ended.set()
-        if self._thread.is_alive():
-            self._thread.join()
-            _tell(f"{ENDED}|{self._name}|")
+    def __enter__(self) -> Self:
+        return self
 
-    def fail(self, error: UserError) -> NoReturn:
-        """Ends this program with an error, and the other processes with its reason."""
-        if jax.process_count() == 1:
-            fail(error)
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
+        """This process is done; if it failed, and is one of several, all of them end here."""
+        if not self._thread.is_alive():
+            return
+        if isinstance(error, jax.errors.JaxRuntimeError):
+            # A collective may fail because another process is gone: this thread then names it.
+            self._thread.join(SILENCE_SECONDS + 2 * BEAT_SECONDS)
         self._ended.set()
         self._thread.join()
-        _tell(f"failed|{self._name}|{plain(' '.join(str(error).split()))}")
+        if error is None:
+            _tell(f"{ENDED}|{self._name}|")
+            return
+        _tell(f"{FAILED}|{self._name}|{plain(' '.join(str(error).split())) or kind}")
         if jax.process_index() == 0:
             time.sleep(2 * BEAT_SECONDS)  # the others read it from this process
-        try:
-            fail(error)
-        finally:
-            sys.stdout.flush()
-            os._exit(2)  # leaving politely would wait for the others
+        if isinstance(error, UserError):
+            with suppress(SystemExit):
+                fail(error)
+        else:
+            traceback.print_exception(error)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(2)  # leaving politely would wait for the others
 
     def _watch(self) -> None:
         heard: dict[str, tuple[str, float]] = {}
@@ -73,7 +80,7 @@ class Lifeline:
             now = time.monotonic()
             for key, text in told.items():
                 state, name, reason = text.split("|", 2)
-                if state == "failed":
+                if state == FAILED:
                     _end(f"{name} failed: {reason}")
                 if heard.get(key, ("", 0.0))[0] != text:
                     heard[key] = text, now

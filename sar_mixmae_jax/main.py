@@ -37,14 +37,13 @@ def main(argv: Sequence[str]) -> None:
     except UserError as error:
         fail(error)
     interruption = Interruption()  # after the start, which listens to SIGTERM in its own way
-    lifeline = Lifeline()
     if processes.is_first():
         print("devices:", ", ".join(str(device) for device in jax.devices()))
     try:
-        outcome = train(config, Path(str(WORKDIR.value)), interruption)
+        with Lifeline():
+            outcome = train(config, Path(str(WORKDIR.value)), interruption)
     except UserError as error:
-        lifeline.fail(error)
-    lifeline.close()
+        fail(error)
     if processes.is_first():
         tell(outcome)
     if interruption():

@@ -4,6 +4,10 @@ A process is one program on one host with its own devices. All of them run the s
 first one writes logs and pictures.
 """
 
+import json
+import zlib
+from typing import Any
+
 import jax
 import numpy as np
 from jax._src.clusters import ClusterEnv  # no public name tells how many processes there are
@@ -71,6 +75,25 @@ def told_by_first(number: int) -> int:
     if jax.process_count() == 1:
         return number
     return int(multihost_utils.broadcast_one_to_all(np.int32(number)))
+
+
+def agree_on(description: dict[str, Any]) -> None:
+    """Checks that all processes were started for the same run.
+
+    Args:
+      description: {"config", "dataset", "model"} as JSON has it; `data_dir` may differ by host.
+
+    Raises:
+      InputError: this process has another one than the first.
+    """
+    config = {**description["config"], "data_dir": None}
+    text = json.dumps({**description, "config": config}, sort_keys=True)
+    digest = zlib.crc32(text.encode()) & 0x7FFFFFFF
+    if told_by_first(digest) != digest:
+        raise InputError(
+            "this process has another configuration or dataset than the first one: start all of "
+            "them with the same flags"
+        )
 
 
 class Agreement:

@@ -56,7 +56,14 @@ def resume(
     saved = newest(workdir, like, description, known) if is_first() else None
     step = told_by_first(saved.step if saved else -1)
     if saved is None and step >= 0:
-        saved = read(folder(workdir) / str(step), like)
+        path = folder(workdir) / str(step)
+        try:
+            saved = read(path, like)
+        except ValueError as error:
+            raise InputError(
+                f"{path}: the first process goes on from there, but this one "
+                f"cannot ({error}): give all of them the same --workdir, on a shared disk"
+            ) from error
     return saved
 
 

@@ -19,7 +19,7 @@ from sar_mixmae_jax.inspection import Inspector
 from sar_mixmae_jax.journal import Journal
 from sar_mixmae_jax.loop import check_finite, run_steps
 from sar_mixmae_jax.order import Order
-from sar_mixmae_jax.processes import Agreement, is_first, share_of_batch
+from sar_mixmae_jax.processes import Agreement, agree_on, is_first, share_of_batch
 from sar_mixmae_jax.provenance import describe_start, versions
 from sar_mixmae_jax.restore import resume
 from sar_mixmae_jax.same_run import OTHER_DRAWS
@@ -99,13 +99,14 @@ def run(job: Job, config: ConfigDict, workdir: Path, stop: Callable[[], bool]) -
     with ExitStack() as stack:
         if is_first():
             stack.enter_context(claim(workdir))
+        agree_on(job.description)
         record = RunRecord(workdir, job.description)
         start = resume_or_begin(job, config, workdir, record)
         steps = config.max_steps or start.order.steps(config.epochs)
         journal = stack.enter_context(
             closing(Journal(workdir, job.inspector, job.title, start.step, steps))
         )
-        checkpoints = stack.enter_context(closing(Checkpoints(workdir, configuration.keep(config))))
+        checkpoints = stack.enter_context(Checkpoints(workdir, configuration.keep(config)))
         state = start.state
         if start.step < steps:
             if is_first():

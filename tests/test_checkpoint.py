@@ -113,3 +113,17 @@ def test_arrays_on_several_devices_are_saved_once(tmp_path):
     save(tmp_path, Keep(1), {1: 0.0})
     size = sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file())
     assert size < 2 * jnp.zeros((64, 64)).nbytes + 20_000
+
+
+def test_metrics_are_there_when_the_best_are_asked_for_later(tmp_path):
+    save(tmp_path, Keep(3), {2: 0.5, 4: 0.6, 6: 0.1})
+    save(tmp_path, Keep(1, best=1), {8: 0.2})
+    assert kept(tmp_path) == [4, 8]
+
+
+def test_what_has_no_such_metric_is_none_of_the_best(tmp_path):
+    checkpoints = Checkpoints(tmp_path, Keep(1, best=1))
+    for step, metrics in {2: {"loss": 1.0}, 4: {"explained": -0.5}, 6: {"loss": 1.0}}.items():
+        checkpoints.save(step, replicate(state_of(step)), {"config": {}}, metrics)
+    checkpoints.close()
+    assert kept(tmp_path) == [4, 6]

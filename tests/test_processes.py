@@ -94,13 +94,13 @@ def test_a_process_told_to_stop_stops_all_and_a_dead_one_is_named(settings, tmp_
 
 def test_a_process_that_fails_ends_the_others_with_its_reason(settings, tmp_path):
     arguments = (*settings(), f"--workdir={tmp_path}")
-    processes = start_together(2, *arguments, devices=2, last=["--config.data_dir=nowhere"])
+    processes = start_together(2, *arguments, devices=2, last=["--config.mask_ratio=0.25"])
     (status, _, errors), (other_status, _, other_errors) = map(finish, processes)
     assert other_status == 2
-    assert "found no dataset" in other_errors
+    assert "another configuration or dataset than the first one" in other_errors
     assert status == 1
     assert "process 1 of 2 on " in errors
-    assert "failed: found no dataset" in errors
+    assert "failed: this process has another configuration" in errors
 
 
 @pytest.mark.parametrize(
