@@ -1,13 +1,15 @@
 """Checkpoints: what a run needs to go on, and what a stranger needs to use the encoder.
 
 A step's folder in `workdir/checkpoints` holds the train state, metadata as JSON (what was trained
-on what, the order of the records, a checksum of every array), and metrics. `restore` reads them.
+on what, the order of the records, metrics, a checksum of every array). `restore` reads the arrays.
 """
 
 import dataclasses
+import json
 import math
+import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -18,6 +20,7 @@ import orbax.checkpoint as ocp
 from sar_mixmae_jax import checksums
 from sar_mixmae_jax.devices import local
 from sar_mixmae_jax.errors import DivergedError, InputError, first_line, look_up
+from sar_mixmae_jax.processes import is_first
 from sar_mixmae_jax.step import TrainState
 
 MODES = {"loss": "min", "gradient_norm": "min", "explained": "max"}
@@ -43,27 +46,43 @@ class Keep:
     def __post_init__(self) -> None:
         look_up(MODES, self.metric, "metric")
 
-    def options(self) -> ocp.CheckpointManagerOptions:
-        """The same in Orbax's words."""
+    def policy(self, metrics: dict[int, dict[str, float]]) -> Any:
+        """The same in Orbax's words.
+
+        Args:
+          metrics: of every checkpoint by its step; read when it is decided, so it may grow.
+        """
         managers = ocp.checkpoint_managers
-        less_is_better = MODES[self.metric] == "min"
-        worst = math.inf if less_is_better else -math.inf
-
-        def metric(metrics: dict[str, float]) -> float:
-            return metrics.get(self.metric, worst)
-
         policies: list[Any] = [managers.LatestN(self.latest)]
         if self.every:
             policies.append(managers.EveryNSteps(self.every))
         if self.best:
-            policies.append(
-                managers.BestN(get_metric_fn=metric, reverse=less_is_better, n=self.best)
-            )
-        return ocp.CheckpointManagerOptions(
-            preservation_policy=managers.AnyPreservationPolicy(policies),
-            best_fn=metric,  # without it metrics never reach the disk
-            best_mode=MODES[self.metric],
+            policies.append(_Best(self.metric, self.best, metrics))
+        return managers.AnyPreservationPolicy(policies)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Best:
+    """Keeps the best, by metrics that are part of the sealed metadata.
+
+    Orbax's own policy reads them from files without checksum, and fails to open with one broken.
+    """
+
+    metric: str
+    count: int
+    metrics: dict[int, dict[str, float]]
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: object) -> list[bool]:
+        """Whether each of the checkpoints is among the best; of equals, the newer is better."""
+        del context
+        sign = -1.0 if MODES[self.metric] == "min" else 1.0
+        ranked = sorted(
+            (sign * value, info.step)
+            for info in checkpoints
+            if math.isfinite(value := self.metrics.get(info.step, {}).get(self.metric, math.nan))
         )
+        best = {step for _, step in ranked[-self.count :]}
+        return [info.step in best for info in checkpoints]
 
 
 class Written(NamedTuple):
@@ -89,9 +108,14 @@ class Checkpoints:
           keep: which checkpoints stay.
         """
         self._folder = folder(workdir)
+        self._metrics = {int(path.name): _metrics(path) for path in steps(workdir)}
         self._pending: tuple[int, float, float] | None = None
+        options = ocp.CheckpointManagerOptions(preservation_policy=keep.policy(self._metrics))
         with self._writing():
-            self._manager = ocp.CheckpointManager(self._folder.absolute(), options=keep.options())
+            if is_first():
+                for unfinished in self._folder.glob("*.orbax-checkpoint-tmp*"):
+                    shutil.rmtree(unfinished)  # what a killed save left; Orbax would keep it
+            self._manager = ocp.CheckpointManager(self._folder.absolute(), options=options)
 
     def save(
         self, step: int, state: TrainState, metadata: dict[str, Any], metrics: dict[str, float]
@@ -108,6 +132,7 @@ class Checkpoints:
           InputError: this or an earlier checkpoint cannot be written.
         """
         start = time.monotonic()
+        self._metrics[step] = metrics
         arrays = checksums.of_arrays(local(state))
         with self._writing():
             self._manager.save(
@@ -115,10 +140,11 @@ class Checkpoints:
                 args=ocp.args.Composite(
                     state=ocp.args.PyTreeSave(state),
                     metadata=ocp.args.JsonSave(
-                        checksums.sealed({**metadata, "step": step, "arrays": arrays})
+                        checksums.sealed(
+                            {**metadata, "step": step, "metrics": metrics, "arrays": arrays}
+                        )
                     ),
                 ),
-                metrics=metrics,
                 force=True,
             )
         self._pending = step, start, time.monotonic()
@@ -173,3 +199,32 @@ class Checkpoints:
 def folder(workdir: Path) -> Path:
     """Where the checkpoints of a run are."""
     return workdir / "checkpoints"
+
+
+def steps(workdir: Path) -> list[Path]:
+    """Everything that looks like a finished checkpoint, the newest last."""
+    found = folder(workdir).glob("*") if folder(workdir).is_dir() else ()
+    numbered = [path for path in found if path.name.isascii() and path.name.isdigit()]
+    return sorted(numbered, key=lambda path: int(path.name))
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """The metadata of the checkpoint in a folder, verified.
+
+    Raises:
+      ValueError: they cannot be read, or are damaged.
+    """
+    try:
+        content = json.loads((path / "metadata" / "metadata").read_text())
+        if not isinstance(content, dict):
+            raise TypeError(f"found {type(content).__name__}")
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise ValueError(f"its metadata cannot be read ({first_line(error)})") from error
+    return checksums.opened(content)
+
+
+def _metrics(path: Path) -> dict[str, float]:
+    try:
+        return read_metadata(path)["metrics"]
+    except (ValueError, KeyError):  # it is none of the best, then
+        return {}

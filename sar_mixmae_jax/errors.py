@@ -7,6 +7,9 @@ from typing import NoReturn, TypeVar
 
 from absl import flags
 
+LONGEST = 200
+"""Characters of a library's message that a user may be asked to read."""
+
 T = TypeVar("T")
 
 
@@ -61,11 +64,17 @@ def unknown_name(name: str, known: Iterable[str], what: str) -> InputError:
 
 
 def first_line(error: BaseException) -> str:
-    """Type and first line of an error of a library, of what caused it if that is known."""
+    """Type and first line of an error of a library, of what caused it if that is known.
+
+    Long ones are cut: storage libraries print the whole specification of an array.
+    """
     while error.__cause__ is not None:
         error = error.__cause__
     lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    if not lines:
+        return type(error).__name__
+    line = lines[0].split(" [tensorstore_spec=")[0]
+    return f"{type(error).__name__}: {line if len(line) <= LONGEST else line[:LONGEST] + ' …'}"
 
 
 def plain(text: str) -> str:

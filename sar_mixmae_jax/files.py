@@ -15,3 +15,11 @@ def write_whole(path: Path, content: bytes) -> None:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def free_name(path: Path) -> Path:
+    """A name beside a file that is not taken: `name-0`, then `name-1`, and so on."""
+    number = 0
+    while (free := path.with_name(f"{path.name}-{number}")).exists():
+        number += 1
+    return free

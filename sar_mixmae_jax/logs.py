@@ -1,6 +1,7 @@
 """What a run writes while it goes: TensorBoard, metrics.jsonl, and a progress bar."""
 
 import json
+import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 from sar_mixmae_jax.errors import InputError, first_line
-from sar_mixmae_jax.files import write_whole
+from sar_mixmae_jax.files import free_name, write_whole
 
 
 class MetricsLog:
@@ -35,8 +36,9 @@ class MetricsLog:
         """
         self.path = workdir / "metrics.jsonl"
         self.tensorboard = workdir / "tensorboard"
-        self._lines = [line for line in read_metrics(self.path) if line["step"] <= step]
         with self._writing():
+            self._keep_if_broken(step)
+            self._lines = [line for line in read_metrics(self.path) if line["step"] <= step]
             self._rewrite()
             self._writer = SummaryWriter(str(self.tensorboard), purge_step=step + 1, flush_secs=30)
 
@@ -79,6 +81,19 @@ class MetricsLog:
             if name != "step":
                 self._writer.add_scalar(name, float("nan") if value is None else value, step)
 
+    def _keep_if_broken(self, step: int) -> None:
+        """Warns of lines that are lost, and keeps what is there under another name."""
+        lines = read_metrics(self.path)
+        cut_off = self.path.exists() and not self.path.read_bytes().endswith(b"\n")
+        broken = self.path.exists() and len(lines) + cut_off < self.path.read_bytes().count(b"\n")
+        if step > 0 and (broken or not any(line["step"] == step for line in lines)):
+            kept = ""
+            if self.path.exists():
+                copy = free_name(self.path)
+                shutil.copy2(self.path, copy)
+                kept = f"; what was there is kept as {copy.name}"
+            logging.warning("%s is damaged, and lines of it are lost%s", self.path, kept)
+
     def _rewrite(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(self.path, "".join(map(_json, self._lines)).encode())
@@ -109,6 +124,12 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
         except (ValueError, TypeError, KeyError):
             continue
     return lines
+
+
+def last_saved(path: Path) -> int | None:
+    """The newest step that a `metrics.jsonl` says was saved."""
+    saved = [line["step"] for line in read_metrics(path) if "checkpoint_seconds" in line]
+    return max(saved, default=None)
 
 
 def progress_bar(step: int, steps: int, *, shown: bool = True) -> tqdm:

@@ -3,7 +3,6 @@
 Every process reads for itself, so that a checkpoint fits any number of processes and devices.
 """
 
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,8 +12,9 @@ import orbax.checkpoint as ocp
 from absl import logging
 
 from sar_mixmae_jax import checksums
-from sar_mixmae_jax.checkpoint import folder
+from sar_mixmae_jax.checkpoint import folder, read_metadata, steps
 from sar_mixmae_jax.errors import InputError, first_line
+from sar_mixmae_jax.files import free_name
 from sar_mixmae_jax.processes import is_first, told_by_first
 from sar_mixmae_jax.same_run import check_same
 from sar_mixmae_jax.step import TrainState
@@ -99,12 +99,6 @@ def newest(
     return None
 
 
-def steps(workdir: Path) -> list[Path]:
-    """Everything that looks like a finished checkpoint, the newest last."""
-    found = folder(workdir).glob("*") if folder(workdir).is_dir() else ()
-    return sorted((path for path in found if path.name.isdigit()), key=lambda path: int(path.name))
-
-
 def read(path: Path, like: TrainState) -> Saved:
     """Reads the checkpoint of a step and verifies it.
 
@@ -128,21 +122,6 @@ def read(path: Path, like: TrainState) -> Saved:
         more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
         raise ValueError(f"its arrays {', '.join(wrong[:3])}{more} do not have their checksums")
     return Saved(int(metadata["step"]), state, metadata)
-
-
-def read_metadata(path: Path) -> dict[str, Any]:
-    """The metadata of a checkpoint, verified.
-
-    Raises:
-      ValueError: they cannot be read, or are damaged.
-    """
-    try:
-        content = json.loads((path / "metadata" / "metadata").read_text())
-        if not isinstance(content, dict):
-            raise TypeError(f"found {type(content).__name__}")
-    except (OSError, ValueError, TypeError) as error:
-        raise ValueError(f"its metadata cannot be read ({first_line(error)})") from error
-    return checksums.opened(content)
 
 
 def _read_state(path: Path, like: TrainState) -> TrainState:
@@ -170,10 +149,16 @@ def _read_state(path: Path, like: TrainState) -> TrainState:
 
 
 def put_away(path: Path) -> Path:
-    """Moves a damaged checkpoint out of the way, and loses nothing."""
+    """Moves a damaged checkpoint out of the way, and loses nothing.
+
+    Raises:
+      InputError: it cannot be moved.
+    """
     place = path.parents[1] / DAMAGED
-    place.mkdir(exist_ok=True)
-    number = 0
-    while (target := place / f"{path.name}-{number}").exists():
-        number += 1
-    return path.rename(target)
+    try:
+        place.mkdir(exist_ok=True)
+        return path.rename(free_name(place / path.name))
+    except OSError as error:
+        raise InputError(
+            f"{path} is damaged and cannot be moved to {place} ({first_line(error)}): move it away"
+        ) from error

@@ -17,6 +17,7 @@ from sar_mixmae_jax.data import RecordSource, batches
 from sar_mixmae_jax.devices import feed, replicate
 from sar_mixmae_jax.inspection import Inspector
 from sar_mixmae_jax.journal import Journal
+from sar_mixmae_jax.logs import last_saved
 from sar_mixmae_jax.loop import check_finite, run_steps
 from sar_mixmae_jax.order import Order
 from sar_mixmae_jax.processes import Agreement, agree_on, is_first, share_of_batch
@@ -108,9 +109,9 @@ def run(job: Job, config: ConfigDict, workdir: Path, stop: Callable[[], bool]) -
         )
         checkpoints = stack.enter_context(Checkpoints(workdir, configuration.keep(config)))
         state = start.state
+        if is_first() and (start.step < steps or record.is_new):
+            record.add_start(describe_start(start.step))
         if start.step < steps:
-            if is_first():
-                record.add_start(describe_start(start.step))
             if is_first() and start.step:
                 print(f"going on after step {start.step}")
             state = train(job, config, start, steps, stop, journal, checkpoints, record)
@@ -132,7 +133,8 @@ def resume_or_begin(job: Job, config: ConfigDict, workdir: Path, record: RunReco
     order = Order(len(job.source), config.batch_size, config.seed)
     optimizer = configuration.optimizer(config, configuration.schedule(config, order))
     like = jax.eval_shape(lambda: job.init(optimizer))
-    saved = resume(workdir, like, job.description, record.saved)
+    known = record.saved or last_saved(workdir / "metrics.jsonl")
+    saved = resume(workdir, like, job.description, known)
     if saved is None:
         return Start(replicate(job.init(optimizer)), order, 0)
     if saved.metadata["shares"] != shares(config):
@@ -202,7 +204,7 @@ def train(
         with watch.part("compute"):
             check_finite(done)
         metrics = {name: float(value) for name, value in done.metrics.items()}
-        if due_log:
+        if due_log or due_save:  # every step that is saved is logged, so that a lost log is noticed
             seconds, parts = watch.lap()
             progress = {
                 "learning_rate": float(schedule(step - 1)),

@@ -43,6 +43,8 @@ def claim(workdir: Path) -> Iterator[None]:
                 f"--workdir {workdir} is in use by another process: wait for it to end, or choose "
                 "another folder"
             ) from error
+        for partial in workdir.glob(".*.partial"):  # what a killed process left; see write_whole
+            partial.unlink(missing_ok=True)
         yield
 
 
@@ -74,6 +76,7 @@ class RunRecord:
         self.starts: list[dict[str, Any]] = list(before.get("starts", []))
         self.saved: int | None = before.get("saved")
         self._description = description
+        self.is_new = not before
 
     def add_start(self, start: dict[str, Any]) -> None:
         """Notes that the program was started; see `provenance.describe_start`."""
@@ -102,6 +105,9 @@ def _read(path: Path) -> dict[str, Any]:
             raise TypeError("it is not the record of a run")
         if not isinstance(content.get("starts"), list):
             raise TypeError("it has no list of starts")
+        saved = content.get("saved")
+        if not (saved is None or type(saved) is int):
+            raise TypeError(f"it says that {saved!r} was saved, which is no step")
     except (OSError, ValueError, TypeError) as error:
         raise InputError(
             f"{path} cannot be read ({first_line(error)}): restore it, or choose another --workdir"

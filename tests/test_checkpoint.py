@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sar_mixmae_jax.checkpoint import Checkpoints, Keep
+from sar_mixmae_jax.checkpoint import Checkpoints, Keep, steps
 from sar_mixmae_jax.devices import replicate
 from sar_mixmae_jax.errors import InputError
-from sar_mixmae_jax.restore import newest, steps
+from sar_mixmae_jax.restore import newest
 from sar_mixmae_jax.step import TrainState
 
 

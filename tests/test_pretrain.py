@@ -12,10 +12,10 @@ import jax
 import numpy as np
 import pytest
 
+from sar_mixmae_jax.checkpoint import read_metadata
 from sar_mixmae_jax.data import RecordSource, open_patches
 from sar_mixmae_jax.errors import DivergedError, InputError
 from sar_mixmae_jax.pretrain import train
-from sar_mixmae_jax.restore import read_metadata
 from tests.shrink import small_config
 
 

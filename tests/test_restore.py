@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from sar_mixmae_jax import checksums
-from sar_mixmae_jax.checkpoint import Checkpoints, Keep
+from sar_mixmae_jax.checkpoint import Checkpoints, Keep, read_metadata
 from sar_mixmae_jax.devices import replicate
 from sar_mixmae_jax.errors import InputError
-from sar_mixmae_jax.restore import newest, read, read_metadata
+from sar_mixmae_jax.restore import newest, read
 from tests.test_checkpoint import kept, state_of
 
 RUN = {"config": {"seed": 0}, "dataset": {"checksum": "a" * 64}, "model": {}}
