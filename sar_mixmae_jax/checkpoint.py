@@ -113,6 +113,7 @@ class Checkpoints:
         options = ocp.CheckpointManagerOptions(preservation_policy=keep.policy(self._metrics))
         with self._writing():
             if is_first():
+                self._folder.mkdir(exist_ok=True)
                 for unfinished in self._folder.glob("*.orbax-checkpoint-tmp*"):
                     shutil.rmtree(unfinished)  # what a killed save left; Orbax would keep it
             self._manager = ocp.CheckpointManager(self._folder.absolute(), options=options)
@@ -191,8 +192,8 @@ class Checkpoints:
             yield
         except Exception as error:  # Orbax raises what the file system's library raises
             raise InputError(
-                f"{self._folder}: a checkpoint cannot be written ({first_line(error)}): make room "
-                "and start again; the checkpoints before it are kept"
+                f"{self._folder}: a checkpoint cannot be written ({first_line(error)}): see that "
+                "the disk has room and start again; the checkpoints before it are kept"
             ) from error
 
 

@@ -27,8 +27,8 @@ from sar_mixmae_jax.weighting import Weighting
 Number = float | int
 RULES: tuple[tuple[str, Callable[[Number], bool], tuple[str, ...]], ...] = (
     (
-        "a whole number from 1",
-        lambda value: value >= 1,
+        "a whole number from 1 to 10^12",
+        lambda value: 1 <= value <= 10**12,
         (
             "accumulate",
             "batch_size",
@@ -44,20 +44,21 @@ RULES: tuple[tuple[str, Callable[[Number], bool], tuple[str, ...]], ...] = (
         ),
     ),
     (
-        "a positive number",
-        lambda value: 0 < value < math.inf,
+        "a positive number up to 10^9",
+        lambda value: 0 < value <= 1e9,
         ("epochs", "schedule_epochs", "optimizer.base_learning_rate", "optimizer.clip_norm"),
     ),
     (
         "zero or a positive number",
         lambda value: 0 <= value < math.inf,
-        ("seed", "warmup_epochs", "optimizer.floor", "optimizer.weight_decay"),
+        ("warmup_epochs", "optimizer.floor", "optimizer.weight_decay"),
     ),
     (
         "a number between 0 and 1",
         lambda value: 0 < value < 1,
         ("mask_ratio", "optimizer.b1", "optimizer.b2"),
     ),
+    ("a whole number from 0 to below 2^63", lambda value: 0 <= value < 2**63, ("seed",)),
     ("a number between -10 and 10", lambda value: abs(value) <= 10, ("weighting.scale",)),
 )
 """What numbers must be, and the fields that are checked; None means that a field is not used."""

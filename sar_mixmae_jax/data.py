@@ -66,6 +66,7 @@ class Patches:
       statistics_of: what mean and std were computed on.
       caveats: what every result on the dataset must say.
       checksum: of all records as the build wrote them, or None where none is stored.
+      build: what it was built with: options of its config, seed of the order.
     """
 
     source: RecordSource
@@ -77,12 +78,14 @@ class Patches:
     statistics_of: str
     caveats: tuple[str, ...] = ()
     checksum: str | None = None
+    build: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def describe(self) -> dict[str, Any]:
         """What results on this data must be told with, as JSON has it."""
         return {
             "name": self.name,
             "checksum": self.checksum,
+            "build": self.build,
             "records": len(self.source),
             "bands": list(self.bands),
             "unit": self.unit,
@@ -122,10 +125,12 @@ def open_patches(name: str, data_dir: str | Path, split: str, bands: Sequence[st
     builder = open_builder(name, data_dir)
     info = builder.info
     try:
-        _ = info.splits[split]  # also "train+validation", "train[:10%]"
+        count = info.splits[split].num_examples  # also "train+validation", "train[:10%]"
     except (KeyError, ValueError) as error:
         raise unknown_name(split, info.splits, f"split of {name}") from error
     name = f"{info.full_name}/{split}"
+    if count == 0:
+        raise InputError(f"{name} holds no patches: choose another --config.split")
     try:
         metadata = dict(info.metadata)
         stored, statistics = metadata["bands"], metadata["statistics"]
@@ -134,6 +139,7 @@ def open_patches(name: str, data_dir: str | Path, split: str, bands: Sequence[st
         if not (usable and np.isfinite(means).all() and (stds > 0).all()):
             raise ValueError(f"mean {means.tolist()} and std {stds.tolist()} of bands {stored}")
         unit, statistics_of = metadata["unit"], statistics["of"]
+        caveats, checksum = tuple(metadata.get("caveats", ())), metadata.get("checksum")
     except (KeyError, TypeError, ValueError, OSError) as error:
         raise InputError(
             f"{name}: its metadata.json cannot be used ({first_line(error)}): build it again"
@@ -156,8 +162,9 @@ def open_patches(name: str, data_dir: str | Path, split: str, bands: Sequence[st
         mean=tuple(means[order].tolist()),
         std=tuple(stds[order].tolist()),
         statistics_of=statistics_of,
-        caveats=tuple(metadata.get("caveats", ())),
-        checksum=metadata.get("checksum"),
+        caveats=caveats,
+        checksum=checksum,
+        build={name: metadata[name] for name in ("options", "order_seed") if name in metadata},
     )
 
 
@@ -184,12 +191,9 @@ def batches(
     Returns:
       An iterator of {"id": (batch,), "backscatter": (batch, height, width, band) dB}.
     """
-    part, parts = share
-    rows = order.batch_size // parts
 
     def read(step: int) -> dict[str, np.ndarray]:
-        chosen = order.batch(step)[part * rows : (part + 1) * rows]
-        records = [source[index] for index in chosen]
+        records = [source[index] for index in order.batch(step, *share)]
         return {key: np.stack([record[key] for record in records]) for key in records[0]}
 
     dataset = grain.MapDataset.range(start, stop).map(read)

@@ -1,7 +1,9 @@
 """What the program says when the user gave it something it cannot use."""
 
+import os
 import sys
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from difflib import get_close_matches
 from typing import NoReturn, TypeVar
 
@@ -88,6 +90,14 @@ def fail(error: Exception) -> NoReturn:
     """Prints an error as one line and ends the program with 2."""
     print("error:", plain(" ".join(str(error).split())), file=sys.stderr)
     sys.exit(2)
+
+
+def fail_at_once(error: Exception) -> NoReturn:
+    """As `fail`, without waiting for threads of libraries, which may never end after a failure."""
+    with suppress(SystemExit):
+        fail(error)
+    sys.stdout.flush()
+    os._exit(2)
 
 
 def parse_flags(argv: Sequence[str]) -> list[str]:

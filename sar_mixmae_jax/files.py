@@ -1,7 +1,9 @@
-"""Files that appear whole or not at all."""
+"""Files on mounted disks: whole or not at all."""
 
 import os
 from pathlib import Path
+
+from sar_mixmae_jax.errors import InputError
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -23,3 +25,17 @@ def free_name(path: Path) -> Path:
     while (free := path.with_name(f"{path.name}-{number}")).exists():
         number += 1
     return free
+
+
+def check_mounted(flag: str, path: str | None) -> Path:
+    """The path that a flag gives; addresses of buckets would become folders of that name.
+
+    Raises:
+      InputError: the path is such an address.
+    """
+    if "://" in str(path):
+        raise InputError(
+            f"{flag} is {path}: expected a folder; mount the bucket (gcsfuse does) and name its "
+            "folder"
+        )
+    return Path(str(path))

@@ -17,6 +17,9 @@ from tqdm import tqdm
 from sar_mixmae_jax.errors import InputError, first_line
 from sar_mixmae_jax.files import free_name, write_whole
 
+METRICS, TENSORBOARD = "metrics.jsonl", "tensorboard"
+"""In the workdir."""
+
 
 class MetricsLog:
     """Scalars to TensorBoard and to `metrics.jsonl`, one JSON object a line with its step.
@@ -34,13 +37,14 @@ class MetricsLog:
         Raises:
           InputError: it cannot be written.
         """
-        self.path = workdir / "metrics.jsonl"
-        self.tensorboard = workdir / "tensorboard"
-        with self._writing():
+        self.path = workdir / METRICS
+        self.tensorboard = workdir / TENSORBOARD
+        self._writer: Any = None
+        with self.writing():
             self._keep_if_broken(step)
             self._lines = [line for line in read_metrics(self.path) if line["step"] <= step]
             self._rewrite()
-            self._writer = SummaryWriter(str(self.tensorboard), purge_step=step + 1, flush_secs=30)
+            self._writer = self._open(purge_step=step + 1)
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:
         """Logs scalars of a step; a value that is not finite becomes null in the JSON.
@@ -50,7 +54,7 @@ class MetricsLog:
         """
         finite = {name: value if np.isfinite(value) else None for name, value in scalars.items()}
         self._lines.append({"step": step, **finite})
-        with self._writing():
+        with self.writing():
             if self.path.exists():
                 with self.path.open("a") as file:
                     file.write(_json(self._lines[-1]))
@@ -61,19 +65,29 @@ class MetricsLog:
                 self._add(self._lines[-1])
             else:
                 logging.warning("%s was gone and is written again", self.tensorboard)
-                self._writer = SummaryWriter(str(self.tensorboard), flush_secs=30)
+                self._writer = self._open()
                 for line in self._lines:
                     self._add(line)
 
     def picture(self, step: int, name: str, path: Path) -> None:
         """Shows a PNG in TensorBoard."""
-        with self._writing():
+        with self.writing():
             self._writer.add_image(name, imread(path)[..., :3], step, dataformats="HWC")
 
     def close(self) -> None:
         """Writes what is buffered."""
-        with self._writing():
-            self._writer.close()
+        if self._writer_lives():
+            with self.writing():
+                self._writer.close()
+
+    def _open(self, **options: Any) -> SummaryWriter:
+        """Events are written by a thread, from a queue that has no end: nobody waits for it."""
+        return SummaryWriter(str(self.tensorboard), flush_secs=30, max_queue=0, **options)
+
+    def _writer_lives(self) -> bool:
+        """Whether the thread still writes; it dies of a full disk without a word to others."""
+        writer = self._writer and self._writer.file_writer
+        return writer is None or writer.event_writer._worker.is_alive()
 
     def _add(self, line: dict[str, Any]) -> None:
         step = line["step"]
@@ -99,13 +113,20 @@ class MetricsLog:
         write_whole(self.path, "".join(map(_json, self._lines)).encode())
 
     @contextmanager
-    def _writing(self) -> Iterator[None]:
+    def writing(self) -> Iterator[None]:
+        """Tells of a log or picture that cannot be written.
+
+        Raises:
+          InputError: it cannot.
+        """
         try:
             yield
+            if not self._writer_lives():
+                raise OSError(f"{self.tensorboard} could not be written")
         except OSError as error:
             raise InputError(
-                f"{self.path.parent}: the log cannot be written ({first_line(error)}): make room "
-                "and start again; the run goes on from its last checkpoint"
+                f"{self.path.parent}: log or picture cannot be written ({first_line(error)}): see "
+                "that the disk has room and start again; the run goes on from its last checkpoint"
             ) from error
 
 

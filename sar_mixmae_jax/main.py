@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 
 import jax
 from absl import app, flags
@@ -11,6 +10,7 @@ from absl import app, flags
 from sar_mixmae_jax import processes, runtime
 from sar_mixmae_jax.errors import UserError, fail
 from sar_mixmae_jax.experiment import CONFIG, parse_flags
+from sar_mixmae_jax.files import check_mounted
 from sar_mixmae_jax.interruption import Interruption
 from sar_mixmae_jax.lifeline import Lifeline
 from sar_mixmae_jax.pretrain import train
@@ -30,18 +30,21 @@ def main(argv: Sequence[str]) -> None:
     runtime.say_things_once()
     config = CONFIG.value
     try:
-        runtime.prepare(
-            deterministic=config.deterministic, compilation_cache=config.compilation_cache
-        )
+        workdir = check_mounted("--workdir", WORKDIR.value)
+        check_mounted("--config.data_dir", str(config.data_dir))
+        if config.deterministic:
+            runtime.ask_for_determinism()
         processes.start(COORDINATOR.value, PROCESSES.value, PROCESS.value)
     except UserError as error:
         fail(error)
+    if config.compilation_cache:
+        runtime.cache_programs(config.compilation_cache)
     interruption = Interruption()  # after the start, which listens to SIGTERM in its own way
     if processes.is_first():
         print("devices:", ", ".join(str(device) for device in jax.devices()))
     try:
         with Lifeline():
-            outcome = train(config, Path(str(WORKDIR.value)), interruption)
+            outcome = train(config, workdir, interruption)
     except UserError as error:
         fail(error)
     if processes.is_first():

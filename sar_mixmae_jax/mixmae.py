@@ -15,6 +15,9 @@ from sar_mixmae_jax.errors import InputError, look_up
 from sar_mixmae_jax.layers import MLP, attend, layer_norm, linear, sincos_position_embedding
 from sar_mixmae_jax.swin import Encoder
 
+LARGEST = 2**16
+"""No size of a model is beyond it."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Architecture:
@@ -50,8 +53,10 @@ class Architecture:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             sizes = value if isinstance(value, tuple) else (value,)
-            if not sizes or not all(isinstance(size, int) and size >= 1 for size in sizes):
-                raise InputError(f"{field.name} is {value}: expected whole numbers from 1")
+            if not sizes or not all(isinstance(s, int) and 1 <= s <= LARGEST for s in sizes):
+                raise InputError(
+                    f"{field.name} is {value}: expected whole numbers from 1 to {LARGEST}"
+                )
         if not len(self.depths) == len(self.heads) == len(self.windows):
             raise InputError(
                 f"depths {self.depths}, heads {self.heads} and windows {self.windows} differ in "

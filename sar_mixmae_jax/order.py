@@ -53,31 +53,31 @@ class Order:
 
     @property
     def start(self) -> float:
-        """Epochs done when this order began."""
-        return self.epoch + self.offset / self.records
+        """Epochs done when this order began: an epoch is done with its last full batch."""
+        return self.epoch + 1 - self._left / self.steps_per_epoch
 
     def progress(self, step: int) -> float:
         """Epochs done after a step."""
         return self.start + (step - self.step) / self.steps_per_epoch
 
     def steps(self, epochs: float) -> int:
-        """The step at which so many epochs are done, at least one after the beginning."""
-        return self.step + max(1, round((epochs - self.start) * self.steps_per_epoch))
+        """The step at which so many epochs are done; at least one step, from scratch."""
+        return max(1, self.step + round((epochs - self.start) * self.steps_per_epoch))
 
     def place(self, step: int) -> tuple[int, int]:
         """(epoch, records of it used) where the batch after `step` steps begins."""
         done = step - self.step
-        left = (self.records - self.offset) // self.batch_size
-        if done < left:
+        if done < self._left:
             return self.epoch, self.offset + done * self.batch_size
-        epochs, steps = divmod(done - left, self.steps_per_epoch)
+        epochs, steps = divmod(done - self._left, self.steps_per_epoch)
         return self.epoch + 1 + epochs, steps * self.batch_size
 
-    def batch(self, step: int) -> np.ndarray:
-        """(batch_size,) the records of the batch after `step` steps."""
+    def batch(self, step: int, part: int = 0, parts: int = 1) -> np.ndarray:
+        """(batch_size / parts,) the records of the batch after `step` steps, or a part of them."""
         epoch, offset = self.place(step)
-        first = epoch * self.records + offset
-        return np.array([self._shuffled[first + row] for row in range(self.batch_size)])
+        rows = self.batch_size // parts
+        first = epoch * self.records + offset + part * rows
+        return np.array([self._shuffled[row] for row in range(first, first + rows)])
 
     def go_on(self, step: int, batch_size: int) -> "Order":
         """The order after `step` steps with a batch of another size; the same for the same size."""
@@ -87,6 +87,11 @@ class Order:
         return dataclasses.replace(
             self, batch_size=batch_size, step=step, epoch=epoch, offset=offset
         )
+
+    @property
+    def _left(self) -> int:
+        """Steps left in the begun epoch when this order began."""
+        return (self.records - self.offset) // self.batch_size
 
     @cached_property
     def _shuffled(self) -> grain.MapDataset:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import optax
 from absl import logging
 from ml_collections import ConfigDict
@@ -108,6 +109,7 @@ def describe(config: ConfigDict, patches: Patches, objective: Objective) -> dict
             "variant": config.model.variant,
             "architecture": asdict(objective.model.size),
             "weighting": asdict(objective.preprocessing.weighting),
+            "dtype": np.dtype(objective.model.dtype).name,
         },
     }
     return json.loads(json.dumps(description))

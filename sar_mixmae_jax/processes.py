@@ -5,6 +5,8 @@ first one writes logs and pictures.
 """
 
 import json
+import socket
+import threading
 import zlib
 from typing import Any
 
@@ -14,10 +16,12 @@ from jax._src.clusters import ClusterEnv  # no public name tells how many proces
 from jax.experimental import multihost_utils
 
 from sar_mixmae_jax.devices import share
-from sar_mixmae_jax.errors import InputError, first_line
+from sar_mixmae_jax.errors import InputError, fail_at_once, first_line
 
-HEARTBEAT_SECONDS = 40
-"""JAX ends processes that lost one of theirs after so long; `lifeline` is usually earlier."""
+HEARTBEAT_SECONDS = 100
+"""JAX ends processes that lost one of theirs after half as long at least; `lifeline` is earlier."""
+WAIT_SECONDS = 300
+"""So long a process waits for the others to start."""
 
 
 def start(coordinator: str | None, processes: int | None, process: int | None) -> None:
@@ -31,25 +35,60 @@ def start(coordinator: str | None, processes: int | None, process: int | None) -
     Raises:
       InputError: only some of the three are given, or the others cannot be reached.
     """
-    given = (coordinator, processes, process)
-    if all(value is None for value in given):
+    if coordinator is None and processes is None and process is None:
         if not in_cluster():
             return
-    elif any(value is None for value in given):
+    elif coordinator is None or processes is None or process is None:
         raise InputError(
             f"found --coordinator_address={coordinator}, --num_processes={processes} and "
             f"--process_id={process}: expected all three, or none of them on a cluster that tells"
         )
-    elif not 0 <= process < processes:  # type: ignore[operator]
-        raise InputError(f"--process_id is {process}: expected 0 to {processes - 1}")  # type: ignore[operator]
+    else:
+        check_address(coordinator)
+        if not 0 <= process < processes:
+            raise InputError(
+                f"--process_id is {process} and --num_processes {processes}: expected at least one "
+                "process, and a number from 0 to below that"
+            )
+    # Later than this JAX would end the program itself, with a dump of its stack.
+    alarm = threading.Timer(WAIT_SECONDS - 5, fail_at_once, [InputError(NOT_JOINED)])
+    alarm.daemon = True
+    alarm.start()
     try:
         jax.distributed.initialize(
-            coordinator, processes, process, heartbeat_timeout_seconds=HEARTBEAT_SECONDS
+            coordinator,
+            processes,
+            process,
+            initialization_timeout=WAIT_SECONDS,
+            heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
         )
     except (RuntimeError, ValueError, TypeError) as error:
+        raise InputError(f"{NOT_JOINED} ({first_line(error)})") from error
+    finally:
+        alarm.cancel()
+
+
+NOT_JOINED = (
+    f"the other processes could not be joined: start all of them within {WAIT_SECONDS} s, with a "
+    "--coordinator_address=host:port that each can reach and that nobody else uses"
+)
+
+
+def check_address(address: str) -> None:
+    """Checks that an address has the form host:port, and that its host has one.
+
+    Raises:
+      InputError: says what is wrong.
+    """
+    host, _, port = address.rpartition(":")
+    if not (host and port.isascii() and port.isdigit()):
+        raise InputError(f"--coordinator_address is {address!r}: expected host:port")
+    try:
+        socket.getaddrinfo(host.strip("[]"), int(port))
+    except (OSError, OverflowError, UnicodeError) as error:
         raise InputError(
-            f"cannot join the other processes ({first_line(error)}): start all of them within five "
-            "minutes, with a --coordinator_address=host:port that each can reach"
+            f"--coordinator_address is {address!r}, which is no address here "
+            f"({first_line(error)}): expected the host of the first process"
         ) from error
 
 
@@ -84,8 +123,13 @@ def agree_on(description: dict[str, Any]) -> None:
       description: {"config", "dataset", "model"} as JSON has it; `data_dir` may differ by host.
 
     Raises:
-      InputError: this process has another one than the first.
+      InputError: this process has another one than the first, or other devices.
     """
+    if jax.device_count() != jax.process_count() * jax.local_device_count():
+        raise InputError(
+            f"found {jax.local_device_count()} of {jax.device_count()} devices in this process, "
+            f"expected {jax.process_count()} processes with equally many"
+        )
     config = {**description["config"], "data_dir": None}
     text = json.dumps({**description, "config": config}, sort_keys=True)
     digest = zlib.crc32(text.encode()) & 0x7FFFFFFF

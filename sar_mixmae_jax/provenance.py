@@ -1,6 +1,7 @@
 """Where results come from: versions, revision and devices of a start of the program."""
 
 import importlib.metadata
+import os
 import platform
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.extend
 
 PACKAGES = (
     "array_record",
@@ -16,6 +18,8 @@ PACKAGES = (
     "grain",
     "jax",
     "jaxlib",
+    "jax-cuda12-plugin",
+    "libtpu",
     "numpy",
     "optax",
     "orbax-checkpoint",
@@ -36,17 +40,24 @@ def describe_start(step: int) -> dict[str, Any]:
         "versions": versions(),
         "python": platform.python_version(),
         "git": git_revision(Path(__file__).parents[1]),
+        "platform": jax.extend.backend.get_backend().platform_version,
         "device": jax.devices()[0].device_kind,
         "devices": jax.device_count(),
         "processes": jax.process_count(),
         "host": platform.node(),
-        "command": sys.argv,
+        "environment": {
+            name: value
+            for name, value in sorted(os.environ.items())
+            if name.startswith(("JAX_", "XLA_", "LIBTPU_INIT_ARGS"))
+        },
+        "command": sys.orig_argv,
     }
 
 
 def versions() -> dict[str, str]:
-    """The versions of the packages that decide what is computed."""
-    return {name: importlib.metadata.version(name) for name in PACKAGES}
+    """The versions of the installed packages that decide what is computed."""
+    found = {one.metadata["Name"]: one.version for one in importlib.metadata.distributions()}
+    return {name: found[name] for name in PACKAGES if name in found}
 
 
 def git_revision(folder: Path) -> str | None:

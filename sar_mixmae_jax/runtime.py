@@ -1,13 +1,13 @@
-"""What JAX must be told before it looks for devices: deterministic kernels, the compilation cache.
+"""What this process tells JAX and the other libraries: deterministic kernels, a cache, silence.
 
-Both are settings of the process, not of a function: call `prepare` first, or the backend is there
-already and goes on as it is.
+Determinism must be asked for before JAX looks for devices, the cache before it compiles.
 """
 
 import logging as standard_logging
 import os
 import platform
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -17,30 +17,32 @@ from absl import logging
 DETERMINISTIC = "--xla_gpu_deterministic_ops=true"
 
 
-def prepare(*, deterministic: bool, compilation_cache: str | None) -> None:
-    """Tells JAX what a run asks for.
+def ask_for_determinism() -> None:
+    """GPU kernels that give the same bits every time, some of them slower."""
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {DETERMINISTIC}"
+
+
+def cache_programs(cache: str) -> None:
+    """Keeps compiled programs for all runs, unless JAX_COMPILATION_CACHE_DIR says where already.
 
     Args:
-      deterministic: GPU kernels that give the same bits every time, some of them slower.
-      compilation_cache: folder of compiled programs, shared by all runs; None for none. The
-        variable JAX_COMPILATION_CACHE_DIR goes before it. What is in there is run as code: it must
-        belong to the user alone.
+      cache: folder. What is in there is run as code: it must belong to the user alone.
     """
-    if deterministic:
-        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {DETERMINISTIC}"
-    if compilation_cache and not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
-        # Programs for a CPU may use instructions that another host does not have.
-        folder = Path(compilation_cache).expanduser() / platform.node()
-        try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except OSError as error:
-            logging.warning("no compilation cache, %s cannot be made: %s", folder, error)
-            return
-        jax.config.update("jax_compilation_cache_dir", str(folder))
+    if os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        return
+    folder = Path(cache).expanduser()
+    if jax.default_backend() == "cpu":  # they may use instructions that another host does not have
+        folder /= platform.node()
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except (OSError, RuntimeError) as error:
+        logging.warning("no compilation cache, %s cannot be made: %s", folder, error)
+        return
+    jax.config.update("jax_compilation_cache_dir", str(folder))
 
 
 def say_things_once() -> None:
-    """Keeps Orbax and asyncio from printing, with tracebacks, what they raise too.
+    """Keeps Orbax, asyncio and tensorboardX from printing, with tracebacks, what they raise too.
 
     What they raise is told in one line where it is caught.
     """
@@ -53,6 +55,12 @@ def say_things_once() -> None:
         if "Event loop is closed" not in str(unraisable.exc_value):
             sys.__unraisablehook__(unraisable)
 
+    def unless_watched(died: threading.ExceptHookArgs) -> None:
+        # Its thread is watched by `logs`, which tells of its end.
+        if not type(died.thread).__module__.startswith("tensorboardX"):
+            threading.__excepthook__(died)
+
     logging.set_verbosity(logging.WARNING)
     logging.get_absl_handler().addFilter(is_ours)
     sys.unraisablehook = unless_abandoned
+    threading.excepthook = unless_watched

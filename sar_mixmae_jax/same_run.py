@@ -16,6 +16,7 @@ MAY_CHANGE = {
     "config.checkpoint_every": "",
     "config.compilation_cache": "",
     "config.data_dir": "",
+    "config.dtype": "",  # what it means on this machine is model.dtype, which may not change
     "config.deterministic": "results before and after may differ in their last digits",
     "config.diagnostic_patches": "",
     "config.epochs": "",
@@ -26,6 +27,7 @@ MAY_CHANGE = {
     "config.max_steps": "",
     "config.picture_every": "",
     "config.picture_patches": "",
+    "config.schedule_epochs": "from here on the learning rate follows the new schedule",
     "config.remat": "results before and after may differ in their last digits",
 }
 """Fields that may change, with what the user should know of it; all others may not."""
@@ -53,6 +55,12 @@ def check_same(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
         for name, old, new in differences
         if MAY_CHANGE[name]
     ]
+
+
+def settings(description: dict[str, Any]) -> dict[str, Any]:
+    """The fields that may change, as they are now."""
+    fields = dict(flatten({"config": description["config"]}))
+    return {name.removeprefix("config."): fields.get(name) for name in MAY_CHANGE}
 
 
 def _differences(before: dict[str, Any], now: dict[str, Any]) -> Iterator[tuple[str, Any, Any]]:

@@ -12,21 +12,22 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from sar_mixmae_jax import configuration, summary
-from sar_mixmae_jax.checkpoint import Checkpoints
+from sar_mixmae_jax.checkpoint import Checkpoints, folder
 from sar_mixmae_jax.data import RecordSource, batches
 from sar_mixmae_jax.devices import feed, replicate
+from sar_mixmae_jax.errors import InputError
 from sar_mixmae_jax.inspection import Inspector
-from sar_mixmae_jax.journal import Journal
-from sar_mixmae_jax.logs import last_saved
+from sar_mixmae_jax.journal import PICTURE, Journal
+from sar_mixmae_jax.logs import METRICS, TENSORBOARD, last_saved
 from sar_mixmae_jax.loop import check_finite, run_steps
 from sar_mixmae_jax.order import Order
 from sar_mixmae_jax.processes import Agreement, agree_on, is_first, share_of_batch
 from sar_mixmae_jax.provenance import describe_start, versions
 from sar_mixmae_jax.restore import resume
-from sar_mixmae_jax.same_run import OTHER_DRAWS
+from sar_mixmae_jax.same_run import OTHER_DRAWS, settings
 from sar_mixmae_jax.step import TrainState, TrainStep, compiled
 from sar_mixmae_jax.stopwatch import Stopwatch
-from sar_mixmae_jax.workdir import RunRecord, claim
+from sar_mixmae_jax.workdir import RECORD, RunRecord, check_shared, claim
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,27 +102,28 @@ def run(job: Job, config: ConfigDict, workdir: Path, stop: Callable[[], bool]) -
         if is_first():
             stack.enter_context(claim(workdir))
         agree_on(job.description)
+        check_shared(workdir)
         record = RunRecord(workdir, job.description)
         start = resume_or_begin(job, config, workdir, record)
         steps = config.max_steps or start.order.steps(config.epochs)
-        journal = stack.enter_context(
-            closing(Journal(workdir, job.inspector, job.title, start.step, steps))
-        )
-        checkpoints = stack.enter_context(Checkpoints(workdir, configuration.keep(config)))
-        state = start.state
         if is_first() and (start.step < steps or record.is_new):
-            record.add_start(describe_start(start.step))
+            record.add_start(describe_start(start.step) | {"settings": settings(job.description)})
+        state = start.state
         if start.step < steps:
             if is_first() and start.step:
                 print(f"going on after step {start.step}")
-            state = train(job, config, start, steps, stop, journal, checkpoints, record)
+            journal = stack.enter_context(
+                closing(Journal(workdir, job.inspector, job.title, start.step, steps))
+            )
+            checkpoints = stack.enter_context(Checkpoints(workdir, configuration.keep(config)))
+            state = take_steps(job, config, start, steps, stop, journal, checkpoints, record)
     last = int(state.step)
     files = {
-        "checkpoint": checkpoints.path(last),
-        "TensorBoard log": workdir / "tensorboard",
-        "metrics": workdir / "metrics.jsonl",
-        "reconstruction picture": journal.picture,
-        "record of the run": workdir / "run.json",
+        "checkpoint": folder(workdir) / str(last),
+        "TensorBoard log": workdir / TENSORBOARD,
+        "metrics": workdir / METRICS,
+        "reconstruction picture": workdir / PICTURE,
+        "record of the run": workdir / RECORD,
     }
     if is_first():
         files["summary"] = summary.write(workdir)
@@ -133,7 +135,7 @@ def resume_or_begin(job: Job, config: ConfigDict, workdir: Path, record: RunReco
     order = Order(len(job.source), config.batch_size, config.seed)
     optimizer = configuration.optimizer(config, configuration.schedule(config, order))
     like = jax.eval_shape(lambda: job.init(optimizer))
-    known = record.saved or last_saved(workdir / "metrics.jsonl")
+    known = record.saved or last_saved(workdir / METRICS)
     saved = resume(workdir, like, job.description, known)
     if saved is None:
         return Start(replicate(job.init(optimizer)), order, 0)
@@ -145,8 +147,19 @@ def resume_or_begin(job: Job, config: ConfigDict, workdir: Path, record: RunReco
             shares(config),
             OTHER_DRAWS,
         )
-    order = Order(**saved.metadata["order"]).go_on(saved.step, config.batch_size)
+    order = Order(**saved.metadata["order"])
+    if saved.metadata["next_records"] != next_records(order, saved.step):
+        raise InputError(
+            f"the records after step {saved.step} would be others than before: install the grain "
+            f"of that checkpoint, {saved.metadata['versions'].get('grain')}"
+        )
+    order = order.go_on(saved.step, config.batch_size)
     return Start(replicate(saved.state), order, saved.step)
+
+
+def next_records(order: Order, step: int) -> list[int]:
+    """Some of the records of the next batch, to notice a shuffle that is not what it was."""
+    return order.batch(step)[:8].tolist()
 
 
 def shares(config: ConfigDict) -> int:
@@ -154,7 +167,7 @@ def shares(config: ConfigDict) -> int:
     return jax.device_count() * config.accumulate
 
 
-def train(
+def take_steps(
     job: Job,
     config: ConfigDict,
     start: Start,
@@ -170,10 +183,21 @@ def train(
     """
     order = start.order
     schedule = configuration.schedule(config, order)
-    job.inspector.warn(journal.look(start.step, start.state.params, draw=start.step == 0))
+    if is_first() and float(schedule(steps - 1)) == 0 and steps > 1:
+        logging.warning(
+            "the learning rate is 0 from epoch %g on, and %g are trained: a longer schedule is "
+            "--config.schedule_epochs",
+            config.schedule_epochs,
+            order.progress(steps),
+        )
+    if start.step == 0:
+        seen = journal.look(0, start.state.params, draw=True)
+        if is_first():
+            job.inspector.warn(seen)
+    if is_first():
+        print("compiling the step")
     mapped = job.map_step(configuration.optimizer(config, schedule))
     train_step = compiled(mapped, start.state, job.batch)
-    journal.begin_steps()
     metadata = {
         **job.description,
         "order": dataclasses.asdict(order),
@@ -194,11 +218,11 @@ def train(
         step, state = done.step, done.state
         journal.advance()
         note_saved(wait=False)
-        last = step == steps or wants_to_stop(stop())
-        due_log, due_picture, due_save = (
-            last or step % every == 0
-            for every in (config.log_every, config.picture_every, config.checkpoint_every)
-        )
+        finished = step == steps
+        last = finished or wants_to_stop(stop())
+        due_log = last or step % config.log_every == 0
+        due_save = last or step % config.checkpoint_every == 0
+        due_picture = finished or step % config.picture_every == 0  # who is told to stop hurries
         if not (due_log or due_picture or due_save):
             continue
         with watch.part("compute"):
@@ -220,7 +244,8 @@ def train(
         if due_save:
             with watch.part("save"):
                 note_saved(wait=True)
-                checkpoints.save(step, state, metadata, metrics)
+                position = {"next_records": next_records(order, step)}
+                checkpoints.save(step, state, metadata | position, metrics)
         if last:
             break
     note_saved(wait=True)

@@ -6,16 +6,22 @@ start of the program the versions, the revision and the devices it had.
 
 import fcntl
 import json
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import jax
 from absl import logging
 
 from sar_mixmae_jax.errors import InputError, first_line
 from sar_mixmae_jax.files import write_whole
+from sar_mixmae_jax.processes import is_first, told_by_first
 from sar_mixmae_jax.same_run import check_same
+
+LOCK, RECORD = "lock", "run.json"
+"""In the workdir; the lock holds a number, see `check_shared`."""
 
 
 @contextmanager
@@ -23,14 +29,14 @@ def claim(workdir: Path) -> Iterator[None]:
     """Keeps the folder for this process.
 
     Args:
-      workdir: made if it is not there.
+      workdir: made if it is not there; on a mounted disk.
 
     Raises:
       InputError: the folder cannot be used, or another process uses it.
     """
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        lock = (workdir / "lock").open("w")
+        lock = (workdir / LOCK).open("a")
     except OSError as error:
         raise InputError(
             f"--workdir {workdir} cannot be written ({first_line(error)}): choose another folder"
@@ -38,14 +44,39 @@ def claim(workdir: Path) -> Iterator[None]:
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             raise InputError(
                 f"--workdir {workdir} is in use by another process: wait for it to end, or choose "
                 "another folder"
             ) from error
+        except OSError as error:
+            logging.warning("%s cannot be locked (%s): start one run at a time", workdir, error)
         for partial in workdir.glob(".*.partial"):  # what a killed process left; see write_whole
             partial.unlink(missing_ok=True)
         yield
+
+
+def check_shared(workdir: Path) -> None:
+    """Checks that all processes mean the same folder: the first one writes, the others read.
+
+    Raises:
+      InputError: this process has another one than the first.
+    """
+    number = secrets.randbits(30)
+    if is_first():
+        (workdir / LOCK).write_text(str(number))
+    told = told_by_first(number)
+    if jax.process_count() == 1:
+        return
+    try:
+        found = (workdir / LOCK).read_text()
+    except OSError as error:
+        found = first_line(error)
+    if found != str(told):
+        raise InputError(
+            f"--workdir {workdir.absolute()} is not the folder of the first process: give all of "
+            "them the same one, on a disk that they share"
+        )
 
 
 class RunRecord:
@@ -61,7 +92,7 @@ class RunRecord:
         Raises:
           InputError: the file is broken, or is of a run with another configuration or dataset.
         """
-        self._path = workdir / "run.json"
+        self._path = workdir / RECORD
         before = _read(self._path) if self._path.exists() else {}
         if before:
             try:

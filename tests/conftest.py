@@ -1,6 +1,7 @@
 """Two CPU devices, so that collectives are real, and where the golden numbers are."""
 
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -49,6 +50,11 @@ def built(raw: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def golden_errors() -> dict[str, float]:
     """Relative errors by array, printed at the end of the run."""
     return ERRORS
+
+
+def pytest_sessionfinish() -> None:
+    """Removes the compiled programs of the tests."""
+    shutil.rmtree(os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

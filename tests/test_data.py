@@ -56,6 +56,7 @@ def test_processes_share_every_batch():
     [
         ("bigearthnet", "train", ("VH",), "build it with `python -m tfds_builders.build"),
         ("bigearthnet_s1", "trian", ("VH",), "unknown split.*did you mean 'train'"),
+        ("bigearthnet_s1", "train[:0]", ("VH",), "holds no patches"),
         ("bigearthnet_s1", "train", ("HH",), "unknown band.*known are VH, VV"),
     ],
 )
@@ -72,6 +73,7 @@ def test_what_is_not_there_is_named(built, name, split, bands, message):
         ({"statistics": {"mean": [0.0], "std": [1.0], "of": ""}}, "cannot be used"),
         ({"statistics": None}, "cannot be used"),
         ({"bands": None}, "cannot be used"),
+        ({"caveats": 5}, "cannot be used"),
     ],
 )
 def test_metadata_that_cannot_be_used_is_refused(built, tmp_path, change, message):

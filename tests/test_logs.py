@@ -29,5 +29,5 @@ def test_a_log_that_cannot_be_written_is_an_error_that_names_it(tmp_path):
     log = MetricsLog(tmp_path, -1)
     (tmp_path / "metrics.jsonl").unlink()
     (tmp_path / "metrics.jsonl").mkdir()
-    with pytest.raises(InputError, match="the log cannot be written"):
+    with pytest.raises(InputError, match="log or picture cannot be written"):
         log.write(0, {"loss": 1.0})

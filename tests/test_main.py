@@ -78,6 +78,10 @@ def test_raw_patches_to_checkpoint_and_picture_without_tensorflow(no_tensorflow,
         (["--config=configs/pretrian.py"], "pretrian"),
         (["--config=configs/pretrain.py", "stray"], "stray"),
         (["--config=configs/pretrain.py", "--config.data_dir=nowhere"], "tfds_builders.build"),
+        (
+            ["--config=configs/pretrain.py", "--config.data_dir=gs://bucket/data"],
+            "mount the bucket",
+        ),
         ([], "config"),
     ],
 )
@@ -144,7 +148,7 @@ def test_a_full_disk_is_said_in_one_line_and_loses_nothing(no_tensorflow, built,
     told = [line for line in failed.stderr.splitlines() if "error:" in line]
     assert len(told) == 1, failed.stderr
     assert "a checkpoint cannot be written" in told[0], failed.stderr
-    assert "make room and start again" in told[0]
+    assert "see that the disk has room and start again" in told[0]
     assert "Traceback" not in failed.stderr
     assert failed.stderr.splitlines()[-1] == told[0]
 

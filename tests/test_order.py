@@ -44,14 +44,26 @@ def test_another_batch_size_neither_repeats_nor_drops_within_the_epoch(before, a
     assert batches(later, 2 + rest, 2 + rest + epoch) == batches(fresh, epoch, 2 * epoch)
 
 
-def test_progress_and_steps_follow_the_batch_size():
+@pytest.mark.parametrize(
+    ("before", "after", "step"), [(4, 8, 1), (10, 20, 25), (20, 10, 3), (6, 4, 5)]
+)
+def test_an_epoch_is_done_where_the_next_one_begins(before, after, step):
+    order = Order(records=50 * before // 6, batch_size=before, seed=0).go_on(step, after)
+    for later in range(step, step + 40):
+        epoch, offset = order.place(later)
+        assert int(order.progress(later) + 1e-9) == epoch or offset == 0
+        if offset == 0:
+            assert order.progress(later) == pytest.approx(epoch)
+
+
+def test_steps_follow_the_batch_size():
     order = Order(records=100, batch_size=10, seed=0)
     assert order.progress(25) == 2.5
     assert order.steps(4.0) == 40
-    later = order.go_on(25, 20)
-    assert later.progress(25) == pytest.approx(2.5)
-    assert later.progress(30) == pytest.approx(3.5)
-    assert later.steps(4.0) == 25 + round(1.5 * 5)
+    later = order.go_on(26, 20)  # 40 records of the third epoch are left: two batches
+    assert later.progress(28) == pytest.approx(3.0)
+    assert later.steps(4.0) == 33
+    assert later.steps(1.0) <= 26  # what is done is done
     again = later.go_on(30, 10)
     assert again.place(30) == later.place(30)
     assert order.go_on(25, 10) is order

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 import pytest
 
+from configs import repeat
 from sar_mixmae_jax.checkpoint import read_metadata
 from sar_mixmae_jax.data import RecordSource, open_patches
 from sar_mixmae_jax.errors import DivergedError, InputError
@@ -111,7 +112,10 @@ def test_nothing_compiles_after_the_first_steps(built, tmp_path):
         return False
 
     jax.monitoring.register_event_duration_secs_listener(count)
-    train(small_config(built, max_steps=9, picture_every=2), tmp_path, note)
+    try:
+        train(small_config(built, max_steps=9, picture_every=2), tmp_path, note)
+    finally:
+        jax.monitoring.unregister_event_duration_listener(count)
     assert compilations[0] > 0
     assert not [step for step in compilations if step > 2]
 
@@ -130,10 +134,21 @@ def test_interrupted_and_started_again_is_bitwise_the_same(whole, built, tmp_pat
 
 def test_a_finished_run_does_nothing_but_name_its_files(whole, built):
     outcome, workdir = whole
-    before = outcome.files["metrics"].read_text()
+
+    def files() -> dict[str, bytes]:
+        found = (path for path in workdir.rglob("*") if path.is_file() and path.name != "lock")
+        return {str(path): path.read_bytes() for path in found if path.name != "summary.html"}
+
+    before = files()
     again = train(small_config(built), workdir)
     assert again.files == outcome.files
-    assert outcome.files["metrics"].read_text() == before
+    assert files() == before
+
+
+def test_a_finished_run_is_done_with_another_batch_too(built, tmp_path):
+    train(small_config(built, max_steps=None, epochs=1.0), tmp_path)
+    again = train(small_config(built, max_steps=None, epochs=1.0, batch_size=8), tmp_path)
+    assert again.state.step == 2
 
 
 def test_a_workdir_of_another_configuration_is_refused(whole, built):
@@ -297,7 +312,7 @@ def test_another_batch_goes_on_at_the_next_record(built, tmp_path, caplog):
     assert order == {
         "records": 10, "batch_size": 8, "seed": 0, "step": 1, "epoch": 0, "offset": 4
     }  # fmt: skip
-    assert metrics(tmp_path, "epoch") == {1: 0.5, 2: 1.4, 3: 2.4}
+    assert metrics(tmp_path, "epoch") == {1: 0.5, 2: 2.0, 3: 3.0}  # four records do not fill eight
 
 
 def test_accumulating_in_a_run(built, tmp_path, caplog):
@@ -312,3 +327,26 @@ def test_a_checkpoint_folder_that_is_gone_is_no_fresh_start(built, tmp_path):
     shutil.rmtree(tmp_path / "checkpoints")
     with pytest.raises(InputError, match="step 2 was saved, and the folder is empty or gone"):
         train(small_config(built, max_steps=4), tmp_path)
+
+
+def test_a_run_can_be_repeated_from_its_record(whole, tmp_path):
+    outcome, workdir = whole
+    again = train(repeat.get_config(str(workdir / "run.json")), tmp_path)
+    assert metrics(tmp_path, "loss") == metrics(workdir, "loss")
+    for ours, theirs in zip(leaves(again.state), leaves(outcome.state), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_record_that_is_none_cannot_be_repeated(tmp_path):
+    (tmp_path / "run.json").write_text('{"config": {"bacth_size": 4}}')
+    for name in ("run.json", "missing.json"):
+        with pytest.raises(InputError, match=r"cannot be used .* expected the run\.json of a run"):
+            repeat.get_config(str(tmp_path / name))
+
+
+def test_a_rate_of_zero_is_told(built, tmp_path, caplog):
+    """The fourth epoch would look like training."""
+    with caplog.at_level(logging.WARNING):
+        config = small_config(built, max_steps=8, schedule_epochs=3.0, log_every=100)
+        train(config, tmp_path)
+    assert "the learning rate is 0 from epoch 3 on, and 4 are trained" in caplog.text

@@ -98,9 +98,19 @@ def test_a_process_that_fails_ends_the_others_with_its_reason(settings, tmp_path
     (status, _, errors), (other_status, _, other_errors) = map(finish, processes)
     assert other_status == 2
     assert "another configuration or dataset than the first one" in other_errors
-    assert status == 1
+    assert status == 2
     assert "process 1 of 2 on " in errors
     assert "failed: this process has another configuration" in errors
+
+
+def test_processes_with_workdirs_of_their_own_are_refused(settings, tmp_path):
+    """Each would save a part, and wait for ever for the others'."""
+    arguments = (*settings(), f"--workdir={tmp_path / 'one'}")
+    processes = start_together(2, *arguments, devices=2, last=[f"--workdir={tmp_path / 'two'}"])
+    (status, _, errors), (other_status, _, other_errors) = map(finish, processes)
+    assert (status, other_status) == (2, 2)
+    assert "two is not the folder of the first process" in other_errors
+    assert "process 1 of 2 on " in errors
 
 
 @pytest.mark.parametrize(
@@ -108,7 +118,10 @@ def test_a_process_that_fails_ends_the_others_with_its_reason(settings, tmp_path
     [
         (("127.0.0.1:1", None, 0), "expected all three"),
         ((None, 2, None), "expected all three"),
-        (("127.0.0.1:1", 2, 2), "--process_id is 2: expected 0 to 1"),
+        (("127.0.0.1:1", 2, 2), "--process_id is 2 and --num_processes 2: expected"),
+        (("127.0.0.1:1", 0, 0), "expected at least one process"),
+        (("nonsense", 2, 0), "expected host:port"),
+        (("host.invalid:1", 2, 1), "which is no address here"),
     ],
 )
 def test_half_a_description_of_the_processes_is_refused(given, message):

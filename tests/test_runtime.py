@@ -9,7 +9,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def told(call: str, **environment: str) -> str:
-    code = f"from sar_mixmae_jax.runtime import prepare; {call}; import jax, os; "
+    code = f"from sar_mixmae_jax.runtime import *; {call}; import jax, os; "
     code += "print(os.environ.get('XLA_FLAGS'), jax.config.jax_compilation_cache_dir); "
     code += "jax.numpy.ones(2) + 1"
     free = {name: value for name, value in os.environ.items() if not name.startswith("JAX_")}
@@ -25,21 +25,17 @@ def told(call: str, **environment: str) -> str:
 
 def test_deterministic_kernels_and_a_cache_for_this_host(tmp_path):
     cache = tmp_path / "cache"
-    seen = told(f"prepare(deterministic=True, compilation_cache='{cache}')")
+    seen = told(f"ask_for_determinism(); cache_programs('{cache}')")
     flags, folder = seen.split()
     assert flags == "--xla_gpu_deterministic_ops=true"
     assert Path(folder).parent == cache
     assert Path(folder).stat().st_mode & 0o077 == 0  # what is in there is run: nobody else writes
 
 
-def test_nothing_is_told_that_was_not_asked_for():
-    assert told("prepare(deterministic=False, compilation_cache=None)") == "None"
-
-
 def test_the_variable_goes_before_the_configuration(tmp_path):
     given = str(tmp_path / "given")
     seen = told(
-        f"prepare(deterministic=False, compilation_cache='{tmp_path}/cache')",
+        f"cache_programs('{tmp_path}/cache')",
         JAX_COMPILATION_CACHE_DIR=given,
     )
     assert seen.split()[-1] == given
@@ -48,5 +44,5 @@ def test_the_variable_goes_before_the_configuration(tmp_path):
 
 def test_a_cache_that_cannot_be_made_is_no_reason_to_stop(tmp_path):
     (tmp_path / "file").write_text("")
-    call = f"prepare(deterministic=False, compilation_cache='{tmp_path}/file/cache')"
+    call = f"cache_programs('{tmp_path}/file/cache')"
     assert told(call).endswith("None")

@@ -18,7 +18,7 @@ BEFORE = {
         "bands": ["VH", "VV"],
         "statistics": {"mean": [-19.0, -12.0], "std": [3.0, 3.0]},
     },
-    "model": {"variant": "base"},
+    "model": {"variant": "base", "dtype": "float32"},
 }
 
 
@@ -41,7 +41,7 @@ def changed(name: str, value) -> dict:
         ("config.mask_ratio", 0.75),
         ("config.optimizer.clip_norm", 1.0),
         ("config.seed", 1),
-        ("config.dtype", "float32"),
+        ("model.dtype", "bfloat16"),
         ("dataset.checksum", "b" * 64),
         ("dataset.name", "bigearthnet_s1/v2/2.0.0/train"),
         ("dataset.statistics.mean", [-18.0, -12.0]),

@@ -26,7 +26,7 @@ RECORDS = flags.DEFINE_integer(
     1,
 )
 DEVICES = flags.DEFINE_integer("devices", 1, "how many share the batch", 1)
-SIDE = flags.DEFINE_integer("side", 120, "of a stored patch in pixels", 1)
+SIDE = flags.DEFINE_integer("side", 120, "of a stored patch in pixels", 1, 2**16)
 UTILISATION = flags.DEFINE_float(
     "utilisation",
     None,

@@ -13,6 +13,7 @@ from sar_mixmae_jax.estimate.accelerators import ACCELERATORS, Accelerator
 from sar_mixmae_jax.estimate.memory import DeviceStep, device_memory
 from sar_mixmae_jax.estimate.roofline import ITEMSIZES, most_images, step_times
 from sar_mixmae_jax.mixmae import MixMAE
+from sar_mixmae_jax.order import Order
 
 BIGEARTHNET_V2 = 237_871 + 122_342
 """Recommended patches of train and validation in the table of BigEarthNet v2.0 (reBEN)."""
@@ -45,14 +46,10 @@ def estimate(
       InputError: the configuration cannot be used, or a batch is larger than the dataset.
     """
     configuration.check(config, devices)
-    if config.batch_size > records:
-        raise InputError(
-            f"batch_size is {config.batch_size} for {records} patches: expected no more than there "
-            "are: choose a smaller batch, or another --records"
-        )
+    order = Order(records, config.batch_size, config.seed)
     model = configuration.model(config)
     step = device_step(config, model, devices, side)
-    steps = config.max_steps or max(1, round(config.epochs * (records // config.batch_size)))
+    steps = config.max_steps or order.steps(config.epochs)
     step_flops = flops.train_step(model.size, config.batch_size, remat=config.remat)
     record = side**2 * model.size.bands
     results = {
@@ -77,6 +74,8 @@ def estimate(
     }
     table = ACCELERATORS
     if utilisation is not None:
+        if not 0 < utilisation <= 1:
+            raise InputError(f"--utilisation is {utilisation}: expected a share of 1")
         table = {
             name: dataclasses.replace(device, utilisation=utilisation, measured=False)
             for name, device in table.items()

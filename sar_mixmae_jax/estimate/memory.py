@@ -7,11 +7,12 @@ array. A compiler may keep less, by computing cheap things again, or more, for o
 import dataclasses
 from typing import NamedTuple
 
+from sar_mixmae_jax.devices import AHEAD
 from sar_mixmae_jax.mixmae import Architecture
 
 FLOAT32 = 4
-RAW_BATCHES = 2
-"""Raw batches on a device: the one in use and the one that is on its way."""
+RAW_BATCHES = AHEAD + 2
+"""Raw batches on a device: those that wait, the one in use, and the one on its way."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Estimates as Markdown tables; `estimate.py` makes the numbers."""
+"""Estimates as Markdown tables; `cost.py` makes the numbers."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
