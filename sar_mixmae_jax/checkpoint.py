@@ -113,9 +113,7 @@ class Checkpoints:
         options = ocp.CheckpointManagerOptions(preservation_policy=keep.policy(self._metrics))
         with self._writing():
             if is_first():
-                self._folder.mkdir(exist_ok=True)
-                for unfinished in self._folder.glob("*.orbax-checkpoint-tmp*"):
-                    shutil.rmtree(unfinished)  # what a killed save left; Orbax would keep it
+                self._folder.mkdir(parents=True, exist_ok=True)
             self._manager = ocp.CheckpointManager(self._folder.absolute(), options=options)
 
     def save(
@@ -207,6 +205,12 @@ def steps(workdir: Path) -> list[Path]:
     found = folder(workdir).glob("*") if folder(workdir).is_dir() else ()
     numbered = [path for path in found if path.name.isascii() and path.name.isdigit()]
     return sorted(numbered, key=lambda path: int(path.name))
+
+
+def clear_unfinished(workdir: Path) -> None:
+    """Removes what killed saves left, which Orbax would keep for ever."""
+    for unfinished in folder(workdir).glob("*.orbax-checkpoint-tmp*"):
+        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def read_metadata(path: Path) -> dict[str, Any]:

@@ -41,7 +41,10 @@ class MetricsLog:
         self.tensorboard = workdir / TENSORBOARD
         self._writer: Any = None
         with self.writing():
-            self._keep_if_broken(step)
+            if is_damaged(self.path, step) and self.path.exists():
+                copy = free_name(self.path)
+                shutil.copy2(self.path, copy)
+                logging.warning("what was there of %s is kept as %s", self.path, copy.name)
             self._lines = [line for line in read_metrics(self.path) if line["step"] <= step]
             self._rewrite()
             self._writer = self._open(purge_step=step + 1)
@@ -95,19 +98,6 @@ class MetricsLog:
             if name != "step":
                 self._writer.add_scalar(name, float("nan") if value is None else value, step)
 
-    def _keep_if_broken(self, step: int) -> None:
-        """Warns of lines that are lost, and keeps what is there under another name."""
-        lines = read_metrics(self.path)
-        cut_off = self.path.exists() and not self.path.read_bytes().endswith(b"\n")
-        broken = self.path.exists() and len(lines) + cut_off < self.path.read_bytes().count(b"\n")
-        if step > 0 and (broken or not any(line["step"] == step for line in lines)):
-            kept = ""
-            if self.path.exists():
-                copy = free_name(self.path)
-                shutil.copy2(self.path, copy)
-                kept = f"; what was there is kept as {copy.name}"
-            logging.warning("%s is damaged, and lines of it are lost%s", self.path, kept)
-
     def _rewrite(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(self.path, "".join(map(_json, self._lines)).encode())
@@ -137,7 +127,7 @@ def _json(line: dict[str, Any]) -> str:
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """The lines of a `metrics.jsonl`, without those that are cut off or none of ours."""
     lines = []
-    for text in path.read_text(errors="replace").splitlines() if path.exists() else ():
+    for text in path.read_text(errors="replace").splitlines() if path.is_file() else ():
         try:
             line = json.loads(text)
             if isinstance(line["step"], int):
@@ -145,6 +135,17 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
         except (ValueError, TypeError, KeyError):
             continue
     return lines
+
+
+def is_damaged(path: Path, step: int) -> bool:
+    """Whether lines of a `metrics.jsonl` are broken, or missing up to a step that was saved.
+
+    A last line that is cut off is none of them: so does a killed process leave it.
+    """
+    content = path.read_bytes() if path.exists() else b""
+    lines = read_metrics(path)
+    broken = len(lines) + (not content.endswith(b"\n")) < content.count(b"\n")
+    return step > 0 and (broken or not any(line["step"] == step for line in lines))
 
 
 def last_saved(path: Path) -> int | None:

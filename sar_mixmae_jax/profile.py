@@ -15,21 +15,18 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from absl import app, flags, logging
+from absl import app, logging
 from ml_collections import ConfigDict
 
 from configs import pretrain as recipe
 from sar_mixmae_jax import configuration
+from sar_mixmae_jax.benchmark import BATCH_SIZE, DTYPE, VARIANT  # flags
 from sar_mixmae_jax.devices import replicate, share
 from sar_mixmae_jax.errors import UserError, fail, parse_flags
 from sar_mixmae_jax.objective import Objective
 from sar_mixmae_jax.optimizer import adamw
 from sar_mixmae_jax.preprocess import Preprocessing
 from sar_mixmae_jax.step import compiled, init_state, map_over_devices
-
-VARIANT = flags.DEFINE_string("variant", "tiny", "size of the model, of mixmae.VARIANTS")
-BATCH_SIZE = flags.DEFINE_integer("batch_size", 8, "patches in a batch, of all devices")
-DTYPE = flags.DEFINE_string("dtype", "auto", "float32, bfloat16, or auto")
 
 KINDS = {  # by operations of the compiled program; the first that a fusion contains counts
     "products": {"dot", "convolution", "custom-call"},

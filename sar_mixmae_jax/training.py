@@ -12,13 +12,13 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from sar_mixmae_jax import configuration, summary
-from sar_mixmae_jax.checkpoint import Checkpoints, folder
+from sar_mixmae_jax.checkpoint import Checkpoints, clear_unfinished, folder
 from sar_mixmae_jax.data import RecordSource, batches
 from sar_mixmae_jax.devices import feed, replicate
-from sar_mixmae_jax.errors import InputError
+from sar_mixmae_jax.errors import InputError, first_line
 from sar_mixmae_jax.inspection import Inspector
 from sar_mixmae_jax.journal import PICTURE, Journal
-from sar_mixmae_jax.logs import METRICS, TENSORBOARD, last_saved
+from sar_mixmae_jax.logs import METRICS, TENSORBOARD, is_damaged, last_saved
 from sar_mixmae_jax.loop import check_finite, run_steps
 from sar_mixmae_jax.order import Order
 from sar_mixmae_jax.processes import Agreement, agree_on, is_first, share_of_batch
@@ -104,7 +104,11 @@ def run(job: Job, config: ConfigDict, workdir: Path, stop: Callable[[], bool]) -
         agree_on(job.description)
         check_shared(workdir)
         record = RunRecord(workdir, job.description)
+        if is_first():
+            clear_unfinished(workdir)
         start = resume_or_begin(job, config, workdir, record)
+        if is_first():
+            warn_of_damaged_log(workdir / METRICS, start.step)
         steps = config.max_steps or start.order.steps(config.epochs)
         if is_first() and (start.step < steps or record.is_new):
             record.add_start(describe_start(start.step) | {"settings": settings(job.description)})
@@ -160,6 +164,21 @@ def resume_or_begin(job: Job, config: ConfigDict, workdir: Path, record: RunReco
 def next_records(order: Order, step: int) -> list[int]:
     """Some of the records of the next batch, to notice a shuffle that is not what it was."""
     return order.batch(step)[:8].tolist()
+
+
+def warn_of_damaged_log(path: Path, step: int) -> None:
+    """Warns of lines that are lost.
+
+    Raises:
+      InputError: the log cannot be read.
+    """
+    try:
+        if is_damaged(path, step):
+            logging.warning("%s is damaged or gone, and lines of it are lost", path)
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be read ({first_line(error)}): move it away, the run goes on without"
+        ) from error
 
 
 def shares(config: ConfigDict) -> int:

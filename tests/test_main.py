@@ -60,7 +60,7 @@ def test_raw_patches_to_checkpoint_and_picture_without_tensorflow(no_tensorflow,
     assert json.loads(losses.splitlines()[1])["step"] == 1
 
     again = run(no_tensorflow, *arguments)
-    assert again.stdout == trained.stdout
+    assert again.stdout == trained.stdout.replace("compiling the step\n", "")
     assert (tmp_path / "run/metrics.jsonl").read_text() == losses
 
 
