@@ -177,7 +177,8 @@ def warn_of_damaged_log(path: Path, step: int) -> None:
             logging.warning("%s is damaged or gone, and lines of it are lost", path)
     except OSError as error:
         raise InputError(
-            f"{path} cannot be read ({first_line(error)}): restore it, or move it away and start again"
+            f"{path} cannot be read ({first_line(error)}): restore it, or move it away and start "
+            "again"
         ) from error
 
 
