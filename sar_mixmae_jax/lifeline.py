@@ -35,14 +35,16 @@ class Lifeline:
         """Starts to tell and to listen, in a thread of its own."""
         self._index = jax.process_index()
         self._name = f"process {self._index} of {jax.process_count()} on {_host()}"
+        self._first = "process 0"
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="lifeline", daemon=True)
         if jax.process_count() > 1:
             # The store that JAX's processes share, for which JAX has no public name.
             self._store = multihost.get_jax_distributed_client()
             self._thread.start()
-            first = self._store.blocking_key_value_get(f"{FOLDER}0", 60_000).split("|")[1]
-            print(f"{self._name}; {first} coordinates", flush=True)
+            first = self._store.blocking_key_value_get(f"{FOLDER}0", 60_000)
+            self._first = first.split("|")[1]
+            print(f"{self._name}; {self._first} coordinates", flush=True)
 
     def __enter__(self) -> Self:
         return self
@@ -79,7 +81,7 @@ class Lifeline:
                     told = calls.submit(self._exchange, str(beat)).result(SILENCE_SECONDS)
                 except Exception as error:  # the store raises what its transport raises
                     if not self._ended.is_set():
-                        _end(f"process 0 cannot be reached any more ({first_line(error)})")
+                        _end(f"{self._first} cannot be reached any more ({first_line(error)})")
                     return
                 self._listen(told, heard)
 

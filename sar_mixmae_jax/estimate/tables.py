@@ -8,9 +8,16 @@ from sar_mixmae_jax.estimate.accelerators import GIB
 Results = dict[str, Any]
 
 
+CAVEAT = (
+    "At best: exchanging gradients, reading, looking and saving are not counted, and nothing was "
+    "measured on an accelerator; see docs/results.md."
+)
+
+
 def tables(results: Results) -> str:
     """All results as Markdown."""
-    return "\n\n".join([run_table(results), memory_table(results), accelerator_table(results)])
+    parts = [run_table(results), memory_table(results), accelerator_table(results), CAVEAT]
+    return "\n\n".join(parts)
 
 
 def run_table(results: Results) -> str:
