@@ -407,9 +407,13 @@ def digest(array: np.ndarray) -> str:
 
 
 def metadata(checkpoint: Path) -> dict[str, Any]:
-    """The metadata of a checkpoint without what may differ: flags that may change, their sum."""
+    """The metadata of a checkpoint without what may differ: flags that may change, their sum.
+
+    With `keep_best` a run looks at the model before every save, so there are more metrics.
+    """
     found = json.loads((checkpoint / "metadata" / "metadata").read_text())
     del found["config"]["keep_best"], found["sha256"]
+    found["metrics"] = {name: found["metrics"][name] for name in ("loss", "gradient_norm")}
     return found
 
 
