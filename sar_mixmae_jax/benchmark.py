@@ -57,15 +57,20 @@ def main(argv: Sequence[str]) -> None:
     """Runs all measurements."""
     del argv
     logging.set_verbosity(logging.WARNING)
-    config = recipe.get_config(f"variant={VARIANT.value}")
-    config.batch_size, config.dtype = BATCH_SIZE.value, DTYPE.value
     try:
-        results = measure(config, STEPS.value, PATCHES.value)
+        results = measure(config_of_flags(), STEPS.value, PATCHES.value)
     except UserError as error:
         fail(error)
     print(table(results))
     if OUT.value:
         Path(OUT.value).write_text(json.dumps(results, indent=2) + "\n")
+
+
+def config_of_flags() -> ConfigDict:
+    """The published recipe with the variant, batch and dtype that the flags say."""
+    config = recipe.get_config(f"variant={VARIANT.value}")
+    config.batch_size, config.dtype = BATCH_SIZE.value, DTYPE.value
+    return config
 
 
 def measure(config: ConfigDict, steps: int, count: int, side: int = 4096) -> Results:

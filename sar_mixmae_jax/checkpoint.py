@@ -165,10 +165,6 @@ class Checkpoints:
         blocked, whole = returned - start, time.monotonic() - start
         return Written(step, {"checkpoint_blocked_seconds": blocked, "checkpoint_seconds": whole})
 
-    def path(self, step: int) -> Path:
-        """The folder of a step."""
-        return self._folder / str(step)
-
     def __enter__(self) -> Self:
         return self
 

@@ -154,15 +154,12 @@ def last_saved(path: Path) -> int | None:
     return max(saved, default=None)
 
 
-def progress_bar(step: int, steps: int, *, shown: bool = True) -> tqdm:
-    """A bar over the steps of a run, with the time left; seldom redrawn in a log file.
-
-    No bar where nothing is left to do, or where it is not to be shown.
-    """
+def progress_bar(step: int, steps: int, *, shown: bool) -> tqdm:
+    """A bar over the steps of a run, with the time left; seldom redrawn in a log file."""
     return tqdm(
         mininterval=0.2 if sys.stderr.isatty() else 10.0,
         total=steps,
-        disable=not shown or step >= steps,
+        disable=not shown,
         initial=step,
         unit="step",
         dynamic_ncols=True,

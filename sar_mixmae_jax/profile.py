@@ -18,9 +18,8 @@ import numpy as np
 from absl import app, logging
 from ml_collections import ConfigDict
 
-from configs import pretrain as recipe
 from sar_mixmae_jax import configuration
-from sar_mixmae_jax.benchmark import BATCH_SIZE, DTYPE, VARIANT  # flags
+from sar_mixmae_jax.benchmark import config_of_flags
 from sar_mixmae_jax.devices import replicate, share
 from sar_mixmae_jax.errors import UserError, fail, parse_flags
 from sar_mixmae_jax.objective import Objective
@@ -58,10 +57,8 @@ def main(argv: Sequence[str]) -> None:
     """Profiles a step and prints the table."""
     del argv
     logging.set_verbosity(logging.WARNING)
-    config = recipe.get_config(f"variant={VARIANT.value}")
-    config.batch_size, config.dtype = BATCH_SIZE.value, DTYPE.value
     try:
-        print(table(profile(config)))
+        print(table(profile(config_of_flags())))
     except UserError as error:
         fail(error)
 

@@ -240,15 +240,15 @@ def take_steps(
         note_saved(wait=False)
         finished = step == steps
         last = finished or wants_to_stop(stop())
-        due_log = last or step % config.log_every == 0
         due_save = last or step % config.checkpoint_every == 0
+        due_log = due_save or step % config.log_every == 0  # so that a lost log is noticed
         due_picture = finished or step % config.picture_every == 0  # who is told to stop hurries
-        if not (due_log or due_picture or due_save):
+        if not (due_log or due_picture):
             continue
         with watch.part("compute"):
             check_finite(done)
         metrics = {name: float(value) for name, value in done.metrics.items()}
-        if due_log or due_save:  # every step that is saved is logged, so that a lost log is noticed
+        if due_log:
             seconds, parts = watch.lap()
             progress = {
                 "learning_rate": float(schedule(step - 1)),

@@ -149,7 +149,7 @@ class Specimen:
         with contextlib.closing(Checkpoints(place / "new", Keep(1))) as checkpoints:
             checkpoints.save(step, devices.replicate(other), told, {})
         target.parent.mkdir(parents=True, exist_ok=True)
-        return checkpoints.path(step).rename(target)
+        return (place / "new" / "checkpoints" / str(step)).rename(target)
 
 
 # ---- what lies on the disk
