@@ -23,6 +23,11 @@ def check_features(folder: Path) -> None:
                 )
 
 
+def ids_file(split: str) -> str:
+    """The file of a built dataset that lists the ids of a split, one a line, in their order."""
+    return f"ids-{split}.txt"
+
+
 def open_builder(name: str, data_dir: str | Path) -> tfds.core.DatasetBuilder:
     """Opens a built dataset without the code that built it.
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -15,7 +15,7 @@ from tfds_builders.problems import Problem
 from tfds_builders.shards import Example, Task
 
 PATCHES_PER_SHARD = 1_000
-"""About 100 MB of 120x120x2 float32; what a killed build loses is one of them for every core."""
+"""About 100 MB of 120x120x2 float32."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +33,24 @@ class Build:
     order_seed: int = 0
 
 
+Columns = Mapping[str, Sequence[Any]]
+"""Values by name, one for every record or pair, as JSON has them."""
+
+
+class Pairs(NamedTuple):
+    """The pairs of a split, each two records of it.
+
+    Attributes:
+      columns: "before" and "after", numbers of records in the split; "flooded" (0 or 1, of the
+        second date); "sequence" and "group", names: pairs of one group are not independent; and
+        what else is known of every pair, such as "onset" or "gap_days".
+      left_out: how many pairs there are not, by the reason.
+    """
+
+    columns: Columns
+    left_out: Mapping[str, int]
+
+
 @dataclasses.dataclass(frozen=True)
 class Plan:
     """What a dataset consists of.
@@ -44,8 +62,12 @@ class Plan:
       arguments: the same for every item, plain data.
       identity: what tells these raw data from others that have the same items.
       run: so many neighbouring items stay together, for what is read faster so.
+      per_shard: records of a shard, or None for `PATCHES_PER_SHARD`; what a killed build loses is one of them for every core.
       problems: what was found to be missing or wrong before any patch was read.
       dropped: how many patches are not among the items for that.
+      index: features that `pair` is given of every record, scalars and texts.
+      pair: makes the pairs of a split of what its records say of themselves, in their order; for
+        datasets of two dates.
       facts: for the dataset's metadata.
       notes: sentences for whoever builds it, kept in the metadata too.
     """
@@ -56,8 +78,11 @@ class Plan:
     arguments: tuple[Any, ...] = ()
     identity: Any = ()
     run: int = 1
+    per_shard: int | None = None
     problems: Sequence[Problem] = ()
     dropped: int = 0
+    index: tuple[str, ...] = ()
+    pair: "Callable[[str, Columns], Pairs] | None" = None
     facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     notes: Sequence[str] = ()
 
@@ -77,13 +102,14 @@ def tasks(
     """
     read = partial(plan.read, *plan.arguments)
     sources = partial(plan.sources, *plan.arguments) if plan.sources else None
+    index = tuple(dict.fromkeys(("id", *plan.index)))
     found = []
     for split, items in plan.items.items():
-        count = -(-len(items) // PATCHES_PER_SHARD)
+        count = -(-len(items) // (plan.per_shard or PATCHES_PER_SHARD))
         for number in range(count):
             chosen = deal(len(items), count, plan.run, order_seed)[number]
             path = folder / f"{split}-{number:05d}"
-            found.append(Task(path, split, features, read, sources, items[chosen]))
+            found.append(Task(path, split, features, read, sources, items[chosen], index))
     return found
 
 
@@ -115,7 +141,7 @@ def fingerprint(plan: Plan, facts: Mapping[str, Any]) -> str:
       facts: what else decides it, of plain values.
     """
     known = {**facts, "arguments": repr(plan.arguments), "identity": repr(plan.identity)}
-    known["shards"] = [PATCHES_PER_SHARD, plan.run]
+    known["shards"] = [plan.per_shard or PATCHES_PER_SHARD, plan.run]
     digest = hashlib.sha256(json.dumps(known, sort_keys=True).encode())
     for name, items in plan.items.items():
         digest.update(f"{name} {items.dtype}".encode() + items.tobytes())

@@ -5,14 +5,15 @@ import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tensorflow_datasets.core import splits
 
 from sar_mixmae_jax.bands import BANDS
+from sar_mixmae_jax.built import ids_file
 from sar_mixmae_jax.errors import InputError
 from tfds_builders.moments import Moments, own_statistics
-from tfds_builders.plan import Plan
+from tfds_builders.plan import Pairs, Plan
 from tfds_builders.problems import Problem, write_table
 
 if TYPE_CHECKING:
@@ -84,6 +85,39 @@ def describe(
         "bad_files": len(problems),
     }
     metadata["checksum"] = checksum(written)
+    if plan.pair:
+        made = {split: plan.pair(split, index_of(written, split)) for split in plan.items}
+        check_pairs(made)
+        metadata["pairs"] = {
+            split: {name: list(values) for name, values in pairs.columns.items()}
+            for split, pairs in made.items()
+        }
+        metadata["pairs_left_out"] = {split: dict(one.left_out) for split, one in made.items()}
+
+
+def index_of(written: Sequence["Written"], split: str) -> dict[str, list[Any]]:
+    """What the reports keep of the records of a split, in their order."""
+    columns: dict[str, list[Any]] = {}
+    for task, report in written:
+        if task.split == split:
+            for name, values in report.index.items():
+                columns.setdefault(name, []).extend(values)
+    return columns
+
+
+def check_pairs(made: Mapping[str, Pairs]) -> None:
+    """Refuses splits without a pair.
+
+    Raises:
+      InputError: names one, and why its pairs are left out.
+    """
+    for split, pairs in made.items():
+        if not len(pairs.columns["before"]):
+            reasons = ", ".join(f"{reason} {count}" for reason, count in pairs.left_out.items())
+            raise InputError(
+                f"split {split} has no pair that can be used ({reasons or 'nothing left out'}): "
+                "expected two dates of at least one sequence"
+            )
 
 
 def checksum(written: Sequence["Written"]) -> str:
@@ -113,5 +147,7 @@ def link(
                 os.link(task.path, folder / name)
             except OSError:  # a file system without links
                 shutil.copyfile(task.path, folder / name)
+        ids = index_of(written, split)["id"]
+        (folder / ids_file(split)).write_text("".join(f"{name}\n" for name in ids))
     if problems:
         write_table(problems, folder / BAD_FILES)

@@ -39,6 +39,7 @@ class Task:
       read: makes a record of an item; raises `BadFilesError` where it cannot.
       sources: the files that `read` reads for an item, if there are any.
       items: an array whose rows are items.
+      index: features of every record that the report keeps, scalars and texts.
     """
 
     path: Path
@@ -47,6 +48,7 @@ class Task:
     read: Callable[[Any], Example]
     sources: Callable[[Any], list[Path]] | None
     items: np.ndarray
+    index: tuple[str, ...] = ("id",)
 
     @property
     def report_path(self) -> Path:
@@ -70,6 +72,7 @@ class Report:
       stamp: of the raw files when they were read.
       moments: of the backscatter.
       problems: items that could not be read.
+      index: for every feature of `Task.index`, its value in every record.
     """
 
     records: int
@@ -78,6 +81,7 @@ class Report:
     stamp: str
     moments: Moments
     problems: tuple[Problem, ...]
+    index: dict[str, list[Any]]
 
 
 def write(task: Task, tick: Tick) -> Report:
@@ -90,6 +94,7 @@ def write(task: Task, tick: Tick) -> Report:
     backscatter = task.features["backscatter"]
     moments = Moments.none(backscatter.shape[-1])
     problems: list[Problem] = []
+    index: dict[str, list[Any]] = {name: [] for name in task.index}
     checksum, count, when = hashlib.sha256(), 0, stamp(task)
     try:
         with _explained(task.path.parent):
@@ -108,13 +113,17 @@ def write(task: Task, tick: Tick) -> Report:
             record = serializer.get_tf_example(encoded).SerializeToString(deterministic=True)
             _add(checksum, record)
             count += 1
+            for name, column in index.items():
+                column.append(_plain(example[name]))
             with _explained(task.path.parent):
                 writer.write(record)
         with _explained(task.path.parent):
             writer.close()
             _flush(task.partial_path)
             size = task.partial_path.stat().st_size
-            report = Report(count, size, checksum.hexdigest(), when, moments, tuple(problems))
+            report = Report(
+                count, size, checksum.hexdigest(), when, moments, tuple(problems), index
+            )
             task.partial_path.replace(task.path)
             values = {**dataclasses.asdict(report), "moments": moments.to_json()}
             write_whole(task.report_path, json.dumps(values).encode())
@@ -180,6 +189,7 @@ def read_report(task: Task) -> Report | None:
             values["stamp"],
             Moments.from_json(values["moments"]),
             tuple(Problem(*problem) for problem in values["problems"]),
+            {name: values["index"][name] for name in task.index},
         )
         return report if task.path.stat().st_size == report.size else None
     except (OSError, ValueError, KeyError, TypeError):
@@ -190,6 +200,11 @@ def remove(task: Task) -> None:
     """Removes a shard and its report."""
     for path in (task.report_path, task.path, task.partial_path):
         path.unlink(missing_ok=True)
+
+
+def _plain(value: Any) -> Any:
+    """A scalar as JSON has it."""
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _add(checksum: Any, record: bytes) -> None:
