@@ -5,7 +5,6 @@ host; the train step; the training loop; and the step's arithmetic against the m
 this machine. Prints a table, and writes JSON with --out.
 """
 
-import functools
 import json
 import platform
 import resource
@@ -13,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,8 @@ from sar_mixmae_jax.data import Patches, batches, open_patches
 from sar_mixmae_jax.devices import feed, replicate
 from sar_mixmae_jax.errors import UserError, fail, parse_flags
 from sar_mixmae_jax.loop import run_steps
+from sar_mixmae_jax.mixmae import random_params
+from sar_mixmae_jax.objective import share_loss
 from sar_mixmae_jax.optimizer import adamw
 from sar_mixmae_jax.order import Order
 from sar_mixmae_jax.step import compiled, init_state, map_over_devices
@@ -132,7 +134,7 @@ def measure_reading(config: ConfigDict, patches: Patches, raw: Path) -> Results:
     order = Order(len(patches.source), config.batch_size, seed=0)
     data = batches(patches.source, order)
     folders = sorted(raw.iterdir())
-    read_naively = functools.partial(
+    read_naively = partial(
         read_per_sample, folders, config.model.image_size, patches, np.random.default_rng(0)
     )
     ours, naive = [], []
@@ -191,11 +193,15 @@ def measure_training(config: ConfigDict, patches: Patches, steps: int) -> Result
     """Compile time, the step on a batch that is there, and the loop that reads its batches."""
     objective = configuration.objective(config, patches)
     optimizer = adamw(lambda _: 1e-4, b1=0.9, b2=0.95, weight_decay=0.05)
-    state = replicate(init_state(objective.model, optimizer, jax.random.key(0)))
+    state = replicate(
+        init_state(partial(random_params, objective.model), optimizer, jax.random.key(0))
+    )
     order = Order(len(patches.source), config.batch_size, seed=0)
     data = feed(batches(patches.source, order))
     batch = next(data)[1]
-    mapped = map_over_devices(objective, optimizer, config.accumulate)
+    mapped = map_over_devices(
+        partial(share_loss, objective=objective), optimizer, config.accumulate
+    )
     compiling = time.perf_counter()
     train_step = compiled(mapped, state, batch)
     compiling = time.perf_counter() - compiling
@@ -238,9 +244,7 @@ def measure_matrix_products(dtype: DTypeLike, side: int, repeats: int = 9) -> Re
     """Median rate of square matrix products on one device, times the number of devices."""
     key = jax.random.key(0)
     matrix = jax.random.normal(key, (side, side), dtype)
-    multiply = jax.jit(
-        functools.partial(jnp.matmul, precision="highest" if dtype == jnp.float32 else None)
-    )
+    multiply = jax.jit(partial(jnp.matmul, precision="highest" if dtype == jnp.float32 else None))
     multiply(matrix, matrix).block_until_ready()
     times = [seconds(lambda: multiply(matrix, matrix).block_until_ready()) for _ in range(repeats)]
     return {

@@ -3,27 +3,43 @@
 import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import grain
 import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.decode import DeserializeMethod
 
-from sar_mixmae_jax.built import open_builder
+from sar_mixmae_jax.built import ids_file, open_builder
 from sar_mixmae_jax.errors import InputError, check_name, first_line, unknown_name
 from sar_mixmae_jax.order import Order
+from sar_mixmae_jax.pairs import pairs_of_split
+
+Record = dict[str, Any]
+"""The fields of a record by name; "id" is bytes, everything else numbers."""
+FIELDS = ("id", "backscatter")
+"""What is read of a record unless more is asked for."""
+IMAGES = ("backscatter", "noise_free")
+"""Fields whose last axis are the bands."""
+
+
+class Source(Protocol):
+    """Random access to records."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Record: ...
 
 
 class RecordSource:
-    """Random access to the records of a split: id and the chosen bands of the backscatter."""
+    """The records of a split with the chosen bands; see `Source`."""
 
     def __init__(
         self,
         records: Sequence[Any],
         bands: Sequence[int] | None,
         name: str = "records",
-        parse: Callable[[Any], dict[str, Any]] = dict,
+        parse: Callable[[Any], Record] = dict,
     ) -> None:
         """Wraps a TFDS data source.
 
@@ -31,14 +47,14 @@ class RecordSource:
           records: the data source.
           bands: which bands of the records, in which order; None takes them as they are.
           name: of the dataset, for messages.
-          parse: makes `id` and `backscatter` of a record.
+          parse: makes the fields of a record.
         """
         self._records, self._bands, self._name, self._parse = records, bands, name, parse
 
     def __len__(self) -> int:
         return len(self._records)
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
+    def __getitem__(self, index: int) -> Record:
         try:
             record = self._parse(self._records[index])
         except (RuntimeError, OSError, ValueError, IndexError) as error:
@@ -46,10 +62,10 @@ class RecordSource:
                 f"{self._name}: record {index} cannot be read ({first_line(error)}): build the "
                 "dataset again"
             ) from error
-        backscatter = record["backscatter"]
         if self._bands is not None:
-            backscatter = backscatter[..., self._bands]
-        return {"id": record["id"], "backscatter": backscatter}
+            images = {name: record[name][..., self._bands] for name in IMAGES if name in record}
+            record = {**record, **images}
+        return record
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +73,7 @@ class Patches:
     """A split of a built dataset, as training sees it.
 
     Attributes:
-      source: the records.
+      source: the records, or pairs of them.
       name: dataset, config, version and split.
       bands: names of the bands, in the order of the records' last axis.
       unit: of the records, "dB".
@@ -67,9 +83,13 @@ class Patches:
       caveats: what every result on the dataset must say.
       checksum: of all records as the build wrote them, or None where none is stored.
       build: what it was built with: options of its config, seed of the order.
+      classes: names of the labels, in order.
+      pairs: of the split, by column, see `pairs`; None: the dataset has none.
+      size: side of the images in pixels.
+      folder: of the dataset.
     """
 
-    source: RecordSource
+    source: Source
     name: str
     bands: tuple[str, ...]
     unit: str
@@ -79,6 +99,10 @@ class Patches:
     caveats: tuple[str, ...] = ()
     checksum: str | None = None
     build: dict[str, Any] = dataclasses.field(default_factory=dict)
+    classes: tuple[str, ...] = ()
+    pairs: dict[str, np.ndarray] | None = None
+    size: int = 0
+    folder: Path = Path()
 
     def describe(self) -> dict[str, Any]:
         """What results on this data must be told with, as JSON has it."""
@@ -97,6 +121,19 @@ class Patches:
             "caveats": list(self.caveats),
         }
 
+    def ids(self) -> list[str]:
+        """Of all records, in their order; read from the list that the build wrote, if it did."""
+        splits = self.name.rsplit("/", 1)[-1].split("+")
+        files = [self.folder / ids_file(split) for split in splits]
+        if all(file.exists() for file in files):
+            return [name for file in files for name in file.read_text().splitlines()]
+        return [self.source[index]["id"].decode() for index in range(len(self.source))]
+
+    def conventions(self) -> dict[str, Any]:
+        """What a model that is trained on these images takes for granted, as JSON has it."""
+        described = self.describe()
+        return {name: described[name] for name in ("bands", "unit", "statistics")}
+
     @property
     def statistics(self) -> str:
         """Mean and deviation of every band, and what they were computed on."""
@@ -110,7 +147,13 @@ class Patches:
         return f"{self.name} ({'; '.join(self.caveats)})" if self.caveats else self.name
 
 
-def open_patches(name: str, data_dir: str | Path, split: str, bands: Sequence[str]) -> Patches:
+def open_patches(
+    name: str,
+    data_dir: str | Path,
+    split: str,
+    bands: Sequence[str],
+    fields: Sequence[str] = FIELDS,
+) -> Patches:
     """Opens a dataset that `tfds_builders.build` wrote; bands are chosen by name.
 
     Args:
@@ -118,9 +161,10 @@ def open_patches(name: str, data_dir: str | Path, split: str, bands: Sequence[st
       data_dir: where datasets are built.
       split: of the dataset, or several: "train+validation" reads both without a copy.
       bands: which bands, in which order.
+      fields: what to read of every record.
 
     Raises:
-      InputError: there is no such dataset, split or band, or it does not hold dB.
+      InputError: there is no such dataset, split, band or field, or it does not hold dB.
     """
     builder = open_builder(name, data_dir)
     info = builder.info
@@ -128,7 +172,7 @@ def open_patches(name: str, data_dir: str | Path, split: str, bands: Sequence[st
         count = info.splits[split].num_examples  # also "train+validation", "train[:10%]"
     except (KeyError, ValueError) as error:
         raise unknown_name(split, info.splits, f"split of {name}") from error
-    name = f"{info.full_name}/{split}"
+    whole, name = name, f"{info.full_name}/{split}"
     if count == 0:
         raise InputError(f"{name} holds no patches: choose another --config.split")
     try:
@@ -148,8 +192,10 @@ def open_patches(name: str, data_dir: str | Path, split: str, bands: Sequence[st
         raise InputError(f"{name} holds {unit}, expected dB: build it again in dB")
     for band in bands:
         check_name(stored, band, f"band of {name}")
+    for field in fields:
+        check_name(info.features, field, f"field of the records of {whole}")
     records = builder.as_data_source(split, deserialize_method=DeserializeMethod.RAW_BYTES)
-    wanted = tfds.features.FeaturesDict({key: info.features[key] for key in ("id", "backscatter")})
+    wanted = tfds.features.FeaturesDict({key: info.features[key] for key in fields})
     order = [stored.index(band) for band in bands]
     as_stored = order == list(range(len(stored)))
     return Patches(
@@ -165,6 +211,10 @@ def open_patches(name: str, data_dir: str | Path, split: str, bands: Sequence[st
         caveats=caveats,
         checksum=checksum,
         build={name: metadata[name] for name in ("options", "order_seed") if name in metadata},
+        classes=tuple(metadata.get("classes", ())),
+        pairs=pairs_of_split(metadata["pairs"], split, info) if "pairs" in metadata else None,
+        size=info.features["backscatter"].shape[0],
+        folder=Path(info.data_dir),
     )
 
 
@@ -173,7 +223,7 @@ ENDLESS = 1 << 40
 
 
 def batches(
-    source: RecordSource,
+    source: Source,
     order: Order,
     start: int = 0,
     stop: int = ENDLESS,
@@ -189,7 +239,7 @@ def batches(
       share: (i, n): only the i-th of n equal parts of every batch, for process i of n.
 
     Returns:
-      An iterator of {"id": (batch,), "backscatter": (batch, height, width, band) dB}.
+      An iterator of the fields of records, each (batch, …).
     """
 
     def read(step: int) -> dict[str, np.ndarray]:

@@ -52,11 +52,26 @@ def share(batch: np.ndarray) -> jax.Array:
     return jax.make_array_from_process_local_data(batch_sharding(), per_device)
 
 
-def feed(batches: Iterator[dict[str, np.ndarray]]) -> Iterator[tuple[np.ndarray, jax.Array]]:
-    """(ids of this process, backscatter on the devices), transferred before it is asked for."""
-    waiting: deque[tuple[np.ndarray, jax.Array]] = deque()
+def batch_of_all(record: dict[str, Any], batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shape, type and sharding of the batch of all devices, of a record that it will hold."""
+    lead = (jax.device_count(), batch_size // jax.device_count())
+    return {
+        name: jax.ShapeDtypeStruct(
+            (*lead, *np.shape(value)), value.dtype, sharding=batch_sharding()
+        )
+        for name, value in record.items()
+        if name != "id"
+    }
+
+
+def feed(
+    batches: Iterator[dict[str, np.ndarray]],
+) -> Iterator[tuple[np.ndarray, dict[str, jax.Array]]]:
+    """(ids of this process, other fields on the devices), transferred before they are asked for."""
+    waiting: deque[tuple[np.ndarray, dict[str, jax.Array]]] = deque()
     for batch in batches:
-        waiting.append((batch["id"], share(batch["backscatter"])))
+        fields = {name: share(values) for name, values in batch.items() if name != "id"}
+        waiting.append((batch["id"], fields))
         if len(waiting) > AHEAD:
             yield waiting.popleft()
     yield from waiting

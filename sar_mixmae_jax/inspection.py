@@ -6,8 +6,9 @@ different steps can be compared.
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,9 @@ from absl import logging
 
 from sar_mixmae_jax import pictures
 from sar_mixmae_jax.data import Patches
+from sar_mixmae_jax.devices import local
 from sar_mixmae_jax.diagnostics import NEARLY_CONSTANT, diagnose, nearly_constant
+from sar_mixmae_jax.journal import Look
 from sar_mixmae_jax.masking import mix, random_mask
 from sar_mixmae_jax.objective import Objective, reconstruct, restored_images
 from sar_mixmae_jax.pictures import Panels
@@ -23,20 +26,10 @@ from sar_mixmae_jax.preprocess import preprocess
 from sar_mixmae_jax.radiometry import destandardise
 
 
-class Look(NamedTuple):
-    """What was seen.
-
-    Attributes:
-      scalars: diagnostics by name.
-      panels: what to draw.
-    """
-
-    scalars: dict[str, float]
-    panels: Panels
-
-
 class Inspector:
-    """Looks at the first patches of a dataset with the model's parameters."""
+    """Looks at the first patches of a dataset with the model's parameters; a `journal.Watcher`."""
+
+    picture = "reconstruction.png"
 
     def __init__(
         self, objective: Objective, patches: Patches, *, count: int, drawn: int, seed: int
@@ -59,18 +52,22 @@ class Inspector:
 
     def look(self, params: Any) -> Look:
         """Looks at the patches with the given parameters."""
-        scalars, panels = jax.device_get(self._inspect(params, self._backscatter))
+        scalars, panels = self.inspect(params)
+        headline = f"{100 * scalars['explained']:.1f} % of the weighted variance explained"
+        return Look(scalars, headline, partial(self.draw, panels))
+
+    def inspect(self, params: Any) -> tuple[dict[str, float], Panels]:
+        """The diagnostics, and what there is to draw."""
+        scalars, panels = jax.device_get(self._inspect(local(params), self._backscatter))
         drawn = len(self._ids)
-        return Look(
-            {name: float(value) for name, value in scalars.items()},
-            Panels(
-                panels.measured[:drawn],
-                panels.mixed[:drawn],
-                panels.reconstructed[:drawn],
-                panels.weights[:drawn],
-                panels.mask,
-            ),
+        panels = Panels(
+            panels.measured[:drawn],
+            panels.mixed[:drawn],
+            panels.reconstructed[:drawn],
+            panels.weights[:drawn],
+            panels.mask,
         )
+        return {name: float(value) for name, value in scalars.items()}, panels
 
     def warn(self, scalars: dict[str, float]) -> None:
         """Warns where the weighting hardly differs from none."""

@@ -1,37 +1,62 @@
 """What a run tells while it goes: numbers, pictures, progress. Only the first process tells."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 from tqdm import tqdm
 
-from sar_mixmae_jax.devices import local
-from sar_mixmae_jax.inspection import Inspector
 from sar_mixmae_jax.logs import MetricsLog, progress_bar
 from sar_mixmae_jax.processes import is_first
 
-PICTURE = "reconstruction.png"
-"""In the workdir."""
+
+class Look(NamedTuple):
+    """What was seen of a model.
+
+    Attributes:
+      scalars: numbers by name.
+      headline: the most important of them, for the title of the picture.
+      draw: writes the picture to a path under a title; None where there is none.
+    """
+
+    scalars: dict[str, float]
+    headline: str
+    draw: Callable[[Path, str], None] | None
+
+
+class Watcher(Protocol):
+    """Looks at a model from outside the train step.
+
+    Attributes:
+      picture: its file in the workdir.
+    """
+
+    picture: str
+
+    def look(self, params: Any) -> Look:
+        """Looks at a model with replicated parameters; every process calls it."""
+        ...
+
+    def warn(self, scalars: dict[str, float]) -> None:
+        """Warns of what was seen before the first step."""
+        ...
 
 
 class Journal:
     """Log, picture and progress bar of one start of a run."""
 
-    def __init__(
-        self, workdir: Path, inspector: Inspector, title: str, start: int, steps: int
-    ) -> None:
+    def __init__(self, workdir: Path, watcher: Watcher, title: str, start: int, steps: int) -> None:
         """Continues the log of a run.
 
         Args:
           workdir: of the run.
-          inspector: looks at the model.
+          watcher: looks at the model.
           title: what is trained on what, for the picture.
           start: steps done.
           steps: steps to have done at the end.
         """
-        self._picture = workdir / PICTURE
-        self._inspector, self._title = inspector, title
+        self._picture = workdir / watcher.picture
+        self._watcher, self._title = watcher, title
         self._log = MetricsLog(workdir, start or -1) if is_first() else None
         self._start, self._steps = start, steps
         self._bar: tqdm | None = None
@@ -57,14 +82,13 @@ class Journal:
 
     def look(self, step: int, params: Any, *, draw: bool) -> dict[str, float]:
         """Looks at the model; with `draw`, the numbers are logged and the picture is drawn."""
-        look = self._inspector.look(local(params))
+        look = self._watcher.look(params)
         if draw and self._log:
-            explained = f"{100 * look.scalars['explained']:.1f} %"
-            title = f"{self._title}, step {step}: {explained} of the weighted variance explained"
-            with self._log.writing():
-                self._inspector.draw(look.panels, self._picture, title)
             self._log.write(step, look.scalars)
-            self._log.picture(step, "reconstruction", self._picture)
+            if look.draw:
+                with self._log.writing():
+                    look.draw(self._picture, f"{self._title}, step {step}: {look.headline}")
+                self._log.picture(step, self._picture.stem, self._picture)
         return look.scalars
 
     def close(self) -> None:

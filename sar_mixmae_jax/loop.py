@@ -22,22 +22,22 @@ class Done(NamedTuple):
     Attributes:
       step: its number, from 1.
       state: after it, until the next step takes the buffers.
-      ids: of this process's patches in its batch, device by device.
+      ids: of this process's records in its batch, device by device.
       metrics: "loss" and "gradient_norm".
-      patch_errors: (device, batch) weighted error of every patch.
+      errors: (device, batch) error of every record.
     """
 
     step: int
     state: TrainState
     ids: np.ndarray
     metrics: dict[str, jax.Array]
-    patch_errors: jax.Array
+    errors: jax.Array
 
 
 def run_steps(
     train_step: TrainStep,
     state: TrainState,
-    data: Iterator[tuple[np.ndarray, jax.Array]],
+    data: Iterator[tuple[np.ndarray, dict[str, jax.Array]]],
     start: int,
     watch: Stopwatch,
 ) -> Iterator[Done]:
@@ -82,7 +82,7 @@ def check_finite(done: Done | None) -> None:
     values = {name: float(value) for name, value in done.metrics.items()}
     if all(np.isfinite(value) for value in values.values()):
         return
-    bad = ~np.isfinite(of_this_process(done.patch_errors).ravel())
+    bad = ~np.isfinite(of_this_process(done.errors).ravel())
     names = [name.decode() for name in done.ids[bad]]
     if names:
         named = "patches of the batch with a non-finite error: " + ", ".join(names[:8])

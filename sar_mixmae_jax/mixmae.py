@@ -5,6 +5,7 @@ belongs to one of the two images, and each image is reconstructed where the othe
 """
 
 import dataclasses
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -222,6 +223,14 @@ class MixMAE(nn.Module):
           (batch, cells, cell² * bands) float32, values laid out as by `cells.patchify`.
         """
         return unmix(self.decode(self.encode(images, mask), mask), mask)
+
+
+def random_params(model: MixMAE, key: jax.Array) -> Any:
+    """Parameters before training: {"encoder": …, "decoder": …}."""
+    size = model.size
+    images = jnp.zeros((2, size.image_size, size.image_size, size.bands))
+    mask = jnp.zeros((size.grid, size.grid))
+    return jax.jit(lambda key: model.init(key, images, mask)["params"])(key)
 
 
 def unmix(reconstructions: jax.Array, mask: jax.Array) -> jax.Array:

@@ -1,6 +1,8 @@
 """The pretraining objective: a prepared batch and a mask to weighted reconstruction errors.
 
-The same function serves the train step, the diagnostics, the pictures and the golden tests.
+Per share of a batch, as in the published code: the partner of an image is its mirror in the share,
+and one mask serves it. The same function serves the train step, the diagnostics, the pictures and
+the golden tests.
 """
 
 import dataclasses
@@ -11,8 +13,9 @@ import jax.numpy as jnp
 
 from sar_mixmae_jax.cells import cell_moments, patchify, unpatchify
 from sar_mixmae_jax.losses import weighted_squared_error
+from sar_mixmae_jax.masking import random_mask
 from sar_mixmae_jax.mixmae import MixMAE
-from sar_mixmae_jax.preprocess import Prepared, Preprocessing
+from sar_mixmae_jax.preprocess import Prepared, Preprocessing, preprocess
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +33,18 @@ class Objective:
     preprocessing: Preprocessing
     mask_ratio: float
     norm_pix: bool
+
+
+def share_loss(
+    params: Any, batch: dict[str, jax.Array], key: jax.Array, objective: Objective
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    """The summed weighted error of a share, with its number of valid pixels and error by patch."""
+    flip_key, mask_key = jax.random.split(key)
+    prepared = preprocess(batch["backscatter"], flip_key, objective.preprocessing)
+    model, norm_pix = objective.model, objective.norm_pix
+    mask = random_mask(mask_key, model.size.grid, objective.mask_ratio)
+    error = reconstruct(model, params, prepared, mask, norm_pix=norm_pix).error.sum((1, 2))
+    return error.sum(), (prepared.valid.sum().astype(jnp.float32), error)
 
 
 class Reconstruction(NamedTuple):

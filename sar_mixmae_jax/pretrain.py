@@ -13,16 +13,16 @@ import optax
 from absl import logging
 from ml_collections import ConfigDict
 
-from sar_mixmae_jax import configuration
+from sar_mixmae_jax import configuration, seen
 from sar_mixmae_jax.data import Patches, open_patches
-from sar_mixmae_jax.devices import batch_sharding
 from sar_mixmae_jax.inspection import Inspector
-from sar_mixmae_jax.objective import Objective
+from sar_mixmae_jax.mixmae import random_params
+from sar_mixmae_jax.objective import Objective, share_loss
 from sar_mixmae_jax.optimizer import peak_learning_rate
 from sar_mixmae_jax.order import Order
 from sar_mixmae_jax.preprocess import preprocess
 from sar_mixmae_jax.processes import is_first
-from sar_mixmae_jax.step import TrainState, TrainStep, init_state, map_over_devices
+from sar_mixmae_jax.step import TrainState, init_state
 from sar_mixmae_jax.training import Job, Outcome, run
 
 TINY_RATE = 2e-5
@@ -46,46 +46,46 @@ def train(config: ConfigDict, workdir: Path, stop: Callable[[], bool] = lambda: 
     patches = open_patches(config.dataset, config.data_dir, config.split, config.bands)
     Order(len(patches.source), config.batch_size, config.seed)  # enough of them for a batch
     objective = configuration.objective(config, patches)
-    batch = batch_shape(config, objective, patches)
+    check_fit(objective, patches)
     warn_of_tiny_rate(config)
     if is_first():
         print(f"standardised with {patches.statistics}")
 
     def init(optimizer: optax.GradientTransformation) -> TrainState:
-        return init_state(objective.model, optimizer, jax.random.key(config.seed))
-
-    def map_step(optimizer: optax.GradientTransformation) -> TrainStep:
-        return map_over_devices(objective, optimizer, config.accumulate)
+        init_params = partial(random_params, objective.model)
+        return init_state(init_params, optimizer, jax.random.key(config.seed))
 
     job = Job(
         title=f"{config.model.variant} on {patches.title}",
         description=describe(config, patches, objective),
         source=patches.source,
-        batch=batch,
         init=init,
-        map_step=map_step,
-        inspector=Inspector(
+        share_loss=partial(share_loss, objective=objective),
+        watcher=Inspector(
             objective,
             patches,
             count=config.diagnostic_patches,
             drawn=config.picture_patches,
             seed=config.seed,
         ),
+        look_every=config.picture_every,
+        save_every=config.checkpoint_every,
+        look_first=True,
+        seen=seen.pack(patches.ids()),
     )
     return run(job, config, workdir, stop)
 
 
-def batch_shape(config: ConfigDict, objective: Objective, patches: Patches) -> jax.ShapeDtypeStruct:
-    """The batch of all devices; reads a record and checks that it can be brought to the model.
+def check_fit(objective: Objective, patches: Patches) -> None:
+    """Checks that a record can be read and brought to the model.
 
     Raises:
       InputError: it cannot be read, or is of a size that does not fit.
     """
-    image, devices = patches.source[0]["backscatter"], jax.device_count()
-    shape = (devices, config.batch_size // devices, *image.shape)
+    image = patches.source[0]["backscatter"]
     prepare = partial(preprocess, settings=objective.preprocessing)
-    jax.eval_shape(prepare, jax.ShapeDtypeStruct(shape[1:], image.dtype), jax.random.key(0))
-    return jax.ShapeDtypeStruct(shape, image.dtype, sharding=batch_sharding())
+    batch = jax.ShapeDtypeStruct((2, *image.shape), image.dtype)
+    jax.eval_shape(prepare, batch, jax.random.key(0))
 
 
 def warn_of_tiny_rate(config: ConfigDict) -> None:
@@ -110,6 +110,7 @@ def describe(config: ConfigDict, patches: Patches, objective: Objective) -> dict
             "architecture": asdict(objective.model.size),
             "weighting": asdict(objective.preprocessing.weighting),
             "dtype": np.dtype(objective.model.dtype).name,
+            **patches.conventions(),
         },
     }
     return json.loads(json.dumps(description))

@@ -10,6 +10,7 @@ import re
 import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,7 +23,8 @@ from sar_mixmae_jax import configuration
 from sar_mixmae_jax.benchmark import config_of_flags
 from sar_mixmae_jax.devices import replicate, share
 from sar_mixmae_jax.errors import UserError, fail, parse_flags
-from sar_mixmae_jax.objective import Objective
+from sar_mixmae_jax.mixmae import random_params
+from sar_mixmae_jax.objective import Objective, share_loss
 from sar_mixmae_jax.optimizer import adamw
 from sar_mixmae_jax.preprocess import Preprocessing
 from sar_mixmae_jax.step import compiled, init_state, map_over_devices
@@ -72,10 +74,12 @@ def profile(config: ConfigDict) -> Shares:
     model = configuration.model(config)
     objective = Objective(model, settings, config.mask_ratio, config.norm_pix)
     optimizer = adamw(lambda _: 1e-4, b1=0.9, b2=0.95, weight_decay=0.05)
-    state = replicate(init_state(model, optimizer, jax.random.key(0)))
+    state = replicate(init_state(partial(random_params, model), optimizer, jax.random.key(0)))
     images = np.random.default_rng(0).normal(-15, 5, (config.batch_size, size, size, bands))
-    batch = share(images.astype(np.float32))
-    step = compiled(map_over_devices(objective, optimizer), state, batch)
+    batch = {"backscatter": share(images.astype(np.float32))}
+    step = compiled(
+        map_over_devices(partial(share_loss, objective=objective), optimizer), state, batch
+    )
     state = jax.block_until_ready(step(state, batch)[0])
     with tempfile.TemporaryDirectory() as folder:
         with jax.profiler.trace(folder):

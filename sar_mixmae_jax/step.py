@@ -1,7 +1,6 @@
-"""The train step: one function per device, mapped over devices in one place.
+"""The train step, whatever is trained: one function per device, mapped over devices in one place.
 
-Per device, as in the published code: the partner of an image is its mirror in the device's batch,
-and one mask serves that batch. Across devices the loss is the mean over all valid pixels.
+A loss is a sum and the count of what was summed, so that its mean over all devices is exact.
 """
 
 from collections.abc import Callable
@@ -14,10 +13,6 @@ import optax
 from jax.sharding import PartitionSpec
 
 from sar_mixmae_jax.devices import AXIS, mesh
-from sar_mixmae_jax.masking import random_mask
-from sar_mixmae_jax.mixmae import MixMAE
-from sar_mixmae_jax.objective import Objective, reconstruct
-from sar_mixmae_jax.preprocess import preprocess
 
 
 @flax.struct.dataclass
@@ -26,7 +21,7 @@ class TrainState:
 
     Attributes:
       step: number of steps done, int32.
-      params: {"encoder": …, "decoder": …}, float32.
+      params: {"encoder": …, and "decoder" or "head": …}, float32.
       opt_state: of the optimizer.
       key: (2,) uint32, of all randomness; a step's own key is folded from it, the step and the
         device.
@@ -44,18 +39,25 @@ class TrainState:
 
 
 Metrics = dict[str, jax.Array]
-TrainStep = Callable[[TrainState, jax.Array], tuple[TrainState, Metrics, jax.Array]]
-"""(state, (device, batch, height, width, band) dB) -> state, metrics, (device, batch) errors."""
+Batch = dict[str, jax.Array]
+"""What the fields of records become: one axis for the devices, one for a device's batch, …"""
+ShareLoss = Callable[[Any, Batch, jax.Array], tuple[jax.Array, tuple[jax.Array, jax.Array]]]
+"""(params, (batch, …) fields of a share, key) -> summed loss, (count, (batch,) loss of each)."""
+TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics, jax.Array]]
+"""(state, (device, batch, …) fields) -> state, metrics, (device, batch) errors."""
 
 
 def init_state(
-    model: MixMAE, optimizer: optax.GradientTransformation, key: jax.Array
+    init: Callable[[jax.Array], Any], optimizer: optax.GradientTransformation, key: jax.Array
 ) -> TrainState:
-    """A state before the first step, with random parameters."""
-    size = model.size
-    images = jnp.zeros((2, size.image_size, size.image_size, size.bands))
+    """A state before the first step.
+
+    Args:
+      init: makes the parameters of a key.
+      optimizer: what to do with the gradient.
+      key: of all randomness.
+    """
     params_key, key = jax.random.split(key)
-    init = jax.jit(lambda key: model.init(key, images, jnp.zeros((size.grid, size.grid)))["params"])
     params = init(params_key)
     return TrainState(
         jnp.zeros((), jnp.int32), params, optimizer.init(params), jax.random.key_data(key)
@@ -64,39 +66,37 @@ def init_state(
 
 def train_step(
     state: TrainState,
-    backscatter: jax.Array,
-    objective: Objective,
+    batch: Batch,
+    share_loss: ShareLoss,
     optimizer: optax.GradientTransformation,
     accumulate: int = 1,
 ) -> tuple[TrainState, Metrics, jax.Array]:
     """One step on one device, inside a map over the axis `AXIS`.
 
     The device's batch is cut into `accumulate` shares, computed one after the other, each with its
-    own mask and partners: so n devices with m shares each compute what n m devices compute.
+    own key: so n devices with m shares each compute what n m devices compute.
 
     Args:
       state: before the step.
-      backscatter: (per-device batch, height, width, band) dB, nodata not finite.
-      objective: what to compute.
+      batch: (per-device batch, …) fields.
+      share_loss: what to compute.
       optimizer: what to do with the gradient.
       accumulate: shares of the batch; less memory with more.
 
     Returns:
-      The new state and {"loss", "gradient_norm"}, both equal on all devices, and the weighted
-      error of each patch of this device, (per-device batch,).
+      The new state and {"loss", "gradient_norm"}, both equal on all devices, and the error
+      of each record of this device, (per-device batch,).
     """
     key = jax.random.fold_in(state.random_key, state.step)
     share_gradient = jax.value_and_grad(share_loss, has_aux=True)
 
-    def add_share(total: Any, share: tuple[jax.Array, jax.Array]) -> tuple[Any, jax.Array]:
-        index, images = share
+    def add_share(total: Any, share: tuple[jax.Array, Batch]) -> tuple[Any, jax.Array]:
+        index, records = share
         share_key = jax.random.fold_in(key, jax.lax.axis_index(AXIS) * accumulate + index)
-        (loss, (count, error)), gradient = share_gradient(
-            state.params, images, share_key, objective
-        )
+        (loss, (count, error)), gradient = share_gradient(state.params, records, share_key)
         return jax.tree.map(jnp.add, total, (loss, count, gradient)), error
 
-    shares = backscatter.reshape(accumulate, -1, *backscatter.shape[1:])
+    shares = jax.tree.map(lambda field: field.reshape(accumulate, -1, *field.shape[1:]), batch)
     nothing = jnp.zeros(()), jnp.zeros(()), jax.tree.map(jnp.zeros_like, state.params)
     total, errors = jax.lax.scan(add_share, nothing, (jnp.arange(accumulate), shares))
     loss, count, gradient = jax.lax.psum(total, AXIS)
@@ -108,30 +108,18 @@ def train_step(
     return TrainState(state.step + 1, params, opt_state, state.key), metrics, errors.reshape(-1)
 
 
-def share_loss(
-    params: Any, backscatter: jax.Array, key: jax.Array, objective: Objective
-) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    """The summed weighted error of a share, with its number of valid pixels and error by patch."""
-    flip_key, mask_key = jax.random.split(key)
-    batch = preprocess(backscatter, flip_key, objective.preprocessing)
-    model, norm_pix = objective.model, objective.norm_pix
-    mask = random_mask(mask_key, model.size.grid, objective.mask_ratio)
-    error = reconstruct(model, params, batch, mask, norm_pix=norm_pix).error.sum((1, 2))
-    return error.sum(), (batch.valid.sum().astype(jnp.float32), error)
-
-
 def map_over_devices(
-    objective: Objective, optimizer: optax.GradientTransformation, accumulate: int = 1
+    share_loss: ShareLoss, optimizer: optax.GradientTransformation, accumulate: int = 1
 ) -> TrainStep:
     """The train step on all devices: (state, (device, batch, …)) -> as `train_step`.
 
     The state is not stacked: it goes in and comes out as one replicated tree, and its buffers are
-    donated. Patch errors come back as (device, batch). Over several processes `pmap` returns
+    donated. Errors come back as (device, batch). Over several processes `pmap` returns
     arrays that cannot be saved; there the same step is mapped by `shard_map`, with equal results.
     """
 
-    def step(state: TrainState, backscatter: jax.Array) -> tuple[TrainState, Metrics, jax.Array]:
-        return train_step(state, backscatter, objective, optimizer, accumulate)
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics, jax.Array]:
+        return train_step(state, batch, share_loss, optimizer, accumulate)
 
     return by_pmap(step) if jax.process_count() == 1 else by_shard_map(step)
 
@@ -151,10 +139,8 @@ def by_pmap(step: Callable[..., Any]) -> TrainStep:
 def by_shard_map(step: Callable[..., Any]) -> TrainStep:
     """Maps a per-device step over the devices of all processes."""
 
-    def on_block(
-        state: TrainState, backscatter: jax.Array
-    ) -> tuple[TrainState, Metrics, jax.Array]:
-        state, metrics, errors = step(state, backscatter[0])
+    def on_block(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics, jax.Array]:
+        state, metrics, errors = step(state, jax.tree.map(lambda field: field[0], batch))
         return state, metrics, errors[None]
 
     whole, by_device = PartitionSpec(), PartitionSpec(AXIS)
@@ -168,12 +154,12 @@ def by_shard_map(step: Callable[..., Any]) -> TrainStep:
     return jax.jit(mapped, donate_argnums=0)
 
 
-def compiled(step: Any, state: TrainState, batch: jax.ShapeDtypeStruct | jax.Array) -> TrainStep:
+def compiled(step: Any, state: TrainState, batch: Any) -> TrainStep:
     """The mapped step, compiled ahead: it cannot compile again, and refuses other shapes.
 
     Args:
       step: as made by `map_over_devices`.
       state: a replicated state.
-      batch: (device, per-device batch, …) of all devices, with its sharding.
+      batch: (device, per-device batch, …) fields of all devices, or their shapes, with sharding.
     """
     return step.lower(state, batch).compile()

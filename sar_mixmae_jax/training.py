@@ -13,11 +13,10 @@ from ml_collections import ConfigDict
 
 from sar_mixmae_jax import configuration, summary
 from sar_mixmae_jax.checkpoint import Checkpoints, clear_unfinished, folder
-from sar_mixmae_jax.data import RecordSource, batches
-from sar_mixmae_jax.devices import feed, replicate
+from sar_mixmae_jax.data import Source, batches
+from sar_mixmae_jax.devices import batch_of_all, feed, replicate
 from sar_mixmae_jax.errors import InputError, first_line
-from sar_mixmae_jax.inspection import Inspector
-from sar_mixmae_jax.journal import PICTURE, Journal
+from sar_mixmae_jax.journal import Journal, Watcher
 from sar_mixmae_jax.logs import METRICS, TENSORBOARD, is_damaged, last_saved
 from sar_mixmae_jax.loop import check_finite, run_steps
 from sar_mixmae_jax.order import Order
@@ -25,7 +24,7 @@ from sar_mixmae_jax.processes import Agreement, agree_on, is_first, share_of_bat
 from sar_mixmae_jax.provenance import describe_start, versions
 from sar_mixmae_jax.restore import resume
 from sar_mixmae_jax.same_run import OTHER_DRAWS, settings
-from sar_mixmae_jax.step import TrainState, TrainStep, compiled
+from sar_mixmae_jax.step import ShareLoss, TrainState, compiled, map_over_devices
 from sar_mixmae_jax.stopwatch import Stopwatch
 from sar_mixmae_jax.workdir import RECORD, RunRecord, check_shared, claim
 
@@ -38,19 +37,25 @@ class Job:
       title: what on what.
       description: {"config", "dataset", "model"} as JSON has it; see `same_run`.
       source: the records.
-      batch: shape, type and sharding of the batch of all devices.
       init: a state before the first step, for an optimizer.
-      map_step: the train step on all devices, for an optimizer.
-      inspector: looks at the model from outside.
+      share_loss: what is minimised, over a share of a batch.
+      watcher: looks at the model from outside.
+      look_every: steps between looks; None: an epoch.
+      save_every: steps between checkpoints; None: an epoch.
+      look_first: whether to look before the first step.
+      seen: the ids that the encoder was pretrained on, see `seen`; kept in every checkpoint.
     """
 
     title: str
     description: dict[str, Any]
-    source: RecordSource
-    batch: jax.ShapeDtypeStruct
+    source: Source
     init: Callable[[optax.GradientTransformation], TrainState]
-    map_step: Callable[[optax.GradientTransformation], TrainStep]
-    inspector: Inspector
+    share_loss: ShareLoss
+    watcher: Watcher
+    look_every: int | None
+    save_every: int | None
+    look_first: bool
+    seen: str
 
 
 class Start(NamedTuple):
@@ -117,7 +122,7 @@ def run(job: Job, config: ConfigDict, workdir: Path, stop: Callable[[], bool]) -
             if is_first() and start.step:
                 print(f"going on after step {start.step}")
             journal = stack.enter_context(
-                closing(Journal(workdir, job.inspector, job.title, start.step, steps))
+                closing(Journal(workdir, job.watcher, job.title, start.step, steps))
             )
             checkpoints = stack.enter_context(Checkpoints(workdir, configuration.keep(config)))
             state = take_steps(job, config, start, steps, stop, journal, checkpoints, record)
@@ -126,7 +131,7 @@ def run(job: Job, config: ConfigDict, workdir: Path, stop: Callable[[], bool]) -
         "checkpoint": folder(workdir) / str(last),
         "TensorBoard log": workdir / TENSORBOARD,
         "metrics": workdir / METRICS,
-        "reconstruction picture": workdir / PICTURE,
+        f"{Path(job.watcher.picture).stem} picture": workdir / job.watcher.picture,
         "record of the run": workdir / RECORD,
     }
     if is_first():
@@ -210,16 +215,20 @@ def take_steps(
             config.schedule_epochs,
             order.progress(steps),
         )
-    if start.step == 0:
+    if start.step == 0 and job.look_first:
         seen = journal.look(0, start.state.params, draw=True)
         if is_first():
-            job.inspector.warn(seen)
+            job.watcher.warn(seen)
     if is_first():
         print("compiling the step")
-    mapped = job.map_step(configuration.optimizer(config, schedule))
-    train_step = compiled(mapped, start.state, job.batch)
+    optimizer = configuration.optimizer(config, schedule)
+    mapped = map_over_devices(job.share_loss, optimizer, config.accumulate)
+    train_step = compiled(mapped, start.state, batch_of_all(job.source[0], config.batch_size))
+    look_every = job.look_every or order.steps_per_epoch
+    save_every = job.save_every or order.steps_per_epoch
     metadata = {
         **job.description,
+        "seen": job.seen,
         "order": dataclasses.asdict(order),
         "shares": shares(config),
         "versions": versions(),
@@ -240,10 +249,10 @@ def take_steps(
         note_saved(wait=False)
         finished = step == steps
         last = finished or wants_to_stop(stop())
-        due_save = last or step % config.checkpoint_every == 0
+        due_save = last or step % save_every == 0
         due_log = due_save or step % config.log_every == 0  # so that a lost log is noticed
-        due_picture = finished or step % config.picture_every == 0  # who is told to stop hurries
-        if not (due_log or due_picture):
+        due_look = finished or step % look_every == 0  # who is told to stop hurries
+        if not (due_log or due_look):
             continue
         with watch.part("compute"):
             check_finite(done)
@@ -258,9 +267,9 @@ def take_steps(
             }
             journal.write_progress(step, metrics | progress)
             logged = step
-        if due_picture or (due_save and config.keep_best):
+        if due_look or (due_save and config.keep_best):
             with watch.part("look"):
-                metrics |= journal.look(step, state.params, draw=due_picture)
+                metrics |= journal.look(step, state.params, draw=due_look)
         if due_save:
             with watch.part("save"):
                 note_saved(wait=True)

@@ -45,16 +45,16 @@ def inspector(patches, weighting=Weighting(), drawn=2):  # noqa: B008, it is fro
 
 
 def test_the_reconstruction_of_an_oracle_is_the_measurement_in_db(patches):
-    look = inspector(patches).look({})
+    scalars, panels = inspector(patches).inspect({})
     source = np.stack([patches.source[index]["backscatter"] for index in range(2)])
-    np.testing.assert_allclose(look.panels.measured, source, atol=1e-4)
-    np.testing.assert_allclose(look.panels.reconstructed, source, atol=1e-3)
-    assert look.scalars["explained"] == pytest.approx(1.0, abs=1e-4)
-    assert look.scalars["bias_db/VH"] == pytest.approx(0.0, abs=1e-3)
+    np.testing.assert_allclose(panels.measured, source, atol=1e-4)
+    np.testing.assert_allclose(panels.reconstructed, source, atol=1e-3)
+    assert scalars["explained"] == pytest.approx(1.0, abs=1e-4)
+    assert scalars["bias_db/VH"] == pytest.approx(0.0, abs=1e-3)
 
 
 def test_the_mixture_is_own_where_the_mask_is_0_and_partner_where_it_is_1(patches):
-    panels = inspector(patches, drawn=4).look({}).panels
+    panels = inspector(patches, drawn=4).inspect({})[1]
     cell = 32 // len(panels.mask)
     for row, column in np.ndindex(panels.mask.shape):
         here = np.s_[:, row * cell : (row + 1) * cell, column * cell : (column + 1) * cell]

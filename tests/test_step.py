@@ -1,6 +1,7 @@
 """The train step on two devices: a real mean over both, own randomness, donated buffers."""
 
 import dataclasses
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -10,8 +11,8 @@ import pytest
 
 from sar_mixmae_jax.devices import replicate, share
 from sar_mixmae_jax.masking import random_mask
-from sar_mixmae_jax.mixmae import Architecture, MixMAE
-from sar_mixmae_jax.objective import Objective, reconstruct
+from sar_mixmae_jax.mixmae import Architecture, MixMAE, random_params
+from sar_mixmae_jax.objective import Objective, reconstruct, share_loss
 from sar_mixmae_jax.preprocess import Preprocessing, preprocess
 from sar_mixmae_jax.step import by_pmap, by_shard_map, init_state, map_over_devices, train_step
 from sar_mixmae_jax.weighting import Weighting
@@ -35,6 +36,19 @@ OBJECTIVE = Objective(
 OPTIMIZER = optax.sgd(1.0)  # the update is the gradient
 
 
+def loss_of(objective: Objective):
+    return partial(share_loss, objective=objective)
+
+
+def start(optimizer):
+    init = partial(random_params, OBJECTIVE.model)
+    return replicate(init_state(init, optimizer, jax.random.key(3)))
+
+
+def fields(backscatter):
+    return {"backscatter": backscatter}
+
+
 @pytest.fixture(scope="module")
 def backscatter() -> np.ndarray:
     batch = np.random.default_rng(0).normal(-15, 5, (2, 2, 30, 30, 2)).astype(np.float32)
@@ -45,11 +59,13 @@ def backscatter() -> np.ndarray:
 @pytest.fixture(scope="module")
 def stepped(backscatter):
     """The state before (a copy), after one step, and what the step returned."""
-    state = replicate(init_state(OBJECTIVE.model, OPTIMIZER, jax.random.key(3)))
+    state = replicate(
+        init_state(partial(random_params, OBJECTIVE.model), OPTIMIZER, jax.random.key(3))
+    )
     before = jax.tree.map(np.array, state.params)  # copies: a view would keep the buffers
     key = jax.random.wrap_key_data(np.array(state.key))
-    step = map_over_devices(OBJECTIVE, OPTIMIZER)
-    after, metrics, errors = step(state, backscatter)
+    step = map_over_devices(loss_of(OBJECTIVE), OPTIMIZER)
+    after, metrics, errors = step(state, fields(backscatter))
     return before, key, state, after, metrics, errors, step
 
 
@@ -85,8 +101,10 @@ def test_devices_draw_different_masks(backscatter):
     twice = np.repeat(backscatter[1:], 2, axis=0)
     as_they_are = dataclasses.replace(OBJECTIVE.preprocessing, flips=False)
     objective = dataclasses.replace(OBJECTIVE, preprocessing=as_they_are)
-    state = replicate(init_state(objective.model, OPTIMIZER, jax.random.key(3)))
-    errors = np.asarray(map_over_devices(objective, OPTIMIZER)(state, twice)[2])
+    state = replicate(
+        init_state(partial(random_params, objective.model), OPTIMIZER, jax.random.key(3))
+    )
+    errors = np.asarray(map_over_devices(loss_of(objective), OPTIMIZER)(state, fields(twice))[2])
     assert (errors[0] != errors[1]).all()
 
 
@@ -101,8 +119,8 @@ def test_buffers_are_donated_and_nothing_compiles_twice(stepped, backscatter):
 
     jax.monitoring.register_event_duration_secs_listener(count)
     try:
-        later = step(after, backscatter)[0]
-        jax.block_until_ready(step(later, backscatter))
+        later = step(after, fields(backscatter))[0]
+        jax.block_until_ready(step(later, fields(backscatter)))
         assert not compilations
         jax.jit(lambda x: x * 3 + 1)(1.0)  # the listener does count
         assert compilations
@@ -113,8 +131,10 @@ def test_buffers_are_donated_and_nothing_compiles_twice(stepped, backscatter):
 def test_a_nodata_patch_does_not_spoil_the_step(backscatter):
     batch = backscatter.copy()
     batch[0, 0] = np.nan
-    state = replicate(init_state(OBJECTIVE.model, OPTIMIZER, jax.random.key(3)))
-    state, metrics, errors = map_over_devices(OBJECTIVE, OPTIMIZER)(state, batch)
+    state = replicate(
+        init_state(partial(random_params, OBJECTIVE.model), OPTIMIZER, jax.random.key(3))
+    )
+    state, metrics, errors = map_over_devices(loss_of(OBJECTIVE), OPTIMIZER)(state, fields(batch))
     assert np.isfinite(metrics["loss"])
     assert float(errors[0, 0]) == 0
     assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params))
@@ -125,17 +145,17 @@ def test_values_under_nodata_do_not_exist(backscatter):
     other = np.where(np.isnan(backscatter), np.inf, backscatter)
     results = []
     for batch in (backscatter, other):
-        state = replicate(init_state(OBJECTIVE.model, OPTIMIZER, jax.random.key(3)))
-        results.append(map_over_devices(OBJECTIVE, OPTIMIZER)(state, batch)[1]["loss"])
+        state = replicate(
+            init_state(partial(random_params, OBJECTIVE.model), OPTIMIZER, jax.random.key(3))
+        )
+        results.append(
+            map_over_devices(loss_of(OBJECTIVE), OPTIMIZER)(state, fields(batch))[1]["loss"]
+        )
     assert float(results[0]) == float(results[1])
 
 
 def flat(tree) -> list[np.ndarray]:
     return [np.asarray(leaf) for leaf in jax.tree.leaves(tree)]
-
-
-def start():
-    return replicate(init_state(OBJECTIVE.model, ADAMW, jax.random.key(3)))
 
 
 ADAMW = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(1e-3))
@@ -145,13 +165,15 @@ def test_shard_map_is_bitwise_pmap(backscatter):
     """The mapping of several processes computes what that of one process computes."""
 
     def step(state, batch):
-        return train_step(state, batch, OBJECTIVE, ADAMW)
+        return train_step(state, batch, loss_of(OBJECTIVE), ADAMW)
 
     results = []
     for mapped in (by_pmap(step), by_shard_map(step)):
-        state = start()
+        state = start(ADAMW)
         for _ in range(3):
-            state, metrics, errors = mapped(state, share(backscatter.reshape(-1, 30, 30, 2)))
+            state, metrics, errors = mapped(
+                state, fields(share(backscatter.reshape(-1, 30, 30, 2)))
+            )
         results.append(flat((state, metrics, errors)))
     assert all((a == b).all() for a, b in zip(*results, strict=True))
 
@@ -159,7 +181,9 @@ def test_shard_map_is_bitwise_pmap(backscatter):
 def test_accumulating_is_having_more_devices(backscatter):
     """Two devices of two shares each are four devices: written out by hand, as above."""
     batch = np.concatenate([backscatter, backscatter[::-1] + 1], axis=1)  # 2 devices, 4 patches
-    state = replicate(init_state(OBJECTIVE.model, OPTIMIZER, jax.random.key(3)))
+    state = replicate(
+        init_state(partial(random_params, OBJECTIVE.model), OPTIMIZER, jax.random.key(3))
+    )
     before, key = jax.tree.map(np.array, state.params), np.array(state.key)
 
     def loss(params):
@@ -176,8 +200,8 @@ def test_accumulating_is_having_more_devices(backscatter):
         return total / count
 
     value, gradient = jax.jit(jax.value_and_grad(loss))(before)
-    after, metrics, errors = map_over_devices(OBJECTIVE, OPTIMIZER, accumulate=2)(
-        state, share(batch.reshape(-1, 30, 30, 2))
+    after, metrics, errors = map_over_devices(loss_of(OBJECTIVE), OPTIMIZER, accumulate=2)(
+        state, fields(share(batch.reshape(-1, 30, 30, 2)))
     )
     assert errors.shape == (2, 4)
     assert float(metrics["loss"]) == pytest.approx(float(value), rel=1e-6)

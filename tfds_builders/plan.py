@@ -62,7 +62,8 @@ class Plan:
       arguments: the same for every item, plain data.
       identity: what tells these raw data from others that have the same items.
       run: so many neighbouring items stay together, for what is read faster so.
-      per_shard: records of a shard, or None for `PATCHES_PER_SHARD`; what a killed build loses is one of them for every core.
+      per_shard: records of a shard, or None for `PATCHES_PER_SHARD`; what a killed build loses is
+        one shard for every core.
       problems: what was found to be missing or wrong before any patch was read.
       dropped: how many patches are not among the items for that.
       index: features that `pair` is given of every record, scalars and texts.
