@@ -12,7 +12,7 @@ from tensorflow_datasets.core.decode import DeserializeMethod
 
 from sar_mixmae_jax.built import ids_file, open_builder
 from sar_mixmae_jax.errors import InputError, check_name, first_line, unknown_name
-from sar_mixmae_jax.order import Order
+from sar_mixmae_jax.order import Batches, InOrder
 from sar_mixmae_jax.pairs import pairs_of_split
 
 Record = dict[str, Any]
@@ -87,6 +87,8 @@ class Patches:
       pairs: of the split, by column, see `pairs`; None: the dataset has none.
       size: side of the images in pixels.
       folder: of the dataset.
+      place_fields: so many of the last "_" fields of an id say where in its acquisition a patch
+        is, so that the rest of it names the acquisition; 0: every record is one.
     """
 
     source: Source
@@ -103,6 +105,7 @@ class Patches:
     pairs: dict[str, np.ndarray] | None = None
     size: int = 0
     folder: Path = Path()
+    place_fields: int = 0
 
     def describe(self) -> dict[str, Any]:
         """What results on this data must be told with, as JSON has it."""
@@ -153,6 +156,7 @@ def open_patches(
     split: str,
     bands: Sequence[str],
     fields: Sequence[str] = FIELDS,
+    units: Sequence[str] = ("dB",),
 ) -> Patches:
     """Opens a dataset that `tfds_builders.build` wrote; bands are chosen by name.
 
@@ -162,6 +166,7 @@ def open_patches(
       split: of the dataset, or several: "train+validation" reads both without a copy.
       bands: which bands, in which order.
       fields: what to read of every record.
+      units: of the backscatter that can be used; its statistics are in dB in any case.
 
     Raises:
       InputError: there is no such dataset, split, band or field, or it does not hold dB.
@@ -188,8 +193,10 @@ def open_patches(
         raise InputError(
             f"{name}: its metadata.json cannot be used ({first_line(error)}): build it again"
         ) from error
-    if unit != "dB":
-        raise InputError(f"{name} holds {unit}, expected dB: build it again in dB")
+    if unit not in units:
+        raise InputError(
+            f"{name} holds {unit}, expected {' or '.join(units)}: build it again in dB"
+        )
     for band in bands:
         check_name(stored, band, f"band of {name}")
     for field in fields:
@@ -215,7 +222,33 @@ def open_patches(
         pairs=pairs_of_split(metadata["pairs"], split, info) if "pairs" in metadata else None,
         size=info.features["backscatter"].shape[0],
         folder=Path(info.data_dir),
+        place_fields=int(metadata.get("place_fields", 0)),
     )
+
+
+class Subset:
+    """Some records of a source; see `Source`."""
+
+    def __init__(self, source: Source, chosen: np.ndarray) -> None:
+        """Takes the numbers of the chosen records."""
+        self._source, self._chosen = source, chosen
+
+    def __len__(self) -> int:
+        return len(self._chosen)
+
+    def __getitem__(self, index: int) -> Record:
+        return self._source[int(self._chosen[index])]
+
+
+READ_AT_ONCE = 64
+"""Records, where all of them are read for one of their fields."""
+
+
+def read_column(patches: Patches, field: str) -> np.ndarray:
+    """(records, …) a field of all records, in their order."""
+    order = InOrder(len(patches.source), READ_AT_ONCE)
+    parts = [batch[field] for batch in batches(patches.source, order, 0, order.steps)]
+    return np.concatenate(parts)[: len(patches.source)]
 
 
 ENDLESS = 1 << 40
@@ -224,7 +257,7 @@ ENDLESS = 1 << 40
 
 def batches(
     source: Source,
-    order: Order,
+    order: Batches,
     start: int = 0,
     stop: int = ENDLESS,
     share: tuple[int, int] = (0, 1),

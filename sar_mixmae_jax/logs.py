@@ -154,13 +154,14 @@ def last_saved(path: Path) -> int | None:
     return max(saved, default=None)
 
 
-def progress_bar(step: int, steps: int, *, shown: bool) -> tqdm:
-    """A bar over the steps of a run, with the time left; seldom redrawn in a log file."""
+def progress_bar(step: int, steps: int, *, shown: bool, description: str | None = None) -> tqdm:
+    """A bar over steps, with the time left; seldom redrawn in a log file."""
     return tqdm(
         mininterval=0.2 if sys.stderr.isatty() else 10.0,
         total=steps,
         disable=not shown,
         initial=step,
+        desc=description,
         unit="step",
         dynamic_ncols=True,
         bar_format="{l_bar}{bar}| step {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]",

@@ -31,6 +31,7 @@ class Architecture:
       windows: window side per stage, in tokens.
       bands: input bands.
       image_size: input side in pixels.
+      position_size: input side that the position embedding was made for; None: `image_size`.
       patch_size: pixels per token side in the first stage.
       mlp_ratio: hidden width of an MLP over its input's.
       decoder_width: channels of the decoder.
@@ -44,6 +45,7 @@ class Architecture:
     windows: tuple[int, ...] = (8, 8, 8, 4)
     bands: int = 2
     image_size: int = 128
+    position_size: int | None = None
     patch_size: int = 4
     mlp_ratio: int = 4
     decoder_width: int = 512
@@ -54,6 +56,8 @@ class Architecture:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             sizes = value if isinstance(value, tuple) else (value,)
+            if value is None:
+                continue
             if not sizes or not all(isinstance(s, int) and 1 <= s <= LARGEST for s in sizes):
                 raise InputError(
                     f"{field.name} is {value}: expected whole numbers from 1 to {LARGEST}"
@@ -82,6 +86,16 @@ class Architecture:
     def cell(self) -> int:
         """Side of a mask cell in pixels, the encoder's stride: 32 with four stages."""
         return self.patch_size << (len(self.depths) - 1)
+
+    @property
+    def blocks(self) -> int:
+        """Blocks of the encoder, of all stages."""
+        return sum(self.depths)
+
+    @property
+    def features(self) -> int:
+        """Width of the last stage, which is that of what the encoder makes of an image."""
+        return self.width << (len(self.depths) - 1)
 
     @property
     def grid(self) -> int:
@@ -120,6 +134,22 @@ def architecture(variant: str, **changes: object) -> Architecture:
     """
     given = {name: value for name, value in changes.items() if value is not None}
     return dataclasses.replace(look_up(VARIANTS, variant, "variant"), **given)  # type: ignore[arg-type]
+
+
+def make_encoder(size: Architecture, dtype: DTypeLike, remat: bool) -> Encoder:
+    """The encoder of a model, in pretraining and after it."""
+    positions = size.position_size // size.patch_size if size.position_size else None
+    return Encoder(
+        size.patch_size,
+        size.width,
+        size.depths,
+        size.heads,
+        size.windows,
+        size.mlp_ratio,
+        dtype,
+        remat,
+        positions,
+    )
 
 
 class DecoderBlock(nn.Module):
@@ -191,18 +221,8 @@ class MixMAE(nn.Module):
 
     def setup(self) -> None:
         """Makes the two halves."""
-        size = self.size
-        self.encoder = Encoder(
-            size.patch_size,
-            size.width,
-            size.depths,
-            size.heads,
-            size.windows,
-            size.mlp_ratio,
-            self.dtype,
-            self.remat,
-        )
-        self.decoder = Decoder(size, self.dtype, self.remat)
+        self.encoder = make_encoder(self.size, self.dtype, self.remat)
+        self.decoder = Decoder(self.size, self.dtype, self.remat)
 
     def encode(self, images: jax.Array, mask: jax.Array | None = None) -> jax.Array:
         """See `Encoder`."""

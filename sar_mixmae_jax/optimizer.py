@@ -1,11 +1,16 @@
 """AdamW with the published schedule: warm-up, half-cosine, decay on matrices and bias tables."""
 
+import re
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from sar_mixmae_jax.order import Order
+
+BLOCK = re.compile(r"stage_(\d+)_block_(\d+)")
+"""Names of the encoder's blocks."""
 
 
 def learning_rate(
@@ -39,6 +44,38 @@ def peak_learning_rate(base: float, batch_size: int) -> float:
     return base * batch_size / 256
 
 
+def layer_scales(params: Any, decay: float) -> Any:
+    """What the rate of every tensor is multiplied by: layer-wise decay as published.
+
+    The last block of the encoder has `decay`, each block before it another factor of it, and the
+    patch embedding one more. A merging layer belongs to the block after it; the final LayerNorm and
+    the head to the last one, so not even the head has the full rate.
+
+    Args:
+      params: {"encoder": …, "head": …}.
+      decay: factor from layer to layer; 1 leaves every rate as it is.
+    """
+    blocks = sorted(
+        (int(stage), int(block))
+        for name in params["encoder"]
+        if (found := BLOCK.fullmatch(name))
+        for stage, block in [found.groups()]
+    )
+    first = {
+        f"merge_{stage - 1}": number for number, (stage, block) in enumerate(blocks) if not block
+    }
+    layers = {f"stage_{stage}_block_{block}": n for n, (stage, block) in enumerate(blocks)}
+    layers |= first | {"patch_embed": -1}
+
+    def scale(path: tuple[Any, ...], tensor: Any) -> float:
+        del tensor
+        part, *rest = (key.key for key in path)
+        layer = layers.get(rest[0], len(blocks) - 1) if part == "encoder" else len(blocks) - 1
+        return decay ** (len(blocks) - layer)
+
+    return jax.tree_util.tree_map_with_path(scale, params)
+
+
 def decay_mask(params: Any) -> Any:
     """True for the tensors that weight decay applies to: all but 1-D ones.
 
@@ -54,6 +91,7 @@ def adamw(
     b2: float,
     weight_decay: float,
     clip_norm: float | None = None,
+    layer_decay: float = 1.0,
 ) -> optax.GradientTransformation:
     """AdamW with decoupled decay, scaled by the rate, on `decay_mask`.
 
@@ -63,7 +101,14 @@ def adamw(
       b2: decay of the mean squared gradient.
       weight_decay: per unit of the rate.
       clip_norm: gradients with a larger global norm are scaled down to it; None leaves them.
+      layer_decay: see `layer_scales`; 1 where all layers have the same rate.
     """
+
+    def scale(updates: Any, params: Any) -> Any:
+        del params
+        return jax.tree.map(jnp.multiply, updates, layer_scales(updates, layer_decay))
+
     clip = optax.identity() if clip_norm is None else optax.clip_by_global_norm(clip_norm)
     step = optax.adamw(schedule, b1=b1, b2=b2, weight_decay=weight_decay, mask=decay_mask)
-    return optax.chain(clip, step)
+    by_layer = optax.identity() if layer_decay == 1.0 else optax.stateless(scale)
+    return optax.chain(clip, step, by_layer)

@@ -5,11 +5,44 @@ So the position in the data is the step, whatever the number of devices or proce
 
 import dataclasses
 from functools import cached_property
+from typing import Protocol
 
 import grain
 import numpy as np
 
 from sar_mixmae_jax.errors import InputError
+
+
+class Batches(Protocol):
+    """Which records the batches of a run hold."""
+
+    def batch(self, step: int, part: int = 0, parts: int = 1) -> np.ndarray:
+        """(batch_size / parts,) the records of the batch after `step` steps, or a part of them."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class InOrder:
+    """All records once, in their order; the last batch is filled up with the last record.
+
+    Attributes:
+      records: how many there are.
+      batch_size: records in a batch, of all devices together.
+    """
+
+    records: int
+    batch_size: int
+
+    @property
+    def steps(self) -> int:
+        """Batches that hold all records."""
+        return -(-self.records // self.batch_size)
+
+    def batch(self, step: int, part: int = 0, parts: int = 1) -> np.ndarray:
+        """See `Batches`."""
+        rows = self.batch_size // parts
+        first = step * self.batch_size + part * rows
+        return np.minimum(np.arange(first, first + rows), self.records - 1)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,9 +7,11 @@ import jax
 import jax.numpy as jnp
 
 from sar_mixmae_jax.errors import look_up
-from sar_mixmae_jax.radiometry import standardise, valid_pixels
+from sar_mixmae_jax.radiometry import TO_DB, standardise, valid_pixels
 from sar_mixmae_jax.spatial import FITS, random_flips
 from sar_mixmae_jax.weighting import Weighting, loss_weights
+
+NO_WEIGHTING = Weighting("none")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,18 +24,21 @@ class Preprocessing:
       flips: whether to flip at random.
       mean: mean of each band, dB.
       std: standard deviation of each band, dB.
-      weighting: how the loss is weighted.
+      weighting: how the loss is weighted; of no meaning where nothing is reconstructed.
+      unit: of the raw batch, an entry of `radiometry.TO_DB`.
     """
 
     image_size: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    weighting: Weighting
+    weighting: Weighting = NO_WEIGHTING
     fit: str = "resize"
     flips: bool = True
+    unit: str = "dB"
 
     def __post_init__(self) -> None:
         look_up(FITS, self.fit, "fit")
+        look_up(TO_DB, self.unit, "unit")
 
 
 class Prepared(NamedTuple):
@@ -50,15 +55,16 @@ class Prepared(NamedTuple):
     valid: jax.Array
 
 
-def preprocess(db: jax.Array, key: jax.Array, settings: Preprocessing) -> Prepared:
+def preprocess(raw: jax.Array, key: jax.Array, settings: Preprocessing) -> Prepared:
     """Prepares a batch of raw backscatter.
 
     Args:
-      db: (batch, height, width, band) dB, float32 or float16, nodata not finite.
+      raw: (batch, height, width, band) in `settings.unit`, float32 or float16, nodata not finite.
       key: for the flips.
       settings: what to do.
     """
-    db = FITS[settings.fit](db.astype(jnp.float32), settings.image_size)
+    db = TO_DB[settings.unit](raw.astype(jnp.float32))
+    db = FITS[settings.fit](db, settings.image_size)
     if settings.flips:
         db = random_flips(db, key)
     valid = valid_pixels(db)

@@ -4,8 +4,12 @@ Everywhere in this project an image is an array (batch, height, width, band), ba
 the configuration names, backscatter in dB, and nodata is whatever is not finite (NaN in records).
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
+
+from sar_mixmae_jax.bands import FLOOR_DB
 
 
 def db_to_linear(db: jax.Array) -> jax.Array:
@@ -16,6 +20,16 @@ def db_to_linear(db: jax.Array) -> jax.Array:
 def linear_to_db(power: jax.Array) -> jax.Array:
     """dB, 10 log10(power); power must be positive."""
     return 10.0 * jnp.log10(power)
+
+
+def power_to_db(power: jax.Array) -> jax.Array:
+    """DB of measured linear power; 0 and below become `FLOOR_DB`, nodata stays not finite."""
+    db = jnp.where(power > 0, linear_to_db(jnp.where(power > 0, power, 1.0)), FLOOR_DB)
+    return jnp.where(jnp.isfinite(power), db, jnp.nan)
+
+
+TO_DB: dict[str, Callable[[jax.Array], jax.Array]] = {"dB": lambda db: db, "linear": power_to_db}
+"""The way to dB from the unit of records."""
 
 
 def valid_pixels(db: jax.Array) -> jax.Array:

@@ -124,8 +124,14 @@ def read(path: Path, like: TrainState) -> Saved:
     return Saved(int(metadata["step"]), state, metadata)
 
 
-def _read_state(path: Path, like: TrainState) -> TrainState:
-    """Arrays of the host, without waiting for other processes."""
+def _read_state(path: Path, like: Any, *, partial: bool = False) -> Any:
+    """Arrays of the host, without waiting for other processes.
+
+    Args:
+      path: of the arrays.
+      like: tree of shapes and types.
+      partial: whether the checkpoint may hold more.
+    """
     alone = ocp.options.MultiprocessingOptions(
         primary_host=None,
         active_processes={jax.process_index()},
@@ -135,7 +141,8 @@ def _read_state(path: Path, like: TrainState) -> TrainState:
     with ocp.Checkpointer(handler, multiprocessing_options=alone) as checkpointer:
         as_array = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), like)
         state = checkpointer.restore(
-            path.absolute(), args=ocp.args.PyTreeRestore(item=like, restore_args=as_array)
+            path.absolute(),
+            args=ocp.args.PyTreeRestore(item=like, restore_args=as_array, partial_restore=partial),
         )
     for (where, found), expected in zip(
         jax.tree_util.tree_leaves_with_path(state), jax.tree.leaves(like), strict=True
@@ -146,6 +153,28 @@ def _read_state(path: Path, like: TrainState) -> TrainState:
                 f"{expected.dtype}{expected.shape}"
             )
     return state
+
+
+def read_part(path: Path, like: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Reads some arrays of a checkpoint, with its metadata, and verifies them.
+
+    Args:
+      path: folder of the step.
+      like: tree of shapes and types, such as {"params": {"encoder": …}}.
+
+    Raises:
+      ValueError: it is damaged, or of another model; the message says what is wrong.
+    """
+    metadata = read_metadata(path)
+    try:
+        part = _read_state(path / "state", like, partial=True)
+    except Exception as error:  # Orbax and its libraries raise bare exceptions on damaged files
+        raise ValueError(f"its arrays cannot be read ({first_line(error)})") from error
+    found = checksums.of_arrays(part)
+    wrong = [name for name in found if metadata["arrays"].get(name) != found[name]]
+    if wrong:
+        raise ValueError(f"its arrays {', '.join(wrong[:3])} do not have their checksums")
+    return part, metadata
 
 
 def put_away(path: Path) -> Path:

@@ -12,6 +12,7 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from sar_mixmae_jax.cells import patchify, unpatchify
+from sar_mixmae_jax.drop_path import scale
 from sar_mixmae_jax.layers import (
     MLP,
     attend,
@@ -22,6 +23,7 @@ from sar_mixmae_jax.layers import (
     torch_conv_init,
 )
 from sar_mixmae_jax.masking import enlarge, mix
+from sar_mixmae_jax.resizing import bicubic
 
 
 def to_windows(grid: jax.Array, window: int) -> jax.Array:
@@ -75,13 +77,19 @@ class Block(nn.Module):
     dtype: DTypeLike
 
     @nn.compact
-    def __call__(self, x: jax.Array, mask: jax.Array | None) -> jax.Array:
-        """(rows, width), window after window, with a (windows, tokens) mask or None -> the same."""
+    def __call__(
+        self, x: jax.Array, mask: jax.Array | None, keep: jax.Array | None = None
+    ) -> jax.Array:
+        """(rows, width), window after window, with a (windows, tokens) mask or None -> the same.
+
+        With `keep`, (2, images), the branches are scaled by it; see `drop_path`.
+        """
         attention = WindowAttention(self.heads, self.window, self.dtype, name="attn")
-        x = x + attention(layer_norm(self.dtype, name="norm1")(x), mask)
-        return x + MLP(self.mlp_ratio, self.dtype, name="mlp")(
-            layer_norm(self.dtype, name="norm2")(x)
-        )
+        mlp = MLP(self.mlp_ratio, self.dtype, name="mlp")
+        change = attention(layer_norm(self.dtype, name="norm1")(x), mask)
+        x = x + (change if keep is None else scale(change, keep[0]))
+        change = mlp(layer_norm(self.dtype, name="norm2")(x))
+        return x + (change if keep is None else scale(change, keep[1]))
 
 
 class PatchMerging(nn.Module):
@@ -139,6 +147,8 @@ class Encoder(nn.Module):
       mlp_ratio: width of the hidden layer over the width of the block.
       dtype: of the computation; parameters are float32.
       remat: recompute the blocks in the backward pass instead of keeping their activations.
+      positions: side of the map that the position embedding was made for, from which it is resized
+        to that of the images; None: that of the images.
     """
 
     patch: int
@@ -149,14 +159,18 @@ class Encoder(nn.Module):
     mlp_ratio: int
     dtype: DTypeLike
     remat: bool = False
+    positions: int | None = None
 
     @nn.compact
-    def __call__(self, images: jax.Array, mask: jax.Array | None = None) -> jax.Array:
+    def __call__(
+        self, images: jax.Array, mask: jax.Array | None = None, keep: jax.Array | None = None
+    ) -> jax.Array:
         """Encodes images, mixed by `mask` with their partners, or as they are without one.
 
         Args:
           images: (batch, height, width, band), standardised.
           mask: (cells, cells), 1 where a cell comes from the partner image, or None.
+          keep: (blocks, 2, batch) factors of the branches of the blocks, or None; see `drop_path`.
 
         Returns:
           (batch, row, column, channel), one token per mask cell.
@@ -165,7 +179,12 @@ class Encoder(nn.Module):
         x = PatchEmbedding(self.patch, self.width, self.dtype, name="patch_embed")(images)
         if mask is not None:
             x = mix(x, mask)
-        x = x + sincos_position_embedding(x.shape[1], self.width).astype(x.dtype)
+        side = x.shape[1]
+        positions = sincos_position_embedding(self.positions or side, self.width)
+        if len(positions) != side:
+            positions = bicubic(positions, side)
+        x = x + positions.astype(x.dtype)
+        done = 0
         stages = zip(self.depths, self.heads, self.windows, strict=True)
         for stage, (depth, heads, window) in enumerate(stages):
             if stage:
@@ -180,6 +199,7 @@ class Encoder(nn.Module):
             for block in range(depth):
                 name = f"stage_{stage}_block_{block}"
                 make = block_class(heads, window, self.mlp_ratio, self.dtype, name=name)
-                rows = make(rows, stage_mask)
+                rows = make(rows, stage_mask, None if keep is None else keep[done])
+                done += 1
             x = from_windows(rows.reshape(windows.shape))
         return layer_norm(self.dtype, name="norm")(x)

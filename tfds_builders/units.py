@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sar_mixmae_jax.bands import FLOOR_DB as FLOOR_DB
 from sar_mixmae_jax.errors import check_name
 
 PLAUSIBLE_DB = (-90.0, 50.0)
@@ -11,9 +12,6 @@ PLAUSIBLE_DB = (-90.0, 50.0)
 
 LOWEST_POWER = -0.5
 """Noise subtraction leaves linear power a few hundredths below 0 at most."""
-
-FLOOR_DB = -35.0
-"""Of linear power that is 0 or below after noise subtraction: a dark pixel, and no nodata."""
 
 UNITS = ("dB", "linear")
 

@@ -8,7 +8,7 @@ import tensorflow_datasets as tfds
 
 from sar_mixmae_jax.errors import InputError, look_up
 from tfds_builders import records
-from tfds_builders.bigearthnet_s1 import version1, version2
+from tfds_builders.bigearthnet_s1 import published, version1, version2
 from tfds_builders.bigearthnet_s1.labels import CLASSES_19
 from tfds_builders.bigearthnet_s1.patch_folder import SIZE
 from tfds_builders.patch_builder import PatchBuilder
@@ -70,6 +70,7 @@ class Builder(PatchBuilder):
             statistics=release.statistics,
             features={name: tfds.features.Text() for name in release.texts},
             quantity="sigma0",
+            place_fields=3,  # of …_33UUP_87_48: tile, row and column
             description=f"Sentinel-1 IW GRD backscatter (sigma0, terrain corrected) in dB, 120x120 "
             f"px of 10 m, UTM, with CORINE land cover in 19 classes. {release.about}",
             homepage="https://bigearth.net",
@@ -109,12 +110,7 @@ class Release:
 
 RELEASES = {
     "v1": Release(
-        records.Statistics(
-            mean=(-19.2309, -12.5951),
-            std=(3.1672, 2.9644),
-            of="BigEarthNet v1 as published with SAR-W-MixMAE: std is the mean of per-patch "
-            "deviations, not the deviation over all pixels",
-        ),
+        published.V1,
         ("s2_name", "scene"),
         "Version 1: its official splits are spatially dependent, results on it say so.",
         """@article{sumbul2021bigearthnet,
@@ -127,12 +123,7 @@ RELEASES = {
   year={2021}}""",
     ),
     "v2": Release(
-        records.Statistics(
-            mean=(-19.1966, -12.5144),
-            std=(5.4501, 5.0019),
-            of="BigEarthNet v2 as published with SAR-W-MixMAE; which split and which deviation is "
-            "not stated",
-        ),
+        published.V2,
         ("s2_name", "v1_name", "country"),
         "Version 2 (reBEN): splits drawn apart in space. v1_name ties a patch to version 1: an "
         "encoder pretrained on version 1 may have seen the test patches of version 2.",

@@ -1,0 +1,158 @@
+"""What stands on the encoder: a classifier of an image, and one of the change between two dates.
+
+Both make features first, (batch, width), and logits by one linear layer of them; so whatever is
+done with the features of one (probing, neighbours, embedding) is done with those of the other.
+"""
+
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+from sar_mixmae_jax.cells import patchify
+from sar_mixmae_jax.drop_path import branch_factors
+from sar_mixmae_jax.errors import InputError
+from sar_mixmae_jax.layers import matmul_precision
+from sar_mixmae_jax.mixmae import Architecture, make_encoder
+
+HEAD_STD = 2e-5
+"""Deviation of a head's first weights on a pretrained encoder; without one they are Xavier's."""
+
+
+class Tuned(nn.Module):
+    """An encoder with a head; what an image is to it, its subclasses say.
+
+    Attributes:
+      size: of the encoder.
+      outputs: logits.
+      dtype: of the computation; parameters and logits are float32.
+      remat: recompute blocks in the backward pass.
+      drop_path: highest rate at which branches of blocks are left out in training.
+      pretrained: whether the head starts from nearly nothing, as on a pretrained encoder.
+    """
+
+    size: Architecture
+    outputs: int
+    dtype: DTypeLike = jnp.float32
+    remat: bool = False
+    drop_path: float = 0.0
+    pretrained: bool = True
+
+    def setup(self) -> None:
+        """Makes encoder and head."""
+        self.encoder = make_encoder(self.size, self.dtype, self.remat)
+        normal, xavier = nn.initializers.normal(HEAD_STD), nn.initializers.xavier_uniform()
+        self.head = nn.Dense(
+            self.outputs,
+            dtype=jnp.float32,
+            precision=matmul_precision(jnp.float32),
+            kernel_init=normal if self.pretrained else xavier,
+        )
+
+    def pool(self, images: jax.Array, key: jax.Array | None) -> jax.Array:
+        """(batch, height, width, band) standardised -> (batch, width) float32: the mean token.
+
+        With a key, branches are left out at random.
+        """
+        keep = None
+        if key is not None and self.drop_path:
+            keep = branch_factors(key, self.drop_path, self.size.blocks, len(images))
+        return self.encoder(images, None, keep).astype(jnp.float32).mean((1, 2))
+
+
+class Classifier(Tuned):
+    """Labels of an image."""
+
+    def features(self, image: jax.Array, key: jax.Array | None = None) -> jax.Array:
+        """(batch, height, width, band) standardised -> (batch, width)."""
+        return self.pool(image, key)
+
+    def __call__(self, image: jax.Array, key: jax.Array | None = None) -> jax.Array:
+        """(batch, height, width, band) standardised -> (batch, outputs) logits."""
+        return self.head(self.features(image, key))
+
+
+class FloodDetector(Tuned):
+    """Whether the second of two dates is flooded: the change of tiles, each encoded by itself.
+
+    Attributes:
+      tiling: an entry of `TILINGS`.
+      pooling: an entry of `POOLINGS`, over the tiles.
+    """
+
+    tiling: str = "spatial"
+    pooling: str = "mean"
+
+    def changes(
+        self, before: jax.Array, after: jax.Array, key: jax.Array | None = None
+    ) -> jax.Array:
+        """(batch, height, width, band) of two dates -> (batch, tiles, width) |difference|."""
+        tiles = [TILINGS[self.tiling](image, self.size.image_size) for image in (before, after)]
+        batch, count = tiles[0].shape[:2]
+        both = jnp.concatenate(tiles).reshape(-1, *tiles[0].shape[2:])
+        pooled = self.pool(both, key).reshape(2, batch, count, -1)
+        return jnp.abs(pooled[0] - pooled[1])
+
+    def features(
+        self, before: jax.Array, after: jax.Array, key: jax.Array | None = None
+    ) -> jax.Array:
+        """(batch, height, width, band) of two dates -> (batch, width)."""
+        return POOLINGS[self.pooling](self.changes(before, after, key), axis=1)
+
+    def __call__(
+        self, before: jax.Array, after: jax.Array, key: jax.Array | None = None
+    ) -> jax.Array:
+        """(batch, height, width, band) of two dates -> (batch, outputs) logits."""
+        return self.head(self.features(before, after, key))
+
+    def evidence(self, before: jax.Array, after: jax.Array) -> jax.Array:
+        """(batch, row of tiles, column of tiles) logit of the flood minus that of its absence.
+
+        Only for spatial tiles and their mean, where the mean of this map is the difference of the
+        logits of the image.
+        """
+        rows = before.shape[1] // self.size.image_size
+        logits = self.head(self.changes(before, after))
+        return (logits[..., 1] - logits[..., 0]).reshape(len(before), rows, -1)
+
+
+def spatial_tiles(image: jax.Array, side: int) -> jax.Array:
+    """(batch, height, width, band) -> (batch, tiles, side, side, band), row by row."""
+    cells = patchify(image, side)
+    return cells.reshape(*cells.shape[:2], side, side, image.shape[-1])
+
+
+def released_tiles(image: jax.Array, side: int) -> jax.Array:
+    """Tiles as the published code cuts them: each holds two neighbouring tiles of one band.
+
+    It flattens (band, row, column) into pairs without a permutation: of 16 tiles in two bands, 8
+    hold VH twice and 8 VV twice. For the published checkpoint of SEN12-FLOOD alone.
+    """
+    tiles = spatial_tiles(image, side)  # batch, tile, row, column, band
+    batch, count, *_, bands = tiles.shape
+    of_one_band = jnp.moveaxis(tiles, -1, 1).reshape(batch, count, bands, side, side)
+    return jnp.moveaxis(of_one_band, 2, -1)
+
+
+TILINGS: dict[str, Callable[[jax.Array, int], jax.Array]] = {
+    "spatial": spatial_tiles,
+    "released": released_tiles,
+}
+"""Ways to cut an image into what the encoder sees."""
+POOLINGS: dict[str, Callable[..., jax.Array]] = {"mean": jnp.mean, "max": jnp.max}
+"""Ways to make one change of those of all tiles."""
+
+
+def check_tiles(size: int, tile: int) -> None:
+    """Refuses images that tiles do not fill.
+
+    Raises:
+      InputError: names both sizes.
+    """
+    if size % tile or size < tile:
+        raise InputError(
+            f"found images of {size}x{size} px and tiles of {tile} px (model.image_size), expected "
+            "whole tiles: build the dataset in another size"
+        )

@@ -1,0 +1,81 @@
+"""A function of records over a whole split: exact on any number of devices and processes.
+
+Records are read in their order; the last batch is filled up with its last record, and what that
+made is cut off again. So nothing is counted twice or left out, whatever the sizes.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import PartitionSpec
+
+from sar_mixmae_jax.data import Source, batches
+from sar_mixmae_jax.devices import AXIS, feed, local, mesh
+from sar_mixmae_jax.logs import progress_bar
+from sar_mixmae_jax.order import InOrder
+from sar_mixmae_jax.processes import is_first, share_of_batch
+from sar_mixmae_jax.step import Batch
+
+RecordFunction = Callable[[Any, Batch], dict[str, jax.Array]]
+"""(params, (batch, …) fields) -> (batch, …) arrays by name."""
+
+
+class Prediction:
+    """A function on all devices, compiled once for every shape of records."""
+
+    def __init__(self, function: RecordFunction, batch_size: int) -> None:
+        """Takes the function.
+
+        Args:
+          function: of the parameters and the fields of a batch.
+          batch_size: records at a time, of all devices; made a multiple of their number.
+        """
+        devices = jax.device_count()
+        self.batch_size = -(-batch_size // devices) * devices
+
+        def on_block(params: Any, batch: Batch) -> dict[str, jax.Array]:
+            made = function(params, jax.tree.map(lambda field: field[0], batch))
+            return jax.tree.map(lambda part: jax.lax.all_gather(part, AXIS, tiled=True), made)
+
+        whole, by_device = PartitionSpec(), PartitionSpec(AXIS)
+        self._mapped = jax.jit(
+            jax.shard_map(
+                on_block,
+                mesh=mesh(),
+                in_specs=(whole, by_device),
+                out_specs=whole,
+                check_vma=False,  # gathered, it is the same everywhere
+            )
+        )
+
+    def __call__(
+        self, params: Any, source: Source, description: str | None = None
+    ) -> dict[str, np.ndarray]:
+        """The results for all records, in their order; every process has all of them.
+
+        Args:
+          params: on all devices.
+          source: the records.
+          description: beside a progress bar; None shows none.
+        """
+        order = InOrder(len(source), self.batch_size)
+        read = feed(batches(source, order, 0, order.steps, share_of_batch()))
+        shown = description is not None and is_first()
+        bar = progress_bar(0, order.steps, shown=shown, description=description or "")
+        parts: list[dict[str, np.ndarray]] = []
+        waiting: dict[str, jax.Array] | None = None
+        with bar:
+            for _, batch in read:  # what a batch made is fetched while the next is computed
+                made = self._mapped(params, batch)
+                if waiting is not None:
+                    parts.append(jax.device_get(local(waiting)))
+                waiting = made
+                bar.update()
+        if waiting is not None:
+            parts.append(jax.device_get(local(waiting)))
+        names = parts[0]
+        return {
+            name: np.concatenate([part[name] for part in parts])[: len(source)] for name in names
+        }

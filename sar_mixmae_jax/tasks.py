@@ -1,0 +1,188 @@
+"""The downstream tasks: what is read, what stands on the encoder, the loss, the metrics.
+
+Adding a task is adding an entry to `TASKS`.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import optax
+
+from sar_mixmae_jax.data import FIELDS, Patches, read_column
+from sar_mixmae_jax.errors import InputError
+from sar_mixmae_jax.evaluation import flood_metrics, metrics
+from sar_mixmae_jax.evaluation.predictions import Predictions
+from sar_mixmae_jax.heads import Classifier, FloodDetector, Tuned
+from sar_mixmae_jax.pairs import PairSource
+
+
+class Units(NamedTuple):
+    """What labels are given to, where a part of them is taken: records, or sequences of them.
+
+    Attributes:
+      labels: (units, classes) 1 where a unit has a class.
+      of: (records,) the unit of every record.
+    """
+
+    labels: np.ndarray
+    of: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """A downstream task.
+
+    Attributes:
+      images: fields of a record that are images, one for every date.
+      fields: of the dataset's records that are read.
+      pick: makes the records of the task, of the dataset's.
+      classes: their names.
+      columns: what is known of every record of the task besides; "group" says what is independent.
+      units: what labels are given to.
+      model: what stands on the encoder.
+      loss: (batch, classes) logits and labels -> (batch,).
+      scores: the numbers that are followed in training.
+      best: of these, the one by which the best checkpoint is chosen.
+    """
+
+    images: tuple[str, ...]
+    fields: tuple[str, ...]
+    pick: Callable[[Patches], Patches]
+    classes: Callable[[Patches], tuple[str, ...]]
+    columns: Callable[[Patches], dict[str, np.ndarray]]
+    units: Callable[[Patches], Units]
+    model: type[Tuned]
+    loss: Callable[[jax.Array, jax.Array], jax.Array]
+    scores: Callable[[Predictions], dict[str, float | None]]
+    best: str
+
+
+# ---- land cover: several labels an image
+
+
+def label_names(patches: Patches) -> tuple[str, ...]:
+    """The classes of a dataset.
+
+    Raises:
+      InputError: it has none.
+    """
+    if not patches.classes:
+        raise InputError(
+            f"{patches.name} has no labels: choose a labelled dataset, such as bigearthnet_s1"
+        )
+    return patches.classes
+
+
+def scenes(patches: Patches) -> dict[str, np.ndarray]:
+    """The acquisition that a patch is of: patches of one are alike."""
+    ids = patches.ids()
+    names = [name.rsplit("_", patches.place_fields)[0] for name in ids]
+    return {"group": np.array(names if patches.place_fields else ids)}
+
+
+def labelled_records(patches: Patches) -> Units:
+    """Every record is labelled for itself."""
+    labels = read_column(patches, "labels")
+    return Units(labels, np.arange(len(labels)))
+
+
+def soft_margin(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """The multi-label soft-margin loss: the mean over the classes of the logistic loss, (batch,)."""
+    return optax.sigmoid_binary_cross_entropy(logits, labels.astype(logits.dtype)).mean(-1)
+
+
+def classification_scores(predictions: Predictions) -> dict[str, float | None]:
+    """Average precision, F1 and precision, macro and micro, and the published score of them."""
+    found = metrics.classification(
+        predictions.probabilities, predictions.labels, predictions.classes
+    )
+    rates = ("average_precision", "f1", "precision", "recall")
+    return {
+        "published_score": found["published_score"],
+        **{f"{rate}_{mean}": found[mean][rate] for rate in rates for mean in ("macro", "micro")},
+    }
+
+
+# ---- floods: two dates
+
+
+def as_pairs(patches: Patches) -> Patches:
+    """The pairs of a dataset as its records.
+
+    Raises:
+      InputError: it has none.
+    """
+    if patches.pairs is None:
+        raise InputError(
+            f"{patches.name} has no pairs of dates: choose a dataset that has, such as sen12_flood "
+            "or synthetic_s1/flood_pairs"
+        )
+    return dataclasses.replace(patches, source=PairSource(patches.source, patches.pairs))
+
+
+def known_of_pairs(patches: Patches) -> dict[str, np.ndarray]:
+    """The columns of the pairs, with the ids of the images in place of their numbers."""
+    assert patches.pairs is not None
+    ids = np.array(patches.ids())
+    columns = {name: column for name, column in patches.pairs.items() if name != "flooded"}
+    return columns | {name: ids[columns[name]] for name in ("before", "after")}
+
+
+def labelled_sequences(patches: Patches) -> Units:
+    """Who labels a sequence labels all of its pairs; it has a flood or not."""
+    assert patches.pairs is not None
+    _, of = np.unique(patches.pairs["sequence"], return_inverse=True)
+    flooded = np.zeros(of.max() + 1, bool)
+    np.logical_or.at(flooded, of, patches.pairs["flooded"] == 1)
+    return Units(np.stack([~flooded, flooded], axis=1).astype(np.uint8), of)
+
+
+def flood_scores(predictions: Predictions) -> dict[str, float | None]:
+    """Metrics of the headline: onset images where they are known, every image counting once."""
+    found = flood_metrics.flood(predictions.probabilities, predictions.labels, predictions.columns)
+    first, weighting = found["headline"]
+    rates = ("average_precision", "f1", "precision", "recall", "balanced_accuracy", "accuracy")
+    return {rate: found["evaluations"][first][weighting][rate] for rate in rates}
+
+
+TASKS = {
+    "classification": Task(
+        images=("backscatter",),
+        fields=(*FIELDS, "labels"),
+        pick=lambda patches: patches,
+        classes=label_names,
+        columns=scenes,
+        units=labelled_records,
+        model=Classifier,
+        loss=soft_margin,
+        scores=classification_scores,
+        best="average_precision_macro",
+    ),
+    "flood": Task(
+        images=("before", "after"),
+        fields=FIELDS,
+        pick=as_pairs,
+        classes=lambda _: ("dry", "flood"),
+        columns=known_of_pairs,
+        units=labelled_sequences,
+        model=FloodDetector,
+        loss=optax.softmax_cross_entropy_with_integer_labels,
+        scores=flood_scores,
+        best="average_precision",
+    ),
+}
+"""The tasks by name."""
+
+
+def task_of(patches: Patches) -> str:
+    """The task that a dataset is for: floods where it has pairs, else its labels."""
+    return "flood" if patches.pairs is not None else "classification"
+
+
+def scores(task: str, predictions: Predictions) -> dict[str, Any]:
+    """The scores of a task that are defined, as they are logged."""
+    found = TASKS[task].scores(predictions)
+    return {f"validation/{name}": value for name, value in found.items() if value is not None}

@@ -1,0 +1,69 @@
+"""The fine-tuning objective: raw records to logits, features and losses, on the device."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from sar_mixmae_jax.heads import Tuned
+from sar_mixmae_jax.preprocess import Preprocessing, preprocess
+from sar_mixmae_jax.step import Batch
+from sar_mixmae_jax.tasks import TASKS
+
+
+@dataclasses.dataclass(frozen=True)
+class Tuning:
+    """What is tuned for what.
+
+    Attributes:
+      task: an entry of `TASKS`.
+      model: encoder and head.
+      preprocessing: of one date.
+    """
+
+    task: str
+    model: Tuned
+    preprocessing: Preprocessing
+
+
+def prepare(batch: Batch, key: jax.Array | None, tuning: Tuning) -> list[jax.Array]:
+    """The images of a batch, one array (batch, height, width, band) a date, standardised.
+
+    All dates of a record are flipped alike, if there is a key, else not at all.
+    """
+    settings, names = tuning.preprocessing, TASKS[tuning.task].images
+    together = dataclasses.replace(
+        settings,
+        mean=settings.mean * len(names),
+        std=settings.std * len(names),
+        flips=settings.flips and key is not None,
+    )
+    db = jnp.concatenate([batch[name] for name in names], axis=-1)
+    key = jax.random.key(0) if key is None else key
+    return jnp.split(preprocess(db, key, together).images, len(names), axis=-1)
+
+
+def share_loss(
+    params: Any, batch: Batch, key: jax.Array, tuning: Tuning
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    """The summed loss of a share, with its number of records and the loss of each."""
+    flip_key, drop_key = jax.random.split(key)
+    images = prepare(batch, flip_key, tuning)
+    logits = tuning.model.apply({"params": params}, *images, key=drop_key)
+    losses = TASKS[tuning.task].loss(logits, batch["labels"])
+    return losses.sum(), (jnp.asarray(len(losses), jnp.float32), losses)
+
+
+def outputs(params: Any, batch: Batch, tuning: Tuning) -> dict[str, jax.Array]:
+    """{"logits": (batch, classes), "labels"} without anything random."""
+    logits = tuning.model.apply({"params": params}, *prepare(batch, None, tuning))
+    return {"logits": logits, "labels": batch["labels"]}
+
+
+def features(params: Any, batch: Batch, tuning: Tuning) -> dict[str, jax.Array]:
+    """{"features": (batch, width)} and what else the batch holds besides its images."""
+    images = prepare(batch, None, tuning)
+    made = tuning.model.apply({"params": params}, *images, method="features")
+    rest = {name: batch[name] for name in batch if name not in TASKS[tuning.task].images}
+    return {"features": made, **rest}
