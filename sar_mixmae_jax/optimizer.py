@@ -61,11 +61,11 @@ def layer_scales(params: Any, decay: float) -> Any:
         if (found := BLOCK.fullmatch(name))
         for stage, block in [found.groups()]
     )
-    first = {
-        f"merge_{stage - 1}": number for number, (stage, block) in enumerate(blocks) if not block
-    }
-    layers = {f"stage_{stage}_block_{block}": n for n, (stage, block) in enumerate(blocks)}
-    layers |= first | {"patch_embed": -1}
+    layers = {"patch_embed": -1}
+    for number, (stage, block) in enumerate(blocks):
+        layers[f"stage_{stage}_block_{block}"] = number
+        if block == 0:
+            layers[f"merge_{stage - 1}"] = number
 
     def scale(path: tuple[Any, ...], tensor: Any) -> float:
         del tensor

@@ -107,9 +107,10 @@ def describe(path: Path, metadata: dict[str, Any]) -> Pretrained:
 
 def architecture(fields: dict[str, Any]) -> Architecture:
     """The sizes of a model, of what JSON made of them."""
-    return Architecture(
-        **{name: tuple(v) if isinstance(v, list) else v for name, v in fields.items()}
-    )
+    sizes: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()
+    }
+    return Architecture(**sizes)
 
 
 def load(pretrained: Pretrained, size: Architecture) -> Any:

@@ -90,7 +90,7 @@ def labelled_records(patches: Patches) -> Units:
 
 
 def soft_margin(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """The multi-label soft-margin loss: the mean over the classes of the logistic loss, (batch,)."""
+    """Multi-label soft-margin loss: the mean over the classes of the logistic loss, (batch,)."""
     return optax.sigmoid_binary_cross_entropy(logits, labels.astype(logits.dtype)).mean(-1)
 
 

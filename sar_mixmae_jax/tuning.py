@@ -44,26 +44,33 @@ def prepare(batch: Batch, key: jax.Array | None, tuning: Tuning) -> list[jax.Arr
     return jnp.split(preprocess(db, key, together).images, len(names), axis=-1)
 
 
+def apply(model: Tuned, params: Any, images: list[jax.Array], **settings: Any) -> jax.Array:
+    """The model, or one of its methods, of the images of all dates."""
+    made = model.apply({"params": params}, *images, **settings)
+    assert isinstance(made, jax.Array)
+    return made
+
+
 def share_loss(
     params: Any, batch: Batch, key: jax.Array, tuning: Tuning
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
     """The summed loss of a share, with its number of records and the loss of each."""
     flip_key, drop_key = jax.random.split(key)
     images = prepare(batch, flip_key, tuning)
-    logits = tuning.model.apply({"params": params}, *images, key=drop_key)
+    logits = apply(tuning.model, params, images, key=drop_key)
     losses = TASKS[tuning.task].loss(logits, batch["labels"])
     return losses.sum(), (jnp.asarray(len(losses), jnp.float32), losses)
 
 
 def outputs(params: Any, batch: Batch, tuning: Tuning) -> dict[str, jax.Array]:
     """{"logits": (batch, classes), "labels"} without anything random."""
-    logits = tuning.model.apply({"params": params}, *prepare(batch, None, tuning))
+    logits = apply(tuning.model, params, prepare(batch, None, tuning))
     return {"logits": logits, "labels": batch["labels"]}
 
 
 def features(params: Any, batch: Batch, tuning: Tuning) -> dict[str, jax.Array]:
     """{"features": (batch, width)} and what else the batch holds besides its images."""
     images = prepare(batch, None, tuning)
-    made = tuning.model.apply({"params": params}, *images, method="features")
+    made = apply(tuning.model, params, images, method="features")
     rest = {name: batch[name] for name in batch if name not in TASKS[tuning.task].images}
     return {"features": made, **rest}
