@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import binary_dilation, binary_erosion
 
-from tfds_builders.synthetic_s1 import scene
+from tfds_builders.synthetic_s1 import backscatter, scene
 from tfds_builders.synthetic_s1.calm_windows import calm
 from tfds_builders.synthetic_s1.fields import blur, fractal
 from tfds_builders.synthetic_s1.land_cover import LANDSCAPES
@@ -49,6 +49,18 @@ def test_a_seed_is_a_patch_in_any_thread_and_at_any_size(size):
         for ours, again in zip(copy, simulate(size, (5, 1)), strict=True):
             np.testing.assert_array_equal(ours, again)
     assert (simulate(size, (5, 1)).noise_free != simulate(size, (5, 2)).noise_free).any()
+
+
+def test_a_seed_gives_the_patches_that_it_always_gave():
+    """Written down once: whoever has a dataset of a seed can make it again."""
+    for seed, counts, seen, truth in (
+        (1, [856, 0, 163, 221, 0, 371, 2463, 0, 22, 0, 0], -11.8305, -11.4988),
+        (4, [0, 0, 1624, 540, 831, 338, 631, 132, 0, 0, 0], -10.3810, -10.1679),
+    ):
+        patch = simulate(64, (5, seed))
+        assert np.bincount(patch.land_cover.ravel(), minlength=len(CLASSES)).tolist() == counts
+        assert patch.backscatter[..., 1].mean() == pytest.approx(seen, abs=1e-3)
+        assert patch.noise_free[..., 1].mean() == pytest.approx(truth, abs=1e-3)
 
 
 def test_a_patch_has_the_stated_shapes_and_types(patches):
@@ -193,13 +205,13 @@ def test_incidence_grows_across_a_scene():
     """.064 degrees per km; -.8 dB per degree in VV on wind-roughened water."""
     cover = np.full((100, 100), NUMBER["Wind-roughened water"], np.uint8)
     region = np.zeros((100, 100), np.int32)
-    decibel = scene._means(np.random.default_rng(0), cover, region, 1, 38.0)[1]
+    decibel = backscatter.means(np.random.default_rng(0), cover, region, 1, 38.0)[1]
     assert decibel[0, -1] - decibel[0, 0] == pytest.approx(-0.8 * 0.064 * 0.99, rel=0.01)
     assert (decibel == decibel[0]).all()
 
 
 def test_texture_is_correlated_over_50_to_200_m():
-    field = fractal(np.random.default_rng(0), 600, scene.TEXTURE_STEPS)[0]
+    field = fractal(np.random.default_rng(0), 600, backscatter.TEXTURE_STEPS)[0]
     correlation = [(field[:, lag:] * field[:, :-lag]).mean() / field.var() for lag in range(1, 30)]
     reach = 1 + np.argmax(np.array(correlation) < np.exp(-1))
     assert 5 <= reach <= 20  # pixels of 10 m
@@ -209,8 +221,8 @@ def test_texture_is_shared_by_the_bands_and_of_the_order_of_the_class(monkeypatc
     """The same scene with its texture and without."""
     seeds = range(6)
     textured = [scene.ground(np.random.default_rng(seed), 400, 38.0) for seed in seeds]
-    flat = np.ones_like(scene._texture_tables())
-    monkeypatch.setattr(scene, "_texture_tables", lambda: flat)
+    flat = np.ones_like(backscatter.texture_tables())
+    monkeypatch.setattr(backscatter, "texture_tables", lambda: flat)
     bare = [scene.ground(np.random.default_rng(seed), 400, 38.0) for seed in seeds]
     texture = np.stack([t.power / b.power for t, b in zip(textured, bare, strict=True)], axis=1)
     np.testing.assert_allclose(texture[0], texture[1], rtol=1e-4)

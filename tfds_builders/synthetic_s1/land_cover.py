@@ -44,6 +44,7 @@ CLASSES = {
     "Smooth sand or asphalt": LandCover(-27.0, -20.0, 30, 1.8, -0.2, -0.2),
     "Snow or frozen ground": LandCover(-21.8, -15.0, 30),
 }
+NUMBER = {name: number for number, name in enumerate(CLASSES)}
 
 
 @dataclasses.dataclass(frozen=True)

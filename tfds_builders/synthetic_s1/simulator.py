@@ -14,10 +14,8 @@ from tfds_builders.synthetic_s1.scene import ground
 from tfds_builders.synthetic_s1.speckle import (
     LOOKS,
     MARGIN,
-    measure,
     noise,
-    resample,
-    respond,
+    observe,
     speckle,
 )
 from tfds_builders.synthetic_s1.targets import point_targets
@@ -54,18 +52,15 @@ def simulate(size: int, seed: tuple[int, ...]) -> Patch:
     rng = np.random.default_rng(seed)
     incidence = rng.uniform(*INCIDENCE_DEG)
     scene = ground(rng, size + 2 * MARGIN, incidence)
-    signal = respond(scene.power)
     targets = point_targets(rng, scene.cover[1:-1, 1:-1])
     multiplier = speckle(rng, size + 2, LOOKS[rng.integers(len(LOOKS))])
-    # A point target dominates its cell and does not speckle.
-    seen = resample(measure(signal, noise(rng, size + 2), multiplier) + targets)
-    truth = resample(signal + targets)
+    seen, truth = observe(scene.power, targets, noise(rng, size + 2), multiplier)
     cover = scene.cover[MARGIN:-MARGIN, MARGIN:-MARGIN]
     if rng.integers(2):  # the radar looks east or west
         cover, seen, truth = cover[:, ::-1], seen[..., ::-1], truth[..., ::-1]
     if rng.random() < BORDER_SHARE:
         _cut(rng, seen, truth)
-    return Patch(_decibel(seen), _decibel(truth), np.ascontiguousarray(cover), incidence)
+    return Patch(decibel(seen), decibel(truth), np.ascontiguousarray(cover), incidence)
 
 
 def labels(patch: Patch) -> list[str]:
@@ -93,7 +88,7 @@ def _cut(rng: np.random.Generator, seen: np.ndarray, truth: np.ndarray) -> None:
     truth[:, beyond > 0] = np.nan
 
 
-def _decibel(power: np.ndarray) -> np.ndarray:
+def decibel(power: np.ndarray) -> np.ndarray:
     """(2, size, size) linear to (size, size, 2) float32 dB."""
     decibel = np.empty((*power.shape[1:], 2), np.float32)
     for band in range(2):

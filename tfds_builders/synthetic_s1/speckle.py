@@ -70,6 +70,26 @@ def resample(power: np.ndarray) -> np.ndarray:
     return blur(power, RESAMPLING_SIDE)
 
 
+def observe(
+    power: np.ndarray, targets: np.ndarray, floor: np.ndarray, multiplier: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """What is seen of a scene, and the truth: the same without speckle and noise.
+
+    A point target dominates its cell and does not speckle.
+
+    Args:
+      power: of the scene, (2, size + 4, size + 4) linear.
+      targets: power of point targets, (2, size + 2, size + 2).
+      floor: noise-equivalent sigma0, linear, (size + 2,).
+      multiplier: speckle, (2, size + 2, size + 2).
+
+    Returns:
+      Two (2, size, size) images of linear power.
+    """
+    signal = respond(power)
+    return resample(measure(signal, floor, multiplier) + targets), resample(signal + targets)
+
+
 def node(field: np.ndarray) -> np.ndarray:
     """Which entry of `gamma_table` a standard normal value falls on."""
     scaled = (field + np.float32(REACH)) * np.float32(NODES / (2 * REACH))
