@@ -1,0 +1,175 @@
+"""The picture of a comparison: runs as points, means with their intervals, baselines as lines.
+
+A panel per metric, a row per arm, the same in all panels. A seed has the same place within the row
+of every arm, so that pairs can be followed by eye.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from sar_mixmae_jax.comparison.statistics import (
+    Baseline,
+    Metric,
+    Result,
+    baselines_of,
+    by_seed,
+    spread,
+)
+from sar_mixmae_jax.files import write_whole
+from sar_mixmae_jax.pictures import png
+
+POINT = "#0072B2"  # blue, of Okabe and Ito's palette, which the colour-blind can tell apart
+MEAN = "black"
+LINES = (("#D55E00", "--"), ("#009E73", ":"), ("#CC79A7", "-."), ("#E69F00", (0, (6, 1, 1, 1))))
+"""Colour and dashes of the baselines."""
+
+PANELS = 4
+"""Panels in a row of the picture."""
+
+
+def draw(
+    metrics: Sequence[Metric],
+    results: Sequence[Result],
+    baselines: Sequence[Baseline],
+    arms: Sequence[str],
+    path: Path,
+    *,
+    title: str,
+    reference: str = "none",
+) -> None:
+    """Writes a PNG.
+
+    Args:
+      metrics: one panel each.
+      results: of all runs that are done.
+      baselines: of all tasks.
+      arms: from top to bottom; those without a result keep their row.
+      path: where to write; the file appears whole or not at all.
+      title: of the figure.
+      reference: the arm whose mean is drawn through all rows.
+    """
+    columns = min(PANELS, len(metrics))
+    rows = -(-len(metrics) // columns)
+    height = (0.42 * len(arms) + 1.0) * rows + 1.5
+    figure = Figure(figsize=(1.7 + 2.6 * columns, height), layout="constrained", dpi=130)
+    axes = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
+    names = dict.fromkeys(name for metric in metrics for name in baselines_of(baselines, metric))
+    styles = {name: LINES[number % len(LINES)] for number, name in enumerate(names)}
+    seeds = sorted({result.seed for result in results})
+    for axis, metric in zip(axes, metrics, strict=False):
+        values = by_seed(results, metric)
+        for row, arm in enumerate(arms):
+            _arm(axis, row, values.get(arm, {}), seeds)
+        centre = spread(values.get(reference, {}).values()).mean
+        if centre is not None:
+            axis.axvline(centre, color="0.75", linewidth=1.2, zorder=0)
+        fixed = baselines_of(baselines, metric)
+        for name, value in fixed.items():
+            colour, dashes = styles[name]
+            axis.axvline(value, color=colour, linestyle=dashes, linewidth=1.8, zorder=1)
+        runs = [value for arm in arms for value in values.get(arm, {}).values()]
+        _limit(axis, [*runs, *fixed.values()])
+        _dress(axis, metric, arms)
+    for axis in axes[len(metrics) :]:
+        axis.set_visible(False)
+    figure.suptitle(title)
+    _explain(figure, styles, reference)
+    write_whole(path, png(figure))
+
+
+def _arm(axis: Axes, row: int, values: dict[int, float], seeds: Sequence[int]) -> None:
+    """Points above the line of the row, the mean with its interval on it."""
+    places = np.linspace(-0.32, -0.14, len(seeds))
+    for place, seed in zip(places, seeds, strict=True):
+        if seed in values:
+            axis.plot(
+                values[seed],
+                row + place,
+                "o",
+                markersize=4,
+                markerfacecolor="none",
+                markeredgecolor=POINT,
+                markeredgewidth=1.1,
+            )
+    mean, _, low, high, n = spread(values.values())
+    if mean is not None:
+        if low is not None and high is not None:
+            axis.plot([low, high], [row + 0.12] * 2, color=MEAN, linewidth=1.8)
+        axis.plot(mean, row + 0.12, "D", color=MEAN, markersize=5)
+    text = f"n = {n}" if n else "no run"
+    axis.annotate(
+        text,
+        (1, row),
+        (-3, 0),
+        ("axes fraction", "data"),
+        "offset points",
+        fontsize=6.5,
+        ha="right",
+        va="center",
+        color="0.35",
+    )
+
+
+def _limit(axis: Axes, values: Sequence[float]) -> None:
+    """Shows all values; of intervals as much as leaves them legible; and room for n at the right.
+
+    The interval of two runs is nine times as wide as they are apart.
+    """
+    if not values:
+        axis.set_xticks([])
+        return
+    width = max(values) - min(values) or 0.1 * abs(values[0]) or 1.0
+    low, high = axis.get_xlim()
+    low, high = max(low, min(values) - 0.6 * width), min(high, max(values) + 0.6 * width)
+    axis.set_xlim(low, high + 0.2 * (high - low))
+
+
+def _dress(axis: Axes, metric: Metric, arms: Sequence[str]) -> None:
+    """Labels, and lines between the rows."""
+    better = {True: "higher is better", False: "lower is better", None: "neither is better"}
+    axis.set_title(metric.title, fontsize=9.5)
+    axis.set_xlabel(better[metric.higher_is_better], fontsize=8)
+    axis.set_yticks(range(len(arms)), [" ".join(arm.split()) for arm in arms])
+    axis.set_ylim(len(arms) - 0.5, -0.5)
+    axis.tick_params(axis="x", labelsize=8)
+    axis.tick_params(axis="y", length=0)
+    axis.locator_params(axis="x", nbins=5)
+    axis.set_yticks(np.arange(len(arms) - 1) + 0.5, minor=True)
+    axis.grid(axis="y", which="minor", color="0.9", linewidth=0.8)
+    axis.tick_params(axis="y", which="minor", length=0)
+
+
+def _explain(figure: Figure, styles: dict, reference: str) -> None:
+    """The legend below the panels."""
+    handles = [
+        Line2D(
+            [], [], marker="o", linestyle="", markerfacecolor="none", color=POINT, label="a run"
+        ),
+        Line2D(
+            [], [], marker="D", color=MEAN, label="mean; 95 % interval over seeds, cut at the edge"
+        ),
+        Line2D([], [], color="0.75", label=f"mean of {reference}"),
+        *(
+            Line2D(
+                [], [], color=colour, linestyle=dashes, linewidth=1.8, label=f"{name} (no network)"
+            )
+            for name, (colour, dashes) in styles.items()
+        ),
+    ]
+    caption = (
+        "Arms are compared seed by seed, in the table: overlapping intervals do not settle it."
+    )
+    figure.legend(
+        handles=handles,
+        title=caption,
+        loc="outside lower center",
+        ncols=3,
+        frameon=False,
+        fontsize=8,
+        title_fontsize=8,
+    )

@@ -1,0 +1,123 @@
+"""The tables of a comparison for readers, with what must be said beside them."""
+
+from collections.abc import Iterable, Sequence
+
+from sar_mixmae_jax.comparison.statistics import Difference, Discrimination, Metric, Spread
+from sar_mixmae_jax.comparison.table import Row, Table
+
+MISSING = "–"
+NOTHING = "†"
+"""After a verdict on a test that discriminates nothing."""
+
+
+def markdown(title: str, tables: Sequence[Table], notes: Iterable[str] = ()) -> str:
+    """A page.
+
+    Args:
+      title: its heading.
+      tables: in their order.
+      notes: further footnotes: what the data are, what they cannot say.
+    """
+    parts = [f"# {title}", *map(_section, tables), "## How to read the tables"]
+    parts.append("\n".join(f"- {note}" for note in (*footnotes(tables), *notes)))
+    return "\n\n".join(parts) + "\n"
+
+
+def footnotes(tables: Iterable[Table]) -> list[str]:
+    """What the numbers are, and how many there are of them."""
+    tables = [*tables]
+    arms = [row for table in tables for row in table.rows if not row.is_baseline]
+    counts = {values.n for row in arms for values in row.spreads if values.n}
+    intervals = [one for row in arms for one in row.differences if one and one.low is not None]
+    references = " or ".join(dict.fromkeys(table.reference for table in tables))
+    seeds = "no run is done yet"
+    if counts:
+        low, high = min(counts), max(counts)
+        seeds = f"{high}" if low == high else f"{low} to {high}, as some are missing"
+    return [
+        "An entry is mean ± spread (n): n is the number of seeds, the spread is the sample "
+        f"standard deviation over them. Seeds for an entry: {seeds}. A single run has no spread. "
+        f"{MISSING} is no value. Baselines are in italics; they are computed once.",
+        f"Δ is the difference to `{references}`, paired by seed over the seeds that both have, "
+        "with its 95 % interval (Student's t). **Unresolved** means that the interval includes 0 "
+        "or cannot be computed (fewer than two pairs, or all of them equal): the test does not say "
+        "which is better, and does not say that they are equal.",
+        "The intervals are about chance in training and not about the choice of test images. They "
+        f"stand each for itself: of the {len(intervals)} on this page, one in twenty would be "
+        "resolved by chance if all arms were equal.",
+        "A test **discriminates nothing** where no arm is better than the best baseline without a "
+        f"network by more than the arm's spread. Differences between arms, marked {NOTHING}, are "
+        "then no reason to prefer one.",
+    ]
+
+
+def sentence(one: Discrimination) -> str:
+    """What a metric's baselines say about the test."""
+    form = one.metric.form
+    found = f"{one.metric.title}: the best baseline, {_plain(one.baseline)}, has {one.value:{form}}"
+    if one.verdict is None:
+        return f"{found}; one seed an arm is too few to say whether the test discriminates."
+    if not one.verdict:
+        return (
+            f"**{found}, and no arm is better by more than its spread: this test discriminates "
+            "nothing.**"
+        )
+    return f"{found}; better by more than their spread: {'; '.join(map(_plain, one.above))}."
+
+
+def _section(table: Table) -> str:
+    section = table.section
+    grid = [_head(table), *(_row(table, row) for row in table.rows)]
+    if section.upright:
+        grid = [list(row) for row in zip(*grid, strict=True)]
+    ruler = ["---", *["---:"] * (len(grid[0]) - 1)]
+    lines = "\n".join(f"| {' | '.join(row)} |" for row in [grid[0], ruler, *grid[1:]])
+    judged = "\n".join(f"- {sentence(one)}" for one in table.discriminations)
+    return "\n\n".join(filter(None, (f"## {section.title}", judged, lines, section.note)))
+
+
+def _head(table: Table) -> list[str]:
+    columns = [""]
+    for metric in table.section.metrics:
+        columns.append(_plain(metric.title))
+        if metric.compared:
+            columns.append(f"Δ to {_plain(table.reference)}")
+    return columns
+
+
+def _row(table: Table, row: Row) -> list[str]:
+    name = _plain(row.name)
+    cells = [f"*{name}*" if row.is_baseline else name]
+    idle = [one.metric for one in table.discriminations if one.verdict is False]
+    for metric, values, apart in zip(
+        table.section.metrics, row.spreads, row.differences, strict=True
+    ):
+        cells.append(_value(metric, values, row.is_baseline))
+        if metric.compared:
+            cells.append(_difference(metric, apart, f" {NOTHING}" if metric in idle else ""))
+    return cells
+
+
+def _value(metric: Metric, values: Spread, is_baseline: bool) -> str:
+    if values.mean is None:
+        return MISSING
+    mean = f"{values.mean:{metric.form}}"
+    if is_baseline:
+        return mean
+    around = "" if values.std is None else f" ± {values.std:{metric.form.lstrip('+')}}"
+    return f"{mean}{around} ({values.n})"
+
+
+def _difference(metric: Metric, apart: Difference | None, mark: str) -> str:
+    if apart is None or apart.mean is None:
+        return MISSING
+    form = f"+{metric.form.lstrip('+')}"
+    interval = ""
+    if apart.low is not None and apart.high is not None:
+        interval = f" [{apart.low:{form}}, {apart.high:{form}}]"
+    return f"{apart.mean:{form}}{interval} ({apart.n}) {apart.verdict}{mark}"
+
+
+def _plain(text: str) -> str:
+    """A text in which no character ends a cell or a line; underscores as they are."""
+    return " ".join(text.split()).replace("|", "\\|")
