@@ -1,0 +1,17 @@
+"""From saved predictions to metrics with confidence intervals to a folder that people can read.
+
+```
+ predictions.py checks.py   what a model said of every record or pair, checked, saved
+ metrics.py                 of one question, of many labels      flood_metrics.py   of floods
+ replicates.py bootstrap.py the same of resampled groups, fast   interval.py        intervals
+ curves.py class_figures.py flood_figures.py pairs.py pair_panels.py pair_figures.py   pictures
+ table.py class_report.py flood_report.py   tables; which pictures there are
+ report.py                  all of it in one folder              folder.py          whole or not
+```
+"""
+
+from sar_mixmae_jax.evaluation.pairs import PairPicture
+from sar_mixmae_jax.evaluation.predictions import Predictions, load, save
+from sar_mixmae_jax.evaluation.report import write
+
+__all__ = ["PairPicture", "Predictions", "load", "save", "write"]

@@ -1,0 +1,102 @@
+"""Figures of flood detection: confusion matrices, and what is found by size and by hard case."""
+
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from sar_mixmae_jax.evaluation.class_figures import COLOURS, DPI, value_bars
+from sar_mixmae_jax.pictures import png
+
+NAMES = {
+    "onset": "onset",
+    "all": "all pairs",
+    "by_pair": "by pair",
+    "by_image": "by image",
+    "by_sequence": "by sequence",
+}
+MATRICES = ("by_image", "by_pair")
+
+
+def confusion(evaluations: dict[str, Any], title: str) -> bytes:
+    """Confusion matrices of every evaluation, by image and by pair.
+
+    Args:
+      evaluations: of `flood_metrics.flood`.
+      title: of the figure.
+    """
+    shown = [(name, weighting) for name in evaluations for weighting in MATRICES]
+    figure = Figure(figsize=(3.5 * len(shown) + 0.6, 4.2), layout="constrained", dpi=DPI)
+    axes = figure.subplots(1, len(shown), squeeze=False)
+    for axis, (name, weighting) in zip(axes[0], shown, strict=True):
+        _matrix(axis, evaluations[name][weighting]["confusion"])
+        axis.set_title(f"{NAMES[name]}, {NAMES[weighting]}", fontsize=10)
+    axes[0, 0].set_ylabel("truth")
+    figure.suptitle(title, parse_math=False)
+    return png(figure)
+
+
+def _matrix(axis: Axes, cells: dict[str, float]) -> None:
+    """Two by two: the shade is the share of the row, the text the weight and the share."""
+    matrix = np.array([[cells["tn"], cells["fp"]], [cells["fn"], cells["tp"]]])
+    total = matrix.sum(1, keepdims=True)
+    share = np.divide(matrix, total, out=np.full((2, 2), np.nan), where=total > 0)
+    axis.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    for (row, column), weight in np.ndenumerate(matrix):
+        known = np.isfinite(share[row, column])
+        shade = "white" if known and share[row, column] > 0.6 else "black"
+        weight_text = f"{weight:,.0f}" if weight == round(weight) else f"{weight:,.1f}"
+        text = f"{weight_text}\n{share[row, column]:.1%} of row" if known else "none"
+        axis.text(column, row, text, ha="center", va="center", color=shade, fontsize=10)
+    axis.set_xticks((0, 1), ("dry", "flood"))
+    axis.set_yticks((0, 1), ("dry", "flood"))
+    axis.set_xlabel("said")
+
+
+def breakdowns(found: dict[str, Any], intervals: dict[str, Any], title: str) -> bytes:
+    """Recall by flooded fraction; recall and false alarms by hard case; by image.
+
+    Args:
+      found: one of the evaluations of `flood_metrics.flood`, with at least one breakdown.
+      intervals: those of it.
+      title: of the figure.
+
+    """
+    panels = [
+        (breakdown, metric, label)
+        for breakdown, metric, label in (
+            ("by_flooded_fraction", "recall", "recall by flooded fraction"),
+            ("by_hard_case", "recall", "recall by hard case"),
+            ("by_hard_case", "false_alarm_rate", "false alarms by hard case"),
+        )
+        if found.get(breakdown)
+    ]
+    most = max(len(found[breakdown]) for breakdown, *_ in panels)
+    figure = Figure(figsize=(5.6 * len(panels), 0.62 * most + 1.8), layout="constrained", dpi=DPI)
+    axes = figure.subplots(1, len(panels), squeeze=False)
+    for axis, (breakdown, metric, label) in zip(axes[0], panels, strict=True):
+        bins = list(found[breakdown])[::-1]
+        values = [found[breakdown][name][metric] for name in bins]
+        ranges = [intervals[breakdown][name][metric] for name in bins]
+        value_bars(
+            axis, values, ranges, COLOURS["f1" if metric != "recall" else "average_precision"]
+        )
+        names = [f"{name}\n({_images(found[breakdown][name], breakdown)})" for name in bins]
+        axis.set_yticks(range(len(bins)), [name.replace("$", r"\$") for name in names], fontsize=8)
+        axis.set_ylim(-0.6, len(bins) - 0.4)
+        what = (
+            "share of the floods found" if metric == "recall" else "share of the dry called flood"
+        )
+        axis.set_xlabel(what)
+        axis.set_title(label, fontsize=10)
+    figure.suptitle(title, parse_math=False)
+    return png(figure)
+
+
+def _images(found: dict[str, Any], breakdown: str) -> str:
+    """How many images a bin holds; of a hard case, how many of them flooded."""
+    if breakdown == "by_flooded_fraction":
+        return f"{found['images']:,} images"
+    floods = found["confusion"]["tp"] + found["confusion"]["fn"]
+    return f"{found['images']:,} images, {floods:,.0f} flooded"

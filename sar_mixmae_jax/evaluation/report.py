@@ -1,0 +1,146 @@
+"""The report: a folder with the predictions, all metrics with intervals, tables and pictures."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from sar_mixmae_jax.errors import InputError
+from sar_mixmae_jax.evaluation import class_report, flood_report
+from sar_mixmae_jax.evaluation.bootstrap import FEWEST_GROUPS, intervals
+from sar_mixmae_jax.evaluation.folder import whole_folder
+from sar_mixmae_jax.evaluation.metrics import THRESHOLD
+from sar_mixmae_jax.evaluation.pairs import PairPicture
+from sar_mixmae_jax.evaluation.predictions import Predictions, save
+from sar_mixmae_jax.evaluation.table import Lines, escaped
+from sar_mixmae_jax.files import write_whole
+
+__all__ = ["PairPicture", "write"]
+
+PREDICTIONS, METRICS, REPORT = "predictions.npz", "metrics.json", "report.md"
+OWN = (PREDICTIONS, METRICS, REPORT, *class_report.FIGURES, *flood_report.FIGURES)
+"""Names of all files that a report may hold."""
+
+FORMAT = "sar_mixmae_jax metrics 1"
+FEW_GROUPS = 20
+"""Below, intervals are said to be rough."""
+
+Draw = dict[str, Callable[[], bytes]]
+
+
+def write(
+    predictions: Predictions,
+    folder: Path,
+    pictures: Callable[[int], PairPicture] | None = None,
+    *,
+    replicates: int | None = None,
+    seed: int = 0,
+) -> dict[str, Path]:
+    """Writes a report; it appears whole or not at all, and only a whole one replaces another.
+
+    Args:
+      predictions: what it is about.
+      folder: of the report: new, empty, or that of an earlier report. Files in it that are not a
+        report's are kept.
+      pictures: of floods: gives the picture of a pair by its row.
+      replicates: of the bootstrap; by `bootstrap.replicates_for` if not given.
+      seed: of the bootstrap.
+
+    Returns:
+      Paths by name of file: `predictions.npz`, `metrics.json`, `report.md` and the pictures.
+
+    Raises:
+      InputError: the folder holds something else or cannot be written; a picture cannot be drawn.
+    """
+    floods = predictions.task == "flood"
+    if pictures and not floods:
+        raise InputError(f"found pictures of pairs for {predictions.task}: only floods have pairs")
+    with whole_folder(folder, OWN, METRICS) as inside:
+        kind: Any = flood_report if floods else class_report
+        found, sampled = kind.metrics(predictions), intervals(predictions, replicates, seed)
+        values, title = sampled.pop("values"), _title(predictions)
+        more = (pictures,) if floods else ()
+        draw: Draw = kind.figures(predictions, found, values, title, *more)
+        save(predictions, inside / PREDICTIONS)
+        for name, one in draw.items():
+            write_whole(inside / name, one())
+        text = [
+            *_head(predictions, sampled, title),
+            *kind.headline(found, values),
+            "",
+            *kind.tables(found, values),
+            *_pictures({name: kind.FIGURES[name] for name in draw}),
+            *_tail(predictions, sampled),
+        ]
+        write_whole(inside / REPORT, ("\n".join(text) + "\n").encode())
+        everything = {
+            "format": FORMAT,
+            "task": predictions.task,
+            "classes": list(predictions.classes),
+            "rows": len(predictions.ids),
+            "threshold": THRESHOLD,
+            "about": predictions.about,
+            "metrics": found,
+            "bootstrap": sampled,
+            "intervals": values,
+        }
+        write_whole(inside / METRICS, json.dumps(everything, indent=1, allow_nan=False).encode())
+    return {name: folder / name for name in (PREDICTIONS, METRICS, REPORT, *draw)}
+
+
+def _title(predictions: Predictions) -> str:
+    named = [
+        str(predictions.about[key]) for key in ("dataset", "split") if key in predictions.about
+    ]
+    return ", ".join(named) or predictions.task
+
+
+def _head(predictions: Predictions, sampled: dict[str, Any], title: str) -> Lines:
+    """Title and what a reader must know before the first number."""
+    caveats = predictions.about.get("caveats", [])
+    caveats = [caveats] if isinstance(caveats, str) else list(caveats)
+    caveats += [
+        f"{key.replace('_', ' ')}: {_text(value)}"
+        for key, value in predictions.about.items()
+        if "overlap" in key
+    ]
+    groups = sampled["groups"]
+    if groups < FEWEST_GROUPS:
+        plural = "" if groups == 1 else "s"
+        caveats.append(f"only {groups} independent group{plural}: no interval can be given")
+    elif groups < FEW_GROUPS:
+        caveats.append(f"only {groups} independent groups: the intervals are rough")
+    notes = [line for one in caveats for line in (f"> **Caveat:** {escaped(str(one))}", ">")]
+    return [f"# {escaped(title)}", "", *notes[:-1], *([""] if notes else []), "## Result", ""]
+
+
+def _pictures(shown: dict[str, str]) -> Lines:
+    lines = ["", "## Pictures", ""]
+    for name, text in shown.items():
+        lines += [f"{text}", "", f"![{text}]({name})", ""]
+    return lines
+
+
+def _tail(predictions: Predictions, sampled: dict[str, Any]) -> Lines:
+    """How it was computed, and everything that is known about the predictions."""
+    about = [f"- {escaped(key)}: {escaped(_text(one))}" for key, one in predictions.about.items()]
+    return [
+        "## How",
+        "",
+        f"- positive: probability strictly above {THRESHOLD}",
+        "- undefined: there is nothing to divide by; never counted as 0. A class that is there and "
+        "never predicted counts as precision 0 in the macro mean, as in the published numbers",
+        f"- brackets: {sampled['level']:.0%} expanded percentile intervals, "
+        f"{sampled['replicates']} resamples of {sampled['groups']} whole groups, "
+        f"seed {sampled['seed']}",
+        "- they tell how sure the numbers are for other groups of this kind; not for other "
+        "regions, and not how much another training run would differ",
+        "",
+        "## About",
+        "",
+        *(about or ["Nothing was said."]),
+    ]
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,60 @@
+"""Values with their intervals in Markdown tables."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tfds_builders.inspect.markdown import Lines, escaped, table
+
+UNDEFINED = "undefined"
+NO_INTERVAL = "[-]"
+Values = Mapping[str, Any]
+Row = tuple[str, Values, Values]
+"""Name, metrics, intervals of the metrics."""
+
+
+def number(value: float | None) -> str:
+    """Three digits, or that the value is undefined."""
+    return UNDEFINED if value is None else f"{value:.3f}"
+
+
+def with_interval(value: float | None, interval: Values | None) -> str:
+    """A value and its interval, as "0.713 [0.690, 0.735]"."""
+    if value is None or interval is None:
+        return number(value)
+    if interval["low"] is None:
+        return f"{number(value)} {NO_INTERVAL}"
+    return f"{number(value)} [{interval['low']:.3f}, {interval['high']:.3f}]"
+
+
+def metrics_table(
+    head: str, rows: Sequence[Row], columns: Mapping[str, str], counts: Mapping[str, str]
+) -> Lines:
+    """A table with a row for each of several dicts of metrics, and why intervals are missing.
+
+    Args:
+      head: of the column of names.
+      rows: name, metrics and intervals of each.
+      columns: title by name of the metric, shown with intervals.
+      counts: title by name of what is shown as a whole number, in front of them.
+    """
+    cells = [
+        [
+            escaped(name),
+            *(f"{values[count]:,}" for count in counts),
+            *(with_interval(values[metric], intervals.get(metric)) for metric in columns),
+        ]
+        for name, values, intervals in rows
+    ]
+    return [*table((head, *counts.values(), *columns.values()), cells), *_why(rows, columns)]
+
+
+def _why(rows: Sequence[Row], columns: Mapping[str, str]) -> Lines:
+    """One line for every reason for which an interval in a table is missing."""
+    reasons: dict[str, list[str]] = {}
+    for name, values, intervals in rows:
+        for metric, title in columns.items():
+            found = intervals.get(metric)
+            if found and found["low"] is None and values[metric] is not None:
+                reasons.setdefault(found["why"], []).append(f"{name} ({title})")
+    lines = [f"- {why}: {escaped(', '.join(names))}" for why, names in reasons.items()]
+    return ["", f"{NO_INTERVAL} no interval:", "", *lines] if lines else []
