@@ -13,6 +13,7 @@ import tfds_builders
 from tfds_builders import plan
 from tfds_builders.build import builder_names, make_builder
 from tfds_builders.geotiff import write_bands
+from tfds_builders.sen12_flood import imitation
 from tfds_builders.synthetic_s1.synthetic_s1_dataset_builder import Builder, Config
 
 ROOT = Path(tfds_builders.__file__).parents[1]
@@ -49,8 +50,9 @@ if __name__ == "__main__":
 def test_what_other_processes_call_is_not_in_a_builder_itself(raw, tmp_path):
     scene = np.random.default_rng(0).normal(-15, 3, (2, 64, 64)).astype(np.float32)
     write_bands(tmp_path / "a.tif", scene, descriptions=("VH", "VV"))
-    options = {"s1_folder": {"unit": "dB", "size": 64}}
-    roots = {"bigearthnet_s1": raw, "s1_folder": tmp_path}
+    options = {"s1_folder": {"unit": "dB", "size": 64}, "sen12_flood": {"size": 32}}
+    imitation.write_archive(tmp_path / "flood", imitation.EXAMPLE, imitation.EXAMPLE_SPLITS, 32)
+    roots = {"bigearthnet_s1": raw, "s1_folder": tmp_path, "sen12_flood": tmp_path / "flood"}
     for name in builder_names():
         builder = make_builder(name, "nowhere", options.get(name))
         planned = builder.plan(roots.get(name, Path()), tmp_path, 1)

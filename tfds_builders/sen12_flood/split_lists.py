@@ -1,0 +1,140 @@
+"""The lists of the official split: which sequences are for training, and which for testing."""
+
+import csv
+import re
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+from sar_mixmae_jax.errors import InputError
+from tfds_builders.problems import Problem
+from tfds_builders.sen12_flood import archive
+from tfds_builders.sen12_flood.archive import Source
+
+SUFFIXES = (".csv", ".txt")
+SPLITS = ("train", "test")
+
+
+def find_list(near: Sequence[list[Source]], root: Path, split: str, given: str) -> Source:
+    """The list of a split: what an option names, else the one with the split in its name.
+
+    Args:
+      near: files that may be it, from near to far.
+      root: what the user named as the archive, for options and messages.
+      split: "train" or "test".
+      given: by the option; a path, also from the archive's folder, or "".
+
+    Raises:
+      InputError: there is none, or there are several that differ.
+    """
+    if given:
+        return _given(near, root, split, given)
+    for sources in near:
+        found = [source for source in sources if _may_be(source, split)]
+        found = [s for s in found if Path(s.name).stem.lower() == split] or found
+        if len({archive.read(source) for source in found}) > 1:
+            raise InputError(
+                f"{root}: found {len(found)} lists of the {split} split that differ, "
+                f"{', '.join(source.name for source in found[:5])}: name one with --{split}_list"
+            )
+        if found:
+            return found[0]
+    raise InputError(
+        f"{root}: found no list of the {split} split, expected a CSV file with {split!r} in its "
+        f"name there, beside it or in the zip: put the official list there, or name it with "
+        f"--{split}_list"
+    )
+
+
+def _may_be(source: Source, split: str) -> bool:
+    path = Path(source.name.lower())
+    other = next(name for name in SPLITS if name != split)
+    return path.suffix in SUFFIXES and split in path.stem and other not in path.stem
+
+
+def _given(near: Sequence[list[Source]], root: Path, split: str, given: str) -> Source:
+    for folder in (root.parent if root.is_file() else root, Path()):
+        path = (folder / Path(given).expanduser()).resolve()
+        if path.is_file():
+            return Source(path.parent, path.name)
+    for source in (source for sources in near for source in sources):
+        if f"/{source.name}".endswith(f"/{given}"):
+            return source
+    raise InputError(
+        f"--{split}_list={given}: found no such file, expected a list of sequences: give its path"
+    )
+
+
+def read_ids(source: Source, known: Collection[str]) -> tuple[list[str], list[Problem]]:
+    """The sequences that a list names, as the archive spells them, and the names it does not know.
+
+    The ids may be one a line, in some column of a table, with or without a header, or all in one
+    line. An id that only differs by leading zeros counts where a single sequence can be meant:
+    "0001" and "1" may be two.
+
+    Raises:
+      InputError: there are none in it.
+    """
+    try:
+        lines = archive.read(source).decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{source}: found no text: copy the official list again") from error
+    text = [re.sub(r"[;\t ]+", ",", line.strip()) for line in lines]
+    rows = [[cell.strip() for cell in row] for row in csv.reader(text) if any(row)]
+    spelled = _spellings(known)
+    cells = _column(rows, known, spelled)
+    if len(cells) > 1 and _is_header(cells):
+        cells = cells[1:]
+    cells = [cell for cell in cells if cell]
+    if not cells:
+        raise InputError(f"{source}: found no sequences in it: copy the official list again")
+    named = {cell: cell if cell in known else spelled.get(_bare(cell), "") for cell in cells}
+    problems = [
+        Problem(
+            str(source),
+            f"names the sequence {cell[:50]!r}, which the archive's list does not describe, or "
+            "under several numbers: mend the list",
+        )
+        for cell, sequence in named.items()
+        if not sequence
+    ]
+    return list(dict.fromkeys(filter(None, named.values()))), problems
+
+
+def _is_header(cells: list[str]) -> bool:
+    """Whether the first cell has letters where no other one has."""
+    first, *others = (any(letter.isalpha() for letter in _bare(cell)) for cell in cells)
+    return first and not any(others)
+
+
+def _bare(cell: str) -> str:
+    """An id without leading zeros, folders, and the ".0" of tables that took it for a number."""
+    cell = cell.rstrip("/").rsplit("/", 1)[-1]
+    return re.sub(r"\.0$", "", cell).lstrip("0") or "0"
+
+
+def _spellings(known: Collection[str]) -> dict[str, str]:
+    """The sequence that is meant by an id without leading zeros, where there is just one."""
+    meant: dict[str, list[str]] = {}
+    for name in known:
+        meant.setdefault(_bare(name), []).append(name)
+    return {bare: names[0] for bare, names in meant.items() if len(names) == 1}
+
+
+def _column(rows: list[list[str]], known: Collection[str], spelled: dict[str, str]) -> list[str]:
+    """The cells of the column that has most ids, or of the one row if there are several in it."""
+
+    def is_id(cell: str) -> bool:
+        return cell in known or _bare(cell) in spelled
+
+    last = [cell for cell in rows[-1] if cell] if rows else []
+    if len(rows) <= 2 and len(last) > 1 and all(map(is_id, last)):
+        return last
+    width = max(map(len, rows), default=0)
+    columns = [[row[i] if i < len(row) else "" for row in rows] for i in range(width)]
+    exact = [sum(cell in known for cell in column) for column in columns]
+    loose = [sum(map(is_id, column)) for column in columns]
+    # numbers of rows, which tables begin with, may be ids too: they have no header
+    order = sorted(
+        range(width), key=lambda i: (exact[i], loose[i], columns[i][0] != "", -i), reverse=True
+    )
+    return columns[order[0]] if order else []
