@@ -10,6 +10,7 @@ devices. Arguments: variant, dataset, weighting, all optional.
 
 from ml_collections import ConfigDict, config_dict
 
+from configs.run_settings import run_settings
 from sar_mixmae_jax.configuration import parse_arguments
 
 
@@ -18,11 +19,9 @@ def get_config(arguments: str = "") -> ConfigDict:
     given = parse_arguments(
         arguments, variant="base", dataset="bigearthnet_s1", weighting="per_channel"
     )
-    config = ConfigDict()
-    config.seed = 0
-
-    config.dataset = given["dataset"]  # "name", "name/config" or "name/config:version"
-    config.data_dir = "data"
+    config = run_settings()
+    config.program = "pretrain"
+    config.dataset = given["dataset"]
     config.split = "train+validation"  # as published
     config.bands = ("VH", "VV")
 
@@ -37,12 +36,6 @@ def get_config(arguments: str = "") -> ConfigDict:
     config.model.decoder_depth = config_dict.placeholder(int)
     config.model.decoder_heads = config_dict.placeholder(int)
 
-    config.dtype = "auto"  # float32, bfloat16, or auto: bfloat16 on accelerators
-    config.accumulate = 1  # shares of a device's batch, one after the other: less memory
-    config.remat = False  # recompute blocks in the backward pass: less memory, a third more time
-
-    config.fit = "resize"  # an entry of spatial.FITS
-    config.flips = True
     config.mask_ratio = 0.5
     config.norm_pix = True
 
@@ -59,7 +52,6 @@ def get_config(arguments: str = "") -> ConfigDict:
     config.epochs = 64.0  # trained
     config.schedule_epochs = 1024.0  # of the learning rate's half-cosine
     config.warmup_epochs = 40.0
-    config.max_steps = config_dict.placeholder(int)  # instead of epochs
 
     config.optimizer = ConfigDict()
     config.optimizer.base_learning_rate = 1.5e-4  # times batch_size / 256
@@ -69,16 +61,10 @@ def get_config(arguments: str = "") -> ConfigDict:
     config.optimizer.weight_decay = 0.05
     config.optimizer.clip_norm = config_dict.placeholder(float)  # of the gradient; as published: no
 
-    config.log_every = 20  # steps
-    config.checkpoint_every = 1000
-    config.keep_checkpoints = 3  # the latest; two at least, lest one be damaged
-    config.keep_every = config_dict.placeholder(int)  # and those of every so many steps
+    config.checkpoint_every = 1000  # steps
     config.keep_best = config_dict.placeholder(int)  # and so many of the best
     config.best_metric = "explained"  # an entry of checkpoint.MODES
     config.picture_every = 1000
     config.picture_patches = 3
     config.diagnostic_patches = 32  # for weight diagnostics and pictures
-
-    config.deterministic = False  # on a GPU: the same bits every time, slower
-    config.compilation_cache = "~/.cache/sar_mixmae_jax"  # compiled programs; None for none
     return config

@@ -10,7 +10,7 @@ import math
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -23,7 +23,20 @@ from sar_mixmae_jax.errors import DivergedError, InputError, first_line, look_up
 from sar_mixmae_jax.processes import is_first
 from sar_mixmae_jax.step import TrainState
 
-MODES = {"loss": "min", "gradient_norm": "min", "explained": "max"}
+SCORES = (
+    "published_score",
+    *(
+        f"{rate}_{mean}"
+        for rate in ("average_precision", "f1", "precision", "recall")
+        for mean in ("macro", "micro")
+    ),
+    *("average_precision", "f1", "precision", "recall", "balanced_accuracy", "accuracy"),
+)
+"""Of `tasks.TASKS`, on the validation split."""
+MODES = {
+    **{"loss": "min", "gradient_norm": "min", "explained": "max", "validation/loss": "min"},
+    **{f"validation/{name}": "max" for name in SCORES},
+}
 """Metrics that the best checkpoint can be chosen by, and whether less or more of it is better."""
 
 
@@ -201,6 +214,39 @@ def steps(workdir: Path) -> list[Path]:
     found = folder(workdir).glob("*") if folder(workdir).is_dir() else ()
     numbered = [path for path in found if path.name.isascii() and path.name.isdigit()]
     return sorted(numbered, key=lambda path: int(path.name))
+
+
+def choose(workdir: Path, which: str) -> Path:
+    """A checkpoint of a run.
+
+    Args:
+      workdir: of the run.
+      which: "latest", a step, or "best" by the run's own metric; the latest where none has it.
+
+    Raises:
+      InputError: there is no such checkpoint.
+    """
+    found = steps(workdir)
+    if not found:
+        raise InputError(f"{workdir} holds no checkpoint: expected the workdir of a run")
+    if which == "latest":
+        return found[-1]
+    if which == "best":
+        ranked = []
+        for path in found:
+            with suppress(ValueError, KeyError, TypeError):
+                metadata = read_metadata(path)
+                metric = metadata["config"]["best_metric"]
+                sign = -1.0 if MODES[metric] == "min" else 1.0
+                if math.isfinite(value := metadata["metrics"].get(metric, math.nan)):
+                    ranked.append((sign * value, int(path.name)))
+        return found[-1] if not ranked else folder(workdir) / str(max(ranked)[1])
+    if (path := folder(workdir) / which) in found:
+        return path
+    raise InputError(
+        f"{folder(workdir)} has no checkpoint {which!r}: expected best, latest, or one of "
+        f"{', '.join(path.name for path in found)}"
+    )
 
 
 def clear_unfinished(workdir: Path) -> None:

@@ -41,24 +41,44 @@ RULES: tuple[tuple[str, Callable[[Number], bool], tuple[str, ...]], ...] = (
             "picture_every",
             "picture_patches",
             "diagnostic_patches",
+            "validate_every",
+            "probe.steps",
+            "probe.batch_size",
+            "probe.neighbours",
         ),
     ),
     (
         "a positive number up to 10^9",
         lambda value: 0 < value <= 1e9,
-        ("epochs", "schedule_epochs", "optimizer.base_learning_rate", "optimizer.clip_norm"),
+        (
+            "epochs",
+            "schedule_epochs",
+            "optimizer.base_learning_rate",
+            "optimizer.clip_norm",
+            "probe.temperature",
+        ),
     ),
     (
         "zero or a positive number",
         lambda value: 0 <= value < math.inf,
-        ("warmup_epochs", "optimizer.floor", "optimizer.weight_decay"),
+        ("warmup_epochs", "optimizer.floor", "optimizer.weight_decay", "probe.weight_decay"),
     ),
     (
         "a number between 0 and 1",
         lambda value: 0 < value < 1,
         ("mask_ratio", "optimizer.b1", "optimizer.b2"),
     ),
-    ("a whole number from 0 to below 2^63", lambda value: 0 <= value < 2**63, ("seed",)),
+    ("zero or a number below 1", lambda value: 0 <= value < 1, ("drop_path",)),
+    (
+        "a number above 0, at most 1",
+        lambda value: 0 < value <= 1,
+        ("label_fraction", "optimizer.layer_decay"),
+    ),
+    (
+        "a whole number from 0 to below 2^63",
+        lambda value: 0 <= value < 2**63,
+        ("seed", "label_seed"),
+    ),
     ("a number between -10 and 10", lambda value: abs(value) <= 10, ("weighting.scale",)),
 )
 """What numbers must be, and the fields that are checked; None means that a field is not used."""
@@ -75,7 +95,7 @@ def check_numbers(config: ConfigDict) -> None:
         for name in names:
             if values.get(name) is not None and not holds(values[name]):
                 raise InputError(f"{name} is {values[name]}: expected {expected}")
-    if config.warmup_epochs >= config.schedule_epochs:
+    if values.get("warmup_epochs", 0) >= values.get("schedule_epochs", math.inf):
         raise InputError(
             f"warmup_epochs is {config.warmup_epochs}: expected less than schedule_epochs, "
             f"{config.schedule_epochs}"
@@ -174,6 +194,7 @@ def optimizer(config: ConfigDict, rate: optax.Schedule) -> optax.GradientTransfo
         b2=config.optimizer.b2,
         weight_decay=config.optimizer.weight_decay,
         clip_norm=config.optimizer.clip_norm,
+        layer_decay=config.optimizer.get("layer_decay", 1.0),
     )
 
 
@@ -194,21 +215,46 @@ def objective(config: ConfigDict, patches: Patches) -> Objective:
     return Objective(model(config), preprocessing, config.mask_ratio, config.norm_pix)
 
 
-def check_batch(config: ConfigDict, devices: int) -> None:
-    """Checks that the batch can be shared among devices and mixed in pairs in each share.
+def check_batch(config: ConfigDict, devices: int, *, mixed: bool = True) -> None:
+    """Checks that the batch can be shared among devices, and mixed in pairs in each share.
+
+    Args:
+      config: of the run.
+      devices: that share the batch.
+      mixed: whether images are mixed in pairs.
 
     Raises:
-      InputError: the batch does not divide, or a share is odd.
+      InputError: the batch does not divide, or a share is odd where images are mixed.
     """
     shares = devices * config.accumulate
     size, rest = divmod(config.batch_size, shares)
-    if rest or size % 2 or size < 2:
+    if not mixed and (rest or size < 1):
+        raise InputError(
+            f"batch_size is {config.batch_size} on {devices} device(s) with "
+            f"accumulate={config.accumulate}: choose a multiple of {shares}"
+        )
+    if mixed and (rest or size % 2 or size < 2):
         accumulated = f" of accumulate={config.accumulate}" if config.accumulate > 1 else ""
         raise InputError(
             f"batch_size is {config.batch_size} on {devices} device(s){accumulated}, which is "
             f"{config.batch_size / shares:g} each: expected an even number each, because images "
             f"are mixed in pairs: choose a multiple of {2 * shares}"
         )
+
+
+def from_json(fields: dict[str, Any]) -> ConfigDict:
+    """A configuration of what JSON made of one, which has no tuples."""
+    plain = {name: tuple(v) if isinstance(v, list) else v for name, v in flatten(fields)}
+    config = ConfigDict()
+    for name, value in plain.items():
+        *groups, field = name.split(".")
+        place = config
+        for group in groups:
+            if group not in place:
+                place[group] = ConfigDict()
+            place = place[group]
+        place[field] = value
+    return config.lock()
 
 
 def flatten(tree: dict, prefix: str = "") -> Iterator[tuple[str, Any]]:

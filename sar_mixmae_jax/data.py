@@ -87,6 +87,7 @@ class Patches:
       pairs: of the split, by column, see `pairs`; None: the dataset has none.
       size: side of the images in pixels.
       folder: of the dataset.
+      fields: what its records hold.
       place_fields: so many of the last "_" fields of an id say where in its acquisition a patch
         is, so that the rest of it names the acquisition; 0: every record is one.
     """
@@ -105,6 +106,7 @@ class Patches:
     pairs: dict[str, np.ndarray] | None = None
     size: int = 0
     folder: Path = Path()
+    fields: tuple[str, ...] = FIELDS
     place_fields: int = 0
 
     def describe(self) -> dict[str, Any]:
@@ -222,6 +224,7 @@ def open_patches(
         pairs=pairs_of_split(metadata["pairs"], split, info) if "pairs" in metadata else None,
         size=info.features["backscatter"].shape[0],
         folder=Path(info.data_dir),
+        fields=tuple(info.features),
         place_fields=int(metadata.get("place_fields", 0)),
     )
 

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from difflib import get_close_matches
 from typing import NoReturn, TypeVar
@@ -100,9 +100,30 @@ def fail_at_once(error: Exception) -> NoReturn:
     os._exit(2)
 
 
-def parse_flags(argv: Sequence[str]) -> list[str]:
-    """Parses absl's flags; what cannot be parsed ends the program with one line."""
+def parse_flags(argv: Sequence[str], required: Mapping[str, str] | None = None) -> list[str]:
+    """Parses absl's flags; what cannot be used ends the program with one line.
+
+    Args:
+      argv: the program and its arguments.
+      required: flags that must be given, with an example of each.
+    """
     try:
-        return flags.FLAGS(argv)
-    except flags.Error as error:
+        rest = flags.FLAGS(argv)
+        check_given(required or {})
+    except (flags.Error, InputError) as error:
         fail(error)
+    return rest
+
+
+def check_given(required: Mapping[str, str]) -> None:
+    """Refuses a command line without the flags that must be given.
+
+    Raises:
+      InputError: names those that are missing, with an example of each that is needed.
+    """
+    missing = [name for name in required if not flags.FLAGS[name].value]
+    if missing:
+        raise InputError(
+            f"found no --{' and no --'.join(missing)}, expected "
+            + " ".join(f"--{name}={example}" for name, example in required.items())
+        )

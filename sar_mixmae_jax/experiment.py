@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from sar_mixmae_jax.errors import InputError, UserError, fail
+from sar_mixmae_jax.errors import InputError, UserError, check_given, fail
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "experiment: configs/NAME.py:arguments")
 UNKNOWN_FIELD = re.compile(r"[\w.]+(?=\\*['\"])")
@@ -24,12 +24,7 @@ def parse_flags(argv: Sequence[str], required: Mapping[str, str]) -> list[str]:
         rest = flags.FLAGS(argv)
         if len(rest) > 1:
             raise InputError(f"found {rest[1:]}, expected flags such as --config.batch_size=64")
-        missing = [name for name in required if not flags.FLAGS[name].value]
-        if missing:
-            raise InputError(
-                f"found no --{' and no --'.join(missing)}, expected "
-                + " ".join(f"--{name}={example}" for name, example in required.items())
-            )
+        check_given(required)
         if not isinstance(CONFIG.value, ConfigDict):  # a file that is not there shows only here
             raise InputError(f"cannot read {flags.FLAGS['config'].serialize()}: check the path")
     except (KeyError, AttributeError) as error:

@@ -1,9 +1,12 @@
 """Files on mounted disks: whole or not at all."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
-from sar_mixmae_jax.errors import InputError
+import numpy as np
+
+from sar_mixmae_jax.errors import InputError, first_line
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -17,6 +20,30 @@ def write_whole(path: Path, content: bytes) -> None:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> Path:
+    """Writes arrays as an .npz, whole or not at all; read it with `np.load`, without pickle.
+
+    Raises:
+      InputError: it cannot be written.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("wb") as file:
+            np.savez(file, allow_pickle=False, **arrays)  # type: ignore[arg-type]
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be written ({first_line(error)}): check the folder and the disk"
+        ) from error
+    finally:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+    return path
 
 
 def free_name(path: Path) -> Path:

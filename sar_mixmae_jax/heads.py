@@ -4,6 +4,7 @@ Both make features first, (batch, width), and logits by one linear layer of them
 done with the features of one (probing, neighbours, embedding) is done with those of the other.
 """
 
+import dataclasses
 from collections.abc import Callable
 
 import flax.linen as nn
@@ -21,6 +22,52 @@ HEAD_STD = 2e-5
 """Deviation of a head's first weights on a pretrained encoder; without one they are Xavier's."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Votes:
+    """How neighbours vote.
+
+    Attributes:
+      records: in the memory.
+      neighbours: that vote.
+      temperature: of the weight of a vote by its cosine similarity.
+      exclusive: whether a record has exactly one class.
+    """
+
+    records: int
+    neighbours: int
+    temperature: float
+    exclusive: bool
+
+
+class Neighbours(nn.Module):
+    """A head without training: the nearest records of a memory vote for their labels.
+
+    Its parameters are the memory: (records, width) features of length 1, (records, classes) labels.
+    """
+
+    votes: Votes
+    outputs: int
+
+    @nn.compact
+    def __call__(self, features: jax.Array) -> jax.Array:
+        """(batch, width) -> (batch, outputs) logits of the share of the votes."""
+        votes, nothing = self.votes, nn.initializers.zeros
+        memory = self.param("features", nothing, (votes.records, features.shape[-1]))
+        labels = self.param("labels", nothing, (votes.records, self.outputs))
+        likeness = jnp.matmul(unit_length(features), memory.T, precision="highest")
+        nearest, which = jax.lax.top_k(likeness, min(votes.neighbours, votes.records))
+        weights = nn.softmax(nearest / votes.temperature)
+        share = jnp.einsum("bn,bnc->bc", weights, labels[which], precision="highest")
+        share = jnp.clip(share, LEAST_SHARE, 1 - LEAST_SHARE)
+        return jnp.log(share) if votes.exclusive else jnp.log(share) - jnp.log1p(-share)
+
+
+def unit_length(features: jax.Array) -> jax.Array:
+    """(batch, width) scaled to length 1; what is 0 stays 0."""
+    length = jnp.linalg.norm(features, axis=-1, keepdims=True)
+    return features / jnp.maximum(length, 1e-12)
+
+
 class Tuned(nn.Module):
     """An encoder with a head; what an image is to it, its subclasses say.
 
@@ -31,6 +78,7 @@ class Tuned(nn.Module):
       remat: recompute blocks in the backward pass.
       drop_path: highest rate at which branches of blocks are left out in training.
       pretrained: whether the head starts from nearly nothing, as on a pretrained encoder.
+      votes: how neighbours vote, in place of a linear head.
     """
 
     size: Architecture
@@ -39,10 +87,14 @@ class Tuned(nn.Module):
     remat: bool = False
     drop_path: float = 0.0
     pretrained: bool = True
+    votes: Votes | None = None
 
     def setup(self) -> None:
         """Makes encoder and head."""
         self.encoder = make_encoder(self.size, self.dtype, self.remat)
+        if self.votes is not None:
+            self.head: nn.Module = Neighbours(self.votes, self.outputs)
+            return
         normal, xavier = nn.initializers.normal(HEAD_STD), nn.initializers.xavier_uniform()
         self.head = nn.Dense(
             self.outputs,
@@ -60,6 +112,10 @@ class Tuned(nn.Module):
         if key is not None and self.drop_path:
             keep = branch_factors(key, self.drop_path, self.size.blocks, len(images))
         return self.encoder(images, None, keep).astype(jnp.float32).mean((1, 2))
+
+
+LEAST_SHARE = 1e-4
+"""Of the votes, so that logits are finite."""
 
 
 class Classifier(Tuned):

@@ -7,21 +7,18 @@ from functools import partial
 import jax
 from absl import app, flags
 
-from sar_mixmae_jax import processes, runtime
-from sar_mixmae_jax.errors import UserError, fail
+from sar_mixmae_jax import finetune, pretrain, process_flags, processes, runtime
+from sar_mixmae_jax.errors import UserError, fail, look_up
 from sar_mixmae_jax.experiment import CONFIG, parse_flags
 from sar_mixmae_jax.files import check_mounted
 from sar_mixmae_jax.interruption import Interruption
 from sar_mixmae_jax.lifeline import Lifeline
-from sar_mixmae_jax.pretrain import train
 from sar_mixmae_jax.training import Outcome
 
-COORDINATOR = flags.DEFINE_string(
-    "coordinator_address", None, "host:port of the first of several processes; clusters tell it"
-)
-PROCESSES = flags.DEFINE_integer("num_processes", None, "how many processes there are")
-PROCESS = flags.DEFINE_integer("process_id", None, "which one this is, from 0")
 WORKDIR = flags.DEFINE_string("workdir", None, "folder for checkpoints, logs and pictures")
+
+PROGRAMS = {"pretrain": pretrain.train, "finetune": finetune.train}
+"""What a configuration can ask for, as its field `program`."""
 
 
 def main(argv: Sequence[str]) -> None:
@@ -30,11 +27,12 @@ def main(argv: Sequence[str]) -> None:
     runtime.say_things_once()
     config = CONFIG.value
     try:
+        look_up(PROGRAMS, config.program, "program")
         workdir = check_mounted("--workdir", WORKDIR.value)
         check_mounted("--config.data_dir", str(config.data_dir))
         if config.deterministic:
             runtime.ask_for_determinism()
-        processes.start(COORDINATOR.value, PROCESSES.value, PROCESS.value)
+        process_flags.start()
     except UserError as error:
         fail(error)
     if config.compilation_cache:
@@ -44,7 +42,7 @@ def main(argv: Sequence[str]) -> None:
         print("devices:", ", ".join(str(device) for device in jax.devices()))
     try:
         with Lifeline():
-            outcome = train(config, workdir, interruption)
+            outcome = PROGRAMS[config.program](config, workdir, interruption)
     except UserError as error:
         fail(error)
     if processes.is_first():

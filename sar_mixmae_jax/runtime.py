@@ -14,6 +14,8 @@ from typing import Any
 import jax
 from absl import logging
 
+CACHE = "~/.cache/sar_mixmae_jax"
+"""Where compiled programs are kept, unless a configuration says otherwise."""
 DETERMINISTIC = "--xla_gpu_deterministic_ops=true"
 
 

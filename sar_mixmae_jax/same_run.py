@@ -7,7 +7,10 @@ from typing import Any
 from sar_mixmae_jax.configuration import flatten
 from sar_mixmae_jax.errors import InputError
 
-OTHER_DRAWS = "masks and partners are drawn for every share of a batch, so from here on others are"
+OTHER_DRAWS = (
+    "masks, partners, flips and paths are drawn for every share of a batch, so from here on others "
+    "are"
+)
 MAY_CHANGE = {
     "config.accumulate": OTHER_DRAWS,
     "config.batch_size": "the learning rate and the steps per epoch follow it, the records go on "
@@ -27,6 +30,7 @@ MAY_CHANGE = {
     "config.max_steps": "",
     "config.picture_every": "",
     "config.picture_patches": "",
+    "config.validate_every": "",
     "config.schedule_epochs": "from here on the learning rate follows the new schedule",
     "config.remat": "results before and after may differ in their last digits",
 }

@@ -118,7 +118,7 @@ def as_pairs(patches: Patches) -> Patches:
     if patches.pairs is None:
         raise InputError(
             f"{patches.name} has no pairs of dates: choose a dataset that has, such as sen12_flood "
-            "or synthetic_s1/flood_pairs"
+            "or flood_pairs"
         )
     return dataclasses.replace(patches, source=PairSource(patches.source, patches.pairs))
 

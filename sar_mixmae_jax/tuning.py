@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from sar_mixmae_jax.heads import Tuned
+from sar_mixmae_jax.heads import FloodDetector, Tuned
 from sar_mixmae_jax.preprocess import Preprocessing, preprocess
 from sar_mixmae_jax.step import Batch
 from sar_mixmae_jax.tasks import TASKS
@@ -63,9 +63,29 @@ def share_loss(
 
 
 def outputs(params: Any, batch: Batch, tuning: Tuning) -> dict[str, jax.Array]:
-    """{"logits": (batch, classes), "labels"} without anything random."""
-    logits = apply(tuning.model, params, prepare(batch, None, tuning))
-    return {"logits": logits, "labels": batch["labels"]}
+    """{"logits": (batch, classes), "labels"} without anything random; "evidence" where it exists."""
+    images = prepare(batch, None, tuning)
+    made = {"logits": apply(tuning.model, params, images), "labels": batch["labels"]}
+    if has_evidence(tuning.model):
+        made["evidence"] = apply(tuning.model, params, images, method="evidence")
+    return made
+
+
+def has_evidence(model: Tuned) -> bool:
+    """Whether the logits of an image are the mean of those of its tiles."""
+    return (
+        isinstance(model, FloodDetector)
+        and (model.tiling, model.pooling) == ("spatial", "mean")
+        and model.votes is None
+    )
+
+
+def shapes(tuning: Tuning) -> Any:
+    """Shapes and types of {"encoder", "head"}."""
+    side, bands = tuning.model.size.image_size, tuning.model.size.bands
+    image = jax.ShapeDtypeStruct((1, side, side, bands), jnp.float32)
+    images = [image] * len(TASKS[tuning.task].images)
+    return jax.eval_shape(tuning.model.init, jax.random.key(0), *images)["params"]
 
 
 def features(params: Any, batch: Batch, tuning: Tuning) -> dict[str, jax.Array]:

@@ -93,7 +93,7 @@ class RunRecord:
           InputError: the file is broken, or is of a run with another configuration or dataset.
         """
         self._path = workdir / RECORD
-        before = _read(self._path) if self._path.exists() else {}
+        before = recorded(workdir)
         if before:
             try:
                 notes = check_same(before, description)
@@ -127,6 +127,16 @@ class RunRecord:
             raise InputError(
                 f"{self._path} cannot be written ({first_line(error)}): make room and start again"
             ) from error
+
+
+def recorded(workdir: Path) -> dict[str, Any]:
+    """What `run.json` says of the run in a folder; {} where there is none.
+
+    Raises:
+      InputError: it cannot be read.
+    """
+    path = workdir / RECORD
+    return _read(path) if path.exists() else {}
 
 
 def _read(path: Path) -> dict[str, Any]:

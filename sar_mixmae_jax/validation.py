@@ -1,0 +1,60 @@
+"""The model on the validation split while it is trained; the test split is for `evaluate` alone."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from sar_mixmae_jax.evaluation import class_report, flood_report
+from sar_mixmae_jax.evaluation.predictions import Predictions
+from sar_mixmae_jax.files import write_whole
+from sar_mixmae_jax.journal import Look
+from sar_mixmae_jax.labelled import Labelled, predictions
+from sar_mixmae_jax.predict import Prediction
+from sar_mixmae_jax.tasks import TASKS, scores
+from sar_mixmae_jax.tuning import Tuning, outputs
+
+
+class Validator:
+    """Scores a model on a split; a `journal.Watcher`."""
+
+    picture = "validation.png"
+
+    def __init__(self, tuning: Tuning, split: Labelled, batch_size: int) -> None:
+        """Takes the split.
+
+        Args:
+          tuning: model and task.
+          split: for validation.
+          batch_size: records at a time, of all devices.
+        """
+        self._split, self._task = split, TASKS[tuning.task]
+        self._predict = Prediction(partial(outputs, tuning=tuning), batch_size)
+
+    def look(self, params: Any) -> Look:
+        """The scores that are defined, and the mean loss."""
+        made = self._predict(params, self._split.patches.source)
+        predicted = predictions(self._split, made, {})
+        losses = self._task.loss(jnp.asarray(made["logits"]), jnp.asarray(made["labels"]))
+        scalars = {"validation/loss": float(np.mean(losses)), **scores(self._split.task, predicted)}
+        name = self._task.best
+        value = scalars.get(f"validation/{name}")
+        shown = "undefined" if value is None else f"{value:.3f}"
+        headline = f"{name.replace('_', ' ')} {shown} on {len(self._split)} for validation"
+        return Look(scalars, headline, partial(draw, predicted))
+
+    def warn(self, scalars: dict[str, float]) -> None:
+        """There is nothing to warn of."""
+
+
+def draw(predicted: Predictions, path: Path, title: str) -> None:
+    """Writes the precision-recall curves."""
+    if predicted.task == "flood":
+        found = flood_report.metrics(predicted)
+        figures = flood_report.figures(predicted, found, {}, title, None)
+    else:
+        found = class_report.metrics(predicted)
+        figures = class_report.figures(predicted, found, {}, title)
+    write_whole(path, figures["precision_recall.png"]())
