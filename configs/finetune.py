@@ -57,9 +57,10 @@ def get_config(arguments: str = "") -> ConfigDict:
     config.log_every = 20
     config.validate_every = config_dict.placeholder(int)  # steps; None: an epoch
     config.keep_checkpoints = 2
+    config.keep_best = 1
+    config.best_metric = config_dict.placeholder(str)  # on the validation split; None: the task's
     if frozen:
         config.batch_size = 256  # records at a time, for their features
-        config.best_metric = config_dict.placeholder(str)  # None: the task's
         config.probe = ConfigDict()
         config.probe.learning_rates = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)  # trained side by side
         config.probe.steps = 2000
@@ -86,6 +87,4 @@ def get_config(arguments: str = "") -> ConfigDict:
     config.optimizer.layer_decay = 1.0 if random else 0.7
 
     config.checkpoint_every = config_dict.placeholder(int)  # steps; None: an epoch
-    config.keep_best = 1
-    config.best_metric = config_dict.placeholder(str)  # None: the task's
     return config

@@ -18,9 +18,7 @@ from sar_mixmae_jax.lifeline import Lifeline
 
 WORKDIR = flags.DEFINE_string("workdir", None, "of a run of configs/finetune.py")
 SPLIT = flags.DEFINE_string("split", "test", "of the dataset")
-CHECKPOINT = flags.DEFINE_string(
-    "checkpoint", "best", "best by the run's metric, latest, or a step"
-)
+CHECKPOINT = flags.DEFINE_string("checkpoint", "best", "best by its metric, latest, or a step")
 DATASET = flags.DEFINE_string("dataset", None, "another one than that of the run")
 DATA_DIR = flags.DEFINE_string("data_dir", None, "where it is built, if not where the run found it")
 OUT = flags.DEFINE_string("out", None, "folder of the report; by default in the workdir")
@@ -48,7 +46,8 @@ def main(argv: Sequence[str]) -> None:
     except UserError as error:
         fail(error)
     if processes.is_first():
-        print((files["report.md"]).read_text())
+        head, first, *_ = files["report.md"].read_text().split("\n## ")
+        print(head, first, sep="\n## ")
         for name, path in files.items():
             print(f"  {name}: {path}")
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import DTypeLike
 
 from sar_mixmae_jax.cells import patchify
@@ -60,6 +61,16 @@ class Neighbours(nn.Module):
         share = jnp.einsum("bn,bnc->bc", weights, labels[which], precision="highest")
         share = jnp.clip(share, LEAST_SHARE, 1 - LEAST_SHARE)
         return jnp.log(share) if votes.exclusive else jnp.log(share) - jnp.log1p(-share)
+
+
+def vote(
+    votes: Votes, outputs: int, params: dict[str, np.ndarray], features: np.ndarray
+) -> np.ndarray:
+    """(records, outputs) logits of (records, width) features, by the memory in `params`."""
+    head = Neighbours(votes, outputs)
+    apply = jax.jit(lambda memory, part: head.apply({"params": memory}, part))
+    parts = [features[first : first + AT_ONCE] for first in range(0, len(features), AT_ONCE)]
+    return np.concatenate([np.asarray(apply(params, part)) for part in parts])
 
 
 def unit_length(features: jax.Array) -> jax.Array:
@@ -116,6 +127,8 @@ class Tuned(nn.Module):
 
 LEAST_SHARE = 1e-4
 """Of the votes, so that logits are finite."""
+AT_ONCE = 1024
+"""Records that are compared with the whole memory."""
 
 
 class Classifier(Tuned):

@@ -7,7 +7,7 @@ from functools import partial
 import jax
 from absl import app, flags
 
-from sar_mixmae_jax import finetune, pretrain, process_flags, processes, runtime
+from sar_mixmae_jax import finetune, pretrain, probe, process_flags, processes, runtime
 from sar_mixmae_jax.errors import UserError, fail, look_up
 from sar_mixmae_jax.experiment import CONFIG, parse_flags
 from sar_mixmae_jax.files import check_mounted
@@ -17,7 +17,7 @@ from sar_mixmae_jax.training import Outcome
 
 WORKDIR = flags.DEFINE_string("workdir", None, "folder for checkpoints, logs and pictures")
 
-PROGRAMS = {"pretrain": pretrain.train, "finetune": finetune.train}
+PROGRAMS = {"pretrain": pretrain.train, "finetune": finetune.train, "probe": probe.train}
 """What a configuration can ask for, as its field `program`."""
 
 

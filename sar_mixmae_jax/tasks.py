@@ -43,6 +43,7 @@ class Task:
       columns: what is known of every record of the task besides; "group" says what is independent.
       units: what labels are given to.
       model: what stands on the encoder.
+      exclusive: whether a record has exactly one class, whose number is its label.
       loss: (batch, classes) logits and labels -> (batch,).
       scores: the numbers that are followed in training.
       best: of these, the one by which the best checkpoint is chosen.
@@ -55,6 +56,7 @@ class Task:
     columns: Callable[[Patches], dict[str, np.ndarray]]
     units: Callable[[Patches], Units]
     model: type[Tuned]
+    exclusive: bool
     loss: Callable[[jax.Array, jax.Array], jax.Array]
     scores: Callable[[Predictions], dict[str, float | None]]
     best: str
@@ -157,6 +159,7 @@ TASKS = {
         columns=scenes,
         units=labelled_records,
         model=Classifier,
+        exclusive=False,
         loss=soft_margin,
         scores=classification_scores,
         best="average_precision_macro",
@@ -169,6 +172,7 @@ TASKS = {
         columns=known_of_pairs,
         units=labelled_sequences,
         model=FloodDetector,
+        exclusive=True,
         loss=optax.softmax_cross_entropy_with_integer_labels,
         scores=flood_scores,
         best="average_precision",

@@ -63,7 +63,7 @@ def share_loss(
 
 
 def outputs(params: Any, batch: Batch, tuning: Tuning) -> dict[str, jax.Array]:
-    """{"logits": (batch, classes), "labels"} without anything random; "evidence" where it exists."""
+    """{"logits": (batch, classes), "labels"}, and "evidence" where it exists; nothing random."""
     images = prepare(batch, None, tuning)
     made = {"logits": apply(tuning.model, params, images), "labels": batch["labels"]}
     if has_evidence(tuning.model):
