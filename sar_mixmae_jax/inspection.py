@@ -5,13 +5,13 @@ different steps can be compared.
 """
 
 import dataclasses
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from absl import logging
 
 from sar_mixmae_jax import pictures
@@ -48,7 +48,7 @@ class Inspector:
         self._backscatter = jnp.stack([record["backscatter"] for record in records])
         self._ids = [record["id"].decode() for record in records[:drawn]]
         self._objective, self._bands = objective, patches.bands
-        self._inspect = _compiled(objective, patches.bands, seed)
+        self._seed = np.uint32(seed % 2**32)  # an argument of the program: no other for another
 
     def look(self, params: Any) -> Look:
         """Looks at the patches with the given parameters."""
@@ -58,7 +58,9 @@ class Inspector:
 
     def inspect(self, params: Any) -> tuple[dict[str, float], Panels]:
         """The diagnostics, and what there is to draw."""
-        scalars, panels = jax.device_get(self._inspect(local(params), self._backscatter))
+        scalars, panels = jax.device_get(
+            inspect(local(params), self._backscatter, self._seed, self._objective, self._bands)
+        )
         drawn = len(self._ids)
         panels = Panels(
             panels.measured[:drawn],
@@ -92,31 +94,31 @@ class Inspector:
         pictures.draw(panels, self._ids, self._bands, path, title=title, norm_pix=norm_pix)
 
 
-def _compiled(
-    objective: Objective, bands: tuple[str, ...], seed: int
-) -> Callable[[Any, jax.Array], tuple[dict[str, jax.Array], Panels]]:
-    """A compiled function (params, backscatter) -> (diagnostics, panels)."""
+@partial(jax.jit, static_argnums=(3, 4))
+def inspect(
+    params: Any,
+    backscatter: jax.Array,
+    seed: int,
+    objective: Objective,
+    bands: tuple[str, ...],
+) -> tuple[dict[str, jax.Array], Panels]:
+    """The diagnostics of patches as they lie, and what there is to draw of them."""
     settings = dataclasses.replace(objective.preprocessing, flips=False)
-    model = objective.model
-    cell = model.size.cell
+    model, key = objective.model, jax.random.key(seed)
+    batch = preprocess(backscatter, key, settings)
+    mask = random_mask(key, model.size.grid, objective.mask_ratio)
+    result = reconstruct(model, params, batch, mask, norm_pix=objective.norm_pix)
 
-    def to_db(images: jax.Array, valid: jax.Array) -> jax.Array:
+    def to_db(images: jax.Array) -> jax.Array:
         db = destandardise(images, jnp.array(settings.mean), jnp.array(settings.std))
-        return jnp.where(valid, db, jnp.nan)
+        return jnp.where(batch.valid, db, jnp.nan)
 
-    @jax.jit
-    def inspect(params: Any, backscatter: jax.Array) -> tuple[dict[str, jax.Array], Panels]:
-        key = jax.random.key(seed)
-        batch = preprocess(backscatter, key, settings)
-        mask = random_mask(key, model.size.grid, objective.mask_ratio)
-        result = reconstruct(model, params, batch, mask, norm_pix=objective.norm_pix)
-        panels = Panels(
-            measured=to_db(batch.images, batch.valid),
-            mixed=mix(to_db(batch.images, batch.valid), mask),
-            reconstructed=to_db(restored_images(result, cell, len(bands)), batch.valid),
-            weights=jnp.where(batch.valid, batch.weights, jnp.nan),
-            mask=mask,
-        )
-        return diagnose(batch, result, settings, bands, cell), panels
-
-    return inspect
+    measured = to_db(batch.images)
+    panels = Panels(
+        measured=measured,
+        mixed=mix(measured, mask),
+        reconstructed=to_db(restored_images(result, model.size.cell, len(bands))),
+        weights=jnp.where(batch.valid, batch.weights, jnp.nan),
+        mask=mask,
+    )
+    return diagnose(batch, result, settings, bands, model.size.cell), panels

@@ -5,6 +5,7 @@ belongs to one of the two images, and each image is reconstructed where the othe
 """
 
 import dataclasses
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -245,12 +246,12 @@ class MixMAE(nn.Module):
         return unmix(self.decode(self.encode(images, mask), mask), mask)
 
 
+@partial(jax.jit, static_argnums=0)
 def random_params(model: MixMAE, key: jax.Array) -> Any:
     """Parameters before training: {"encoder": …, "decoder": …}."""
     size = model.size
     images = jnp.zeros((2, size.image_size, size.image_size, size.bands))
-    mask = jnp.zeros((size.grid, size.grid))
-    return jax.jit(lambda key: model.init(key, images, mask)["params"])(key)
+    return model.init(key, images, jnp.zeros((size.grid, size.grid)))["params"]
 
 
 def unmix(reconstructions: jax.Array, mask: jax.Array) -> jax.Array:

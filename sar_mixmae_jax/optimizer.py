@@ -1,6 +1,8 @@
 """AdamW with the published schedule: warm-up, half-cosine, decay on matrices and bias tables."""
 
+import dataclasses
 import re
+from functools import cache
 from typing import Any
 
 import jax
@@ -13,9 +15,39 @@ BLOCK = re.compile(r"stage_(\d+)_block_(\d+)")
 """Names of the encoder's blocks."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Rate:
+    """The rate at a step, an optax schedule; equal ones are one to whoever compiles with them.
+
+    Attributes:
+      peak: at the end of the warm-up.
+      floor: at the end of the schedule.
+      warmup: steps of it.
+      whole: steps of the schedule, warm-up included.
+      before: how many steps of this length more are done than the step says.
+    """
+
+    peak: float
+    floor: float
+    warmup: float
+    whole: float
+    before: float = 0.0
+
+    def __call__(self, step: Any) -> Any:
+        """The rate after so many steps."""
+        schedule = optax.warmup_cosine_decay_schedule(
+            init_value=0.0 if self.warmup else self.peak,
+            peak_value=self.peak,
+            warmup_steps=self.warmup,
+            decay_steps=self.whole,
+            end_value=self.floor,
+        )
+        return schedule(step + self.before)
+
+
 def learning_rate(
     *, peak: float, floor: float, warmup_epochs: float, schedule_epochs: float, order: Order
-) -> optax.Schedule:
+) -> Rate:
     """The rate at a step: linear from 0 over the warm-up, then half a cosine down to the floor.
 
     The schedule runs over `schedule_epochs`, which may be more than are trained: the published
@@ -28,15 +60,13 @@ def learning_rate(
       schedule_epochs: length of the whole, warm-up included.
       order: tells how many epochs are done at a step; the rate follows the fractional epoch.
     """
-    schedule = optax.warmup_cosine_decay_schedule(
-        init_value=0.0 if warmup_epochs else peak,
-        peak_value=peak,
-        warmup_steps=warmup_epochs * order.steps_per_epoch,
-        decay_steps=schedule_epochs * order.steps_per_epoch,
-        end_value=floor,
+    return Rate(
+        peak=peak,
+        floor=floor,
+        warmup=warmup_epochs * order.steps_per_epoch,
+        whole=schedule_epochs * order.steps_per_epoch,
+        before=order.start * order.steps_per_epoch - order.step,
     )
-    before = order.start * order.steps_per_epoch  # steps of this length that were done before
-    return lambda step: schedule(step - order.step + before)
 
 
 def peak_learning_rate(base: float, batch_size: int) -> float:
@@ -84,6 +114,7 @@ def decay_mask(params: Any) -> Any:
     return jax.tree.map(lambda tensor: tensor.ndim > 1, params)
 
 
+@cache
 def adamw(
     schedule: optax.Schedule,
     *,
@@ -93,7 +124,7 @@ def adamw(
     clip_norm: float | None = None,
     layer_decay: float = 1.0,
 ) -> optax.GradientTransformation:
-    """AdamW with decoupled decay, scaled by the rate, on `decay_mask`.
+    """AdamW with decoupled decay, scaled by the rate, on `decay_mask`; one for equal arguments.
 
     Args:
       schedule: the rate at a step.

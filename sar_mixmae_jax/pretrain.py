@@ -22,6 +22,7 @@ from sar_mixmae_jax.optimizer import peak_learning_rate
 from sar_mixmae_jax.order import Order
 from sar_mixmae_jax.preprocess import preprocess
 from sar_mixmae_jax.processes import is_first
+from sar_mixmae_jax.settled import Settled
 from sar_mixmae_jax.step import TrainState, init_state
 from sar_mixmae_jax.training import Job, Outcome, run
 
@@ -60,7 +61,8 @@ def train(config: ConfigDict, workdir: Path, stop: Callable[[], bool] = lambda: 
         description=describe(config, patches, objective),
         source=patches.source,
         init=init,
-        share_loss=partial(share_loss, objective=objective),
+        load=lambda params: params,
+        share_loss=Settled(share_loss, objective),
         watcher=Inspector(
             objective,
             patches,

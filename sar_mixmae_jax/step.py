@@ -4,6 +4,7 @@ A loss is a sum and the count of what was summed, so that its mean over all devi
 """
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import flax
@@ -37,6 +38,9 @@ class TrainState:
         """The key as JAX's functions take it; what is saved are its plain numbers."""
         return jax.random.wrap_key_data(self.key)
 
+
+SHARED = 4
+"""Programs that are kept for runs of the same process that differ in nothing but their seed."""
 
 Metrics = dict[str, jax.Array]
 Batch = dict[str, jax.Array]
@@ -108,6 +112,7 @@ def train_step(
     return TrainState(state.step + 1, params, opt_state, state.key), metrics, errors.reshape(-1)
 
 
+@lru_cache(maxsize=SHARED)
 def map_over_devices(
     share_loss: ShareLoss, optimizer: optax.GradientTransformation, accumulate: int = 1
 ) -> TrainStep:
@@ -157,9 +162,18 @@ def by_shard_map(step: Callable[..., Any]) -> TrainStep:
 def compiled(step: Any, state: TrainState, batch: Any) -> TrainStep:
     """The mapped step, compiled ahead: it cannot compile again, and refuses other shapes.
 
+    Asked for the same again, it is the same program.
+
     Args:
       step: as made by `map_over_devices`.
       state: a replicated state.
       batch: (device, per-device batch, …) fields of all devices, or their shapes, with sharding.
     """
-    return step.lower(state, batch).compile()
+    leaves, tree = jax.tree.flatten((state, batch))
+    shapes = (jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding) for x in leaves)
+    return _compile(step, tree, tuple(shapes))
+
+
+@lru_cache(maxsize=SHARED)
+def _compile(step: Any, tree: Any, leaves: tuple[jax.ShapeDtypeStruct, ...]) -> TrainStep:
+    return step.lower(*jax.tree.unflatten(tree, leaves)).compile()

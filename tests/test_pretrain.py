@@ -113,7 +113,8 @@ def test_nothing_compiles_after_the_first_steps(built, tmp_path):
 
     jax.monitoring.register_event_duration_secs_listener(count)
     try:
-        train(small_config(built, max_steps=9, picture_every=2), tmp_path, note)
+        other = small_config(built, max_steps=9, picture_every=2, mask_ratio=0.25)  # compiled here
+        train(other, tmp_path, note)
     finally:
         jax.monitoring.unregister_event_duration_listener(count)
     assert compilations[0] > 0
