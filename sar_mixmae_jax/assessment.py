@@ -5,11 +5,11 @@ The only place where the split `test` is read.
 
 import dataclasses
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from absl import logging
 from ml_collections import ConfigDict
 
 from sar_mixmae_jax import checkpoint, evaluation, pretrained, processes, seen
@@ -18,14 +18,16 @@ from sar_mixmae_jax.configuration import from_json
 from sar_mixmae_jax.data import open_patches
 from sar_mixmae_jax.devices import replicate
 from sar_mixmae_jax.errors import InputError
-from sar_mixmae_jax.evaluation import PairPicture
+from sar_mixmae_jax.evaluation import PairPicture, Predictions
 from sar_mixmae_jax.files import write_arrays
 from sar_mixmae_jax.finetune import make_tuning
 from sar_mixmae_jax.heads import Votes
 from sar_mixmae_jax.labelled import Labelled, open_labelled, predictions
 from sar_mixmae_jax.predict import Prediction
 from sar_mixmae_jax.pretrained import Pretrained
+from sar_mixmae_jax.radiometry import TO_DB
 from sar_mixmae_jax.restore import read_part
+from sar_mixmae_jax.settled import Settled
 from sar_mixmae_jax.tuning import Tuning, outputs, shapes
 
 EVIDENCE = "evidence.npz"
@@ -46,17 +48,65 @@ class Model:
     config: ConfigDict
 
 
+class Predicted(NamedTuple):
+    """What a model said of a split.
+
+    Attributes:
+      predictions: of every record, in its order.
+      evidence: (records, row, column) of tiles, where the model has it.
+      dataset: its name.
+      data_dir: where it is built.
+    """
+
+    predictions: Predictions
+    evidence: np.ndarray | None
+    dataset: str
+    data_dir: str
+
+
 def evaluate(
+    workdir: Path, *, split: str = "test", out: Path | None = None, **choice: Any
+) -> dict[str, Path]:
+    """Predicts a split and writes the report.
+
+    Args:
+      workdir: of a run of `configs/finetune.py`.
+      split: of the dataset.
+      out: folder of the report; None: in the workdir, by dataset and split.
+      **choice: see `predict`.
+
+    Returns:
+      Paths by name of file; none but in the first process.
+
+    Raises:
+      InputError: the checkpoint, the dataset or the folder cannot be used.
+    """
+    made = predict(workdir, split=split, description=f"predicting {split}", **choice)
+    if not processes.is_first():
+        return {}
+    name = made.dataset.replace("/", "-").replace(":", "-")
+    folder = out or workdir / "evaluation" / f"{name}-{split}"
+    pictures = None
+    if made.predictions.task == "flood":
+        pictures = pair_pictures(made.dataset, made.data_dir, split, made.evidence)
+    files = evaluation.write(made.predictions, folder, pictures)
+    if made.evidence is not None:
+        arrays = {"ids": made.predictions.ids, "evidence": made.evidence}
+        files[EVIDENCE] = write_arrays(folder / EVIDENCE, arrays)
+    return files
+
+
+def predict(
     workdir: Path,
     *,
     split: str = "test",
     which: str = "best",
     dataset: str | None = None,
     data_dir: str | None = None,
-    out: Path | None = None,
     batch_size: int = 256,
-) -> dict[str, Path]:
-    """Predicts a split and writes the report.
+    description: str | None = None,
+) -> Predicted:
+    """Predicts a split.
 
     Args:
       workdir: of a run of `configs/finetune.py`.
@@ -64,14 +114,11 @@ def evaluate(
       which: "best" by the metric of the run, "latest", or a step.
       dataset: another one than that of the run, with the same classes.
       data_dir: where it is built, if not where the run found it.
-      out: folder of the report; None: in the workdir, by dataset and split.
       batch_size: records at a time.
-
-    Returns:
-      Paths by name of file.
+      description: beside the progress bar; None shows none.
 
     Raises:
-      InputError: the checkpoint, the dataset or the folder cannot be used.
+      InputError: the checkpoint or the dataset cannot be used.
     """
     model = open_model(workdir, which)
     config, task = model.config, model.metadata["model"]["task"]
@@ -79,24 +126,14 @@ def evaluate(
     where = data_dir or config.data_dir
     labelled = open_labelled(task, name, where, split, model.found.bands)
     check_classes(model, labelled)
+    processes.agree_on({**model.metadata, "evaluated": labelled.patches.describe()})
     votes = model.metadata["model"].get("votes")
     tuning = make_tuning(config, model.found, labelled, Votes(**votes) if votes else None)
     params = replicate(load_params(model, tuning))
-    source = labelled.patches.source
-    predict = Prediction(partial(outputs, tuning=tuning), batch_size)
-    made = predict(params, source, f"predicting {split}")
-    folder = out or workdir / "evaluation" / f"{name.replace('/', '-').replace(':', '-')}-{split}"
-    predicted = predictions(labelled, made, about(model, labelled, split))
-    if not processes.is_first():
-        return {}
-    pictures = None
-    if task == "flood":
-        pictures = pair_pictures(name, where, split, made.get("evidence"))
-    files = evaluation.write(predicted, folder, pictures)
-    if "evidence" in made:
-        arrays = {"ids": labelled.ids, "evidence": made["evidence"]}
-        files[EVIDENCE] = write_arrays(folder / EVIDENCE, arrays)
-    return files
+    run = Prediction(Settled(outputs, tuning), batch_size)
+    made = run(params, labelled.patches.source, description)
+    told = about(model, labelled, split, which)
+    return Predicted(predictions(labelled, made, told), made.get("evidence"), name, where)
 
 
 def open_model(workdir: Path, which: str) -> Model:
@@ -146,9 +183,15 @@ def load_params(model: Model, tuning: Tuning) -> Any:
         raise InputError(f"{model.found.path}: {error}: choose another --checkpoint") from error
 
 
-def about(model: Model, labelled: Labelled, split: str) -> dict[str, Any]:
+def about(model: Model, labelled: Labelled, split: str, which: str) -> dict[str, Any]:
     """What a reader of the results must know, as JSON has it."""
     described, metadata = labelled.patches.describe(), model.metadata
+    metric = model.config.best_metric
+    chosen = f"{model.config.validation_split} by {metric}"
+    if which != "best":
+        chosen = f"by hand: --checkpoint={which}"
+    elif metric not in metadata["metrics"]:
+        chosen = f"the latest, since {metric} is undefined on {model.config.validation_split}"
     before = metadata["model"]["pretrained"]
     told: dict[str, Any] = {
         "dataset": described["name"],
@@ -156,13 +199,14 @@ def about(model: Model, labelled: Labelled, split: str) -> dict[str, Any]:
         "caveats": described["caveats"],
         "dataset checksum": described["checksum"],
         "checkpoint": str(model.found.path),
-        "chosen on": f"{model.config.validation_split} by {model.config.best_metric}",
+        "chosen on": chosen,
         "trained on": f"{metadata['dataset']['name']}, {metadata['dataset']['records']} records "
         f"(label_fraction {model.config.label_fraction:g})",
         "encoder": "random" if before is None else before,
     }
     if before is not None:
-        images = np.unique(labelled.patches.ids())
+        dates = [labelled.columns[date] for date in ("before", "after") if date in labelled.columns]
+        images = np.unique(np.concatenate(dates or [labelled.ids]))
         known = seen.overlap(images, model.found.seen)
         told["overlap with pretraining"] = (
             f"{known} of {len(images)} images were seen in pretraining on {before['dataset']}"
@@ -172,8 +216,10 @@ def about(model: Model, labelled: Labelled, split: str) -> dict[str, Any]:
 
 def pair_pictures(
     name: str, data_dir: str, split: str, evidence: np.ndarray | None
-) -> Callable[[int], PairPicture]:
+) -> Callable[[int], PairPicture] | None:
     """Reads a pair when its picture is asked for, with the true water where the dataset has it.
+
+    None where the dataset has not both bands, which pictures show.
 
     Args:
       name: of the dataset.
@@ -181,16 +227,21 @@ def pair_pictures(
       split: of it.
       evidence: (pairs, row, column) of tiles, or None.
     """
-    patches = open_labelled("flood", name, data_dir, split, BANDS).patches
+    try:
+        patches = open_labelled("flood", name, data_dir, split, BANDS).patches
+    except InputError as error:
+        logging.warning("there are no pictures of pairs: %s", error)
+        return None
     assert patches.pairs is not None
-    after, truth = patches.pairs["after"], None
+    to_db, shown, truth = TO_DB[patches.unit], patches.pairs["after"], None
     if "water" in patches.fields:
         truth = open_patches(name, data_dir, split, BANDS, ("id", "water")).source
 
     def picture(row: int) -> PairPicture:
         record = patches.source[row]
-        water = None if truth is None else truth[int(after[row])]["water"].astype(bool)
+        water = None if truth is None else truth[int(shown[row])]["water"].astype(bool)
         tiles = None if evidence is None else evidence[row]
-        return PairPicture(record["before"], record["after"], water, tiles)
+        before, after = (np.asarray(to_db(record[date])) for date in ("before", "after"))
+        return PairPicture(before, after, water, tiles)
 
     return picture

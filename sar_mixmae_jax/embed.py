@@ -5,7 +5,6 @@ Writes an .npz with `ids`, `features`, `labels` where the dataset has them, and 
 
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 
 from absl import app, flags
 
@@ -35,8 +34,8 @@ def main(argv: Sequence[str]) -> None:
         process_flags.start()
         runtime.cache_programs(runtime.CACHE)
         with Lifeline():
-            encoder = find(Path(CHECKPOINT.value))
-            patches = open_for(encoder, DATASET.value, DATA_DIR.value, SPLIT.value)
+            encoder = find(str(CHECKPOINT.value))
+            patches = open_for(encoder, str(DATASET.value), DATA_DIR.value, SPLIT.value)
             made = embed(
                 encoder, patches, fit=FIT.value, dtype=DTYPE.value, batch_size=BATCH_SIZE.value
             )

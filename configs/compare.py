@@ -1,0 +1,113 @@
+"""Does the weighting help? Pretrained encoders compared downstream, with seeds and baselines.
+
+Commands:
+  python -m sar_mixmae_jax.compare --config=configs/compare.py --workdir=runs/compare
+  python -m sar_mixmae_jax.compare --config=configs/compare.py:bigearthnet --workdir=runs/full
+
+The first, on the simulator with `tiny`, takes an hour on two cores; it builds its datasets. The
+second is the published set-up on BigEarthNet v2 and SEN12-FLOOD with `base`, built beforehand; see
+docs/results.md for what it costs. Both write comparison.md, comparison.json and comparison.png, and
+go on where they were.
+
+An arm is a way to the encoder: `init` says whether it is pretrained, random, or in the workdirs of
+other runs ("runs/mine-{seed}"); `pretrain` and `finetune` are what it changes in the recipes.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import finetune, pretrain
+from sar_mixmae_jax.errors import look_up
+
+ARMS: dict[str, dict] = {
+    # From scratch, layer-wise decay would leave the first layers almost untrained.
+    "random": {"init": "random", "finetune": {"optimizer": {"layer_decay": 1.0}}},
+    "none": {"init": "pretrain", "pretrain": {"weighting": {"name": "none"}}},
+    "shared_average": {"init": "pretrain", "pretrain": {"weighting": {"name": "shared_average"}}},
+    "per_channel": {"init": "pretrain", "pretrain": {"weighting": {"name": "per_channel"}}},
+    "per_channel_standardised": {
+        "init": "pretrain",
+        "pretrain": {"weighting": {"name": "per_channel", "domain": "standardised"}},
+    },
+}
+
+
+def get_config(arguments: str = "") -> ConfigDict:
+    """The comparison on the simulator, or on `bigearthnet` and SEN12-FLOOD."""
+    return look_up(SCALES, arguments or "simulated", "config argument")()
+
+
+def simulated() -> ConfigDict:
+    """An hour on two cores."""
+    config = common(
+        pretrain.get_config("variant=tiny,dataset=synthetic_s1/compare"),
+        finetune.get_config("task=classification,dataset=synthetic_s1/compare,init=compare"),
+        finetune.get_config("task=flood,dataset=flood_pairs/compare,init=compare"),
+    )
+    config.build = ConfigDict(  # made where they are not there
+        {
+            "land_cover": {"name": "synthetic_s1/compare", "options": {"patches": 2048}},
+            "floods": {
+                "name": "flood_pairs/compare",
+                "options": {"pairs": 1024, "size": 128},
+            },
+        }
+    )
+    one = config.pretrain
+    one.split = "train"
+    one.batch_size = 32
+    one.max_steps = 320
+    one.epochs = one.schedule_epochs = 5.0
+    one.warmup_epochs = 0.5
+    one.optimizer.base_learning_rate = 8e-3  # peak 1e-3
+    one.checkpoint_every = one.picture_every = 10_000  # at the end
+    one.log_every = 40
+    one.keep_checkpoints = 1
+    for task, steps in (("land_cover", 160), ("floods", 160)):
+        one = config.finetune[task]
+        one.model.variant = "tiny"
+        one.label_fraction = 0.1
+        one.batch_size = 16
+        one.max_steps = steps
+        one.validate_every = one.checkpoint_every = 40
+        one.keep_checkpoints = 1
+        one.log_every = 40
+        one.optimizer.base_learning_rate = 1.6e-2  # peak 1e-3
+        one.epochs = one.schedule_epochs = 12.5
+        one.warmup_epochs = 1.0
+    config.measured_batches = 4
+    return config
+
+
+def bigearthnet() -> ConfigDict:
+    """The published set-up: 64 epochs, 50 epochs, three seeds of all of it."""
+    config = common(
+        pretrain.get_config("variant=base,dataset=bigearthnet_s1/v2"),
+        finetune.get_config("task=classification,dataset=bigearthnet_s1/v2,init=compare"),
+        finetune.get_config("task=flood,dataset=sen12_flood/chronological,init=compare"),
+    )
+    config.build = ConfigDict()
+    config.seeds = 3
+    config.pretrain.split = "train"  # not the validation split, which chooses checkpoints
+    config.finetune.floods.batch_size = 64
+    for task in config.finetune:
+        config.finetune[task].model.variant = "base"
+    return config
+
+
+def common(pretraining: ConfigDict, land_cover: ConfigDict, floods: ConfigDict) -> ConfigDict:
+    """What both have."""
+    config = ConfigDict()
+    config.program = "compare"
+    config.seeds = 5  # of pretraining and fine-tuning, 0 to this
+    config.reference = "none"  # the arm that the others are compared with
+    config.data_dir = "data"
+    config.arms = ConfigDict(ARMS)
+    config.compared = tuple(ARMS)  # of the arms, in the order of the tables
+    config.pretrain = pretraining
+    config.finetune = ConfigDict({"land_cover": land_cover, "floods": floods})
+    config.measured_batches = 16  # of 32 held-out patches, for the error of reconstruction
+    config.compilation_cache = pretraining.compilation_cache
+    return config
+
+
+SCALES = {"simulated": simulated, "bigearthnet": bigearthnet}

@@ -1,0 +1,157 @@
+"""Makes the cells of a comparison that are not finished, one arm after the other, in one process.
+
+All seeds of an arm follow each other, so that each program is compiled once.
+"""
+
+import contextlib
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from sar_mixmae_jax.comparison import cells, page, recipes, references, stages, truth
+from sar_mixmae_jax.comparison.cells import PRETRAINING, Cell, Measured
+from sar_mixmae_jax.configuration import flatten
+from sar_mixmae_jax.errors import InputError, first_line
+from sar_mixmae_jax.files import write_whole
+from sar_mixmae_jax.workdir import claim
+
+CONFIG, LOG, REFERENCES = "comparison.config.json", "log.txt", "references.json"
+"""In the workdir."""
+MAY_GROW = "seeds"
+
+
+def compare(config: ConfigDict, workdir: Path, stop: Callable[[], bool]) -> list[Path]:
+    """Makes what is missing, then the table and the figure.
+
+    Args:
+      config: as made by `configs/compare.py`.
+      workdir: for everything; finished cells are kept and not made again.
+      stop: asked by every run; True saves and ends early, with a table of what is finished.
+
+    Returns:
+      The files of the table and the figure.
+
+    Raises:
+      UserError: a run cannot be made; what is finished is kept.
+    """
+    recipes.check(config)
+    with claim(workdir):
+        check_same(config, workdir)
+        known = measured_references(config, workdir)
+        wanted = all_cells(config)
+        done = {cell: found for cell in wanted if (found := cells.read(workdir, cell))}
+        started, made = time.monotonic(), 0
+        left = len(wanted) - len(done)
+        print(f"{len(wanted)} cells, of which {len(done)} are finished")
+        for cell in wanted:
+            if cell in done:
+                continue
+            begun = time.monotonic()
+            try:
+                with _quietly(workdir / LOG, cell):
+                    make = stages.pretrained if cell.stage == PRETRAINING else stages.tuned
+                    metrics = make(config, workdir, cell, stop)
+            except stages.StoppedError:
+                print(f"stopped in {cell.name}: the same command goes on from there")
+                break
+            done[cell] = Measured(cell, metrics, time.monotonic() - begun)
+            cells.write(workdir, done[cell])
+            made += 1
+            rest = (time.monotonic() - started) / made * (left - made)
+            print(f"{cell.name}: {done[cell].seconds:.0f} s; about {rest / 60:.0f} minutes left")
+        finished = [done[cell] for cell in wanted if cell in done]
+        title = f"Comparison: {', '.join(config.finetune)}; {config.pretrain.model.variant}"
+        return page.write(config, workdir, finished, known, title, notes(config, finished))
+
+
+def all_cells(config: ConfigDict) -> list[Cell]:
+    """In the order in which they are made."""
+    seeds = range(config.seeds)
+    return [
+        Cell(stage, arm, seed)
+        for arm in config.compared
+        for stage in (PRETRAINING, *config.finetune)
+        if stage != PRETRAINING or recipes.is_pretrained(config, arm)
+        for seed in seeds
+    ]
+
+
+@contextlib.contextmanager
+def _quietly(log: Path, cell: Cell) -> Iterator[None]:
+    """What a run prints goes into a file."""
+    with log.open("a") as file:
+        file.write(f"\n==== {cell.name}\n")
+        with contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
+            yield
+
+
+def measured_references(config: ConfigDict, workdir: Path) -> dict[str, dict[str, stages.Metrics]]:
+    """The baselines without a network and the references of reconstruction, once a comparison.
+
+    Raises:
+      InputError: what an earlier start wrote cannot be read.
+    """
+    path = workdir / REFERENCES
+    if path.exists():
+        try:
+            stored = json.loads(path.read_text())
+            if stored["seeds"] == config.seeds:
+                return stored["tasks"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                f"{path} cannot be read ({first_line(error)}): remove it, and it is made again"
+            ) from error
+    found = {truth.TASK: stages.reconstruction_references(config)}
+    for task in config.finetune:
+        print(f"baselines without a network: {task}")
+        found[task] = references.measure(config, task)
+    write_whole(path, json.dumps({"seeds": config.seeds, "tasks": found}, indent=1).encode())
+    return found
+
+
+def check_same(config: ConfigDict, workdir: Path) -> None:
+    """Refuses to fill a comparison with cells of another configuration; seeds may be added.
+
+    Raises:
+      InputError: names the fields that differ, with both values.
+    """
+    path = workdir / CONFIG
+    now = json.loads(config.to_json_best_effort())
+    if path.exists():
+        try:
+            before = dict(flatten(json.loads(path.read_text())))
+        except (OSError, ValueError, AttributeError) as error:
+            raise InputError(
+                f"{path} cannot be read ({first_line(error)}): restore it, or choose another "
+                "--workdir"
+            ) from error
+        fields = dict(flatten(now))
+        changed = [
+            f"{name} was {before.get(name)!r} and is now {fields.get(name)!r}"
+            for name in sorted({*before, *fields})
+            if before.get(name) != fields.get(name) and name != MAY_GROW
+        ]
+        if changed:
+            raise InputError(
+                f"{workdir} holds another comparison ({'; '.join(changed[:5])}): choose another "
+                "--workdir, or what it was started with"
+            )
+    write_whole(path, (json.dumps(now, indent=2) + "\n").encode())
+
+
+def notes(config: ConfigDict, finished: list[Measured]) -> list[str]:
+    """What must be said beside the tables."""
+    told = [
+        f"{task}: {recipe.dataset}, label_fraction {recipe.label_fraction:g}, chosen by seed; "
+        f"{recipe.max_steps or f'{recipe.epochs:g} epochs of'} steps in batches of "
+        f"{recipe.batch_size}; the checkpoint is chosen on {recipe.validation_split}, the numbers "
+        "are of test."
+        for task, recipe in config.finetune.items()
+    ]
+    if finished:
+        hours = sum(one.seconds for one in finished) / 3600
+        told.append(f"{len(finished)} cells, {hours:.2f} hours of computing.")
+    return told

@@ -1,0 +1,125 @@
+"""What a cell does: pretrain and measure reconstruction, or fine-tune and predict the test."""
+
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from sar_mixmae_jax import assessment, configuration, finetune, pretrain
+from sar_mixmae_jax.comparison import recipes, truth
+from sar_mixmae_jax.comparison.cells import Cell, run_folder
+from sar_mixmae_jax.data import FIELDS, Patches, batches, open_patches
+from sar_mixmae_jax.devices import local
+from sar_mixmae_jax.evaluation import class_report, flood_report, save
+from sar_mixmae_jax.evaluation.predictions import Predictions
+from sar_mixmae_jax.mixmae import random_params
+from sar_mixmae_jax.order import InOrder
+
+Metrics = dict[str, float | None]
+MEASURED_AT_ONCE = 32
+"""Held-out patches that are mixed with each other; the same for all arms."""
+TRUTH = ("noise_free", "land_cover")
+TEST = "test"
+RATES = ("average_precision", "f1", "precision", "recall", "balanced_accuracy")
+
+
+class StoppedError(Exception):
+    """A cell was asked to stop; what it has is saved."""
+
+
+# ---- pretraining
+
+
+def pretrained(config: ConfigDict, workdir: Path, cell: Cell, stop: Callable[[], bool]) -> Metrics:
+    """Pretrains, and measures the reconstruction of held-out patches; see `truth`.
+
+    Raises:
+      StoppedError: it was asked to.
+      UserError: the run cannot be made.
+    """
+    recipe = recipes.pretraining(config, cell)
+    outcome = pretrain.train(recipe, run_folder(workdir, cell), stop)
+    if not outcome.finished:
+        raise StoppedError
+    patches = held_out(config)
+    objective = configuration.objective(recipe, patches)
+    found = truth.measure(
+        objective,
+        local(outcome.state.params),
+        measured_batches(patches, config.measured_batches),
+        protocol(patches),
+    )
+    return found["model"]
+
+
+def reconstruction_references(config: ConfigDict) -> dict[str, Metrics]:
+    """What the cell mean and the measurement itself make of the held-out patches."""
+    patches = held_out(config)
+    objective = configuration.objective(config.pretrain, patches)
+    params = random_params(objective.model, jax.random.key(0))  # which do not enter
+    batches = measured_batches(patches, config.measured_batches)
+    found = truth.measure(objective, params, batches, protocol(patches))
+    return {name: found[name] for name in ("null", "measured")}
+
+
+def held_out(config: ConfigDict) -> Patches:
+    """The test split of what is pretrained on, with the truth where it is known."""
+    recipe = config.pretrain
+    known = open_patches(recipe.dataset, config.data_dir, TEST, recipe.bands).fields
+    fields = (*FIELDS, *(name for name in TRUTH if name in known))
+    return open_patches(recipe.dataset, config.data_dir, TEST, recipe.bands, fields)
+
+
+def protocol(patches: Patches) -> truth.Protocol:
+    """Bands and classes that errors are told by."""
+    classes = patches.classes if "land_cover" in patches.fields else ()
+    return truth.Protocol(patches.bands, classes)
+
+
+def measured_batches(patches: Patches, count: int) -> Iterator[truth.Batch]:
+    """The first whole batches of a split."""
+    order = InOrder(len(patches.source), MEASURED_AT_ONCE)
+    whole = max(1, len(patches.source) // MEASURED_AT_ONCE)
+    for batch in islice(batches(patches.source, order, 0, order.steps), min(whole, count)):
+        yield truth.Batch(batch["backscatter"], *(batch.get(name) for name in TRUTH))
+
+
+# ---- downstream
+
+
+def tuned(config: ConfigDict, workdir: Path, cell: Cell, stop: Callable[[], bool]) -> Metrics:
+    """Fine-tunes, and predicts the test split with the best checkpoint of the validation split.
+
+    Raises:
+      StoppedError: it was asked to.
+      UserError: the run cannot be made.
+    """
+    recipe, folder = recipes.finetuning(config, workdir, cell), run_folder(workdir, cell)
+    outcome = finetune.train(recipe, folder, stop)
+    if not outcome.finished:
+        raise StoppedError
+    predicted = assessment.predict(folder, split=TEST).predictions
+    save(predicted, folder / f"predictions-{TEST}.npz")
+    return flat_metrics(predicted)
+
+
+def flat_metrics(predicted: Predictions) -> Metrics:
+    """The metrics that comparisons show, by one name each: "macro/f1", "recall/wind"."""
+    if predicted.task == "flood":
+        found = flood_report.metrics(predicted)
+        first, weighting = found["headline"]
+        evaluation = found["evaluations"][first]
+        flat = {f"headline/{rate}": evaluation[weighting][rate] for rate in RATES}
+        for group in ("by_flooded_fraction", "by_hard_case"):
+            for name, values in evaluation.get(group, {}).items():
+                flat[f"recall/{name}"] = values["recall"]
+                flat[f"false_alarm_rate/{name}"] = values["false_alarm_rate"]
+        return flat
+    found = class_report.metrics(predicted)
+    flat = {f"{mean}/{rate}": found[mean][rate] for mean in ("macro", "micro") for rate in RATES}
+    classes: dict[str, Any] = found["per_class"]
+    flat |= {f"average_precision/{name}": one["average_precision"] for name, one in classes.items()}
+    return flat | {"published_score": found["published_score"]}
