@@ -1,0 +1,146 @@
+"""The comparison: cells that are kept, the same data for all arms, one page."""
+
+import json
+
+import numpy as np
+import pytest
+
+from configs import compare as recipe
+from sar_mixmae_jax.comparison import cells, recipes, references, runner, stages
+from sar_mixmae_jax.comparison.cells import PRETRAINING, Cell, Measured
+from sar_mixmae_jax.errors import InputError
+from sar_mixmae_jax.evaluation import load
+from tests.shrink import SMALL_ENCODER, SMALL_MODEL
+from tfds_builders.build import build
+from tfds_builders.plan import Build
+
+RUN = {"max_steps": 2, "batch_size": 4, "log_every": 1}
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """`configs/compare.py` on tiny data: two arms, one seed."""
+    data_dir = tmp_path_factory.mktemp("data")
+    one = Build(processes=1)
+    build("synthetic_s1/compare", data_dir, options={"patches": 16, "size": 32}, how=one)
+    build("flood_pairs/compare", data_dir, options={"pairs": 8, "size": 128}, how=one)
+    config = recipe.get_config()
+    config.data_dir, config.seeds, config.compared = str(data_dir), 1, ("random", "none")
+    config.measured_batches = 1
+    side = {"model.image_size": 128, "fit": "resize"}
+    config.pretrain.update_from_flattened_dict({**SMALL_MODEL, **RUN, **side})
+    for task in config.finetune.values():
+        task.update_from_flattened_dict({**RUN, "label_fraction": 1.0, "validate_every": 2})
+    for arm in config.arms.values():
+        if arm.init == "random":
+            arm.finetune.update({"model": _nested(SMALL_ENCODER)})
+    return config.lock()
+
+
+def _nested(flat):
+    return {name.removeprefix("model."): value for name, value in flat.items()}
+
+
+@pytest.fixture(scope="module")
+def compared(small, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("compare")
+    return workdir, runner.compare(small, workdir, lambda: False)
+
+
+def test_the_table_and_the_figure(compared, small):
+    _, files = compared
+    assert [path.name for path in files] == [
+        "comparison.md",
+        "comparison.json",
+        "comparison.png",
+    ]
+    page = files[0].read_text()
+    for word in ("random", "none", "Otsu on the log-ratio", "logistic regression", "hard case"):
+        assert word in page
+    tables = json.loads(files[1].read_text())["tables"]
+    assert [row["name"] for row in tables[0]["rows"]][:2] == ["random", "none"]
+
+
+def test_numbers_are_those_of_the_saved_predictions(compared, small):
+    workdir, _ = compared
+    for task in small.finetune:
+        cell = Cell(task, "none", 0)
+        predicted = load(cells.run_folder(workdir, cell) / "predictions-test.npz")
+        assert stages.flat_metrics(predicted) == cells.read(workdir, cell).metrics
+        assert predicted.about["split"] == "test"
+
+
+def test_finished_cells_are_kept_and_missing_ones_made(compared, small, monkeypatch):
+    workdir, _ = compared
+    made = []
+    tuned = stages.tuned
+    monkeypatch.setattr(stages, "tuned", lambda *given: made.append(given[2]) or tuned(*given))
+    monkeypatch.setattr(stages, "pretrained", lambda *given: pytest.fail("made again"))
+    lost = Cell("floods", "random", 0)
+    before = cells.read(workdir, lost)
+    (workdir / "cells" / f"{lost.name}.json").unlink()
+    runner.compare(small, workdir, lambda: False)
+    assert made == [lost]
+    assert cells.read(workdir, lost).metrics == before.metrics  # of the run that was there
+
+
+def test_all_arms_see_the_same_labels_and_random_has_fair_rates(small, tmp_path):
+    made = {
+        arm: recipes.finetuning(small, tmp_path, Cell("land_cover", arm, 3))
+        for arm in ("random", "none", "per_channel")
+    }
+    assert {one.label_seed for one in made.values()} == {3}
+    assert {one.seed for one in made.values()} == {3}
+    assert {one.max_steps for one in made.values()} == {2}
+    assert made["random"].optimizer.layer_decay == 1.0
+    assert made["none"].optimizer.layer_decay == 0.7
+    assert made["none"].init.endswith("runs/pretraining/none/3")
+    first = recipes.pretraining(small, Cell(PRETRAINING, "per_channel_standardised", 1))
+    assert (first.weighting.name, first.weighting.domain) == ("per_channel", "standardised")
+    assert first.seed == 1
+
+
+def test_arms_of_other_runs_are_taken_by_seed(small, tmp_path):
+    other = small.copy_and_resolve_references()
+    other.arms.none.init = "runs/mine-{seed}"
+    assert recipes.finetuning(other, tmp_path, Cell("floods", "none", 4)).init == "runs/mine-4"
+    assert not recipes.is_pretrained(other, "none")
+
+
+def test_another_comparison_is_refused_and_more_seeds_are_not(compared, small):
+    workdir, _ = compared
+    other = small.copy_and_resolve_references()
+    other.pretrain.max_steps = 3
+    with pytest.raises(InputError, match=r"pretrain.max_steps was 2 and is now 3"):
+        runner.check_same(other, workdir)
+    other.pretrain.max_steps, other.seeds = 2, 7
+    runner.check_same(other, workdir)
+    runner.check_same(small, workdir)
+
+
+def test_a_damaged_cell_is_named(tmp_path):
+    cell = Cell("floods", "none", 0)
+    cells.write(tmp_path, Measured(cell, {"headline/f1": None, "x": 0.5}, 2.0))
+    assert cells.read(tmp_path, cell) == Measured(cell, {"headline/f1": None, "x": 0.5}, 2.0)
+    path = tmp_path / "cells" / "floods-none-0.json"
+    path.write_text(path.read_text()[:20])
+    with pytest.raises(InputError, match=r"floods-none-0.json cannot be read"):
+        cells.read(tmp_path, cell)
+
+
+def test_baselines_learn_from_the_labels_of_the_seed(small):
+    """On the simulator even these few patches are not guessed; test labels do not enter."""
+    splits = references.open_splits(small, "land_cover", 0)
+    assert [len(split) for split in splits] == [16, 2, 2]
+    said = references.statistics_of_images(splits)
+    assert said.logits.shape == (2, len(splits[2].classes))
+    assert np.isfinite(said.logits).all()
+
+
+def test_stopping_keeps_what_is_finished(small, tmp_path):
+    """The first cell ends with its second step, when it is told to; the next one is cut short."""
+    stopped = iter([False] + [True] * 1000)
+    files = runner.compare(small, tmp_path, lambda: next(stopped))
+    assert files[0].exists()
+    kept = [path.name for path in (tmp_path / "cells").iterdir()]
+    assert kept == ["floods-random-0.json"]

@@ -1,0 +1,138 @@
+"""Frozen encoders: features once, the best rate by validation, neighbours against NumPy."""
+
+import json
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+
+from sar_mixmae_jax import linear, probe
+from sar_mixmae_jax.assessment import predict
+from sar_mixmae_jax.checkpoint import read_metadata
+from sar_mixmae_jax.errors import InputError
+from sar_mixmae_jax.heads import Votes, vote
+from sar_mixmae_jax.main import PROGRAMS
+from sar_mixmae_jax.pretrained import find
+from sar_mixmae_jax.restore import read_part
+from tests.shrink import probe_config
+
+
+@pytest.fixture(scope="module")
+def probed(built, encoder_run, tmp_path_factory):
+    """A linear probe of the small encoder: its configuration, workdir and outcome."""
+    workdir = tmp_path_factory.mktemp("probe")
+    config = probe_config(built, f"task=linear_probe,init={encoder_run}")
+    return config, workdir, PROGRAMS[config.program](config, workdir)
+
+
+def test_the_encoder_stays_and_the_best_rate_is_kept(probed, encoder_run):
+    config, workdir, outcome = probed
+    told = json.loads((workdir / probe.SCORES).read_text())
+    metric = "validation/average_precision_macro"
+    values = [scores.get(metric, -1) for scores in told["tried"].values()]
+    assert len(values) == len(config.probe.learning_rates)
+    assert told["chosen"].get(metric, -1) == max(values)
+    path = outcome.files["checkpoint"]
+    metadata = read_metadata(path)
+    assert metadata["metrics"] == told["chosen"]
+    before = read_metadata(find(encoder_run).path)["arrays"]
+    encoder = {name: sha for name, sha in metadata["arrays"].items() if "encoder" in name}
+    assert encoder
+    assert all(before[name] == sha for name, sha in encoder.items())
+
+
+def test_what_is_evaluated_is_the_head_on_the_features(probed, built):
+    _, workdir, outcome = probed
+    like = {"params": {"head": outcome.state.params["head"]}}
+    head = read_part(outcome.files["checkpoint"], like)[0]["params"]["head"]
+    predicted = predict(workdir, split="validation", which="best").predictions
+    with np.load(workdir / "features-validation.npz") as kept:
+        expected = kept["features"] @ head["kernel"] + head["bias"]
+        assert predicted.ids.tolist() == kept["ids"].tolist()
+        np.testing.assert_array_equal(predicted.labels, kept["labels"])
+    np.testing.assert_allclose(predicted.logits, expected, atol=1e-4)
+
+
+def test_features_are_computed_once(probed, built, encoder_run, tmp_path, monkeypatch):
+    """A start that finds its features computes none; one of another encoder computes its own."""
+    config, workdir, _ = probed
+    for name in ("features-train.npz", "features-validation.npz"):
+        (tmp_path / name).write_bytes((workdir / name).read_bytes())
+    calls = []
+    compute = probe.frozen.compute
+    monkeypatch.setattr(
+        probe.frozen, "compute", lambda *given: calls.append(given) or compute(*given)
+    )
+    probe.train(config, tmp_path)
+    assert not calls
+    other = probe_config(built, f"task=linear_probe,init={encoder_run / 'checkpoints' / '1'}")
+    elsewhere = tmp_path / "other"
+    elsewhere.mkdir()
+    (elsewhere / "features-train.npz").write_bytes((workdir / "features-train.npz").read_bytes())
+    (elsewhere / "features-validation.npz").write_bytes(b"broken")
+    probe.train(other, elsewhere)
+    assert len(calls) == 2
+
+
+def test_a_finished_probe_does_nothing_and_another_is_refused(probed, built, encoder_run):
+    config, workdir, outcome = probed
+    again = probe.train(config, workdir)
+    assert again.files == outcome.files
+    with pytest.raises(InputError, match="holds another run"):
+        probe.train(probe_config(built, f"task=knn,init={encoder_run}"), workdir)
+
+
+def test_linear_fits_what_scikit_learn_fits():
+    """Floods, at a rate that converges: the logits of a logistic regression without penalty."""
+    rng = np.random.default_rng(0)
+    features = rng.normal(3, [1, 20], (400, 2)).astype(np.float32)
+    labels = (features @ [1.0, 0.05] + rng.normal(size=400) > 3.15).astype(np.int32)
+    settings = {"steps": 3000, "batch_size": 400, "weight_decay": 0.0, "seed": 0}
+    fit = linear.fit("flood", features, labels, 2, learning_rates=(1e-4, 3e-2), **settings)
+    logits = fit.logits(features)
+    assert logits.shape == (2, 400, 2)
+    ours = logits[1, :, 1] - logits[1, :, 0]
+    theirs = LogisticRegression(C=1e6).fit(features, labels).decision_function(features)
+    assert np.corrcoef(ours, theirs)[0, 1] > 0.999
+    assert np.abs(ours - theirs).mean() < 0.15 * np.abs(theirs).mean()
+    assert np.abs(logits[0]).max() < np.abs(logits[1]).max()  # rates do differ
+
+
+def test_neighbours_vote_by_their_likeness():
+    """Written out: the two most alike of three, weighted by exp(cosine / temperature)."""
+    memory = np.array([[1.0, 0.0], [0.6, 0.8], [0.0, 1.0]], np.float32)
+    labels = np.array([[1, 0], [1, 1], [0, 1]], np.float32)
+    votes = Votes(records=3, neighbours=2, temperature=0.5, exclusive=False)
+    features = np.array([[2.0, 0.2]], np.float32)
+    cosine = memory @ (features[0] / np.linalg.norm(features[0]))
+    weight = np.exp(cosine[:2] / 0.5)
+    share = weight @ labels[:2] / weight.sum()
+    share = np.clip(share, 1e-4, 1 - 1e-4)
+    params = {"features": memory, "labels": labels}
+    found = vote(votes, 2, params, features)
+    np.testing.assert_allclose(found[0], np.log(share / (1 - share)), rtol=1e-4)
+
+
+def test_neighbours_are_evaluated_like_any_model(floods, encoder_run, tmp_path):
+    config = probe_config(
+        floods, f"task=knn,dataset=flood_pairs/own,init={encoder_run}", **{"probe.neighbours": 3}
+    )
+    outcome = probe.train(config, tmp_path)
+    predicted = predict(tmp_path, split="test").predictions
+    assert predicted.task == "flood"
+    assert len(predicted.ids) == 4
+    assert np.isfinite(predicted.logits).all()
+    np.testing.assert_allclose(np.exp(predicted.logits).sum(1), 1, atol=1e-3)
+    assert "knn" in outcome.title
+
+
+def test_bad_probes_are_refused(built, encoder_run, tmp_path):
+    config = probe_config(built, f"task=linear_probe,init={encoder_run}")
+    other = config.copy_and_resolve_references()
+    other.task = "linear"
+    with pytest.raises(InputError, match="did you mean 'linear_probe'"):
+        probe.train(other, tmp_path)
+    other.task, other.probe.neighbours = "knn", 0
+    with pytest.raises(InputError, match="neighbours is 0"):
+        probe.train(other, tmp_path)
+    assert not [*tmp_path.iterdir()]
