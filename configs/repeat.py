@@ -4,18 +4,28 @@ Command:
   python -m sar_mixmae_jax.main --config=configs/repeat.py:runs/base/run.json --workdir=runs/again
 
 With the dataset built as `run.json` says and the versions it names, on the same kind and number of
-devices, the losses are the same; on CPU, bit for bit.
+devices, the losses are the same; on CPU, bit for bit. A run that began with a pretrained encoder
+begins with the same checkpoint again, though the run that made it may have gone on.
 """
 
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from configs import pretrain
+from configs import finetune, pretrain
 from sar_mixmae_jax.configuration import flatten
-from sar_mixmae_jax.errors import InputError, check_name, first_line
+from sar_mixmae_jax.errors import InputError, check_name, first_line, look_up
+
+RECIPES: dict[str, Callable[[], ConfigDict]] = {
+    "pretrain": pretrain.get_config,
+    "finetune": finetune.get_config,
+    "probe": partial(finetune.get_config, f"task={finetune.FROZEN[0]}"),
+}
+"""What knows the fields of a run, by its program."""
 
 
 def get_config(record: str) -> ConfigDict:
@@ -25,12 +35,15 @@ def get_config(record: str) -> ConfigDict:
       InputError: the file cannot be read, or has fields that there are not.
     """
     try:
-        fields = dict(flatten(json.loads(Path(record).read_text())["config"]))
-        config = pretrain.get_config()
+        run = json.loads(Path(record).read_text())
+        fields = dict(flatten(run["config"]))
+        config = look_up(RECIPES, fields.get("program", "pretrain"), "program")()
         known = dict(flatten(config.to_dict()))
         for name in fields:
             check_name(known, name, "configuration field")
         config.update_from_flattened_dict({name: _value(fields[name]) for name in fields})
+        if before := run.get("model", {}).get("pretrained"):
+            config.init = before["checkpoint"]
     except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
         raise InputError(
             f"{record!r} cannot be used ({first_line(error)}), expected the run.json of a run: "

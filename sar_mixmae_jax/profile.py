@@ -20,7 +20,7 @@ from absl import app, logging
 from ml_collections import ConfigDict
 
 from sar_mixmae_jax import configuration
-from sar_mixmae_jax.benchmark import config_of_flags
+from sar_mixmae_jax.benchmark.options import config_of_flags
 from sar_mixmae_jax.devices import replicate, share
 from sar_mixmae_jax.errors import UserError, fail, parse_flags
 from sar_mixmae_jax.mixmae import random_params

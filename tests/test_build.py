@@ -225,6 +225,23 @@ def test_empty_and_absent_folders(tmp_path):
     assert left(tmp_path / "data") == []
 
 
+def test_a_file_where_a_folder_is_needed(tmp_path):
+    """Also where TFDS, which knows folders only, would take the file's own."""
+    raw = write_patches(tmp_path / "raw", 1)
+    file = tmp_path / "raw.zip"
+    file.write_bytes(b"PK")
+    for name in (UNSPLIT, "bigearthnet_s1/v2", "s1_folder"):
+        with pytest.raises(InputError, match=r"raw\.zip is a file, and .* is built from a folder"):
+            build(name, tmp_path / "data", file)
+    assert left(tmp_path / "data") == []
+    assert len(records_of(build(UNSPLIT, tmp_path / "data", raw))[1]) == 1
+
+
+def test_a_file_is_no_harm_where_no_raw_data_are_needed(tmp_path):
+    (tmp_path / "notes.txt").write_text("nothing")
+    build("synthetic_s1/few", tmp_path / "data", tmp_path / "notes.txt", FEW)
+
+
 # ---- bad files
 
 
@@ -529,6 +546,34 @@ def test_a_bug_is_no_full_disk(tmp_path, monkeypatch):
     with pytest.raises(RuntimeError, match="a bug"):
         build("synthetic_s1/few", tmp_path, options=FEW, how=Build(processes=1))
     assert left(tmp_path) == []
+
+
+def test_processes_share_what_they_import_and_have_no_jax(tmp_path):
+    """Before a process does anything of its own, in a program that imports none of it."""
+    (tmp_path / "looking.py").write_text(
+        "import sys\n"
+        "def look(names, tick):\n"
+        "    tick()\n"
+        "    return [name in sys.modules for name in names]\n"
+    )
+    names = ["rasterio", "scipy.ndimage", "scipy.special", "tree", "jax"]
+    program = tmp_path / "program.py"
+    program.write_text(
+        "from looking import look\n"
+        "from tfds_builders import workers\n"
+        "if __name__ == '__main__':\n"
+        f"    tasks = [{names}, {names}]\n"
+        "    print(*workers.run(look, tasks, processes=2, total=2, description='looking'))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, program],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found = [True, True, True, True, False]
+    assert done.stdout.strip() == f"{found} {found}"
 
 
 @pytest.mark.parametrize("processes", [1, 2])

@@ -1,9 +1,6 @@
-"""SEN12-FLOOD: the grid, both rules of pairing, the validation split, and archives of all forms."""
+"""SEN12-FLOOD built: the records on their grid, both rules of pairing, the validation split."""
 
-import json
-import os
 import shutil
-import zipfile
 from collections import Counter
 from datetime import datetime
 from itertools import combinations
@@ -15,29 +12,30 @@ import tensorflow_datasets as tfds
 from rasterio.warp import transform
 
 from sar_mixmae_jax.data import open_patches
-from sar_mixmae_jax.errors import InputError
 from sar_mixmae_jax.pairs import PairSource
-from tfds_builders.build import build
-from tfds_builders.geotiff import write_band
-from tfds_builders.plan import Build
+from tests.sen12 import (
+    ALONE,
+    FLOODED,
+    SIZE,
+    bands,
+    built_example,
+    change_list,
+    example,
+    make,
+    metadata,
+    without,
+)
+from tfds_builders.build import build, summary
 from tfds_builders.problems import BadFilesError
-from tfds_builders.sen12_flood import groups, imitation, names, pairing, planning, split_lists
-from tfds_builders.sen12_flood.archive import Source
+from tfds_builders.sen12_flood import groups, imitation, names, pairing
 from tfds_builders.sen12_flood.groups import Weight
-from tfds_builders.sen12_flood.imitation import EXAMPLE, EXAMPLE_SPLITS, FOLDER, Place, Shot
-from tfds_builders.sen12_flood.listing import Image, images_of
-
-SIZE = 48
-ALONE = Build(processes=1)
-FLOODED = EXAMPLE["0140"].shots
+from tfds_builders.sen12_flood.imitation import EXAMPLE, EXAMPLE_SPLITS, FOLDER, Place
+from tfds_builders.sen12_flood.listing import Image
 
 
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory):
-    """The unpacked example, with its lists beside it."""
-    root = tmp_path_factory.mktemp("sen12")
-    imitation.write_archive(root, EXAMPLE, EXAMPLE_SPLITS, SIZE)
-    return root
+    return example(tmp_path_factory.getbasetemp())
 
 
 @pytest.fixture
@@ -47,29 +45,8 @@ def copy(archive, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def built(archive, tmp_path_factory):
-    """Data folder with both rules built, `published` from a zip with everything in it."""
-    data = tmp_path_factory.mktemp("data")
-    build("sen12_flood/dates", data, archive, {"size": SIZE}, ALONE)
-    folder = tmp_path_factory.mktemp("zip")
-    inside = shutil.copytree(archive / FOLDER, folder / FOLDER)
-    for file in archive.glob("*.csv"):
-        shutil.copy(file, inside)
-    imitation.pack(inside, folder / "sen12-flood.zip")
-    shutil.rmtree(inside)
-    options = {"size": SIZE, "pairs": "published"}
-    build("sen12_flood/pairs", data, folder, options, ALONE)
-    return data
-
-
-def metadata(data, config) -> dict:
-    return json.loads((data / f"sen12_flood/{config}/1.0.0/metadata.json").read_text())
-
-
-def make(root, tmp_path, how=ALONE, **options) -> dict:
-    """Builds, and returns the metadata."""
-    folder = build("sen12_flood/own", tmp_path / "data", root, {"size": SIZE, **options}, how)
-    return json.loads((folder / "metadata.json").read_text())
+def built(tmp_path_factory):
+    return built_example(tmp_path_factory.getbasetemp())
 
 
 def records_of(data, config, split) -> list[dict]:
@@ -82,20 +59,6 @@ def named_pairs(data, config, split) -> list[tuple[str, str, int]]:
     pairs = metadata(data, config)["pairs"][split]
     columns = (pairs["before"], pairs["after"], pairs["flooded"])
     return [(ids[b], ids[a], label) for b, a, label in zip(*columns, strict=True)]
-
-
-def bands(root, sequence, shot, frame=None):
-    """The files of an image."""
-    frame = EXAMPLE[sequence].frame if frame is None else frame
-    stem = root / FOLDER / sequence / f"{imitation.product(shot, frame)}_corrected"
-    return [stem.with_name(f"{stem.name}_{band}.tif") for band in ("VH", "VV")]
-
-
-def change_list(root, change) -> None:
-    path = root / FOLDER / "S1list.json"
-    values = json.loads(path.read_text())
-    change(values)
-    path.write_text(json.dumps(values))
 
 
 # ---- records
@@ -208,6 +171,17 @@ def test_published_pairs_are_dry_with_every_other_once_without_those_of_many_zer
     assert pairs["pairs_left_out"]["test"] == {"25% of an image or more is zero": 5}
 
 
+def test_the_pairs_of_every_split_are_told_and_those_that_there_are_not(built):
+    found = summary(built / "sen12_flood/pairs/1.0.0").splitlines()
+    for split in ("train", "validation", "test"):
+        labels = metadata(built, "pairs")["pairs"][split]["flooded"]
+        told = f"{split}, {len(records_of(built, 'pairs', split))} patches, {len(labels)} pairs, "
+        assert any(line.endswith(f"{told}{labels.count(1)} of them flooded") for line in found)
+    assert "left out: pairs of test: 5 (25% of an image or more is zero)" in found
+    found = summary(built / "sen12_flood/dates/1.0.0")
+    assert "left out: pairs of test: 3 (no dry image before it, seen alike), 1 (an image" in found
+
+
 def test_a_pair_is_read_as_both_dates(built):
     patches = open_patches("sen12_flood/pairs", built, "train+validation", ("VH", "VV"))
     source = PairSource(patches.source, patches.pairs)
@@ -293,6 +267,27 @@ def test_a_quarter_of_zeros_is_too_much():
         assert list(zip(pairs.columns["before"], pairs.columns["after"], strict=True)) == [(0, 1)]
 
 
+def test_published_pairs_need_neither_coverage_nor_orbit(copy, tmp_path):
+    for key in ("FULL-DATA-COVERAGE", "orbit", "date"):
+        without("5", "1", key)(copy)
+    facts = make(copy, tmp_path, pairs="published")
+    assert Counter(facts["pairs"]["test"]["sequence"]) == {"5": 9, "22": 3}
+
+
+def test_times_that_nobody_knows_are_null(copy, tmp_path):
+    def change(values):
+        entry = values["5"]["1"]
+        old, entry["filename"], entry["date"] = entry["filename"], "image_one", "?"
+        for path in (copy / FOLDER / "5").glob(f"{old}*"):
+            path.rename(path.with_name(path.name.replace(old, "image_one")))
+
+    change_list(copy, change)
+    facts = make(copy, tmp_path / "a", pairs="published")
+    assert facts["pairs"]["test"]["gap_days"].count(None) == 4
+    with pytest.raises(BadFilesError, match="image 1 of sequence 5: found '\\?' as date"):
+        make(copy, tmp_path / "b")
+
+
 # ---- splits
 
 
@@ -346,316 +341,3 @@ def test_training_sequences_of_one_product_have_no_validation_and_it_is_said(tmp
     assert set(facts["pairs"]) == {"train", "test"}
     assert any(note.startswith("there is no validation split") for note in facts["notes"])
     assert facts["caveats"] == []
-
-
-# ---- archives of all forms
-
-
-def test_zip_and_folder_give_the_same_records(archive, built, tmp_path):
-    facts = make(archive, tmp_path, pairs="published")
-    assert facts["checksum"] == metadata(built, "pairs")["checksum"]
-    assert facts["pairs"] == metadata(built, "pairs")["pairs"]
-
-
-def test_the_zip_itself_can_be_named(archive, tmp_path):
-    """Its lists lie beside it."""
-    packed = imitation.pack(archive / FOLDER, tmp_path / "sen12.zip")
-    for split in ("train", "test"):
-        shutil.copy(archive / f"{split}.csv", tmp_path)
-    options = planning.Options("published", SIZE, "nodata", 0.25, 0.15, 0, "", "")
-    one, other = (planning.plan(path, options) for path in (packed, archive))
-    for split, rows in other.items.items():
-        assert [row[:2] for row in one.items[split].tolist()] == [r[:2] for r in rows.tolist()]
-    assert one.sources(*one.arguments, one.items["test"][0].item()) == [packed]
-
-
-def test_processes_do_not_matter(archive, built, tmp_path, monkeypatch):
-    monkeypatch.setattr(planning, "IMAGES_PER_SHARD", 8)
-    one, two = (make(archive, tmp_path / str(n), Build(processes=n)) for n in (1, 2))
-    assert one == two
-    assert len(one["pairs"]["train"]["before"]) == len(
-        metadata(built, "dates")["pairs"]["train"]["before"]
-    )
-
-
-def test_a_zip_beside_its_lists_without_a_top_folder_and_with_hostile_names(copy, tmp_path, built):
-    root = tmp_path / "download"
-    root.mkdir()
-    with zipfile.ZipFile(root / "archive.ZIP", "w") as packed:
-        for file in sorted((copy / FOLDER).rglob("*.tif")):
-            packed.write(file, file.relative_to(copy / FOLDER).as_posix())
-        packed.writestr("../../S1list.json", "[]")
-        packed.writestr("/tmp/0140/S1A_evil_corrected_VV.tif", b"no image")
-        packed.writestr("__MACOSX/0140/._x_VV.tif", b"")
-    shutil.move(copy / FOLDER / "S1list.json", root / "S1list.json")
-    (root / "SEN12_train_sequences.csv").write_text(
-        "\ufeff,sequence,geography\n"
-        + "".join(f"{i},{name},Beira\n" for i, name in enumerate(EXAMPLE_SPLITS["train"]))
-    )
-    (root / "SEN12_test_sequences.txt").write_text("0005 22\r\n")
-    before = sorted(tmp_path.rglob("*"))
-    with pytest.raises(InputError, match="several folders of sequence 0140"):
-        make(root, tmp_path / "own")
-    with zipfile.ZipFile(root / "archive.ZIP") as packed:
-        kept = {n: packed.read(n) for n in packed.namelist() if not n.startswith("/tmp")}
-    with zipfile.ZipFile(root / "archive.ZIP", "w") as packed:
-        for name, content in kept.items():
-            packed.writestr(name, content)
-    facts = make(root, tmp_path / "own")
-    assert facts["pairs"] == metadata(built, "dates")["pairs"]
-    assert [p for p in sorted(tmp_path.rglob("*")) if tmp_path / "own" not in [p, *p.parents]] == (
-        before
-    )
-
-
-def test_a_list_spelled_in_other_ways(copy, tmp_path, built):
-    def change(values):
-        for place in values.values():
-            images = [place.pop(key) for key in list(place) if key.isdigit()]
-            for number, entry in reversed(list(enumerate(images, start=1))):
-                entry["flooding"] = str(entry.pop("FLOODING")).lower()
-                entry["FULL_DATA_COVERAGE"] = int(entry.pop("FULL-DATA-COVERAGE"))
-                entry["filename"] += ("", "_corrected", "_corrected_VV", "_VH.tif")[number % 4]
-                entry["orbit"] = entry["orbit"].title()
-                place[str(number)] = entry
-
-    change_list(copy, change)
-    facts = make(copy, tmp_path)
-    assert facts["pairs"] == metadata(built, "dates")["pairs"]
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("0001\n0002\n5\n", ["0001", "0002", "5"]),
-        ("id\n1\n2\n", ["1", "0002"]),
-        ("sequence,label\n0001,flood\n5,dry\n", ["0001", "5"]),
-        (",id\n0,0002\n1,0001\n2,5\n", ["0002", "0001", "5"]),
-        ("0001,0002,5\n", ["0001", "0002", "5"]),
-        ("0001;Beira\n0005;Iran\n", ["0001", "5"]),
-        ('"0001"\n"2.0"\n', ["0001", "0002"]),
-        ("SEN12FLOOD/0001/\n", ["0001"]),
-    ],
-)
-def test_forms_of_the_lists(tmp_path, text, expected):
-    """Here "0001" and "1" are two sequences; "0002" can be written as 2."""
-    (tmp_path / "train.csv").write_text(text)
-    known = {"0001", "1", "0002", "5"}
-    if "/0001" in text:
-        known.remove("1")
-    found, problems = split_lists.read_ids(Source(tmp_path, "train.csv"), known)
-    assert (found, problems) == (expected, [])
-
-
-def test_lists_are_found_where_the_options_say(archive, tmp_path, built):
-    root = tmp_path / "elsewhere"
-    root.mkdir()
-    for split, name in (("train", "a.csv"), ("test", "b.csv")):
-        shutil.copy(archive / f"{split}.csv", root / name)
-    options = {"train_list": str(root / "a.csv"), "test_list": str(root / "b.csv")}
-    facts = make(archive / FOLDER, tmp_path, **options)
-    assert facts["pairs"] == metadata(built, "dates")["pairs"]
-    with pytest.raises(InputError, match=r"--test_list=c\.csv: found no such file"):
-        make(archive, tmp_path / "no", test_list="c.csv")
-
-
-# ---- bad input
-
-
-@pytest.mark.parametrize("split", ["train", "test"])
-def test_a_missing_split_list(copy, tmp_path, split):
-    (copy / f"{split}.csv").unlink()
-    with pytest.raises(InputError, match=f"found no list of the {split} split.*--{split}_list"):
-        make(copy, tmp_path)
-
-
-def test_lists_that_differ(copy, tmp_path):
-    (copy / "my_train.csv").write_text("0140\n")
-    (copy / "train.csv").rename(copy / "old_train.csv")
-    with pytest.raises(InputError, match="2 lists of the train split that differ"):
-        make(copy, tmp_path)
-
-
-def drop_reference(root):
-    for path in (root / FOLDER / "0167").glob("S2_*_B04.tif"):
-        path.unlink()
-
-
-def move_away(root):
-    for path in bands(root, "0140", FLOODED[0]):
-        with rasterio.open(path) as raster:
-            values, where = raster.read(1), raster.transform
-        write_band(path, values, crs="EPSG:4326", transform=where.translation(-100, 40) * where)
-
-
-def without(sequence, number, key):
-    return lambda root: change_list(root, lambda values: values[sequence][number].pop(key))
-
-
-def in_db(root):
-    path = bands(root, "0140", FLOODED[0])[0]
-    with rasterio.open(path) as raster:
-        values, where = raster.read(1), raster.transform
-    power = np.where(values > 0, 10 * np.log10(np.maximum(values, 1e-9)), 0)
-    write_band(path, power.astype(np.float32), crs="EPSG:4326", transform=where)
-
-
-DAMAGES = {
-    "reference": (drop_reference, "found no Sentinel-2 reference", 6),
-    "polarisation": (lambda r: bands(r, "0140", FLOODED[0])[0].unlink(), "_VH.tif", 1),
-    "elsewhere": (move_away, "found no measurement on the grid", 1),
-    "truncated": (
-        lambda r: os.truncate(bands(r, "0140", FLOODED[0])[1], 3000),
-        "cannot be read as a GeoTIFF",
-        1,
-    ),
-    "unit": (in_db, "which is dB, expected linear power", 1),
-    "label": (without("0140", "1", "FLOODING"), "found no key FLOODING", 1),
-    "filename": (without("0140", "1", "filename"), "found no key FILENAME", 1),
-    "coverage": (without("0140", "1", "FULL-DATA-COVERAGE"), "no key FULL-DATA-COVERAGE", 1),
-    "orbit": (without("0140", "1", "orbit"), "found no key orbit", 1),
-    "sequence": (
-        lambda r: change_list(r, lambda values: values.pop("0140")),
-        "names the sequence '0140'",
-        0,
-    ),
-    "folder": (lambda r: shutil.rmtree(r / FOLDER / "0167"), "no folder of sequence 0167", 6),
-    "both lists": (lambda r: (r / "test.csv").write_text("5\n22\n0140\n"), "and test.csv does", 0),
-}
-
-
-@pytest.mark.parametrize("damage", DAMAGES)
-def test_what_is_wrong_is_named_and_can_be_left_out(copy, tmp_path, damage, capsys):
-    harm, message, images = DAMAGES[damage]
-    harm(copy)
-    with pytest.raises(BadFilesError):
-        make(copy, tmp_path)
-    assert message in capsys.readouterr().err
-    facts = make(copy, tmp_path, Build(skip_bad=True, processes=1))
-    partial = 1 if images == 6 and damage != "reference" else 0
-    assert facts["left_out"]["patches"] in (images, images - partial)
-    assert facts["left_out"]["bad_files"] > 0
-    table = next((tmp_path / "data").rglob("bad_files.tsv")).read_text()
-    assert message in table
-
-
-def test_published_pairs_need_neither_coverage_nor_orbit(copy, tmp_path):
-    for key in ("FULL-DATA-COVERAGE", "orbit", "date"):
-        without("5", "1", key)(copy)
-    facts = make(copy, tmp_path, pairs="published")
-    assert Counter(facts["pairs"]["test"]["sequence"]) == {"5": 9, "22": 3}
-
-
-def test_times_that_nobody_knows_are_null(copy, tmp_path):
-    def change(values):
-        entry = values["5"]["1"]
-        old, entry["filename"], entry["date"] = entry["filename"], "image_one", "?"
-        for path in (copy / FOLDER / "5").glob(f"{old}*"):
-            path.rename(path.with_name(path.name.replace(old, "image_one")))
-
-    change_list(copy, change)
-    facts = make(copy, tmp_path / "a", pairs="published")
-    assert facts["pairs"]["test"]["gap_days"].count(None) == 4
-    with pytest.raises(BadFilesError, match="image 1 of sequence 5: found '\\?' as date"):
-        make(copy, tmp_path / "b")
-
-
-def test_sequences_of_another_size_are_left_out_and_named(copy, tmp_path):
-    path = copy / FOLDER / "22/S2_2019-01-24_B04.tif"
-    write_band(path, np.ones((SIZE, SIZE - 8), np.uint16))
-    facts = make(copy, tmp_path, pairs="published")
-    assert facts["sequences_of_another_size"] == ["22"]
-    assert facts["pairs_left_out"]["test"][f"not {SIZE}x{SIZE} px"] == 3
-    assert any("not 48x48 px: 22" in note for note in facts["notes"])
-    with pytest.raises(InputError, match="split train has no patch that can be used"):
-        build("sen12_flood/published", tmp_path / "other", copy)
-
-
-@pytest.mark.parametrize("damage", ["list", "json", "zip", "empty", "two"])
-def test_what_is_no_archive(copy, tmp_path, damage):
-    root = copy
-    if damage == "list":
-        (root / FOLDER / "S1list.json").unlink()
-        message = r"found no S1list\.json"
-    elif damage == "json":
-        (root / FOLDER / "S1list.json").write_text("{")
-        message = r"S1list\.json: found no usable JSON"
-    elif damage == "zip":
-        root = tmp_path / "zip"
-        root.mkdir()
-        packed = imitation.pack(copy / FOLDER, root / "a.zip")
-        os.truncate(packed, packed.stat().st_size // 2)
-        message = "cannot be read as a zip"
-    elif damage == "empty":
-        root = tmp_path / "empty"
-        root.mkdir()
-        (root / "readme.txt").write_text("nothing")
-        message = "expected SEN12-FLOOD"
-    else:
-        root = tmp_path / "two"
-        root.mkdir()
-        for name in ("a.zip", "b.zip"):
-            imitation.pack(copy / FOLDER, root / name)
-        message = "found 2 archives"
-    with pytest.raises(InputError, match=message):
-        make(root, tmp_path / "out")
-
-
-def test_a_member_of_the_zip_that_is_damaged_is_named(copy, tmp_path):
-    root = tmp_path / "zip"
-    root.mkdir()
-    shutil.copy(copy / "train.csv", root)
-    shutil.copy(copy / "test.csv", root)
-    packed = imitation.pack(copy / FOLDER, root / "a.zip")
-    name = f"{FOLDER}/5/{imitation.product(FLOODED[0], 1)}_corrected_VH.tif"
-    with zipfile.ZipFile(packed) as members:
-        start = members.getinfo(name).header_offset + 30 + len(name) + 200
-    content = bytearray(packed.read_bytes())
-    content[start : start + 50] = bytes(50)
-    packed.write_bytes(content)
-    with pytest.raises(BadFilesError, match=rf"a\.zip/{name}: cannot be read"):
-        make(root, tmp_path / "out")
-
-
-def test_entries_that_make_no_sense_are_problems():
-    entries = {
-        "1": {"filename": "a", "FLOODING": "maybe"},
-        "2": "text",
-        "3": {"filename": "b", "FLOODING": True},
-        "4": {"filename": "b_VV.tif", "FLOODING": False},
-        "5": {"filename": "b_corrected", "FLOODING": True},
-        "6": {"filename": ["x"], "FLOODING": True},
-        "count": 6,
-    }
-    images, problems = images_of("9", entries, Source("x", "S1list.json"))
-    assert [one.product for one in images] == ["b"]
-    assert [problem.reason.split(": ", 1)[0][6:7] for problem in problems] == ["1", "2", "4", "6"]
-    assert "both flooded and not" in problems[2].reason
-
-
-@pytest.mark.parametrize(
-    ("date", "expected"),
-    [
-        ("2019-01-24", "2019-01-24"),
-        ("20190124", "2019-01-24"),
-        (20190124, "2019-01-24"),
-        ("24/01/2019", "2019-01-24"),
-        ("2019-01-24T03:00:00Z", "2019-01-24"),
-        ("soon", None),
-    ],
-)
-def test_dates(date, expected):
-    found = names.time_of("image", date)
-    assert (found and f"{found:%Y-%m-%d}") == expected
-    assert names.time_of("S1A_x_20190218T030905_y", date) == datetime(2019, 2, 18, 3, 9, 5)
-
-
-def test_options_that_make_no_sense(archive, tmp_path):
-    for name, value in (("pairs", "all"), ("zeros", "?"), ("max_zeros", 0.0), ("size", 3)):
-        with pytest.raises(InputError, match=name):
-            make(archive, tmp_path, **{name: value})
-
-
-def test_shots_of_the_imitation_are_told_apart():
-    shots = [Shot(0), Shot(0, piece=1), Shot(0, satellite="S1B"), Shot(0, relative_orbit=7)]
-    assert len({imitation.product(shot) for shot in shots}) == 4

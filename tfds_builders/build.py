@@ -36,10 +36,12 @@ from sar_mixmae_jax.errors import (
     plain,
 )
 from tfds_builders.patch_builder import PatchBuilder
-from tfds_builders.plan import Build
+from tfds_builders.plan import Build, Columns
 from tfds_builders.publishing import BAD_FILES
 
-MANUAL_DIR = flags.DEFINE_string("manual_dir", None, "folder with the raw data, if any is needed")
+MANUAL_DIR = flags.DEFINE_string(
+    "manual_dir", None, "folder with the raw data, if any is needed; or their only file"
+)
 DATA_DIR = flags.DEFINE_string("data_dir", "data", "folder to build into")
 SKIP_BAD = flags.DEFINE_boolean("skip_bad", False, "leave out files that cannot be used")
 PROCESSES = flags.DEFINE_integer("processes", None, "how many at once, instead of one a core", 1)
@@ -128,24 +130,29 @@ def build(
     Args:
       name: "dataset" or "dataset/config".
       data_dir: where to build.
-      manual_dir: where the raw data lie, for datasets that need it.
+      manual_dir: where the raw data lie, for datasets that need it: a folder, or a file where the
+        dataset can be a single one.
       options: of a config of one's own.
       how: to build.
 
     Raises:
-      InputError: unknown name, no raw data, a folder that cannot be written.
+      InputError: unknown name, no raw data, a file in place of a folder, a folder that cannot be
+        written.
       BadFilesError: raw files that cannot be used.
     """
+    raw = Path(manual_dir).absolute() if manual_dir else None
     try:
+        how = dataclasses.replace(how or Build(), raw=raw)
         builder = make_builder(name, data_dir, options, how)
         folder = Path(builder.data_path)
         if folder.exists():
             check_same(builder, folder)
             return folder
         if builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
-            check_raw(name, manual_dir, builder.MANUAL_DOWNLOAD_INSTRUCTIONS)
+            check_raw(name, manual_dir, builder)
+        folder_of_raw = raw.parent if raw and raw.is_file() else raw  # TFDS knows no other form
         config = tfds.download.DownloadConfig(
-            manual_dir=str(Path(manual_dir).resolve()) if manual_dir else None
+            manual_dir=str(folder_of_raw) if folder_of_raw else None
         )
         with (
             tempfile.TemporaryDirectory() as downloads,  # of which there are none
@@ -204,18 +211,20 @@ def read_info(folder: Path) -> tfds.core.DatasetInfo:
         ) from error
 
 
-def check_raw(name: str, manual_dir: str | Path | None, instructions: str) -> None:
-    """Checks that there is a folder with something in it.
+def check_raw(name: str, manual_dir: str | Path | None, builder: PatchBuilder) -> None:
+    """Checks that there is a folder with something in it, or a file for a builder that takes one.
 
     Raises:
-      InputError: there is none.
+      InputError: there is none, or a file for a builder that needs a folder.
     """
+    instructions = builder.MANUAL_DOWNLOAD_INSTRUCTIONS
     if not manual_dir:
         raise InputError(
             f"{name} is built from raw data, and no --manual_dir was given: {instructions}"
         )
     try:
-        found = Path(manual_dir).is_dir() and any(Path(manual_dir).iterdir())
+        is_file = Path(manual_dir).is_file()
+        found = is_file or (Path(manual_dir).is_dir() and any(Path(manual_dir).iterdir()))
     except OSError as error:
         raise InputError(
             f"--manual_dir {manual_dir} cannot be read ({first_line(error)}): allow reading"
@@ -224,6 +233,11 @@ def check_raw(name: str, manual_dir: str | Path | None, instructions: str) -> No
         raise InputError(
             f"--manual_dir {manual_dir}: found no such folder, or an empty one, expected the "
             f"raw data: {instructions}"
+        )
+    if is_file and not builder.ONE_FILE:
+        raise InputError(
+            f"--manual_dir {manual_dir} is a file, and {name} is built from a folder: "
+            f"{instructions}"
         )
 
 
@@ -279,7 +293,14 @@ def given_options(name: str) -> dict[str, Any]:
 def summary(folder: Path) -> str:
     """What was built, a line for every split, and what was left out."""
     info = read_info(folder)
-    lines = [f"{folder}: {s.name}, {s.num_examples} patches" for s in info.splits.values()]
+    pairs = info.metadata.get("pairs", {})
+    lines = [
+        f"{folder}: {split.name}, {split.num_examples} patches{_pairs_told(pairs.get(split.name))}"
+        for split in info.splits.values()
+    ]
+    for split, reasons in info.metadata.get("pairs_left_out", {}).items():
+        told = ", ".join(f"{count} ({reason})" for reason, count in reasons.items())
+        lines += [f"left out: pairs of {split}: {told}"] if told else []
     if caveats := info.metadata.get("caveats"):
         lines.append(f"every result must say: {'; '.join(caveats)}")
     lines += info.metadata["notes"]
@@ -295,6 +316,13 @@ def summary(folder: Path) -> str:
             f"{folder / BAD_FILES}"
         )
     return "\n".join(map(plain, lines))
+
+
+def _pairs_told(columns: Columns | None) -> str:
+    """How many pairs a split has, of which class; nothing where the dataset has none."""
+    if columns is None:
+        return ""
+    return f", {len(columns['before'])} pairs, {sum(columns['flooded'])} of them flooded"
 
 
 def main(argv: Sequence[str]) -> None:

@@ -44,6 +44,8 @@ class PatchBuilder(FileReaderBuilder):
     MANUAL_DOWNLOAD_INSTRUCTIONS: ClassVar[str | None] = None
     ANY_CONFIG: ClassVar[bool] = False
     """Whether a config of any name may be built without options, since the raw data differ."""
+    ONE_FILE: ClassVar[bool] = False
+    """Whether the raw data may be a single file, which `plan` then gets in place of a folder."""
 
     def __init__(
         self, *, file_format: str | None = None, build: Build | None = None, **settings: Any
@@ -63,7 +65,8 @@ class PatchBuilder(FileReaderBuilder):
         """Looks at the raw data.
 
         Args:
-          root: folder of the raw data; of no meaning for a dataset that has none.
+          root: folder of the raw data, or their file with `ONE_FILE`; of no meaning for a dataset
+            that has none.
           scratch: an empty folder for what reading needs besides; it is removed after the build.
           processes: how many may be used.
 
@@ -95,7 +98,9 @@ class PatchBuilder(FileReaderBuilder):
         processes = how.processes or workers.cores()
         unfinished = Path(self._data_dir)
         with stage.opened(unfinished, str(self.version)) as folder:
-            root = Path(dl_manager.manual_dir) if self.MANUAL_DOWNLOAD_INSTRUCTIONS else Path()
+            root = Path()
+            if self.MANUAL_DOWNLOAD_INSTRUCTIONS:
+                root = how.raw or Path(dl_manager.manual_dir)
             planned = self.plan(root, folder / stage.SCRATCH, processes)
             if not planned.problems:  # which tell more
                 publishing.check_splits({name: len(rows) for name, rows in planned.items.items()})

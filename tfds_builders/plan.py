@@ -26,11 +26,13 @@ class Build:
       skip_bad: leave out what cannot be read, and count it; else the build stops with a table.
       processes: how many work at once; None: one for every core.
       order_seed: of the order of the records.
+      raw: the raw data as the user named them, a folder or a file; None: the folder that TFDS says.
     """
 
     skip_bad: bool = False
     processes: int | None = None
     order_seed: int = 0
+    raw: Path | None = None
 
 
 Columns = Mapping[str, Sequence[Any]]

@@ -7,36 +7,30 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter
 
-from sar_mixmae_jax.errors import plain
 from sar_mixmae_jax.pictures import png
-from sar_mixmae_jax.summary.history import Series, finite, lost
+from sar_mixmae_jax.summary.axes import (
+    COLOURS,
+    DPI,
+    STYLE,
+    WIDTH,
+    Metrics,
+    draw_line,
+    drawable,
+    finish,
+    log_scale,
+    mark_gaps,
+    shown_name,
+    stem,
+)
+from sar_mixmae_jax.summary.history import Series, finite
 
-WIDTH, DPI = 7.5, 160
-"""Inches between the margins of an A4 page, where letters have the size that is said here."""
-
-STYLE: dict[Any, Any] = {
-    "font.size": 7.5,
-    "axes.titlesize": 8,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.alpha": 0.3,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "lines.linewidth": 1.2,
-    "legend.frameon": False,
-    "text.parse_math": False,  # names come from files: a $ in them is a $
-}
-COLOURS = ("tab:blue", "tab:red", "tab:green", "tab:purple", "tab:brown", "tab:olive")
 TICKS = (1.0, 2.0, 5.0)
 """Of a logarithmic axis, in every decade."""
 
 MANY = 60
 """Values of a loss from which on it is smoothed too."""
-
-LONGEST = 32
-"""Characters of a name in a figure."""
 
 SECONDS = {
     "seconds/compute": ("computing", "tab:blue"),
@@ -46,7 +40,8 @@ SECONDS = {
 }
 """What a step's time goes into: the lowest in the stack first."""
 
-Metrics = Mapping[str, Series]
+HELD_OUT = ("validation/loss", "validation", "tab:orange")
+"""The same loss of other records, beside the loss: metric, label, colour."""
 
 
 class Measure(NamedTuple):
@@ -79,16 +74,6 @@ def activity(name: str) -> str:
     return SECONDS[name][0] if name in SECONDS else name.partition("/")[2] or name
 
 
-def drawable(series: Series | None) -> bool:
-    """Whether there is enough for a curve: two finite values."""
-    return series is not None and len(finite(series).values) > 1
-
-
-def stem(name: str) -> str:
-    """A metric without its band or part: "bias_db" of "bias_db/VH"."""
-    return name.partition("/")[0]
-
-
 @rc_context(STYLE)
 def training(metrics: Metrics, resumed: Sequence[float]) -> bytes | None:
     """Loss, with gradient norm and learning rate beside it; None where there are no curves.
@@ -107,13 +92,27 @@ def training(metrics: Metrics, resumed: Sequence[float]) -> bytes | None:
     for name, axis in axes.items():
         narrow = name != "loss"
         _over_steps(axis, name, metrics[name])
-        _log(axis, "x", finite(metrics[name]).steps, (1.0,) if narrow else TICKS)
+        if name == "loss":
+            _held_out(axis, metrics)
+        log_scale(axis, "x", finite(metrics[name]).steps, (1.0,) if narrow else TICKS)
         axis.set_title(MEASURES[name].label, loc="left", pad=3)
-        _finish(axis, resumed)
+        finish(axis, resumed)
     if len(beside) > 1:  # one above the other: one axis of steps is enough
         axes[beside[0]].set_xlabel("")
         axes[beside[0]].tick_params(labelbottom=False)
     return png(figure)
+
+
+def _held_out(axis: Axes, metrics: Metrics) -> None:
+    """The loss of the validation split in the axis of the loss, where it was logged."""
+    name, label, colour = HELD_OUT
+    if not drawable(metrics.get(name)):
+        return
+    if axis.get_legend() is None:
+        axis.lines[0].set_label("training")
+    draw_line(axis, metrics[name], colour, label)
+    mark_gaps(axis, metrics[name])
+    axis.legend()
 
 
 def _over_steps(axis: Axes, name: str, series: Series) -> None:
@@ -124,10 +123,10 @@ def _over_steps(axis: Axes, name: str, series: Series) -> None:
         axis.plot(*smoothed(series), color="#10304f", linewidth=0.9, label=label)
         axis.legend()
     else:
-        _line(axis, series, COLOURS[0])
-    _mark_gaps(axis, series)
+        draw_line(axis, series, COLOURS[0])
+    mark_gaps(axis, series)
     if name == "gradient_norm" and np.nanmin(series.values) > 0:
-        _log(axis, "y", finite(series).values, TICKS)
+        log_scale(axis, "y", finite(series).values, TICKS)
     if name == "learning_rate":  # no power of ten above the axis
         axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
 
@@ -149,14 +148,14 @@ def throughput(metrics: Metrics, resumed: Sequence[float]) -> bytes | None:
     axes = list(figure.subplots(1, columns, squeeze=False)[0])
     if rate is not None and drawable(rate):
         axis = axes.pop(0)
-        _line(axis, rate, COLOURS[0])
+        draw_line(axis, rate, COLOURS[0])
         axis.set_ylim(0, 1.1 * np.nanmax(rate.values))
         axis.set_ylabel("images/s")
         axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
-        _finish(axis, resumed)
+        finish(axis, resumed)
     if parts:
         _stack(axes[0], parts)
-        _finish(axes[0], resumed)
+        finish(axes[0], resumed)
     return png(figure)
 
 
@@ -182,20 +181,20 @@ def small_multiples(
     for axis in axes[len(panels) :]:
         axis.remove()
     for axis, (name, lines) in zip(axes, panels.items(), strict=False):
-        measure = MEASURES.get(name, Measure(_shown(name)))
+        measure = MEASURES.get(name, Measure(shown_name(name)))
         many = len(lines) > len(COLOURS)
         if measure.guide is not None:
             axis.axhline(measure.guide, color="0.4", linewidth=0.8, linestyle=":")
         for number, (part, series) in enumerate(lines.items()):
             shown = Series(series.steps, measure.factor * series.values)
             colour = COLOURS[0] if many else COLOURS[number]
-            _line(axis, shown, colour, _shown(part) or None)
-            _mark_gaps(axis, series)
+            draw_line(axis, shown, colour, shown_name(part) or None)
+            mark_gaps(axis, series)
         count = f": {len(lines)} lines" if many else ""
         axis.set_title(f"{measure.label}{count}", loc="left")
         if any(lines) and not many:
             axis.legend(handlelength=1.2, borderaxespad=0.2)
-        _finish(axis, resumed)
+        finish(axis, resumed)
     return png(figure)
 
 
@@ -233,22 +232,10 @@ def smoothed(series: Series) -> Series:
     return Series(steps, np.array(medians))
 
 
-def _shown(name: str) -> str:
-    """A name of a file in a figure, where a long one would leave no room for the curve."""
-    name = plain(name)
-    return name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…"
-
-
 def _parts(metrics: Metrics, name: str) -> dict[str, Series]:
     """The curves of a metric by band or part; "" for the metric itself."""
     found = {one.partition("/")[2]: series for one, series in metrics.items() if stem(one) == name}
     return {part: series for part, series in found.items() if drawable(series)}
-
-
-def _line(axis: Axes, series: Series, colour: str, label: str | None = None) -> None:
-    """A line, with its points where they are few."""
-    marker = "o" if len(series.steps) <= 40 else ""
-    axis.plot(*series, color=colour, marker=marker, markersize=2.5, label=label)
 
 
 def _stack(axis: Axes, parts: Mapping[str, Series]) -> None:
@@ -268,7 +255,7 @@ def _stack(axis: Axes, parts: Mapping[str, Series]) -> None:
             baseline=factor * below,
             fill=True,
             color=colour,
-            label=_shown(activity(name)),
+            label=shown_name(activity(name)),
             linewidth=0,
         )
         below = above
@@ -284,36 +271,3 @@ def _stack(axis: Axes, parts: Mapping[str, Series]) -> None:
         columnspacing=1.0,
         borderaxespad=0.1,
     )
-
-
-def _mark_gaps(axis: Axes, series: Series) -> None:
-    """Red crosses on the axis at the steps whose value was not finite."""
-    steps = lost(series)
-    if len(steps):
-        bottom, place = np.zeros(len(steps)), axis.get_xaxis_transform()
-        axis.plot(steps, bottom, "rx", markersize=5, transform=place, clip_on=False, zorder=5)
-
-
-def _log(axis: Axes, which: str, values: np.ndarray, digits: Sequence[float]) -> None:
-    """A logarithmic axis, where positive values span enough for one, with plain numbers."""
-    values = values[values > 0]
-    if not len(values) or values.max() < 10 * values.min():
-        return
-    decades = np.log10(values.max() / values.min())
-    getattr(axis, f"set_{which}scale")("log")
-    ticks = axis.xaxis if which == "x" else axis.yaxis
-    ticks.set_major_locator(LogLocator(subs=digits if decades < 3 else (1.0,)))
-    ticks.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
-    ticks.set_minor_formatter(NullFormatter())
-
-
-def _finish(axis: Axes, resumed: Sequence[float]) -> None:
-    """The axis of steps, with a line wherever the run was resumed."""
-    low, high = axis.get_xlim()
-    for step in resumed:
-        if low <= step <= high:
-            axis.axvline(step, color="0.3", linewidth=0.8, linestyle=(0, (4, 2)), zorder=1)
-    axis.set_xlabel("step")
-    if axis.get_xscale() == "linear":
-        axis.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=[1, 2, 5, 10]))
-        axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))

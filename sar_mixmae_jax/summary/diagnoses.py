@@ -6,6 +6,7 @@ import numpy as np
 
 from sar_mixmae_jax.diagnostics import NEARLY_CONSTANT
 from sar_mixmae_jax.summary import curves, markup, wording
+from sar_mixmae_jax.summary.axes import stem
 from sar_mixmae_jax.summary.history import History, Series, finite, resumed
 from sar_mixmae_jax.summary.markup import Markup, note, notice, section, table
 from sar_mixmae_jax.summary.results import left_out
@@ -29,7 +30,7 @@ WEIGHTS = {
 GROUPED = {
     *("loss", "gradient_norm", "learning_rate", "epoch"),
     *("images_per_second", "seconds", "checkpoint_seconds", "checkpoint_blocked_seconds"),
-    *("explained", *WEIGHTS),
+    *("explained", "validation", *WEIGHTS),
 }
 """Metrics that have a place of their own on the page."""
 
@@ -38,13 +39,14 @@ MOST_PANELS = 24
 
 
 def weights(run: History) -> Markup:
-    """What the weighting does, and what the model makes of it."""
+    """What the weighting does, and what the model makes of it; nothing for a run without one."""
     metrics, heading = run.metrics, "Loss weights and reconstruction"
-    if not any(curves.stem(name) in {*WEIGHTS, *SEEN} for name in metrics):
-        return section(heading, note("No diagnostics were logged."))
+    if not any(stem(name) in {*WEIGHTS, *SEEN} for name in metrics):
+        weighted = "weighting" in run.config
+        return section(heading, note("No diagnostics were logged.")) if weighted else Markup()
     png = curves.small_multiples(metrics, SEEN, resumed(run.starts))
-    bands = sorted({name.partition("/")[2] for name in metrics if curves.stem(name) in WEIGHTS})
-    named = {curves.stem(name) for name in metrics}
+    bands = sorted({name.partition("/")[2] for name in metrics if stem(name) in WEIGHTS})
+    named = {stem(name) for name in metrics}
     rows = [
         (name, *(_first_to_last(metrics, name, band) for band in bands), meaning)
         for name, meaning in WEIGHTS.items()
@@ -74,7 +76,7 @@ def _nearly_constant(run: History) -> list[str]:
     last = {
         name.partition("/")[2] or "all bands": finite(series).values[-1:]
         for name, series in run.metrics.items()
-        if curves.stem(name) == "weight_cv"
+        if stem(name) == "weight_cv"
     }
     flat = [f"{cv[0]:.3f} in {band}" for band, cv in last.items() if (cv < NEARLY_CONSTANT).any()]
     if not flat:
@@ -98,12 +100,10 @@ def _first_to_last(metrics: Mapping[str, Series], name: str, band: str) -> str:
 
 def others(run: History) -> Markup:
     """Metrics of which only the name is known."""
-    metrics = {
-        name: series for name, series in run.metrics.items() if curves.stem(name) not in GROUPED
-    }
+    metrics = {name: series for name, series in run.metrics.items() if stem(name) not in GROUPED}
     if not metrics:
         return Markup()
-    stems = tuple(dict.fromkeys(map(curves.stem, metrics)))
+    stems = tuple(dict.fromkeys(map(stem, metrics)))
     shown = stems[:MOST_PANELS]
     png = curves.small_multiples(metrics, shown, resumed(run.starts))
     head = ("", "last", "at step", "lowest", "at step", "highest", "at step")

@@ -3,7 +3,7 @@
 import json
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,6 +36,7 @@ class History(NamedTuple):
     Attributes:
       config: every field of the configuration.
       dataset: what it was trained on.
+      model: what was trained, and where its encoder is from; empty where a run does not say.
       starts: one entry for every time the run was started or resumed.
       metrics: by name.
       problems: sentences about what could not be read.
@@ -43,6 +44,7 @@ class History(NamedTuple):
 
     config: dict[str, Any]
     dataset: dict[str, Any]
+    model: dict[str, Any]
     starts: list[dict[str, Any]]
     metrics: dict[str, Series]
     problems: list[str]
@@ -71,7 +73,9 @@ def read(workdir: Path) -> History:
             "it starts: name the folder of a run, or restore the file"
         ) from error
     metrics, problems = read_metrics(workdir / "metrics.jsonl")
-    return History(run["config"], run["dataset"], run["starts"], metrics, problems)
+    model = run.get("model")
+    model = model if isinstance(model, dict) else {}
+    return History(run["config"], run["dataset"], model, run["starts"], metrics, problems)
 
 
 def read_metrics(path: Path) -> tuple[dict[str, Series], list[str]]:
@@ -106,6 +110,12 @@ def finite(series: Series) -> Series:
     """A series without the values that are not finite."""
     there = np.isfinite(series.values)
     return Series(series.steps[there], series.values[there])
+
+
+def values_of(metrics: Mapping[str, Series], name: str) -> Series | None:
+    """The finite values of a metric, None where there are none."""
+    series = finite(metrics[name]) if name in metrics else None
+    return series if series is not None and len(series.values) else None
 
 
 def lost(series: Series | None) -> np.ndarray:

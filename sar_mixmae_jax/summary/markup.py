@@ -32,7 +32,7 @@ th { color: #444 }
 .right { text-align: right; white-space: nowrap; padding: 0.4mm 3mm }
 .kept { white-space: nowrap }
 code { font: 7.5pt "DejaVu Sans Mono", Menlo, Consolas, monospace; overflow-wrap: anywhere }
-.sheet { break-before: page; break-inside: avoid }
+.sheet { break-inside: avoid }
 tr, img, .notice, .tiles, .whole { break-inside: avoid }
 @media print { body { margin: 0; padding: 0; max-width: none } }
 """
@@ -95,6 +95,16 @@ def table(head: Sequence[Any], rows: Iterable[Sequence[Any]], right: Iterable[in
         return tag("tr", join(*(tag(name, cell, style(at, cell)) for at, cell in enumerate(cells))))
 
     return tag("table", join(row("th", head) if head else "", *(row("td", one) for one in rows)))
+
+
+def link(text: str, path: str) -> Markup:
+    """A way to a file beside the page.
+
+    Args:
+      text: to click on.
+      path: relative to the page, quoted; its first part is a folder of ours, no scheme.
+    """
+    return Markup(f'<a href="{html_of(path)}">{html_of(text)}</a>')
 
 
 def picture(png: bytes, text: str, style: str = "") -> Markup:

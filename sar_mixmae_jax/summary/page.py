@@ -10,16 +10,25 @@ from matplotlib.image import imread
 
 from sar_mixmae_jax.errors import InputError, first_line
 from sar_mixmae_jax.files import write_whole
-from sar_mixmae_jax.summary import diagnoses, markup, repeat, results
-from sar_mixmae_jax.summary.history import read
+from sar_mixmae_jax.summary import (
+    diagnoses,
+    evaluations,
+    head,
+    markup,
+    origin,
+    repeat,
+    results,
+    scores,
+)
+from sar_mixmae_jax.summary.axes import stem
+from sar_mixmae_jax.summary.history import History, read
 from sar_mixmae_jax.summary.markup import Markup, join, note, section
 
-LAST = "reconstruction.png"
 MOST_PICTURES = 4
 
 
 def write(workdir: Path) -> Path:
-    """Writes one page about a run, for a screen and for two sides of A4.
+    """Writes one page about a run, for a screen and for a few sides of A4.
 
     Args:
       workdir: of the run; only its `run.json` must be there.
@@ -31,10 +40,20 @@ def write(workdir: Path) -> Path:
       InputError: `run.json` cannot be read, or the page cannot be written.
     """
     run = read(workdir)
-    sections = (results.head, results.training, results.speed, diagnoses.weights, diagnoses.others)
-    result = join(*(one(run) for one in sections))
-    made_of = join(repeat.ingredients(run), repeat.starts(run))
-    content = markup.document(results.title(run), result, pictures(workdir), made_of)
+    sections = (
+        head.head(run, workdir),
+        results.training(run),
+        scores.validation(run, workdir),
+        evaluations.evaluations(workdir),
+        origin.origin(run),
+        results.speed(run),
+        diagnoses.weights(run),
+        diagnoses.others(run),
+        pictures(run, workdir),
+        repeat.ingredients(run),
+        repeat.starts(run),
+    )
+    content = markup.document(head.title(run), *sections)
     path = workdir / "summary.html"
     try:
         write_whole(path, content.encode())
@@ -45,13 +64,27 @@ def write(workdir: Path) -> Path:
     return path
 
 
-def pictures(workdir: Path) -> Markup:
+def expected_pictures(run: History) -> list[str]:
+    """The pictures that such a run draws of its model."""
+    drawn = {
+        "reconstruction.png": "weighting" in run.config,
+        "validation.png": any(stem(name) == "validation" for name in run.metrics),
+    }
+    return [name for name, is_drawn in drawn.items() if is_drawn]
+
+
+def pictures(run: History, workdir: Path) -> Markup:
     """The last picture of the model, and others that lie beside it."""
-    paths = sorted(workdir.glob("*.png"), key=lambda path: (path.name != LAST, path.name))
-    more = [path.name for path in paths[MOST_PICTURES:]]
+    expected = expected_pictures(run)
+    paths = sorted(workdir.glob("*.png"), key=lambda path: (path.name not in expected, path.name))
+    names = [path.name for path in paths]
+    missing = [name for name in expected if name not in names]
+    if not paths and not missing:
+        return Markup()
+    more = names[MOST_PICTURES:]
     return section(
         "Pictures",
-        "" if workdir / LAST in paths else note(f"There is no {LAST}."),
+        note(f"There is no {', no '.join(missing)}." if missing else ""),
         *map(_picture, paths[:MOST_PICTURES]),
         note(f"Not shown: {', '.join(more)}." if more else ""),
         style="sheet" if paths else "",

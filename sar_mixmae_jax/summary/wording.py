@@ -1,6 +1,7 @@
 """Numbers, times and values of files as people read them."""
 
 import math
+import re
 from datetime import datetime
 from typing import Any
 
@@ -21,6 +22,12 @@ def step(value: float) -> str:
 def steps(values: Any) -> str:
     """Steps, the first five of many."""
     return ", ".join(map(step, values[:5])) + (" …" if len(values) > 5 else "")
+
+
+def metric(name: str) -> str:
+    """A metric without what all of its kind begin with: "average precision macro"."""
+    short = name.removeprefix("validation/").replace("_", " ")
+    return re.sub(r"\bf1\b", "F1", short)
 
 
 def duration(seconds: float) -> str:

@@ -66,8 +66,9 @@ class Builder(PatchBuilder):
             pairs="published",
         ),
     ]
+    ONE_FILE = True
     MANUAL_DOWNLOAD_INSTRUCTIONS = (
-        "name the folder that holds the zip of SEN12-FLOOD, or its unpacked sequences, as "
+        "name the zip of SEN12-FLOOD, the folder that holds it, or its unpacked sequences, as "
         "--manual_dir, with S1list.json and the lists of the split (CSV files with train and with "
         "test in their names) in the zip, in the folder or beside it"
     )

@@ -1,0 +1,71 @@
+"""SEN12-FLOOD in small: the example on the disk and built, for the tests of its builder.
+
+The folders are made once in a session, whichever module asks first.
+"""
+
+import json
+import shutil
+from pathlib import Path
+
+from tfds_builders.build import build
+from tfds_builders.plan import Build
+from tfds_builders.sen12_flood import imitation
+from tfds_builders.sen12_flood.imitation import EXAMPLE, EXAMPLE_SPLITS, FOLDER, Shot
+
+SIZE = 48
+ALONE = Build(processes=1)
+FLOODED = EXAMPLE["0140"].shots
+
+
+def example(base: Path) -> Path:
+    """The unpacked example, with its lists beside it, below the folder of the session."""
+    root = base / "sen12_example"
+    if not root.exists():
+        imitation.write_archive(root, EXAMPLE, EXAMPLE_SPLITS, SIZE)
+    return root
+
+
+def built_example(base: Path) -> Path:
+    """Data folder with both rules built, `published` from a zip with everything in it."""
+    data = base / "sen12_data"
+    if not data.exists():
+        archive, folder = example(base), base / "sen12_zip"
+        build("sen12_flood/dates", data, archive, {"size": SIZE}, ALONE)
+        inside = shutil.copytree(archive / FOLDER, folder / FOLDER)
+        for file in archive.glob("*.csv"):
+            shutil.copy(file, inside)
+        imitation.pack(inside, folder / "sen12-flood.zip")
+        shutil.rmtree(inside)
+        build("sen12_flood/pairs", data, folder, {"size": SIZE, "pairs": "published"}, ALONE)
+    return data
+
+
+def metadata(data: Path, config: str) -> dict:
+    """Of a built config."""
+    return json.loads((data / f"sen12_flood/{config}/1.0.0/metadata.json").read_text())
+
+
+def make(root: Path, tmp_path: Path, how: Build = ALONE, **options) -> dict:
+    """Builds, and returns the metadata."""
+    folder = build("sen12_flood/own", tmp_path / "data", root, {"size": SIZE, **options}, how)
+    return json.loads((folder / "metadata.json").read_text())
+
+
+def bands(root: Path, sequence: str, shot: Shot) -> list[Path]:
+    """The files of an image."""
+    product = imitation.product(shot, EXAMPLE[sequence].frame)
+    stem = root / FOLDER / sequence / f"{product}_corrected"
+    return [stem.with_name(f"{stem.name}_{band}.tif") for band in ("VH", "VV")]
+
+
+def change_list(root: Path, change) -> None:
+    """Changes what S1list.json says."""
+    path = root / FOLDER / "S1list.json"
+    values = json.loads(path.read_text())
+    change(values)
+    path.write_text(json.dumps(values))
+
+
+def without(sequence: str, number: str, key: str):
+    """A change of an archive: the list says one thing less of an image."""
+    return lambda root: change_list(root, lambda values: values[sequence][number].pop(key))
