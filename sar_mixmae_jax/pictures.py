@@ -1,6 +1,7 @@
 """The reconstruction picture: input, mixed input, reconstruction and weights of a few patches."""
 
 import io
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -19,6 +20,8 @@ from sar_mixmae_jax.files import write_whole
 NODATA_COLOUR = "tab:orange"
 PARTNER_COLOUR = "tab:cyan"
 Array = np.ndarray | jax.Array
+TITLE_LETTER = 0.105
+"""Width of a letter of a title, inches."""
 COLUMNS = ("input", "mixed input", "reconstruction", "loss weight")
 
 
@@ -91,6 +94,12 @@ def draw(
     write_whole(path, png(figure))
 
 
+def headed(figure: Figure, title: str) -> None:
+    """A title that stays inside the figure, in as many lines as it takes; names are no formulas."""
+    letters = int(figure.get_figwidth() / TITLE_LETTER)
+    figure.suptitle("\n".join(textwrap.wrap(title, letters)), parse_math=False)
+
+
 def png(figure: Figure) -> bytes:
     """A figure as the bytes of a PNG, at its own resolution."""
     content = io.BytesIO()
@@ -128,7 +137,7 @@ def _outline(axis: Axes, mask: np.ndarray, side: int) -> None:
 
 def _explain(figure: Figure, title: str, norm_pix: bool) -> None:
     """Title, legend and caption."""
-    figure.suptitle(title)
+    headed(figure, title)
     handles = [
         Patch(facecolor=NODATA_COLOUR, label="nodata"),
         Patch(facecolor="none", edgecolor=PARTNER_COLOUR, label="cell of the partner image"),

@@ -21,7 +21,7 @@ from sar_mixmae_jax.comparison.statistics import (
     spread,
 )
 from sar_mixmae_jax.files import write_whole
-from sar_mixmae_jax.pictures import png
+from sar_mixmae_jax.pictures import headed, png
 
 POINT = "#0072B2"  # blue, of Okabe and Ito's palette, which the colour-blind can tell apart
 MEAN = "black"
@@ -77,7 +77,7 @@ def draw(
         _dress(axis, metric, arms)
     for axis in axes[len(metrics) :]:
         axis.set_visible(False)
-    figure.suptitle(title)
+    headed(figure, title)
     _explain(figure, styles, reference)
     write_whole(path, png(figure))
 

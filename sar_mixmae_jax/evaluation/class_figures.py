@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 
 from sar_mixmae_jax.evaluation.metrics import THRESHOLD
 from sar_mixmae_jax.evaluation.table import UNDEFINED
-from sar_mixmae_jax.pictures import png
+from sar_mixmae_jax.pictures import headed, png
 
 DPI = 110
 PANELS = {"average_precision": "average precision", "f1": "F1 at threshold 0.5"}
@@ -64,7 +64,7 @@ def bars(metrics: dict[str, Any], intervals: dict[str, Any], title: str) -> byte
     axes[2].set_axisbelow(True)
     axes[0].set_yticks(range(len(classes)), _names(classes), fontsize=8)
     axes[0].set_ylim(-0.6, len(classes) - 0.4)
-    figure.suptitle(title)
+    headed(figure, title)
     return png(figure)
 
 

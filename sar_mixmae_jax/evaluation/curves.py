@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from sklearn.metrics import precision_recall_curve
 
 from sar_mixmae_jax.evaluation.table import UNDEFINED, number
-from sar_mixmae_jax.pictures import png
+from sar_mixmae_jax.pictures import headed, png
 
 DPI = 110
 COLUMNS = 5
@@ -64,7 +64,7 @@ def precision_recall(curves: Sequence[Curve], title: str) -> bytes:
     for column in range(columns):
         lowest = (len(curves) - 1 - column) // columns
         axes[lowest, column].set_xlabel("recall")
-    figure.suptitle(title)
+    headed(figure, title)
     handles = [
         Line2D([], [], color=CURVE, label="precision at each recall"),
         Line2D([], [], color=CHANCE, linestyle="--", label="prevalence: precision of guessing"),

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sar_mixmae_jax.evaluation.class_figures import COLOURS, DPI, value_bars
-from sar_mixmae_jax.pictures import png
+from sar_mixmae_jax.pictures import headed, png
 
 NAMES = {
     "onset": "onset",
@@ -33,7 +33,7 @@ def confusion(evaluations: dict[str, Any], title: str) -> bytes:
         _matrix(axis, evaluations[name][weighting]["confusion"])
         axis.set_title(f"{NAMES[name]}, {NAMES[weighting]}", fontsize=10)
     axes[0, 0].set_ylabel("truth")
-    figure.suptitle(title, parse_math=False)
+    headed(figure, title)
     return png(figure)
 
 
@@ -90,7 +90,7 @@ def breakdowns(found: dict[str, Any], intervals: dict[str, Any], title: str) -> 
         )
         axis.set_xlabel(what)
         axis.set_title(label, fontsize=10)
-    figure.suptitle(title, parse_math=False)
+    headed(figure, title)
     return png(figure)
 
 
