@@ -23,19 +23,18 @@ from sar_mixmae_jax.errors import DivergedError, InputError, first_line, look_up
 from sar_mixmae_jax.processes import is_first
 from sar_mixmae_jax.step import TrainState
 
-SCORES = (
-    "published_score",
-    *(
-        f"{rate}_{mean}"
-        for rate in ("average_precision", "f1", "precision", "recall")
-        for mean in ("macro", "micro")
+RATES = ("average_precision", "f1", "precision", "recall")
+SCORES = {
+    "classification": (
+        "published_score",
+        *(f"{rate}_{mean}" for rate in RATES for mean in ("macro", "micro")),
     ),
-    *("average_precision", "f1", "precision", "recall", "balanced_accuracy", "accuracy"),
-)
+    "flood": (*RATES, "balanced_accuracy", "accuracy"),
+}
 """Of `tasks.TASKS`, on the validation split."""
 MODES = {
     **{"loss": "min", "gradient_norm": "min", "explained": "max", "validation/loss": "min"},
-    **{f"validation/{name}": "max" for name in SCORES},
+    **{f"validation/{name}": "max" for names in SCORES.values() for name in names},
 }
 """Metrics that the best checkpoint can be chosen by, and whether less or more of it is better."""
 
@@ -232,11 +231,11 @@ def choose(workdir: Path, which: str) -> Path:
     if which == "latest":
         return found[-1]
     if which == "best":
-        ranked = []
-        for path in found:
+        metric, ranked = None, []
+        for path in reversed(found):  # the newest says which metric counts
             with suppress(ValueError, KeyError, TypeError):
                 metadata = read_metadata(path)
-                metric = metadata["config"]["best_metric"]
+                metric = metric or metadata["config"]["best_metric"]
                 sign = -1.0 if MODES[metric] == "min" else 1.0
                 if math.isfinite(value := metadata["metrics"].get(metric, math.nan)):
                     ranked.append((sign * value, int(path.name)))

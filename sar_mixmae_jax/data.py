@@ -199,8 +199,11 @@ def open_patches(
         raise InputError(
             f"{name} holds {unit}, expected {' or '.join(units)}: build it again in dB"
         )
-    for band in bands:
-        check_name(stored, band, f"band of {name}")
+    if lacking := [band for band in bands if band not in stored]:
+        unknown = unknown_name(lacking[0], stored, f"band of {name}")
+        raise InputError(
+            f"{unknown}: choose --config.bands among them, or a dataset with those of the encoder"
+        )
     for field in fields:
         check_name(info.features, field, f"field of the records of {whole}")
     records = builder.as_data_source(split, deserialize_method=DeserializeMethod.RAW_BYTES)

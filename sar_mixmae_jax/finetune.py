@@ -10,9 +10,11 @@ from typing import Any
 import jax
 import numpy as np
 import optax
+from absl import logging
 from ml_collections import ConfigDict
 
 from sar_mixmae_jax import configuration, mixmae, pretrained
+from sar_mixmae_jax.checkpoint import SCORES, steps
 from sar_mixmae_jax.data import Patches
 from sar_mixmae_jax.errors import InputError, check_name
 from sar_mixmae_jax.heads import POOLINGS, TILINGS, Votes, check_tiles
@@ -55,15 +57,14 @@ def train(config: ConfigDict, workdir: Path, stop: Callable[[], bool] = lambda: 
     check_fit(tuning, training)
 
     def init(optimizer: optax.GradientTransformation) -> TrainState:
-        return init_state(
-            partial(first_params, tuning, encoder), optimizer, jax.random.key(config.seed)
-        )
+        return init_state(partial(random_params, tuning), optimizer, jax.random.key(config.seed))
 
     job = Job(
         title=f"{title(config, encoder)} on {training.patches.title}",
         description=describe(config, encoder, training, tuning),
         source=training.patches.source,
         init=init,
+        load=partial(with_encoder, tuning=tuning, encoder=encoder),
         share_loss=partial(share_loss, tuning=tuning),
         watcher=Validator(tuning, validation, max(config.batch_size, SMALLEST_VALIDATION_BATCH)),
         look_every=config.validate_every,
@@ -101,6 +102,14 @@ def check(config: ConfigDict, devices: int) -> None:
     configuration.keep(config)
     check_name(TILINGS, config.tiling, "tiling")
     check_name(POOLINGS, config.pooling, "pooling")
+    scores = ("loss", *SCORES[config.task])
+    check_name([f"validation/{name}" for name in scores], config.best_metric, "best_metric")
+    for field in ("train_split", "validation_split"):
+        if any(part.startswith("test") for part in config[field].split("+")):
+            raise InputError(
+                f"{field} is {config[field]!r}: a model must not see the test split before it is "
+                "evaluated; name another one"
+            )
 
 
 # ---- the encoder
@@ -109,8 +118,8 @@ def check(config: ConfigDict, devices: int) -> None:
 def find_encoder(config: ConfigDict, workdir: Path) -> Pretrained | None:
     """The encoder to start from, the same one when a run goes on; None for a random one.
 
-    A pretraining run may have gone on meanwhile, or its checkpoint may be gone: what counts is the
-    one that this run began with.
+    A pretraining run may have gone on meanwhile, or its checkpoint may be gone or exchanged: what
+    counts is the one that this run began with, which its own checkpoints know.
 
     Raises:
       InputError: there is none, or it is of another variant than was asked for.
@@ -120,9 +129,14 @@ def find_encoder(config: ConfigDict, workdir: Path) -> Pretrained | None:
     record = recorded(workdir)
     before = record.get("model", {}).get("pretrained")
     if before and record["config"].get("init") == config.init:
-        if Path(before["checkpoint"]).exists():
-            return pretrained.find(before["checkpoint"])
-        return dataclasses.replace(pretrained.find(workdir), description=before)
+        if steps(workdir):
+            return dataclasses.replace(pretrained.find(workdir), description=before)
+        if not Path(before["checkpoint"]).exists():
+            raise InputError(
+                f"{workdir} began with {before['checkpoint']}, which is gone, and saved nothing: "
+                "restore it, or choose another --workdir"
+            )
+        return pretrained.find(before["checkpoint"])
     encoder = pretrained.find(config.init)
     if config.model.variant not in (None, encoder.variant):
         raise InputError(
@@ -164,13 +178,26 @@ def encoder_size(config: ConfigDict, encoder: Pretrained | None) -> Architecture
 
 def first_params(tuning: Tuning, encoder: Pretrained | None, key: jax.Array) -> Any:
     """{"encoder", "head"} before the first step; the encoder random, or that of a checkpoint."""
+    return with_encoder(random_params(tuning, key), tuning, encoder)
+
+
+def random_params(tuning: Tuning, key: jax.Array) -> Any:
+    """{"encoder", "head"} of a random encoder."""
     model, task = tuning.model, TASKS[tuning.task]
     side, bands = model.size.image_size, model.size.bands
     images = [np.zeros((1, side, side, bands), np.float32)] * len(task.images)
-    params = jax.jit(lambda key: model.init(key, *images)["params"])(key)
-    if encoder is not None:
-        params = {**params, "encoder": pretrained.load(encoder, model.size)}
-    return params
+    return jax.jit(lambda key: model.init(key, *images)["params"])(key)
+
+
+def with_encoder(params: Any, tuning: Tuning, encoder: Pretrained | None) -> Any:
+    """The same with the encoder of a checkpoint, if there is one.
+
+    Raises:
+      InputError: it is damaged, or of another model.
+    """
+    if encoder is None:
+        return params
+    return {**params, "encoder": pretrained.load(encoder, tuning.model.size)}
 
 
 # ---- the data
@@ -197,7 +224,16 @@ def open_splits(
         opened.append(chosen)
         if is_first():
             print(f"{split}: {len(chosen)} of {len(whole)} records")
-    return opened[0], opened[1]
+    training, validation = opened
+    both = len(np.intersect1d(training.ids, validation.ids))
+    if both and is_first():
+        logging.warning(
+            "%d of %d records of %s are trained on: its scores say nothing of other data",
+            both,
+            len(validation),
+            config.validation_split,
+        )
+    return training, validation
 
 
 def statistics_of(encoder: Pretrained | None, patches: Patches) -> dict[str, Any]:

@@ -81,11 +81,11 @@ class Journal:
             )
 
     def look(self, step: int, params: Any, *, draw: bool) -> dict[str, float]:
-        """Looks at the model; with `draw`, the numbers are logged and the picture is drawn."""
+        """Looks at the model; the numbers are logged, and with `draw` the picture is drawn."""
         look = self._watcher.look(params)
-        if draw and self._log:
+        if self._log:
             self._log.write(step, look.scalars)
-            if look.draw:
+            if draw and look.draw:
                 with self._log.writing():
                     look.draw(self._picture, f"{self._title}, step {step}: {look.headline}")
                 self._log.picture(step, self._picture.stem, self._picture)

@@ -50,6 +50,12 @@ def open_labelled(
     classes = one.classes(patches)
     patches = open_patches(name, data_dir, split, bands, one.fields, tuple(TO_DB))
     picked = one.pick(patches)
+    listed = len(patches.ids())
+    if listed != len(patches.source):
+        raise InputError(
+            f"{patches.name} holds {len(patches.source)} records and lists {listed} ids in "
+            f"{patches.folder}: build it again"
+        )
     columns = one.columns(patches)
     if "before" in columns:
         both = zip(columns["before"], columns["after"], strict=True)

@@ -23,7 +23,7 @@ RecordFunction = Callable[[Any, Batch], dict[str, jax.Array]]
 
 
 class Prediction:
-    """A function on all devices, compiled once for every shape of records."""
+    """A function on all devices, compiled once for every shape of batches."""
 
     def __init__(self, function: RecordFunction, batch_size: int) -> None:
         """Takes the function.
@@ -32,8 +32,7 @@ class Prediction:
           function: of the parameters and the fields of a batch.
           batch_size: records at a time, of all devices; made a multiple of their number.
         """
-        devices = jax.device_count()
-        self.batch_size = -(-batch_size // devices) * devices
+        self.batch_size = batch_size
 
         def on_block(params: Any, batch: Batch) -> dict[str, jax.Array]:
             made = function(params, jax.tree.map(lambda field: field[0], batch))
@@ -60,7 +59,9 @@ class Prediction:
           source: the records.
           description: beside a progress bar; None shows none.
         """
-        order = InOrder(len(source), self.batch_size)
+        devices = jax.device_count()
+        rows = -(-min(self.batch_size, len(source)) // devices) * devices
+        order = InOrder(len(source), rows)
         read = feed(batches(source, order, 0, order.steps, share_of_batch()))
         shown = description is not None and is_first()
         bar = progress_bar(0, order.steps, shown=shown, description=description or "")

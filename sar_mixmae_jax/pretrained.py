@@ -53,7 +53,8 @@ def find(path: str | Path) -> Pretrained:
       InputError: there is no checkpoint, or none that can be used.
     """
     path = Path(path).absolute()
-    candidates = [path] if path.name.isdigit() else steps(path)[::-1]
+    is_step = path.parent.name == folder(path).name and path.name.isdigit()
+    candidates = [path] if is_step else steps(path)[::-1]
     if not candidates:
         raise InputError(
             f"{path} holds no checkpoint (looked in {folder(path)}): name the workdir of a run, or "

@@ -38,6 +38,7 @@ class Job:
       description: {"config", "dataset", "model"} as JSON has it; see `same_run`.
       source: the records.
       init: a state before the first step, for an optimizer.
+      load: puts what was learnt before into its parameters; not asked where a run goes on.
       share_loss: what is minimised, over a share of a batch.
       watcher: looks at the model from outside.
       look_every: steps between looks; None: an epoch.
@@ -50,6 +51,7 @@ class Job:
     description: dict[str, Any]
     source: Source
     init: Callable[[optax.GradientTransformation], TrainState]
+    load: Callable[[Any], Any]
     share_loss: ShareLoss
     watcher: Watcher
     look_every: int | None
@@ -147,7 +149,9 @@ def resume_or_begin(job: Job, config: ConfigDict, workdir: Path, record: RunReco
     known = record.saved or last_saved(workdir / METRICS)
     saved = resume(workdir, like, job.description, known)
     if saved is None:
-        return Start(replicate(job.init(optimizer)), order, 0)
+        state = job.init(optimizer)
+        state = dataclasses.replace(state, params=job.load(state.params))
+        return Start(replicate(state), order, 0)
     if saved.metadata["shares"] != shares(config):
         logging.warning(
             "the batch was cut into %d share(s) and is now into %d (devices times accumulate): "

@@ -16,9 +16,12 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "1"
 
 import pytest
 
+from sar_mixmae_jax import pretrain
 from tests.reference import Golden
+from tests.shrink import small_config
 from tfds_builders.bigearthnet_s1.imitation import write_lists, write_patches
 from tfds_builders.build import build
+from tfds_builders.plan import Build
 
 HERE = Path(__file__).parent
 ERRORS: dict[str, float] = {}
@@ -44,6 +47,23 @@ def built(raw: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     data_dir = tmp_path_factory.mktemp("data")
     build("bigearthnet_s1", data_dir, raw)
     return data_dir
+
+
+@pytest.fixture(scope="session")
+def floods(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder with `flood_pairs/own`: 8, 2 and 4 pairs of 128 px, half of each flooded."""
+    data_dir = tmp_path_factory.mktemp("floods")
+    options = {"pairs": 8, "size": 128}
+    build("flood_pairs/own", data_dir, options=options, how=Build(processes=1))
+    return data_dir
+
+
+@pytest.fixture(scope="session")
+def encoder_run(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The workdir of a small pretraining run on `built`, with checkpoints of the steps 1 and 2."""
+    workdir = tmp_path_factory.mktemp("pretraining")
+    pretrain.train(small_config(built, max_steps=2, checkpoint_every=1), workdir)
+    return workdir
 
 
 @pytest.fixture(scope="session")

@@ -31,7 +31,11 @@ def start(
 
 
 def start_together(
-    processes: int, *arguments: object, devices: int = 1, last: Sequence[object] = ()
+    processes: int,
+    *arguments: object,
+    devices: int = 1,
+    last: Sequence[object] = (),
+    module: str = "sar_mixmae_jax.main",
 ) -> list[subprocess.Popen]:
     """Starts the command in several processes that form one run; `last` is for the last alone."""
     address = f"127.0.0.1:{free_port()}"
@@ -42,6 +46,7 @@ def start_together(
             f"--process_id={process}",
             *(last if process == processes - 1 else ()),
             devices=devices,
+            module=module,
         )
         for process in range(processes)
     ]

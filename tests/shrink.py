@@ -4,7 +4,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from configs import pretrain
+from configs import finetune, pretrain
 
 SMALL_MODEL = {
     "model.variant": "tiny",
@@ -26,6 +26,15 @@ SHORT_RUN = {
     "picture_patches": 1,
     "diagnostic_patches": 4,
 }
+SMALL_ENCODER = {name: value for name, value in SMALL_MODEL.items() if "decoder" not in name}
+SHORT_TUNING = {
+    "batch_size": 4,
+    "max_steps": 4,
+    "warmup_epochs": 1.0,
+    "log_every": 1,
+    "validate_every": 100,  # and at the end: a picture takes longer than an epoch
+    "optimizer.base_learning_rate": 0.1,  # of small batches
+}
 
 
 def small_config(data_dir: Path, **changes) -> ConfigDict:
@@ -35,6 +44,33 @@ def small_config(data_dir: Path, **changes) -> ConfigDict:
         {**SMALL_MODEL, **SHORT_RUN, "data_dir": str(data_dir), **changes}
     )
     return config.lock()
+
+
+def small_tuning(data_dir: Path, arguments: str = "", **changes) -> ConfigDict:
+    """`configs/finetune.py` on small data and a short run; a random encoder is small too."""
+    config = finetune.get_config(arguments)
+    model = SMALL_ENCODER if config.init == "random" else {}
+    config.update_from_flattened_dict(
+        {**model, **SHORT_TUNING, "data_dir": str(data_dir), **changes}
+    )
+    return config.lock()
+
+
+def probe_config(data_dir: Path, arguments: str, **changes) -> ConfigDict:
+    """`configs/finetune.py` for a frozen encoder on small data."""
+    config = finetune.get_config(arguments)
+    short = {"batch_size": 4, "probe.steps": 40, "probe.batch_size": 8}
+    config.update_from_flattened_dict({**short, "data_dir": str(data_dir), **changes})
+    return config.lock()
+
+
+def tuning_flags(data_dir: Path, arguments: str, **changes) -> list[str]:
+    """The same on the command line, of a random encoder."""
+    settings = {**SMALL_ENCODER, **SHORT_TUNING, "data_dir": str(data_dir), **changes}
+    return [
+        f"--config={finetune.__file__}:{arguments}",
+        *(f"--config.{name}={value}" for name, value in settings.items()),
+    ]
 
 
 def flags(data_dir: Path, **changes) -> list[str]:

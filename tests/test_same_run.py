@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from configs import pretrain
+from configs import finetune, pretrain
 from sar_mixmae_jax.configuration import flatten
 from sar_mixmae_jax.errors import InputError
 from sar_mixmae_jax.same_run import MAY_CHANGE, check_same
@@ -69,4 +69,54 @@ def test_another_batch_size_is_told():
 
 
 def test_the_table_names_fields_that_there_are():
-    assert set(MAY_CHANGE) <= {name for name, _ in flatten(BEFORE)}
+    tuning = {"config": finetune.get_config().to_dict()}
+    assert set(MAY_CHANGE) <= {name for part in (BEFORE, tuning) for name, _ in flatten(part)}
+
+
+TUNED = {
+    "config": json.loads(finetune.get_config("init=runs/base").to_json_best_effort()),
+    "dataset": BEFORE["dataset"],
+    "model": {"variant": "base", "pretrained": {"sha256": "a" * 64}, "classes": ["a", "b"]},
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("config.task", "flood"),
+        ("config.init", "random"),
+        ("config.label_fraction", 0.1),
+        ("config.label_seed", 1),
+        ("config.train_split", "train+validation"),
+        ("config.validation_split", "train"),
+        ("config.tiling", "released"),
+        ("config.pooling", "max"),
+        ("config.drop_path", 0.2),
+        ("config.flips", False),
+        ("config.optimizer.layer_decay", 1.0),
+        ("config.model.image_size", 256),
+        ("model.pretrained.sha256", "b" * 64),
+        ("model.classes", ["b", "a"]),
+        ("config.validate_every", 7),
+        ("config.best_metric", "validation/f1_macro"),
+        ("config.keep_best", 2),
+        ("config.batch_size", 512),
+    ],
+)
+def test_a_tuned_model_stays_the_same(name, value):
+    """The last four are no part of what it is."""
+    now = copy.deepcopy(TUNED)
+    *path, last = name.split(".")
+    part = now
+    for key in path:
+        part = part[key]
+    assert part[last] != value
+    part[last] = value
+    if name in MAY_CHANGE:
+        assert all(name.removeprefix("config.") in note for note in check_same(TUNED, now))
+    else:
+        with pytest.raises(InputError, match=name.removeprefix("config.")):
+            check_same(TUNED, now)
+    assert (name in MAY_CHANGE) == (
+        last in ("validate_every", "best_metric", "keep_best", "batch_size")
+    )
