@@ -72,7 +72,6 @@ def simulated() -> ConfigDict:
         one.keep_checkpoints = 1
         one.log_every = 40
         one.optimizer.base_learning_rate = 1.6e-2  # peak 1e-3
-        one.epochs = one.schedule_epochs = 12.5
         one.warmup_epochs = 1.0
     config.measured_batches = 4
     return config
@@ -88,7 +87,7 @@ def bigearthnet() -> ConfigDict:
     config.build = ConfigDict()
     config.seeds = 3
     config.pretrain.split = "train"  # not the validation split, which chooses checkpoints
-    config.finetune.floods.batch_size = 64
+
     for task in config.finetune:
         config.finetune[task].model.variant = "base"
     return config

@@ -14,7 +14,7 @@ Commands:
 Arguments: task: classification or flood (fine-tuning), linear_probe or knn (frozen encoder, of
 whichever task the dataset is for); dataset; init: the workdir of a run, one of its checkpoints, or
 `random`; variant: of a random encoder. The published run of 50 epochs of BigEarthNet has batches of
-1,024, on eight devices.
+1,024, on eight devices; the batch of the published flood runs is not known.
 """
 
 from ml_collections import ConfigDict, config_dict
@@ -32,6 +32,7 @@ def get_config(arguments: str = "") -> ConfigDict:
         arguments, task="classification", dataset="bigearthnet_s1", init="random", variant=""
     )
     frozen, random = given["task"] in FROZEN, given["init"] == "random"
+    floods = given["task"] == "flood"
     config = run_settings()
     config.program = "probe" if frozen else "finetune"
     config.task = given["task"]
@@ -43,6 +44,9 @@ def get_config(arguments: str = "") -> ConfigDict:
 
     config.init = given["init"]
     config.bands = ("VH", "VV")  # of a random encoder; another one has its own
+    config.statistics = config_dict.placeholder(
+        str
+    )  # a random encoder's: of a dataset; None: its own
     config.model = ConfigDict()  # None: as the encoder has it; a random one is of its variant
     config.model.variant = given["variant"] or config_dict.placeholder(str)
     config.model.image_size = config_dict.placeholder(int)  # floods: of a tile
@@ -60,7 +64,7 @@ def get_config(arguments: str = "") -> ConfigDict:
     config.keep_best = 1
     config.best_metric = config_dict.placeholder(str)  # on the validation split; None: the task's
     if frozen:
-        config.batch_size = 256  # records at a time, for their features
+        config.batch_size = config_dict.placeholder(int)  # records at a time; None: the task's
         config.probe = ConfigDict()
         config.probe.learning_rates = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)  # trained side by side
         config.probe.steps = 2000
@@ -71,9 +75,9 @@ def get_config(arguments: str = "") -> ConfigDict:
         return config
 
     config.drop_path = 0.1  # highest rate at which branches of blocks are left out
-    config.batch_size = 1024  # of all devices together
+    config.batch_size = 64 if floods else 1024  # of all devices; a pair of 512 px has 32 tiles
     config.epochs = 50.0
-    config.schedule_epochs = 50.0
+    config.schedule_epochs = config_dict.placeholder(float)  # None: over what is trained
     config.warmup_epochs = 5.0
 
     config.optimizer = ConfigDict()

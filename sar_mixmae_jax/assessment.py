@@ -1,7 +1,4 @@
-"""From a tuned model in a workdir to a report about a split of a dataset.
-
-The only place where the split `test` is read.
-"""
+"""From a tuned model in a workdir to a report about a split of a dataset, mostly `test`."""
 
 import dataclasses
 from collections.abc import Callable
@@ -17,10 +14,10 @@ from sar_mixmae_jax.bands import BANDS
 from sar_mixmae_jax.configuration import from_json
 from sar_mixmae_jax.data import open_patches
 from sar_mixmae_jax.devices import replicate
+from sar_mixmae_jax.downstream import make_tuning
 from sar_mixmae_jax.errors import InputError
 from sar_mixmae_jax.evaluation import PairPicture, Predictions
 from sar_mixmae_jax.files import write_arrays
-from sar_mixmae_jax.finetune import make_tuning
 from sar_mixmae_jax.heads import Votes
 from sar_mixmae_jax.labelled import Labelled, open_labelled, predictions
 from sar_mixmae_jax.predict import Prediction
@@ -28,9 +25,11 @@ from sar_mixmae_jax.pretrained import Pretrained
 from sar_mixmae_jax.radiometry import TO_DB
 from sar_mixmae_jax.restore import read_part
 from sar_mixmae_jax.settled import Settled
+from sar_mixmae_jax.tasks import TASKS
 from sar_mixmae_jax.tuning import Tuning, outputs, shapes
 
 EVIDENCE = "evidence.npz"
+DATES = ("before", "after")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,7 +102,7 @@ def predict(
     which: str = "best",
     dataset: str | None = None,
     data_dir: str | None = None,
-    batch_size: int = 256,
+    batch_size: int | None = None,
     description: str | None = None,
 ) -> Predicted:
     """Predicts a split.
@@ -114,7 +113,7 @@ def predict(
       which: "best" by the metric of the run, "latest", or a step.
       dataset: another one than that of the run, with the same classes.
       data_dir: where it is built, if not where the run found it.
-      batch_size: records at a time.
+      batch_size: records at a time, of all devices; None: the task's.
       description: beside the progress bar; None shows none.
 
     Raises:
@@ -130,7 +129,7 @@ def predict(
     votes = model.metadata["model"].get("votes")
     tuning = make_tuning(config, model.found, labelled, Votes(**votes) if votes else None)
     params = replicate(load_params(model, tuning))
-    run = Prediction(Settled(outputs, tuning), batch_size)
+    run = Prediction(Settled(outputs, tuning), batch_size or TASKS[task].at_once)
     made = run(params, labelled.patches.source, description)
     told = about(model, labelled, split, which)
     return Predicted(predictions(labelled, made, told), made.get("evidence"), name, where)
@@ -204,13 +203,10 @@ def about(model: Model, labelled: Labelled, split: str, which: str) -> dict[str,
         f"(label_fraction {model.config.label_fraction:g})",
         "encoder": "random" if before is None else before,
     }
-    if before is not None:
-        dates = [labelled.columns[date] for date in ("before", "after") if date in labelled.columns]
-        images = np.unique(np.concatenate(dates or [labelled.ids]))
-        known = seen.overlap(images, model.found.seen)
-        told["overlap with pretraining"] = (
-            f"{known} of {len(images)} images were seen in pretraining on {before['dataset']}"
-        )
+    images = labelled.images()
+    known = seen.overlap(images, model.found.seen)
+    source = "fine-tuning" if before is None else f"pretraining on {before['dataset']} or tuning"
+    told["overlap with training"] = f"{known} of {len(images)} images were seen in {source}"
     return told
 
 
@@ -232,16 +228,20 @@ def pair_pictures(
     except InputError as error:
         logging.warning("there are no pictures of pairs: %s", error)
         return None
-    assert patches.pairs is not None
-    to_db, shown, truth = TO_DB[patches.unit], patches.pairs["after"], None
+    pairs = patches.pairs
+    assert pairs is not None
+    to_db, truth = TO_DB[patches.unit], None
     if "water" in patches.fields:
         truth = open_patches(name, data_dir, split, BANDS, ("id", "water")).source
 
     def picture(row: int) -> PairPicture:
         record = patches.source[row]
-        water = None if truth is None else truth[int(shown[row])]["water"].astype(bool)
+        water = None
+        if truth is not None:
+            was, now = (truth[int(pairs[date][row])]["water"] > 0 for date in DATES)
+            water = now.astype(np.uint8) + (was & now)  # 1: new, 2: on both dates
         tiles = None if evidence is None else evidence[row]
-        before, after = (np.asarray(to_db(record[date])) for date in ("before", "after"))
+        before, after = (np.asarray(to_db(record[date])) for date in DATES)
         return PairPicture(before, after, water, tiles)
 
     return picture

@@ -9,7 +9,7 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -37,6 +37,12 @@ MODES = {
     **{f"validation/{name}": "max" for names in SCORES.values() for name in names},
 }
 """Metrics that the best checkpoint can be chosen by, and whether less or more of it is better."""
+
+
+def merit(metrics: Mapping[str, float], metric: str) -> float:
+    """How good something is by a metric, more being better; NaN where it is undefined."""
+    value = metrics.get(metric, math.nan)
+    return -value if MODES[metric] == "min" else value
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,11 +93,10 @@ class _Best:
     def should_preserve(self, checkpoints: Sequence[Any], *, context: object) -> list[bool]:
         """Whether each of the checkpoints is among the best; of equals, the newer is better."""
         del context
-        sign = -1.0 if MODES[self.metric] == "min" else 1.0
         ranked = sorted(
-            (sign * value, info.step)
+            (value, info.step)
             for info in checkpoints
-            if math.isfinite(value := self.metrics.get(info.step, {}).get(self.metric, math.nan))
+            if math.isfinite(value := merit(self.metrics.get(info.step, {}), self.metric))
         )
         best = {step for _, step in ranked[-self.count :]}
         return [info.step in best for info in checkpoints]
@@ -236,9 +241,8 @@ def choose(workdir: Path, which: str) -> Path:
             with suppress(ValueError, KeyError, TypeError):
                 metadata = read_metadata(path)
                 metric = metric or metadata["config"]["best_metric"]
-                sign = -1.0 if MODES[metric] == "min" else 1.0
-                if math.isfinite(value := metadata["metrics"].get(metric, math.nan)):
-                    ranked.append((sign * value, int(path.name)))
+                if math.isfinite(value := merit(metadata["metrics"], metric)):
+                    ranked.append((value, int(path.name)))
         return found[-1] if not ranked else folder(workdir) / str(max(ranked)[1])
     if (path := folder(workdir) / which) in found:
         return path

@@ -95,7 +95,8 @@ def check_numbers(config: ConfigDict) -> None:
         for name in names:
             if values.get(name) is not None and not holds(values[name]):
                 raise InputError(f"{name} is {values[name]}: expected {expected}")
-    if values.get("warmup_epochs", 0) >= values.get("schedule_epochs", math.inf):
+    whole = values.get("schedule_epochs")
+    if whole is not None and values["warmup_epochs"] >= whole:
         raise InputError(
             f"warmup_epochs is {config.warmup_epochs}: expected less than schedule_epochs, "
             f"{config.schedule_epochs}"
@@ -176,12 +177,13 @@ def keep(config: ConfigDict) -> Keep:
 
 
 def schedule(config: ConfigDict, order: Order) -> optax.Schedule:
-    """The learning rate at a step."""
+    """The learning rate at a step; without `schedule_epochs`, over what is trained."""
+    trained = order.progress(config.max_steps) if config.max_steps else config.epochs
     return learning_rate(
         peak=peak_learning_rate(config.optimizer.base_learning_rate, config.batch_size),
         floor=config.optimizer.floor,
         warmup_epochs=config.warmup_epochs,
-        schedule_epochs=config.schedule_epochs,
+        schedule_epochs=config.schedule_epochs or trained,
         order=order,
     )
 

@@ -88,6 +88,7 @@ class Patches:
       size: side of the images in pixels.
       folder: of the dataset.
       fields: what its records hold.
+      read: the same records with other fields.
       place_fields: so many of the last "_" fields of an id say where in its acquisition a patch
         is, so that the rest of it names the acquisition; 0: every record is one.
     """
@@ -107,6 +108,7 @@ class Patches:
     size: int = 0
     folder: Path = Path()
     fields: tuple[str, ...] = FIELDS
+    read: Callable[[Sequence[str]], Source] | None = None
     place_fields: int = 0
 
     def describe(self) -> dict[str, Any]:
@@ -159,6 +161,7 @@ def open_patches(
     bands: Sequence[str],
     fields: Sequence[str] = FIELDS,
     units: Sequence[str] = ("dB",),
+    also: Sequence[str] = (),
 ) -> Patches:
     """Opens a dataset that `tfds_builders.build` wrote; bands are chosen by name.
 
@@ -169,6 +172,7 @@ def open_patches(
       bands: which bands, in which order.
       fields: what to read of every record.
       units: of the backscatter that can be used; its statistics are in dB in any case.
+      also: fields that are read where the dataset has them.
 
     Raises:
       InputError: there is no such dataset, split, band or field, or it does not hold dB.
@@ -207,13 +211,16 @@ def open_patches(
     for field in fields:
         check_name(info.features, field, f"field of the records of {whole}")
     records = builder.as_data_source(split, deserialize_method=DeserializeMethod.RAW_BYTES)
-    wanted = tfds.features.FeaturesDict({key: info.features[key] for key in fields})
     order = [stored.index(band) for band in bands]
     as_stored = order == list(range(len(stored)))
+
+    def read(wanted: Sequence[str]) -> RecordSource:
+        features = tfds.features.FeaturesDict({key: info.features[key] for key in wanted})
+        chosen = None if as_stored else order
+        return RecordSource(records, chosen, name, features.deserialize_example_np)
+
     return Patches(
-        source=RecordSource(
-            records, None if as_stored else order, name, wanted.deserialize_example_np
-        ),
+        source=read((*fields, *(field for field in also if field in info.features))),
         name=name,
         bands=tuple(bands),
         unit=unit,
@@ -228,6 +235,7 @@ def open_patches(
         size=info.features["backscatter"].shape[0],
         folder=Path(info.data_dir),
         fields=tuple(info.features),
+        read=read,
         place_fields=int(metadata.get("place_fields", 0)),
     )
 
@@ -251,10 +259,11 @@ READ_AT_ONCE = 64
 
 
 def read_column(patches: Patches, field: str) -> np.ndarray:
-    """(records, …) a field of all records, in their order."""
-    order = InOrder(len(patches.source), READ_AT_ONCE)
-    parts = [batch[field] for batch in batches(patches.source, order, 0, order.steps)]
-    return np.concatenate(parts)[: len(patches.source)]
+    """(records, …) a field of all records, in their order; nothing else of them is decoded."""
+    source = patches.source if patches.read is None else patches.read((field,))
+    order = InOrder(len(source), READ_AT_ONCE)
+    parts = [batch[field] for batch in batches(source, order, 0, order.steps)]
+    return np.concatenate(parts)[: len(source)]
 
 
 ENDLESS = 1 << 40

@@ -2,22 +2,21 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
-import jax
 import numpy as np
 
 from sar_mixmae_jax import configuration, pretrained
-from sar_mixmae_jax.data import FIELDS, Patches, open_patches
+from sar_mixmae_jax.data import Patches, open_patches
 from sar_mixmae_jax.devices import replicate
 from sar_mixmae_jax.files import write_arrays
 from sar_mixmae_jax.heads import Classifier
 from sar_mixmae_jax.predict import Prediction
-from sar_mixmae_jax.preprocess import Preprocessing, preprocess
+from sar_mixmae_jax.preprocess import Preprocessing
 from sar_mixmae_jax.pretrained import Pretrained
 from sar_mixmae_jax.processes import is_first
 from sar_mixmae_jax.radiometry import TO_DB
-from sar_mixmae_jax.step import Batch
+from sar_mixmae_jax.settled import Settled
+from sar_mixmae_jax.tuning import Tuning, features
 
 
 def embed(
@@ -44,19 +43,13 @@ def embed(
     Raises:
       InputError: the checkpoint is damaged, or the records do not fit.
     """
-    model = Classifier(encoder.size, 1, configuration.compute_dtype(dtype))
     settings = Preprocessing(
         encoder.size.image_size, encoder.mean, encoder.std, fit=fit, flips=False, unit=patches.unit
     )
-
-    def features(params: Any, batch: Batch) -> dict[str, jax.Array]:
-        images = preprocess(batch["backscatter"], jax.random.key(0), settings).images
-        made = model.apply({"params": params}, images, method="features")
-        assert isinstance(made, jax.Array)
-        return {"features": made, **{name: batch[name] for name in batch if name != "backscatter"}}
-
+    model = Classifier(encoder.size, 1, configuration.compute_dtype(dtype))
+    function = Settled(features, Tuning("classification", model, settings))
     params = replicate({"encoder": pretrained.load(encoder, encoder.size)})
-    made = Prediction(features, batch_size)(params, patches.source, f"encoding {patches.name}")
+    made = Prediction(function, batch_size)(params, patches.source, f"encoding {patches.name}")
     about = {"encoder": encoder.description, "dataset": patches.describe(), "fit": fit}
     return {"ids": np.array(patches.ids()), **made, "about": np.array(json.dumps(about))}
 
@@ -67,10 +60,9 @@ def open_for(encoder: Pretrained, dataset: str, data_dir: str, split: str) -> Pa
     Raises:
       InputError: it cannot be opened, or lacks a band.
     """
-    units = tuple(TO_DB)
-    fields = open_patches(dataset, data_dir, split, encoder.bands, units=units).fields
-    wanted = (*FIELDS, *(name for name in ("labels",) if name in fields))
-    return open_patches(dataset, data_dir, split, encoder.bands, wanted, units)
+    return open_patches(
+        dataset, data_dir, split, encoder.bands, units=tuple(TO_DB), also=("labels",)
+    )
 
 
 def write(path: Path, embedded: dict[str, np.ndarray]) -> None:

@@ -22,7 +22,7 @@ CHECKPOINT = flags.DEFINE_string("checkpoint", "best", "best by its metric, late
 DATASET = flags.DEFINE_string("dataset", None, "another one than that of the run")
 DATA_DIR = flags.DEFINE_string("data_dir", None, "where it is built, if not where the run found it")
 OUT = flags.DEFINE_string("out", None, "folder of the report; by default in the workdir")
-BATCH_SIZE = flags.DEFINE_integer("batch_size", 256, "records at a time, of all devices", 1)
+BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "records at a time, of all devices", 1)
 
 
 def main(argv: Sequence[str]) -> None:

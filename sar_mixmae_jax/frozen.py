@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +12,7 @@ from sar_mixmae_jax.errors import first_line
 from sar_mixmae_jax.files import write_arrays
 from sar_mixmae_jax.labelled import Labelled
 from sar_mixmae_jax.predict import Prediction
+from sar_mixmae_jax.settled import Settled
 from sar_mixmae_jax.tuning import Tuning, features
 
 
@@ -42,7 +42,7 @@ def compute(
       batch_size: records at a time, of all devices.
       description: beside the progress bar; None shows none.
     """
-    predict = Prediction(partial(features, tuning=tuning), batch_size)
+    predict = Prediction(Settled(features, tuning), batch_size)
     made = predict(params, split.patches.source, description)
     return Features(split.ids, made["features"], made["labels"])
 

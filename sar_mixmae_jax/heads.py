@@ -63,14 +63,12 @@ class Neighbours(nn.Module):
         return jnp.log(share) if votes.exclusive else jnp.log(share) - jnp.log1p(-share)
 
 
-def vote(
-    votes: Votes, outputs: int, params: dict[str, np.ndarray], features: np.ndarray
-) -> np.ndarray:
-    """(records, outputs) logits of (records, width) features, by the memory in `params`."""
-    head = Neighbours(votes, outputs)
-    apply = jax.jit(lambda memory, part: head.apply({"params": memory}, part))
+def vote(votes: Votes, params: dict[str, np.ndarray], features: np.ndarray) -> np.ndarray:
+    """(records, classes) logits of (records, width) features, by the memory in `params`."""
+    head = Neighbours(votes, params["labels"].shape[1])
+    apply = jax.jit(head.apply)
     parts = [features[first : first + AT_ONCE] for first in range(0, len(features), AT_ONCE)]
-    return np.concatenate([np.asarray(apply(params, part)) for part in parts])
+    return np.concatenate([np.asarray(apply({"params": params}, part)) for part in parts])
 
 
 def unit_length(features: jax.Array) -> jax.Array:
@@ -156,19 +154,23 @@ class FloodDetector(Tuned):
 
     def changes(
         self, before: jax.Array, after: jax.Array, key: jax.Array | None = None
-    ) -> jax.Array:
-        """(batch, height, width, band) of two dates -> (batch, tiles, width) |difference|."""
+    ) -> tuple[jax.Array, jax.Array]:
+        """(batch, height, width, band) of two dates -> (batch, tiles, width) |difference|.
+
+        And (batch, tiles) whether anything of a tile was measured: else it is 0 throughout.
+        """
         tiles = [TILINGS[self.tiling](image, self.size.image_size) for image in (before, after)]
         batch, count = tiles[0].shape[:2]
         both = jnp.concatenate(tiles).reshape(-1, *tiles[0].shape[2:])
         pooled = self.pool(both, key).reshape(2, batch, count, -1)
-        return jnp.abs(pooled[0] - pooled[1])
+        known = (tiles[0] != 0).any((2, 3, 4)) | (tiles[1] != 0).any((2, 3, 4))
+        return jnp.abs(pooled[0] - pooled[1]), known
 
     def features(
         self, before: jax.Array, after: jax.Array, key: jax.Array | None = None
     ) -> jax.Array:
         """(batch, height, width, band) of two dates -> (batch, width)."""
-        return POOLINGS[self.pooling](self.changes(before, after, key), axis=1)
+        return POOLINGS[self.pooling](*self.changes(before, after, key))
 
     def __call__(
         self, before: jax.Array, after: jax.Array, key: jax.Array | None = None
@@ -179,12 +181,14 @@ class FloodDetector(Tuned):
     def evidence(self, before: jax.Array, after: jax.Array) -> jax.Array:
         """(batch, row of tiles, column of tiles) logit of the flood minus that of its absence.
 
-        Only for spatial tiles and their mean, where the mean of this map is the difference of the
-        logits of the image.
+        Only for spatial tiles and their mean, where the mean of this map over the tiles that were
+        measured is the difference of the logits of the image. 0 where nothing was measured.
         """
         rows = before.shape[1] // self.size.image_size
-        logits = self.head(self.changes(before, after))
-        return (logits[..., 1] - logits[..., 0]).reshape(len(before), rows, -1)
+        changes, known = self.changes(before, after)
+        logits = self.head(changes)
+        apart = jnp.where(known, logits[..., 1] - logits[..., 0], 0.0)
+        return apart.reshape(len(before), rows, -1)
 
 
 def spatial_tiles(image: jax.Array, side: int) -> jax.Array:
@@ -210,7 +214,23 @@ TILINGS: dict[str, Callable[[jax.Array, int], jax.Array]] = {
     "released": released_tiles,
 }
 """Ways to cut an image into what the encoder sees."""
-POOLINGS: dict[str, Callable[..., jax.Array]] = {"mean": jnp.mean, "max": jnp.max}
+
+
+def mean_change(changes: jax.Array, known: jax.Array) -> jax.Array:
+    """(batch, tiles, width) and (batch, tiles) -> (batch, width) mean over the known tiles."""
+    weights = known[..., None].astype(changes.dtype)
+    return (changes * weights).sum(1) / jnp.maximum(weights.sum(1), 1.0)
+
+
+def largest_change(changes: jax.Array, known: jax.Array) -> jax.Array:
+    """(batch, tiles, width) and (batch, tiles) -> (batch, width) largest of the known tiles."""
+    return jnp.where(known[..., None], changes, 0.0).max(1)
+
+
+POOLINGS: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
+    "mean": mean_change,
+    "max": largest_change,
+}
 """Ways to make one change of those of all tiles."""
 
 

@@ -36,6 +36,21 @@ class Labelled:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def images(self) -> np.ndarray:
+        """The ids of all images that are read, each once."""
+        dates = [self.columns[date] for date in ("before", "after") if date in self.columns]
+        return np.unique(np.concatenate(dates or [self.ids]))
+
+    def chosen(self, rows: np.ndarray) -> "Labelled":
+        """Some of the records, by their numbers."""
+        pairs = self.patches.pairs
+        some = None if pairs is None else {name: column[rows] for name, column in pairs.items()}
+        patches = dataclasses.replace(
+            self.patches, source=Subset(self.patches.source, rows), pairs=some, read=None
+        )
+        columns = {name: column[rows] for name, column in self.columns.items()}
+        return dataclasses.replace(self, patches=patches, ids=self.ids[rows], columns=columns)
+
 
 def open_labelled(
     task: str, name: str, data_dir: str, split: str, bands: Sequence[str]
@@ -46,23 +61,16 @@ def open_labelled(
       InputError: it cannot be opened, or has no labels of this task.
     """
     one = TASKS[task]
-    patches = open_patches(name, data_dir, split, bands, units=tuple(TO_DB))
-    classes = one.classes(patches)
-    patches = open_patches(name, data_dir, split, bands, one.fields, tuple(TO_DB))
-    picked = one.pick(patches)
-    listed = len(patches.ids())
-    if listed != len(patches.source):
+    patches = open_patches(name, data_dir, split, bands, units=tuple(TO_DB), also=one.fields)
+    classes, picked = one.classes(patches), one.pick(patches)
+    ids = np.array(patches.ids())
+    if len(ids) != len(patches.source):
         raise InputError(
-            f"{patches.name} holds {len(patches.source)} records and lists {listed} ids in "
+            f"{patches.name} holds {len(patches.source)} records and lists {len(ids)} ids in "
             f"{patches.folder}: build it again"
         )
-    columns = one.columns(patches)
-    if "before" in columns:
-        both = zip(columns["before"], columns["after"], strict=True)
-        ids = np.array([f"{before} > {after}" for before, after in both])
-    else:
-        ids = np.array(patches.ids())
-    return Labelled(task, picked, ids, columns, classes)
+    columns = one.columns(patches, ids)
+    return Labelled(task, picked, one.ids(ids, columns), columns, classes)
 
 
 def part(whole: Labelled, share: float, seed: int, *, all_classes: bool) -> Labelled:
@@ -89,13 +97,7 @@ def part(whole: Labelled, share: float, seed: int, *, all_classes: bool) -> Labe
         raise InputError(f"{message}: choose a larger one")
     if lost:
         logging.warning("%s: their metrics are undefined", message)
-    rows = np.flatnonzero(chosen[units.of])
-    return dataclasses.replace(
-        whole,
-        patches=dataclasses.replace(whole.patches, source=Subset(whole.patches.source, rows)),
-        ids=whole.ids[rows],
-        columns={name: column[rows] for name, column in whole.columns.items()},
-    )
+    return whole.chosen(np.flatnonzero(chosen[units.of]))
 
 
 def predictions(of: Labelled, made: dict[str, np.ndarray], about: dict[str, Any]) -> Predictions:

@@ -5,6 +5,7 @@ made is cut off again. So nothing is counted twice or left out, whatever the siz
 """
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import jax
@@ -16,7 +17,7 @@ from sar_mixmae_jax.devices import AXIS, feed, local, mesh
 from sar_mixmae_jax.logs import progress_bar
 from sar_mixmae_jax.order import InOrder
 from sar_mixmae_jax.processes import is_first, share_of_batch
-from sar_mixmae_jax.step import Batch
+from sar_mixmae_jax.step import SHARED, Batch
 
 RecordFunction = Callable[[Any, Batch], dict[str, jax.Array]]
 """(params, (batch, …) fields) -> (batch, …) arrays by name."""
@@ -33,21 +34,7 @@ class Prediction:
           batch_size: records at a time, of all devices; made a multiple of their number.
         """
         self.batch_size = batch_size
-
-        def on_block(params: Any, batch: Batch) -> dict[str, jax.Array]:
-            made = function(params, jax.tree.map(lambda field: field[0], batch))
-            return jax.tree.map(lambda part: jax.lax.all_gather(part, AXIS, tiled=True), made)
-
-        whole, by_device = PartitionSpec(), PartitionSpec(AXIS)
-        self._mapped = jax.jit(
-            jax.shard_map(
-                on_block,
-                mesh=mesh(),
-                in_specs=(whole, by_device),
-                out_specs=whole,
-                check_vma=False,  # gathered, it is the same everywhere
-            )
-        )
+        self._mapped = map_over_devices(function)
 
     def __call__(
         self, params: Any, source: Source, description: str | None = None
@@ -80,3 +67,23 @@ class Prediction:
         return {
             name: np.concatenate([part[name] for part in parts])[: len(source)] for name in names
         }
+
+
+@lru_cache(maxsize=SHARED)
+def map_over_devices(function: RecordFunction) -> RecordFunction:
+    """(params, (device, batch, …) fields) -> (device * batch, …) arrays, whole on every device."""
+
+    def on_block(params: Any, batch: Batch) -> dict[str, jax.Array]:
+        made = function(params, jax.tree.map(lambda field: field[0], batch))
+        return jax.tree.map(lambda part: jax.lax.all_gather(part, AXIS, tiled=True), made)
+
+    whole, by_device = PartitionSpec(), PartitionSpec(AXIS)
+    return jax.jit(
+        jax.shard_map(
+            on_block,
+            mesh=mesh(),
+            in_specs=(whole, by_device),
+            out_specs=whole,
+            check_vma=False,  # gathered, it is the same everywhere
+        )
+    )

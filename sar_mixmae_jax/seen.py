@@ -24,11 +24,20 @@ def pack(ids: Iterable[str]) -> str:
     return base64.b64encode(hashes(ids).tobytes()).decode()
 
 
+def joined(packed: str, ids: Iterable[str]) -> str:
+    """The packed ids and some more."""
+    both = np.union1d(_unpacked(packed), hashes(ids)).astype(HASH)
+    return base64.b64encode(both.tobytes()).decode()
+
+
 def overlap(ids: Iterable[str], packed: str) -> int:
     """How many of some ids are among the packed ones.
 
     Raises:
       ValueError: `packed` is not what `pack` makes.
     """
-    known = np.frombuffer(base64.b64decode(packed, validate=True), HASH)
-    return len(np.intersect1d(hashes(ids), known, assume_unique=True))
+    return len(np.intersect1d(hashes(ids), _unpacked(packed), assume_unique=True))
+
+
+def _unpacked(packed: str) -> np.ndarray:
+    return np.frombuffer(base64.b64decode(packed, validate=True), HASH)

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import optax
 
-from sar_mixmae_jax.data import FIELDS, Patches, read_column
+from sar_mixmae_jax.data import Patches, read_column
 from sar_mixmae_jax.errors import InputError
 from sar_mixmae_jax.evaluation import flood_metrics, metrics
 from sar_mixmae_jax.evaluation.predictions import Predictions
@@ -37,14 +37,17 @@ class Task:
 
     Attributes:
       images: fields of a record that are images, one for every date.
-      fields: of the dataset's records that are read.
+      fields: of the dataset's records that are read, where it has them.
       pick: makes the records of the task, of the dataset's.
       classes: their names.
-      columns: what is known of every record of the task besides; "group" says what is independent.
+      columns: of the patches and the ids of their records: what is known of every record of the
+        task besides; "group" says what is independent.
+      ids: of the records of the task, of the ids of the dataset's records and the columns.
       units: what labels are given to.
       model: what stands on the encoder.
       exclusive: whether a record has exactly one class, whose number is its label.
       loss: (batch, classes) logits and labels -> (batch,).
+      at_once: records in a batch where nothing is trained.
       scores: the numbers that are followed in training.
       best: of these, the one by which the best checkpoint is chosen.
     """
@@ -53,11 +56,13 @@ class Task:
     fields: tuple[str, ...]
     pick: Callable[[Patches], Patches]
     classes: Callable[[Patches], tuple[str, ...]]
-    columns: Callable[[Patches], dict[str, np.ndarray]]
+    columns: Callable[[Patches, np.ndarray], dict[str, np.ndarray]]
+    ids: Callable[[np.ndarray, dict[str, np.ndarray]], np.ndarray]
     units: Callable[[Patches], Units]
     model: type[Tuned]
     exclusive: bool
     loss: Callable[[jax.Array, jax.Array], jax.Array]
+    at_once: int
     scores: Callable[[Predictions], dict[str, float | None]]
     best: str
 
@@ -78,9 +83,8 @@ def label_names(patches: Patches) -> tuple[str, ...]:
     return patches.classes
 
 
-def scenes(patches: Patches) -> dict[str, np.ndarray]:
+def scenes(patches: Patches, ids: np.ndarray) -> dict[str, np.ndarray]:
     """The acquisition that a patch is of: patches of one are alike."""
-    ids = patches.ids()
     names = [name.rsplit("_", patches.place_fields)[0] for name in ids]
     return {"group": np.array(names if patches.place_fields else ids)}
 
@@ -125,12 +129,18 @@ def as_pairs(patches: Patches) -> Patches:
     return dataclasses.replace(patches, source=PairSource(patches.source, patches.pairs))
 
 
-def known_of_pairs(patches: Patches) -> dict[str, np.ndarray]:
+def known_of_pairs(patches: Patches, ids: np.ndarray) -> dict[str, np.ndarray]:
     """The columns of the pairs, with the ids of the images in place of their numbers."""
     assert patches.pairs is not None
-    ids = np.array(patches.ids())
     columns = {name: column for name, column in patches.pairs.items() if name != "flooded"}
     return columns | {name: ids[columns[name]] for name in ("before", "after")}
+
+
+def names_of_pairs(ids: np.ndarray, columns: dict[str, np.ndarray]) -> np.ndarray:
+    """ "before > after" of every pair."""
+    del ids
+    both = zip(columns["before"], columns["after"], strict=True)
+    return np.array([f"{before} > {after}" for before, after in both])
 
 
 def labelled_sequences(patches: Patches) -> Units:
@@ -153,27 +163,31 @@ def flood_scores(predictions: Predictions) -> dict[str, float | None]:
 TASKS = {
     "classification": Task(
         images=("backscatter",),
-        fields=(*FIELDS, "labels"),
+        fields=("labels",),
         pick=lambda patches: patches,
         classes=label_names,
         columns=scenes,
+        ids=lambda ids, _: ids,
         units=labelled_records,
         model=Classifier,
         exclusive=False,
         loss=soft_margin,
+        at_once=256,
         scores=classification_scores,
         best="average_precision_macro",
     ),
     "flood": Task(
         images=("before", "after"),
-        fields=FIELDS,
+        fields=(),
         pick=as_pairs,
         classes=lambda _: ("dry", "flood"),
         columns=known_of_pairs,
+        ids=names_of_pairs,
         units=labelled_sequences,
         model=FloodDetector,
         exclusive=True,
         loss=optax.softmax_cross_entropy_with_integer_labels,
+        at_once=16,  # pairs of 512 px have 32 tiles
         scores=flood_scores,
         best="average_precision",
     ),

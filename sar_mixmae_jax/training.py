@@ -45,6 +45,7 @@ class Job:
       save_every: steps between checkpoints; None: an epoch.
       look_first: whether to look before the first step.
       seen: the ids that the encoder was pretrained on, see `seen`; kept in every checkpoint.
+      images: in a record: 2 where it is a pair of dates.
     """
 
     title: str
@@ -58,6 +59,7 @@ class Job:
     save_every: int | None
     look_first: bool
     seen: str
+    images: int = 1
 
 
 class Start(NamedTuple):
@@ -216,7 +218,7 @@ def take_steps(
         logging.warning(
             "the learning rate is 0 from epoch %g on, and %g are trained: a longer schedule is "
             "--config.schedule_epochs",
-            config.schedule_epochs,
+            config.schedule_epochs or order.progress(steps),
             order.progress(steps),
         )
     if start.step == 0 and job.look_first:
@@ -265,7 +267,7 @@ def take_steps(
             seconds, parts = watch.lap()
             progress = {
                 "learning_rate": float(schedule(step - 1)),
-                "images_per_second": config.batch_size * (step - logged) / seconds,
+                "images_per_second": job.images * config.batch_size * (step - logged) / seconds,
                 "epoch": order.progress(step),
                 **{f"seconds/{part}": parts[part] / (step - logged) for part in parts},
             }

@@ -1,6 +1,8 @@
 """The fine-tuning objective: raw records to logits, features and losses, on the device."""
 
 import dataclasses
+import functools
+from functools import partial
 from typing import Any
 
 import jax
@@ -30,7 +32,9 @@ class Tuning:
 def prepare(batch: Batch, key: jax.Array | None, tuning: Tuning) -> list[jax.Array]:
     """The images of a batch, one array (batch, height, width, band) a date, standardised.
 
-    All dates of a record are flipped alike, if there is a key, else not at all.
+    All dates of a record are flipped alike, if there is a key, else not at all. What one date did
+    not measure is nodata on the others too: it would look like a change. Not with `released`
+    tiling, whose published model knows no nodata.
     """
     settings, names = tuning.preprocessing, TASKS[tuning.task].images
     together = dataclasses.replace(
@@ -41,7 +45,14 @@ def prepare(batch: Batch, key: jax.Array | None, tuning: Tuning) -> list[jax.Arr
     )
     db = jnp.concatenate([batch[name] for name in names], axis=-1)
     key = jax.random.key(0) if key is None else key
-    return jnp.split(preprocess(db, key, together).images, len(names), axis=-1)
+    prepared = preprocess(db, key, together)
+    dates, valid = (
+        jnp.split(array, len(names), axis=-1) for array in (prepared.images, prepared.valid)
+    )
+    if getattr(tuning.model, "tiling", None) == "released":
+        return dates
+    everywhere = functools.reduce(jnp.logical_and, valid)
+    return [jnp.where(everywhere, date, 0.0) for date in dates]
 
 
 def apply(model: Tuned, params: Any, images: list[jax.Array], **settings: Any) -> jax.Array:
@@ -80,12 +91,17 @@ def has_evidence(model: Tuned) -> bool:
     )
 
 
+@partial(jax.jit, static_argnums=0)
+def random_params(tuning: Tuning, key: jax.Array) -> Any:
+    """Parameters before training: {"encoder": …, "head": …}."""
+    side, bands = tuning.model.size.image_size, tuning.model.size.bands
+    images = [jnp.zeros((1, side, side, bands))] * len(TASKS[tuning.task].images)
+    return tuning.model.init(key, *images)["params"]
+
+
 def shapes(tuning: Tuning) -> Any:
     """Shapes and types of {"encoder", "head"}."""
-    side, bands = tuning.model.size.image_size, tuning.model.size.bands
-    image = jax.ShapeDtypeStruct((1, side, side, bands), jnp.float32)
-    images = [image] * len(TASKS[tuning.task].images)
-    return jax.eval_shape(tuning.model.init, jax.random.key(0), *images)["params"]
+    return jax.eval_shape(partial(random_params, tuning), jax.random.key(0))
 
 
 def features(params: Any, batch: Batch, tuning: Tuning) -> dict[str, jax.Array]:

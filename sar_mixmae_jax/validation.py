@@ -13,6 +13,7 @@ from sar_mixmae_jax.files import write_whole
 from sar_mixmae_jax.journal import Look
 from sar_mixmae_jax.labelled import Labelled, predictions
 from sar_mixmae_jax.predict import Prediction
+from sar_mixmae_jax.settled import Settled
 from sar_mixmae_jax.tasks import TASKS, scores
 from sar_mixmae_jax.tuning import Tuning, outputs
 
@@ -31,7 +32,7 @@ class Validator:
           batch_size: records at a time, of all devices.
         """
         self._split, self._task = split, TASKS[tuning.task]
-        self._predict = Prediction(partial(outputs, tuning=tuning), batch_size)
+        self._predict = Prediction(Settled(outputs, tuning), batch_size)
 
     def look(self, params: Any) -> Look:
         """The scores that are defined, and the mean loss."""

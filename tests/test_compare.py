@@ -107,13 +107,16 @@ def test_arms_of_other_runs_are_taken_by_seed(small, tmp_path):
     assert not recipes.is_pretrained(other, "none")
 
 
-def test_another_comparison_is_refused_and_more_seeds_are_not(compared, small):
+def test_another_comparison_is_refused_and_more_seeds_and_arms_are_not(compared, small):
     workdir, _ = compared
     other = small.copy_and_resolve_references()
     other.pretrain.max_steps = 3
     with pytest.raises(InputError, match=r"pretrain.max_steps was 2 and is now 3"):
         runner.check_same(other, workdir)
     other.pretrain.max_steps, other.seeds = 2, 7
+    with other.unlocked():
+        other.arms.new = {"init": "runs/mine-{seed}"}
+    other.compared = (*other.compared, "new")
     runner.check_same(other, workdir)
     runner.check_same(small, workdir)
 

@@ -169,7 +169,7 @@ def test_breakdowns():
     assert found["onset"]["by_flooded_fraction"]["15 % and more"]["rows"] == 0
     assert found["all"]["by_hard_case"]["snow"]["false_alarm_rate"] == pytest.approx(1 / 2)
     assert found["all"]["by_hard_case"]["snow"]["recall"] is None
-    assert found["all"]["by_hard_case"]["none"]["recall"] == pytest.approx(1 / 2)
+    assert found["all"]["by_hard_case"]["plain"]["recall"] == pytest.approx(1 / 2)
 
 
 def test_unknown_fractions_are_a_bin_of_their_own():

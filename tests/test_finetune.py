@@ -10,14 +10,14 @@ import numpy as np
 import optax
 import pytest
 
-from sar_mixmae_jax import finetune, pretrained
+from sar_mixmae_jax import downstream, encoders, finetune, pretrained
 from sar_mixmae_jax.assessment import evaluate, pair_pictures
 from sar_mixmae_jax.checkpoint import choose, read_metadata, steps
-from sar_mixmae_jax.data import Subset
 from sar_mixmae_jax.errors import InputError
 from sar_mixmae_jax.evaluation import load
 from sar_mixmae_jax.labelled import open_labelled
 from sar_mixmae_jax.restore import read_part
+from sar_mixmae_jax.seen import pack
 from sar_mixmae_jax.tuning import outputs, shapes
 from sar_mixmae_jax.validation import Validator
 from tests.launch import finish, start, start_together
@@ -125,7 +125,8 @@ def test_its_checkpoint_says_where_it_is_from_and_what_was_seen(tuned, encoder_r
     assert metadata["model"]["task"] == "classification"
     assert len(metadata["model"]["classes"]) == 19
     assert metadata["dataset"]["records"] == 8
-    assert metadata["seen"] == before["seen"] != ""
+    assert before["seen"] != ""
+    assert metadata["seen"] == before["seen"]  # on the same eight, and two more, it is tuned
 
 
 def test_it_starts_from_the_encoder_of_the_checkpoint_and_from_no_opinion(job, blind, encoder_run):
@@ -199,7 +200,7 @@ def test_a_run_goes_on_with_the_encoder_it_began_with(
     if meanwhile == "exchanged":
         shutil.rmtree(step)
         (moved / "checkpoints/1").rename(step)
-    found = finetune.find_encoder(small_tuning(blind, f"init={moved}"), workdir)
+    found = encoders.find_encoder(small_tuning(blind, f"init={moved}"), workdir)
     assert found.description == before
     assert found.path.parents[1] == workdir
     assert found.seen == read_metadata(encoder_run / "checkpoints/2")["seen"]
@@ -207,7 +208,7 @@ def test_a_run_goes_on_with_the_encoder_it_began_with(
     shutil.rmtree(workdir / "checkpoints")
     if meanwhile == "gone":
         with pytest.raises(InputError, match=r"which is gone, and saved nothing: restore it, or"):
-            finetune.find_encoder(small_tuning(blind, f"init={moved}"), workdir)
+            encoders.find_encoder(small_tuning(blind, f"init={moved}"), workdir)
 
 
 def test_an_encoder_of_one_band_takes_that_band_of_two(job, blind, encoder_run, monkeypatch):
@@ -224,7 +225,7 @@ def test_an_encoder_of_one_band_takes_that_band_of_two(job, blind, encoder_run, 
     single = job(small_tuning(blind, f"init={encoder_run}"))
     assert single.description["model"]["bands"] == ["VV"]
     assert single.description["model"]["architecture"]["bands"] == 1
-    assert single.share_loss.keywords["tuning"].preprocessing.mean == (-12.5951,)
+    assert single.share_loss.settings.preprocessing.mean == (-12.5951,)
     stored = open_labelled("classification", "bigearthnet_s1", str(blind), "train", ("VH", "VV"))
     np.testing.assert_array_equal(
         single.source[0]["backscatter"], stored.patches.source[0]["backscatter"][..., 1:]
@@ -251,28 +252,19 @@ def test_floods_in_tiles(detector, floods, tmp_path):
     assert evidence["ids"].tolist() == predicted.ids.tolist()
     of_images = predicted.logits[:, 1] - predicted.logits[:, 0]
     np.testing.assert_allclose(evidence["evidence"].mean((1, 2)), of_images, atol=1e-5)
-    assert predicted.about["overlap with pretraining"].startswith("0 of 8 images")
+    assert predicted.about["overlap with training"].startswith("0 of 8 images")
 
 
 def test_a_split_without_floods_has_undefined_scores_and_no_zeros(detector, floods):
     """They are not logged, and nothing is chosen by them."""
     _, workdir = detector
     found = pretrained.find(workdir)
-    config = finetune.complete(
-        small_tuning(floods, f"{FLOODS},init={workdir}", **{"model.image_size": 64})
-    )
+    config = small_tuning(floods, f"{FLOODS},init={workdir}", **{"model.image_size": 64})
     split = open_labelled("flood", "flood_pairs/own", str(floods), "validation", found.bands)
     dry = np.flatnonzero(split.patches.pairs["flooded"] == 0)
     assert len(dry) == 1
-    from dataclasses import replace
-
-    split = replace(
-        split,
-        patches=replace(split.patches, source=Subset(split.patches.source, dry)),
-        ids=split.ids[dry],
-        columns={name: column[dry] for name, column in split.columns.items()},
-    )
-    tuning = finetune.make_tuning(config, found, split)
+    split = split.chosen(dry)
+    tuning = downstream.make_tuning(config, found, split)
     params = read_part(found.path, {"params": shapes(tuning)})[0]["params"]
     look = Validator(tuning, split, 4).look(params)
     assert "validation/average_precision" not in look.scalars
@@ -494,4 +486,5 @@ def test_the_commands_and_two_processes(tuned, built, tmp_path):
     status, output, errors = finish(training)
     assert status == 0, errors
     assert "done: 1 steps of classification: a random encoder on bigearthnet_s1/v1" in output
-    assert read_metadata(workdir / "checkpoints/1")["seen"] == ""
+    listed = (built / "bigearthnet_s1/v1/2.0.0/ids-train.txt").read_text().split()
+    assert read_metadata(workdir / "checkpoints/1")["seen"] == pack(listed)  # what it is tuned on

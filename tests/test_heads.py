@@ -15,7 +15,7 @@ from sar_mixmae_jax.heads import (
 )
 from sar_mixmae_jax.mixmae import Architecture
 from sar_mixmae_jax.preprocess import Preprocessing
-from sar_mixmae_jax.tuning import Tuning, outputs, prepare, share_loss
+from sar_mixmae_jax.tuning import Tuning, outputs, prepare, random_params, share_loss
 
 SIZE = Architecture(width=8, heads=(1, 2), depths=(1, 1), windows=(4, 4), image_size=32)
 RATE = 0.6
@@ -195,3 +195,35 @@ def test_the_loss_of_a_share_is_the_sum_over_its_records(classifier):
     np.testing.assert_allclose(losses, expected, rtol=1e-5)
     assert float(count) == 5
     np.testing.assert_allclose(loss, expected.sum(), rtol=1e-5)
+
+
+def test_what_one_date_did_not_measure_is_no_change():
+    """A strip without data on one date gives what it gives on both; a tile of it does not count."""
+    detector = FloodDetector(SIZE, 2, pretrained=False)
+    tuning = Tuning("flood", detector, Preprocessing(64, (-19.0, -12.0), (5.0, 5.0), flips=False))
+    rng = np.random.default_rng(0)
+    before, after = (rng.normal(-15, 5, (1, 64, 64, 2)).astype(np.float32) for _ in range(2))
+    params = random_params(tuning, jax.random.key(0))
+    one, both = after.copy(), before.copy()
+    one[:, :40, :36] = np.nan  # the first tile, and parts of the others
+    both[:, :40, :36] = np.nan
+    labels = np.zeros(1, np.int32)
+
+    def made(first, second):
+        return outputs(params, {"before": first, "after": second, "labels": labels}, tuning)
+
+    for name, value in made(both, one).items():
+        np.testing.assert_array_equal(value, made(before, one)[name])
+    evidence = np.asarray(made(before, one)["evidence"])[0]
+    logits = np.asarray(made(before, one)["logits"])[0]
+    assert evidence[0, 0] == 0
+    np.testing.assert_allclose(evidence.ravel()[1:].mean(), logits[1] - logits[0], rtol=1e-4)
+    assert np.abs(np.asarray(made(before, after)["logits"]) - logits).max() > 0
+
+
+def test_nothing_measured_is_no_evidence():
+    detector = FloodDetector(SIZE, 2, pooling="max")
+    empty = np.zeros((1, 64, 64, 2), np.float32)
+    params = detector.init(jax.random.key(0), empty, empty)
+    features = detector.apply(params, empty, empty, method="features")
+    np.testing.assert_array_equal(features, np.zeros_like(features))

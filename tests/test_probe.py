@@ -2,6 +2,7 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
@@ -109,7 +110,7 @@ def test_neighbours_vote_by_their_likeness():
     share = weight @ labels[:2] / weight.sum()
     share = np.clip(share, 1e-4, 1 - 1e-4)
     params = {"features": memory, "labels": labels}
-    found = vote(votes, 2, params, features)
+    found = vote(votes, params, features)
     np.testing.assert_allclose(found[0], np.log(share / (1 - share)), rtol=1e-4)
 
 
@@ -124,15 +125,43 @@ def test_neighbours_are_evaluated_like_any_model(floods, encoder_run, tmp_path):
     assert np.isfinite(predicted.logits).all()
     np.testing.assert_allclose(np.exp(predicted.logits).sum(1), 1, atol=1e-3)
     assert "knn" in outcome.title
+    again = probe.train(config, tmp_path)
+    assert again.files == outcome.files
+    for one, other in zip(
+        jax.tree.leaves(again.state), jax.tree.leaves(outcome.state), strict=True
+    ):
+        np.testing.assert_array_equal(one, other)
 
 
-def test_bad_probes_are_refused(built, encoder_run, tmp_path):
-    config = probe_config(built, f"task=linear_probe,init={encoder_run}")
-    other = config.copy_and_resolve_references()
-    other.task = "linear"
-    with pytest.raises(InputError, match="did you mean 'linear_probe'"):
-        probe.train(other, tmp_path)
-    other.task, other.probe.neighbours = "knn", 0
-    with pytest.raises(InputError, match="neighbours is 0"):
-        probe.train(other, tmp_path)
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"task": "linear"}, "did you mean 'linear_probe'"),
+        ({"probe.neighbours": 0}, "neighbours is 0"),
+        ({"validation_split": "test"}, "must not see the test split"),
+        ({"train_split": "all"}, "must not see the test split"),
+        ({"train_split": "train+test[:10%]"}, "must not see the test split"),
+        ({"best_metric": "validation/accuracy"}, "unknown best_metric"),
+        ({"tiling": "hexagons"}, "unknown tiling"),
+    ],
+)
+def test_bad_probes_are_refused(built, encoder_run, tmp_path, changes, message):
+    config = probe_config(built, f"task=knn,init={encoder_run}").copy_and_resolve_references()
+    config.update_from_flattened_dict(changes)
+    with pytest.raises(InputError, match=message):
+        probe.train(config, tmp_path)
     assert not [*tmp_path.iterdir()]
+
+
+def test_the_rate_of_the_least_loss_is_kept_where_that_is_asked_for(
+    built, encoder_run, probed, tmp_path
+):
+    _, workdir, _ = probed
+    for name in ("features-train.npz", "features-validation.npz"):
+        (tmp_path / name).write_bytes((workdir / name).read_bytes())
+    metric = "validation/loss"
+    config = probe_config(built, f"task=linear_probe,init={encoder_run}", best_metric=metric)
+    probe.train(config, tmp_path)
+    told = json.loads((tmp_path / probe.SCORES).read_text())
+    losses = [scores[metric] for scores in told["tried"].values()]
+    assert told["chosen"][metric] == min(losses) < losses[0]

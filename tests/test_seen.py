@@ -6,7 +6,7 @@ import pytest
 
 from sar_mixmae_jax.checkpoint import read_metadata, steps
 from sar_mixmae_jax.data import open_patches
-from sar_mixmae_jax.seen import hashes, overlap, pack
+from sar_mixmae_jax.seen import hashes, joined, overlap, pack
 
 
 def test_the_overlap_is_counted_once_an_id():
@@ -39,3 +39,10 @@ def test_a_pretraining_checkpoint_knows_all_it_was_trained_on(encoder_run, built
         patches = open_patches("bigearthnet_s1", built, split, ("VH", "VV"))
         ids = [patches.source[row]["id"].decode() for row in range(len(patches.source))]
         assert overlap(ids, packed) == known
+
+
+def test_joining_knows_what_both_knew():
+    both = joined(pack(["a", "b"]), ["b", "c"])
+    assert both == pack(["c", "a", "b"])
+    assert overlap(["a", "c", "d"], both) == 2
+    assert joined("", ["x"]) == pack(["x"])

@@ -17,12 +17,12 @@ from sar_mixmae_jax.bands import BANDS
 from sar_mixmae_jax.benchmark.clock import Results, in_turns, turns_of
 from sar_mixmae_jax.data import Subset, batches
 from sar_mixmae_jax.devices import feed, replicate
-from sar_mixmae_jax.finetune import make_tuning, random_params
+from sar_mixmae_jax.downstream import make_tuning
 from sar_mixmae_jax.labelled import Labelled, open_labelled
 from sar_mixmae_jax.order import Order
 from sar_mixmae_jax.predict import Prediction
 from sar_mixmae_jax.step import compiled, init_state, map_over_devices
-from sar_mixmae_jax.tuning import outputs, share_loss
+from sar_mixmae_jax.tuning import outputs, random_params, share_loss
 
 EVALUATED = 3
 """Batches evaluated for every step, which takes about as long."""

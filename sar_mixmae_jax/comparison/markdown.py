@@ -37,12 +37,14 @@ def footnotes(tables: Iterable[Table]) -> list[str]:
     return [
         "An entry is mean ± spread (n): n is the number of seeds, the spread is the sample "
         f"standard deviation over them. Seeds for an entry: {seeds}. A single run has no spread. "
-        f"{MISSING} is no value. Baselines are in italics; they are computed once.",
+        f"{MISSING} is no value. Baselines are in italics: means over the same seeds, which choose "
+        "their labels.",
         f"Δ is the difference to `{references}`, paired by seed over the seeds that both have, "
         "with its 95 % interval (Student's t). **Unresolved** means that the interval includes 0 "
         "or cannot be computed (fewer than two pairs, or all of them equal): the test does not say "
         "which is better, and does not say that they are equal.",
-        "The intervals are about chance in training and not about the choice of test images. They "
+        "The intervals are about the choice of labels and chance in training, which a seed decides "
+        "together, and not about the choice of test images. They "
         f"stand each for itself: of the {len(intervals)} on this page, one in twenty would be "
         "resolved by chance if all arms were equal.",
         "A test **discriminates nothing** where no arm is better than the best baseline without a "

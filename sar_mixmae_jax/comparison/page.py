@@ -1,6 +1,7 @@
 """The table and the figure of what is finished: comparison.md, .json and .png in the workdir."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -68,7 +69,7 @@ def write(
     )
     tables = [tabulate(one, results, baselines, arms, config.reference) for one in sections]
     paths = [workdir / f"comparison.{kind}" for kind in ("md", "json", "png")]
-    write_whole(paths[0], markdown(title, tables, notes).encode())
+    write_whole(paths[0], markdown(title, tables, [*notes, *learnt(results, baselines)]).encode())
     write_whole(paths[1], (json.dumps(as_json(tables), indent=1) + "\n").encode())
     error = Metric(truth.TASK, "error", "unweighted error", ".4f", higher_is_better=False)
     figure.draw(
@@ -81,6 +82,21 @@ def write(
         reference=config.reference,
     )
     return paths
+
+
+def learnt(results: Sequence[Result], baselines: Sequence[Baseline]) -> list[str]:
+    """Says so where no pretraining beats the mean of each cell: then there is nothing to compare."""
+    errors = [one.metrics.get("error") for one in results if one.task == truth.TASK]
+    nulls = [one.metrics.get("error") for one in baselines if one.name == "null"]
+    least = min((error for error in errors if error is not None), default=0.0)
+    null = min((error for error in nulls if error is not None), default=math.inf)
+    if least < null:
+        return []
+    return [
+        f"**No pretraining has learnt anything**: the least unweighted error is {least:.4f}, and "
+        f"that of `null`, the mean of each cell, {null:.4f}. Differences between arms in the "
+        "tables of pretraining are then differences between models that know nothing."
+    ]
 
 
 def _task(stage: str) -> str:

@@ -31,7 +31,9 @@ def finetuning(config: ConfigDict, workdir: Path, cell: Cell) -> ConfigDict:
             recipe.init = str(run_folder(workdir, first).absolute())
         else:
             recipe.init = arm.init.format(seed=cell.seed)
-        if recipe.init != "random":
+        if recipe.init == "random":  # arms differ in nothing that is not meant
+            recipe.statistics = config.pretrain.dataset
+        else:
             recipe.model.variant = None  # that of the encoder
     return recipe.lock()
 

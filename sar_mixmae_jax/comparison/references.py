@@ -12,6 +12,8 @@ from sar_mixmae_jax.data import batches
 from sar_mixmae_jax.evaluation.predictions import Predictions
 from sar_mixmae_jax.labelled import Labelled, open_labelled, part, predictions
 from sar_mixmae_jax.order import InOrder
+from sar_mixmae_jax.radiometry import TO_DB
+from sar_mixmae_jax.tasks import TASKS
 
 AT_ONCE = 32
 
@@ -112,9 +114,11 @@ BASELINES: dict[str, dict[str, Callable[[Splits], Predictions]]] = {
 
 
 def whole(split: Labelled) -> Iterator[dict[str, np.ndarray]]:
-    """All records in their order, in batches; the last one is filled up."""
-    order = InOrder(len(split), AT_ONCE)
-    return iter(batches(split.patches.source, order, 0, order.steps))
+    """All records in their order, in batches, in dB; the last batch is filled up."""
+    order, to_db = InOrder(len(split), AT_ONCE), TO_DB[split.patches.unit]
+    for batch in batches(split.patches.source, order, 0, order.steps):
+        images = TASKS[split.task].images
+        yield batch | {name: np.asarray(to_db(batch[name])) for name in images}
 
 
 def _joined(

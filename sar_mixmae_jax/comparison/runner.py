@@ -20,7 +20,8 @@ from sar_mixmae_jax.workdir import claim
 
 CONFIG, LOG, REFERENCES = "comparison.config.json", "log.txt", "references.json"
 """In the workdir."""
-MAY_GROW = "seeds"
+MAY_GROW = ("seeds", "compared")
+"""Fields that may change; arms may be added too."""
 
 
 def compare(config: ConfigDict, workdir: Path, stop: Callable[[], bool]) -> list[Path]:
@@ -113,7 +114,7 @@ def measured_references(config: ConfigDict, workdir: Path) -> dict[str, dict[str
 
 
 def check_same(config: ConfigDict, workdir: Path) -> None:
-    """Refuses to fill a comparison with cells of another configuration; seeds may be added.
+    """Refuses cells of another configuration; seeds and arms may be added.
 
     Raises:
       InputError: names the fields that differ, with both values.
@@ -129,10 +130,13 @@ def check_same(config: ConfigDict, workdir: Path) -> None:
                 "--workdir"
             ) from error
         fields = dict(flatten(now))
+        arms = {name.split(".")[1] for name in before if name.startswith("arms.")}
         changed = [
             f"{name} was {before.get(name)!r} and is now {fields.get(name)!r}"
             for name in sorted({*before, *fields})
-            if before.get(name) != fields.get(name) and name != MAY_GROW
+            if before.get(name) != fields.get(name)
+            and name not in MAY_GROW
+            and not (name.startswith("arms.") and name.split(".")[1] not in arms)
         ]
         if changed:
             raise InputError(

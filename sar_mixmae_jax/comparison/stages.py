@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from sar_mixmae_jax import assessment, configuration, finetune, pretrain
 from sar_mixmae_jax.comparison import recipes, truth
 from sar_mixmae_jax.comparison.cells import Cell, run_folder
-from sar_mixmae_jax.data import FIELDS, Patches, batches, open_patches
+from sar_mixmae_jax.data import Patches, batches, open_patches
 from sar_mixmae_jax.devices import local
 from sar_mixmae_jax.evaluation import class_report, flood_report, save
 from sar_mixmae_jax.evaluation.predictions import Predictions
@@ -68,9 +68,7 @@ def reconstruction_references(config: ConfigDict) -> dict[str, Metrics]:
 def held_out(config: ConfigDict) -> Patches:
     """The test split of what is pretrained on, with the truth where it is known."""
     recipe = config.pretrain
-    known = open_patches(recipe.dataset, config.data_dir, TEST, recipe.bands).fields
-    fields = (*FIELDS, *(name for name in TRUTH if name in known))
-    return open_patches(recipe.dataset, config.data_dir, TEST, recipe.bands, fields)
+    return open_patches(recipe.dataset, config.data_dir, TEST, recipe.bands, also=TRUTH)
 
 
 def protocol(patches: Patches) -> truth.Protocol:

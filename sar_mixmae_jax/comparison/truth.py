@@ -39,13 +39,18 @@ SMOOTHING = (
     "bias in a row is to be read beside that of `null`."
 )
 
+OWN = (
+    "The unweighted error is what `none` is trained for, so a weighted arm can hardly be better in "
+    "it; whether weights do what they are for is seen where the truth is dark."
+)
+
 NOTES = {
-    True: "Targets were normalised cell by cell: a restored cell gets the mean and the deviation "
-    "of its speckled target back, so its level is given and not learnt, and most of the bias with "
-    "it. `null` is the cell's mean alone: only what is better than it is learnt. `measured` is the "
+    True: f"{OWN} Targets were normalised cell by cell: a restored cell gets the mean and the "
+    "deviation of its speckled target back, so its level is given and not learnt, and most of the "
+    "bias with it. `null` is the cell's mean alone: only what is better than it is learnt. `measured` is the "
     "input itself, with its speckle.",
-    False: "`null` is the mean of the dataset everywhere. `measured` is the input itself, with its "
-    "speckle.",
+    False: f"{OWN} `null` is the mean of the dataset everywhere. `measured` is the input itself, "
+    "with its speckle.",
 }
 """What to say below the tables, by `norm_pix`."""
 

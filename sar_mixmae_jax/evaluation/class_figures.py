@@ -53,7 +53,7 @@ def bars(metrics: dict[str, Any], intervals: dict[str, Any], title: str) -> byte
     prevalence = [100 * metrics["per_class"][one]["prevalence"] for one in classes]
     axes[2].barh(range(len(classes)), prevalence, color=COLOURS["prevalence"], height=0.7)
     for row, share in enumerate(prevalence):
-        text = "no positives" if share == 0 else f"{share:.2g} %"
+        text = "no positives" if share == 0 else f"{share:.3g} %"
         axes[2].annotate(
             text, (share, row), (3, 0), textcoords="offset points", va="center", fontsize=8
         )

@@ -33,7 +33,7 @@ FRACTIONS = (0.0, 0.01, 0.05, 0.15)
 FRACTION_NAMES = ("below 1 %", "1 to 5 %", "5 to 15 %", "15 % and more", "unknown")
 """Of the flooded fraction; a lower end belongs to its bin."""
 
-NO_CASE = "none"
+NO_CASE = "plain"
 Columns = Mapping[str, np.ndarray]
 
 

@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from sar_mixmae_jax.bands import BANDS
 from sar_mixmae_jax.errors import plain
 from sar_mixmae_jax.evaluation import pair_panels
-from sar_mixmae_jax.evaluation.pair_panels import DRY_COLOUR, WATER_COLOUR, Scales
+from sar_mixmae_jax.evaluation.pair_panels import DRY_COLOUR, FLOOD_COLOUR, WATER_COLOUR, Scales
 from sar_mixmae_jax.evaluation.pairs import PairPicture
 from sar_mixmae_jax.evaluation.predictions import Predictions
 from sar_mixmae_jax.pictures import NODATA_COLOUR, png
@@ -48,7 +48,7 @@ def pairs(
       title: of the figure.
     """
     names = [f"{band} {when}" for band in BANDS for when in ("before", "after")]
-    names += ["flood water (truth)"] if any(one.water is not None for one in pictures) else []
+    names += ["water (truth)"] if any(one.water is not None for one in pictures) else []
     names += ["evidence of tiles"] if any(one.evidence is not None for one in pictures) else []
     lefts = np.cumsum([MARGIN, *(PANEL + (GAP if n % 2 == 0 else APART) for n in range(5))])
     shape = np.array([one.before.shape[:2] for one in pictures])
@@ -123,11 +123,12 @@ def _legend(
         )
     handles = [Patch(facecolor=NODATA_COLOUR, label="nodata")]
     if any("truth" in name for name in names):
-        handles.append(Patch(facecolor=WATER_COLOUR, label="flood water"))
-        handles.append(Patch(facecolor=DRY_COLOUR, label="no flood water"))
+        handles.append(Patch(facecolor=FLOOD_COLOUR, label="new water (truth)"))
+        handles.append(Patch(facecolor=WATER_COLOUR, label="water on both dates"))
+        handles.append(Patch(facecolor=DRY_COLOUR, label="dry"))
     left, below, *_ = box(MARGIN, top + 80, 0, 0)
     figure.legend(
-        handles=handles, loc="lower left", bbox_to_anchor=(left, below), ncols=3, frameon=False,
+        handles=handles, loc="lower left", bbox_to_anchor=(left, below), ncols=4, frameon=False,
         borderpad=0, borderaxespad=0,
     )  # fmt: skip
 

@@ -16,7 +16,7 @@ LARGEST = 256
 """Pixels of a panel's side: larger pictures are averaged in power, or speckle hides the rest."""
 
 PERCENTILES = (1, 99)
-DRY_COLOUR, WATER_COLOUR = "0.85", "tab:blue"
+DRY_COLOUR, WATER_COLOUR, FLOOD_COLOUR = "0.9", "#9ecae1", "#08519c"
 GREY = colormaps["gray"].with_extremes(bad=NODATA_COLOUR)
 EVIDENCE_COLOURS = colormaps["PRGn_r"]
 """Purple: flood, green: dry; without the orange of nodata."""
@@ -76,15 +76,16 @@ def backscatter(axis: Axes, db: np.ndarray, norm: Normalize) -> None:
 
 
 def water(axis: Axes, one: PairPicture) -> None:
-    """Where the flood truly is; nodata of the date after is nodata here."""
+    """Where water is new, and where it was before; nodata of the date after is nodata here."""
     if one.water is None:
         _unknown(axis)
         return
     step = _step(max(one.water.shape))
     there = one.water[::step, ::step].astype(float)
     there[~np.isfinite(one.after[::step, ::step]).any(-1)] = np.nan
-    colours = ListedColormap([DRY_COLOUR, WATER_COLOUR]).with_extremes(bad=NODATA_COLOUR)
-    axis.imshow(there, cmap=colours, vmin=0, vmax=1, interpolation="nearest")
+    three = ListedColormap([DRY_COLOUR, FLOOD_COLOUR, WATER_COLOUR])
+    colours = three.with_extremes(bad=NODATA_COLOUR)
+    axis.imshow(there, cmap=colours, vmin=0, vmax=2, interpolation="nearest")
 
 
 def evidence(axis: Axes, one: PairPicture, norm: Normalize) -> None:

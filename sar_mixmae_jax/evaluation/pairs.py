@@ -20,7 +20,8 @@ class PairPicture:
     Attributes:
       before: (row, column, 2) dB, bands VH and VV, NaN = nodata.
       after: the same place later.
-      water: (row, column) bool, where the flood truly is after; None if unknown.
+      water: (row, column) 0 dry, 1 where water is new after, 2 where it is on both dates; None if
+        unknown.
       evidence: (rows, columns) of tiles: logit of flood minus logit of dry; None if unknown.
     """
 

@@ -104,6 +104,7 @@ class Builder(PatchBuilder):
             per_shard=PER_SHARD,
             index=INDEX,
             pair=pair,
+            facts={"caveats": ["simulated"]},
         )
 
 

@@ -18,7 +18,6 @@ UNKNOWN = -1
 """Of `full_coverage`, where the list does not say."""
 
 TEXTS = ("sequence", "product", "vh", "vv", "reference", "time", "orbit_pass")
-NUMBERS = ("flooded", "full_coverage", "relative_orbit")
 
 
 class Item(NamedTuple):

@@ -89,4 +89,5 @@ class Builder(PatchBuilder):
             },
             read_record,
             arguments=(config.size, config.seed),
+            facts={"caveats": ["simulated"]},
         )
