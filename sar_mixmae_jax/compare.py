@@ -11,6 +11,7 @@ from functools import partial
 from absl import app, flags
 
 from sar_mixmae_jax import runtime
+from sar_mixmae_jax.comparison import recipes
 from sar_mixmae_jax.comparison.runner import compare
 from sar_mixmae_jax.errors import UserError, fail
 from sar_mixmae_jax.experiment import CONFIG, parse_flags
@@ -29,6 +30,7 @@ def main(argv: Sequence[str]) -> None:
     try:
         workdir = check_mounted("--workdir", WORKDIR.value)
         data_dir = check_mounted("--config.data_dir", config.data_dir)
+        recipes.check(config)
         for one in config.build.values():
             print("dataset:", build(one.name, data_dir, options=dict(one.options)))
         if config.compilation_cache:

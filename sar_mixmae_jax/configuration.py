@@ -4,7 +4,6 @@ Configurations are `ml_collections` dictionaries made by the files in `configs`;
 place that knows their field names.
 """
 
-import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -55,12 +54,11 @@ RULES: tuple[tuple[str, Callable[[Number], bool], tuple[str, ...]], ...] = (
             "schedule_epochs",
             "optimizer.base_learning_rate",
             "optimizer.clip_norm",
-            "probe.temperature",
         ),
     ),
     (
-        "zero or a positive number",
-        lambda value: 0 <= value < math.inf,
+        "zero or a positive number up to 10^6",
+        lambda value: 0 <= value <= 1e6,
         ("warmup_epochs", "optimizer.floor", "optimizer.weight_decay", "probe.weight_decay"),
     ),
     (
@@ -69,6 +67,7 @@ RULES: tuple[tuple[str, Callable[[Number], bool], tuple[str, ...]], ...] = (
         ("mask_ratio", "optimizer.b1", "optimizer.b2"),
     ),
     ("zero or a number below 1", lambda value: 0 <= value < 1, ("drop_path",)),
+    ("a number from 0.001 to 1,000", lambda value: 1e-3 <= value <= 1e3, ("probe.temperature",)),
     (
         "a number above 0, at most 1",
         lambda value: 0 < value <= 1,
@@ -177,8 +176,13 @@ def keep(config: ConfigDict) -> Keep:
 
 
 def schedule(config: ConfigDict, order: Order) -> optax.Schedule:
-    """The learning rate at a step; without `schedule_epochs`, over what is trained."""
+    """The learning rate at a step.
+
+    Without `schedule_epochs` it falls over what is trained, which may be shorter than the warm-up
+    in a trial: then the schedule is twice the warm-up.
+    """
     trained = order.progress(config.max_steps) if config.max_steps else config.epochs
+    trained = max(trained, 2 * config.warmup_epochs)
     return learning_rate(
         peak=peak_learning_rate(config.optimizer.base_learning_rate, config.batch_size),
         floor=config.optimizer.floor,

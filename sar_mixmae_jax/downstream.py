@@ -44,7 +44,7 @@ def complete(config: ConfigDict, task: str) -> ConfigDict:
     scores = [f"validation/{name}" for name in ("loss", *SCORES[task])]
     check_name(scores, config.best_metric, "best_metric")
     for field in ("train_split", "validation_split"):
-        parts = [part.partition("[")[0] for part in config[field].split("+")]
+        parts = [part.partition("[")[0].strip() for part in config[field].split("+")]
         if any(part == "all" or part.startswith("test") for part in parts):
             raise InputError(
                 f"{field} is {config[field]!r}: a model must not see the test split before it is "

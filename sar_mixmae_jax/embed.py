@@ -11,7 +11,7 @@ from absl import app, flags
 from sar_mixmae_jax import process_flags, processes, runtime
 from sar_mixmae_jax.embedding import embed, open_for, write
 from sar_mixmae_jax.errors import UserError, fail, parse_flags
-from sar_mixmae_jax.files import check_mounted
+from sar_mixmae_jax.files import check_mounted, check_writable
 from sar_mixmae_jax.lifeline import Lifeline
 from sar_mixmae_jax.pretrained import find
 
@@ -31,6 +31,7 @@ def main(argv: Sequence[str]) -> None:
     runtime.say_things_once()
     try:
         out = check_mounted("--out", OUT.value)
+        check_writable(out, "--out")
         process_flags.start()
         runtime.cache_programs(runtime.CACHE)
         with Lifeline():

@@ -22,6 +22,26 @@ def write_whole(path: Path, content: bytes) -> None:
         partial.unlink(missing_ok=True)
 
 
+def check_writable(path: Path, flag: str) -> None:
+    """Refuses a file that could not be written, before there is something to write.
+
+    Raises:
+      InputError: the path is a folder, or its own cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir() or not path.name:
+            raise IsADirectoryError("it is a folder")
+        probe = path.with_name(f".{path.name}.{os.getpid()}.partial")
+        probe.touch()
+        probe.unlink()
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{flag} {path} cannot be written ({first_line(error)}): name a file in a folder that "
+            "can be"
+        ) from error
+
+
 def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> Path:
     """Writes arrays as an .npz, whole or not at all; read it with `np.load`, without pickle.
 

@@ -75,8 +75,8 @@ class Order:
     def __post_init__(self) -> None:
         if self.records < self.batch_size:
             raise InputError(
-                f"found {self.records} patches, expected at least a batch of {self.batch_size}: "
-                f"set --config.batch_size to an even number up to {self.records}"
+                f"found {self.records} records, expected at least a batch of {self.batch_size}: "
+                f"set --config.batch_size to at most {self.records}"
             )
 
     @property

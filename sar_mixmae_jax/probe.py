@@ -4,7 +4,7 @@ What comes out is a checkpoint like that of fine-tuning, so that `evaluate` take
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,7 +27,7 @@ from sar_mixmae_jax.downstream import (
     title,
 )
 from sar_mixmae_jax.encoders import find_encoder, with_encoder
-from sar_mixmae_jax.errors import InputError, look_up
+from sar_mixmae_jax.errors import InputError, first_line, look_up
 from sar_mixmae_jax.files import write_whole
 from sar_mixmae_jax.frozen import Features
 from sar_mixmae_jax.heads import Votes, unit_length, vote
@@ -75,6 +75,7 @@ def train(config: ConfigDict, workdir: Path, stop: Callable[[], bool] = lambda: 
     if jax.process_count() > 1:
         raise InputError("probes run in one process: start it without --num_processes")
     method = look_up(METHODS, config.task, "task")
+    check_rates(config.probe.learning_rates)
     encoder = find_encoder(config, workdir)
     bands = encoder.bands if encoder else config.bands
     found = open_patches(
@@ -96,8 +97,7 @@ def train(config: ConfigDict, workdir: Path, stop: Callable[[], bool] = lambda: 
             name = json.dumps(description["model"]["pretrained"] or config.seed)
             both = read_features(config, workdir, name, linear_tuning, params, training, validation)
             head = method.fit(config, training, validation, *both)
-            told = {"chosen": head.scores, "tried": head.tried}
-            write_whole(workdir / SCORES, (json.dumps(told, indent=2) + "\n").encode())
+            write_scores(workdir / SCORES, head)
             params = {"encoder": params["encoder"], "head": head.params}
             packed = seen.joined(encoder.seen if encoder else "", training.images())
             save(config, workdir, description, params, head, packed)
@@ -108,6 +108,35 @@ def train(config: ConfigDict, workdir: Path, stop: Callable[[], bool] = lambda: 
     state = TrainState(jnp.int32(config.probe.steps), params, (), jnp.zeros(2, jnp.uint32))
     name = f"{title(config, encoder)} on {training.patches.title}"
     return Outcome(name, state, files, finished=True)
+
+
+def check_rates(rates: Sequence[float]) -> None:
+    """Refuses learning rates that nothing can be trained with.
+
+    Raises:
+      InputError: there is none, or one is not a positive number up to 1,000.
+    """
+    if not rates or not all(isinstance(rate, (int, float)) and 0 < rate <= 1e3 for rate in rates):
+        raise InputError(
+            f"probe.learning_rates is {tuple(rates)}: expected at least one positive number, each "
+            "up to 1,000"
+        )
+
+
+def write_scores(path: Path, head: Head) -> None:
+    """Writes what was tried, and its scores.
+
+    Raises:
+      InputError: it cannot be written.
+    """
+    told = {"chosen": head.scores, "tried": head.tried}
+    try:
+        write_whole(path, (json.dumps(told, indent=2) + "\n").encode())
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be written ({first_line(error)}): make room and start again; the "
+            "features are kept"
+        ) from error
 
 
 def read_features(

@@ -31,6 +31,7 @@ SHORT_TUNING = {
     "batch_size": 4,
     "max_steps": 4,
     "warmup_epochs": 1.0,
+    "schedule_epochs": 50.0,
     "log_every": 1,
     "validate_every": 100,  # and at the end: a picture takes longer than an epoch
     "optimizer.base_learning_rate": 0.1,  # of small batches

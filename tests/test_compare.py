@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 
 from configs import compare as recipe
+from sar_mixmae_jax import configuration
 from sar_mixmae_jax.comparison import cells, recipes, references, runner, stages
 from sar_mixmae_jax.comparison.cells import PRETRAINING, Cell, Measured
 from sar_mixmae_jax.errors import InputError
 from sar_mixmae_jax.evaluation import load
+from sar_mixmae_jax.order import Order
 from tests.shrink import SMALL_ENCODER, SMALL_MODEL
 from tfds_builders.build import build
 from tfds_builders.plan import Build
@@ -118,7 +120,8 @@ def test_another_comparison_is_refused_and_more_seeds_and_arms_are_not(compared,
         other.arms.new = {"init": "runs/mine-{seed}"}
     other.compared = (*other.compared, "new")
     runner.check_same(other, workdir)
-    runner.check_same(small, workdir)
+    with pytest.raises(InputError, match="arms.new.init"):  # and it stays
+        runner.check_same(small, workdir)
 
 
 def test_a_damaged_cell_is_named(tmp_path):
@@ -147,3 +150,34 @@ def test_stopping_keeps_what_is_finished(small, tmp_path):
     assert files[0].exists()
     kept = [path.name for path in (tmp_path / "cells").iterdir()]
     assert kept == ["floods-random-0.json"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seeds": 0}, "seeds is 0"),
+        ({"compared": ()}, "expected at least one arm"),
+        ({"compared": ("none", "nothing")}, "unknown arm 'nothing'"),
+        ({"reference": "nothing"}, "unknown arm 'nothing'"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused_before_anything_is_built(changes, message):
+    config = recipe.get_config()
+    config.update(changes)
+    with pytest.raises(InputError, match=message):
+        recipes.check(config)
+
+
+def test_rates_fall_over_what_is_trained(small):
+    """Whatever the number of labels, the last step is at the floor and the middle is not."""
+    config = recipe.get_config().finetune.floods
+    order = Order(102, config.batch_size, 0)
+    rate = configuration.schedule(config, order)
+    peak = config.optimizer.base_learning_rate * config.batch_size / 256
+    assert rate(config.max_steps // 2) > 0.3 * peak
+    assert rate(config.max_steps) == pytest.approx(config.optimizer.floor, rel=1e-3)
+
+
+def test_arms_are_standardised_alike(small, tmp_path):
+    random = recipes.finetuning(small, tmp_path, Cell("floods", "random", 0))
+    assert random.statistics == small.pretrain.dataset

@@ -8,6 +8,7 @@ import pytest
 
 from sar_mixmae_jax import embedding, pretrained
 from sar_mixmae_jax.errors import InputError
+from sar_mixmae_jax.files import check_writable
 from sar_mixmae_jax.heads import Classifier
 from sar_mixmae_jax.preprocess import Preprocessing, preprocess
 from tests.launch import finish, start
@@ -62,3 +63,12 @@ def test_bad_input_is_one_line(encoder_run, built, tmp_path):
     encoder = pretrained.find(encoder_run)
     with pytest.raises(InputError, match="found no dataset"):
         embedding.open_for(encoder, "nothing", str(built), "train")
+
+
+def test_a_place_that_cannot_be_written_is_refused_first(tmp_path):
+    for place in (tmp_path, tmp_path / "file" / "below", tmp_path / ("x" * 300)):
+        (tmp_path / "file").write_text("")
+        with pytest.raises(InputError, match=r"--out .* cannot be written \("):
+            check_writable(place, "--out")
+    check_writable(tmp_path / "new" / "features.npz", "--out")
+    assert not [*(tmp_path / "new").iterdir()]

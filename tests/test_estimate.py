@@ -198,7 +198,7 @@ def test_a_given_utilisation_is_no_measurement():
 @pytest.mark.parametrize(
     ("changes", "options", "message"),
     [
-        ({"batch_size": 16}, {"records": 8}, "found 8 patches, expected at least a batch of 16"),
+        ({"batch_size": 16}, {"records": 8}, "found 8 records, expected at least a batch of 16"),
         ({"batch_size": 16}, {"devices": 3}, "16 on 3 device"),
         ({"batch_size": 12, "accumulate": 4}, {}, "accumulate=4, which is 3 each"),
         ({"dtype": "float64"}, {}, "unknown dtype"),

@@ -87,7 +87,7 @@ def first_params(job):
 
 def logits(job, rows=(0, 1)) -> np.ndarray:
     """Of the first records, with the parameters before the first step."""
-    tuning = job.share_loss.keywords["tuning"]
+    tuning = job.share_loss.settings
     records = [job.source[row] for row in rows]
     batch = {name: np.stack([r[name] for r in records]) for name in records[0] if name != "id"}
     made = jax.jit(partial(outputs, tuning=tuning))(visible(first_params(job)), batch)
@@ -328,10 +328,10 @@ def test_statistics_are_those_of_the_checkpoint(job, built, encoder_run, tmp_pat
     statistics = {"mean": [0.0, 0.0], "std": [1.0, 1.0], "of": "elsewhere"}
     other = rewrite(built, V1, tmp_path, {"statistics": statistics})
     tuned = job(small_tuning(other, f"init={encoder_run}"))
-    assert tuned.share_loss.keywords["tuning"].preprocessing.mean == (-19.2309, -12.5951)
+    assert tuned.share_loss.settings.preprocessing.mean == (-19.2309, -12.5951)
     assert tuned.description["model"]["statistics"]["mean"] == [-19.2309, -12.5951]
     random = job(small_tuning(other))
-    assert random.share_loss.keywords["tuning"].preprocessing.mean == (0.0, 0.0)
+    assert random.share_loss.settings.preprocessing.mean == (0.0, 0.0)
 
 
 def test_both_splits_are_reduced(job, floods, encoder_run):
@@ -342,7 +342,7 @@ def test_both_splits_are_reduced(job, floods, encoder_run):
     assert reduced.description["dataset"]["records"] == 4
     splits = {"train_split": "validation", "validation_split": "train"}  # the larger one
     assert len(job(small_tuning(floods, arguments, **settings, **splits)).watcher._split) == 4
-    with pytest.raises(InputError, match=r"found 4 patches, expected at least a batch of 8"):
+    with pytest.raises(InputError, match=r"found 4 records, expected at least a batch of 8"):
         job(small_tuning(floods, arguments, **{**settings, "batch_size": 8}))
 
 
@@ -359,7 +359,7 @@ def test_both_splits_are_reduced(job, floods, encoder_run):
         ("task=flod", {}, "unknown task 'flod': did you mean 'flood'"),
         ("init=nowhere", {}, "nowhere holds no checkpoint"),
         ("", {"batch_size": 5}, "batch_size is 5 on 2 device.*choose a multiple of 2"),
-        ("", {"batch_size": 16}, "found 8 patches, expected at least a batch of 16"),
+        ("", {"batch_size": 16}, "found 8 records, expected at least a batch of 16"),
         ("", {"drop_path": 1.0}, "drop_path is 1.0: expected zero or a number below 1"),
         ("", {"label_fraction": 0.0}, "label_fraction is 0.0: expected a number above 0"),
         ("", {"tiling": "spacial"}, "unknown tiling 'spacial': did you mean 'spatial'"),

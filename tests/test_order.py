@@ -74,5 +74,5 @@ def test_part_of_an_epoch_is_a_step_at_least():
 
 
 def test_too_few_patches_for_a_batch():
-    with pytest.raises(InputError, match=r"found 6 patches, expected at least a batch of 8"):
+    with pytest.raises(InputError, match=r"found 6 records, expected at least a batch of 8"):
         Order(records=6, batch_size=8, seed=0)

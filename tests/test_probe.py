@@ -143,6 +143,11 @@ def test_neighbours_are_evaluated_like_any_model(floods, encoder_run, tmp_path):
         ({"train_split": "train+test[:10%]"}, "must not see the test split"),
         ({"best_metric": "validation/accuracy"}, "unknown best_metric"),
         ({"tiling": "hexagons"}, "unknown tiling"),
+        ({"train_split": "train+ test"}, "must not see the test split"),
+        ({"probe.learning_rates": ()}, "probe.learning_rates is"),
+        ({"probe.learning_rates": (0.1, -1.0)}, "probe.learning_rates is"),
+        ({"probe.learning_rates": (float("nan"),)}, "probe.learning_rates is"),
+        ({"probe.temperature": 1e-30}, "probe.temperature is"),
     ],
 )
 def test_bad_probes_are_refused(built, encoder_run, tmp_path, changes, message):

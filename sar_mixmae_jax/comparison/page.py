@@ -85,7 +85,7 @@ def write(
 
 
 def learnt(results: Sequence[Result], baselines: Sequence[Baseline]) -> list[str]:
-    """Says so where no pretraining beats the mean of each cell: then there is nothing to compare."""
+    """Says so where no pretraining beats the mean of each cell: there is nothing to compare."""
     errors = [one.metrics.get("error") for one in results if one.task == truth.TASK]
     nulls = [one.metrics.get("error") for one in baselines if one.name == "null"]
     least = min((error for error in errors if error is not None), default=0.0)

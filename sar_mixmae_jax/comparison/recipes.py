@@ -54,8 +54,13 @@ def check(config: ConfigDict) -> None:
     Raises:
       InputError: names what cannot be used.
     """
-    if config.seeds < 1:
-        raise InputError(f"seeds is {config.seeds}: expected at least 1")
+    if config.seeds < 1 or config.measured_batches < 1:
+        raise InputError(
+            f"seeds is {config.seeds} and measured_batches {config.measured_batches}: expected at "
+            "least 1 of both"
+        )
+    if not config.compared or not config.finetune:
+        raise InputError("compared and finetune: expected at least one arm and one task")
     for name in (config.reference, *config.compared):
         look_up(dict(config.arms), name, "arm")
         if not isinstance(config.arms[name].get("init"), str):

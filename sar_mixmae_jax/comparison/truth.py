@@ -47,8 +47,8 @@ OWN = (
 NOTES = {
     True: f"{OWN} Targets were normalised cell by cell: a restored cell gets the mean and the "
     "deviation of its speckled target back, so its level is given and not learnt, and most of the "
-    "bias with it. `null` is the cell's mean alone: only what is better than it is learnt. `measured` is the "
-    "input itself, with its speckle.",
+    "bias with it. `null` is the cell's mean alone: only what is better than it is learnt. "
+    "`measured` is the input itself, with its speckle.",
     False: f"{OWN} `null` is the mean of the dataset everywhere. `measured` is the input itself, "
     "with its speckle.",
 }
