@@ -16,8 +16,7 @@ from sar_mixmae_jax.data import open_patches
 from sar_mixmae_jax.devices import replicate
 from sar_mixmae_jax.downstream import make_tuning
 from sar_mixmae_jax.errors import InputError
-from sar_mixmae_jax.evaluation import PairPicture, Predictions
-from sar_mixmae_jax.files import write_arrays
+from sar_mixmae_jax.evaluation import EVIDENCE, PairPicture, Predictions
 from sar_mixmae_jax.heads import Votes
 from sar_mixmae_jax.labelled import Labelled, open_labelled, predictions
 from sar_mixmae_jax.predict import Prediction
@@ -28,7 +27,6 @@ from sar_mixmae_jax.settled import Settled
 from sar_mixmae_jax.tasks import TASKS
 from sar_mixmae_jax.tuning import Tuning, outputs, shapes
 
-EVIDENCE = "evidence.npz"
 DATES = ("before", "after")
 
 
@@ -88,11 +86,10 @@ def evaluate(
     pictures = None
     if made.predictions.task == "flood":
         pictures = pair_pictures(made.dataset, made.data_dir, split, made.evidence)
-    files = evaluation.write(made.predictions, folder, pictures)
+    arrays = {}
     if made.evidence is not None:
-        arrays = {"ids": made.predictions.ids, "evidence": made.evidence}
-        files[EVIDENCE] = write_arrays(folder / EVIDENCE, arrays)
-    return files
+        arrays[EVIDENCE] = {"ids": made.predictions.ids, "evidence": made.evidence}
+    return evaluation.write(made.predictions, folder, pictures, arrays=arrays)
 
 
 def predict(

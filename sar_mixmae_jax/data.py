@@ -1,7 +1,7 @@
 """From a built dataset to batches on the host: read, shuffle, batch raw dB, and nothing else."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -129,11 +129,15 @@ class Patches:
         }
 
     def ids(self) -> list[str]:
-        """Of all records, in their order; read from the list that the build wrote, if it did."""
+        """Of all records, in their order; read from the list that the build wrote, if it did.
+
+        Raises:
+          InputError: the list cannot be read.
+        """
         splits = self.name.rsplit("/", 1)[-1].split("+")
         files = [self.folder / ids_file(split) for split in splits]
         if all(file.exists() for file in files):
-            return [name for file in files for name in file.read_text().splitlines()]
+            return [name for file in files for name in _lines(file)]
         return [self.source[index]["id"].decode() for index in range(len(self.source))]
 
     def conventions(self) -> dict[str, Any]:
@@ -152,6 +156,28 @@ class Patches:
     def title(self) -> str:
         """The name with the caveats, for whatever shows a result."""
         return f"{self.name} ({'; '.join(self.caveats)})" if self.caveats else self.name
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{path}: cannot be read as a list of ids ({first_line(error)}): build the dataset "
+            "again"
+        ) from error
+
+
+def _texts(metadata: Mapping[str, Any], name: str) -> tuple[str, ...]:
+    """A list of texts in the metadata, none where there is none.
+
+    Raises:
+      TypeError: it is something else.
+    """
+    values = metadata.get(name, [])
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise TypeError(f"{name} is {str(values)[:50]}, expected a list of texts")
+    return tuple(values)
 
 
 def open_patches(
@@ -188,13 +214,24 @@ def open_patches(
         raise InputError(f"{name} holds no patches: choose another --config.split")
     try:
         metadata = dict(info.metadata)
-        stored, statistics = metadata["bands"], metadata["statistics"]
+        stored, statistics = _texts(metadata, "bands"), metadata["statistics"]
         means, stds = np.array(statistics["mean"], float), np.array(statistics["std"], float)
         usable = means.shape == stds.shape == (len(stored),)
         if not (usable and np.isfinite(means).all() and (stds > 0).all()):
             raise ValueError(f"mean {means.tolist()} and std {stds.tolist()} of bands {stored}")
         unit, statistics_of = metadata["unit"], statistics["of"]
-        caveats, checksum = tuple(metadata.get("caveats", ())), metadata.get("checksum")
+        caveats, classes = _texts(metadata, "caveats"), _texts(metadata, "classes")
+        checksum, place_fields = metadata.get("checksum"), metadata.get("place_fields", 0)
+        for field, value in (("unit", unit), ("statistics.of", statistics_of)):
+            if not isinstance(value, str):
+                raise TypeError(f"{field} is {str(value)[:50]}, expected a text")
+        if not (checksum is None or isinstance(checksum, str)):
+            raise TypeError(f"checksum is {str(checksum)[:50]}, expected a text")
+        if type(place_fields) is not int or place_fields < 0:
+            raise TypeError(f"place_fields is {str(place_fields)[:50]}, expected a number of them")
+        shape = info.features["backscatter"].shape
+        if len(shape) != 3 or shape[-1] != len(stored):
+            raise ValueError(f"bands {stored} of records of the shape {shape}")
     except (KeyError, TypeError, ValueError, OSError) as error:
         raise InputError(
             f"{name}: its metadata.json cannot be used ({first_line(error)}): build it again"
@@ -230,13 +267,13 @@ def open_patches(
         caveats=caveats,
         checksum=checksum,
         build={name: metadata[name] for name in ("options", "order_seed") if name in metadata},
-        classes=tuple(metadata.get("classes", ())),
+        classes=classes,
         pairs=pairs_of_split(metadata["pairs"], split, info) if "pairs" in metadata else None,
-        size=info.features["backscatter"].shape[0],
+        size=shape[0],
         folder=Path(info.data_dir),
         fields=tuple(info.features),
         read=read,
-        place_fields=int(metadata.get("place_fields", 0)),
+        place_fields=place_fields,
     )
 
 

@@ -1,6 +1,7 @@
 """The encoder of a checkpoint: what it expects of images, where it is from, its parameters."""
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
+from sar_mixmae_jax import seen
 from sar_mixmae_jax.checkpoint import folder, read_metadata, steps
 from sar_mixmae_jax.errors import InputError, first_line
 from sar_mixmae_jax.mixmae import Architecture, make_encoder
@@ -52,9 +54,17 @@ def find(path: str | Path) -> Pretrained:
     Raises:
       InputError: there is no checkpoint, or none that can be used.
     """
+    if not str(path):
+        raise InputError("found no name of a checkpoint, expected the workdir of a run")
     path = Path(path).absolute()
     is_step = path.parent.name == folder(path).name and path.name.isdigit()
-    candidates = [path] if is_step else steps(path)[::-1]
+    try:
+        candidates = [path] if is_step else steps(path)[::-1]
+    except (OSError, ValueError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or first_line(error)
+        raise InputError(
+            f"{str(path)[:100]} cannot be looked into ({reason}): name the workdir of a run"
+        ) from error
     if not candidates:
         raise InputError(
             f"{path} holds no checkpoint (looked in {folder(path)}): name the workdir of a run, or "
@@ -71,46 +81,110 @@ def find(path: str | Path) -> Pretrained:
 
 
 def describe(path: Path, metadata: dict[str, Any]) -> Pretrained:
-    """What the metadata of a checkpoint say of its encoder.
+    """What the metadata of a checkpoint say of its encoder, checked field by field.
+
+    A checksum says that nothing has changed since it was made, not that it was right then.
 
     Raises:
       ValueError: a value cannot be used.
       KeyError: one is not there.
+      TypeError: one is of another kind.
     """
-    model, dataset, config = metadata["model"], metadata["dataset"], metadata["config"]
-    statistics = model["statistics"]
+    model, dataset, config, arrays = (
+        _of_kind(metadata[name], dict, name) for name in ("model", "dataset", "config", "arrays")
+    )
+    statistics = _of_kind(model["statistics"], dict, "model.statistics")
     if model["unit"] != "dB":
-        raise ValueError(f"its unit is {model['unit']!r}, expected dB")
-    before = model.get("pretrained")  # of an encoder that was fine-tuned
+        raise ValueError(f"its unit is {str(model['unit'])[:50]!r}, expected dB")
+    bands = _texts(model["bands"], "model.bands")
+    size = architecture(_of_kind(model["architecture"], dict, "model.architecture"))
+    if size.bands != len(bands) or len(set(bands)) != len(bands):
+        raise ValueError(f"its bands are {bands}, expected {size.bands} different ones")
+    mean, std = (_numbers(statistics[name], len(bands), name) for name in ("mean", "std"))
+    if min(std) <= 0:
+        raise ValueError(f"its std is {std}, expected numbers above 0")
+    packed = _of_kind(metadata["seen"], str, "seen")
+    seen.overlap(("",), packed)
+    description = {
+        "checkpoint": str(path),
+        "step": metadata["step"],
+        "program": _of_kind(config["program"], str, "config.program"),
+        "dataset": dataset["name"],
+        "dataset_checksum": dataset["checksum"],
+        "caveats": list(_texts(dataset["caveats"], "dataset.caveats")),
+        "weighting": model.get("weighting"),
+        "seed": config["seed"],
+        "sha256": _of_kind(arrays["params/encoder/norm/scale"], str, "arrays"),
+    }
+    if model.get("pretrained") is not None:  # of an encoder that was fine-tuned
+        description["pretrained"] = model["pretrained"]
+    check_origin(description)
     return Pretrained(
         path=path,
-        size=architecture(model["architecture"]),
-        variant=model["variant"],
-        bands=tuple(model["bands"]),
-        mean=tuple(statistics["mean"]),
-        std=tuple(statistics["std"]),
-        statistics_of=statistics["of"],
-        description={
-            "checkpoint": str(path),
-            "step": metadata["step"],
-            "program": config["program"],
-            "dataset": dataset["name"],
-            "dataset_checksum": dataset["checksum"],
-            "caveats": dataset["caveats"],
-            "weighting": model.get("weighting"),
-            "seed": config["seed"],
-            "sha256": metadata["arrays"]["params/encoder/norm/scale"],
-            **({"pretrained": before} if before else {}),
-        },
-        seen=metadata["seen"],
+        size=size,
+        variant=_of_kind(model["variant"], str, "model.variant"),
+        bands=bands,
+        mean=mean,
+        std=std,
+        statistics_of=_of_kind(statistics["of"], str, "statistics.of"),
+        description=description,
+        seen=packed,
     )
 
 
+def check_origin(description: Any) -> None:
+    """Refuses a `Pretrained.description` that is none, or one of those it names as its own origin.
+
+    Args:
+      description: as a file has it; None where there is none.
+
+    Raises:
+      TypeError: names the field.
+    """
+    where = "model.pretrained"
+    while description is not None:
+        _of_kind(description, dict, where)
+        for name, kind in {"checkpoint": str, "step": int, "dataset": str}.items():
+            _of_kind(description.get(name), kind, f"{where}.{name}")
+        if description.get("dataset_checksum") is not None:
+            _of_kind(description["dataset_checksum"], str, f"{where}.dataset_checksum")
+        if description.get("weighting") is not None:
+            weighting = _of_kind(description["weighting"], dict, f"{where}.weighting")
+            _of_kind(weighting.get("name"), str, f"{where}.weighting.name")
+        description, where = description.get("pretrained"), f"{where}.pretrained"
+
+
+def _of_kind(value: Any, kind: type, what: str) -> Any:
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise TypeError(f"its {what} is {str(value)[:50]!r}, expected a {kind.__name__}")
+    return value
+
+
+def _texts(values: Any, what: str) -> tuple[str, ...]:
+    return tuple(_of_kind(value, str, what) for value in _of_kind(values, list, what))
+
+
+def _numbers(values: Any, count: int, what: str) -> tuple[float, ...]:
+    numbers = tuple(_of_kind(values, list, what))
+    if len(numbers) != count or not all(
+        isinstance(value, int | float) and math.isfinite(value) for value in numbers
+    ):
+        raise ValueError(f"its {what} is {str(values)[:50]}, expected {count} numbers")
+    return numbers
+
+
 def architecture(fields: dict[str, Any]) -> Architecture:
-    """The sizes of a model, of what JSON made of them."""
+    """The sizes of a model, of what JSON made of them.
+
+    Raises:
+      ValueError: they are no sizes.
+      TypeError: likewise.
+    """
     sizes: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()
     }
+    if unknown := [name for name, v in sizes.items() if v is None and name != "position_size"]:
+        raise TypeError(f"its architecture has no {', '.join(unknown)}")
     return Architecture(**sizes)
 
 

@@ -15,7 +15,7 @@ SHARPNESS = -0.75
 
 
 def bicubic(grid: np.ndarray, side: int) -> np.ndarray:
-    """(old, old, channel) -> (side, side, channel): half-pixel centres, clamped edges, no filter."""
+    """(old, old, channel) -> (side, side, channel): half-pixel centres, clamped edges."""
     weights = _weights(grid.shape[0], side)
     grid = np.asarray(grid, np.float64)
     return np.einsum("ri,sj,ijc->rsc", weights, weights, grid).astype(np.float32)

@@ -137,7 +137,7 @@ def known_of_pairs(patches: Patches, ids: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def names_of_pairs(ids: np.ndarray, columns: dict[str, np.ndarray]) -> np.ndarray:
-    """ "before > after" of every pair."""
+    """The id of every pair: "before > after"."""
     del ids
     both = zip(columns["before"], columns["after"], strict=True)
     return np.array([f"{before} > {after}" for before, after in both])

@@ -17,6 +17,7 @@ from absl import logging
 
 from sar_mixmae_jax.errors import InputError, first_line
 from sar_mixmae_jax.files import write_whole
+from sar_mixmae_jax.pretrained import check_origin
 from sar_mixmae_jax.processes import is_first, told_by_first
 from sar_mixmae_jax.same_run import check_same
 
@@ -149,7 +150,11 @@ def _read(path: Path) -> dict[str, Any]:
         saved = content.get("saved")
         if not (saved is None or type(saved) is int):
             raise TypeError(f"it says that {saved!r} was saved, which is no step")
-    except (OSError, ValueError, TypeError) as error:
+        model = content.get("model", {})
+        if not isinstance(model, dict):
+            raise TypeError(f"its model is {str(model)[:50]}, expected its description")
+        check_origin(model.get("pretrained"))
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise InputError(
             f"{path} cannot be read ({first_line(error)}): restore it, or choose another --workdir"
         ) from error

@@ -120,7 +120,7 @@ def test_another_comparison_is_refused_and_more_seeds_and_arms_are_not(compared,
         other.arms.new = {"init": "runs/mine-{seed}"}
     other.compared = (*other.compared, "new")
     runner.check_same(other, workdir)
-    with pytest.raises(InputError, match="arms.new.init"):  # and it stays
+    with pytest.raises(InputError, match=r"arms\.new\.init"):  # and it stays
         runner.check_same(small, workdir)
 
 

@@ -74,6 +74,17 @@ def test_what_is_not_there_is_named(built, name, split, bands, message):
         ({"statistics": None}, "cannot be used"),
         ({"bands": None}, "cannot be used"),
         ({"caveats": 5}, "cannot be used"),
+        ({"bands": [1, 2]}, "bands is .*expected a list of texts"),
+        ({"bands": ["VH"], "statistics": {"mean": [0], "std": [1], "of": ""}}, "of the shape"),
+        ({"classes": None}, "classes is None, expected a list of texts"),
+        ({"classes": 1}, "classes is 1"),
+        ({"classes": float("nan")}, "classes is nan"),
+        ({"checksum": 5}, "checksum is 5"),
+        ({"place_fields": "2"}, "place_fields is 2"),
+        ({"unit": ["dB"]}, "unit is .*expected a text"),
+        ({"statistics": {"mean": [0, 0], "std": [1, 1], "of": None}}, "statistics.of is None"),
+        ({"pairs": None}, "pairs of train .*cannot be used"),
+        ({"pairs": "train"}, "pairs of train .*cannot be used"),
     ],
 )
 def test_metadata_that_cannot_be_used_is_refused(built, tmp_path, change, message):
@@ -93,3 +104,26 @@ def test_records_that_cannot_be_read_are_named(built, tmp_path):
     source = open_v1(tmp_path / "data").source
     with pytest.raises(InputError, match=r"train: record \d cannot be read .*build the dataset"):
         [source[index] for index in range(len(source))]
+
+
+def test_metadata_without_end_are_named(built, tmp_path):
+    shutil.copytree(built, tmp_path / "data")
+    path = tmp_path / "data/bigearthnet_s1/v1/2.0.0/metadata.json"
+    path.write_text('{"bands": ' + "[" * 100_000)
+    with pytest.raises(InputError, match=r"metadata\.json: cannot be used .RecursionError"):
+        open_v1(tmp_path / "data")
+
+
+@pytest.mark.parametrize("damage", ["no text", "folder"])
+def test_a_list_of_ids_that_cannot_be_read_is_named(built, tmp_path, damage):
+    shutil.copytree(built, tmp_path / "data")
+    patches = open_v1(tmp_path / "data")
+    assert len(patches.ids()) == 8
+    (path,) = (tmp_path / "data").rglob("ids-train.txt")
+    if damage == "folder":
+        path.unlink()
+        path.mkdir()
+    else:
+        path.write_bytes(b"a\xff\n")
+    with pytest.raises(InputError, match=r"ids-train\.txt: cannot be read as a list of ids"):
+        patches.ids()

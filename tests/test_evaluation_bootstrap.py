@@ -118,7 +118,7 @@ def test_reasons_for_no_interval():
     few = intervals(simulated(groups=3), replicates=50)
     one = few["values"]["macro"]["f1"]
     assert one["low"] is one["high"] is None
-    assert one["why"] == "3 groups: an interval needs 5"
+    assert one["why"] == "3 groups with the rarest class: an interval needs 5"
     assert "3 groups with positives" in few["values"]["per_class"]["a"]["recall"]["why"]
     alone = simulated(groups=1)
     assert intervals(alone)["values"]["micro"]["accuracy"]["why"].startswith("1 group:")

@@ -8,8 +8,8 @@ from matplotlib.colors import to_rgb
 from PIL import Image
 
 from sar_mixmae_jax.errors import InputError
-from sar_mixmae_jax.evaluation import class_figures, pair_panels, report
-from sar_mixmae_jax.evaluation.pairs import KINDS, PairPicture, choose
+from sar_mixmae_jax.evaluation import class_figures, report
+from sar_mixmae_jax.evaluation.pairs import KINDS, PairPicture
 from sar_mixmae_jax.evaluation.predictions import Predictions, load
 from sar_mixmae_jax.evaluation.report import write
 from sar_mixmae_jax.pictures import NODATA_COLOUR
@@ -95,7 +95,16 @@ def test_a_report_about_floods(tmp_path):
     told = json.loads(paths["metrics.json"].read_text())
     onset = told["metrics"]["evaluations"]["onset"]["by_image"]
     assert onset["recall"] == pytest.approx(7 / 8)  # one of two pairs of one of four images
-    assert text.index(f"recall {onset['recall']:.3f}") < text.index("## All pairs")
+    assert (
+        text.index(f"AP {onset['average_precision']:.3f}")
+        < text.index("F1")
+        < text.index("| onset")
+    )
+    # 4 floods among 16 images: 8 first, 8 third dates; 20 pairs, dry ones of the same image shared
+    assert onset["prevalence"] == pytest.approx(4 / 16)
+    assert "(always flood 0.400)" in text  # 2 / 4 / (1 + 1 / 4)
+    assert f"false-alarm rate {onset['false_alarm_rate']:.3f}" in text
+    assert "Every pair is called" not in text
     assert all(f"]({name})" in text for name in pairs)
     assert "nan" not in text.lower()
     pixels = np.asarray(Image.open(paths["pairs_floods_found.png"]).convert("RGB")).astype(int)
@@ -104,63 +113,6 @@ def test_a_report_about_floods(tmp_path):
     without = write(paired(), tmp_path / "report", replicates=50)
     assert not pairs & set(without)
     assert {path.name for path in (tmp_path / "report").iterdir()} == set(without)
-
-
-def test_pairs_to_look_at():
-    made = paired()
-    chosen = choose(made, count=2)
-    assert chosen["false alarms"] == [0]
-    assert chosen["floods missed"] == [5]
-    assert chosen["floods found"] == [23, 17]  # the surest, and not pair 22 of the same sequence
-    assert len(chosen["dry and said so"]) == 2
-    assert all(made.labels[row] == 0 for row in chosen["dry and said so"])
-
-
-@pytest.mark.parametrize(
-    ("wrong", "message"),
-    [
-        (lambda row: PairPicture(np.zeros((8, 8, 2)), np.zeros((8, 9, 2))), "pair23 has shapes"),
-        (lambda row: PairPicture(np.zeros((8, 8)), np.zeros((8, 8))), "pair23 has shapes"),
-        (
-            lambda row: PairPicture(*np.zeros((2, 8, 8, 2)), water=np.zeros((4, 4), bool)),
-            "pair23 has water",
-        ),
-        (
-            lambda row: PairPicture(*np.zeros((2, 8, 8, 2)), evidence=np.full((2, 2), np.nan)),
-            "pair23 has evidence",
-        ),
-    ],
-)
-def test_pictures_that_cannot_be_drawn(tmp_path, wrong, message):
-    with pytest.raises(InputError, match=message):
-        write(paired(), tmp_path / "report", wrong, replicates=2)
-    assert not list(tmp_path.iterdir())
-
-
-def test_pictures_of_any_shape_and_of_nodata_alone(tmp_path):
-    def odd(row: int) -> PairPicture:
-        return PairPicture(*np.full((2, 30, 700, 2), np.nan))
-
-    paths = write(paired(), tmp_path / "report", odd, replicates=2)
-    width, height = Image.open(paths["pairs_false_alarms.png"]).size
-    assert width > 2 * height
-
-
-def test_pictures_are_averaged_in_power():
-    db = np.full((512, 512), -20.0)
-    db[::2, ::2] = 0.0
-    db[:2, :2] = np.nan
-    small = pair_panels.reduced(db)
-    assert small.shape == (256, 256)
-    assert np.isnan(small[0, 0])
-    np.testing.assert_allclose(small[1:], 10 * np.log10((1 + 3 * 0.01) / 4))
-
-
-def test_scales_are_those_of_both_dates():
-    before, after = np.full((16, 16, 2), -10.0), np.full((16, 16, 2), -30.0)
-    scale = pair_panels.scales([PairPicture(before, after, evidence=np.array([[1.0, -7.0]]))])
-    assert [(norm.vmin, norm.vmax) for norm in scale.bands] == [(-30.0, -10.0)] * 2
-    assert (scale.evidence.vmin, scale.evidence.vmax) == (-7.0, 7.0)
 
 
 def fail(*_):
@@ -232,4 +184,33 @@ def test_one_record(tmp_path, label):
     text = paths["report.md"].read_text()
     assert "only 1 independent group:" in text
     assert "undefined" in text
+    assert "nan" not in text.lower()
+
+
+def test_further_arrays_are_part_of_the_report(tmp_path, monkeypatch):
+    folder, arrays = tmp_path / "report", {"evidence.npz": {"evidence": np.arange(3.0)}}
+    paths = write(classified(), folder, arrays=arrays, replicates=2)
+    np.testing.assert_array_equal(np.load(paths["evidence.npz"])["evidence"], np.arange(3.0))
+    with monkeypatch.context() as patched:
+        patched.setattr(class_figures, "bars", fail)
+        with pytest.raises(InputError, match="disk full"):
+            write(classified(), folder, arrays={"evidence.npz": {"evidence": np.zeros(9)}})
+    np.testing.assert_array_equal(np.load(paths["evidence.npz"])["evidence"], np.arange(3.0))
+    assert "evidence.npz" not in write(classified(), folder, replicates=2)
+    assert not paths["evidence.npz"].exists()
+    with pytest.raises(InputError, match=r"unknown file of arrays 'x\.npz'"):
+        write(classified(), folder, arrays={"x.npz": {}})
+
+
+@pytest.mark.parametrize("held", [(), (0,)])
+def test_labels_of_no_class_and_of_one(tmp_path, held):
+    made = classified()
+    made.labels[:, [one for one in range(3) if one not in held]] = 0
+    paths = write(made, tmp_path / "report", replicates=20)
+    told = json.loads(paths["metrics.json"].read_text())
+    text = paths["report.md"].read_text()
+    assert (told["metrics"]["macro"]["f1"] is None) == (not held)
+    assert (told["intervals"]["published_score"]["low"] is None) == (not held)
+    assert ("Published score: **undefined**" in text) == (not held)
+    assert "resamples a class is missing" not in text
     assert "nan" not in text.lower()

@@ -88,13 +88,23 @@ def test_what_is_unknown_of_a_pair_is_nan(info):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"after": [1, 4]}, "cannot be used: build it again"),
-        ({"before": [-1, 2]}, "cannot be used: build it again"),
+        ({"after": [1, 4]}, r"after is not whole numbers from 0 to 3\): build it again"),
+        ({"before": [-1, 2]}, r"cannot be used \(.*before.*\): build it again"),
         ({"before": [0.5, 2]}, "cannot be used"),
         ({"flooded": [0, 2]}, "cannot be used"),
         ({"flooded": [0, None]}, "cannot be used"),
         ({"group": ["a"]}, "cannot be used"),
-        ({"sequence": None}, r"\(no sequence\): build it again"),
+        ({"sequence": None}, r"no sequence\): build it again"),
+        ({"sequence": ["a", None]}, "sequence is neither"),
+        ({"group": [1, 2]}, "group is not texts"),
+        ({"gap_days": 3}, "gap_days is neither a list of numbers nor one of texts"),
+        ({"gap_days": True}, "gap_days is neither"),
+        ({"gap_days": "ab"}, "gap_days is neither"),
+        ({"gap_days": [[1], [2, 3]]}, "gap_days is neither"),
+        ({"gap_days": [[1], [2]]}, "gap_days is neither"),
+        ({"gap_days": [12, "x"]}, "gap_days is neither"),
+        ({"gap_days": [12, 10**400]}, "gap_days is neither"),
+        ({"before": []}, "differ in length"),
     ],
 )
 def test_pairs_that_do_not_fit_the_records_are_refused(info, changes, message):
@@ -108,3 +118,11 @@ def test_pairs_that_do_not_fit_the_records_are_refused(info, changes, message):
 def test_parts_of_splits_have_no_pairs(info, split):
     with pytest.raises(InputError, match=r"has no pairs: expected whole splits, train, test, or"):
         pairs_of_split({"train": table(), "test": table()}, split, info)
+
+
+@pytest.mark.parametrize("columns", [[], None, "test", 3])
+def test_what_is_no_table_of_pairs_is_refused(info, columns):
+    with pytest.raises(InputError, match=r"the pairs of test in .* \(.*expected columns\)"):
+        pairs_of_split({"train": table(), "test": columns}, "test", info)
+    with pytest.raises(InputError, match=r"the pairs of test in .* \(.*expected splits\)"):
+        pairs_of_split(columns, "test", info)

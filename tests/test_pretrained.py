@@ -9,8 +9,8 @@ import jax
 import numpy as np
 import pytest
 
-from sar_mixmae_jax import pretrained
-from sar_mixmae_jax.checkpoint import steps
+from sar_mixmae_jax import checksums, pretrained
+from sar_mixmae_jax.checkpoint import read_metadata, steps
 from sar_mixmae_jax.errors import InputError
 from sar_mixmae_jax.resizing import bicubic
 
@@ -110,3 +110,43 @@ def test_where_there_is_none_it_says_where_it_looked(encoder_run, tmp_path, name
     with pytest.raises(InputError, match=r"holds no checkpoint \(looked in .*name the workdir"):
         pretrained.find(place)
     assert steps(encoder_run)
+
+
+NAN = float("nan")
+WRONG = [
+    *(("model.architecture", value) for value in (None, 5, "x", [])),
+    *(("model.architecture." + name, None) for name in ("bands", "width", "heads", "mlp_ratio")),
+    *(("model.weighting", value) for value in (5, "x", {})),
+    *(("model.bands", value) for value in ([], [1, 2], ["VH"], ["VH", "VH"], "ab")),
+    *(("model.statistics.mean", value) for value in (["a", "b"], [NAN, 0.0], [0.0], None)),
+    *(("model.statistics.std", value) for value in ([0, 0], [1], [1, 1, 1], [-1.0, 1.0])),
+    *(("model.statistics.of", value) for value in (None, 5)),
+    *(("model", None), ("model.statistics", 5), ("model.variant", 5), ("model.unit", [1])),
+    *(("seen", value) for value in (5, None, "?", "é", "QQ==")),
+    *(("dataset", []), ("dataset.name", 5), ("dataset.caveats", "x"), ("dataset.checksum", 5)),
+    *(("config", 5), ("config.program", None), ("step", "2"), ("arrays", [])),
+    *(("model.pretrained", value) for value in ([{}], {}, 1)),
+]
+
+
+@pytest.mark.parametrize(("field", "value"), WRONG, ids=range(len(WRONG)))
+def test_what_is_wrong_under_a_right_checksum_is_refused(encoder_run, tmp_path, field, value):
+    metadata = read_metadata(encoder_run / "checkpoints/2")
+    *inside, last = field.split(".")
+    content = metadata
+    for name in inside:
+        content = content[name]
+    content[last] = value
+    path = tmp_path / "checkpoints/2/metadata/metadata"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(checksums.sealed(metadata)))
+    with pytest.raises(InputError, match=r"no checkpoint can be used \(2: ") as refused:
+        pretrained.find(tmp_path)
+    assert "do not have their checksum" not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["", "a" * 5000, "a\0b"])
+def test_what_is_no_name_of_a_run_is_refused(name):
+    with pytest.raises(InputError, match="the workdir of a run") as refused:
+        pretrained.find(name)
+    assert len(str(refused.value)) < 400

@@ -65,7 +65,43 @@ def in_db(root):
     write_band(path, power.astype(np.float32), crs="EPSG:4326", transform=where)
 
 
+def all_of(value):
+    """A change of an archive: all measurements of a band are one value."""
+
+    def change(root):
+        path = bands(root, "0140", FLOODED[0])[0]
+        with rasterio.open(path) as raster:
+            values, where = raster.read(1), raster.transform
+        write_band(
+            path,
+            np.where(values > 0, value, 0).astype(np.float32),
+            crs="EPSG:4326",
+            transform=where,
+        )
+
+    return change
+
+
+def rename_key(key):
+    """A change of an archive: an image of the list is under another key."""
+
+    def change(values):
+        values["0140"][key] = values["0140"].pop("1")
+
+    return lambda root: change_list(root, change)
+
+
 DAMAGES = {
+    "empty": (
+        lambda r: os.truncate(bands(r, "0140", FLOODED[0])[1], 0),
+        "found 0 bytes, expected a GeoTIFF",
+        1,
+    ),
+    "negative": (all_of(-0.01), "none of them above -90 dB", 1),
+    "tiny": (all_of(1e-44), "none of them above -90 dB", 1),
+    "long number": (rename_key("1" * 5000), "found no number", 1),
+    "raised number": (rename_key("²"), "image '²' of sequence 0140: found no number", 1),
+    "no number": (rename_key("one"), "image 'one' of sequence 0140: found no number", 1),
     "reference": (drop_reference, "found no Sentinel-2 reference", 6),
     "polarisation": (lambda r: bands(r, "0140", FLOODED[0])[0].unlink(), "_VH.tif", 1),
     "elsewhere": (move_away, "found no measurement on the grid", 1),
@@ -181,3 +217,9 @@ def test_options_that_make_no_sense(archive, tmp_path):
     for name, value in (("pairs", "all"), ("zeros", "?"), ("max_zeros", 0.0), ("size", 3)):
         with pytest.raises(InputError, match=name):
             make(archive, tmp_path, **{name: value})
+
+
+def test_a_split_list_with_an_endless_cell_is_named(copy, tmp_path):
+    (copy / "train.csv").write_text("1" * 200_000)
+    with pytest.raises(InputError, match=r"train\.csv: found no table .*field larger"):
+        make(copy, tmp_path)

@@ -1,6 +1,7 @@
 """The ways in which TFDS itself builds: its command, its import by path, Beam runners."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,8 @@ import pytest
 import tensorflow_datasets as tfds
 
 import tfds_builders
+from sar_mixmae_jax.built import open_builder
+from sar_mixmae_jax.errors import InputError
 from tfds_builders import plan
 from tfds_builders.build import builder_names, make_builder
 from tfds_builders.geotiff import write_bands
@@ -95,3 +98,89 @@ def test_builds_do_without_jax():
         f"import sys, tfds_builders.build, {', '.join(modules)}; assert 'jax' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
+
+
+KEY, OWN = '"pythonClassName"', "tensorflow_datasets.core.features.text_feature.Text"
+LEGACY = {"type": "foreign_code.Feature", "content": {}}
+
+
+def put(tmp_path, built, change, file="features.json"):
+    """A copy of a dataset in which the text of a file is changed."""
+    folder = shutil.copytree(built / "bigearthnet_s1", tmp_path / "data/bigearthnet_s1")
+    for path in folder.rglob(file):
+        path.write_text(change(path.read_text()))
+    return tmp_path / "data"
+
+
+FOREIGN = {
+    "plain": lambda text: text.replace(OWN, "foreign_code.Feature", 1),
+    "escaped": lambda text: text.replace(OWN, "foreign_code.Feature", 1).replace(
+        KEY, '"python\\u0043lassName"'
+    ),
+    "snake case": lambda text: text.replace(OWN, "foreign_code.Feature", 1).replace(
+        KEY, '"python_class_name"'
+    ),
+    "older": lambda text: json.dumps(LEGACY),
+    "text in text": lambda text: json.dumps(
+        {
+            "pythonClassName": "tensorflow_datasets.core.features.features_dict.FeaturesDict",
+            "jsonFeature": {"json": " " + json.dumps({"id": LEGACY})},
+        }
+    ),
+}
+
+
+@pytest.fixture
+def foreign(tmp_path, monkeypatch):
+    """A module that can be imported, and whether it was."""
+    (tmp_path / "foreign_code.py").write_text("")
+    monkeypatch.syspath_prepend(tmp_path)
+    yield lambda: "foreign_code" in sys.modules
+    sys.modules.pop("foreign_code", None)
+
+
+@pytest.mark.parametrize("how", FOREIGN)
+def test_code_that_a_dataset_names_is_not_run(tmp_path, built, foreign, how):
+    data = put(tmp_path, built, FOREIGN[how])
+    with pytest.raises(InputError, match=r"features\.json: names the code foreign_code\.Feature"):
+        open_builder("bigearthnet_s1", data)
+    assert not foreign()
+    with pytest.raises(ValueError, match="Unrecognized FeatureConnector type"):  # so it would be
+        tfds.builder_from_directory(next(data.rglob("features.json")).parent)
+    assert foreign()
+
+
+def test_code_is_found_by_any_name_of_the_dataset_and_behind_links(tmp_path, built, foreign):
+    data = put(tmp_path, built, FOREIGN["plain"])
+    (data / "linked").mkdir()
+    (data / "linked/v1").symlink_to(data / "bigearthnet_s1/v1")
+    (data / "big_name").symlink_to(data / "bigearthnet_s1")
+    for name in ("linked/v1", "BigName/v1", "bigearthnet_s1/v1:2.0.0"):
+        with pytest.raises(InputError, match="names the code"):
+            open_builder(name, data)
+    assert not foreign()
+
+
+def test_the_module_that_a_dataset_says_it_is_of_is_not_imported(tmp_path, built, foreign):
+    def change(text):
+        return json.dumps({**json.loads(text), "moduleName": "foreign_code"})
+
+    builder = open_builder("bigearthnet_s1", put(tmp_path, built, change, "dataset_info.json"))
+    assert len(builder.as_data_source("train")) == 8
+    assert not foreign()
+
+
+@pytest.mark.parametrize("text", ["{", "", "[3", "[" * 100_000], ids=range(4))
+def test_features_that_are_no_json_are_named(tmp_path, built, text):
+    data = put(tmp_path, built, lambda _: text)
+    with pytest.raises(InputError, match=r"features\.json: cannot be read as JSON"):
+        open_builder("bigearthnet_s1", data)
+
+
+@pytest.mark.parametrize(
+    "name", ["", "/", "/tmp", "..", "a/..", "a/../b", "./a", "a//b", "a\0", "a" * 5000]
+)
+def test_names_that_lead_elsewhere_are_refused_before_anything_is_read(built, monkeypatch, name):
+    monkeypatch.setattr(Path, "rglob", lambda *_: pytest.fail("it looked"))
+    with pytest.raises(InputError, match="is no name of a dataset"):
+        open_builder(name, built)

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from sar_mixmae_jax.errors import InputError
-from sar_mixmae_jax.workdir import RunRecord, claim
+from sar_mixmae_jax.workdir import RunRecord, claim, recorded
 
 
 def description(**config) -> dict:
@@ -66,3 +66,42 @@ def test_a_workdir_that_cannot_be_is_named(tmp_path):
     for workdir in (tmp_path / "file", tmp_path / "file" / "below"):
         with pytest.raises(InputError, match="cannot be written"), claim(workdir):
             pass
+
+
+ORIGIN = {"checkpoint": "a/checkpoints/1", "step": 1, "dataset": "d", "weighting": {"name": "x"}}
+
+
+def test_a_record_knows_its_encoder(tmp_path):
+    content = {
+        "config": {},
+        "starts": [],
+        "model": {"pretrained": {**ORIGIN, "pretrained": ORIGIN}},
+    }
+    (tmp_path / "run.json").write_text(json.dumps(content))
+    assert recorded(tmp_path) == content
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        *(None, 1, "x", [1]),
+        *({"pretrained": value} for value in ([{}], {}, 0, "x")),
+        *({"pretrained": {**ORIGIN, "step": value}} for value in (None, "1", True)),
+        *({"pretrained": {**ORIGIN, "weighting": value}} for value in (5, {}, {"name": 5})),
+        {"pretrained": {**ORIGIN, "checkpoint": None}},
+        {"pretrained": {**ORIGIN, "pretrained": {**ORIGIN, "dataset": 5}}},
+    ],
+)
+def test_a_record_of_no_model_or_encoder_is_named(tmp_path, model):
+    content = json.dumps({"config": {}, "starts": [], "model": model})
+    (tmp_path / "run.json").write_text(content)
+    with pytest.raises(
+        InputError, match=r"run\.json cannot be read \(TypeError: its model.*expect"
+    ):
+        recorded(tmp_path)
+
+
+def test_a_record_without_end_is_named(tmp_path):
+    (tmp_path / "run.json").write_text("[" * 100_000)
+    with pytest.raises(InputError, match=r"run\.json cannot be read \(RecursionError"):
+        recorded(tmp_path)

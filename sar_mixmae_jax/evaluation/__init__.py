@@ -3,6 +3,7 @@
 ```
  predictions.py checks.py   what a model said of every record or pair, checked, saved
  metrics.py                 of one question, of many labels      flood_metrics.py   of floods
+ gap.py                     of the days between images alone     equal_views.py     shown once
  replicates.py bootstrap.py the same of resampled groups, fast   interval.py        intervals
  curves.py class_figures.py flood_figures.py pairs.py pair_panels.py pair_figures.py   pictures
  table.py class_report.py flood_report.py   tables; which pictures there are
@@ -12,6 +13,6 @@
 
 from sar_mixmae_jax.evaluation.pairs import PairPicture
 from sar_mixmae_jax.evaluation.predictions import Predictions, load, save
-from sar_mixmae_jax.evaluation.report import write
+from sar_mixmae_jax.evaluation.report import EVIDENCE, write
 
-__all__ = ["PairPicture", "Predictions", "load", "save", "write"]
+__all__ = ["EVIDENCE", "PairPicture", "Predictions", "load", "save", "write"]

@@ -7,6 +7,14 @@ come from the same draws.
 A replicate in which a value is undefined is left out and counted. A macro average is undefined in
 it if any class that the whole split can answer is, so that all replicates average the same
 classes.
+
+**A macro average rests on the groups of its rarest class**, not on all. Measured in 250 simulated
+splits of 40 groups, 20 rows each, of four classes one in only 5, 8 or 12 groups: intervals of the
+macro averages, meant to hold the truth in 95 %, held it, with all groups counted, in 91, 92, 90 %
+(AP) and 89, 94, 93 % (recall); with those of the rarest class in 96, 96, 93 % and 94, 98, 97 %;
+those of F1 and precision in 95 % or more. They do not mend luck: where a class is in a group with
+a chance of 15 %, of 300 splits of 20 groups the 63 that happened to hold it in 5 or more held the
+AP of all the world in 78 % (all groups counted: 70 %).
 """
 
 from collections.abc import Iterator
@@ -16,7 +24,7 @@ import numpy as np
 
 from sar_mixmae_jax.evaluation import flood_metrics
 from sar_mixmae_jax.evaluation.flood_metrics import place
-from sar_mixmae_jax.evaluation.interval import FEWEST_GROUPS, LEVEL, Sampled, interval
+from sar_mixmae_jax.evaluation.interval import FEWEST_GROUPS, LEVEL, RAREST, Sampled, interval
 from sar_mixmae_jax.evaluation.metrics import MACRO, PUBLISHED, RATES
 from sar_mixmae_jax.evaluation.predictions import Predictions
 from sar_mixmae_jax.evaluation.replicates import Question, average_precision, question, rates
@@ -67,7 +75,7 @@ def intervals(
         for name in RATES:
             place(values, (*path, name), interval(found[name]))
     if predictions.task == "classification":
-        for path, averaged in _averages(sampled, count).items():
+        for path, averaged in _averages(sampled).items():
             place(values, path, interval(averaged))
     return {
         "level": LEVEL, "replicates": number, "seed": seed, "groups": count, "values": values
@@ -135,15 +143,20 @@ def _unsampled(one: Question) -> dict[str, Sampled]:
     return _sampled(one, rates(np.empty((0, 4)), np.empty(0)))
 
 
-def _averages(sampled: dict[Path, dict[str, Sampled]], groups: int) -> dict[Path, Sampled]:
-    """Macro averages and the published score in every replicate."""
+def _averages(sampled: dict[Path, dict[str, Sampled]]) -> dict[Path, Sampled]:
+    """Macro averages and the published score in every replicate; each rests on its rarest class."""
     classes = [found for path, found in sampled.items() if path[0] == "per_class"]
+    micro = sampled[("micro",)]["f1"]
     means: dict[Path, Sampled] = {}
     for name in MACRO:
         read = "precision_asked" if name == "precision" else name
-        there = [one[read].values for one in classes if one[read].groups > 0]
-        mean = np.mean(there, axis=0) if there else np.full(0, np.nan)
-        means["macro", name] = Sampled(mean, groups, "rows")
-    every = means | {("micro", "f1"): sampled[("micro",)]["f1"]}
-    score = sum(factor * every[average, name].values for factor, average, name in PUBLISHED)
-    return means | {("published_score",): Sampled(np.asarray(score), groups, "rows")}
+        there = [one[read] for one in classes if one[read].groups > 0]
+        undefined = np.full(len(micro.values), np.nan)
+        mean = np.mean([one.values for one in there], axis=0) if there else undefined
+        fewest = min((one.groups for one in there), default=0)
+        means["macro", name] = Sampled(mean, fewest, RAREST)
+    every = means | {("micro", "f1"): micro}
+    terms = [(factor, every[average, name]) for factor, average, name in PUBLISHED]
+    score = np.sum([factor * one.values for factor, one in terms], axis=0)
+    fewest = min(one.groups for _, one in terms)
+    return means | {("published_score",): Sampled(score, fewest, RAREST)}

@@ -27,15 +27,19 @@ def check(predictions: Predictions) -> None:
     Raises:
       InputError: says which field is wrong, and which rows.
     """
+    if not isinstance(predictions.task, str):
+        raise InputError(f"task is {predictions.task!r}, expected one of {', '.join(TASKS)}")
     check_name(TASKS, predictions.task, "task")
     _check_shapes(predictions)
     _check_values(predictions)
     _check_columns(predictions)
     if predictions.task == "flood":
         _check_floods(predictions)
+    if not isinstance(predictions.about, dict):
+        raise InputError(f"about is {type(predictions.about).__name__}, expected values by name")
     try:
-        json.dumps(predictions.about, allow_nan=False)
-    except (TypeError, ValueError) as error:
+        json.dumps(predictions.about, allow_nan=False, indent=1)  # as reports write it
+    except (TypeError, ValueError, RecursionError) as error:
         raise InputError(f"about is not plain JSON ({error}): give text, numbers, lists") from error
 
 
@@ -43,6 +47,8 @@ def _check_shapes(predictions: Predictions) -> None:
     ids, classes = predictions.ids, predictions.classes
     if predictions.task == "flood" and classes != ("dry", "flood"):
         raise InputError(f"classes are {classes}, expected ('dry', 'flood') for floods")
+    if not all(isinstance(name, str) for name in classes):
+        raise InputError(f"classes are {classes}: expected names")
     if not classes or len(set(classes)) < len(classes):
         raise InputError(f"classes are {classes}: expected at least one, each name once")
     if ids.ndim != 1 or ids.dtype.kind != "U" or not len(ids):

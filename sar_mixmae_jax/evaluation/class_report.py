@@ -12,6 +12,7 @@ from sar_mixmae_jax.evaluation.table import (
     Lines,
     escaped,
     metrics_table,
+    missing_intervals,
     number,
     table,
     with_interval,
@@ -53,7 +54,9 @@ def headline(found: dict[str, Any], intervals: dict[str, Any]) -> Lines:
     terms = " + ".join(f"{factor} {name} {average}" for factor, average, name in PUBLISHED)
     where = found["macro"]["precision_where_predicted"]
     over = found["macro"]["n_classes"]["precision_where_predicted"]
-    lost = max(one["undefined"] for one in intervals["macro"].values())
+    macro, ranges = found["macro"], intervals["macro"]
+    known = [one for name, one in ranges.items() if macro[name] is not None]
+    lost = max((one["undefined"] for one in known), default=0)
     note = f" In up to {lost} resamples a class is missing: macro intervals are without these."
     first = ", ".join(
         f"{COLUMNS[name]} {with_interval(found['macro'][name], intervals['macro'][name])}"
@@ -63,6 +66,7 @@ def headline(found: dict[str, Any], intervals: dict[str, Any]) -> Lines:
         f"**{first}** (macro)",
         "",
         *table(("", "macro", "classes", "micro"), rows),
+        *missing_intervals([("macro", macro, ranges)], COLUMNS),
         "",
         f"Published score: **{score}** ({terms.replace('_', ' ')}; at most 4.8).",
         f"Precision macro over the {over} classes that are predicted at all: {number(where)}.",

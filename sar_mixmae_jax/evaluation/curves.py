@@ -50,7 +50,7 @@ def precision_recall(curves: Sequence[Curve], title: str) -> bytes:
     rows = -(-len(curves) // columns)
     size = 2.5 if len(curves) > 3 else 4.0
     figure = Figure(
-        figsize=(max(size * columns, 6.5), (size + 0.35) * rows + 1.1),
+        figsize=(max(size * columns, 8.0), (size + 0.35) * rows + 1.1),
         layout="constrained",
         dpi=DPI,
     )

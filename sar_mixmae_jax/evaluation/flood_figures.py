@@ -1,5 +1,7 @@
 """Figures of flood detection: confusion matrices, and what is found by size and by hard case."""
 
+import textwrap
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -17,21 +19,24 @@ NAMES = {
     "by_sequence": "by sequence",
 }
 MATRICES = ("by_image", "by_pair")
+"""Weightings of which there are curves and matrices."""
 
 
-def confusion(evaluations: dict[str, Any], title: str) -> bytes:
-    """Confusion matrices of every evaluation, by image and by pair.
+def confusion(
+    evaluations: dict[str, Any], shown: Mapping[tuple[str, str], str], title: str
+) -> bytes:
+    """Confusion matrices of some views.
 
     Args:
       evaluations: of `flood_metrics.flood`.
+      shown: name by evaluation and weighting, at least one.
       title: of the figure.
     """
-    shown = [(name, weighting) for name in evaluations for weighting in MATRICES]
     figure = Figure(figsize=(3.5 * len(shown) + 0.6, 4.2), layout="constrained", dpi=DPI)
     axes = figure.subplots(1, len(shown), squeeze=False)
-    for axis, (name, weighting) in zip(axes[0], shown, strict=True):
+    for axis, ((name, weighting), text) in zip(axes[0], shown.items(), strict=True):
         _matrix(axis, evaluations[name][weighting]["confusion"])
-        axis.set_title(f"{NAMES[name]}, {NAMES[weighting]}", fontsize=10)
+        axis.set_title("\n".join(textwrap.wrap(text, 40)), fontsize=10)
     axes[0, 0].set_ylabel("truth")
     headed(figure, title)
     return png(figure)

@@ -3,14 +3,14 @@
 from collections.abc import Callable
 from typing import Any
 
-from sar_mixmae_jax.evaluation import curves, flood_figures, flood_metrics
+from sar_mixmae_jax.evaluation import curves, equal_views, flood_figures, flood_metrics, gap
 from sar_mixmae_jax.evaluation.flood_figures import NAMES
-from sar_mixmae_jax.evaluation.flood_metrics import WEIGHTINGS, View, views
+from sar_mixmae_jax.evaluation.flood_metrics import WEIGHTINGS, views
 from sar_mixmae_jax.evaluation.pair_figures import pairs
 from sar_mixmae_jax.evaluation.pair_panels import scales
 from sar_mixmae_jax.evaluation.pairs import KINDS, PairPicture, check, choose
 from sar_mixmae_jax.evaluation.predictions import Predictions
-from sar_mixmae_jax.evaluation.table import Lines, metrics_table, with_interval
+from sar_mixmae_jax.evaluation.table import Lines, metrics_table, number, with_interval
 
 PAIR_FIGURES = {f"pairs_{kind.replace(' ', '_')}.png": kind for kind in KINDS}
 FIGURES = {
@@ -41,21 +41,27 @@ BREAKDOWNS = {
 
 
 def metrics(predictions: Predictions) -> dict[str, Any]:
-    """`flood_metrics.flood` of predictions."""
-    return flood_metrics.flood(predictions.probabilities, predictions.labels, predictions.columns)
+    """`flood_metrics.flood` of predictions, and `gap_alone` of `gap.gap_alone`."""
+    labels, columns = predictions.labels, predictions.columns
+    found = flood_metrics.flood(predictions.probabilities, labels, columns)
+    return found | {"gap_alone": gap.gap_alone(labels, columns, found["headline"])}
 
 
 def headline(found: dict[str, Any], intervals: dict[str, Any]) -> Lines:
-    """The first evaluation by image, by sequence, by pair."""
+    """The first evaluation by image, beside what needs no model; by sequence and by pair."""
     first = found["headline"][0]
     values, ranges = found["evaluations"][first]["by_image"], intervals[first]["by_image"]
-    shown = ", ".join(
-        f"{COLUMNS[name]} {with_interval(values[name], ranges[name])}"
-        for name in ("f1", "precision", "recall")
-    )
+    shown = {name: with_interval(values[name], ranges[name]) for name in COLUMNS}
+    share = values["prevalence"]
+    always = None if values["f1"] is None else 2 * share / (1 + share)
     return [
-        f"**{shown}** ({NAMES[first]}, by image)",
+        f"**AP {shown['average_precision']}** (chance {number(share)}), "
+        f"**F1 {shown['f1']}** (always flood {number(always)}), "
+        f"**balanced accuracy {shown['balanced_accuracy']}**, "
+        f"**false-alarm rate {shown['false_alarm_rate']}** ({NAMES[first]}, by image)",
         "",
+        *_paragraph(_one_answer(values["confusion"])),
+        *_paragraph(gap.sentence(found["gap_alone"])),
         MEANING[first],
         "",
         *_weightings(found, intervals, first),
@@ -65,11 +71,32 @@ def headline(found: dict[str, Any], intervals: dict[str, Any]) -> Lines:
     ]
 
 
+def _paragraph(text: str) -> Lines:
+    return [text, ""] if text else []
+
+
+def _one_answer(cells: dict[str, float]) -> str:
+    """A sentence if everything was called the same; empty otherwise."""
+    said = {"flood": cells["fp"] + cells["tp"], "dry": cells["tn"] + cells["fn"]}
+    only = [answer for answer, weight in said.items() if weight > 0]
+    if len(only) != 1:
+        return ""
+    return (
+        f"**Every pair is called {only[0]}**, so at this threshold the model tells nothing apart; "
+        "AP alone says whether its scores do."
+    )
+
+
 def _weightings(found: dict[str, Any], intervals: dict[str, Any], name: str) -> Lines:
     order = sorted(WEIGHTINGS, key=lambda weighting: weighting != "by_image")
+    named = equal_views.distinct(found["evaluations"], intervals, [(name, one) for one in order])
     rows = [
-        (NAMES[weighting], found["evaluations"][name][weighting], intervals[name][weighting])
-        for weighting in order
+        (
+            text.removeprefix(f"{NAMES[name]}, "),
+            found["evaluations"][name][weighting],
+            intervals[name][weighting],
+        )
+        for (_, weighting), text in named.items()
     ]
     return metrics_table(NAMES[name], rows, COLUMNS, COUNTS)
 
@@ -77,8 +104,14 @@ def _weightings(found: dict[str, Any], intervals: dict[str, Any], name: str) -> 
 def tables(found: dict[str, Any], intervals: dict[str, Any]) -> Lines:
     """The other evaluation, and breakdowns of all."""
     lines: Lines = []
+    first = found["headline"][0]
     for name, values in found["evaluations"].items():
-        if name != found["headline"][0]:
+        equal = values == found["evaluations"][first] and intervals[name] == intervals[first]
+        if name != first and equal:
+            same = f"The same as {NAMES[first]}: there is no later flooded image to leave out."
+            lines += ["## All pairs", "", same, ""]
+            continue
+        if name != first:
             lines += [
                 "## All pairs",
                 "",
@@ -114,23 +147,26 @@ def figures(
     """
     evaluations, first = found["evaluations"], found["headline"][0]
     probabilities, labels = predictions.probabilities, predictions.labels
+    named = equal_views.distinct(
+        evaluations, intervals, [(one, by) for one in evaluations for by in flood_figures.MATRICES]
+    )
+    by_path = {view.path: view for view in views(labels, predictions.columns)}
     shown = [
         curves.Curve(
-            ", ".join(NAMES[part] for part in view.path),
+            name,
             probabilities[view.rows],
             labels[view.rows],
             view.weights,
             evaluations[view.path[0]][view.path[1]],
         )
-        for view in sorted(views(labels, predictions.columns), key=_image_first)
-        if view.path[1:] in (("by_image",), ("by_pair",))
+        for view, name in ((by_path[place], name) for place, name in named.items())
     ]
     draw: dict[str, Callable[[], bytes]] = {
         "precision_recall.png": lambda: curves.precision_recall(
             shown, f"Precision and recall: {title}"
         ),
         "confusion.png": lambda: flood_figures.confusion(
-            evaluations, f"Truth and what was said: {title}"
+            evaluations, named, f"Truth and what was said: {title}"
         ),
     }
     if any(name in evaluations[first] for name in BREAKDOWNS):
@@ -138,11 +174,6 @@ def figures(
             evaluations[first], intervals[first], f"{NAMES[first].capitalize()}, by image: {title}"
         )
     return draw | (_pair_figures(predictions, pictures) if pictures else {})
-
-
-def _image_first(view: View) -> tuple[bool, bool]:
-    """Order of the curves: as the evaluations, by image before by pair."""
-    return view.path[0] == "all", view.path[1] != "by_image"
 
 
 def _pair_figures(

@@ -24,6 +24,13 @@ from scipy import stats
 
 LEVEL = 0.95
 FEWEST_GROUPS = 5
+RAREST = "the rarest class"
+FEW, UNDEFINED, CONSTANT = (
+    f"rests on fewer than {FEWEST_GROUPS} groups",
+    "undefined in most resamples",
+    "the same in all resamples",
+)
+"""Reasons for which there is no interval."""
 
 
 class Sampled(NamedTuple):
@@ -32,7 +39,7 @@ class Sampled(NamedTuple):
     Attributes:
       values: (r,) NaN = undefined.
       groups: on how many it rests.
-      resting_on: what those groups hold: "rows", "positives", "negatives", "both".
+      resting_on: what those groups hold: "rows", "positives", "negatives", "both", `RAREST`.
     """
 
     values: np.ndarray
@@ -44,7 +51,8 @@ def interval(found: Sampled) -> dict[str, Any]:
     """An interval as plain data.
 
     Returns:
-      `low`, `high` (both None where there is none, and then `why`), `groups` on which it rests,
+      `low`, `high` (both None where there is none, and then `reason`, one of few, and `why`, with
+      numbers), `groups` on which it rests,
       `undefined` replicates.
     """
     values = found.values[np.isfinite(found.values)]
@@ -57,11 +65,13 @@ def interval(found: Sampled) -> dict[str, Any]:
         held = what.get(found.resting_on, f" with {found.resting_on}")
         number = "1 group" if found.groups == 1 else f"{found.groups} groups"
         why = f"{number}{held}: an interval needs {FEWEST_GROUPS}"
-        return result | {"why": why}
+        return result | {"reason": FEW, "why": why}
     if undefined > len(values):
-        return result | {"why": f"undefined in {undefined} of {len(found.values)} replicates"}
+        why = f"undefined in {undefined} of {len(found.values)} replicates"
+        return result | {"reason": UNDEFINED, "why": why}
     if values.min() == values.max():
-        return result | {"why": f"the same in all replicates of {found.groups} groups"}
+        why = f"the same in all replicates of {found.groups} groups"
+        return result | {"reason": CONSTANT, "why": why}
     tail = tail_probability(found.groups)
     low, high = np.quantile(values, (tail, 1 - tail))
     return result | {"low": float(low), "high": float(high)}

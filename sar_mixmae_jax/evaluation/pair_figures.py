@@ -113,14 +113,17 @@ def _legend(
         place = lefts[len(names) - 1]
         bars.append((place, PANEL, scale.evidence, pair_panels.EVIDENCE_COLOURS, label))
     for left, wide, norm, colours, label in bars:
-        figure.colorbar(
+        end = norm.vmax or 1.0
+        bar = figure.colorbar(
             ScalarMappable(norm, colours),
             cax=figure.add_axes(box(left + 0.08 * wide, top, 0.84 * wide, 12)),
             orientation="horizontal",
             label=label,
             extend="neither" if norm is scale.evidence else "both",
-            ticks=MaxNLocator(5),
+            ticks=[-end, 0.0, end] if norm is scale.evidence else MaxNLocator(5),
         )
+        if norm is scale.evidence:
+            bar.set_ticklabels([f"−{end:g}", "0", f"{end:g}"])
     handles = [Patch(facecolor=NODATA_COLOUR, label="nodata")]
     if any("truth" in name for name in names):
         handles.append(Patch(facecolor=FLOOD_COLOUR, label="new water (truth)"))

@@ -1,6 +1,7 @@
 """The panels of a pair: backscatter of a date, true water, evidence of the tiles."""
 
 from collections.abc import Iterable
+from decimal import ROUND_CEILING, Context, Decimal
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +18,9 @@ LARGEST = 256
 
 PERCENTILES = (1, 99)
 DRY_COLOUR, WATER_COLOUR, FLOOD_COLOUR = "0.9", "#9ecae1", "#08519c"
+WEAKEST = 0.5
+"""Logits: the scale of evidence goes at least so far, so that weak evidence looks weak."""
+
 GREY = colormaps["gray"].with_extremes(bad=NODATA_COLOUR)
 EVIDENCE_COLOURS = colormaps["PRGn_r"]
 """Purple: flood, green: dry; without the orange of nodata."""
@@ -27,7 +31,7 @@ class Scales(NamedTuple):
 
     Attributes:
       bands: of each band, dB; the same for both dates.
-      evidence: symmetric about 0.
+      evidence: symmetric about 0, to at least `WEAKEST`.
     """
 
     bands: tuple[Normalize, ...]
@@ -45,8 +49,24 @@ def scales(pictures: Iterable[PairPicture]) -> Scales:
         low, high = np.percentile(values, PERCENTILES) if values.size else (-30.0, 0.0)
         norms.append(Normalize(float(low), float(max(high, low + 1.0))))
     strongest = [float(np.abs(one.evidence).max()) for one in pictures if one.evidence is not None]
-    end = max(strongest, default=0.0) or 1.0
+    end = _rounded_up(max(strongest, default=0.0))
     return Scales(tuple(norms), Normalize(-end, end))
+
+
+def _rounded_up(value: float) -> float:
+    """To two significant digits, and at least `WEAKEST`, so that the ends of a scale are exact."""
+    value = max(value, WEAKEST)
+    return float(Decimal(value).normalize(Context(prec=2, rounding=ROUND_CEILING)))
+
+
+def digits(value: float) -> str:
+    """Evidence with its sign and its first digits."""
+    size = abs(value)
+    if size == 0:
+        return "0"
+    if size < 0.001:
+        return f"{value:+.0e}"
+    return f"{value:+.1g}" if size < 0.01 else f"{value:+.2g}" if size < 10 else f"{value:+.0f}"
 
 
 def _step(size: int) -> int:
@@ -107,7 +127,7 @@ def evidence(axis: Axes, one: PairPicture, norm: Normalize) -> None:
     for (row, column), value in np.ndenumerate(one.evidence):
         x, y = (column + 0.5) * width / columns, (row + 0.5) * height / rows
         shade = "white" if abs(value) > 0.65 * (norm.vmax or 1.0) else "black"
-        axis.text(x, y, f"{value:+.1f}", ha="center", va="center", fontsize=7, color=shade)
+        axis.text(x, y, digits(float(value)), ha="center", va="center", fontsize=7, color=shade)
 
 
 def _unknown(axis: Axes) -> None:

@@ -39,7 +39,7 @@ def check(picture: PairPicture, pair: str) -> None:
       pair: its id, for the message.
 
     Raises:
-      InputError: shapes do not fit, or evidence is not finite.
+      InputError: shapes do not fit, water is of no known class, or evidence is not finite.
     """
     shape = picture.before.shape
     if len(shape) != 3 or shape[2] != 2 or not shape[0] * shape[1] or picture.after.shape != shape:
@@ -50,6 +50,10 @@ def check(picture: PairPicture, pair: str) -> None:
     if picture.water is not None and picture.water.shape != shape[:2]:
         raise InputError(
             f"the picture of {pair} has water of shape {picture.water.shape}, expected {shape[:2]}"
+        )
+    if picture.water is not None and not np.isin(picture.water, (0, 1, 2)).all():
+        raise InputError(
+            f"the picture of {pair} has water with other values than 0 (dry), 1 (new), 2 (both)"
         )
     evidence = picture.evidence
     if evidence is not None and (evidence.ndim != 2 or not np.isfinite(evidence).all()):

@@ -3,6 +3,9 @@
 import dataclasses
 import io
 import json
+import lzma
+import struct
+import tokenize
 import zipfile
 import zlib
 from pathlib import Path
@@ -18,6 +21,14 @@ from sar_mixmae_jax.files import write_whole
 FORMAT = "sar_mixmae_jax predictions 1"
 COLUMN = "column/"
 """Before the name of a column in the file."""
+
+DAMAGE = (
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError),  # what is packed
+    *(NotImplementedError, RuntimeError),  # packed in an unknown way, encrypted, nested too deeply
+    *(tokenize.TokenError, SyntaxError, MemoryError, OverflowError),  # the head of an array
+    *(ValueError, KeyError, IndexError, TypeError, AttributeError),  # what it holds
+)
+"""What zipfile, NumPy and json raise for files that are not as they should be."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -113,6 +124,8 @@ def load(path: Path) -> Predictions:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
             head = json.loads(str(arrays.pop("head")))
+            if not isinstance(head["classes"], list):
+                raise TypeError(f"classes are {head['classes']!r}, expected a list")
             if head["format"] != FORMAT:
                 raise InputError(f"{path} is {head['format']!r}, expected {FORMAT!r}")
             fields = {name: arrays.pop(name) for name in ("ids", "logits", "labels")}
@@ -120,15 +133,7 @@ def load(path: Path) -> Predictions:
             fields |= {"task": head["task"], "classes": head["classes"], "about": head["about"]}
     except OSError as error:
         raise InputError(f"{path} cannot be read ({first_line(error)}): check the path") from error
-    except (
-        zipfile.BadZipFile,
-        zlib.error,
-        EOFError,
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-    ) as error:
+    except DAMAGE as error:
         if isinstance(error, InputError):
             raise
         raise InputError(

@@ -1,11 +1,13 @@
 """The report: a folder with the predictions, all metrics with intervals, tables and pictures."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from sar_mixmae_jax.errors import InputError
+import numpy as np
+
+from sar_mixmae_jax.errors import InputError, check_name
 from sar_mixmae_jax.evaluation import class_report, flood_report
 from sar_mixmae_jax.evaluation.bootstrap import FEWEST_GROUPS, intervals
 from sar_mixmae_jax.evaluation.folder import whole_folder
@@ -13,12 +15,16 @@ from sar_mixmae_jax.evaluation.metrics import THRESHOLD
 from sar_mixmae_jax.evaluation.pairs import PairPicture
 from sar_mixmae_jax.evaluation.predictions import Predictions, save
 from sar_mixmae_jax.evaluation.table import Lines, escaped
-from sar_mixmae_jax.files import write_whole
+from sar_mixmae_jax.files import write_arrays, write_whole
 
 __all__ = ["PairPicture", "write"]
 
 PREDICTIONS, METRICS, REPORT = "predictions.npz", "metrics.json", "report.md"
-OWN = (PREDICTIONS, METRICS, REPORT, *class_report.FIGURES, *flood_report.FIGURES)
+EVIDENCE = "evidence.npz"
+ARRAYS = (EVIDENCE,)
+"""Files of arrays that a report may be given."""
+
+OWN = (PREDICTIONS, METRICS, REPORT, *ARRAYS, *class_report.FIGURES, *flood_report.FIGURES)
 """Names of all files that a report may hold."""
 
 FORMAT = "sar_mixmae_jax metrics 1"
@@ -33,6 +39,7 @@ def write(
     folder: Path,
     pictures: Callable[[int], PairPicture] | None = None,
     *,
+    arrays: Mapping[str, dict[str, np.ndarray]] | None = None,
     replicates: int | None = None,
     seed: int = 0,
 ) -> dict[str, Path]:
@@ -43,15 +50,19 @@ def write(
       folder: of the report: new, empty, or that of an earlier report. Files in it that are not a
         report's are kept.
       pictures: of floods: gives the picture of a pair by its row.
+      arrays: further files to put into the report: arrays by name, by name of file, of `ARRAYS`.
       replicates: of the bootstrap; by `bootstrap.replicates_for` if not given.
       seed: of the bootstrap.
 
     Returns:
-      Paths by name of file: `predictions.npz`, `metrics.json`, `report.md` and the pictures.
+      Paths by name of file: `predictions.npz`, `metrics.json`, `report.md`, arrays, pictures.
 
     Raises:
       InputError: the folder holds something else or cannot be written; a picture cannot be drawn.
     """
+    arrays = arrays or {}
+    for name in arrays:
+        check_name(ARRAYS, name, "file of arrays")
     floods = predictions.task == "flood"
     if pictures and not floods:
         raise InputError(f"found pictures of pairs for {predictions.task}: only floods have pairs")
@@ -62,6 +73,8 @@ def write(
         more = (pictures,) if floods else ()
         draw: Draw = kind.figures(predictions, found, values, title, *more)
         save(predictions, inside / PREDICTIONS)
+        for name, values_by_name in arrays.items():
+            write_arrays(inside / name, values_by_name)
         for name, one in draw.items():
             write_whole(inside / name, one())
         text = [
@@ -85,7 +98,7 @@ def write(
             "intervals": values,
         }
         write_whole(inside / METRICS, json.dumps(everything, indent=1, allow_nan=False).encode())
-    return {name: folder / name for name in (PREDICTIONS, METRICS, REPORT, *draw)}
+    return {name: folder / name for name in (PREDICTIONS, METRICS, REPORT, *arrays, *draw)}
 
 
 def _title(predictions: Predictions) -> str:

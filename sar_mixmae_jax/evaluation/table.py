@@ -8,6 +8,9 @@ from tfds_builders.inspect.markdown import Lines, escaped, table
 UNDEFINED = "undefined"
 NO_INTERVAL = "[-]"
 Values = Mapping[str, Any]
+MOST_NAMED = 6
+"""Rows that a reason names; `metrics.json` has the reason of every value."""
+
 Row = tuple[str, Values, Values]
 """Name, metrics, intervals of the metrics."""
 
@@ -45,16 +48,41 @@ def metrics_table(
         ]
         for name, values, intervals in rows
     ]
-    return [*table((head, *counts.values(), *columns.values()), cells), *_why(rows, columns)]
+    return [
+        *table((head, *counts.values(), *columns.values()), cells),
+        *missing_intervals(rows, columns),
+    ]
 
 
-def _why(rows: Sequence[Row], columns: Mapping[str, str]) -> Lines:
-    """One line for every reason for which an interval in a table is missing."""
-    reasons: dict[str, list[str]] = {}
+def missing_intervals(rows: Sequence[Row], columns: Mapping[str, str]) -> Lines:
+    """One short line for every reason for which intervals of a table are missing.
+
+    Args:
+      rows: of `metrics_table`.
+      columns: of `metrics_table`.
+    """
+    reasons: dict[str, dict[str, list[str]]] = {}
     for name, values, intervals in rows:
         for metric, title in columns.items():
             found = intervals.get(metric)
             if found and found["low"] is None and values[metric] is not None:
-                reasons.setdefault(found["why"], []).append(f"{name} ({title})")
-    lines = [f"- {why}: {escaped(', '.join(names))}" for why, names in reasons.items()]
-    return ["", f"{NO_INTERVAL} no interval:", "", *lines] if lines else []
+                reasons.setdefault(found["reason"], {}).setdefault(name, []).append(title)
+    if not reasons:
+        return []
+    head = f"{NO_INTERVAL} no interval"
+    if len(reasons) == 1:
+        return ["", f"{head}: {next(iter(reasons))}."]
+    lines = [f"- {reason}: {escaped(_where(names))}" for reason, names in reasons.items()]
+    return ["", f"{head}:", "", *lines]
+
+
+def _where(names: Mapping[str, Sequence[str]]) -> str:
+    """Rows with the columns in which they lack an interval, those of the same columns together."""
+    together: dict[str, list[str]] = {}
+    for name, titles in names.items():
+        together.setdefault(", ".join(titles), []).append(name)
+    parts = []
+    for titles, every in together.items():
+        more = f" and {len(every) - MOST_NAMED} more" if len(every) > MOST_NAMED else ""
+        parts.append(f"{', '.join(every[:MOST_NAMED])}{more} ({titles})")
+    return "; ".join(parts)

@@ -15,6 +15,8 @@ PASSES = {"A": "ASCENDING", "D": "DESCENDING"}
 WORDS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 LONGEST = 200
 """Characters of a file's name."""
+DIGITS = 9
+"""Of an image's number."""
 
 
 class Image(NamedTuple):
@@ -78,10 +80,19 @@ def images_of(
       source: the list, for messages.
       needs: fields of `Image` that must be known.
     """
-    numbers = sorted((key for key in entries if str(key).strip().isdecimal()), key=int)
+    keys = [key for key, entry in entries.items() if _means_an_image(key, entry)]
+    numbers = sorted((key for key in keys if _is_number(key)), key=int)
     images: dict[str, Image] = {}
-    problems: list[Problem] = []
-    if not numbers:
+    problems = [
+        Problem(
+            str(source),
+            f"image {key[:50]!r} of sequence {sequence}: found no number, expected one of "
+            f"{DIGITS} digits at most: mend the list",
+        )
+        for key in keys
+        if not _is_number(key)
+    ]
+    if not keys:
         problems.append(
             Problem(str(source), f"sequence {sequence} has no image under a number: mend the list")
         )
@@ -99,6 +110,16 @@ def images_of(
                 )
             )
     return list(images.values()), problems
+
+
+def _is_number(key: str) -> bool:
+    return key.strip().isdecimal() and len(key.strip()) <= DIGITS
+
+
+def _means_an_image(key: str, entry: Any) -> bool:
+    """Whether something is an image, under a number or not; "count" and "folder" are none."""
+    described = isinstance(entry, dict) and any(str(name).upper() == "FILENAME" for name in entry)
+    return key.strip().isnumeric() or described
 
 
 def _reason(error: Exception) -> str:

@@ -43,6 +43,8 @@ def opened(source: Source) -> Iterator[DatasetReader]:
       BadFilesError: it cannot be read, now or while it is open, or does not say where it lies.
     """
     content = read(source)
+    if not content:  # which rasterio takes for a file to be written
+        raise bad_file(str(source), "found 0 bytes, expected a GeoTIFF: download or copy it again")
     try:
         with (
             warnings.catch_warnings(action="ignore", category=NotGeoreferencedWarning),

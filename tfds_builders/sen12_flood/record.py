@@ -126,10 +126,17 @@ def read_band(source: Source, grid: Grid) -> np.ndarray:
     measured = found[found != 0]
     if wrong := units.what_is_wrong(units.summarise(measured), "linear"):
         raise bad_file(str(source), wrong.replace("--unit=dB says so", "is this the archive?"))
-    if not (np.nan_to_num(warped) != 0).any():
+    there = warped[~np.isnan(warped) & (warped != 0)]
+    if not there.size:
         raise bad_file(
             str(source),
             "found no measurement on the grid of its sequence's Sentinel-2 reference, expected an "
             "image of that place: it lies outside, move it out of the dataset",
+        )
+    if units.is_floored(there).all():
+        raise bad_file(
+            str(source),
+            f"found values from {there.min():.4g} to {there.max():.4g}, none of them above "
+            f"{units.PLAUSIBLE_DB[0]:g} dB, expected linear power: download or copy it again",
         )
     return warped

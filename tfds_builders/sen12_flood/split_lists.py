@@ -5,7 +5,7 @@ import re
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from sar_mixmae_jax.errors import InputError
+from sar_mixmae_jax.errors import InputError, first_line
 from tfds_builders.problems import Problem
 from tfds_builders.sen12_flood import archive
 from tfds_builders.sen12_flood.archive import Source
@@ -79,7 +79,12 @@ def read_ids(source: Source, known: Collection[str]) -> tuple[list[str], list[Pr
     except UnicodeDecodeError as error:
         raise InputError(f"{source}: found no text: copy the official list again") from error
     text = [re.sub(r"[;\t ]+", ",", line.strip()) for line in lines]
-    rows = [[cell.strip() for cell in row] for row in csv.reader(text) if any(row)]
+    try:
+        rows = [[cell.strip() for cell in row] for row in csv.reader(text) if any(row)]
+    except csv.Error as error:
+        raise InputError(
+            f"{source}: found no table ({first_line(error)}): copy the official list again"
+        ) from error
     spelled = _spellings(known)
     cells = _column(rows, known, spelled)
     if len(cells) > 1 and _is_header(cells):
