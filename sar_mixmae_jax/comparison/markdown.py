@@ -47,9 +47,9 @@ def footnotes(tables: Iterable[Table]) -> list[str]:
         "together, and not about the choice of test images. They "
         f"stand each for itself: of the {len(intervals)} on this page, one in twenty would be "
         "resolved by chance if all arms were equal.",
-        "A test **discriminates nothing** where no arm is better than the best baseline without a "
-        f"network by more than the arm's spread. Differences between arms, marked {NOTHING}, are "
-        "then no reason to prefer one.",
+        "A test **discriminates nothing** where no arm is resolved from the best baseline without "
+        "a network (Student's interval of the arm's mean, corrected for the number of arms). "
+        f"Differences between arms, marked {NOTHING}, are then no reason to prefer one.",
     ]
 
 
@@ -57,14 +57,14 @@ def sentence(one: Discrimination) -> str:
     """What a metric's baselines say about the test."""
     form = one.metric.form
     found = f"{one.metric.title}: the best baseline, {_plain(one.baseline)}, has {one.value:{form}}"
-    if one.verdict is None:
-        return f"{found}; one seed an arm is too few to say whether the test discriminates."
-    if not one.verdict:
-        return (
-            f"**{found}, and no arm is better by more than its spread: this test discriminates "
-            "nothing.**"
-        )
-    return f"{found}; better by more than their spread: {'; '.join(map(_plain, one.above))}."
+    said = {
+        "above": f"resolved above it: {'; '.join(map(_plain, one.above))}",
+        "tie": "**no arm is resolved above it: this test discriminates nothing**",
+        "below": "**every arm is resolved below it: none is worth its network on this test**",
+        "open": "an arm is missing, or has too few seeds, so it cannot be said whether the test "
+        "discriminates",
+    }
+    return f"{found}; {said[one.verdict]}."
 
 
 def _section(table: Table) -> str:
@@ -90,7 +90,7 @@ def _head(table: Table) -> list[str]:
 def _row(table: Table, row: Row) -> list[str]:
     name = _plain(row.name)
     cells = [f"*{name}*" if row.is_baseline else name]
-    idle = [one.metric for one in table.discriminations if one.verdict is False]
+    idle = [one.metric for one in table.discriminations if one.verdict == "tie"]
     for metric, values, apart in zip(
         table.section.metrics, row.spreads, row.differences, strict=True
     ):

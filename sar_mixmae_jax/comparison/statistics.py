@@ -6,7 +6,7 @@ both cancels. The interval is Student's t for paired values. It covers chance in
 alone: it says nothing about other test images, which every arm shares.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -92,6 +92,15 @@ class Difference(NamedTuple):
     verdict: str
 
 
+VERDICTS = {
+    "above": "an arm is resolved above the best baseline: the test tells what needs a network",
+    "tie": "none is, and not all are resolved below it: the test discriminates nothing",
+    "below": "every arm is resolved below it: none of them is worth its network here",
+    "open": "an arm is missing, or has too few seeds to say",
+}
+"""What a metric's baselines say of a test."""
+
+
 class Discrimination(NamedTuple):
     """Whether a metric of a test tells networks from what needs no network.
 
@@ -99,16 +108,15 @@ class Discrimination(NamedTuple):
       metric: which.
       baseline: name of the best baseline.
       value: of that baseline.
-      above: arms whose mean is better than it by more than their spread.
-      verdict: True where there is such an arm; False where there is none, so the test discriminates
-        nothing; None where arms of one seed leave it open.
+      above: arms that are resolved above it.
+      verdict: an entry of `VERDICTS`.
     """
 
     metric: Metric
     baseline: str
     value: float
     above: tuple[str, ...]
-    verdict: bool | None
+    verdict: str
 
 
 def by_seed(results: Iterable[Result], metric: Metric) -> dict[str, dict[int, float]]:
@@ -183,32 +191,43 @@ def difference(
 def discrimination(
     metric: Metric, arms: Mapping[str, Mapping[int, float]], baselines: Mapping[str, float]
 ) -> Discrimination | None:
-    """Whether any arm is better than the best baseline by more than the arm's own spread.
+    """Whether any arm is resolved above the best baseline.
 
-    A test that the best baseline passes as well as the arms do measures what needs no network,
-    and a difference between arms on it is no reason to prefer one. The spread is the standard
-    deviation over seeds: what one run more or less may differ by.
+    By Student's interval of the arm's mean over its seeds, at a confidence that is corrected for
+    the number of arms (Bonferroni): else one of five arms that equal the baseline would seem to
+    beat it in one comparison of nine.
 
     Args:
       metric: which.
-      arms: its values by arm and seed.
+      arms: its values by arm and seed; none where an arm is missing.
       baselines: its values by baseline.
 
     Returns:
       None where there is no baseline or no arm, or where no direction is better.
     """
-    spreads = {name: spread(values.values()) for name, values in arms.items() if values}
-    if not spreads or not baselines or metric.higher_is_better is None:
+    if not any(arms.values()) or not baselines or metric.higher_is_better is None:
         return None
     sign = 1 if metric.higher_is_better else -1
     best = max(baselines, key=lambda name: sign * baselines[name])
-    above, is_open = [], False
-    for name, (mean, std, _, _, _) in spreads.items():
-        assert mean is not None
-        lead = sign * (mean - baselines[best])
-        if std is None:
-            is_open |= lead > 0
-        elif lead > std:
-            above.append(name)
-    verdict = True if above else (None if is_open else False)
-    return Discrimination(metric, best, baselines[best], tuple(above), verdict)
+    level = 1 - (1 - CONFIDENCE) / len(arms)
+    leads = {
+        name: _resolved([sign * (value - baselines[best]) for value in values.values()], level)
+        for name, values in arms.items()
+    }
+    above = tuple(name for name, lead in leads.items() if lead == 1)
+    if above:
+        verdict = "above"
+    elif None in leads.values():
+        verdict = "open"
+    else:
+        verdict = "below" if set(leads.values()) == {-1} else "tie"
+    return Discrimination(metric, best, baselines[best], above, verdict)
+
+
+def _resolved(leads: Sequence[float], level: float) -> int | None:
+    """1 or -1 where the mean is resolved from 0, else 0; None where there are too few values."""
+    if len(leads) < 2:
+        return None
+    mean, error = float(np.mean(leads)), float(np.std(leads, ddof=1)) / len(leads) ** 0.5
+    half = float(stats.t.ppf((1 + level) / 2, len(leads) - 1)) * error
+    return 0 if abs(mean) <= max(half, 1e-12) else int(np.sign(mean))
