@@ -174,7 +174,7 @@ def test_patches_that_do_not_fit_are_refused_before_anything_is_written(built, t
 
 
 def test_too_few_patches_are_refused_before_anything_is_written(built, tmp_path):
-    with pytest.raises(InputError, match="found 10 patches"):
+    with pytest.raises(InputError, match="found 10 records"):
         train(small_config(built, batch_size=16), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

@@ -20,12 +20,13 @@ def distinct(
 
     Args:
       evaluations: of `flood_metrics.flood`.
-      intervals: `values` of `bootstrap.intervals`.
+      intervals: `values` of `bootstrap.intervals`; {} where there are none.
       places: of the views, in the order in which they are shown.
     """
 
     def shown(place: Place) -> tuple[Any, Any]:
-        return evaluations[place[0]][place[1]], intervals[place[0]][place[1]]
+        name, weighting = place
+        return evaluations[name][weighting], intervals.get(name, {}).get(weighting)
 
     same: dict[Place, list[Place]] = {}
     for place in places:
