@@ -4,9 +4,9 @@ Commands:
   python -m sar_mixmae_jax.compare --config=configs/compare.py --workdir=runs/compare
   python -m sar_mixmae_jax.compare --config=configs/compare.py:bigearthnet --workdir=runs/full
 
-The first, on the simulator with `tiny`, takes an hour on two cores; it builds its datasets. The
-second is the published set-up on BigEarthNet v2 and SEN12-FLOOD with `base`, built beforehand; see
-docs/results.md for what it costs. Both write comparison.md, comparison.json and comparison.png, and
+The first, on the simulator with `tiny`, takes about an hour on two cores; it builds its datasets.
+The second is the published set-up on BigEarthNet v2 and SEN12-FLOOD with `base`, built beforehand.
+Both write comparison.md, comparison.json and comparison.png, and
 go on where they were.
 
 An arm is a way to the encoder: `init` says whether it is pretrained, random, or in the workdirs of
@@ -45,7 +45,10 @@ def simulated() -> ConfigDict:
     )
     config.build = ConfigDict(  # made where they are not there
         {
-            "land_cover": {"name": "synthetic_s1/compare", "options": {"patches": 2048}},
+            "land_cover": {
+                "name": "synthetic_s1/compare",
+                "options": {"patches": 2048, "size": 64},
+            },
             "floods": {
                 "name": "flood_pairs/compare",
                 "options": {"pairs": 1024, "size": 128},
@@ -54,21 +57,22 @@ def simulated() -> ConfigDict:
     )
     one = config.pretrain
     one.split = "train"
+    one.model.image_size = 64  # a quarter of the time
     one.batch_size = 32
-    one.max_steps = 320
-    one.epochs = one.schedule_epochs = 5.0
+    one.max_steps = 512
+    one.epochs = one.schedule_epochs = 8.0
     one.warmup_epochs = 0.5
     one.optimizer.base_learning_rate = 8e-3  # peak 1e-3
     one.checkpoint_every = one.picture_every = 10_000  # at the end
     one.log_every = 40
     one.keep_checkpoints = 1
-    for task, steps in (("land_cover", 160), ("floods", 160)):
+    for task, steps in (("land_cover", 160), ("floods", 80)):
         one = config.finetune[task]
         one.model.variant = "tiny"
         one.label_fraction = 0.1
         one.batch_size = 16
         one.max_steps = steps
-        one.validate_every = one.checkpoint_every = 40
+        one.validate_every = one.checkpoint_every = steps // 4
         one.keep_checkpoints = 1
         one.log_every = 40
         one.optimizer.base_learning_rate = 1.6e-2  # peak 1e-3

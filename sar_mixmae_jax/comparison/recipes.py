@@ -33,6 +33,7 @@ def finetuning(config: ConfigDict, workdir: Path, cell: Cell) -> ConfigDict:
             recipe.init = arm.init.format(seed=cell.seed)
         if recipe.init == "random":  # arms differ in nothing that is not meant
             recipe.statistics = config.pretrain.dataset
+            recipe.model.image_size = config.pretrain.model.image_size
         else:
             recipe.model.variant = None  # that of the encoder
     return recipe.lock()
