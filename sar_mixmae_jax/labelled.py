@@ -38,7 +38,8 @@ class Labelled:
 
     def images(self) -> np.ndarray:
         """The ids of all images that are read, each once."""
-        dates = [self.columns[date] for date in ("before", "after") if date in self.columns]
+        names = TASKS[self.task].images
+        dates = [self.columns[name] for name in names if name in self.columns]
         return np.unique(np.concatenate(dates or [self.ids]))
 
     def chosen(self, rows: np.ndarray) -> "Labelled":

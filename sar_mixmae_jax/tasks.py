@@ -5,9 +5,10 @@ Adding a task is adding an entry to `TASKS`.
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -200,7 +201,9 @@ def task_of(patches: Patches) -> str:
     return "flood" if patches.pairs is not None else "classification"
 
 
-def scores(task: str, predictions: Predictions) -> dict[str, Any]:
-    """The scores of a task that are defined, as they are logged."""
-    found = TASKS[task].scores(predictions)
+def scores(predictions: Predictions) -> dict[str, float]:
+    """The mean loss and the scores that are defined, as they are logged."""
+    task = TASKS[predictions.task]
+    losses = task.loss(jnp.asarray(predictions.logits), jnp.asarray(predictions.labels))
+    found = {"loss": float(np.mean(losses)), **task.scores(predictions)}
     return {f"validation/{name}": value for name, value in found.items() if value is not None}

@@ -44,7 +44,7 @@ class Job:
       look_every: steps between looks; None: an epoch.
       save_every: steps between checkpoints; None: an epoch.
       look_first: whether to look before the first step.
-      seen: the ids that the encoder was pretrained on, see `seen`; kept in every checkpoint.
+      seen: the ids that the model has seen, pretraining included; kept in every checkpoint.
       images: in a record: 2 where it is a pair of dates.
     """
 

@@ -1,8 +1,7 @@
 """The fine-tuning objective: raw records to logits, features and losses, on the device."""
 
 import dataclasses
-import functools
-from functools import partial
+from functools import partial, reduce
 from typing import Any
 
 import jax
@@ -51,7 +50,7 @@ def prepare(batch: Batch, key: jax.Array | None, tuning: Tuning) -> list[jax.Arr
     )
     if getattr(tuning.model, "tiling", None) == "released":
         return dates
-    everywhere = functools.reduce(jnp.logical_and, valid)
+    everywhere = reduce(jnp.logical_and, valid)
     return [jnp.where(everywhere, date, 0.0) for date in dates]
 
 

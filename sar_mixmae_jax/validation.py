@@ -4,9 +4,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
-import numpy as np
-
 from sar_mixmae_jax.evaluation import class_report, flood_report
 from sar_mixmae_jax.evaluation.predictions import Predictions
 from sar_mixmae_jax.files import write_whole
@@ -31,16 +28,15 @@ class Validator:
           split: for validation.
           batch_size: records at a time, of all devices.
         """
-        self._split, self._task = split, TASKS[tuning.task]
+        self._split = split
         self._predict = Prediction(Settled(outputs, tuning), batch_size)
 
     def look(self, params: Any) -> Look:
         """The scores that are defined, and the mean loss."""
         made = self._predict(params, self._split.patches.source)
         predicted = predictions(self._split, made, {})
-        losses = self._task.loss(jnp.asarray(made["logits"]), jnp.asarray(made["labels"]))
-        scalars = {"validation/loss": float(np.mean(losses)), **scores(self._split.task, predicted)}
-        name = self._task.best
+        scalars = scores(predicted)
+        name = TASKS[predicted.task].best
         value = scalars.get(f"validation/{name}")
         shown = "undefined" if value is None else f"{value:.3f}"
         headline = f"{name.replace('_', ' ')} {shown} on {len(self._split)} for validation"
