@@ -63,7 +63,7 @@ def get_config(arguments: str = "") -> ConfigDict:
 
     config.checkpoint_every = 1000  # steps
     config.keep_best = config_dict.placeholder(int)  # and so many of the best
-    config.best_metric = "explained"  # an entry of checkpoint.MODES
+    config.best_metric = "explained"  # see checkpoint.MODES
     config.picture_every = 1000
     config.picture_patches = 3
     config.diagnostic_patches = 32  # for weight diagnostics and pictures

@@ -84,8 +84,9 @@ def evaluate(
     name = made.dataset.replace("/", "-").replace(":", "-")
     folder = out or workdir / "evaluation" / f"{name}-{split}"
     pictures = None
-    if made.predictions.task == "flood":
-        pictures = pair_pictures(made.dataset, made.data_dir, split, made.evidence)
+    task = made.predictions.task
+    if TASKS[task].images == DATES:
+        pictures = pair_pictures(task, made.dataset, made.data_dir, split, made.evidence)
     arrays = {}
     if made.evidence is not None:
         arrays[EVIDENCE] = {"ids": made.predictions.ids, "evidence": made.evidence}
@@ -208,20 +209,21 @@ def about(model: Model, labelled: Labelled, split: str, which: str) -> dict[str,
 
 
 def pair_pictures(
-    name: str, data_dir: str, split: str, evidence: np.ndarray | None
+    task: str, name: str, data_dir: str, split: str, evidence: np.ndarray | None
 ) -> Callable[[int], PairPicture] | None:
     """Reads a pair when its picture is asked for, with the true water where the dataset has it.
 
     None where the dataset has not both bands, which pictures show.
 
     Args:
+      task: whose records are pairs.
       name: of the dataset.
       data_dir: where it is built.
       split: of it.
       evidence: (pairs, row, column) of tiles, or None.
     """
     try:
-        patches = open_labelled("flood", name, data_dir, split, BANDS).patches
+        patches = open_labelled(task, name, data_dir, split, BANDS).patches
     except InputError as error:
         logging.warning("there are no pictures of pairs: %s", error)
         return None

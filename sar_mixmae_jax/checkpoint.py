@@ -23,26 +23,22 @@ from sar_mixmae_jax.errors import DivergedError, InputError, first_line, look_up
 from sar_mixmae_jax.processes import is_first
 from sar_mixmae_jax.step import TrainState
 
-RATES = ("average_precision", "f1", "precision", "recall")
-SCORES = {
-    "classification": (
-        "published_score",
-        *(f"{rate}_{mean}" for rate in RATES for mean in ("macro", "micro")),
-    ),
-    "flood": (*RATES, "balanced_accuracy", "accuracy"),
-}
-"""Of `tasks.TASKS`, on the validation split."""
-MODES = {
-    **{"loss": "min", "gradient_norm": "min", "explained": "max", "validation/loss": "min"},
-    **{f"validation/{name}": "max" for names in SCORES.values() for name in names},
-}
+MODES = {"loss": "min", "gradient_norm": "min", "explained": "max", "validation/loss": "min"}
 """Metrics that the best checkpoint can be chosen by, and whether less or more of it is better."""
+
+SCORE = "validation/"
+"""Before the name of a score, of which more is better."""
+
+
+def mode(metric: str) -> str | None:
+    """Whether less ("min") or more ("max") of a metric is better; None where nobody knows."""
+    return MODES.get(metric, "max" if metric.startswith(SCORE) else None)
 
 
 def merit(metrics: Mapping[str, float], metric: str) -> float:
     """How good something is by a metric, more being better; NaN where it is undefined."""
     value = metrics.get(metric, math.nan)
-    return -value if MODES[metric] == "min" else value
+    return -value if mode(metric) == "min" else value
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +49,7 @@ class Keep:
       latest: so many of the newest.
       every: those of multiples of so many steps, or None.
       best: so many of the best, or None.
-      metric: what "best" means, an entry of `MODES`.
+      metric: what "best" means, one that has a `mode`.
     """
 
     latest: int
@@ -62,7 +58,8 @@ class Keep:
     metric: str = "explained"
 
     def __post_init__(self) -> None:
-        look_up(MODES, self.metric, "metric")
+        if mode(self.metric) is None:
+            look_up(MODES, self.metric, "metric")
 
     def policy(self, metrics: dict[int, dict[str, float]]) -> Any:
         """The same in Orbax's words.

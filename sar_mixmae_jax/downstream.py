@@ -11,10 +11,10 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from sar_mixmae_jax import configuration
-from sar_mixmae_jax.checkpoint import SCORES
 from sar_mixmae_jax.data import Patches, open_patches
 from sar_mixmae_jax.encoders import encoder_size
 from sar_mixmae_jax.errors import InputError, check_name
+from sar_mixmae_jax.evaluation import KINDS
 from sar_mixmae_jax.heads import POOLINGS, TILINGS, Votes, check_tiles
 from sar_mixmae_jax.labelled import Labelled, open_labelled, part
 from sar_mixmae_jax.preprocess import Preprocessing
@@ -36,12 +36,12 @@ def complete(config: ConfigDict, task: str) -> ConfigDict:
     """
     config = config.copy_and_resolve_references()
     if config.best_metric is None:
-        config.best_metric = f"validation/{TASKS[task].best}"
+        config.best_metric = f"validation/{KINDS[task].best}"
     configuration.check_numbers(config)
     configuration.keep(config)
     check_name(TILINGS, config.tiling, "tiling")
     check_name(POOLINGS, config.pooling, "pooling")
-    scores = [f"validation/{name}" for name in ("loss", *SCORES[task])]
+    scores = [f"validation/{name}" for name in ("loss", *KINDS[task].scores)]
     check_name(scores, config.best_metric, "best_metric")
     for field in ("train_split", "validation_split"):
         parts = [part.partition("[")[0].strip() for part in config[field].split("+")]
@@ -123,13 +123,11 @@ def make_tuning(
       InputError: sizes do not fit together.
     """
     size = encoder_size(config, encoder)
-    settings: dict[str, Any] = {}
-    patches, scene = split.patches, size.image_size
-    if split.task == "flood":
+    task, patches, scene = TASKS[split.task], split.patches, size.image_size
+    if task.tiled:
         check_tiles(patches.size, size.image_size)
-        settings = {"tiling": config.tiling, "pooling": config.pooling}
         scene = patches.size
-    model = TASKS[split.task].model(
+    model = task.model(
         size,
         len(split.classes),
         configuration.compute_dtype(config.dtype),
@@ -137,7 +135,7 @@ def make_tuning(
         config.get("drop_path", 0.0),
         encoder is not None,
         votes,
-        **settings,
+        **{name: config[name] for name in task.settings},
     )
     values = statistics_of(config, encoder, patches)["statistics"]
     preprocessing = Preprocessing(

@@ -28,6 +28,7 @@ from sar_mixmae_jax.downstream import (
 )
 from sar_mixmae_jax.encoders import find_encoder, with_encoder
 from sar_mixmae_jax.errors import InputError, first_line, look_up
+from sar_mixmae_jax.evaluation import KINDS
 from sar_mixmae_jax.files import write_whole
 from sar_mixmae_jax.frozen import Features
 from sar_mixmae_jax.heads import Votes, unit_length, vote
@@ -204,7 +205,7 @@ def fit_neighbours(
 
 def votes_of_neighbours(config: ConfigDict, training: Labelled) -> Votes:
     """How the records of the training split vote."""
-    exclusive = TASKS[training.task].exclusive
+    exclusive = KINDS[training.task].exclusive
     return Votes(len(training), config.probe.neighbours, config.probe.temperature, exclusive)
 
 
@@ -229,7 +230,8 @@ METHODS = {
 
 def judged(split: Labelled, logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """The scores of logits for a split, and their loss."""
-    return scores(predictions(split, {"logits": logits, "labels": labels}, {}))
+    made = predictions(split, {"logits": logits, "labels": labels}, {})
+    return scores(made, KINDS[made.task].metrics(made))
 
 
 def save(

@@ -1,6 +1,6 @@
-"""The downstream tasks: what is read, what stands on the encoder, the loss, the metrics.
+"""The downstream tasks: what is read, what stands on the encoder, the loss.
 
-Adding a task is adding an entry to `TASKS`.
+Adding a task is adding an entry to `TASKS`, and one to `evaluation.KINDS`, which judges it.
 """
 
 import dataclasses
@@ -14,8 +14,7 @@ import optax
 
 from sar_mixmae_jax.data import Patches, read_column
 from sar_mixmae_jax.errors import InputError
-from sar_mixmae_jax.evaluation import flood_metrics, metrics
-from sar_mixmae_jax.evaluation.predictions import Predictions
+from sar_mixmae_jax.evaluation import KINDS, Metrics, Predictions
 from sar_mixmae_jax.heads import Classifier, FloodDetector, Tuned
 from sar_mixmae_jax.pairs import PairSource
 
@@ -46,11 +45,10 @@ class Task:
       ids: of the records of the task, of the ids of the dataset's records and the columns.
       units: what labels are given to.
       model: what stands on the encoder.
-      exclusive: whether a record has exactly one class, whose number is its label.
+      settings: fields of the configuration that the model is made with.
+      tiled: whether the encoder sees tiles of an image, or all of it.
       loss: (batch, classes) logits and labels -> (batch,).
       at_once: records in a batch where nothing is trained.
-      scores: the numbers that are followed in training.
-      best: of these, the one by which the best checkpoint is chosen.
     """
 
     images: tuple[str, ...]
@@ -61,11 +59,10 @@ class Task:
     ids: Callable[[np.ndarray, dict[str, np.ndarray]], np.ndarray]
     units: Callable[[Patches], Units]
     model: type[Tuned]
-    exclusive: bool
+    settings: tuple[str, ...]
+    tiled: bool
     loss: Callable[[jax.Array, jax.Array], jax.Array]
     at_once: int
-    scores: Callable[[Predictions], dict[str, float | None]]
-    best: str
 
 
 # ---- land cover: several labels an image
@@ -99,18 +96,6 @@ def labelled_records(patches: Patches) -> Units:
 def soft_margin(logits: jax.Array, labels: jax.Array) -> jax.Array:
     """Multi-label soft-margin loss: the mean over the classes of the logistic loss, (batch,)."""
     return optax.sigmoid_binary_cross_entropy(logits, labels.astype(logits.dtype)).mean(-1)
-
-
-def classification_scores(predictions: Predictions) -> dict[str, float | None]:
-    """Average precision, F1 and precision, macro and micro, and the published score of them."""
-    found = metrics.classification(
-        predictions.probabilities, predictions.labels, predictions.classes
-    )
-    rates = ("average_precision", "f1", "precision", "recall")
-    return {
-        "published_score": found["published_score"],
-        **{f"{rate}_{mean}": found[mean][rate] for rate in rates for mean in ("macro", "micro")},
-    }
 
 
 # ---- floods: two dates
@@ -153,14 +138,6 @@ def labelled_sequences(patches: Patches) -> Units:
     return Units(np.stack([~flooded, flooded], axis=1).astype(np.uint8), of)
 
 
-def flood_scores(predictions: Predictions) -> dict[str, float | None]:
-    """Metrics of the headline: onset images where they are known, every image counting once."""
-    found = flood_metrics.flood(predictions.probabilities, predictions.labels, predictions.columns)
-    first, weighting = found["headline"]
-    rates = ("average_precision", "f1", "precision", "recall", "balanced_accuracy", "accuracy")
-    return {rate: found["evaluations"][first][weighting][rate] for rate in rates}
-
-
 TASKS = {
     "classification": Task(
         images=("backscatter",),
@@ -171,11 +148,10 @@ TASKS = {
         ids=lambda ids, _: ids,
         units=labelled_records,
         model=Classifier,
-        exclusive=False,
+        settings=(),
+        tiled=False,
         loss=soft_margin,
         at_once=256,
-        scores=classification_scores,
-        best="average_precision_macro",
     ),
     "flood": Task(
         images=("before", "after"),
@@ -186,11 +162,10 @@ TASKS = {
         ids=names_of_pairs,
         units=labelled_sequences,
         model=FloodDetector,
-        exclusive=True,
+        settings=("tiling", "pooling"),
+        tiled=True,
         loss=optax.softmax_cross_entropy_with_integer_labels,
         at_once=16,  # pairs of 512 px have 32 tiles
-        scores=flood_scores,
-        best="average_precision",
     ),
 }
 """The tasks by name."""
@@ -201,9 +176,14 @@ def task_of(patches: Patches) -> str:
     return "flood" if patches.pairs is not None else "classification"
 
 
-def scores(predictions: Predictions) -> dict[str, float]:
-    """The mean loss and the scores that are defined, as they are logged."""
-    task = TASKS[predictions.task]
+def scores(predictions: Predictions, metrics: Metrics) -> dict[str, float]:
+    """The mean loss and the scores that are defined, as they are logged.
+
+    Args:
+      predictions: of a split.
+      metrics: of them.
+    """
+    task, kind = TASKS[predictions.task], KINDS[predictions.task]
     losses = task.loss(jnp.asarray(predictions.logits), jnp.asarray(predictions.labels))
-    found = {"loss": float(np.mean(losses)), **task.scores(predictions)}
+    found = {"loss": float(np.mean(losses)), **kind.read_scores(metrics)}
     return {f"validation/{name}": value for name, value in found.items() if value is not None}

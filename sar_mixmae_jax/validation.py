@@ -4,14 +4,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sar_mixmae_jax.evaluation import class_report, flood_report
-from sar_mixmae_jax.evaluation.predictions import Predictions
+from sar_mixmae_jax.evaluation import KINDS, Metrics, Predictions
 from sar_mixmae_jax.files import write_whole
 from sar_mixmae_jax.journal import Look
 from sar_mixmae_jax.labelled import Labelled, predictions
 from sar_mixmae_jax.predict import Prediction
 from sar_mixmae_jax.settled import Settled
-from sar_mixmae_jax.tasks import TASKS, scores
+from sar_mixmae_jax.tasks import scores
 from sar_mixmae_jax.tuning import Tuning, outputs
 
 
@@ -35,23 +34,19 @@ class Validator:
         """The scores that are defined, and the mean loss."""
         made = self._predict(params, self._split.patches.source)
         predicted = predictions(self._split, made, {})
-        scalars = scores(predicted)
-        name = TASKS[predicted.task].best
+        kind = KINDS[predicted.task]
+        found = kind.metrics(predicted)
+        scalars, name = scores(predicted, found), kind.best
         value = scalars.get(f"validation/{name}")
         shown = "undefined" if value is None else f"{value:.3f}"
         headline = f"{name.replace('_', ' ')} {shown} on {len(self._split)} for validation"
-        return Look(scalars, headline, partial(draw, predicted))
+        return Look(scalars, headline, partial(draw, predicted, found))
 
     def warn(self, scalars: dict[str, float]) -> None:
         """There is nothing to warn of."""
 
 
-def draw(predicted: Predictions, path: Path, title: str) -> None:
+def draw(predicted: Predictions, found: Metrics, path: Path, title: str) -> None:
     """Writes the precision-recall curves."""
-    if predicted.task == "flood":
-        found = flood_report.metrics(predicted)
-        figures = flood_report.figures(predicted, found, {}, title, None)
-    else:
-        found = class_report.metrics(predicted)
-        figures = class_report.figures(predicted, found, {}, title)
+    figures = KINDS[predicted.task].figures(predicted, found, {}, title, None)
     write_whole(path, figures["precision_recall.png"]())

@@ -7,10 +7,8 @@ import pytest
 from scipy import stats
 
 from sar_mixmae_jax.comparison.statistics import (
-    Baseline,
     Metric,
     Result,
-    baselines_of,
     by_seed,
     difference,
     discrimination,
@@ -97,13 +95,15 @@ def test_values_by_seed_leave_out_what_is_missing():
         by_seed([*results, results[0]], AP)
 
 
-def test_baselines_of_a_metric():
-    baselines = [
-        Baseline("a", "land_cover", {"ap": 0.5}),
-        Baseline("b", "land_cover", {"ap": None}),
-        Baseline("c", "flood", {"ap": 0.7}),
-    ]
-    assert baselines_of(baselines, AP) == {"a": 0.5}
+def test_baselines_with_seeds_are_paired_with_arms():
+    """A lead of .01 with every seed is resolved, however much the seeds differ."""
+    baseline = {seed: value - 0.01 * (1 + 0.1 * seed) for seed, value in ARMS["none"].items()}
+    arms = {"none": {**ARMS["none"], 9: 0.1}}  # a seed that the baseline has not
+    found = discrimination(AP, arms, {"fitted": baseline})
+    assert (found.verdict, found.above) == ("above", ("none",))
+    assert found.value == pytest.approx(np.mean([*baseline.values()]))
+    constant = {"fitted": {None: found.value}}
+    assert discrimination(AP, {"none": ARMS["none"]}, constant).verdict == "tie"
 
 
 ARMS = {
@@ -115,7 +115,7 @@ ARMS = {
 @pytest.mark.parametrize("baseline", [0.60, 0.70, 0.72, 0.83, 0.8445, 0.85, 0.90])
 def test_arms_are_judged_by_a_corrected_test_against_the_best_baseline(baseline):
     """The same by scipy's t-test: half of .05 each for two arms."""
-    found = discrimination(AP, ARMS, {"weak": 0.1, "strong": baseline})
+    found = discrimination(AP, ARMS, {"weak": {None: 0.1}, "strong": {None: baseline}})
     assert (found.baseline, found.value) == ("strong", baseline)
     tests = {name: stats.ttest_1samp([*arm.values()], baseline) for name, arm in ARMS.items()}
     sure = {name: test for name, test in tests.items() if test.pvalue < 0.05 / 2}
@@ -126,27 +126,31 @@ def test_arms_are_judged_by_a_corrected_test_against_the_best_baseline(baseline)
 
 
 def test_all_verdicts_occur():
-    verdicts = {discrimination(AP, ARMS, {"a": value}).verdict for value in (0.6, 0.85, 0.95)}
+    verdicts = {
+        discrimination(AP, ARMS, {"a": {None: value}}).verdict for value in (0.6, 0.85, 0.95)
+    }
     assert verdicts == {"above", "tie", "below"}
 
 
 def test_lower_errors_are_better():
-    assert discrimination(RMSE, ARMS, {"mean": 0.80, "worse": 3.0}).above == ("none",)
-    assert discrimination(RMSE, ARMS, {"mean": 0.60}).verdict == "below"
+    assert discrimination(RMSE, ARMS, {"mean": {None: 0.80}, "worse": {None: 3.0}}).above == (
+        "none",
+    )
+    assert discrimination(RMSE, ARMS, {"mean": {None: 0.60}}).verdict == "below"
 
 
 def test_missing_arms_and_single_seeds_leave_it_open():
-    assert discrimination(AP, {"none": {0: 0.8}}, {"a": 0.7}).verdict == "open"
-    assert discrimination(AP, {"missing": {}, **ARMS}, {"a": 0.95}).verdict == "open"
-    assert discrimination(AP, {"missing": {}, **ARMS}, {"a": 0.6}).verdict == "above"
+    assert discrimination(AP, {"none": {0: 0.8}}, {"a": {None: 0.7}}).verdict == "open"
+    assert discrimination(AP, {"missing": {}, **ARMS}, {"a": {None: 0.95}}).verdict == "open"
+    assert discrimination(AP, {"missing": {}, **ARMS}, {"a": {None: 0.6}}).verdict == "above"
 
 
 def test_values_that_are_all_equal_are_resolved_but_not_from_themselves():
     same = {"none": {0: 0.5, 1: 0.5}}
-    assert discrimination(AP, same, {"a": 0.5}).verdict == "tie"
+    assert discrimination(AP, same, {"a": {None: 0.5}}).verdict == "tie"
 
 
 def test_nothing_is_judged_without_a_baseline_a_run_or_a_direction():
     assert discrimination(AP, ARMS, {}) is None
-    assert discrimination(AP, {"none": {}}, {"a": 0.7}) is None
-    assert discrimination(AP._replace(higher_is_better=None), ARMS, {"a": 0.7}) is None
+    assert discrimination(AP, {"none": {}}, {"a": {None: 0.7}}) is None
+    assert discrimination(AP._replace(higher_is_better=None), ARMS, {"a": {None: 0.7}}) is None

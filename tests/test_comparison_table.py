@@ -8,7 +8,7 @@ from matplotlib import image
 
 from sar_mixmae_jax.comparison.figure import draw
 from sar_mixmae_jax.comparison.markdown import markdown, sentence
-from sar_mixmae_jax.comparison.statistics import Baseline, Metric, Result
+from sar_mixmae_jax.comparison.statistics import Metric, Result
 from sar_mixmae_jax.comparison.table import Section, as_json, tabulate
 
 AP = Metric("land_cover", "ap", "AP macro")
@@ -23,7 +23,7 @@ RESULTS = [
     Result("per_channel", 2, "land_cover", {"ap": 0.61}),
     Result("none", 0, "flood", {"recall/low": 0.5}),
 ]
-BASELINES = [Baseline("a|b", "land_cover", {"ap": 0.45})]
+BASELINES = [Result("a|b", None, "land_cover", {"ap": 0.45})]
 
 
 def table(section=Section("Test", (AP, RECALL), "A note.", judged=True), **given):  # noqa: B008
@@ -65,7 +65,7 @@ def test_metrics_as_rows():
 
 
 def test_a_test_that_discriminates_nothing_is_said_to():
-    strong = [Baseline("logistic", "land_cover", {"ap": 0.6})]
+    strong = [Result("logistic", None, "land_cover", {"ap": 0.6})]
     arms = ("none", "per_channel")
     weak = tabulate(Section("Test", (AP,), judged=True), RESULTS, strong, arms)
     page = markdown("Comparison", [weak])

@@ -10,7 +10,7 @@ import pytest
 from sar_mixmae_jax.comparison import truth
 from sar_mixmae_jax.comparison.markdown import markdown
 from sar_mixmae_jax.comparison.restoration import Protocol, fit_classes
-from sar_mixmae_jax.comparison.statistics import Baseline, Result
+from sar_mixmae_jax.comparison.statistics import Result
 from sar_mixmae_jax.comparison.table import tabulate
 from sar_mixmae_jax.comparison.truth import Batch, measure, sections
 from sar_mixmae_jax.errors import DivergedError, InputError
@@ -209,7 +209,7 @@ def test_classes_are_those_of_the_nearest_pixel():
 def test_the_tables_ask_for_what_is_measured(params):
     found = measure(objective(), params, [records(4, 0)], PROTOCOL)
     results = [Result("none", 0, truth.TASK, found["model"])]
-    baselines = [Baseline(name, truth.TASK, found[name]) for name in ("null", "measured")]
+    baselines = [Result(name, None, truth.TASK, found[name]) for name in ("null", "measured")]
     asked = sections(PROTOCOL, norm_pix=True, truth=True)
     assert {metric.name for one in asked for metric in one.metrics} <= found["model"].keys()
     page = markdown("Truth", [tabulate(one, results, baselines, ("none",)) for one in asked])

@@ -288,9 +288,9 @@ def test_where_no_score_is_defined_the_latest_is_taken_and_says_so(tuned, built,
 
 def test_pairs_without_both_bands_have_no_pictures(floods, tmp_path, caplog):
     other = rewrite(floods, "flood_pairs/own/1.0.0", tmp_path, {"bands": ["HH", "VV"]})
-    assert pair_pictures("flood_pairs/own", str(other), "test", None) is None
+    assert pair_pictures("flood", "flood_pairs/own", str(other), "test", None) is None
     assert "there are no pictures of pairs: unknown band" in caplog.text
-    assert pair_pictures("flood_pairs/own", str(floods), "test", None)(0).water.any()
+    assert pair_pictures("flood", "flood_pairs/own", str(floods), "test", None)(0).water.any()
 
 
 # ---- other data

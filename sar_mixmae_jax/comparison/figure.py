@@ -13,10 +13,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from sar_mixmae_jax.comparison.statistics import (
-    Baseline,
+    BySeed,
     Metric,
     Result,
-    baselines_of,
     by_seed,
     spread,
 )
@@ -35,7 +34,7 @@ PANELS = 4
 def draw(
     metrics: Sequence[Metric],
     results: Sequence[Result],
-    baselines: Sequence[Baseline],
+    baselines: Sequence[Result],
     arms: Sequence[str],
     path: Path,
     *,
@@ -58,22 +57,23 @@ def draw(
     height = (0.42 * len(arms) + 1.0) * rows + 1.5
     figure = Figure(figsize=(1.7 + 2.6 * columns, height), layout="constrained", dpi=130)
     axes = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
-    names = dict.fromkeys(name for metric in metrics for name in baselines_of(baselines, metric))
+    names = dict.fromkeys(name for metric in metrics for name in by_seed(baselines, metric))
     styles = {name: LINES[number % len(LINES)] for number, name in enumerate(names)}
-    seeds = sorted({result.seed for result in results})
+    seeds = sorted({result.seed for result in results if result.seed is not None})
     for axis, metric in zip(axes, metrics, strict=False):
         values = by_seed(results, metric)
         for row, arm in enumerate(arms):
-            _arm(axis, row, values.get(arm, {}), seeds)
+            _arm(axis, row, values.get(arm, {}), seeds, metric.limits)
         centre = spread(values.get(reference, {}).values()).mean
         if centre is not None:
             axis.axvline(centre, color="0.75", linewidth=1.2, zorder=0)
-        fixed = baselines_of(baselines, metric)
+        theirs = by_seed(baselines, metric).items()
+        fixed = {name: spread(values.values()).mean or 0.0 for name, values in theirs}
         for name, value in fixed.items():
             colour, dashes = styles[name]
             axis.axvline(value, color=colour, linestyle=dashes, linewidth=1.8, zorder=1)
         runs = [value for arm in arms for value in values.get(arm, {}).values()]
-        _limit(axis, [*runs, *fixed.values()])
+        _limit(axis, [*runs, *fixed.values()], metric.limits)
         _dress(axis, metric, arms)
     for axis in axes[len(metrics) :]:
         axis.set_visible(False)
@@ -82,8 +82,10 @@ def draw(
     write_whole(path, png(figure))
 
 
-def _arm(axis: Axes, row: int, values: dict[int, float], seeds: Sequence[int]) -> None:
-    """Points above the line of the row, the mean with its interval on it."""
+def _arm(
+    axis: Axes, row: int, values: BySeed, seeds: Sequence[int], limits: tuple[float, float]
+) -> None:
+    """Points above the line of the row, the mean with its interval on it, as far as it can be."""
     places = np.linspace(-0.32, -0.14, len(seeds))
     for place, seed in zip(places, seeds, strict=True):
         if seed in values:
@@ -99,7 +101,7 @@ def _arm(axis: Axes, row: int, values: dict[int, float], seeds: Sequence[int]) -
     mean, _, low, high, n = spread(values.values())
     if mean is not None:
         if low is not None and high is not None:
-            axis.plot([low, high], [row + 0.12] * 2, color=MEAN, linewidth=1.8)
+            axis.plot(np.clip([low, high], *limits), [row + 0.12] * 2, color=MEAN, linewidth=1.8)
         axis.plot(mean, row + 0.12, "D", color=MEAN, markersize=5)
     text = f"n = {n}" if n else "no run"
     axis.annotate(
@@ -115,8 +117,10 @@ def _arm(axis: Axes, row: int, values: dict[int, float], seeds: Sequence[int]) -
     )
 
 
-def _limit(axis: Axes, values: Sequence[float]) -> None:
+def _limit(axis: Axes, values: Sequence[float], limits: tuple[float, float]) -> None:
     """Shows all values; of intervals as much as leaves them legible; and room for n at the right.
+
+    Ticks are where values can be.
 
     The interval of two runs is nine times as wide as they are apart.
     """
@@ -126,6 +130,9 @@ def _limit(axis: Axes, values: Sequence[float]) -> None:
     width = max(values) - min(values) or 0.1 * abs(values[0]) or 1.0
     low, high = axis.get_xlim()
     low, high = max(low, min(values) - 0.6 * width), min(high, max(values) + 0.6 * width)
+    axis.locator_params(axis="x", nbins=5)
+    ticks = [one for one in axis.get_xticks() if max(low, limits[0]) <= one <= min(high, limits[1])]
+    axis.set_xticks(ticks)
     axis.set_xlim(low, high + 0.2 * (high - low))
 
 
@@ -138,7 +145,6 @@ def _dress(axis: Axes, metric: Metric, arms: Sequence[str]) -> None:
     axis.set_ylim(len(arms) - 0.5, -0.5)
     axis.tick_params(axis="x", labelsize=8)
     axis.tick_params(axis="y", length=0)
-    axis.locator_params(axis="x", nbins=5)
     axis.set_yticks(np.arange(len(arms) - 1) + 0.5, minor=True)
     axis.grid(axis="y", which="minor", color="0.9", linewidth=0.8)
     axis.tick_params(axis="y", which="minor", length=0)
@@ -156,7 +162,12 @@ def _explain(figure: Figure, styles: dict, reference: str) -> None:
         Line2D([], [], color="0.75", label=f"mean of {reference}"),
         *(
             Line2D(
-                [], [], color=colour, linestyle=dashes, linewidth=1.8, label=f"{name} (no network)"
+                [],
+                [],
+                color=colour,
+                linestyle=dashes,
+                linewidth=1.8,
+                label=f"{name} (no network; mean)",
             )
             for name, (colour, dashes) in styles.items()
         ),

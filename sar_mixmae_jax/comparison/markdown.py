@@ -37,8 +37,8 @@ def footnotes(tables: Iterable[Table]) -> list[str]:
     return [
         "An entry is mean ± spread (n): n is the number of seeds, the spread is the sample "
         f"standard deviation over them. Seeds for an entry: {seeds}. A single run has no spread. "
-        f"{MISSING} is no value. Baselines are in italics: means over the same seeds, which choose "
-        "their labels.",
+        f"{MISSING} is no value. Baselines are in italics; where they learn, it is from the labels "
+        "that the seed chose for the arms too.",
         f"Δ is the difference to `{references}`, paired by seed over the seeds that both have, "
         "with its 95 % interval (Student's t). **Unresolved** means that the interval includes 0 "
         "or cannot be computed (fewer than two pairs, or all of them equal): the test does not say "
@@ -48,7 +48,8 @@ def footnotes(tables: Iterable[Table]) -> list[str]:
         f"stand each for itself: of the {len(intervals)} on this page, one in twenty would be "
         "resolved by chance if all arms were equal.",
         "A test **discriminates nothing** where no arm is resolved from the best baseline without "
-        "a network (Student's interval of the arm's mean, corrected for the number of arms). "
+        "a network (Student's interval of its lead, paired by seed, corrected for the number of "
+        "arms). "
         f"Differences between arms, marked {NOTHING}, are then no reason to prefer one.",
     ]
 
@@ -94,17 +95,17 @@ def _row(table: Table, row: Row) -> list[str]:
     for metric, values, apart in zip(
         table.section.metrics, row.spreads, row.differences, strict=True
     ):
-        cells.append(_value(metric, values, row.is_baseline))
+        cells.append(_value(metric, values, row.is_baseline and values.n == 1))
         if metric.compared:
             cells.append(_difference(metric, apart, f" {NOTHING}" if metric in idle else ""))
     return cells
 
 
-def _value(metric: Metric, values: Spread, is_baseline: bool) -> str:
+def _value(metric: Metric, values: Spread, constant: bool) -> str:
     if values.mean is None:
         return MISSING
     mean = f"{values.mean:{metric.form}}"
-    if is_baseline:
+    if constant:
         return mean
     around = "" if values.std is None else f" ± {values.std:{metric.form.lstrip('+')}}"
     return f"{mean}{around} ({values.n})"

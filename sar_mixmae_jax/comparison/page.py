@@ -11,31 +11,17 @@ from sar_mixmae_jax.comparison import figure, truth
 from sar_mixmae_jax.comparison.cells import PRETRAINING, Measured
 from sar_mixmae_jax.comparison.markdown import markdown
 from sar_mixmae_jax.comparison.stages import Metrics, held_out, protocol
-from sar_mixmae_jax.comparison.statistics import Baseline, Metric, Result
+from sar_mixmae_jax.comparison.statistics import Metric, Result
 from sar_mixmae_jax.comparison.table import Section, as_json, tabulate
-from sar_mixmae_jax.evaluation import flood_metrics
+from sar_mixmae_jax.evaluation import KINDS
 from sar_mixmae_jax.files import write_whole
-
-HEADLINES = {
-    "classification": (
-        ("macro/average_precision", "AP macro"),
-        ("macro/f1", "F1 macro"),
-        ("micro/average_precision", "AP micro"),
-    ),
-    "flood": (
-        ("headline/average_precision", "onset AP"),
-        ("headline/f1", "onset F1"),
-        ("headline/balanced_accuracy", "onset balanced accuracy"),
-    ),
-}
-"""Metrics of a task that are compared, with their titles."""
 
 
 def write(
     config: ConfigDict,
     workdir: Path,
     finished: Sequence[Measured],
-    references: Mapping[str, Mapping[str, Metrics]],
+    references: Mapping[str, Mapping[str, Sequence[Metrics]]],
     title: str,
     notes: Sequence[str],
 ) -> list[Path]:
@@ -45,7 +31,7 @@ def write(
       config: of the comparison.
       workdir: where to.
       finished: all cells that are finished.
-      references: of every task its baselines with their metrics.
+      references: of every task its baselines with their metrics by seed, or once for all seeds.
       title: of page and figure.
       notes: what must be said besides.
     """
@@ -53,15 +39,16 @@ def write(
         Result(one.cell.arm, one.cell.seed, _task(one.cell.stage), one.metrics) for one in finished
     ]
     baselines = [
-        Baseline(name, task, metrics)
+        Result(name, None if len(measured) == 1 else seed, task, metrics)
         for task, every in references.items()
-        for name, metrics in every.items()
+        for name, measured in every.items()
+        for seed, metrics in enumerate(measured)
     ]
     arms = config.compared
     sections = []
     for task in config.finetune:
         sections.append(Section(_named(task), tuple(compared(config, task)), judged=True))
-        sections += details(config, task, results)
+        sections += details(task, results)
     patches = held_out(config)
     simulated = "noise_free" in patches.fields
     sections += truth.sections(
@@ -84,10 +71,10 @@ def write(
     return paths
 
 
-def learnt(results: Sequence[Result], baselines: Sequence[Baseline]) -> list[str]:
+def learnt(results: Sequence[Result], baselines: Sequence[Result]) -> list[str]:
     """Says so where no pretraining beats the mean of each cell: there is nothing to compare."""
     errors = [one.metrics.get("error") for one in results if one.task == truth.TASK]
-    nulls = [one.metrics.get("error") for one in baselines if one.name == "null"]
+    nulls = [one.metrics.get("error") for one in baselines if one.arm == "null"]
     least = min((error for error in errors if error is not None), default=0.0)
     null = min((error for error in nulls if error is not None), default=math.inf)
     if least < null:
@@ -111,37 +98,24 @@ def compared(config: ConfigDict, task: str) -> list[Metric]:
     """The metrics of a task by which arms are compared."""
     name = _named(task)
     return [
-        Metric(task, metric, f"{name}: {title}")
-        for metric, title in HEADLINES[config.finetune[task].task]
+        Metric(task, score, f"{name}: {title}", limits=(0.0, 1.0))
+        for score, title in KINDS[config.finetune[task].task].compared.items()
     ]
 
 
-def details(config: ConfigDict, task: str, results: Sequence[Result]) -> list[Section]:
-    """Recall by flooded fraction and by hard case; average precision by class."""
+def details(task: str, results: Sequence[Result]) -> list[Section]:
+    """The breakdowns of a task; see `stages.flat_metrics`."""
     names = list(dict.fromkeys(name for one in results if one.task == task for name in one.metrics))
-
-    def plain(prefix: str, only: Sequence[str] | None = None) -> tuple[Metric, ...]:
-        return tuple(
-            Metric(task, name, name.removeprefix(prefix), ".2f", None, compared=False)
-            for name in names
-            if name.startswith(prefix) and (only is None or name.removeprefix(prefix) in only)
-        )
-
-    if config.finetune[task].task != "flood":
-        found = plain("average_precision/")
-        return (
-            [Section("Land cover: average precision by class", found, upright=True)]
-            if found
-            else []
-        )
-    fractions = flood_metrics.FRACTION_NAMES
-    cases = [name.removeprefix("recall/") for name in names if name.startswith("recall/")]
-    cases = [name for name in cases if name not in fractions]
-    sections = [
-        Section("Floods: recall by flooded fraction", plain("recall/", fractions), upright=True),
-        Section("Floods: recall by hard case", plain("recall/", cases), upright=True),
+    titles = dict.fromkeys(name.partition("/")[0] for name in names if "/" in name)
+    return [
         Section(
-            "Floods: false alarms by hard case", plain("false_alarm_rate/", cases), upright=True
-        ),
+            f"{_named(task)}: {title}",
+            tuple(
+                Metric(task, name, name.partition("/")[2], ".2f", None, compared=False)
+                for name in names
+                if name.startswith(f"{title}/")
+            ),
+            upright=True,
+        )
+        for title in titles
     ]
-    return [one for one in sections if one.metrics]

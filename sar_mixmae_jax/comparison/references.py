@@ -35,23 +35,14 @@ def open_splits(config: ConfigDict, task: str, seed: int) -> Splits:
     return training, validation, opened(TEST)
 
 
-def measure(config: ConfigDict, task: str) -> dict[str, Metrics]:
-    """The metrics of every baseline of a task, means over the seeds."""
+def measure(config: ConfigDict, task: str) -> dict[str, list[Metrics]]:
+    """The metrics of every baseline of a task, by seed."""
     found: dict[str, list[Metrics]] = {}
     for seed in range(config.seeds):
         splits = open_splits(config, task, seed)
         for name, baseline in BASELINES[config.finetune[task].task].items():
             found.setdefault(name, []).append(flat_metrics(baseline(splits)))
-    return {name: _mean(every) for name, every in found.items()}
-
-
-def _mean(every: list[Metrics]) -> Metrics:
-    """Of every metric; None where it is undefined for a seed."""
-    columns = {name: [one[name] for one in every] for name in every[0]}
-    return {
-        name: None if None in values else float(np.mean(values))  # type: ignore[arg-type]
-        for name, values in columns.items()
-    }
+    return found
 
 
 def statistics_of_images(splits: Splits) -> Predictions:

@@ -89,7 +89,9 @@ def _quietly(log: Path, cell: Cell) -> Iterator[None]:
             yield
 
 
-def measured_references(config: ConfigDict, workdir: Path) -> dict[str, dict[str, stages.Metrics]]:
+def measured_references(
+    config: ConfigDict, workdir: Path
+) -> dict[str, dict[str, list[stages.Metrics]]]:
     """The baselines without a network and the references of reconstruction, once a comparison.
 
     Raises:
@@ -105,7 +107,8 @@ def measured_references(config: ConfigDict, workdir: Path) -> dict[str, dict[str
             raise InputError(
                 f"{path} cannot be read ({first_line(error)}): remove it, and it is made again"
             ) from error
-    found = {truth.TASK: stages.reconstruction_references(config)}
+    constant = stages.reconstruction_references(config)
+    found = {truth.TASK: {name: [metrics] for name, metrics in constant.items()}}
     for task in config.finetune:
         print(f"baselines without a network: {task}")
         found[task] = references.measure(config, task)

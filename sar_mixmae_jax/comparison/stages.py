@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import jax
 from ml_collections import ConfigDict
@@ -13,8 +12,7 @@ from sar_mixmae_jax.comparison import recipes, truth
 from sar_mixmae_jax.comparison.cells import Cell, run_folder
 from sar_mixmae_jax.data import Patches, batches, open_patches
 from sar_mixmae_jax.devices import local
-from sar_mixmae_jax.evaluation import class_report, flood_report, save
-from sar_mixmae_jax.evaluation.predictions import Predictions
+from sar_mixmae_jax.evaluation import KINDS, Predictions, save
 from sar_mixmae_jax.mixmae import random_params
 from sar_mixmae_jax.order import InOrder
 
@@ -23,7 +21,6 @@ MEASURED_AT_ONCE = 32
 """Held-out patches that are mixed with each other; the same for all arms."""
 TRUTH = ("noise_free", "land_cover")
 TEST = "test"
-RATES = ("average_precision", "f1", "precision", "recall", "balanced_accuracy")
 
 
 class StoppedError(Exception):
@@ -105,19 +102,12 @@ def tuned(config: ConfigDict, workdir: Path, cell: Cell, stop: Callable[[], bool
 
 
 def flat_metrics(predicted: Predictions) -> Metrics:
-    """The metrics that comparisons show, by one name each: "macro/f1", "recall/wind"."""
-    if predicted.task == "flood":
-        found = flood_report.metrics(predicted)
-        first, weighting = found["headline"]
-        evaluation = found["evaluations"][first]
-        flat = {f"headline/{rate}": evaluation[weighting][rate] for rate in RATES}
-        for group in ("by_flooded_fraction", "by_hard_case"):
-            for name, values in evaluation.get(group, {}).items():
-                flat[f"recall/{name}"] = values["recall"]
-                flat[f"false_alarm_rate/{name}"] = values["false_alarm_rate"]
-        return flat
-    found = class_report.metrics(predicted)
-    flat = {f"{mean}/{rate}": found[mean][rate] for mean in ("macro", "micro") for rate in RATES}
-    classes: dict[str, Any] = found["per_class"]
-    flat |= {f"average_precision/{name}": one["average_precision"] for name, one in classes.items()}
-    return flat | {"published_score": found["published_score"]}
+    """The scores by name, and the parts of breakdowns: "recall by hard case/wind"."""
+    kind = KINDS[predicted.task]
+    found = kind.metrics(predicted)
+    parts = {
+        f"{title}/{name}": value
+        for title, values in kind.breakdowns(found).items()
+        for name, value in values.items()
+    }
+    return kind.read_scores(found) | parts

@@ -2,11 +2,12 @@
 
 An arm is a way of pretraining; it runs with several seeds. Runs of different arms with the same
 seed saw the same data in the same order, so arms are compared seed by seed: what a seed does to
-both cancels. The interval is Student's t for paired values. It covers chance in training
-alone: it says nothing about other test images, which every arm shares.
+both cancels. Baselines that learn from labels have seeds too, which choose these. The interval is
+Student's t for paired values. It covers chance in training alone: it says nothing about other test
+images, which every arm shares.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -19,20 +20,23 @@ UNRESOLVED = "unresolved"
 
 
 class Result(NamedTuple):
-    """What one run of an arm measured in a task; a value of None, or not finite, is missing."""
+    """What one run measured in a task.
+
+    Attributes:
+      arm: or the name of a baseline.
+      seed: of the run; None: the same for all seeds.
+      task: in which.
+      metrics: by name; a value of None, or not finite, is missing.
+    """
 
     arm: str
-    seed: int
+    seed: int | None
     task: str
     metrics: Mapping[str, float | None]
 
 
-class Baseline(NamedTuple):
-    """What something without seeds measured in a task."""
-
-    name: str
-    task: str
-    metrics: Mapping[str, float | None]
+BySeed = Mapping[int | None, float]
+"""The values of a metric; that of None is for all seeds."""
 
 
 class Metric(NamedTuple):
@@ -45,6 +49,7 @@ class Metric(NamedTuple):
       form: of its values, as `format` takes it.
       higher_is_better: None where neither is, as for a bias.
       compared: whether differences between arms are shown.
+      limits: that no value can be beyond.
     """
 
     task: str
@@ -53,6 +58,7 @@ class Metric(NamedTuple):
     form: str = ".3f"
     higher_is_better: bool | None = True
     compared: bool = True
+    limits: tuple[float, float] = (-np.inf, np.inf)
 
 
 class Spread(NamedTuple):
@@ -107,7 +113,7 @@ class Discrimination(NamedTuple):
     Attributes:
       metric: which.
       baseline: name of the best baseline.
-      value: of that baseline.
+      value: of that baseline, its mean over seeds.
       above: arms that are resolved above it.
       verdict: an entry of `VERDICTS`.
     """
@@ -119,13 +125,13 @@ class Discrimination(NamedTuple):
     verdict: str
 
 
-def by_seed(results: Iterable[Result], metric: Metric) -> dict[str, dict[int, float]]:
-    """The values of a metric by arm and seed, without those that are missing.
+def by_seed(results: Iterable[Result], metric: Metric) -> dict[str, dict[int | None, float]]:
+    """The values of a metric by arm (or baseline) and seed, without those that are missing.
 
     Raises:
       InputError: an arm has two values for a seed.
     """
-    found: dict[str, dict[int, float]] = {}
+    found: dict[str, dict[int | None, float]] = {}
     for result in results:
         value = result.metrics.get(metric.name)
         if result.task != metric.task or value is None or not np.isfinite(value):
@@ -138,16 +144,6 @@ def by_seed(results: Iterable[Result], metric: Metric) -> dict[str, dict[int, fl
             )
         seeds[result.seed] = float(value)
     return found
-
-
-def baselines_of(baselines: Iterable[Baseline], metric: Metric) -> dict[str, float]:
-    """The values of a metric by baseline, without those that are missing."""
-    values = (
-        (one.name, one.metrics.get(metric.name)) for one in baselines if one.task == metric.task
-    )
-    return {
-        name: float(value) for name, value in values if value is not None and np.isfinite(value)
-    }
 
 
 def spread(values: Iterable[float]) -> Spread:
@@ -163,9 +159,15 @@ def spread(values: Iterable[float]) -> Spread:
     return Spread(mean, std, mean - half, mean + half, len(array))
 
 
-def difference(
-    arm: Mapping[int, float], reference: Mapping[int, float], higher_is_better: bool | None
-) -> Difference:
+def pairs(arm: BySeed, other: BySeed) -> np.ndarray:
+    """(n, 2) values of the seeds that both have; a value for all seeds is paired with every one."""
+    anyway = other.get(None)
+    theirs = {seed: other.get(seed, anyway) for seed in sorted(arm, key=lambda seed: seed or 0)}
+    both = [(arm[seed], value) for seed, value in theirs.items() if value is not None]
+    return np.array(both, np.float64).reshape(-1, 2)
+
+
+def difference(arm: BySeed, reference: BySeed, higher_is_better: bool | None) -> Difference:
     """The paired difference of two arms.
 
     Differences that are equal for all seeds leave no interval: they show that the metric is too
@@ -176,10 +178,9 @@ def difference(
       reference: values by seed; seeds that only one of them has are left out.
       higher_is_better: None where neither is.
     """
-    shared = sorted(arm.keys() & reference.keys())
-    pairs = np.array([(arm[seed], reference[seed]) for seed in shared]).reshape(-1, 2)
-    mean, std, low, high, n = spread(pairs[:, 0] - pairs[:, 1])
-    if low is None or high is None or std is None or std <= 1e-12 * np.abs(pairs).max():
+    paired = pairs(arm, reference)
+    mean, std, low, high, n = spread(paired[:, 0] - paired[:, 1])
+    if low is None or high is None or std is None or std <= 1e-12 * np.abs(paired).max():
         return Difference(mean, None, None, n, UNRESOLVED)
     if low <= 0 <= high:
         return Difference(mean, low, high, n, UNRESOLVED)
@@ -189,18 +190,18 @@ def difference(
 
 
 def discrimination(
-    metric: Metric, arms: Mapping[str, Mapping[int, float]], baselines: Mapping[str, float]
+    metric: Metric, arms: Mapping[str, BySeed], baselines: Mapping[str, BySeed]
 ) -> Discrimination | None:
-    """Whether any arm is resolved above the best baseline.
+    """Whether any arm is resolved above the best baseline, which is the best in the mean.
 
-    By Student's interval of the arm's mean over its seeds, at a confidence that is corrected for
+    By Student's interval of the arm's lead, paired by seed, at a confidence that is corrected for
     the number of arms (Bonferroni): else one of five arms that equal the baseline would seem to
     beat it in one comparison of nine.
 
     Args:
       metric: which.
       arms: its values by arm and seed; none where an arm is missing.
-      baselines: its values by baseline.
+      baselines: its values by baseline and seed.
 
     Returns:
       None where there is no baseline or no arm, or where no direction is better.
@@ -208,11 +209,12 @@ def discrimination(
     if not any(arms.values()) or not baselines or metric.higher_is_better is None:
         return None
     sign = 1 if metric.higher_is_better else -1
-    best = max(baselines, key=lambda name: sign * baselines[name])
+    means = {name: float(np.mean([*values.values()])) for name, values in baselines.items()}
+    best = max(means, key=lambda name: sign * means[name])
     level = 1 - (1 - CONFIDENCE) / len(arms)
+    paired = {name: pairs(values, baselines[best]) for name, values in arms.items()}
     leads = {
-        name: _resolved([sign * (value - baselines[best]) for value in values.values()], level)
-        for name, values in arms.items()
+        name: _resolved(sign * (both[:, 0] - both[:, 1]), level) for name, both in paired.items()
     }
     above = tuple(name for name, lead in leads.items() if lead == 1)
     if above:
@@ -221,10 +223,10 @@ def discrimination(
         verdict = "open"
     else:
         verdict = "below" if set(leads.values()) == {-1} else "tie"
-    return Discrimination(metric, best, baselines[best], above, verdict)
+    return Discrimination(metric, best, means[best], above, verdict)
 
 
-def _resolved(leads: Sequence[float], level: float) -> int | None:
+def _resolved(leads: np.ndarray, level: float) -> int | None:
     """1 or -1 where the mean is resolved from 0, else 0; None where there are too few values."""
     if len(leads) < 2:
         return None

@@ -6,13 +6,12 @@ from typing import Any, NamedTuple
 
 from sar_mixmae_jax.comparison.statistics import (
     CONFIDENCE,
-    Baseline,
+    BySeed,
     Difference,
     Discrimination,
     Metric,
     Result,
     Spread,
-    baselines_of,
     by_seed,
     difference,
     discrimination,
@@ -45,7 +44,7 @@ class Row(NamedTuple):
 
     Attributes:
       name: of it.
-      is_baseline: without seeds: one value, no spread.
+      is_baseline: whether it needs no network; what is the same for all seeds has no spread.
       spreads: of every metric.
       differences: of every metric to the reference; None for baselines, the reference itself and
         metrics that are not compared.
@@ -76,7 +75,7 @@ class Table(NamedTuple):
 def tabulate(
     section: Section,
     results: Sequence[Result],
-    baselines: Sequence[Baseline],
+    baselines: Sequence[Result],
     arms: Sequence[str],
     reference: str = "none",
 ) -> Table:
@@ -93,14 +92,14 @@ def tabulate(
       InputError: an arm has two results for a seed.
     """
     measured = [by_seed(results, metric) for metric in section.metrics]
-    constant = [baselines_of(baselines, metric) for metric in section.metrics]
+    without = [by_seed(baselines, metric) for metric in section.metrics]
     rows = [_arm_row(arm, section.metrics, measured, reference) for arm in arms]
-    for name in dict.fromkeys(name for values in constant for name in values):
-        spreads = [spread([values[name]] if name in values else []) for values in constant]
+    for name in dict.fromkeys(name for values in without for name in values):
+        spreads = [spread(values.get(name, {}).values()) for values in without]
         rows.append(Row(name, True, tuple(spreads), (None,) * len(spreads)))
     found = [
-        discrimination(metric, {arm: values.get(arm, {}) for arm in arms}, fixed)
-        for metric, values, fixed in zip(section.metrics, measured, constant, strict=True)
+        discrimination(metric, {arm: values.get(arm, {}) for arm in arms}, theirs)
+        for metric, values, theirs in zip(section.metrics, measured, without, strict=True)
         if section.judged and metric.compared
     ]
     return Table(section, reference, tuple(rows), tuple(one for one in found if one))
@@ -109,7 +108,7 @@ def tabulate(
 def _arm_row(
     arm: str,
     metrics: Sequence[Metric],
-    measured: Iterable[Mapping[str, Mapping[int, float]]],
+    measured: Iterable[Mapping[str, BySeed]],
     reference: str,
 ) -> Row:
     spreads, differences = [], []

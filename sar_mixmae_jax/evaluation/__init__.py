@@ -1,8 +1,9 @@
 """From saved predictions to metrics with confidence intervals to a folder that people can read.
 
 ```
+ kinds.py                   of predictions: many labels (class_*), floods (flood_*); one entry each
  predictions.py checks.py   what a model said of every record or pair, checked, saved
- metrics.py                 of one question, of many labels      flood_metrics.py   of floods
+ metrics.py scores.py       of one question, of many labels      flood_metrics.py   of floods
  gap.py                     of the days between images alone     equal_views.py     shown once
  replicates.py bootstrap.py the same of resampled groups, fast   interval.py        intervals
  curves.py class_figures.py flood_figures.py pairs.py pair_panels.py pair_figures.py   pictures
@@ -11,8 +12,10 @@
 ```
 """
 
+from sar_mixmae_jax.evaluation.kinds import KINDS
 from sar_mixmae_jax.evaluation.pairs import PairPicture
 from sar_mixmae_jax.evaluation.predictions import Predictions, load, save
 from sar_mixmae_jax.evaluation.report import EVIDENCE, write
+from sar_mixmae_jax.evaluation.scores import Metrics
 
-__all__ = ["EVIDENCE", "PairPicture", "Predictions", "load", "save", "write"]
+__all__ = ["EVIDENCE", "KINDS", "Metrics", "PairPicture", "Predictions", "load", "save", "write"]

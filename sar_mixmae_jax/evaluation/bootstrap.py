@@ -17,17 +17,16 @@ a chance of 15 %, of 300 splits of 20 groups the 63 that happened to hold it in 
 AP of all the world in 78 % (all groups counted: 70 %).
 """
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
-from sar_mixmae_jax.evaluation import flood_metrics
 from sar_mixmae_jax.evaluation.flood_metrics import place
-from sar_mixmae_jax.evaluation.interval import FEWEST_GROUPS, LEVEL, RAREST, Sampled, interval
-from sar_mixmae_jax.evaluation.metrics import MACRO, PUBLISHED, RATES
+from sar_mixmae_jax.evaluation.interval import FEWEST_GROUPS, LEVEL, Sampled, interval
+from sar_mixmae_jax.evaluation.kinds import KINDS
+from sar_mixmae_jax.evaluation.metrics import RATES
 from sar_mixmae_jax.evaluation.predictions import Predictions
-from sar_mixmae_jax.evaluation.replicates import Question, average_precision, question, rates
+from sar_mixmae_jax.evaluation.replicates import Question, average_precision, rates
 
 REPLICATES, FEWEST_REPLICATES = 1000, 200
 MOST_CELLS = 5_000_000_000
@@ -65,7 +64,8 @@ def intervals(
     """
     groups = predictions.groups
     count = int(groups.max()) + 1
-    asked = dict(_questions(predictions, groups, count))
+    kind = KINDS[predictions.task]
+    asked = dict(kind.questions(predictions, groups, count))
     number = replicates or replicates_for(sum(len(one.groups) for one in asked.values()))
     sampled = resample(asked, count, number, seed) if count >= FEWEST_GROUPS else {}
     if not sampled:
@@ -74,33 +74,11 @@ def intervals(
     for path, found in sampled.items():
         for name in RATES:
             place(values, (*path, name), interval(found[name]))
-    if predictions.task == "classification":
-        for path, averaged in _averages(sampled).items():
-            place(values, path, interval(averaged))
+    for path, averaged in kind.averages(sampled).items():
+        place(values, path, interval(averaged))
     return {
         "level": LEVEL, "replicates": number, "seed": seed, "groups": count, "values": values
     }  # fmt: skip
-
-
-def _questions(
-    predictions: Predictions, groups: np.ndarray, count: int
-) -> Iterator[tuple[Path, Question]]:
-    """Path in the metrics and rows of every question."""
-    probabilities, labels = predictions.probabilities, predictions.labels
-    if predictions.task == "flood":
-        for view in flood_metrics.views(labels, predictions.columns):
-            rows = view.rows
-            weights = None if (view.weights == 1).all() else view.weights
-            yield (
-                view.path,
-                question(probabilities[rows], labels[rows], groups[rows], count, weights),
-            )
-        return
-    for number, name in enumerate(predictions.classes):
-        one = question(probabilities[:, number], labels[:, number], groups, count)
-        yield ("per_class", name), one
-    repeated = np.repeat(groups, len(predictions.classes))
-    yield ("micro",), question(probabilities.ravel(), labels.ravel(), repeated, count)
 
 
 def resample(
@@ -141,22 +119,3 @@ def _sampled(one: Question, values: dict[str, np.ndarray]) -> dict[str, Sampled]
 def _unsampled(one: Question) -> dict[str, Sampled]:
     """As from `resample` without a replicate: only the numbers of groups."""
     return _sampled(one, rates(np.empty((0, 4)), np.empty(0)))
-
-
-def _averages(sampled: dict[Path, dict[str, Sampled]]) -> dict[Path, Sampled]:
-    """Macro averages and the published score in every replicate; each rests on its rarest class."""
-    classes = [found for path, found in sampled.items() if path[0] == "per_class"]
-    micro = sampled[("micro",)]["f1"]
-    means: dict[Path, Sampled] = {}
-    for name in MACRO:
-        read = "precision_asked" if name == "precision" else name
-        there = [one[read] for one in classes if one[read].groups > 0]
-        undefined = np.full(len(micro.values), np.nan)
-        mean = np.mean([one.values for one in there], axis=0) if there else undefined
-        fewest = min((one.groups for one in there), default=0)
-        means["macro", name] = Sampled(mean, fewest, RAREST)
-    every = means | {("micro", "f1"): micro}
-    terms = [(factor, every[average, name]) for factor, average, name in PUBLISHED]
-    score = np.sum([factor * one.values for factor, one in terms], axis=0)
-    fewest = min(one.groups for _, one in terms)
-    return means | {("published_score",): Sampled(score, fewest, RAREST)}

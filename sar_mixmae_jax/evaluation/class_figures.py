@@ -1,7 +1,7 @@
 """Figures of many labels: bars of every class, and what is said in place of a missed class."""
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,7 +29,7 @@ def _names(classes: Sequence[str], width: int = 44) -> list[str]:
     return ["\n".join(textwrap.wrap(name.replace("$", r"\$"), width)) for name in classes]
 
 
-def bars(metrics: dict[str, Any], intervals: dict[str, Any], title: str) -> bytes:
+def bars(metrics: Mapping[str, Any], intervals: Mapping[str, Any], title: str) -> bytes:
     """Average precision and F1 with intervals, and prevalence, of every class.
 
     Args:

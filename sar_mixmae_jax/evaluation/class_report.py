@@ -1,13 +1,17 @@
 """Tables and pictures of the report about many labels."""
 
-from collections.abc import Callable
-from typing import Any
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sar_mixmae_jax.errors import InputError
 from sar_mixmae_jax.evaluation import class_figures, curves
 from sar_mixmae_jax.evaluation.metrics import PUBLISHED, classification
-from sar_mixmae_jax.evaluation.predictions import Predictions
+from sar_mixmae_jax.evaluation.pairs import PairPicture
+from sar_mixmae_jax.evaluation.scores import Metrics
 from sar_mixmae_jax.evaluation.table import (
     Lines,
     escaped,
@@ -17,6 +21,9 @@ from sar_mixmae_jax.evaluation.table import (
     table,
     with_interval,
 )
+
+if TYPE_CHECKING:
+    from sar_mixmae_jax.evaluation.predictions import Predictions
 
 FIGURES = {
     "precision_recall.png": "Precision and recall of every class, the best first.",
@@ -32,12 +39,12 @@ COLUMNS = {
 }
 
 
-def metrics(predictions: Predictions) -> dict[str, Any]:
+def metrics(predictions: Predictions) -> Metrics:
     """`metrics.classification` of predictions."""
     return classification(predictions.probabilities, predictions.labels, predictions.classes)
 
 
-def headline(found: dict[str, Any], intervals: dict[str, Any]) -> Lines:
+def headline(found: Metrics, intervals: Mapping[str, Any]) -> Lines:
     """Macro and micro averages, and the published score."""
     rows = []
     for name, title in COLUMNS.items():
@@ -75,7 +82,7 @@ def headline(found: dict[str, Any], intervals: dict[str, Any]) -> Lines:
     ]
 
 
-def tables(found: dict[str, Any], intervals: dict[str, Any]) -> Lines:
+def tables(found: Metrics, intervals: Mapping[str, Any]) -> Lines:
     """Every class."""
     rows = []
     for name, values in found["per_class"].items():
@@ -90,9 +97,19 @@ def tables(found: dict[str, Any], intervals: dict[str, Any]) -> Lines:
 
 
 def figures(
-    predictions: Predictions, found: dict[str, Any], intervals: dict[str, Any], title: str
+    predictions: Predictions,
+    found: Metrics,
+    intervals: Mapping[str, Any],
+    title: str,
+    pictures: Callable[[int], PairPicture] | None = None,
 ) -> dict[str, Callable[[], bytes]]:
-    """What draws each of `FIGURES`."""
+    """What draws each of `FIGURES`.
+
+    Raises:
+      InputError: there are pictures of pairs.
+    """
+    if pictures:
+        raise InputError(f"found pictures of pairs for {predictions.task}: only floods have pairs")
     probabilities, labels = predictions.probabilities, predictions.labels
     per_class = found["per_class"]
     order = sorted(

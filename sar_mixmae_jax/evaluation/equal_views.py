@@ -4,7 +4,7 @@ Where no pair has a later flooded image, `onset` is `all`; where every sequence 
 three weightings are one.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from sar_mixmae_jax.evaluation.flood_figures import NAMES
@@ -14,7 +14,7 @@ Place = tuple[str, str]
 
 
 def distinct(
-    evaluations: dict[str, Any], intervals: dict[str, Any], places: Iterable[Place]
+    evaluations: Mapping[str, Any], intervals: Mapping[str, Any], places: Iterable[Place]
 ) -> dict[Place, str]:
     """The first of every set of equal views, and the names of all of the set.
 

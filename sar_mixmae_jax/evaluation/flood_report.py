@@ -1,7 +1,9 @@
 """Tables and pictures of the report about floods."""
 
-from collections.abc import Callable
-from typing import Any
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from sar_mixmae_jax.evaluation import curves, equal_views, flood_figures, flood_metrics, gap
 from sar_mixmae_jax.evaluation.flood_figures import NAMES
@@ -9,8 +11,11 @@ from sar_mixmae_jax.evaluation.flood_metrics import WEIGHTINGS, views
 from sar_mixmae_jax.evaluation.pair_figures import pairs
 from sar_mixmae_jax.evaluation.pair_panels import scales
 from sar_mixmae_jax.evaluation.pairs import KINDS, PairPicture, check, choose
-from sar_mixmae_jax.evaluation.predictions import Predictions
+from sar_mixmae_jax.evaluation.scores import Metrics
 from sar_mixmae_jax.evaluation.table import Lines, metrics_table, number, with_interval
+
+if TYPE_CHECKING:
+    from sar_mixmae_jax.evaluation.predictions import Predictions
 
 PAIR_FIGURES = {f"pairs_{kind.replace(' ', '_')}.png": kind for kind in KINDS}
 FIGURES = {
@@ -40,14 +45,14 @@ BREAKDOWNS = {
 }
 
 
-def metrics(predictions: Predictions) -> dict[str, Any]:
+def metrics(predictions: Predictions) -> Metrics:
     """`flood_metrics.flood` of predictions, and `gap_alone` of `gap.gap_alone`."""
     labels, columns = predictions.labels, predictions.columns
     found = flood_metrics.flood(predictions.probabilities, labels, columns)
     return found | {"gap_alone": gap.gap_alone(labels, columns, found["headline"])}
 
 
-def headline(found: dict[str, Any], intervals: dict[str, Any]) -> Lines:
+def headline(found: Metrics, intervals: Mapping[str, Any]) -> Lines:
     """The first evaluation by image, beside what needs no model; by sequence and by pair."""
     first = found["headline"][0]
     values, ranges = found["evaluations"][first]["by_image"], intervals[first]["by_image"]
@@ -87,7 +92,7 @@ def _one_answer(cells: dict[str, float]) -> str:
     )
 
 
-def _weightings(found: dict[str, Any], intervals: dict[str, Any], name: str) -> Lines:
+def _weightings(found: Metrics, intervals: Mapping[str, Any], name: str) -> Lines:
     order = sorted(WEIGHTINGS, key=lambda weighting: weighting != "by_image")
     named = equal_views.distinct(found["evaluations"], intervals, [(name, one) for one in order])
     rows = [
@@ -101,7 +106,7 @@ def _weightings(found: dict[str, Any], intervals: dict[str, Any], name: str) -> 
     return metrics_table(NAMES[name], rows, COLUMNS, COUNTS)
 
 
-def tables(found: dict[str, Any], intervals: dict[str, Any]) -> Lines:
+def tables(found: Metrics, intervals: Mapping[str, Any]) -> Lines:
     """The other evaluation, and breakdowns of all."""
     lines: Lines = []
     first = found["headline"][0]
@@ -135,10 +140,10 @@ def tables(found: dict[str, Any], intervals: dict[str, Any]) -> Lines:
 
 def figures(
     predictions: Predictions,
-    found: dict[str, Any],
-    intervals: dict[str, Any],
+    found: Metrics,
+    intervals: Mapping[str, Any],
     title: str,
-    pictures: Callable[[int], PairPicture] | None,
+    pictures: Callable[[int], PairPicture] | None = None,
 ) -> dict[str, Callable[[], bytes]]:
     """What draws each of `FIGURES` for which there is something to draw.
 

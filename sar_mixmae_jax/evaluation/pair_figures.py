@@ -1,7 +1,10 @@
 """Pairs of images with what was said of them: both dates on one scale of dB, truth, evidence."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -15,8 +18,10 @@ from sar_mixmae_jax.errors import plain
 from sar_mixmae_jax.evaluation import pair_panels
 from sar_mixmae_jax.evaluation.pair_panels import DRY_COLOUR, FLOOD_COLOUR, WATER_COLOUR, Scales
 from sar_mixmae_jax.evaluation.pairs import PairPicture
-from sar_mixmae_jax.evaluation.predictions import Predictions
 from sar_mixmae_jax.pictures import NODATA_COLOUR, png
+
+if TYPE_CHECKING:
+    from sar_mixmae_jax.evaluation.predictions import Predictions
 
 DPI = 100
 PANEL, GAP, APART, MARGIN = 232, 6, 22, 16

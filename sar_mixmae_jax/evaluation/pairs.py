@@ -1,12 +1,17 @@
 """Pairs of images worth looking at: the surest answers, right and wrong."""
 
+from __future__ import annotations
+
 import dataclasses
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sar_mixmae_jax.errors import InputError
 from sar_mixmae_jax.evaluation.metrics import THRESHOLD
-from sar_mixmae_jax.evaluation.predictions import Predictions
+
+if TYPE_CHECKING:
+    from sar_mixmae_jax.evaluation.predictions import Predictions
 
 KINDS = ("floods found", "dry and said so", "floods missed", "false alarms")
 EXAMPLES = 3

@@ -16,6 +16,7 @@ from scipy.special import expit
 
 from sar_mixmae_jax.errors import InputError, first_line
 from sar_mixmae_jax.evaluation.checks import check
+from sar_mixmae_jax.evaluation.kinds import KINDS
 from sar_mixmae_jax.files import write_whole
 
 FORMAT = "sar_mixmae_jax predictions 1"
@@ -69,19 +70,20 @@ class Predictions:
         object.__setattr__(self, "classes", tuple(self.classes))
         columns = {name: np.asarray(values) for name, values in self.columns.items()}
         object.__setattr__(self, "columns", columns)
-        check(self)
+        check(self, KINDS)
         object.__setattr__(self, "logits", self.logits.astype(np.float32))
         object.__setattr__(self, "labels", self.labels.astype(np.uint8))
 
     @property
     def probabilities(self) -> np.ndarray:
-        """Float64. Classification: sigmoid, (n, classes). Flood: softmax of class 1, (n,).
+        """Float64. Any number of classes: sigmoid, (n, classes); one of two: softmax, (n,).
 
         In float64, since in float32 every logit above 17 has the probability 1, and average
         precision lives on the order of such logits.
         """
         logits = self.logits.astype(np.float64)
-        return expit(logits[:, 1] - logits[:, 0] if self.task == "flood" else logits)
+        exclusive = KINDS[self.task].exclusive
+        return expit(logits[:, 1] - logits[:, 0] if exclusive else logits)
 
     @property
     def groups(self) -> np.ndarray:

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from sar_mixmae_jax.errors import InputError, check_name
-from sar_mixmae_jax.evaluation import class_report, flood_report
+from sar_mixmae_jax.errors import check_name
 from sar_mixmae_jax.evaluation.bootstrap import FEWEST_GROUPS, intervals
 from sar_mixmae_jax.evaluation.folder import whole_folder
+from sar_mixmae_jax.evaluation.kinds import KINDS
 from sar_mixmae_jax.evaluation.metrics import THRESHOLD
 from sar_mixmae_jax.evaluation.pairs import PairPicture
 from sar_mixmae_jax.evaluation.predictions import Predictions, save
@@ -24,14 +24,18 @@ EVIDENCE = "evidence.npz"
 ARRAYS = (EVIDENCE,)
 """Files of arrays that a report may be given."""
 
-OWN = (PREDICTIONS, METRICS, REPORT, *ARRAYS, *class_report.FIGURES, *flood_report.FIGURES)
+OWN = (
+    PREDICTIONS,
+    METRICS,
+    REPORT,
+    *ARRAYS,
+    *(name for one in KINDS.values() for name in one.captions),
+)
 """Names of all files that a report may hold."""
 
 FORMAT = "sar_mixmae_jax metrics 1"
 FEW_GROUPS = 20
 """Below, intervals are said to be rough."""
-
-Draw = dict[str, Callable[[], bytes]]
 
 
 def write(
@@ -63,15 +67,11 @@ def write(
     arrays = arrays or {}
     for name in arrays:
         check_name(ARRAYS, name, "file of arrays")
-    floods = predictions.task == "flood"
-    if pictures and not floods:
-        raise InputError(f"found pictures of pairs for {predictions.task}: only floods have pairs")
     with whole_folder(folder, OWN, METRICS) as inside:
-        kind: Any = flood_report if floods else class_report
+        kind = KINDS[predictions.task]
         found, sampled = kind.metrics(predictions), intervals(predictions, replicates, seed)
         values, title = sampled.pop("values"), _title(predictions)
-        more = (pictures,) if floods else ()
-        draw: Draw = kind.figures(predictions, found, values, title, *more)
+        draw = kind.figures(predictions, found, values, title, pictures)
         save(predictions, inside / PREDICTIONS)
         for name, values_by_name in arrays.items():
             write_arrays(inside / name, values_by_name)
@@ -82,7 +82,7 @@ def write(
             *kind.headline(found, values),
             "",
             *kind.tables(found, values),
-            *_pictures({name: kind.FIGURES[name] for name in draw}),
+            *_pictures({name: kind.captions[name] for name in draw}),
             *_tail(predictions, sampled),
         ]
         write_whole(inside / REPORT, ("\n".join(text) + "\n").encode())
@@ -93,6 +93,7 @@ def write(
             "rows": len(predictions.ids),
             "threshold": THRESHOLD,
             "about": predictions.about,
+            "lead": kind.lead(found, values)._asdict(),
             "metrics": found,
             "bootstrap": sampled,
             "intervals": values,

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sar_mixmae_jax.checkpoint import MODES, choose, steps
+from sar_mixmae_jax.checkpoint import choose, mode, steps
 from sar_mixmae_jax.errors import InputError
 from sar_mixmae_jax.summary.history import History, finite
 
@@ -36,7 +36,7 @@ def best(run: History, workdir: Path) -> Best | None:
       workdir: of it.
     """
     metric = run.config.get("best_metric")
-    if not isinstance(metric, str) or metric not in MODES or metric not in run.metrics:
+    if not isinstance(metric, str) or metric not in run.metrics or not mode(metric):
         return None
     try:
         step = int(choose(workdir, "best").name)
@@ -46,12 +46,12 @@ def best(run: History, workdir: Path) -> Best | None:
     value = logged.values[logged.steps == step]
     if not len(value):
         return None
-    word = "lowest" if MODES[metric] == "min" else "highest"
+    word = "lowest" if mode(metric) == "min" else "highest"
     return Best(step, metric, float(value[0]), word, len(steps(workdir)))
 
 
 def best_of(name: str, values: np.ndarray) -> int | None:
     """Where a metric was best; None where nobody knows whether more or less of it is better."""
-    if name not in MODES or not len(values):
+    if not mode(name) or not len(values):
         return None
-    return int(values.argmin() if MODES[name] == "min" else values.argmax())
+    return int(values.argmin() if mode(name) == "min" else values.argmax())

@@ -1,9 +1,8 @@
 """The section about the reports that evaluations of a run wrote: their headline numbers."""
 
 import json
-from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import quote
 
 from sar_mixmae_jax.errors import first_line
@@ -14,20 +13,6 @@ FOLDER, METRICS, REPORT = "evaluation", "metrics.json", "report.md"
 RATES = ("average_precision", "f1", "precision", "recall")
 MOST = 20
 """Reports that are shown."""
-
-
-class Headline(NamedTuple):
-    """The headline numbers of a report.
-
-    Attributes:
-      of: what they are the mean of.
-      values: by name; None where undefined.
-      intervals: by name, {"low", "high"}.
-    """
-
-    of: str
-    values: Mapping[str, Any]
-    intervals: Mapping[str, Any]
 
 
 def evaluations(workdir: Path) -> Markup:
@@ -63,7 +48,8 @@ def _read(path: Path) -> tuple[list[Any], list[str]]:
     """
     found = json.loads(path.read_text())
     about, name = found["about"], path.parent.name
-    one = HEADLINES[found["task"]](found["metrics"], found["intervals"])
+    lead = found["lead"]
+    of, values, intervals = wording.value(lead["of"]), lead["values"], lead["intervals"]
     caveats = about.get("caveats") or []
     caveats = caveats if isinstance(caveats, list) else [caveats]
     said = [f"caveat: {wording.value(caveat)}" for caveat in caveats]
@@ -72,31 +58,11 @@ def _read(path: Path) -> tuple[list[Any], list[str]]:
     row = [
         join(
             link(name, f"{FOLDER}/{quote(name, errors='surrogateescape')}/{REPORT}"),
-            note(f"{wording.value(found['rows'])} records; checkpoint {step}; {one.of}"),
+            note(f"{wording.value(found['rows'])} records; checkpoint {step}; {of}"),
         ),
-        *(_number(one.values.get(rate), one.intervals.get(rate)) for rate in RATES),
+        *(_number(values.get(rate), intervals.get(rate)) for rate in RATES),
     ]
     return row, said
-
-
-def _classes(metrics: Mapping[str, Any], intervals: Mapping[str, Any]) -> Headline:
-    """Means over the classes."""
-    return Headline("macro", metrics["macro"], intervals["macro"])
-
-
-def _floods(metrics: Mapping[str, Any], intervals: Mapping[str, Any]) -> Headline:
-    """Every new image once; of its onset, where that is known."""
-    first, weighting = metrics["headline"]
-    values = metrics["evaluations"][first][weighting]
-    of = f"{first}, {weighting}".replace("_", " ")
-    return Headline(of, values, intervals[first][weighting])
-
-
-HEADLINES: dict[str, Callable[[Mapping[str, Any], Mapping[str, Any]], Headline]] = {
-    "classification": _classes,
-    "flood": _floods,
-}
-"""Where a report of a task has its headline."""
 
 
 def _number(value: Any, interval: Any) -> str:
