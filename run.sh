@@ -94,10 +94,20 @@ install() {
   echo "$wanted" | tee "$stamp" >".venv/installed-$accelerator"
 }
 
+# The CPU build of PyTorch, for the tests that exchange weights with it; without, they are skipped.
+install_torch() {
+  .venv/bin/python -c 'import safetensors, torch' 2>/dev/null && return
+  echo "installing PyTorch for tests"
+  .venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+    torch==2.13.0+cpu safetensors ||
+    echo "PyTorch's CPU build cannot be installed here: tests that need it are skipped"
+}
+
 case "${1:-}" in
   test)
     shift
     install dev
+    install_torch
     .venv/bin/ruff check .
     .venv/bin/ruff format --check .
     .venv/bin/mypy

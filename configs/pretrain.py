@@ -24,6 +24,7 @@ def get_config(arguments: str = "") -> ConfigDict:
     config.dataset = given["dataset"]
     config.split = "train+validation"  # as published
     config.bands = ("VH", "VV")
+    config.init = "random"  # or the workdir of another pretraining, to go on with its model
 
     config.model = ConfigDict()
     config.model.variant = given["variant"]  # an entry of mixmae.VARIANTS; None below: its value

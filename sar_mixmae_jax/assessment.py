@@ -183,9 +183,16 @@ def load_params(model: Model, tuning: Tuning) -> Any:
 def about(model: Model, labelled: Labelled, split: str, which: str) -> dict[str, Any]:
     """What a reader of the results must know, as JSON has it."""
     described, metadata = labelled.patches.describe(), model.metadata
-    metric = model.config.best_metric
+    metric, converted = model.config.best_metric, metadata["model"].get("converted")
     chosen = f"{model.config.validation_split} by {metric}"
-    if which != "best":
+    trained = (
+        f"{metadata['dataset']['name']}, {metadata['dataset']['records']} records "
+        f"(label_fraction {model.config.label_fraction:g})"
+    )
+    if converted:
+        chosen = f"not known: converted from {converted['file']}"
+        trained = f"{metadata['dataset']['name']}: converted from {converted['file']}"
+    elif which != "best":
         chosen = f"by hand: --checkpoint={which}"
     elif metric not in metadata["metrics"]:
         chosen = f"the latest, since {metric} is undefined on {model.config.validation_split}"
@@ -197,14 +204,16 @@ def about(model: Model, labelled: Labelled, split: str, which: str) -> dict[str,
         "dataset checksum": described["checksum"],
         "checkpoint": str(model.found.path),
         "chosen on": chosen,
-        "trained on": f"{metadata['dataset']['name']}, {metadata['dataset']['records']} records "
-        f"(label_fraction {model.config.label_fraction:g})",
-        "encoder": "random" if before is None else before,
+        "trained on": trained,
+        "encoder": ("not known" if converted else "random") if before is None else before,
     }
     images = labelled.images()
     known = seen.overlap(images, model.found.seen)
     source = "fine-tuning" if before is None else f"pretraining on {before['dataset']} or tuning"
-    told["overlap with training"] = f"{known} of {len(images)} images were seen in {source}"
+    overlap = f"{known} of {len(images)} images were seen in {source}"
+    if not seen.is_complete(model.found.seen):
+        overlap = f"at least {overlap}: the model comes from a file that does not say what it saw"
+    told["overlap with training"] = overlap
     return told
 
 

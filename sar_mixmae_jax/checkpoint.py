@@ -32,7 +32,7 @@ SCORE = "validation/"
 
 def mode(metric: str) -> str | None:
     """Whether less ("min") or more ("max") of a metric is better; None where nobody knows."""
-    return MODES.get(metric, "max" if metric.startswith(SCORE) else None)
+    return MODES.get(metric, "max" if str(metric).startswith(SCORE) else None)
 
 
 def merit(metrics: Mapping[str, float], metric: str) -> float:

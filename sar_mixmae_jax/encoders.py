@@ -25,6 +25,21 @@ def find_encoder(config: ConfigDict, workdir: Path) -> Pretrained | None:
     Raises:
       InputError: there is none, or it is of another variant than was asked for.
     """
+    encoder = find_origin(config, workdir)
+    if encoder is not None and config.model.variant not in (None, encoder.variant):
+        raise InputError(
+            f"{encoder.path} holds the variant {encoder.variant!r}, and model.variant is "
+            f"{config.model.variant!r}: leave it out, or choose another --config.init"
+        )
+    return encoder
+
+
+def find_origin(config: ConfigDict, workdir: Path) -> Pretrained | None:
+    """As `find_encoder`, of whatever variant.
+
+    Raises:
+      InputError: there is none.
+    """
     if config.init == "random":
         return None
     record = recorded(workdir)
@@ -38,13 +53,7 @@ def find_encoder(config: ConfigDict, workdir: Path) -> Pretrained | None:
                 "restore it, or choose another --workdir"
             )
         return pretrained.find(before["checkpoint"])
-    encoder = pretrained.find(config.init)
-    if config.model.variant not in (None, encoder.variant):
-        raise InputError(
-            f"{encoder.path} holds the variant {encoder.variant!r}, and model.variant is "
-            f"{config.model.variant!r}: leave it out, or choose another --config.init"
-        )
-    return encoder
+    return pretrained.find(config.init)
 
 
 def encoder_size(config: ConfigDict, encoder: Pretrained | None) -> Architecture:
@@ -61,18 +70,35 @@ def encoder_size(config: ConfigDict, encoder: Pretrained | None) -> Architecture
         return mixmae.architecture(variant, bands=len(config.bands), **wanted)
     size = encoder.size
     side = wanted.pop("image_size", size.image_size)
-    windows = wanted.pop("windows", tuple(w * side // size.image_size for w in size.windows))
+    windows = wanted.pop("windows", None)
     for name, value in wanted.items():
         if tuple(np.atleast_1d(value)) != tuple(np.atleast_1d(getattr(size, name))):
             raise InputError(
                 f"model.{name} is {value}, and {encoder.path} has {getattr(size, name)}: leave it "
                 "out, or start from a random encoder"
             )
+    return at_input_size(size, side, windows)
+
+
+def at_input_size(
+    size: Architecture, side: int, windows: tuple[int, ...] | None = None
+) -> Architecture:
+    """The same model for images of another size: positions are resized.
+
+    Args:
+      size: of the model.
+      side: of images, pixels.
+      windows: of its stages; None: they grow with the images.
+
+    Raises:
+      InputError: windows or mask cells do not fit.
+    """
+    grown = tuple(window * side // size.image_size for window in size.windows)
     first = size.position_size or size.image_size
     return dataclasses.replace(
         size,
         image_size=side,
-        windows=windows,
+        windows=windows or grown,
         position_size=None if first == side else first,
     )
 

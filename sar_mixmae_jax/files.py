@@ -1,7 +1,8 @@
 """Files on mounted disks: whole or not at all."""
 
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -9,17 +10,37 @@ import numpy as np
 from sar_mixmae_jax.errors import InputError, first_line
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Writes a file beside its place, onto the disk, and puts it in its place in one step."""
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """Gives the name of a file beside its place; what was written goes to its place in one step."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
+        yield partial
+        with partial.open("rb") as file:
             os.fsync(file.fileno())
         partial.replace(path)
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Writes a file, whole or not at all."""
+    with whole(path) as partial:
+        partial.write_bytes(content)
+
+
+@contextmanager
+def writing(path: Path, advice: str = "check the folder and the disk") -> Iterator[None]:
+    """Says what cannot be written, and what to do.
+
+    Raises:
+      InputError: the disk refuses.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{path} cannot be written ({first_line(error)}): {advice}") from error
 
 
 def check_writable(path: Path, flag: str) -> None:
@@ -48,21 +69,10 @@ def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> Path:
     Raises:
       InputError: it cannot be written.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
+        with whole(path) as partial, partial.open("wb") as file:
             np.savez(file, allow_pickle=False, **arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except OSError as error:
-        raise InputError(
-            f"{path} cannot be written ({first_line(error)}): check the folder and the disk"
-        ) from error
-    finally:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
     return path
 
 

@@ -1,5 +1,6 @@
 """Fine-tuning: `train(config, workdir)`, from an encoder and labelled records to a tuned model."""
 
+import dataclasses
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -53,12 +54,15 @@ def train(config: ConfigDict, workdir: Path, stop: Callable[[], bool] = lambda: 
     def init(optimizer: optax.GradientTransformation) -> TrainState:
         return init_state(partial(random_params, tuning), optimizer, jax.random.key(config.seed))
 
+    def load(state: TrainState) -> TrainState:
+        return dataclasses.replace(state, params=with_encoder(state.params, tuning, encoder))
+
     job = Job(
         title=f"{title(config, encoder)} on {training.patches.title}",
         description=describe(config, encoder, training, tuning),
         source=training.patches.source,
         init=init,
-        load=partial(with_encoder, tuning=tuning, encoder=encoder),
+        load=load,
         share_loss=Settled(share_loss, tuning),
         watcher=Validator(tuning, validation, max(config.batch_size, TASKS[config.task].at_once)),
         look_every=config.validate_every,

@@ -94,7 +94,7 @@ def attend(qkv: jax.Array, tokens: int, heads: int, bias: jax.Array | float = 0.
 
 
 def sincos_position_embedding(side: int, width: int) -> np.ndarray:
-    """MAE's fixed 2-D embedding of a square grid: (side, side, width), float32.
+    """MAE's fixed 2-D embedding of a square grid: (side, side, width), computed in float32.
 
     The first half of the channels encodes the column, the second half the row; each half is sine
     then cosine of width / 4 frequencies from 1 down to 1e-4.
@@ -104,12 +104,13 @@ def sincos_position_embedding(side: int, width: int) -> np.ndarray:
     """
     if width % 4:
         raise ValueError(f"a width of {width} was given: expected a multiple of 4")
-    frequencies = 1e-4 ** (np.arange(width // 4) / (width // 4))
-    angles = np.arange(side)[:, None] * frequencies  # (side, width / 4)
+    share = (np.arange(width // 4) / (width // 4)).astype(np.float32)
+    frequencies = np.float32(1) / np.float32(10_000) ** share
+    angles = np.arange(side, dtype=np.float32)[:, None] * frequencies  # (side, width / 4)
     axis = np.concatenate([np.sin(angles), np.cos(angles)], axis=1)  # (side, width / 2)
     columns = np.broadcast_to(axis[None, :], (side, side, width // 2))
     rows = np.broadcast_to(axis[:, None], (side, side, width // 2))
-    return np.concatenate([columns, rows], axis=-1).astype(np.float32)
+    return np.concatenate([columns, rows], axis=-1)
 
 
 def torch_conv_init(fan_in: int) -> Initializer:

@@ -114,6 +114,18 @@ def decay_mask(params: Any) -> Any:
     return jax.tree.map(lambda tensor: tensor.ndim > 1, params)
 
 
+def at_first_step(opt_state: Any) -> Any:
+    """The same moments at the beginning of a schedule."""
+
+    def is_schedule(node: Any) -> bool:
+        return isinstance(node, optax.ScaleByScheduleState)
+
+    def rewound(node: Any) -> Any:
+        return node._replace(count=jnp.zeros_like(node.count)) if is_schedule(node) else node
+
+    return jax.tree.map(rewound, opt_state, is_leaf=is_schedule)
+
+
 @cache
 def adamw(
     schedule: optax.Schedule,

@@ -14,13 +14,16 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from sar_mixmae_jax import configuration, seen
+from sar_mixmae_jax.continuation import check_size, load, with_conventions
 from sar_mixmae_jax.data import Patches, open_patches
+from sar_mixmae_jax.encoders import find_origin
 from sar_mixmae_jax.inspection import Inspector
 from sar_mixmae_jax.mixmae import random_params
 from sar_mixmae_jax.objective import Objective, share_loss
 from sar_mixmae_jax.optimizer import peak_learning_rate
 from sar_mixmae_jax.order import Order
 from sar_mixmae_jax.preprocess import preprocess
+from sar_mixmae_jax.pretrained import Pretrained
 from sar_mixmae_jax.processes import is_first
 from sar_mixmae_jax.settled import Settled
 from sar_mixmae_jax.step import TrainState, init_state
@@ -44,9 +47,13 @@ def train(config: ConfigDict, workdir: Path, stop: Callable[[], bool] = lambda: 
       DivergedError: the loss or its gradient is not finite; the last checkpoint stays.
     """
     configuration.check(config, jax.device_count())
-    patches = open_patches(config.dataset, config.data_dir, config.split, config.bands)
+    origin = find_origin(config, workdir)
+    bands = origin.bands if origin else config.bands
+    patches = open_patches(config.dataset, config.data_dir, config.split, bands)
+    patches = with_conventions(patches, origin)
     Order(len(patches.source), config.batch_size, config.seed)  # enough of them for a batch
     objective = configuration.objective(config, patches)
+    check_size(objective.model.size, origin)
     check_fit(objective, patches)
     warn_of_tiny_rate(config)
     if is_first():
@@ -58,10 +65,10 @@ def train(config: ConfigDict, workdir: Path, stop: Callable[[], bool] = lambda: 
 
     job = Job(
         title=f"{config.model.variant} on {patches.title}",
-        description=describe(config, patches, objective),
+        description=describe(config, patches, objective, origin),
         source=patches.source,
         init=init,
-        load=lambda params: params,
+        load=partial(load, size=objective.model.size, origin=origin),
         share_loss=Settled(share_loss, objective),
         watcher=Inspector(
             objective,
@@ -73,7 +80,7 @@ def train(config: ConfigDict, workdir: Path, stop: Callable[[], bool] = lambda: 
         look_every=config.picture_every,
         save_every=config.checkpoint_every,
         look_first=True,
-        seen=seen.pack(patches.ids()),
+        seen=seen.joined(origin.seen if origin else "", patches.ids()),
     )
     return run(job, config, workdir, stop)
 
@@ -102,7 +109,9 @@ def warn_of_tiny_rate(config: ConfigDict) -> None:
         )
 
 
-def describe(config: ConfigDict, patches: Patches, objective: Objective) -> dict[str, Any]:
+def describe(
+    config: ConfigDict, patches: Patches, objective: Objective, origin: Pretrained | None
+) -> dict[str, Any]:
     """What is trained on what: all that a stranger needs to use the encoder, as JSON has it."""
     description = {
         "config": json.loads(config.to_json_best_effort()),
@@ -113,6 +122,7 @@ def describe(config: ConfigDict, patches: Patches, objective: Objective) -> dict
             "weighting": asdict(objective.preprocessing.weighting),
             "dtype": np.dtype(objective.model.dtype).name,
             **patches.conventions(),
+            "pretrained": origin.description if origin else None,
         },
     }
     return json.loads(json.dumps(description))

@@ -27,9 +27,9 @@ from sar_mixmae_jax.downstream import (
     title,
 )
 from sar_mixmae_jax.encoders import find_encoder, with_encoder
-from sar_mixmae_jax.errors import InputError, first_line, look_up
+from sar_mixmae_jax.errors import InputError, look_up
 from sar_mixmae_jax.evaluation import KINDS
-from sar_mixmae_jax.files import write_whole
+from sar_mixmae_jax.files import write_whole, writing
 from sar_mixmae_jax.frozen import Features
 from sar_mixmae_jax.heads import Votes, unit_length, vote
 from sar_mixmae_jax.labelled import Labelled, predictions
@@ -131,13 +131,8 @@ def write_scores(path: Path, head: Head) -> None:
       InputError: it cannot be written.
     """
     told = {"chosen": head.scores, "tried": head.tried}
-    try:
+    with writing(path, "make room and start again; the features are kept"):
         write_whole(path, (json.dumps(told, indent=2) + "\n").encode())
-    except OSError as error:
-        raise InputError(
-            f"{path} cannot be written ({first_line(error)}): make room and start again; the "
-            "features are kept"
-        ) from error
 
 
 def read_features(

@@ -9,6 +9,9 @@ from collections.abc import Iterable
 
 import numpy as np
 
+UNKNOWN = "?"
+"""Nothing is known; before packed ids: there are others that are not."""
+
 HASH = np.dtype(">u8")
 """Of an id: with half a million of them, two are mistaken for one once in 10^8 data sets."""
 
@@ -27,7 +30,13 @@ def pack(ids: Iterable[str]) -> str:
 def joined(packed: str, ids: Iterable[str]) -> str:
     """The packed ids and some more."""
     both = np.union1d(_unpacked(packed), hashes(ids)).astype(HASH)
-    return base64.b64encode(both.tobytes()).decode()
+    known = base64.b64encode(both.tobytes()).decode()
+    return known if is_complete(packed) else UNKNOWN + known
+
+
+def is_complete(packed: str) -> bool:
+    """Whether all that a model has seen is among the packed ids."""
+    return not packed.startswith(UNKNOWN)
 
 
 def overlap(ids: Iterable[str], packed: str) -> int:
@@ -40,4 +49,4 @@ def overlap(ids: Iterable[str], packed: str) -> int:
 
 
 def _unpacked(packed: str) -> np.ndarray:
-    return np.frombuffer(base64.b64decode(packed, validate=True), HASH)
+    return np.frombuffer(base64.b64decode(packed.removeprefix(UNKNOWN), validate=True), HASH)

@@ -38,7 +38,7 @@ class Job:
       description: {"config", "dataset", "model"} as JSON has it; see `same_run`.
       source: the records.
       init: a state before the first step, for an optimizer.
-      load: puts what was learnt before into its parameters; not asked where a run goes on.
+      load: puts what was learnt before into it; not asked where a run goes on.
       share_loss: what is minimised, over a share of a batch.
       watcher: looks at the model from outside.
       look_every: steps between looks; None: an epoch.
@@ -52,7 +52,7 @@ class Job:
     description: dict[str, Any]
     source: Source
     init: Callable[[optax.GradientTransformation], TrainState]
-    load: Callable[[Any], Any]
+    load: Callable[[TrainState], TrainState]
     share_loss: ShareLoss
     watcher: Watcher
     look_every: int | None
@@ -151,9 +151,7 @@ def resume_or_begin(job: Job, config: ConfigDict, workdir: Path, record: RunReco
     known = record.saved or last_saved(workdir / METRICS)
     saved = resume(workdir, like, job.description, known)
     if saved is None:
-        state = job.init(optimizer)
-        state = dataclasses.replace(state, params=job.load(state.params))
-        return Start(replicate(state), order, 0)
+        return Start(replicate(job.load(job.init(optimizer))), order, 0)
     if saved.metadata["shares"] != shares(config):
         logging.warning(
             "the batch was cut into %d share(s) and is now into %d (devices times accumulate): "

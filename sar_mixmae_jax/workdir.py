@@ -16,7 +16,7 @@ import jax
 from absl import logging
 
 from sar_mixmae_jax.errors import InputError, first_line
-from sar_mixmae_jax.files import write_whole
+from sar_mixmae_jax.files import write_whole, writing
 from sar_mixmae_jax.pretrained import check_origin
 from sar_mixmae_jax.processes import is_first, told_by_first
 from sar_mixmae_jax.same_run import check_same
@@ -122,12 +122,8 @@ class RunRecord:
 
     def _write(self) -> None:
         content = {**self._description, "starts": self.starts, "saved": self.saved}
-        try:
+        with writing(self._path, "make room and start again"):
             write_whole(self._path, (json.dumps(content, indent=2) + "\n").encode())
-        except OSError as error:
-            raise InputError(
-                f"{self._path} cannot be written ({first_line(error)}): make room and start again"
-            ) from error
 
 
 def recorded(workdir: Path) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sar_mixmae_jax.errors import InputError, first_line
-from sar_mixmae_jax.files import write_whole
+from sar_mixmae_jax.files import write_whole, writing
 
 PRETRAINING = "pretraining"
 """The first stage; the others are the names of the downstream tasks."""
@@ -85,14 +85,9 @@ def write(workdir: Path, measured: Measured) -> None:
     """
     path = _path(workdir, measured.cell)
     content = {"metrics": measured.metrics, "seconds": round(measured.seconds, 1)}
-    try:
+    with writing(path, "make room and start again; what is finished is kept"):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
-    except OSError as error:
-        raise InputError(
-            f"{path} cannot be written ({first_line(error)}): make room and start again; what is "
-            "finished is kept"
-        ) from error
 
 
 def _path(workdir: Path, cell: Cell) -> Path:

@@ -7,8 +7,8 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sar_mixmae_jax.errors import InputError, first_line
-from sar_mixmae_jax.files import free_name
+from sar_mixmae_jax.errors import InputError
+from sar_mixmae_jax.files import free_name, writing
 
 
 @contextmanager
@@ -39,14 +39,11 @@ def whole_folder(folder: Path, own: Collection[str], sign: str) -> Iterator[Path
     partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
     old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
     try:
-        recover(folder, own)
-        partial.mkdir(parents=True)
-        yield partial
-        _swap(partial, folder, old, own)
-    except OSError as error:
-        raise InputError(
-            f"{folder} cannot be written ({first_line(error)}): check the folder and the disk"
-        ) from error
+        with writing(folder):
+            recover(folder, own)
+            partial.mkdir(parents=True)
+            yield partial
+            _swap(partial, folder, old, own)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

@@ -17,7 +17,7 @@ from scipy.special import expit
 from sar_mixmae_jax.errors import InputError, first_line
 from sar_mixmae_jax.evaluation.checks import check
 from sar_mixmae_jax.evaluation.kinds import KINDS
-from sar_mixmae_jax.files import write_whole
+from sar_mixmae_jax.files import write_whole, writing
 
 FORMAT = "sar_mixmae_jax predictions 1"
 COLUMN = "column/"
@@ -107,12 +107,8 @@ def save(predictions: Predictions, path: Path) -> None:
     arrays |= {COLUMN + name: values for name, values in predictions.columns.items()}
     content = io.BytesIO()
     np.savez_compressed(content, head=np.array(json.dumps(head, allow_nan=False)), **arrays)
-    try:
+    with writing(path):
         write_whole(path, content.getvalue())
-    except OSError as error:
-        raise InputError(
-            f"{path} cannot be written ({first_line(error)}): check the folder and the disk"
-        ) from error
 
 
 def load(path: Path) -> Predictions:

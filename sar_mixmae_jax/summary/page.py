@@ -8,8 +8,8 @@ from pathlib import Path
 
 from matplotlib.image import imread
 
-from sar_mixmae_jax.errors import InputError, first_line
-from sar_mixmae_jax.files import write_whole
+from sar_mixmae_jax.errors import first_line
+from sar_mixmae_jax.files import write_whole, writing
 from sar_mixmae_jax.summary import (
     diagnoses,
     evaluations,
@@ -55,12 +55,8 @@ def write(workdir: Path) -> Path:
     )
     content = markup.document(head.title(run), *sections)
     path = workdir / "summary.html"
-    try:
+    with writing(path):
         write_whole(path, content.encode())
-    except OSError as error:
-        raise InputError(
-            f"{path} cannot be written ({first_line(error)}): check the folder and the disk"
-        ) from error
     return path
 
 

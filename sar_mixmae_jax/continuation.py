@@ -1,0 +1,87 @@
+"""Pretraining that starts from another one: its parameters, its optimizer, its conventions."""
+
+import dataclasses
+from typing import Any
+
+import jax.numpy as jnp
+from absl import logging
+
+from sar_mixmae_jax import pretrained
+from sar_mixmae_jax.checkpoint import read_metadata
+from sar_mixmae_jax.data import Patches
+from sar_mixmae_jax.errors import InputError
+from sar_mixmae_jax.mixmae import Architecture
+from sar_mixmae_jax.optimizer import at_first_step
+from sar_mixmae_jax.pretrained import Pretrained
+from sar_mixmae_jax.resizing import resize_tables
+from sar_mixmae_jax.restore import read_part
+from sar_mixmae_jax.step import TrainState
+
+INPUT = ("image_size", "position_size", "windows")
+"""Fields of an architecture that may be others than before."""
+
+
+def with_conventions(patches: Patches, origin: Pretrained | None) -> Patches:
+    """A dataset that is standardised as the encoder is used to."""
+    if origin is None:
+        return patches
+    return dataclasses.replace(
+        patches, mean=origin.mean, std=origin.std, statistics_of=origin.statistics_of
+    )
+
+
+def check_size(size: Architecture, origin: Pretrained | None) -> None:
+    """Refuses to go on with a model of another size.
+
+    Raises:
+      InputError: names the fields that differ, or says that there is no decoder.
+    """
+    if origin is None:
+        return
+    arrays = read_metadata(origin.path)["arrays"]
+    if not any(name.startswith("params/decoder/") for name in arrays):
+        raise InputError(
+            f"{origin.path} has no decoder, so no pretraining can go on from it: choose a "
+            "checkpoint of pretraining"
+        )
+    differing = [
+        f"{field.name} is {getattr(size, field.name)} and there {getattr(origin.size, field.name)}"
+        for field in dataclasses.fields(size)
+        if field.name not in INPUT and getattr(size, field.name) != getattr(origin.size, field.name)
+    ]
+    if differing:
+        raise InputError(
+            f"{origin.path} is a {origin.variant} of another size ({'; '.join(differing)}): set "
+            "config.model to its sizes"
+        )
+
+
+def load(state: TrainState, size: Architecture, origin: Pretrained | None) -> TrainState:
+    """A first state with what was learnt before; of another input size without the optimizer's.
+
+    Args:
+      state: before the first step.
+      size: of its model.
+      origin: where to start from; None: nowhere.
+
+    Raises:
+      InputError: the checkpoint is damaged.
+    """
+    if origin is None:
+        return state
+    parts: dict[str, Any] = {"params": {**state.params, "encoder": pretrained.shapes(origin.size)}}
+    arrays = read_metadata(origin.path)["arrays"]
+    same = all(getattr(size, name) == getattr(origin.size, name) for name in INPUT)
+    moments = same and any(name.startswith("opt_state/") for name in arrays)
+    if moments:
+        parts["opt_state"] = state.opt_state
+    else:
+        logging.warning("%s has no optimizer for this model: it starts afresh", origin.path)
+    try:
+        found, _ = read_part(origin.path, parts)
+    except ValueError as error:
+        raise InputError(f"{origin.path}: {error}: choose another checkpoint") from error
+    encoder = resize_tables(found["params"]["encoder"], state.params["encoder"])
+    params = {**found["params"], "encoder": encoder}
+    opt_state = at_first_step(found["opt_state"]) if moments else state.opt_state
+    return dataclasses.replace(state, params=params, opt_state=opt_state, step=jnp.int32(0))

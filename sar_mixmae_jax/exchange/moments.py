@@ -1,0 +1,92 @@
+"""The state of PyTorch's AdamW as that of ours: moments and the number of steps.
+
+The optimizer numbers the trainable tensors by group: first those without weight decay (1-D ones),
+then those with; in each the order of the model.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from sar_mixmae_jax.errors import InputError
+from sar_mixmae_jax.exchange.buffers import is_buffer
+from sar_mixmae_jax.exchange.names import torch_shapes, tree_from
+from sar_mixmae_jax.mixmae import Architecture
+
+FIRST, SECOND, STEP = "exp_avg", "exp_avg_sq", "step"
+
+
+class Moments(NamedTuple):
+    """What AdamW remembers.
+
+    Attributes:
+      mean: of the gradients, a tree like the parameters.
+      square: of their squares.
+      steps: that were taken.
+    """
+
+    mean: Any
+    square: Any
+    steps: int
+
+
+def numbered(tensors: Mapping[str, np.ndarray]) -> list[str]:
+    """The names of the trainable tensors in the order in which the optimizer numbers them."""
+    trained = [name for name in tensors if not is_buffer(name)]
+    return sorted(trained, key=lambda name: tensors[name].ndim > 1)  # stable
+
+
+def moments(
+    optimizer: Mapping[str, Any], tensors: Mapping[str, np.ndarray], shapes: Any, size: Architecture
+) -> Moments:
+    """Reads the state of an optimizer.
+
+    Args:
+      optimizer: {"state", "param_groups"} of AdamW.
+      tensors: of the model, in its order.
+      shapes: of all parameters here.
+      size: of the model.
+
+    Raises:
+      InputError: it is not the state of such an optimizer for this model.
+    """
+    names = numbered(tensors)
+    wanted = torch_shapes(shapes, size)
+    try:
+        groups, state = optimizer["param_groups"], optimizer["state"]
+        numbers = [number for group in groups for number in group["params"]]
+        decays = [float(group["weight_decay"]) for group in groups]
+        undecayed = sum(tensors[name].ndim <= 1 for name in names)
+        if len(groups) != 2 or decays[0] != 0.0 or len(groups[0]["params"]) != undecayed:
+            raise ValueError(f"it has {len(groups)} groups with the weight decays {decays}")
+        if len(numbers) != len(names) or {*state} != {*numbers}:
+            raise ValueError(f"it has {len(state)} tensors, and the model {len(names)}")
+        of = dict(zip(names, (state[number] for number in numbers), strict=True))
+        found = {
+            key: {name: np.asarray(of[name][key]) for name in names} for key in (FIRST, SECOND)
+        }
+        steps = {int(of[name][STEP]) for name in names}
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(
+            f"its optimizer is not the AdamW of a pretraining ({error}): expected group 0 without "
+            "weight decay and group 1 with; --nooptimizer takes the model alone"
+        ) from error
+    for key, arrays in found.items():
+        for name, array in arrays.items():
+            if array.shape != wanted[name][1] or array.dtype != np.float32:
+                raise InputError(
+                    f"{key} of {name} is {array.dtype}{array.shape}, expected "
+                    f"float32{wanted[name][1]}: --nooptimizer takes the model alone"
+                )
+    if len(steps) != 1:
+        raise InputError(
+            f"its tensors were trained for different numbers of steps ({sorted(steps)[:3]}): "
+            "--nooptimizer takes the model alone"
+        )
+    mean, square = (tree_from(found[key], shapes, size) for key in (FIRST, SECOND))
+    for tree, what in ((mean, FIRST), (square, SECOND)):
+        if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)):
+            raise InputError(f"{what} is not finite: --nooptimizer takes the model alone")
+    return Moments(mean, square, steps.pop())

@@ -1,0 +1,205 @@
+"""Which model a file holds, from its tensors alone; its own notes are a hint and not the truth."""
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from sar_mixmae_jax.errors import InputError
+from sar_mixmae_jax.exchange.buffers import CLOSE, POSITIONS, positions
+from sar_mixmae_jax.mixmae import VARIANTS, Architecture
+
+PATCHES = "patch_embed.proj.weight"
+NAMED = 5
+"""Names that a message lists."""
+
+HEADS = {2: "flood", 19: "classification"}
+"""The task by the number of outputs."""
+
+Tensors = Mapping[str, np.ndarray]
+
+
+class Recognised(NamedTuple):
+    """What a file holds.
+
+    Attributes:
+      kind: "pretraining", "encoder", or a task.
+      variant: an entry of `VARIANTS`, or "custom".
+      size: of the model.
+      outputs: of its head; 0 without one.
+    """
+
+    kind: str
+    variant: str
+    size: Architecture
+    outputs: int
+
+
+def recognise(
+    tensors: Tensors, *, decoder_heads: int | None = None, encoder_only: bool = False
+) -> Recognised:
+    """Recognises a model.
+
+    Args:
+      tensors: by PyTorch's names.
+      decoder_heads: attention heads of the decoder, which tensors cannot tell; None: those of the
+        variant.
+      encoder_only: leave decoder or head.
+
+    Raises:
+      InputError: it is no model of this kind, or of one that this project does not have.
+    """
+    width, bands, patch_size = _patches(tensors)
+    depths, heads, windows = _stages(tensors)
+    size = Architecture(
+        width=width,
+        heads=heads,
+        depths=depths,
+        windows=windows,
+        bands=bands,
+        patch_size=patch_size,
+        mlp_ratio=_shape(tensors, "layers.0.blocks.0.mlp.fc1.weight", 2)[0] // width,
+        image_size=_side(tensors) * patch_size,
+    )
+    size = dataclasses.replace(size, position_size=_position_size(tensors, size))
+    has_decoder = any(name.startswith("decoder_") for name in tensors) and not encoder_only
+    if has_decoder:
+        size = _with_decoder(tensors, size, decoder_heads)
+    outputs = 0 if encoder_only or "head.weight" not in tensors else len(tensors["head.weight"])
+    return Recognised(_kind(has_decoder, outputs), _variant(size, has_decoder), size, outputs)
+
+
+def _kind(has_decoder: bool, outputs: int) -> str:
+    if has_decoder:
+        return "pretraining"
+    if outputs and outputs not in HEADS:
+        raise InputError(
+            f"the head has {outputs} outputs, expected 19 (BigEarthNet-19) or 2 (floods): "
+            "--encoder_only takes the encoder without it"
+        )
+    return HEADS.get(outputs, "encoder")
+
+
+def _patches(tensors: Tensors) -> tuple[int, int, int]:
+    """Width, bands and patch size."""
+    if PATCHES not in tensors:
+        some = ", ".join(sorted(tensors)[:NAMED])
+        raise InputError(
+            f"there is no {PATCHES} among its {len(tensors)} tensors ({some}, …): expected a "
+            "MixMIM model of SAR-W-MixMAE"
+        )
+    width, bands, rows, columns = _shape(tensors, PATCHES, 4)
+    if bands == 3:
+        raise InputError(
+            "it takes three channels: it is a model of RGB images, such as the original MixMIM "
+            "of ImageNet, whose filters mean nothing for VH and VV; choose a two-band checkpoint "
+            "of SAR-W-MixMAE, or pretrain with configs/pretrain.py"
+        )
+    if bands != 2 or rows != columns or rows & (rows - 1):
+        raise InputError(
+            f"{PATCHES} is {(width, bands, rows, columns)}, expected (width, 2, 4, 4): VH and VV"
+        )
+    return width, bands, rows
+
+
+def _stages(tensors: Tensors) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+    """Depths, heads and windows of the stages."""
+    depths: dict[int, int] = {}
+    tables: dict[int, tuple[int, ...]] = {}
+    for name, tensor in tensors.items():
+        if not (found := re.match(r"layers\.(\d{1,3})\.blocks\.(\d{1,3})\.", name)):
+            continue
+        stage, block = map(int, found.groups())
+        depths[stage] = max(depths.get(stage, 0), block + 1)
+        if name.endswith("relative_position_bias_table") and tensor.ndim == 2:
+            tables[stage] = tensor.shape
+    stages = range(len(depths))
+    if not depths or set(depths) != {*stages} or set(tables) != {*stages}:
+        raise InputError(
+            f"its stages are {sorted(depths)}, with bias tables in {sorted(tables)}: expected "
+            "layers.0 and so on, with relative_position_bias_table in each"
+        )
+    sides = [(round(tables[stage][0] ** 0.5) + 1) // 2 for stage in stages]
+    wrong = [tables[i] for i in stages if tables[i][0] != (2 * sides[i] - 1) ** 2]
+    if wrong:
+        raise InputError(
+            f"a relative_position_bias_table is {wrong[0]}: expected ((2 · window - 1)², heads)"
+        )
+    heads = tuple(tables[stage][1] for stage in stages)
+    return tuple(depths[stage] for stage in stages), heads, tuple(sides)
+
+
+def _side(tensors: Tensors) -> int:
+    """Tokens along a side of the first stage."""
+    if POSITIONS not in tensors:
+        raise InputError(f"there is no {POSITIONS}, which alone says for which input size it is")
+    tokens = _shape(tensors, POSITIONS, 3)[1]
+    side = round(tokens**0.5)
+    if side * side != tokens:
+        raise InputError(f"{POSITIONS} has {tokens} tokens: expected those of a square")
+    return side
+
+
+def _position_size(tensors: Tensors, size: Architecture) -> int | None:
+    """The input size that the position embedding was made for; None: that of the model."""
+    given = tensors[POSITIONS]
+    others = range(size.cell, 2 * size.image_size + 1, size.cell)
+    for candidate in (None, *(other for other in others if other != size.image_size)):
+        made = positions(size.image_size, candidate, size)
+        if made.shape == given.shape and np.allclose(made, given, rtol=0, atol=CLOSE):
+            return candidate
+    raise InputError(
+        f"{POSITIONS} is no sine-cosine embedding, as it is or resized: a model with learnt "
+        "positions has no counterpart here"
+    )
+
+
+def _with_decoder(tensors: Tensors, size: Architecture, heads: int | None) -> Architecture:
+    """The size with that of the decoder.
+
+    Raises:
+      InputError: nobody knows its number of heads.
+    """
+    numbers = {
+        int(found[1])
+        for name in tensors
+        if (found := re.match(r"decoder_blocks\.(\d{1,3})\.", name))
+    }
+    width, depth = _shape(tensors, "decoder_embed.weight", 2)[0], len(numbers)
+    if heads is None:
+        twins = [
+            one for one in VARIANTS.values() if _same(one, size) and one.decoder_width == width
+        ]
+        if not twins:
+            raise InputError(
+                f"it is none of {', '.join(VARIANTS)} (width {size.width}, depths {size.depths}, "
+                f"decoder {width} wide), and tensors do not say how many attention heads the "
+                "decoder has: give --decoder_heads"
+            )
+        heads = twins[0].decoder_heads
+    return dataclasses.replace(size, decoder_width=width, decoder_depth=depth, decoder_heads=heads)
+
+
+def _variant(size: Architecture, has_decoder: bool) -> str:
+    decoder = ("decoder_width", "decoder_depth", "decoder_heads") if has_decoder else ()
+    for name, one in VARIANTS.items():
+        if _same(one, size) and all(getattr(one, f) == getattr(size, f) for f in decoder):
+            return name
+    return "custom"
+
+
+def _same(one: Architecture, other: Architecture) -> bool:
+    """Whether two encoders are of one size, whatever the size of their input."""
+    fields = ("width", "depths", "heads", "mlp_ratio", "patch_size", "bands")
+    return all(getattr(one, name) == getattr(other, name) for name in fields)
+
+
+def _shape(tensors: Tensors, name: str, axes: int) -> tuple[int, ...]:
+    if name not in tensors:
+        raise InputError(f"there is no {name}: expected a MixMIM model of SAR-W-MixMAE")
+    shape = tensors[name].shape
+    if len(shape) != axes or 0 in shape:
+        raise InputError(f"{name} is {shape}: expected {axes} axes")
+    return tuple(shape)

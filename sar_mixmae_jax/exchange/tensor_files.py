@@ -1,0 +1,269 @@
+"""Files of tensors: .pth and .safetensors, read without running anything in them, written whole.
+
+A .pth is a pickle, which could call any function. It is read by PyTorch's own restricted loader,
+which makes tensors and plain containers and refuses everything else by name; `ALLOWED` is what a
+published file holds besides.
+"""
+
+import argparse
+import os
+import pickle
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from absl import logging
+
+from sar_mixmae_jax.errors import InputError, first_line
+from sar_mixmae_jax.files import whole
+
+ALLOWED = (argparse.Namespace,)
+NOTE = "sar_mixmae_jax"
+"""Where a file says what its tensors do not, as JSON."""
+
+MODEL = ("model", "state_dict")
+"""Where a checkpoint has its tensors, unless it is nothing else."""
+
+WRAPPER = "module."
+"""Before the names of models that were trained on several devices."""
+
+
+class TensorFile(NamedTuple):
+    """What a file holds.
+
+    Attributes:
+      tensors: by PyTorch's names; float32, and integers as they are. Views of the file, where it
+        allows that.
+      optimizer: `state` and `param_groups` as PyTorch has them, if there are any.
+      epoch: that was done, if it says so.
+      note: what a file of this project says of itself, as JSON; None in others.
+    """
+
+    tensors: dict[str, np.ndarray]
+    optimizer: dict[str, Any] | None = None
+    epoch: int | None = None
+    note: str | None = None
+
+
+def import_torch() -> Any:
+    """PyTorch, which only exchanging weights needs.
+
+    Raises:
+      InputError: it is not installed.
+    """
+    try:
+        import torch
+    except ImportError as error:
+        raise InputError(
+            f"PyTorch is needed and not installed ({first_line(error)}): "
+            'pip install "sar-mixmae-jax[torch]", or in this folder EXTRAS=torch ./run.sh test'
+        ) from error
+    return torch
+
+
+def import_safetensors() -> Any:
+    """The library of .safetensors files.
+
+    Raises:
+      InputError: it is not installed.
+    """
+    try:
+        import safetensors
+        import safetensors.numpy
+    except ImportError as error:
+        raise InputError(
+            f"safetensors is needed and not installed ({first_line(error)}): "
+            'pip install "sar-mixmae-jax[torch]"'
+        ) from error
+    return safetensors
+
+
+# ---- reading
+
+
+def read(path: Path) -> TensorFile:
+    """Reads a file.
+
+    Raises:
+      InputError: it is damaged, of another kind, or holds more than tensors and plain values.
+    """
+    if not path.is_file():
+        raise InputError(f"{path} is no file: name a .pth or .safetensors file")
+    return FORMATS.get(path.suffix, FORMATS[".pth"]).read(path)
+
+
+def read_pth(path: Path) -> TensorFile:
+    """Reads a checkpoint of PyTorch."""
+    content = _load(path, import_torch())
+    if not isinstance(content, dict):
+        raise InputError(f"{path} holds a {type(content).__name__}, expected a checkpoint")
+    named: Any = next(
+        (content[name] for name in MODEL if isinstance(content.get(name), dict)), None
+    )
+    model = content if named is None else named
+    tensors = {_plain_name(name): value for name, value in model.items()}
+    optimizer, epoch, note = (content.get(name) for name in ("optimizer", "epoch", NOTE))
+    return TensorFile(
+        {name: as_array(name, value, path) for name, value in tensors.items()},
+        optimizer if isinstance(optimizer, dict) and model is not content else None,
+        epoch if isinstance(epoch, int) and model is not content else None,
+        note if isinstance(note, str) else None,
+    )
+
+
+def _plain_name(name: Any) -> str:
+    return str(name).removeprefix(WRAPPER)
+
+
+def _load(path: Path, torch: Any) -> Any:
+    """What the restricted loader makes of a file, mapped into memory where its format allows.
+
+    Raises:
+      InputError: see `read`.
+    """
+    settings = {"map_location": "cpu", "weights_only": True}
+    try:
+        with torch.serialization.safe_globals(list(ALLOWED)):
+            try:
+                return torch.load(path, mmap=True, **settings)
+            except RuntimeError as error:
+                if "mmap" not in str(error):
+                    raise
+                return torch.load(path, **settings)  # the format before PyTorch 1.6
+    except pickle.UnpicklingError as error:
+        raise InputError(_refusal(path, torch, error)) from error
+    except MemoryError as error:
+        raise InputError(f"{path} does not fit into memory: use a machine with more") from error
+    except Exception as error:  # whatever the loader stumbles over in a damaged file
+        raise InputError(
+            f"{path} is cut off, damaged, or no checkpoint of PyTorch ({first_line(error)}): "
+            "fetch it again"
+        ) from error
+
+
+def _refusal(path: Path, torch: Any, error: Exception) -> str:
+    """Names what a file would have called."""
+    allowed = {f"{one.__module__}.{one.__qualname__}" for one in ALLOWED}
+    try:
+        found = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    except Exception:  # of the format before PyTorch 1.6, which cannot be searched
+        found = re.findall(r"GLOBAL ([\w.]+)", str(error))
+    named = ", ".join(sorted({*found} - allowed))
+    if not named:
+        return (
+            f"{path} is damaged or no checkpoint of PyTorch ({first_line(error)}): fetch it again"
+        )
+    return (
+        f"{path} holds {named}, and could run code with it: expected tensors, plain containers and "
+        "argparse.Namespace; nothing of it was run. Ask for a file with tensors alone"
+    )
+
+
+def as_array(name: str, value: Any, path: Path) -> np.ndarray:
+    """A tensor as an array; floats become float32.
+
+    Raises:
+      InputError: it is no dense tensor.
+    """
+    torch = import_torch()
+    if not isinstance(value, torch.Tensor) or value.layout != torch.strided or value.is_meta:
+        raise InputError(
+            f"{path}: {name[:100]} is no dense tensor but {str(type(value).__name__)[:50]}: "
+            "expected a checkpoint whose `model` holds nothing else"
+        )
+    value = value.detach()
+    if value.is_floating_point() and value.dtype != torch.float32:
+        logging.warning("%s is %s: taken as float32", name, value.dtype)
+        value = value.float()
+    return value.numpy()
+
+
+def read_safetensors(path: Path) -> TensorFile:
+    """Reads a file of nothing but tensors."""
+    library = import_safetensors()
+    try:
+        with library.safe_open(path, framework="numpy") as file:
+            note = (file.metadata() or {}).get(NOTE)
+            arrays = {_plain_name(name): file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except Exception as error:  # of the library, for whatever is wrong with a file
+        raise InputError(
+            f"{path} is cut off, damaged, or no file of safetensors ({first_line(error)}): fetch "
+            "it again"
+        ) from error
+    floats = {name for name, array in arrays.items() if np.issubdtype(array.dtype, np.floating)}
+    arrays |= {name: arrays[name].astype(np.float32, copy=False) for name in floats}
+    return TensorFile(arrays, note=note)
+
+
+# ---- writing
+
+
+def write(path: Path, tensors: Mapping[str, np.ndarray], note: str) -> None:
+    """Writes tensors, whole or not at all, with a note; the kind of file follows its name.
+
+    Raises:
+      InputError: it cannot be written.
+    """
+    check_suffix(path)
+    try:
+        with whole(path) as partial:
+            FORMATS[path.suffix].write(partial, tensors, note)
+    except InputError:
+        raise
+    except Exception as error:  # OSError, and what libraries make of it
+        raise InputError(
+            f"{path} cannot be written ({first_line(error)}): check the folder and the disk"
+        ) from error
+
+
+def check_suffix(path: Path) -> None:
+    """Refuses a name that does not say which kind of file it is.
+
+    Raises:
+      InputError: names the kinds.
+    """
+    if path.suffix not in FORMATS:
+        raise InputError(f"--out is {path}: expected a name that ends with {' or '.join(FORMATS)}")
+
+
+def write_pth(path: Path, tensors: Mapping[str, np.ndarray], note: str) -> None:
+    """Writes a checkpoint as PyTorch's own loader takes it."""
+    torch = import_torch()
+    model = {name: torch.from_numpy(np.array(array)) for name, array in tensors.items()}
+    torch.save({MODEL[0]: model, NOTE: note}, path)
+
+
+def write_safetensors(path: Path, tensors: Mapping[str, np.ndarray], note: str) -> None:
+    """Writes a file of nothing but tensors."""
+    contiguous = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
+    metadata = {"format": "pt", NOTE: note}
+    import_safetensors().numpy.save_file(contiguous, path, metadata)
+    path.chmod(0o666 & ~_umask())  # the library makes files that nobody else can read
+
+
+def _umask() -> int:
+    """What new files are not allowed to allow."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+class Format(NamedTuple):
+    """A kind of file.
+
+    Attributes:
+      read: a path.
+      write: tensors and a note to a path.
+    """
+
+    read: Callable[[Path], TensorFile]
+    write: Callable[[Path, Mapping[str, np.ndarray], str], None]
+
+
+FORMATS = {
+    ".pth": Format(read_pth, write_pth),
+    ".safetensors": Format(read_safetensors, write_safetensors),
+}
+"""By the end of a file's name; what has another one is read as the first."""

@@ -1,0 +1,83 @@
+"""What converting a model of full size costs: `python -m tests.campaigns.convert --variant=huge`.
+
+Makes a file of random tensors as PyTorch has it, converts it there and back by the command, each in
+a process of its own, compares all tensors, and prints time and peak memory.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from absl import app, flags
+from flax.traverse_util import flatten_dict
+
+from sar_mixmae_jax.exchange import tensor_files
+from sar_mixmae_jax.exchange.buffers import buffers
+from sar_mixmae_jax.exchange.importing import shapes_of
+from sar_mixmae_jax.exchange.names import to_torch, torch_name
+from sar_mixmae_jax.exchange.recognition import Recognised
+from sar_mixmae_jax.mixmae import VARIANTS
+from tests.launch import ROOT, environment
+
+VARIANT = flags.DEFINE_string("variant", "base", "an entry of VARIANTS")
+FOLDER = flags.DEFINE_string("folder", None, "for the files; a temporary one")
+
+
+def main(argv: Sequence[str]) -> None:
+    """Converts, compares, prints a table."""
+    del argv
+    with tempfile.TemporaryDirectory(dir=FOLDER.value) as name:
+        folder = Path(name)
+        path, back, run = folder / "model.pth", folder / "back.pth", folder / "run"
+        write(path, VARIANT.value)
+        size = path.stat().st_size
+        print(f"| {VARIANT.value}, {size / 1e9:.2f} GB | seconds | peak memory | … of the file |")
+        print("|---|---:|---:|---:|")
+        coming = ("from-torch", path, f"--workdir={run}", "--statistics=bigearthnet_v2")
+        for arguments in (coming, ("to-torch", run, f"--out={back}")):
+            seconds, peak = measured(*map(str, arguments))
+            print(f"| {arguments[0]} | {seconds:.1f} | {peak / 1e9:.2f} GB | {peak / size:.2f} |")
+        before, after = (tensor_files.read(one).tensors for one in (path, back))
+        same = before.keys() == after.keys()
+        same = same and all(np.array_equal(before[name], after[name]) for name in before)
+        print(f"\n{len(before)} tensors, {'equal bit by bit' if same else 'DIFFERENT'}")
+        sys.exit(not same)
+
+
+def write(path: Path, variant: str) -> None:
+    """A pretraining model with random parameters."""
+    size, rng = VARIANTS[variant], np.random.default_rng(0)
+    shapes = flatten_dict(shapes_of(Recognised("pretraining", variant, size, 0)), sep="/")
+    tensors = {
+        torch_name(name): to_torch(name, rng.standard_normal(leaf.shape, np.float32), size)
+        for name, leaf in shapes.items()
+    }
+    tensor_files.write(path, tensors | buffers(size, decoder=True), "")
+
+
+def measured(*arguments: str) -> tuple[float, int]:
+    """Seconds and peak resident memory, in bytes, of the command in a process of its own."""
+    code = (
+        "import json, resource, subprocess, sys; "
+        "done = subprocess.run([sys.executable, '-m', 'sar_mixmae_jax.convert', *sys.argv[1:]]); "
+        "peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss; "
+        "print(json.dumps([done.returncode, peak]))"
+    )
+    start = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        cwd=ROOT, env=environment(), stdout=subprocess.PIPE, text=True, check=True,
+    )  # fmt: skip
+    status, peak = json.loads(done.stdout.splitlines()[-1])
+    if status:
+        sys.exit(f"{arguments[0]} ended with {status}")
+    return time.monotonic() - start, peak * 1024
+
+
+if __name__ == "__main__":
+    app.run(main)
