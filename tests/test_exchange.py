@@ -129,6 +129,21 @@ def test_the_logits_of_a_converted_flood_detector(golden, imported, tiling, pool
 # ---- bit by bit
 
 
+@pytest.mark.parametrize(
+    ("kind", "task", "outputs"),
+    [("", "pretraining", 0), ("_classify", "classification", 19), ("_flood", "flood", 2)],
+)
+def test_parameters_are_those_that_the_golden_tests_compute_with(
+    golden, imported, kind, task, outputs
+):
+    """So whatever they prove of losses, gradients and steps holds for converted files."""
+    found = params_of(imported[kind.lstrip("_") or task], task, outputs)
+    expected = flatten_dict(params_from(arrays(file_of(golden, kind))), sep="/")
+    assert expected.keys() == flatten_dict(found, sep="/").keys()
+    for name, tensor in flatten_dict(found, sep="/").items():
+        np.testing.assert_array_equal(tensor, expected[name], err_msg=name)
+
+
 @pytest.mark.parametrize("kind", ["pretraining", "classify", "flood"])
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 def test_there_and_back_is_equal_bit_by_bit(golden, imported, kind, suffix, tmp_path):
