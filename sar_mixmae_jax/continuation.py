@@ -9,6 +9,7 @@ from absl import logging
 from sar_mixmae_jax import pretrained
 from sar_mixmae_jax.checkpoint import read_metadata
 from sar_mixmae_jax.data import Patches
+from sar_mixmae_jax.encoders import at_input_size
 from sar_mixmae_jax.errors import InputError
 from sar_mixmae_jax.mixmae import Architecture
 from sar_mixmae_jax.optimizer import at_first_step
@@ -16,9 +17,24 @@ from sar_mixmae_jax.pretrained import Pretrained
 from sar_mixmae_jax.resizing import resize_tables
 from sar_mixmae_jax.restore import read_part
 from sar_mixmae_jax.step import TrainState
+from sar_mixmae_jax.weighting import Weighting
 
 INPUT = ("image_size", "position_size", "windows")
 """Fields of an architecture that may be others than before."""
+
+
+def warn_of_weighting(weighting: Weighting, origin: Pretrained | None) -> None:
+    """Warns where the loss is weighted otherwise than before, if that is known."""
+    before = origin.description["weighting"] if origin else None
+    now = dataclasses.asdict(weighting)
+    if before and {name: before.get(name) for name in ("name", "domain")} != {
+        name: now[name] for name in ("name", "domain")
+    }:
+        logging.warning(
+            "the loss was weighted by %s (%s) before and is now by %s (%s): set config.weighting "
+            "to go on as before",
+            before.get("name"), before.get("domain"), now["name"], now["domain"],
+        )  # fmt: skip
 
 
 def with_conventions(patches: Patches, origin: Pretrained | None) -> Patches:
@@ -30,14 +46,18 @@ def with_conventions(patches: Patches, origin: Pretrained | None) -> Patches:
     )
 
 
-def check_size(size: Architecture, origin: Pretrained | None) -> None:
-    """Refuses to go on with a model of another size.
+def size_of(size: Architecture, origin: Pretrained | None) -> Architecture:
+    """The size of the model that goes on, as an encoder keeps it at another input size.
+
+    Args:
+      size: as the configuration has it.
+      origin: where to start from; None: nowhere.
 
     Raises:
-      InputError: names the fields that differ, or says that there is no decoder.
+      InputError: the model is of another size, or there is no decoder.
     """
     if origin is None:
-        return
+        return size
     arrays = read_metadata(origin.path)["arrays"]
     if not any(name.startswith("params/decoder/") for name in arrays):
         raise InputError(
@@ -54,6 +74,7 @@ def check_size(size: Architecture, origin: Pretrained | None) -> None:
             f"{origin.path} is a {origin.variant} of another size ({'; '.join(differing)}): set "
             "config.model to its sizes"
         )
+    return at_input_size(origin.size, size.image_size)
 
 
 def load(state: TrainState, size: Architecture, origin: Pretrained | None) -> TrainState:

@@ -11,6 +11,7 @@ models load with strict=True.
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import jax
 from absl import app, flags
 
 from sar_mixmae_jax import runtime
@@ -65,7 +66,10 @@ def export_file(path: Path) -> str:
     """To PyTorch, as the flags say; what was made."""
     out = check_mounted("--out", needed("out", OUT.value))
     made = to_torch(path, out, CHECKPOINT.value)
-    return f"{out}: {made.tensors} tensors of {made.model.variant} ({made.model.kind}), {path}"
+    return (
+        f"{out}: {made.tensors} tensors of {made.model.variant} ({made.model.kind}), "
+        f"{made.checkpoint}"
+    )
 
 
 def needed(flag: str, value: str | None) -> str:
@@ -85,6 +89,7 @@ DIRECTIONS: dict[str, Callable[[Path], str]] = {"from-torch": import_file, "to-t
 def main(argv: Sequence[str]) -> None:
     """Converts what the command line says, and names what was made."""
     runtime.say_things_once()
+    jax.config.update("jax_platforms", "cpu")  # nothing is computed: accelerators stay free
     try:
         if len(argv) != 3:
             raise InputError(

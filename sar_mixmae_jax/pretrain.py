@@ -1,8 +1,8 @@
 """Pretraining: `train(config, workdir)`, from a built dataset to checkpoints, logs and pictures."""
 
+import dataclasses
 import json
 from collections.abc import Callable
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from sar_mixmae_jax import configuration, seen
-from sar_mixmae_jax.continuation import check_size, load, with_conventions
+from sar_mixmae_jax.continuation import load, size_of, warn_of_weighting, with_conventions
 from sar_mixmae_jax.data import Patches, open_patches
 from sar_mixmae_jax.encoders import find_origin
 from sar_mixmae_jax.inspection import Inspector
@@ -53,7 +53,9 @@ def train(config: ConfigDict, workdir: Path, stop: Callable[[], bool] = lambda: 
     patches = with_conventions(patches, origin)
     Order(len(patches.source), config.batch_size, config.seed)  # enough of them for a batch
     objective = configuration.objective(config, patches)
-    check_size(objective.model.size, origin)
+    size = size_of(objective.model.size, origin)
+    objective = dataclasses.replace(objective, model=objective.model.clone(size=size))
+    warn_of_weighting(objective.preprocessing.weighting, origin)
     check_fit(objective, patches)
     warn_of_tiny_rate(config)
     if is_first():
@@ -68,7 +70,7 @@ def train(config: ConfigDict, workdir: Path, stop: Callable[[], bool] = lambda: 
         description=describe(config, patches, objective, origin),
         source=patches.source,
         init=init,
-        load=partial(load, size=objective.model.size, origin=origin),
+        load=partial(load, size=size, origin=origin),
         share_loss=Settled(share_loss, objective),
         watcher=Inspector(
             objective,
@@ -118,8 +120,8 @@ def describe(
         "dataset": patches.describe(),
         "model": {
             "variant": config.model.variant,
-            "architecture": asdict(objective.model.size),
-            "weighting": asdict(objective.preprocessing.weighting),
+            "architecture": dataclasses.asdict(objective.model.size),
+            "weighting": dataclasses.asdict(objective.preprocessing.weighting),
             "dtype": np.dtype(objective.model.dtype).name,
             **patches.conventions(),
             "pretrained": origin.description if origin else None,

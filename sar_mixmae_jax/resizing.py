@@ -18,7 +18,8 @@ def bicubic(grid: np.ndarray, side: int) -> np.ndarray:
     """(old, old, channel) -> (side, side, channel): half-pixel centres, clamped edges."""
     weights = _weights(grid.shape[0], side)
     grid = np.asarray(grid, np.float64)
-    return np.einsum("ri,sj,ijc->rsc", weights, weights, grid).astype(np.float32)
+    rows = np.einsum("ri,ijc->rjc", weights, grid)
+    return np.einsum("sj,rjc->rsc", weights, rows).astype(np.float32)
 
 
 def _weights(old: int, new: int) -> np.ndarray:

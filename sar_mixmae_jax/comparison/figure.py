@@ -62,18 +62,19 @@ def draw(
     seeds = sorted({result.seed for result in results if result.seed is not None})
     for axis, metric in zip(axes, metrics, strict=False):
         values = by_seed(results, metric)
+        limits = (0.0, 1.0) if metric.bounded else (-np.inf, np.inf)
         for row, arm in enumerate(arms):
-            _arm(axis, row, values.get(arm, {}), seeds, metric.limits)
+            _arm(axis, row, values.get(arm, {}), seeds, limits)
         centre = spread(values.get(reference, {}).values()).mean
         if centre is not None:
             axis.axvline(centre, color="0.75", linewidth=1.2, zorder=0)
         theirs = by_seed(baselines, metric).items()
-        fixed = {name: spread(values.values()).mean or 0.0 for name, values in theirs}
+        fixed = {name: float(np.mean([*by.values()])) for name, by in theirs}
         for name, value in fixed.items():
             colour, dashes = styles[name]
             axis.axvline(value, color=colour, linestyle=dashes, linewidth=1.8, zorder=1)
         runs = [value for arm in arms for value in values.get(arm, {}).values()]
-        _limit(axis, [*runs, *fixed.values()], metric.limits)
+        _limit(axis, [*runs, *fixed.values()], limits)
         _dress(axis, metric, arms)
     for axis in axes[len(metrics) :]:
         axis.set_visible(False)
@@ -130,10 +131,10 @@ def _limit(axis: Axes, values: Sequence[float], limits: tuple[float, float]) -> 
     width = max(values) - min(values) or 0.1 * abs(values[0]) or 1.0
     low, high = axis.get_xlim()
     low, high = max(low, min(values) - 0.6 * width), min(high, max(values) + 0.6 * width)
-    axis.locator_params(axis="x", nbins=5)
-    ticks = [one for one in axis.get_xticks() if max(low, limits[0]) <= one <= min(high, limits[1])]
-    axis.set_xticks(ticks)
     axis.set_xlim(low, high + 0.2 * (high - low))
+    axis.locator_params(axis="x", nbins=5)
+    low, high = max(low, limits[0]), min(high, limits[1])
+    axis.set_xticks([one for one in axis.get_xticks() if low <= one <= high])
 
 
 def _dress(axis: Axes, metric: Metric, arms: Sequence[str]) -> None:

@@ -57,7 +57,7 @@ def write(
     tables = [tabulate(one, results, baselines, arms, config.reference) for one in sections]
     paths = [workdir / f"comparison.{kind}" for kind in ("md", "json", "png")]
     write_whole(paths[0], markdown(title, tables, [*notes, *learnt(results, baselines)]).encode())
-    write_whole(paths[1], (json.dumps(as_json(tables), indent=1) + "\n").encode())
+    write_whole(paths[1], (json.dumps(as_json(tables), indent=1, allow_nan=False) + "\n").encode())
     error = Metric(truth.TASK, "error", "unweighted error", ".4f", higher_is_better=False)
     figure.draw(
         [*(metric for task in config.finetune for metric in compared(config, task)), error],
@@ -98,7 +98,7 @@ def compared(config: ConfigDict, task: str) -> list[Metric]:
     """The metrics of a task by which arms are compared."""
     name = _named(task)
     return [
-        Metric(task, score, f"{name}: {title}", limits=(0.0, 1.0))
+        Metric(task, score, f"{name}: {title}", bounded=True)
         for score, title in KINDS[config.finetune[task].task].compared.items()
     ]
 

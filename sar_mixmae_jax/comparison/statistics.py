@@ -49,7 +49,7 @@ class Metric(NamedTuple):
       form: of its values, as `format` takes it.
       higher_is_better: None where neither is, as for a bias.
       compared: whether differences between arms are shown.
-      limits: that no value can be beyond.
+      bounded: whether its values are between 0 and 1.
     """
 
     task: str
@@ -58,7 +58,7 @@ class Metric(NamedTuple):
     form: str = ".3f"
     higher_is_better: bool | None = True
     compared: bool = True
-    limits: tuple[float, float] = (-np.inf, np.inf)
+    bounded: bool = False
 
 
 class Spread(NamedTuple):

@@ -12,8 +12,11 @@ from sar_mixmae_jax.swin import relative_position_index
 
 POSITIONS, DECODER_POSITIONS = "absolute_pos_embed", "decoder_pos_embed"
 INDEX = "relative_position_index"
-CLOSE = 1e-5
-"""Position embeddings that differ by less are the same, computed elsewhere."""
+KEPT = "torch_buffers.npz"
+"""In a workdir: buffers of the file it was converted from that are not equal to ours bit by bit."""
+
+CLOSE, CLOSE_IN_HALF = 1e-5, 1e-2
+"""Position embeddings that differ by less are the same, computed elsewhere or stored in 16 bits."""
 
 
 def is_buffer(name: str) -> bool:
@@ -50,11 +53,11 @@ def positions(image_size: int, position_size: int | None, size: Architecture) ->
 
 
 def different(
-    tensors: Mapping[str, np.ndarray], made: Mapping[str, np.ndarray]
+    tensors: Mapping[str, np.ndarray], made: Mapping[str, np.ndarray], close: float = CLOSE
 ) -> dict[str, np.ndarray]:
     """The buffers of a file that are the same as ours but not bit by bit; they go back as they are.
 
-    A file need not have all of them.
+    A file need not have all of them; what was rounded to 16 bits does not go back.
 
     Raises:
       InputError: a buffer is another one than this project's models have.
@@ -66,11 +69,11 @@ def different(
             continue
         if theirs.shape != ours.shape:
             raise InputError(f"{name} is {theirs.shape}, expected {ours.shape}")
-        if not np.allclose(theirs, ours, rtol=0, atol=CLOSE):
+        if not np.allclose(theirs, ours, rtol=0, atol=close):
             raise InputError(
                 f"{name} is another one than the fixed one of MixMAE: a model with learnt or "
                 "changed positions has no counterpart here"
             )
-        if not np.array_equal(theirs, ours):
+        if close == CLOSE and not np.array_equal(theirs, ours):
             found[name] = np.array(theirs)
     return found

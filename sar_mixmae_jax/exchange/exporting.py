@@ -1,6 +1,5 @@
 """From a checkpoint of this project to a file that PyTorch's models load with `strict=True`."""
 
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -8,13 +7,15 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 
 from sar_mixmae_jax import checkpoint, pretrained
+from sar_mixmae_jax.bands import BANDS
 from sar_mixmae_jax.errors import InputError, first_line
-from sar_mixmae_jax.exchange import tensor_files
-from sar_mixmae_jax.exchange.buffers import buffers
-from sar_mixmae_jax.exchange.importing import BUFFERS, shapes_of
-from sar_mixmae_jax.exchange.names import to_torch as layout
-from sar_mixmae_jax.exchange.names import torch_name
+from sar_mixmae_jax.exchange import note, tensor_files
+from sar_mixmae_jax.exchange.buffers import KEPT, buffers, different
+from sar_mixmae_jax.exchange.names import torch_layout, torch_name
+from sar_mixmae_jax.exchange.note import Note
+from sar_mixmae_jax.exchange.published import Statistics
 from sar_mixmae_jax.exchange.recognition import Recognised
+from sar_mixmae_jax.exchange.shapes import shapes_of
 from sar_mixmae_jax.files import check_writable
 from sar_mixmae_jax.pretrained import Pretrained
 from sar_mixmae_jax.restore import read_part
@@ -63,12 +64,12 @@ def to_torch(workdir: Path, out: Path, which: str = "best") -> Exported:
             f"{path} cannot be converted ({first_line(error)}): choose another --checkpoint"
         ) from error
     tensors = {
-        torch_name(name): layout(name, array, model.size)
+        torch_name(name): torch_layout(name, array, model.size)
         for name, array in flatten_dict(part["params"], sep="/").items()
     }
-    tensors |= buffers(model.size, decoder=model.kind == "pretraining")
-    tensors |= own_buffers(workdir, tensors)
-    tensor_files.write(out, tensors, json.dumps(note(found, model, metadata)))
+    made = buffers(model.size, decoder=model.has_decoder)
+    tensors |= made | kept_buffers(workdir, made)
+    tensor_files.write(out, tensors, note.written(note_of(found, model, metadata)))
     return Exported(path, model, len(tensors))
 
 
@@ -79,6 +80,11 @@ def model_of(metadata: dict[str, Any], found: Pretrained) -> Recognised:
       InputError: it has no counterpart in PyTorch.
     """
     arrays, model = metadata["arrays"], metadata["model"]
+    if found.bands != BANDS:
+        raise InputError(
+            f"{found.path} takes the bands {', '.join(found.bands)}, and the published models "
+            f"{', '.join(BANDS)} in this order: pretrain with these"
+        )
     if NEIGHBOURS in arrays:
         raise InputError(
             f"{found.path} votes by neighbours, which the published models cannot: choose a run of "
@@ -91,44 +97,37 @@ def model_of(metadata: dict[str, Any], found: Pretrained) -> Recognised:
     return Recognised(task or "encoder", found.variant, found.size, outputs)
 
 
-def own_buffers(workdir: Path, tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def kept_buffers(workdir: Path, made: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The buffers of the file that a conversion came from, where they differ in their last bits.
 
     Raises:
       InputError: they cannot be read.
     """
-    path = workdir / BUFFERS
+    path = workdir / KEPT
     if not path.exists():
         return {}
     try:
         with np.load(path, allow_pickle=False) as file:
-            own = {name: file[name] for name in file.files}
+            kept = {name: file[name] for name in file.files}
     except Exception as error:  # of NumPy and zipfile, for whatever is wrong with a file
         raise InputError(
             f"{path} cannot be read ({first_line(error)}): remove it, and buffers are made anew"
         ) from error
-    if any(name not in tensors or tensors[name].shape != one.shape for name, one in own.items()):
-        raise InputError(f"{path} is of another model: remove it, and buffers are made anew")
-    return own
+    try:
+        return different(kept, made) if kept.keys() <= made.keys() else {}
+    except InputError as error:
+        raise InputError(f"{path}: {error}: remove it, and buffers are made anew") from error
 
 
-def note(found: Pretrained, model: Recognised, metadata: dict[str, Any]) -> dict[str, Any]:
-    """What tensors cannot say, as JSON has it."""
-    decoder = model.size.decoder_heads if model.kind == "pretraining" else None
-    return {
-        "bands": list(found.bands),
-        "unit": "dB",
-        "statistics": {
-            "mean": list(found.mean),
-            "std": list(found.std),
-            "of": found.statistics_of,
-        },
-        "variant": found.variant,
-        "decoder_heads": decoder,
-        "classes": metadata["model"].get("classes"),
-        "step": metadata["step"],
-        "dataset": metadata["dataset"]["name"],
-        "weighting": metadata["model"].get("weighting"),
-        "tiling": metadata["config"].get("tiling", "spatial"),
-        "pooling": metadata["config"].get("pooling", "mean"),
-    }
+def note_of(found: Pretrained, model: Recognised, metadata: dict[str, Any]) -> Note:
+    """What tensors cannot say."""
+    config = metadata["config"]
+    return Note(
+        statistics=Statistics(found.mean, found.std, found.statistics_of),
+        task=model.kind if model.outputs else None,
+        classes=tuple(metadata["model"].get("classes", ())),
+        decoder_heads=model.size.decoder_heads if model.has_decoder else None,
+        tiling=config.get("tiling", "spatial"),
+        pooling=config.get("pooling", "mean"),
+        dataset=metadata["dataset"]["name"],
+    )

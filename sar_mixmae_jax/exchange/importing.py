@@ -3,8 +3,7 @@
 import dataclasses
 import json
 import shutil
-from collections.abc import Iterable
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from absl import logging
 
 from configs import finetune
 from sar_mixmae_jax import pretrained, seen
@@ -21,16 +21,17 @@ from sar_mixmae_jax.devices import replicate
 from sar_mixmae_jax.encoders import at_input_size
 from sar_mixmae_jax.errors import InputError, check_name
 from sar_mixmae_jax.evaluation import KINDS
-from sar_mixmae_jax.exchange import published, tensor_files
-from sar_mixmae_jax.exchange.buffers import buffers, different, is_buffer
+from sar_mixmae_jax.exchange import note, published, tensor_files
+from sar_mixmae_jax.exchange.buffers import CLOSE, CLOSE_IN_HALF, KEPT, buffers, different
 from sar_mixmae_jax.exchange.moments import Moments, moments
-from sar_mixmae_jax.exchange.names import torch_shapes, tree_from
+from sar_mixmae_jax.exchange.names import tree_from
+from sar_mixmae_jax.exchange.note import Note
 from sar_mixmae_jax.exchange.published import Published, Statistics
 from sar_mixmae_jax.exchange.recognition import Recognised, recognise
+from sar_mixmae_jax.exchange.shapes import check_tensors, shapes_of
 from sar_mixmae_jax.exchange.tensor_files import TensorFile
 from sar_mixmae_jax.files import write_arrays
 from sar_mixmae_jax.heads import POOLINGS, TILINGS
-from sar_mixmae_jax.mixmae import MixMAE, random_params
 from sar_mixmae_jax.optimizer import Rate, adamw
 from sar_mixmae_jax.provenance import describe_start, versions
 from sar_mixmae_jax.resizing import resize_tables
@@ -39,14 +40,11 @@ from sar_mixmae_jax.weighting import Weighting
 from sar_mixmae_jax.workdir import RECORD, RunRecord, claim
 from tfds_builders.bigearthnet_s1.labels import CLASSES_19
 
-CLASSES = {"classification": CLASSES_19, "flood": KINDS["flood"].classes or ()}
+PUBLISHED_CLASSES: dict[str, Sequence[str]] = {
+    "classification": CLASSES_19,
+    "flood": KINDS["flood"].classes or (),
+}
 """Of the published models, in the order of their outputs."""
-
-BUFFERS = "torch_buffers.npz"
-"""In the workdir: buffers of the file that are not equal to ours bit by bit."""
-
-NAMED = 5
-"""Tensors that a message names."""
 
 
 class Imported(NamedTuple):
@@ -98,45 +96,113 @@ def from_torch(path: Path, workdir: Path, choices: Choices) -> Imported:
       InputError: the file, the folder or a choice cannot be used; nothing is left behind.
     """
     check_free(workdir)
-    for table, name, what in (
-        (TILINGS, choices.tiling, "--tiling"),
-        (POOLINGS, choices.pooling, "--pooling"),
-    ):
-        if name is not None:
-            check_name(table, name, what)
+    check_choices(choices)
     sha256 = published.digest(path)
     known = published.identify(path, sha256)
     file = tensor_files.read(path)
-    told = note_of(file)
     try:
-        found = recognise(
-            file.tensors,
-            decoder_heads=choices.decoder_heads or (told.decoder_heads if told else None),
-            encoder_only=choices.encoder_only,
-        )
-        shapes = shapes_of(found)
-        check_tensors(file.tensors, shapes, found)
-        own = different(file.tensors, buffers(found.size, decoder=found.kind == "pretraining"))
-        remembered = read_moments(file, shapes, found, choices)
+        told = note.read(file.note)
+        made = model_of(file, told, choices)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     statistics = published.statistics(choices.statistics, known, told.statistics if told else None)
+    origin = {"file": path.name, "sha256": sha256, "epoch": file.epoch}
+    settings = settings_of(made.found, told, choices, path.name)
+    description = describe(made, statistics, known, origin, settings)
+    found, own = made.found, made.own
+    steps_done = made.moments.steps if made.moments else None
+    state = replicate(state_of(made.params, made.moments))
+    del file, made  # views of the file, which is let go where nothing needs it
+    return Imported(save(workdir, state, description, own), found, steps_done)
+
+
+def check_choices(choices: Choices) -> None:
+    """Refuses names that are not known.
+
+    Raises:
+      InputError: lists those that are.
+    """
+    if choices.tiling is not None:
+        check_name(TILINGS, choices.tiling, "--tiling")
+    if choices.pooling is not None:
+        check_name(POOLINGS, choices.pooling, "--pooling")
+
+
+class Model(NamedTuple):
+    """What a file holds, as it is here.
+
+    Attributes:
+      found: which model it is.
+      classes: of its outputs.
+      params: its parameters.
+      moments: of its optimizer; None without.
+      own: its buffers that are not equal to ours bit by bit.
+    """
+
+    found: Recognised
+    classes: Sequence[str]
+    params: Any
+    moments: Moments | None
+    own: dict[str, np.ndarray]
+
+
+def model_of(file: TensorFile, told: Note | None, choices: Choices) -> Model:
+    """Recognises, checks and converts the tensors of a file.
+
+    Raises:
+      InputError: they are those of no model that there is here.
+    """
+    close = CLOSE_IN_HALF if file.halved else CLOSE
+    if file.halved:
+        logging.warning("the file holds floats of 16 bits: they are taken as float32")
+    found = recognise(
+        file.tensors,
+        decoder_heads=choices.decoder_heads or (told.decoder_heads if told else None),
+        encoder_only=choices.encoder_only,
+        task=told.task if told else None,
+        close=close,
+    )
+    shapes = shapes_of(found)
+    check_tensors(file.tensors, shapes, found)
+    classes = told.classes if told and told.task else PUBLISHED_CLASSES.get(found.kind, ())
+    if found.outputs and len(classes) != found.outputs:
+        raise InputError(
+            f"its head has {found.outputs} outputs, and its classes are {len(classes)}: "
+            "--encoder_only takes the encoder without it"
+        )
+    own = different(file.tensors, buffers(found.size, decoder=found.has_decoder), close)
     params = tree_from(file.tensors, shapes, found.size)
     if choices.image_size not in (None, found.size.image_size):
-        found, params = resized(found, params, int(choices.image_size or 0))
-        own, remembered = {}, None
-    origin = {"file": path.name, "sha256": sha256, "epoch": file.epoch}
-    settings = {"seed": 0}
-    if found.outputs:
-        settings = recipe(found.kind, path.name) | {
-            "tiling": choices.tiling or (told.tiling if told else "released"),
-            "pooling": choices.pooling or (told.pooling if told else "mean"),
-        }
-    description = describe(found, statistics, known, origin, settings)
-    steps_done = remembered.steps if remembered else None
-    state = replicate(state_of(params, remembered))
-    del file, params, remembered  # views of the file, which is let go before anything is copied
-    return Imported(save(workdir, state, description, own), found, steps_done)
+        return resized(Model(found, classes, params, None, {}), int(choices.image_size or 0))
+    remembered = None
+    if file.optimizer is not None and choices.optimizer and found.has_decoder:
+        remembered = moments(file.optimizer, file.tensors, shapes, found.size)
+    return Model(found, classes, params, remembered, own)
+
+
+def resized(model: Model, image_size: int) -> Model:
+    """The model at another input size.
+
+    Raises:
+      InputError: it cannot have this size.
+    """
+    size = at_input_size(model.found.size, image_size)
+    encoder = resize_tables(model.params["encoder"], pretrained.shapes(size))
+    return model._replace(
+        found=model.found._replace(size=size), params={**model.params, "encoder": encoder}
+    )
+
+
+def settings_of(
+    found: Recognised, told: Note | None, choices: Choices, file: str
+) -> dict[str, Any]:
+    """What is read from the configuration of a run: of a tuned model, more than its seed."""
+    if not found.outputs:
+        return {"seed": 0}
+    return recipe(found.kind, file) | {
+        "tiling": choices.tiling or (told.tiling if told else "released"),
+        "pooling": choices.pooling or (told.pooling if told else "mean"),
+    }
 
 
 def recipe(task: str, file: str) -> dict[str, Any]:
@@ -156,112 +222,6 @@ def check_free(workdir: Path) -> None:
     """
     if steps(workdir) or (workdir / RECORD).exists():
         raise InputError(f"{workdir} holds a run already: choose another --workdir")
-
-
-class Told(NamedTuple):
-    """What a file of this project says of itself.
-
-    Attributes:
-      statistics: of its inputs.
-      decoder_heads: of its decoder; None without one.
-      tiling: of a flood detector, an entry of `TILINGS`.
-      pooling: of a flood detector, an entry of `POOLINGS`.
-    """
-
-    statistics: Statistics
-    decoder_heads: int | None
-    tiling: str
-    pooling: str
-
-
-def note_of(file: TensorFile) -> Told | None:
-    """What `exporting.to_torch` noted; None in files from elsewhere, or where it cannot be read."""
-    try:
-        note = json.loads(file.note or "")
-        mean, std = (tuple(map(float, note["statistics"][name])) for name in ("mean", "std"))
-        if len(mean) != len(BANDS) or len(std) != len(BANDS) or not min(std) > 0:
-            return None
-        if note["bands"] != list(BANDS) or not np.isfinite([*mean, *std]).all():
-            return None
-        heads = note["decoder_heads"]
-        heads = heads if type(heads) is int and heads > 0 else None
-        statistics = Statistics(mean, std, str(note["statistics"]["of"]))
-        tiling, pooling = note["tiling"], note["pooling"]
-        if tiling not in TILINGS or pooling not in POOLINGS:
-            return None
-        return Told(statistics, heads, tiling, pooling)
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return None
-
-
-def shapes_of(found: Recognised) -> Any:
-    """Shapes and types of the parameters of a model, by part."""
-    if found.kind == "pretraining":
-        return jax.eval_shape(partial(random_params, MixMAE(found.size)), jax.random.key(0))
-    parts = {"encoder": pretrained.shapes(found.size)}
-    if found.outputs:
-        kernel = jax.ShapeDtypeStruct((found.size.features, found.outputs), np.float32)
-        bias = jax.ShapeDtypeStruct((found.outputs,), np.float32)
-        parts["head"] = {"kernel": kernel, "bias": bias}
-    return parts
-
-
-def check_tensors(tensors: dict[str, np.ndarray], shapes: Any, found: Recognised) -> None:
-    """Compares the tensors of a file with those of the model that it seems to hold.
-
-    Raises:
-      InputError: names what is missing, what is too much, or what has another shape.
-    """
-    wanted = torch_shapes(shapes, found.size)
-    parameters = {name for name in tensors if not is_buffer(name)}
-    if found.kind == "encoder":
-        parameters = {name for name in parameters if not name.startswith(("decoder_", "head."))}
-        parameters.discard("mask_token")
-    missing, unexpected = wanted.keys() - parameters, parameters - wanted.keys()
-    if missing or unexpected:
-        raise InputError(
-            f"its tensors are not those of {found.variant} ({found.kind}): missing "
-            f"{_listed(missing)}; unexpected {_listed(unexpected)}: choose another file"
-        )
-    for name, (_, shape) in wanted.items():
-        tensor = tensors[name]
-        if tensor.shape != shape or tensor.dtype != np.float32:
-            raise InputError(
-                f"{name} is {tensor.dtype}{tensor.shape}, expected float32{shape}: choose another "
-                "file"
-            )
-        if not np.isfinite(tensor).all():
-            raise InputError(f"{name} is not finite: the training diverged, choose another file")
-
-
-def _listed(names: Iterable[str]) -> str:
-    every = sorted(names)
-    more = f" and {len(every) - NAMED} more" if len(every) > NAMED else ""
-    return (", ".join(every[:NAMED]) or "none") + more
-
-
-def read_moments(
-    file: TensorFile, shapes: Any, found: Recognised, choices: Choices
-) -> Moments | None:
-    """The state of the optimizer of a pretraining, where there is one and it is wanted.
-
-    Raises:
-      InputError: it cannot be used.
-    """
-    if file.optimizer is None or not choices.optimizer or found.kind != "pretraining":
-        return None
-    return moments(file.optimizer, file.tensors, shapes, found.size)
-
-
-def resized(found: Recognised, params: Any, image_size: int) -> tuple[Recognised, Any]:
-    """The model at another input size.
-
-    Raises:
-      InputError: it cannot have this size.
-    """
-    size = at_input_size(found.size, image_size)
-    encoder = resize_tables(params["encoder"], pretrained.shapes(size))
-    return found._replace(size=size), {**params, "encoder": encoder}
 
 
 def state_of(params: Any, remembered: Moments | None) -> TrainState:
@@ -284,7 +244,7 @@ def optimizer_like() -> optax.GradientTransformation:
 
 
 def describe(
-    found: Recognised,
+    made: Model,
     statistics: Statistics,
     known: Published | None,
     origin: dict[str, Any],
@@ -293,12 +253,13 @@ def describe(
     """What is known of the model, as the checkpoints of runs have it.
 
     Args:
-      found: the model.
+      made: the model.
       statistics: of its inputs.
       known: the published file, if it is one.
       origin: what it was converted from.
       settings: what is read from the configuration of a run.
     """
+    found = made.found
     trained_on = known.dataset if known else "not known"
     task = found.kind if found.outputs else None
     weighting = None
@@ -320,7 +281,7 @@ def describe(
         "converted": origin,
     }
     if task:
-        model |= {"task": task, "classes": list(CLASSES[task]), "pretrained": None}
+        model |= {"task": task, "classes": list(made.classes), "pretrained": None}
     caveat = f"converted from {origin['file']}, which does not say which images it was trained on"
     description = {
         "config": {**settings, "program": "convert"},
@@ -341,21 +302,21 @@ def save(
     Raises:
       InputError: they cannot be written; nothing is left behind.
     """
-    is_new, step = not workdir.exists(), int(state.step)
+    step, is_new = int(state.step), not workdir.exists()
     metadata = {**description, "seen": seen.UNKNOWN, "versions": versions()}
-    try:
-        with claim(workdir):
-            check_free(workdir)
+    with claim(workdir):
+        check_free(workdir)  # somebody may have been faster
+        try:
             record = RunRecord(workdir, description)
             if own:
-                write_arrays(workdir / BUFFERS, own)
+                write_arrays(workdir / KEPT, own)
             with Checkpoints(workdir, Keep(1)) as checkpoints:
                 checkpoints.save(step, state, metadata, {})
             record.add_start(describe_start(0))
             record.note_saved(step)
-    except BaseException:
-        clear(workdir, is_new)
-        raise
+        except BaseException:
+            clear(workdir, is_new)
+            raise
     return folder(workdir) / str(step)
 
 
@@ -365,5 +326,5 @@ def clear(workdir: Path, is_new: bool) -> None:
         shutil.rmtree(workdir, ignore_errors=True)
         return
     shutil.rmtree(folder(workdir), ignore_errors=True)
-    for name in (BUFFERS, RECORD):
+    for name in (KEPT, RECORD):
         (workdir / name).unlink(missing_ok=True)

@@ -12,7 +12,7 @@ import numpy as np
 
 from sar_mixmae_jax.errors import InputError
 from sar_mixmae_jax.exchange.buffers import is_buffer
-from sar_mixmae_jax.exchange.names import torch_shapes, tree_from
+from sar_mixmae_jax.exchange.names import torch_parameters, tree_from
 from sar_mixmae_jax.mixmae import Architecture
 
 FIRST, SECOND, STEP = "exp_avg", "exp_avg_sq", "step"
@@ -53,7 +53,7 @@ def moments(
       InputError: it is not the state of such an optimizer for this model.
     """
     names = numbered(tensors)
-    wanted = torch_shapes(shapes, size)
+    wanted = torch_parameters(shapes, size)
     try:
         groups, state = optimizer["param_groups"], optimizer["state"]
         numbers = [number for group in groups for number in group["params"]]
@@ -68,7 +68,7 @@ def moments(
             key: {name: np.asarray(of[name][key]) for name in names} for key in (FIRST, SECOND)
         }
         steps = {int(of[name][STEP]) for name in names}
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise InputError(
             f"its optimizer is not the AdamW of a pretraining ({error}): expected group 0 without "
             "weight decay and group 1 with; --nooptimizer takes the model alone"
@@ -87,6 +87,10 @@ def moments(
         )
     mean, square = (tree_from(found[key], shapes, size) for key in (FIRST, SECOND))
     for tree, what in ((mean, FIRST), (square, SECOND)):
-        if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)):
-            raise InputError(f"{what} is not finite: --nooptimizer takes the model alone")
+        least = -np.inf if what == FIRST else 0.0
+        if not all(np.isfinite(x).all() and x.min() >= least for x in jax.tree.leaves(tree)):
+            raise InputError(
+                f"its optimizer has {what} that is not finite or negative: --nooptimizer takes the "
+                "model alone"
+            )
     return Moments(mean, square, steps.pop())

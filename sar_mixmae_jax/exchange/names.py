@@ -34,7 +34,7 @@ def torch_name(path: str) -> str:
     return path
 
 
-def to_torch(path: str, array: np.ndarray, size: Architecture) -> np.ndarray:
+def torch_layout(path: str, array: np.ndarray, size: Architecture) -> np.ndarray:
     """A parameter in PyTorch's layout, (output, input) and (output, band, row, column)."""
     if path == CONVOLUTION:
         side = size.patch_size
@@ -42,29 +42,27 @@ def to_torch(path: str, array: np.ndarray, size: Architecture) -> np.ndarray:
     return array.T if path.endswith("kernel") else array
 
 
-def from_torch(path: str, tensor: np.ndarray) -> np.ndarray:
+def own_layout(path: str, tensor: np.ndarray) -> np.ndarray:
     """The way back: (input, output), of the convolution (row · column · band, output)."""
     if path == CONVOLUTION:
         return tensor.transpose(2, 3, 1, 0).reshape(-1, tensor.shape[0])
     return tensor.T if path.endswith("kernel") else tensor
 
 
-def torch_shapes(shapes: Any, size: Architecture) -> dict[str, tuple[str, tuple[int, ...]]]:
+def torch_parameters(shapes: Any, size: Architecture) -> dict[str, tuple[str, tuple[int, ...]]]:
     """Of every parameter in a tree of shapes: (path here, shape there) by its name there."""
+    nothing = np.float32(0)
     return {
-        torch_name(path): (path, _torch_shape(path, leaf.shape, size))
+        torch_name(path): (
+            path,
+            torch_layout(path, np.broadcast_to(nothing, leaf.shape), size).shape,
+        )
         for path, leaf in flatten_dict(shapes, sep="/").items()
     }
 
 
-def _torch_shape(path: str, shape: tuple[int, ...], size: Architecture) -> tuple[int, ...]:
-    if path == CONVOLUTION:
-        return (shape[1], size.bands, size.patch_size, size.patch_size)
-    return shape[::-1] if path.endswith("kernel") else shape
-
-
 def tree_from(tensors: Mapping[str, np.ndarray], shapes: Any, size: Architecture) -> Any:
     """A tree of parameters, of tensors by PyTorch's names; they must have the right shapes."""
-    wanted = torch_shapes(shapes, size)
-    flat = {path: from_torch(path, tensors[name]) for name, (path, _) in wanted.items()}
+    wanted = torch_parameters(shapes, size)
+    flat = {path: own_layout(path, tensors[name]) for name, (path, _) in wanted.items()}
     return unflatten_dict(flat, sep="/")

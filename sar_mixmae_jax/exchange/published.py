@@ -9,9 +9,6 @@ from absl import logging
 from sar_mixmae_jax.bands import BANDS
 from sar_mixmae_jax.errors import InputError, look_up
 
-BLOCK = 1 << 22
-"""Bytes that are read at once."""
-
 
 class Statistics(NamedTuple):
     """What inputs are standardised with.
@@ -92,14 +89,11 @@ def digest(path: Path) -> str:
     Raises:
       InputError: it cannot be read.
     """
-    found = hashlib.sha256()
     try:
         with path.open("rb") as file:
-            while block := file.read(BLOCK):
-                found.update(block)
+            return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}): check the path") from error
-    return found.hexdigest()
 
 
 def identify(path: Path, sha256: str) -> Published | None:

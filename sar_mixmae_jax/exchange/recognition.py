@@ -11,12 +11,12 @@ from sar_mixmae_jax.errors import InputError
 from sar_mixmae_jax.exchange.buffers import CLOSE, POSITIONS, positions
 from sar_mixmae_jax.mixmae import VARIANTS, Architecture
 
-PATCHES = "patch_embed.proj.weight"
+PATCHES, HEAD = "patch_embed.proj.weight", "head.weight"
 NAMED = 5
 """Names that a message lists."""
 
 HEADS = {2: "flood", 19: "classification"}
-"""The task by the number of outputs."""
+"""The task of the published models by the number of outputs."""
 
 Tensors = Mapping[str, np.ndarray]
 
@@ -36,9 +36,19 @@ class Recognised(NamedTuple):
     size: Architecture
     outputs: int
 
+    @property
+    def has_decoder(self) -> bool:
+        """Whether it is a pretraining model."""
+        return self.kind == "pretraining"
+
 
 def recognise(
-    tensors: Tensors, *, decoder_heads: int | None = None, encoder_only: bool = False
+    tensors: Tensors,
+    *,
+    decoder_heads: int | None = None,
+    encoder_only: bool = False,
+    task: str | None = None,
+    close: float = CLOSE,
 ) -> Recognised:
     """Recognises a model.
 
@@ -47,6 +57,8 @@ def recognise(
       decoder_heads: attention heads of the decoder, which tensors cannot tell; None: those of the
         variant.
       encoder_only: leave decoder or head.
+      task: of the head; None: by the number of its outputs.
+      close: position embeddings that differ by less are the same.
 
     Raises:
       InputError: it is no model of this kind, or of one that this project does not have.
@@ -63,17 +75,21 @@ def recognise(
         mlp_ratio=_shape(tensors, "layers.0.blocks.0.mlp.fc1.weight", 2)[0] // width,
         image_size=_side(tensors) * patch_size,
     )
-    size = dataclasses.replace(size, position_size=_position_size(tensors, size))
+    size = dataclasses.replace(size, position_size=_position_size(tensors, size, close))
     has_decoder = any(name.startswith("decoder_") for name in tensors) and not encoder_only
     if has_decoder:
         size = _with_decoder(tensors, size, decoder_heads)
-    outputs = 0 if encoder_only or "head.weight" not in tensors else len(tensors["head.weight"])
-    return Recognised(_kind(has_decoder, outputs), _variant(size, has_decoder), size, outputs)
+    headless = encoder_only or has_decoder or HEAD not in tensors
+    outputs = 0 if headless else _shape(tensors, HEAD, 2)[0]
+    kind = _kind(has_decoder, outputs, task)
+    return Recognised(kind, _variant(size, has_decoder), size, outputs)
 
 
-def _kind(has_decoder: bool, outputs: int) -> str:
+def _kind(has_decoder: bool, outputs: int, task: str | None) -> str:
     if has_decoder:
         return "pretraining"
+    if outputs and task:
+        return task
     if outputs and outputs not in HEADS:
         raise InputError(
             f"the head has {outputs} outputs, expected 19 (BigEarthNet-19) or 2 (floods): "
@@ -142,13 +158,13 @@ def _side(tensors: Tensors) -> int:
     return side
 
 
-def _position_size(tensors: Tensors, size: Architecture) -> int | None:
+def _position_size(tensors: Tensors, size: Architecture, close: float) -> int | None:
     """The input size that the position embedding was made for; None: that of the model."""
     given = tensors[POSITIONS]
     others = range(size.cell, 2 * size.image_size + 1, size.cell)
     for candidate in (None, *(other for other in others if other != size.image_size)):
         made = positions(size.image_size, candidate, size)
-        if made.shape == given.shape and np.allclose(made, given, rtol=0, atol=CLOSE):
+        if made.shape == given.shape and np.allclose(made, given, rtol=0, atol=close):
             return candidate
     raise InputError(
         f"{POSITIONS} is no sine-cosine embedding, as it is or resized: a model with learnt "

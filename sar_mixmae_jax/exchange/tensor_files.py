@@ -6,7 +6,6 @@ published file holds besides.
 """
 
 import argparse
-import os
 import pickle
 import re
 from collections.abc import Callable, Mapping
@@ -14,7 +13,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from absl import logging
 
 from sar_mixmae_jax.errors import InputError, first_line
 from sar_mixmae_jax.files import whole
@@ -39,12 +37,14 @@ class TensorFile(NamedTuple):
       optimizer: `state` and `param_groups` as PyTorch has them, if there are any.
       epoch: that was done, if it says so.
       note: what a file of this project says of itself, as JSON; None in others.
+      halved: whether there were floats of 16 bits.
     """
 
     tensors: dict[str, np.ndarray]
     optimizer: dict[str, Any] | None = None
     epoch: int | None = None
     note: str | None = None
+    halved: bool = False
 
 
 def import_torch() -> Any:
@@ -105,11 +105,15 @@ def read_pth(path: Path) -> TensorFile:
     model = content if named is None else named
     tensors = {_plain_name(name): value for name, value in model.items()}
     optimizer, epoch, note = (content.get(name) for name in ("optimizer", "epoch", NOTE))
+    if len(tensors) < len(model):
+        raise InputError(f"{path} has tensors of the same name, with and without {WRAPPER!r}")
+    arrays = {name: as_array(name, value, path) for name, value in tensors.items()}
     return TensorFile(
-        {name: as_array(name, value, path) for name, value in tensors.items()},
+        arrays,
         optimizer if isinstance(optimizer, dict) and model is not content else None,
-        epoch if isinstance(epoch, int) and model is not content else None,
+        epoch if type(epoch) is int and model is not content else None,
         note if isinstance(note, str) else None,
+        any(value.is_floating_point() and value.element_size() == 2 for value in tensors.values()),
     )
 
 
@@ -152,8 +156,10 @@ def _refusal(path: Path, torch: Any, error: Exception) -> str:
         found = re.findall(r"GLOBAL ([\w.]+)", str(error))
     named = ", ".join(sorted({*found} - allowed))
     if not named:
+        reason = first_line(error).split("Weights only load failed.")[0].rstrip(": ")
         return (
-            f"{path} is damaged or no checkpoint of PyTorch ({first_line(error)}): fetch it again"
+            f"{path} is damaged, or was not written by torch.save ({reason}); nothing in it was "
+            "run: fetch it again, or ask for tensors alone"
         )
     return (
         f"{path} holds {named}, and could run code with it: expected tensors, plain containers and "
@@ -162,22 +168,20 @@ def _refusal(path: Path, torch: Any, error: Exception) -> str:
 
 
 def as_array(name: str, value: Any, path: Path) -> np.ndarray:
-    """A tensor as an array; floats become float32.
+    """A tensor as an array; floats become float32, if they are not.
 
     Raises:
       InputError: it is no dense tensor.
     """
     torch = import_torch()
-    if not isinstance(value, torch.Tensor) or value.layout != torch.strided or value.is_meta:
+    dense = isinstance(value, torch.Tensor) and value.layout == torch.strided
+    if not dense or value.is_meta or value.is_quantized or value.is_complex():
         raise InputError(
             f"{path}: {name[:100]} is no dense tensor but {str(type(value).__name__)[:50]}: "
             "expected a checkpoint whose `model` holds nothing else"
         )
     value = value.detach()
-    if value.is_floating_point() and value.dtype != torch.float32:
-        logging.warning("%s is %s: taken as float32", name, value.dtype)
-        value = value.float()
-    return value.numpy()
+    return (value.float() if value.is_floating_point() else value).numpy()
 
 
 def read_safetensors(path: Path) -> TensorFile:
@@ -192,9 +196,10 @@ def read_safetensors(path: Path) -> TensorFile:
             f"{path} is cut off, damaged, or no file of safetensors ({first_line(error)}): fetch "
             "it again"
         ) from error
-    floats = {name for name, array in arrays.items() if np.issubdtype(array.dtype, np.floating)}
+    floats = {name for name, array in arrays.items() if array.dtype.kind not in "iub"}
+    halved = any(arrays[name].dtype.itemsize == 2 for name in floats)
     arrays |= {name: arrays[name].astype(np.float32, copy=False) for name in floats}
-    return TensorFile(arrays, note=note)
+    return TensorFile(arrays, note=note, halved=halved)
 
 
 # ---- writing
@@ -231,23 +236,24 @@ def check_suffix(path: Path) -> None:
 def write_pth(path: Path, tensors: Mapping[str, np.ndarray], note: str) -> None:
     """Writes a checkpoint as PyTorch's own loader takes it."""
     torch = import_torch()
-    model = {name: torch.from_numpy(np.array(array)) for name, array in tensors.items()}
-    torch.save({MODEL[0]: model, NOTE: note}, path)
+    model = {name: torch.from_numpy(own(array)) for name, array in tensors.items()}
+    with path.open("wb") as file:  # by its name the content would differ
+        torch.save({MODEL[0]: model, NOTE: note}, file)
+
+
+def own(array: np.ndarray) -> np.ndarray:
+    """An array in the order of its axes, that may be written to, as PyTorch wants it."""
+    return np.require(array, requirements=("C", "W"))
 
 
 def write_safetensors(path: Path, tensors: Mapping[str, np.ndarray], note: str) -> None:
     """Writes a file of nothing but tensors."""
+    library = import_safetensors()
+    path.touch()
+    mode = path.stat().st_mode
     contiguous = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
-    metadata = {"format": "pt", NOTE: note}
-    import_safetensors().numpy.save_file(contiguous, path, metadata)
-    path.chmod(0o666 & ~_umask())  # the library makes files that nobody else can read
-
-
-def _umask() -> int:
-    """What new files are not allowed to allow."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+    library.numpy.save_file(contiguous, path, {"format": "pt", NOTE: note})
+    path.chmod(mode)  # the library makes files that nobody else can read
 
 
 class Format(NamedTuple):
