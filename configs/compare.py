@@ -78,6 +78,8 @@ def simulated() -> ConfigDict:
         one.optimizer.base_learning_rate = 1.6e-2  # peak 1e-3
         one.warmup_epochs = 1.0
         one.optimizer.layer_decay = 1.0  # for all arms: they differ in nothing but the encoder
+        # Likewise; from nearly nothing, few steps would hardly reach the encoder.
+        one.head_init = "xavier"
     config.measured_batches = 4
     return config
 

@@ -74,6 +74,7 @@ def get_config(arguments: str = "") -> ConfigDict:
         config.probe.temperature = 0.07  # of the votes of neighbours, by cosine similarity
         return config
 
+    config.head_init = config_dict.placeholder(str)  # tiny or xavier; None: as published, see heads
     config.drop_path = 0.1  # highest rate at which branches of blocks are left out
     config.batch_size = 64 if floods else 1024  # of all devices; a pair of 512 px has 32 tiles
     config.epochs = 50.0

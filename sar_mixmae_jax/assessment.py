@@ -200,7 +200,7 @@ def about(model: Model, labelled: Labelled, split: str, which: str) -> dict[str,
     told: dict[str, Any] = {
         "dataset": described["name"],
         "split": split,
-        "caveats": described["caveats"],
+        "caveats": [*described["caveats"], *(metadata["dataset"]["caveats"] if converted else ())],
         "dataset checksum": described["checksum"],
         "checkpoint": str(model.found.path),
         "chosen on": chosen,

@@ -46,12 +46,15 @@ def with_conventions(patches: Patches, origin: Pretrained | None) -> Patches:
     )
 
 
-def size_of(size: Architecture, origin: Pretrained | None) -> Architecture:
+def size_of(
+    size: Architecture, origin: Pretrained | None, windows: tuple[int, ...] | None = None
+) -> Architecture:
     """The size of the model that goes on, as an encoder keeps it at another input size.
 
     Args:
       size: as the configuration has it.
       origin: where to start from; None: nowhere.
+      windows: of its stages; None: those of the encoder, which grow with the images.
 
     Raises:
       InputError: the model is of another size, or there is no decoder.
@@ -74,7 +77,7 @@ def size_of(size: Architecture, origin: Pretrained | None) -> Architecture:
             f"{origin.path} is a {origin.variant} of another size ({'; '.join(differing)}): set "
             "config.model to its sizes"
         )
-    return at_input_size(origin.size, size.image_size)
+    return at_input_size(origin.size, size.image_size, windows)
 
 
 def load(state: TrainState, size: Architecture, origin: Pretrained | None) -> TrainState:

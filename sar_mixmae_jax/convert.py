@@ -55,7 +55,9 @@ def import_file(path: Path) -> str:
     workdir = check_mounted("--workdir", needed("workdir", WORKDIR.value))
     made = from_torch(path, workdir, choices)
     size = made.model.size
-    also = "" if made.steps is None else f"; its optimizer after {made.steps:,} steps"
+    also = ""
+    if made.steps is not None:
+        also = f"; its optimizer after {made.steps:,} steps, the last at the rate {made.rate:.3g}"
     return (
         f"{made.checkpoint}: {made.model.variant} ({made.model.kind}), width {size.width}, depths "
         f"{size.depths}, {size.image_size} px{also}"

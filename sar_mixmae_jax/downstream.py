@@ -15,7 +15,7 @@ from sar_mixmae_jax.data import Patches, open_patches
 from sar_mixmae_jax.encoders import encoder_size
 from sar_mixmae_jax.errors import InputError, check_name
 from sar_mixmae_jax.evaluation import KINDS
-from sar_mixmae_jax.heads import POOLINGS, TILINGS, Votes, check_tiles
+from sar_mixmae_jax.heads import HEAD_INITS, POOLINGS, TILINGS, Votes, check_tiles
 from sar_mixmae_jax.labelled import Labelled, open_labelled, part
 from sar_mixmae_jax.preprocess import Preprocessing
 from sar_mixmae_jax.pretrained import Pretrained
@@ -41,6 +41,7 @@ def complete(config: ConfigDict, task: str) -> ConfigDict:
     configuration.keep(config)
     check_name(TILINGS, config.tiling, "tiling")
     check_name(POOLINGS, config.pooling, "pooling")
+    check_name(HEAD_INITS, config.get("head_init") or "tiny", "head_init")
     scores = [f"validation/{name}" for name in ("loss", *KINDS[task].scores)]
     check_name(scores, config.best_metric, "best_metric")
     for field in ("train_split", "validation_split"):
@@ -133,7 +134,7 @@ def make_tuning(
         configuration.compute_dtype(config.dtype),
         config.remat,
         config.get("drop_path", 0.0),
-        encoder is not None,
+        config.get("head_init") or ("xavier" if encoder is None else "tiny"),
         votes,
         **{name: config[name] for name in task.settings},
     )

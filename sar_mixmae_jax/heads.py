@@ -19,8 +19,11 @@ from sar_mixmae_jax.errors import InputError
 from sar_mixmae_jax.layers import matmul_precision
 from sar_mixmae_jax.mixmae import Architecture, make_encoder
 
-HEAD_STD = 2e-5
-"""Deviation of a head's first weights on a pretrained encoder; without one they are Xavier's."""
+HEAD_INITS = {
+    "tiny": nn.initializers.normal(2e-5),  # as published, on a pretrained encoder
+    "xavier": nn.initializers.xavier_uniform(),  # as published, without one
+}
+"""How the weights of a linear head start; a tiny one teaches the encoder nothing at first."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,7 +89,7 @@ class Tuned(nn.Module):
       dtype: of the computation; parameters and logits are float32.
       remat: recompute blocks in the backward pass.
       drop_path: highest rate at which branches of blocks are left out in training.
-      pretrained: whether the head starts from nearly nothing, as on a pretrained encoder.
+      head_init: an entry of `HEAD_INITS`.
       votes: how neighbours vote, in place of a linear head.
     """
 
@@ -95,7 +98,7 @@ class Tuned(nn.Module):
     dtype: DTypeLike = jnp.float32
     remat: bool = False
     drop_path: float = 0.0
-    pretrained: bool = True
+    head_init: str = "tiny"
     votes: Votes | None = None
 
     def setup(self) -> None:
@@ -104,12 +107,11 @@ class Tuned(nn.Module):
         if self.votes is not None:
             self.head: nn.Module = Neighbours(self.votes, self.outputs)
             return
-        normal, xavier = nn.initializers.normal(HEAD_STD), nn.initializers.xavier_uniform()
         self.head = nn.Dense(
             self.outputs,
             dtype=jnp.float32,
             precision=matmul_precision(jnp.float32),
-            kernel_init=normal if self.pretrained else xavier,
+            kernel_init=HEAD_INITS[self.head_init],
         )
 
     def pool(self, images: jax.Array, key: jax.Array | None) -> jax.Array:

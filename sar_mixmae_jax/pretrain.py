@@ -53,7 +53,7 @@ def train(config: ConfigDict, workdir: Path, stop: Callable[[], bool] = lambda: 
     patches = with_conventions(patches, origin)
     Order(len(patches.source), config.batch_size, config.seed)  # enough of them for a batch
     objective = configuration.objective(config, patches)
-    size = size_of(objective.model.size, origin)
+    size = size_of(objective.model.size, origin, config.model.windows)
     objective = dataclasses.replace(objective, model=objective.model.clone(size=size))
     warn_of_weighting(objective.preprocessing.weighting, origin)
     check_fit(objective, patches)

@@ -147,6 +147,18 @@ def test_baselines_learn_from_the_labels_of_the_seed(small):
     assert np.isfinite(said.logits).all()
 
 
+def test_what_is_said_without_looking(small):
+    """The frequency of every label in training, and that every image is flooded."""
+    splits = references.open_splits(small, "land_cover", 0)
+    said = references.prevalence(splits)
+    labels = np.stack([splits[0].patches.source[i]["labels"] for i in range(len(splits[0]))])
+    expected = (labels.sum(0) + 0.5) / (len(labels) + 1)
+    np.testing.assert_allclose(said.probabilities, np.tile(expected, (2, 1)), rtol=1e-5)
+    floods = references.always_flood(references.open_splits(small, "floods", 0))
+    found = stages.flat_metrics(floods)
+    assert (found["recall"], found["balanced_accuracy"]) == (1.0, 0.5)
+
+
 def test_stopping_keeps_what_is_finished(small, tmp_path):
     """The first cell ends with its second step, when it is told to; the next one is cut short."""
     stopped = iter([False] + [True] * 1000)

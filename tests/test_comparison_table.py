@@ -65,11 +65,11 @@ def test_metrics_as_rows():
 
 
 def test_a_test_that_discriminates_nothing_is_said_to():
-    strong = [Result("logistic", None, "land_cover", {"ap": 0.6})]
+    strong = [Result("logistic", None, "land_cover", {"ap": 0.56})]
     arms = ("none", "per_channel")
     weak = tabulate(Section("Test", (AP,), judged=True), RESULTS, strong, arms)
     page = markdown("Comparison", [weak])
-    assert "0.600; **no arm is resolved above it: this test discriminates nothing**" in page
+    assert "0.560; **no arm is resolved from it: this test discriminates nothing**" in page
     assert "(3) better †" in page
     assert "marked †" in page
     silent = tabulate(Section("Test", (AP,)), RESULTS, strong, ARMS)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sar_mixmae_jax.comparison import truth
+from sar_mixmae_jax.comparison import page, truth
 from sar_mixmae_jax.comparison.markdown import markdown
 from sar_mixmae_jax.comparison.restoration import Protocol, fit_classes
 from sar_mixmae_jax.comparison.statistics import Result
@@ -218,3 +218,16 @@ def test_the_tables_ask_for_what_is_measured(params):
     assert "level is given and not learnt" in page
     (alone,) = sections(PROTOCOL, norm_pix=True, truth=False)
     assert [metric.name for metric in alone.metrics] == ["error"]
+
+
+def test_what_every_pretraining_explains_is_told():
+    results = [
+        Result(arm, seed, truth.TASK, {"error": error + 0.01 * seed})
+        for arm, error in (("none", 0.97), ("weighted", 1.0))
+        for seed in (0, 1)
+    ]
+    null = [Result("null", None, truth.TASK, {"error": 1.0})]
+    (told,) = page.learnt(results, null)
+    assert "none 2.5%, weighted -0.5%" in told
+    assert "**weighted learnt nothing.**" in told
+    assert page.learnt(results, []) == page.learnt([], null) == []

@@ -27,7 +27,7 @@ def noise(*shape, seed=0):
 
 @pytest.fixture(scope="module")
 def classifier():
-    model = Classifier(SIZE, 5, drop_path=RATE, pretrained=False)
+    model = Classifier(SIZE, 5, drop_path=RATE, head_init="xavier")
     return model, jax.jit(model.init)(jax.random.key(0), noise(1, 32, 32, 2))
 
 
@@ -72,7 +72,7 @@ def test_drop_path_is_per_image_and_off_without_a_key(classifier):
             assert same == (kinds[row] == kinds[other])
     without = np.asarray(jax.jit(model.apply)(params, images))
     np.testing.assert_allclose(without, without[:1].repeat(16, 0), atol=1e-6)
-    never = Classifier(SIZE, 5, drop_path=0.0, pretrained=False)
+    never = Classifier(SIZE, 5, drop_path=0.0, head_init="xavier")
     np.testing.assert_array_equal(jax.jit(never.apply)(params, images, key), without)
 
 
@@ -115,7 +115,7 @@ def test_images_that_tiles_do_not_fill_are_refused(size, tile):
 def test_a_change_is_the_difference_of_tiles_encoded_alone(classifier, tiling, pooling):
     """And neither its sign nor the order of the dates matters to it."""
     encoder, params = classifier
-    detector = FloodDetector(SIZE, 2, pretrained=False, tiling=tiling, pooling=pooling)
+    detector = FloodDetector(SIZE, 2, head_init="xavier", tiling=tiling, pooling=pooling)
     before, after = noise(3, 64, 64, 2), noise(3, 64, 64, 2, seed=1)
     head = {"kernel": noise(16, 2), "bias": noise(2)}
     ours = {"params": {"encoder": params["params"]["encoder"], "head": head}}
@@ -141,7 +141,7 @@ def test_a_change_is_the_difference_of_tiles_encoded_alone(classifier, tiling, p
 
 def flood_tuning(**settings):
     preprocessing = Preprocessing(64, (-19.0, -12.0), (3.0, 2.0), **settings)
-    return Tuning("flood", FloodDetector(SIZE, 2, pretrained=False), preprocessing)
+    return Tuning("flood", FloodDetector(SIZE, 2, head_init="xavier"), preprocessing)
 
 
 def test_both_dates_are_flipped_alike_and_not_at_all_in_evaluation():
@@ -177,7 +177,7 @@ def test_linear_power_and_nodata_reach_the_model_as_db_and_the_mean():
 
 def test_the_loss_of_a_share_is_the_sum_over_its_records(classifier):
     """With the rate at 0; labels are 0 or 1 for each of five classes."""
-    model = Classifier(SIZE, 5, drop_path=0.0, pretrained=False)
+    model = Classifier(SIZE, 5, drop_path=0.0, head_init="xavier")
     preprocessing = Preprocessing(32, (0.0, 0.0), (1.0, 1.0), flips=False)
     tuning = Tuning("classification", model, preprocessing)
     images = noise(5, 32, 32, 2)
@@ -199,7 +199,7 @@ def test_the_loss_of_a_share_is_the_sum_over_its_records(classifier):
 
 def test_what_one_date_did_not_measure_is_no_change():
     """A strip without data on one date gives what it gives on both; a tile of it does not count."""
-    detector = FloodDetector(SIZE, 2, pretrained=False)
+    detector = FloodDetector(SIZE, 2, head_init="xavier")
     tuning = Tuning("flood", detector, Preprocessing(64, (-19.0, -12.0), (5.0, 5.0), flips=False))
     rng = np.random.default_rng(0)
     before, after = (rng.normal(-15, 5, (1, 64, 64, 2)).astype(np.float32) for _ in range(2))

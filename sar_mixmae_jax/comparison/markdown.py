@@ -7,7 +7,7 @@ from sar_mixmae_jax.comparison.table import Row, Table
 
 MISSING = "–"
 NOTHING = "†"
-"""After a verdict on a test that discriminates nothing."""
+"""After a difference in a metric in which no arm is resolved above the best baseline."""
 
 
 def markdown(title: str, tables: Sequence[Table], notes: Iterable[str] = ()) -> str:
@@ -47,10 +47,10 @@ def footnotes(tables: Iterable[Table]) -> list[str]:
         "together, and not about the choice of test images. They "
         f"stand each for itself: of the {len(intervals)} on this page, one in twenty would be "
         "resolved by chance if all arms were equal.",
-        "A test **discriminates nothing** where no arm is resolved from the best baseline without "
-        "a network (Student's interval of its lead, paired by seed, corrected for the number of "
-        "arms). "
-        f"Differences between arms, marked {NOTHING}, are then no reason to prefer one.",
+        "Arms are held against the best baseline without a network (Student's interval of the "
+        "lead, paired by seed, corrected for the number of arms). A test **discriminates nothing** "
+        "where none is resolved from it. Where none is resolved above it, differences are marked "
+        f"{NOTHING}: they are no reason to prefer an arm.",
     ]
 
 
@@ -60,7 +60,8 @@ def sentence(one: Discrimination) -> str:
     found = f"{one.metric.title}: the best baseline, {_plain(one.baseline)}, has {one.value:{form}}"
     said = {
         "above": f"resolved above it: {'; '.join(map(_plain, one.above))}",
-        "tie": "**no arm is resolved above it: this test discriminates nothing**",
+        "tie": "**no arm is resolved from it: this test discriminates nothing**",
+        "mixed": "no arm is resolved above it, and some are below",
         "below": "**every arm is resolved below it: none is worth its network on this test**",
         "open": "an arm is missing, or has too few seeds, so it cannot be said whether the test "
         "discriminates",
@@ -91,7 +92,7 @@ def _head(table: Table) -> list[str]:
 def _row(table: Table, row: Row) -> list[str]:
     name = _plain(row.name)
     cells = [f"*{name}*" if row.is_baseline else name]
-    idle = [one.metric for one in table.discriminations if one.verdict == "tie"]
+    idle = [one.metric for one in table.discriminations if one.verdict not in ("above", "open")]
     for metric, values, apart in zip(
         table.section.metrics, row.spreads, row.differences, strict=True
     ):

@@ -1,17 +1,17 @@
 """The table and the figure of what is finished: comparison.md, .json and .png in the workdir."""
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 from ml_collections import ConfigDict
 
 from sar_mixmae_jax.comparison import figure, truth
 from sar_mixmae_jax.comparison.cells import PRETRAINING, Measured
 from sar_mixmae_jax.comparison.markdown import markdown
 from sar_mixmae_jax.comparison.stages import Metrics, held_out, protocol
-from sar_mixmae_jax.comparison.statistics import Metric, Result
+from sar_mixmae_jax.comparison.statistics import Metric, Result, by_seed
 from sar_mixmae_jax.comparison.table import Section, as_json, tabulate
 from sar_mixmae_jax.evaluation import KINDS
 from sar_mixmae_jax.files import write_whole
@@ -72,17 +72,24 @@ def write(
 
 
 def learnt(results: Sequence[Result], baselines: Sequence[Result]) -> list[str]:
-    """Says so where no pretraining beats the mean of each cell: there is nothing to compare."""
-    errors = [one.metrics.get("error") for one in results if one.task == truth.TASK]
-    nulls = [one.metrics.get("error") for one in baselines if one.arm == "null"]
-    least = min((error for error in errors if error is not None), default=0.0)
-    null = min((error for error in nulls if error is not None), default=math.inf)
-    if least < null:
+    """How much better every pretraining is than the mean of each cell: else nothing is compared."""
+    error = Metric(truth.TASK, "error", "", higher_is_better=False)
+    nulls = by_seed(baselines, error).get("null", {})
+    if not nulls:
         return []
+    null = float(np.mean([*nulls.values()]))
+    explained = {
+        arm: 1 - float(np.mean([*values.values()])) / null
+        for arm, values in by_seed(results, error).items()
+    }
+    if not explained:
+        return []
+    told = ", ".join(f"{arm} {share:.1%}" for arm, share in explained.items())
+    nothing = [arm for arm, share in explained.items() if share <= 0]
+    warning = f" **{', '.join(nothing)} learnt nothing.**" if nothing else ""
     return [
-        f"**No pretraining has learnt anything**: the least unweighted error is {least:.4f}, and "
-        f"that of `null`, the mean of each cell, {null:.4f}. Differences between arms in the "
-        "tables of pretraining are then differences between models that know nothing."
+        f"Of the unweighted error of `null`, the mean of each cell, pretraining takes away: {told}."
+        f"{warning} Small differences downstream between arms that know little are no surprise."
     ]
 
 

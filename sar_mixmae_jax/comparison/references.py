@@ -94,11 +94,30 @@ def otsu(splits: Splits) -> Predictions:
     return said(splits[2], darkening.predict(model, test_x), test_y)
 
 
+def prevalence(splits: Splits) -> Predictions:
+    """What is said without looking: the frequency of every label in training."""
+    labels = np.concatenate([batch["labels"] for batch in whole(splits[0])])[: len(splits[0])]
+    share = (labels.sum(0) + 0.5) / (len(labels) + 1)
+    test = np.concatenate([batch["labels"] for batch in whole(splits[2])])[: len(splits[2])]
+    logits = np.tile(np.log(share / (1 - share)), (len(test), 1)).astype(np.float32)
+    return said(splits[2], logits, test)
+
+
+def always_flood(splits: Splits) -> Predictions:
+    """Every image is flooded."""
+    test = np.concatenate([batch["labels"] for batch in whole(splits[2])])[: len(splits[2])]
+    return said(splits[2], baselines.two_classes(np.ones(len(test))), test)
+
+
 BASELINES: dict[str, dict[str, Callable[[Splits], Predictions]]] = {
-    "classification": {"logistic regression on band statistics": statistics_of_images},
+    "classification": {
+        "logistic regression on band statistics": statistics_of_images,
+        "frequency of the labels": prevalence,
+    },
     "flood": {
         "logistic regression on band statistics": statistics_of_changes,
         "Otsu on the log-ratio": otsu,
+        "always flood": always_flood,
     },
 }
 """By task and name."""

@@ -100,7 +100,8 @@ class Difference(NamedTuple):
 
 VERDICTS = {
     "above": "an arm is resolved above the best baseline: the test tells what needs a network",
-    "tie": "none is, and not all are resolved below it: the test discriminates nothing",
+    "tie": "none is resolved from it: the test discriminates nothing",
+    "mixed": "none is resolved above it, and some are below",
     "below": "every arm is resolved below it: none of them is worth its network here",
     "open": "an arm is missing, or has too few seeds to say",
 }
@@ -222,7 +223,8 @@ def discrimination(
     elif None in leads.values():
         verdict = "open"
     else:
-        verdict = "below" if set(leads.values()) == {-1} else "tie"
+        found = {*leads.values()}
+        verdict = "below" if found == {-1} else "tie" if found == {0} else "mixed"
     return Discrimination(metric, best, means[best], above, verdict)
 
 

@@ -41,7 +41,8 @@ SMOOTHING = (
 
 OWN = (
     "The unweighted error is what `none` is trained for, so a weighted arm can hardly be better in "
-    "it; whether weights do what they are for is seen where the truth is dark."
+    "it; whether weights do what they are for is seen where the truth is dark, beside the overall "
+    "bias: a shift of everything down helps there too."
 )
 
 NOTES = {

@@ -54,11 +54,13 @@ class Imported(NamedTuple):
       checkpoint: its folder.
       model: what the file held.
       steps: of training that its optimizer remembers; None without it.
+      rate: of the last one.
     """
 
     checkpoint: Path
     model: Recognised
     steps: int | None
+    rate: float | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,13 +109,13 @@ def from_torch(path: Path, workdir: Path, choices: Choices) -> Imported:
         raise InputError(f"{path}: {error}") from error
     statistics = published.statistics(choices.statistics, known, told.statistics if told else None)
     origin = {"file": path.name, "sha256": sha256, "epoch": file.epoch}
-    settings = settings_of(made.found, told, choices, path.name)
+    settings = settings_of(made.found, known, told, choices, path.name)
     description = describe(made, statistics, known, origin, settings)
     found, own = made.found, made.own
-    steps_done = made.moments.steps if made.moments else None
+    remembered = (made.moments.steps, made.moments.rate) if made.moments else (None, None)
     state = replicate(state_of(made.params, made.moments))
     del file, made  # views of the file, which is let go where nothing needs it
-    return Imported(save(workdir, state, description, own), found, steps_done)
+    return Imported(save(workdir, state, description, own), found, *remembered)
 
 
 def check_choices(choices: Choices) -> None:
@@ -194,20 +196,21 @@ def resized(model: Model, image_size: int) -> Model:
 
 
 def settings_of(
-    found: Recognised, told: Note | None, choices: Choices, file: str
+    found: Recognised, known: Published | None, told: Note | None, choices: Choices, file: str
 ) -> dict[str, Any]:
     """What is read from the configuration of a run: of a tuned model, more than its seed."""
     if not found.outputs:
         return {"seed": 0}
-    return recipe(found.kind, file) | {
+    return recipe(found.kind, known, file) | {
         "tiling": choices.tiling or (told.tiling if told else "released"),
         "pooling": choices.pooling or (told.pooling if told else "mean"),
     }
 
 
-def recipe(task: str, file: str) -> dict[str, Any]:
+def recipe(task: str, known: Published | None, file: str) -> dict[str, Any]:
     """What evaluations read from the configuration of a tuned model: the published recipe."""
     dataset = {"flood": "sen12_flood"}.get(task, "bigearthnet_s1/v2")
+    dataset = known.built if known else dataset
     config = finetune.get_config(f"task={task},dataset={dataset}")
     config.init = file
     config.best_metric = f"validation/{KINDS[task].best}"
@@ -282,10 +285,12 @@ def describe(
     }
     if task:
         model |= {"task": task, "classes": list(made.classes), "pretrained": None}
-    caveat = f"converted from {origin['file']}, which does not say which images it was trained on"
+    caveats = [f"converted from {origin['file']}, which does not say which images it has seen"]
+    if known:
+        caveats.append(known.caveat)
     description = {
         "config": {**settings, "program": "convert"},
-        "dataset": {"name": trained_on, "checksum": None, "records": None, "caveats": [caveat]},
+        "dataset": {"name": trained_on, "checksum": None, "records": None, "caveats": caveats},
         "model": model,
     }
     return json.loads(json.dumps(description))

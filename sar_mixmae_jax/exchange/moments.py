@@ -25,11 +25,13 @@ class Moments(NamedTuple):
       mean: of the gradients, a tree like the parameters.
       square: of their squares.
       steps: that were taken.
+      rate: of the last one.
     """
 
     mean: Any
     square: Any
     steps: int
+    rate: float
 
 
 def numbered(tensors: Mapping[str, np.ndarray]) -> list[str]:
@@ -68,6 +70,7 @@ def moments(
             key: {name: np.asarray(of[name][key]) for name in names} for key in (FIRST, SECOND)
         }
         steps = {int(of[name][STEP]) for name in names}
+        rate = float(groups[1]["lr"])
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise InputError(
             f"its optimizer is not the AdamW of a pretraining ({error}): expected group 0 without "
@@ -93,4 +96,4 @@ def moments(
                 f"its optimizer has {what} that is not finite or negative: --nooptimizer takes the "
                 "model alone"
             )
-    return Moments(mean, square, steps.pop())
+    return Moments(mean, square, steps.pop(), rate)

@@ -44,13 +44,24 @@ class Published(NamedTuple):
       sha256: of all of it.
       statistics: an entry of `STATISTICS`.
       dataset: what it was trained on last.
+      built: the same as it is named here.
+      caveat: what results with it must say.
       weighting: of the loss of its pretraining.
     """
 
     sha256: str
     statistics: str
     dataset: str
+    built: str
+    caveat: str
     weighting: tuple[str, str] = ("shared_average", "standardised")
+
+
+BOTH = (
+    "its encoder was pretrained on train and validation of BigEarthNet {}, without labels; test "
+    "patches of one version of BigEarthNet can be training patches of the other"
+)
+"""Of published models: the splits of the two versions are not the same."""
 
 
 FILES = {
@@ -58,26 +69,37 @@ FILES = {
         "b4f385f96a1eef96c8b32768b57cee79060fe3d920c7273e2c70e43cc1c90700",
         "bigearthnet_v1",
         "BigEarthNet v1",
+        "bigearthnet_s1/v1",
+        BOTH.format("v1"),
     ),
     "benv1_finetune_checkpoint_best.pth": Published(
         "3778df30224903644d772d151a086d4a1bb006ab61c55ac6534ecb00fe3ae083",
         "bigearthnet_v1",
         "BigEarthNet v1",
+        "bigearthnet_s1/v1",
+        BOTH.format("v1"),
     ),
     "benv2_pretrain_checkpoint_64.pth": Published(
         "13ab3855a2faee9dc1ca0fb50ba483cc4e0d735b9fc8d1f03e75764c356d0b93",
         "bigearthnet_v2",
         "BigEarthNet v2",
+        "bigearthnet_s1/v2",
+        BOTH.format("v2"),
     ),
     "benv2_finetune_checkpoint_best.pth": Published(
         "9592399dcc5f34f608a4b558f897a919d4dd4feb06fc975c108e8f4191689c18",
         "bigearthnet_v2",
         "BigEarthNet v2",
+        "bigearthnet_s1/v2",
+        BOTH.format("v2"),
     ),
     "sen12_finetune_checkpoint_best.pth": Published(
         "33d06401a433191233322a24c551145e53622b6702b4fa9d6d0178cd2392c541",
         "bigearthnet_v1",
         "SEN12-FLOOD",
+        "sen12_flood/published",
+        "its checkpoint was chosen by its accuracy on the test split, and it began from an encoder "
+        "of BigEarthNet v1",
     ),
 }
 """By name."""
