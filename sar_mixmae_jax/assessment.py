@@ -9,7 +9,7 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
-from sar_mixmae_jax import checkpoint, evaluation, pretrained, processes, seen
+from sar_mixmae_jax import checkpoint, evaluation, pretrained, processes, seen, summary
 from sar_mixmae_jax.bands import BANDS
 from sar_mixmae_jax.configuration import from_json
 from sar_mixmae_jax.data import open_patches
@@ -26,6 +26,7 @@ from sar_mixmae_jax.restore import read_part
 from sar_mixmae_jax.settled import Settled
 from sar_mixmae_jax.tasks import TASKS
 from sar_mixmae_jax.tuning import Tuning, outputs, shapes
+from sar_mixmae_jax.workdir import recorded
 
 DATES = ("before", "after")
 
@@ -90,7 +91,10 @@ def evaluate(
     arrays = {}
     if made.evidence is not None:
         arrays[EVIDENCE] = {"ids": made.predictions.ids, "evidence": made.evidence}
-    return evaluation.write(made.predictions, folder, pictures, arrays=arrays)
+    files = evaluation.write(made.predictions, folder, pictures, arrays=arrays)
+    if recorded(workdir):
+        summary.write(workdir)  # which shows the reports
+    return files
 
 
 def predict(

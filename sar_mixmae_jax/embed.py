@@ -15,7 +15,11 @@ from sar_mixmae_jax.files import check_mounted, check_writable
 from sar_mixmae_jax.lifeline import Lifeline
 from sar_mixmae_jax.pretrained import find
 
-CHECKPOINT = flags.DEFINE_string("checkpoint", None, "workdir of a run, or one of its checkpoints")
+CHECKPOINT = flags.DEFINE_string(
+    "checkpoint",
+    None,
+    "workdir of a run, whose newest checkpoint is taken, or one of its checkpoints",
+)
 DATASET = flags.DEFINE_string("dataset", None, "name, name/config or name/config:version")
 DATA_DIR = flags.DEFINE_string("data_dir", "data", "where it is built")
 SPLIT = flags.DEFINE_string("split", "train", "of the dataset, or several: train+validation")

@@ -16,11 +16,13 @@ from sar_mixmae_jax.downstream import (
     describe,
     make_tuning,
     open_splits,
+    statistics_of,
     title,
 )
 from sar_mixmae_jax.encoders import find_encoder, with_encoder
 from sar_mixmae_jax.errors import check_name
 from sar_mixmae_jax.order import Order
+from sar_mixmae_jax.processes import is_first
 from sar_mixmae_jax.settled import Settled
 from sar_mixmae_jax.step import TrainState, init_state
 from sar_mixmae_jax.tasks import TASKS
@@ -50,6 +52,15 @@ def train(config: ConfigDict, workdir: Path, stop: Callable[[], bool] = lambda: 
     Order(len(training), config.batch_size, config.seed)  # enough of them for a batch
     tuning = make_tuning(config, encoder, training)
     check_fit(tuning, training)
+    if is_first():
+        settings, of = tuning.preprocessing, statistics_of(config, encoder, training.patches)
+        used = dataclasses.replace(
+            training.patches,
+            mean=settings.mean,
+            std=settings.std,
+            statistics_of=of["statistics"]["of"],
+        )
+        print(f"standardised with {used.statistics}")
 
     def init(optimizer: optax.GradientTransformation) -> TrainState:
         return init_state(partial(random_params, tuning), optimizer, jax.random.key(config.seed))

@@ -1,5 +1,6 @@
 """What a run tells while it goes: numbers, pictures, progress. Only the first process tells."""
 
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -85,6 +86,8 @@ class Journal:
         look = self._watcher.look(params)
         if self._log:
             self._log.write(step, look.scalars)
+            if self._bar is not None:
+                self._bar.write(f"step {step}: {look.headline}", sys.stderr)
             if draw and look.draw:
                 with self._log.writing():
                     look.draw(self._picture, f"{self._title}, step {step}: {look.headline}")

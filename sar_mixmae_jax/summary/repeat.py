@@ -27,12 +27,16 @@ def ingredients(run: History) -> Markup:
     start = run.starts[-1] if run.starts else {}
     git, versions = start.get("git"), start.get("versions")
     seeds = [f"{name} {value}" for name, value in fields if name.split(".")[-1].endswith("seed")]
+    own = run.dataset.get("statistics")  # of the dataset: a tuned model has those of its encoder
     facts = [
         ("dataset", run.dataset.get("name") or "unnamed"),
         ("checksum", tag("code", run.dataset.get("checksum") or "none was made")),
         ("records", wording.value(run.dataset.get("records"))),
         ("bands", f"{wording.value(run.dataset.get('bands'))} ({_unit(run)})"),
-        ("standardised with", _statistics(run.dataset.get("statistics"))),
+        (
+            "standardised with",
+            _statistics(run.model.get("statistics", own)),
+        ),
         ("git revision", tag("code", wording.value(git or "not known"))),
         ("versions", _versions({"python": start.get("python"), **_mapping(versions)})),
         (
