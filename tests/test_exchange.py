@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import zipfile
 from pathlib import Path
 
 import jax
@@ -182,7 +183,7 @@ def test_what_a_file_of_ours_says_comes_back(golden, imported, tmp_path):
     assert read_metadata(made.checkpoint)["model"]["classes"] == ["water", "land", "ice"]
     note["classes"] = ["water"]
     torch.save(content | {"sar_mixmae_jax": json.dumps(note)}, path)
-    with pytest.raises(InputError, match="3 outputs, and its classes are 1"):
+    with pytest.raises(InputError, match="3 outputs, and its classes are 1, of classification"):
         from_torch(path, tmp_path / "one", Choices())
     note["bands"] = ["VV", "VH"]
     torch.save(content | {"sar_mixmae_jax": json.dumps(note)}, path)
@@ -363,6 +364,23 @@ def test_models_that_are_none_of_ours(golden, tmp_path, case):
     assert not (tmp_path / "run").exists()
 
 
+def test_tensors_that_occur_twice_or_belong_to_nothing(golden, tmp_path):
+    tensors = arrays(file_of(golden, "_classify"))
+    twice = {f"module.{name}": tensor for name, tensor in tensors.items()} | tensors
+    safetensors.numpy.save_file(twice, tmp_path / "twice.safetensors")
+    for path in (written(tmp_path / "twice.pth", twice), tmp_path / "twice.safetensors"):
+        with pytest.raises(InputError, match="tensors of the same name"):
+            from_torch(path, tmp_path / "run", choices(golden))
+    for extra in ("head.bias", "any.relative_position_index"):
+        odd = {n: t for n, t in tensors.items() if n != "head.weight"} | {extra: np.zeros(19)}
+        path = written(tmp_path / "odd.pth", odd)
+        with pytest.raises(InputError, match=f"unexpected .*{extra}"):
+            from_torch(path, tmp_path / "run", choices(golden))
+    torch.save({"model": {(1, 2): torch.ones(1)}}, tmp_path / "keys.pth")
+    with pytest.raises(InputError, match="keys that are no text"):
+        from_torch(tmp_path / "keys.pth", tmp_path / "run", choices(golden))
+
+
 def test_a_head_that_is_a_scalar(golden, tmp_path):
     tensors = arrays(file_of(golden, "_classify")) | {"head.weight": np.float32(1)}
     path = written(tmp_path / "model.pth", tensors)
@@ -372,7 +390,8 @@ def test_a_head_that_is_a_scalar(golden, tmp_path):
 
 def test_tensors_that_are_not_dense(golden, tmp_path):
     tensors = content_of(file_of(golden))["model"]
-    for odd in (tensors["norm.weight"].to_sparse(), tensors["norm.weight"].to(torch.complex64)):
+    one = tensors["norm.weight"]
+    for odd in (one.to_sparse(), one.to(torch.complex64), torch.ones(1).expand(2**31), 5):
         torch.save({"model": {**tensors, "norm.weight": odd}}, path := tmp_path / "model.pth")
         with pytest.raises(InputError, match=r"norm.weight is no dense tensor"):
             from_torch(path, tmp_path / "run", choices(golden))
@@ -389,6 +408,31 @@ def test_a_head_of_another_task_and_the_encoder_alone(golden, tmp_path):
     assert (made.model.kind, made.steps) == ("encoder", None)
     to_torch(tmp_path / "run", tmp_path / "back.pth")
     assert {*tensors} - {*arrays(tmp_path / "back.pth")} == {"head.weight", "head.bias"}
+
+
+@pytest.mark.parametrize("where", [0.3, 0.5, 0.7])
+def test_a_flipped_bit_becomes_no_weight(golden, tmp_path, where):
+    content = bytearray(file_of(golden, "_flood").read_bytes())
+    content[int(where * len(content))] ^= 2
+    path = tmp_path / "flipped.pth"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"flipped.pth is (cut off or )?damaged"):
+        from_torch(path, tmp_path / "run", choices(golden))
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_records_that_are_packed_or_too_short(golden, tmp_path, packed):
+    """The archive is sound, and what is in it is not what it should be."""
+    path = tmp_path / "odd.pth"
+    with zipfile.ZipFile(file_of(golden, "_flood")) as old, zipfile.ZipFile(path, "w") as new:
+        for one in old.infolist():
+            data, how = old.read(one), zipfile.ZIP_STORED
+            if one.filename.endswith("data/9"):
+                how = zipfile.ZIP_DEFLATED if packed else how
+                data = data if packed else data[: len(data) // 2]
+            new.writestr(one.filename, data, how)
+    with pytest.raises(InputError, match=r"odd.pth is (cut off, )?damaged"):
+        from_torch(path, tmp_path / "run", choices(golden))
 
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.99])
@@ -423,7 +467,9 @@ def test_an_optimizer_of_another_model(golden, tmp_path):
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("step", torch and torch.tensor(float("inf")), "not the AdamW of a pretraining"),
+        ("step", torch and torch.tensor(float("inf")), "trained for (12|inf) steps"),
+        ("step", -1, "expected one whole number"),
+        ("step", 10**300, "expected one whole number"),
         ("exp_avg_sq", torch and -torch.ones(8), "not finite or negative"),
         ("exp_avg", torch and torch.ones(9), r"exp_avg of patch_embed.proj.bias is float32\(9,\)"),
     ],
@@ -440,7 +486,7 @@ def test_statistics_are_asked_for(golden, tmp_path):
     asked = choices(golden, statistics=None)
     with pytest.raises(InputError, match="give --statistics, one of bigearthnet_v1"):
         from_torch(file_of(golden), tmp_path / "run", asked)
-    for wrong in ("bigearthnet", "1,2", "1,2,3,-4", "a,b,c,d", "1,2,nan,4"):
+    for wrong in ("bigearthnet", "1,2", "1,2,3,-4", "a,b,c,d", "1,2,nan,4", "1,2,1e-300,4"):
         with pytest.raises(InputError, match="--statistics"):
             published.statistics(wrong, None, None)
 
@@ -465,7 +511,7 @@ def test_published_files_are_known_by_their_content(golden, tmp_path, monkeypatc
 
 def test_folders_and_files_that_are_taken_or_wrong(golden, imported, tmp_path):
     taken = imported["flood"].parents[1]
-    with pytest.raises(InputError, match="holds a run already"):
+    with pytest.raises(InputError, match="is not empty"):
         from_torch(file_of(golden), taken, choices(golden))
     with pytest.raises(InputError, match="cannot be read"):
         from_torch(tmp_path / "none.pth", tmp_path / "run", choices(golden))
@@ -489,7 +535,7 @@ def test_a_folder_that_somebody_takes_meanwhile_is_left_alone(golden, tmp_path, 
         return read(path)
 
     monkeypatch.setattr(importing.tensor_files, "read", slowly)
-    with pytest.raises(InputError, match="holds a run already"):
+    with pytest.raises(InputError, match="is not empty"):
         from_torch(file_of(golden), run, choices(golden))
     assert (run / "checkpoints" / "7").exists()
     assert (run / "run.json").read_text() == "{}"
@@ -502,11 +548,12 @@ def test_nothing_is_left_of_a_conversion_that_fails(golden, tmp_path, monkeypatc
     monkeypatch.setattr(importing.Checkpoints, "save", fails)
     (tmp_path / "old").mkdir()
     (tmp_path / "old" / "mine.txt").write_text("kept")
-    for name in ("new", "old"):
-        with pytest.raises(InputError, match="the disk is full"):
-            from_torch(file_of(golden), tmp_path / name, choices(golden))
-    assert not (tmp_path / "new").exists()
-    assert {path.name for path in (tmp_path / "old").iterdir()} <= {"mine.txt", "lock"}
+    with pytest.raises(InputError, match="is not empty"):
+        from_torch(file_of(golden), tmp_path / "old", choices(golden))
+    with pytest.raises(InputError, match="the disk is full"):
+        from_torch(file_of(golden), tmp_path / "new", choices(golden))
+    assert [path.name for path in tmp_path.iterdir()] == ["old"]
+    assert (tmp_path / "old" / "mine.txt").read_text() == "kept"
 
 
 def test_the_note_of_a_file_is_not_trusted(golden, tmp_path):

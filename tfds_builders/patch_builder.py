@@ -103,7 +103,8 @@ class PatchBuilder(FileReaderBuilder):
                 root = how.raw or Path(dl_manager.manual_dir)
             planned = self.plan(root, folder / stage.SCRATCH, processes)
             if not planned.problems:  # which tell more
-                publishing.check_splits({name: len(rows) for name, rows in planned.items.items()})
+                sizes = {name: len(rows) for name, rows in planned.items.items()}
+                publishing.check_splits(sizes, planned.notes)
             facts = {
                 "dataset": self.info.full_name,
                 "options": self.builder_config.options(),
@@ -124,7 +125,7 @@ class PatchBuilder(FileReaderBuilder):
                 _tell(problems, folder)
             if problems and not how.skip_bad:
                 raise BadFilesError(problems)
-            publishing.check_splits(counts)
+            publishing.check_splits(counts, planned.notes)
             _verify(written, processes)
             publishing.describe(self, planned, written, problems)
             publishing.link(self, written, problems, unfinished)

@@ -30,17 +30,22 @@ def records_of(written: Sequence["Written"]) -> dict[str, int]:
     return counts
 
 
-def check_splits(counts: Mapping[str, int]) -> None:
+def check_splits(counts: Mapping[str, int], notes: Sequence[str]) -> None:
     """Refuses empty splits, which nobody can read.
+
+    Args:
+      counts: records of each split.
+      notes: of the plan, which may say why.
 
     Raises:
       InputError: names one.
     """
+    told = f" ({'; '.join(notes)})" if notes else ""
     for split, count in counts.items():
         if not count:
             raise InputError(
-                f"split {split} has no patch that can be used, expected at least one: check the "
-                "raw files, the lists of the splits, and options that leave patches out"
+                f"split {split} has no patch that can be used, expected at least one{told}: check "
+                "the raw files, the lists of the splits, and options that leave patches out"
             )
 
 

@@ -57,7 +57,10 @@ def to_torch(workdir: Path, out: Path, which: str = "best") -> Exported:
         model = model_of(metadata, found)
         like = {"params": shapes_of(model)}
         part, _ = read_part(path, like)
-    except (ValueError, KeyError, TypeError) as error:
+        told = note.written(note_of(found, model, metadata))
+        if note.read(told) is None:
+            raise ValueError("its metadata say of the model what cannot be")
+    except (ValueError, KeyError, TypeError, IndexError, OverflowError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(
@@ -69,7 +72,7 @@ def to_torch(workdir: Path, out: Path, which: str = "best") -> Exported:
     }
     made = buffers(model.size, decoder=model.has_decoder)
     tensors |= made | kept_buffers(workdir, made)
-    tensor_files.write(out, tensors, note.written(note_of(found, model, metadata)))
+    tensor_files.write(out, tensors, told)
     return Exported(path, model, len(tensors))
 
 
@@ -125,7 +128,7 @@ def note_of(found: Pretrained, model: Recognised, metadata: dict[str, Any]) -> N
     return Note(
         statistics=Statistics(found.mean, found.std, found.statistics_of),
         task=model.kind if model.outputs else None,
-        classes=tuple(metadata["model"].get("classes", ())),
+        classes=tuple(metadata["model"].get("classes") or ()),
         decoder_heads=model.size.decoder_heads if model.has_decoder else None,
         tiling=config.get("tiling", "spatial"),
         pooling=config.get("pooling", "mean"),

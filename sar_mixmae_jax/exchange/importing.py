@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from absl import logging
 from configs import finetune
 from sar_mixmae_jax import pretrained, seen
 from sar_mixmae_jax.bands import BANDS
-from sar_mixmae_jax.checkpoint import Checkpoints, Keep, folder, steps
+from sar_mixmae_jax.checkpoint import Checkpoints, Keep, folder
 from sar_mixmae_jax.devices import replicate
 from sar_mixmae_jax.encoders import at_input_size
 from sar_mixmae_jax.errors import InputError, check_name
@@ -27,17 +28,17 @@ from sar_mixmae_jax.exchange.moments import Moments, moments
 from sar_mixmae_jax.exchange.names import tree_from
 from sar_mixmae_jax.exchange.note import Note
 from sar_mixmae_jax.exchange.published import Published, Statistics
-from sar_mixmae_jax.exchange.recognition import Recognised, recognise
+from sar_mixmae_jax.exchange.recognition import LARGEST_IMAGE, Recognised, recognise
 from sar_mixmae_jax.exchange.shapes import check_tensors, shapes_of
 from sar_mixmae_jax.exchange.tensor_files import TensorFile
-from sar_mixmae_jax.files import write_arrays
+from sar_mixmae_jax.files import write_arrays, writing
 from sar_mixmae_jax.heads import POOLINGS, TILINGS
 from sar_mixmae_jax.optimizer import Rate, adamw
 from sar_mixmae_jax.provenance import describe_start, versions
 from sar_mixmae_jax.resizing import resize_tables
 from sar_mixmae_jax.step import TrainState
 from sar_mixmae_jax.weighting import Weighting
-from sar_mixmae_jax.workdir import RECORD, RunRecord, claim
+from sar_mixmae_jax.workdir import RunRecord
 from tfds_builders.bigearthnet_s1.labels import CLASSES_19
 
 PUBLISHED_CLASSES: dict[str, Sequence[str]] = {
@@ -104,7 +105,7 @@ def from_torch(path: Path, workdir: Path, choices: Choices) -> Imported:
     file = tensor_files.read(path)
     try:
         told = note.read(file.note)
-        made = model_of(file, told, choices)
+        made = model_of(file, told, choices, path)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     statistics = published.statistics(choices.statistics, known, told.statistics if told else None)
@@ -148,37 +149,44 @@ class Model(NamedTuple):
     own: dict[str, np.ndarray]
 
 
-def model_of(file: TensorFile, told: Note | None, choices: Choices) -> Model:
+def model_of(file: TensorFile, told: Note | None, choices: Choices, path: Path) -> Model:
     """Recognises, checks and converts the tensors of a file.
 
     Raises:
       InputError: they are those of no model that there is here.
     """
+    heads = told.decoder_heads if told else None
+    if None not in (heads, choices.decoder_heads) and heads != choices.decoder_heads:
+        raise InputError(
+            f"--decoder_heads is {choices.decoder_heads}, and the file says {heads}: leave it out"
+        )
     close = CLOSE_IN_HALF if file.halved else CLOSE
     if file.halved:
         logging.warning("the file holds floats of 16 bits: they are taken as float32")
     found = recognise(
         file.tensors,
-        decoder_heads=choices.decoder_heads or (told.decoder_heads if told else None),
+        decoder_heads=choices.decoder_heads or heads,
         encoder_only=choices.encoder_only,
         task=told.task if told else None,
         close=close,
     )
     shapes = shapes_of(found)
-    check_tensors(file.tensors, shapes, found)
+    made = buffers(found.size, decoder=found.has_decoder)
+    check_tensors(file.tensors, shapes, found, made, encoder_only=choices.encoder_only)
     classes = told.classes if told and told.task else PUBLISHED_CLASSES.get(found.kind, ())
-    if found.outputs and len(classes) != found.outputs:
+    fixed = KINDS[found.kind].classes if found.outputs else None
+    if found.outputs and (len(classes) != found.outputs or fixed not in (None, tuple(classes))):
         raise InputError(
-            f"its head has {found.outputs} outputs, and its classes are {len(classes)}: "
-            "--encoder_only takes the encoder without it"
+            f"its head has {found.outputs} outputs, and its classes are {len(classes)}, of "
+            f"{found.kind}: --encoder_only takes the encoder without it"
         )
-    own = different(file.tensors, buffers(found.size, decoder=found.has_decoder), close)
+    own = different(file.tensors, made, close)
     params = tree_from(file.tensors, shapes, found.size)
     if choices.image_size not in (None, found.size.image_size):
         return resized(Model(found, classes, params, None, {}), int(choices.image_size or 0))
     remembered = None
     if file.optimizer is not None and choices.optimizer and found.has_decoder:
-        remembered = moments(file.optimizer, file.tensors, shapes, found.size)
+        remembered = moments(file.optimizer, file.tensors, shapes, found.size, path)
     return Model(found, classes, params, remembered, own)
 
 
@@ -188,6 +196,8 @@ def resized(model: Model, image_size: int) -> Model:
     Raises:
       InputError: it cannot have this size.
     """
+    if image_size > LARGEST_IMAGE:
+        raise InputError(f"--image_size is {image_size}: expected at most {LARGEST_IMAGE}")
     size = at_input_size(model.found.size, image_size)
     encoder = resize_tables(model.params["encoder"], pretrained.shapes(size))
     return model._replace(
@@ -223,8 +233,12 @@ def check_free(workdir: Path) -> None:
     Raises:
       InputError: says what.
     """
-    if steps(workdir) or (workdir / RECORD).exists():
-        raise InputError(f"{workdir} holds a run already: choose another --workdir")
+    with writing(workdir):
+        there = sorted(path.name for path in workdir.iterdir()) if workdir.exists() else []
+    if there:
+        raise InputError(
+            f"{workdir} is not empty (it holds {', '.join(there[:3])}): choose another --workdir"
+        )
 
 
 def state_of(params: Any, remembered: Moments | None) -> TrainState:
@@ -302,34 +316,26 @@ def save(
     description: dict[str, Any],
     own: dict[str, np.ndarray],
 ) -> Path:
-    """Writes the checkpoint and the record of the run.
+    """Writes the checkpoint and the record of the run beside their place, then puts them there.
 
     Raises:
       InputError: they cannot be written; nothing is left behind.
     """
-    step, is_new = int(state.step), not workdir.exists()
+    step = int(state.step)
     metadata = {**description, "seen": seen.UNKNOWN, "versions": versions()}
-    with claim(workdir):
-        check_free(workdir)  # somebody may have been faster
-        try:
-            record = RunRecord(workdir, description)
+    partial = workdir.with_name(f".{workdir.name}.{os.getpid()}.partial")
+    try:
+        with writing(workdir):
+            partial.mkdir(parents=True)
+            record = RunRecord(partial, description)
             if own:
-                write_arrays(workdir / KEPT, own)
-            with Checkpoints(workdir, Keep(1)) as checkpoints:
+                write_arrays(partial / KEPT, own)
+            with Checkpoints(partial, Keep(1)) as checkpoints:
                 checkpoints.save(step, state, metadata, {})
             record.add_start(describe_start(0))
             record.note_saved(step)
-        except BaseException:
-            clear(workdir, is_new)
-            raise
+            check_free(workdir)  # somebody may have been faster
+            partial.replace(workdir)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
     return folder(workdir) / str(step)
-
-
-def clear(workdir: Path, is_new: bool) -> None:
-    """Removes what a conversion that failed has written."""
-    if is_new:
-        shutil.rmtree(workdir, ignore_errors=True)
-        return
-    shutil.rmtree(folder(workdir), ignore_errors=True)
-    for name in (KEPT, RECORD):
-        (workdir / name).unlink(missing_ok=True)

@@ -5,17 +5,20 @@ then those with; in each the order of the model.
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from sar_mixmae_jax.errors import InputError
+from sar_mixmae_jax.errors import InputError, first_line
 from sar_mixmae_jax.exchange.buffers import is_buffer
 from sar_mixmae_jax.exchange.names import torch_parameters, tree_from
+from sar_mixmae_jax.exchange.tensor_files import as_array
 from sar_mixmae_jax.mixmae import Architecture
 
 FIRST, SECOND, STEP = "exp_avg", "exp_avg_sq", "step"
+MOST_STEPS = 2**31
 
 
 class Moments(NamedTuple):
@@ -41,7 +44,11 @@ def numbered(tensors: Mapping[str, np.ndarray]) -> list[str]:
 
 
 def moments(
-    optimizer: Mapping[str, Any], tensors: Mapping[str, np.ndarray], shapes: Any, size: Architecture
+    optimizer: Any,
+    tensors: Mapping[str, np.ndarray],
+    shapes: Any,
+    size: Architecture,
+    path: Path,
 ) -> Moments:
     """Reads the state of an optimizer.
 
@@ -50,6 +57,7 @@ def moments(
       tensors: of the model, in its order.
       shapes: of all parameters here.
       size: of the model.
+      path: of the file, for messages.
 
     Raises:
       InputError: it is not the state of such an optimizer for this model.
@@ -63,18 +71,21 @@ def moments(
         undecayed = sum(tensors[name].ndim <= 1 for name in names)
         if len(groups) != 2 or decays[0] != 0.0 or len(groups[0]["params"]) != undecayed:
             raise ValueError(f"it has {len(groups)} groups with the weight decays {decays}")
-        if len(numbers) != len(names) or {*state} != {*numbers}:
+        if len({*numbers}) != len(names) or {*state} != {*numbers} or len(numbers) != len(names):
             raise ValueError(f"it has {len(state)} tensors, and the model {len(names)}")
         of = dict(zip(names, (state[number] for number in numbers), strict=True))
         found = {
-            key: {name: np.asarray(of[name][key]) for name in names} for key in (FIRST, SECOND)
+            key: {name: as_array(name, of[name][key], path) for name in names}
+            for key in (FIRST, SECOND)
         }
-        steps = {int(of[name][STEP]) for name in names}
+        steps = {float(of[name][STEP]) for name in names}
         rate = float(groups[1]["lr"])
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RuntimeError) as error:
+        if isinstance(error, InputError):
+            raise
         raise InputError(
-            f"its optimizer is not the AdamW of a pretraining ({error}): expected group 0 without "
-            "weight decay and group 1 with; --nooptimizer takes the model alone"
+            f"its optimizer is not the AdamW of a pretraining ({first_line(error)}): expected "
+            "group 0 without weight decay and group 1 with; --nooptimizer takes the model alone"
         ) from error
     for key, arrays in found.items():
         for name, array in arrays.items():
@@ -83,10 +94,11 @@ def moments(
                     f"{key} of {name} is {array.dtype}{array.shape}, expected "
                     f"float32{wanted[name][1]}: --nooptimizer takes the model alone"
                 )
-    if len(steps) != 1:
+    done = steps.pop()
+    if steps or not (done.is_integer() and 0 <= done < MOST_STEPS):
         raise InputError(
-            f"its tensors were trained for different numbers of steps ({sorted(steps)[:3]}): "
-            "--nooptimizer takes the model alone"
+            f"its tensors were trained for {done:g} steps, some for {sorted(steps)[:3]}: expected "
+            "one whole number; --nooptimizer takes the model alone"
         )
     mean, square = (tree_from(found[key], shapes, size) for key in (FIRST, SECOND))
     for tree, what in ((mean, FIRST), (square, SECOND)):
@@ -96,4 +108,4 @@ def moments(
                 f"its optimizer has {what} that is not finite or negative: --nooptimizer takes the "
                 "model alone"
             )
-    return Moments(mean, square, steps.pop(), rate)
+    return Moments(mean, square, int(done), rate)

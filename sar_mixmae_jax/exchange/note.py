@@ -2,13 +2,12 @@
 
 import dataclasses
 import json
-import math
 from typing import Any
 
 from sar_mixmae_jax.bands import BANDS
 from sar_mixmae_jax.errors import InputError
 from sar_mixmae_jax.evaluation import KINDS
-from sar_mixmae_jax.exchange.published import Statistics
+from sar_mixmae_jax.exchange.published import Statistics, check_decibels
 from sar_mixmae_jax.heads import POOLINGS, TILINGS
 
 LONGEST = 100_000
@@ -54,7 +53,9 @@ def read(text: str | None) -> Note | None:
         if text is None or len(text) > LONGEST:
             return None
         fields = json.loads(text)
-        bands = fields["bands"]
+        bands = tuple(_text(name)[:20] for name in fields["bands"])
+        if fields["unit"] != "dB":
+            raise ValueError("its unit is not dB")
         note = Note(
             statistics=_statistics(fields["statistics"]),
             task=_one_of((None, *KINDS), fields["task"]),
@@ -66,18 +67,23 @@ def read(text: str | None) -> Note | None:
         )
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None
-    if tuple(bands) != BANDS:
-        raise InputError(f"it takes the bands {bands}, expected {', '.join(BANDS)} in this order")
+    if bands != BANDS:
+        raise InputError(
+            f"it takes the bands {', '.join(bands[:5])}, expected {', '.join(BANDS)} in this order"
+        )
     return note
 
 
 def _statistics(fields: Any) -> Statistics:
-    mean, std = (tuple(map(float, fields[name])) for name in ("mean", "std"))
-    if len(mean) != len(BANDS) or len(std) != len(BANDS) or not min(std) > 0:
-        raise ValueError("no statistics of two bands")
-    if not all(map(math.isfinite, (*mean, *std))):
-        raise ValueError("statistics that are not finite")
+    mean, std = (tuple(_number(one) for one in list(fields[name])) for name in ("mean", "std"))
+    check_decibels(mean, std)
     return Statistics(mean, std, _text(fields["of"]))
+
+
+def _number(value: Any) -> float:
+    if type(value) not in (int, float):
+        raise TypeError(f"{value!r} is no number")
+    return float(value)
 
 
 def _one_of(known: Any, value: Any) -> Any:

@@ -1,6 +1,7 @@
 """The files that the authors published: how to know them, and what they do not say themselves."""
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -111,6 +112,8 @@ def digest(path: Path) -> str:
     Raises:
       InputError: it cannot be read.
     """
+    if not path.is_file():
+        raise InputError(f"{path} cannot be read (it is no file): name a .pth or .safetensors file")
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -169,15 +172,26 @@ def statistics(asked: str | None, known: Published | None, told: Statistics | No
 
 def _numbers(text: str) -> Statistics:
     try:
-        numbers = [float(part) for part in text.split(",")]
+        numbers = [float(part) for part in text.split(",")] if text.isascii() else []
     except ValueError:
         numbers = []
-    count = len(BANDS)
-    means, stds = tuple(numbers[:count]), tuple(numbers[count:])
-    if len(stds) != count or not all(-100 < mean < 100 for mean in means):
+    means, stds = tuple(numbers[: len(BANDS)]), tuple(numbers[len(BANDS) :])
+    try:
+        check_decibels(means, stds)
+    except ValueError as error:
         raise InputError(
-            f"--statistics is {text!r}: expected four numbers in dB, MEAN_VH,MEAN_VV,STD_VH,STD_VV"
-        )
-    if not all(0 < std < 100 for std in stds):
-        raise InputError(f"--statistics has the deviations {stds}: expected dB above 0")
+            f"--statistics is {text[:100]!r} ({error}): expected MEAN_VH,MEAN_VV,STD_VH,STD_VV"
+        ) from error
     return Statistics(means, stds, f"given by hand: --statistics={text}")
+
+
+def check_decibels(mean: Sequence[float], std: Sequence[float]) -> None:
+    """Refuses what no backscatter has.
+
+    Raises:
+      ValueError: says what was expected.
+    """
+    if len(mean) != len(BANDS) or len(std) != len(BANDS):
+        raise ValueError(f"expected {len(BANDS)} means and deviations")
+    if not all(-100 < one < 100 for one in mean) or not all(0.01 < one < 100 for one in std):
+        raise ValueError("expected means within 100 dB of 0, deviations from 0.01 to 100 dB")

@@ -15,6 +15,9 @@ PATCHES, HEAD = "patch_embed.proj.weight", "head.weight"
 NAMED = 5
 """Names that a message lists."""
 
+MOST_BLOCKS, LARGEST_IMAGE = 256, 1024
+"""Blocks of a stage, and pixels of a side, beyond which nobody trains such a model."""
+
 HEADS = {2: "flood", 19: "classification"}
 """The task of the published models by the number of outputs."""
 
@@ -143,6 +146,11 @@ def _stages(tensors: Tensors) -> tuple[tuple[int, ...], tuple[int, ...], tuple[i
         raise InputError(
             f"a relative_position_bias_table is {wrong[0]}: expected ((2 · window - 1)², heads)"
         )
+    if max(depths.values()) > MOST_BLOCKS or max(sides) > LARGEST_IMAGE:
+        raise InputError(
+            f"it has {max(depths.values())} blocks in a stage and windows of {max(sides)} tokens: "
+            f"expected at most {MOST_BLOCKS} and {LARGEST_IMAGE}"
+        )
     heads = tuple(tables[stage][1] for stage in stages)
     return tuple(depths[stage] for stage in stages), heads, tuple(sides)
 
@@ -155,6 +163,10 @@ def _side(tensors: Tensors) -> int:
     side = round(tokens**0.5)
     if side * side != tokens:
         raise InputError(f"{POSITIONS} has {tokens} tokens: expected those of a square")
+    if side > LARGEST_IMAGE // 2:
+        raise InputError(
+            f"{POSITIONS} has {side} tokens a side: expected at most {LARGEST_IMAGE // 2}"
+        )
     return side
 
 

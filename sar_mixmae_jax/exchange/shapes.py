@@ -9,7 +9,6 @@ import numpy as np
 
 from sar_mixmae_jax import pretrained
 from sar_mixmae_jax.errors import InputError
-from sar_mixmae_jax.exchange.buffers import is_buffer
 from sar_mixmae_jax.exchange.names import torch_parameters
 from sar_mixmae_jax.exchange.recognition import NAMED, Recognised
 from sar_mixmae_jax.mixmae import MixMAE, random_params
@@ -27,17 +26,31 @@ def shapes_of(found: Recognised) -> Any:
     return parts
 
 
-def check_tensors(tensors: Mapping[str, np.ndarray], shapes: Any, found: Recognised) -> None:
+def check_tensors(
+    tensors: Mapping[str, np.ndarray],
+    shapes: Any,
+    found: Recognised,
+    known: Iterable[str],
+    *,
+    encoder_only: bool,
+) -> None:
     """Compares the tensors of a file with those of the model that it seems to hold.
+
+    Args:
+      tensors: of the file.
+      shapes: of the parameters of the model.
+      found: the model.
+      known: names of its buffers, which may be there.
+      encoder_only: whether a decoder or a head is left aside.
 
     Raises:
       InputError: names what is missing, what is too much, or what has another shape.
     """
     wanted = torch_parameters(shapes, found.size)
-    parameters = {name for name in tensors if not is_buffer(name)}
-    if found.kind == "encoder":
+    parameters = {*tensors} - {*known}
+    if encoder_only:
         parameters = {name for name in parameters if not name.startswith(("decoder_", "head."))}
-        parameters.discard("mask_token")
+        parameters -= {"mask_token"}
     missing, unexpected = wanted.keys() - parameters, parameters - wanted.keys()
     if missing or unexpected:
         raise InputError(

@@ -8,6 +8,8 @@ published file holds besides.
 import argparse
 import pickle
 import re
+import warnings
+import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +20,7 @@ from sar_mixmae_jax.errors import InputError, first_line
 from sar_mixmae_jax.files import whole
 
 ALLOWED = (argparse.Namespace,)
+STORED = zipfile.ZIP_STORED
 NOTE = "sar_mixmae_jax"
 """Where a file says what its tensors do not, as JSON."""
 
@@ -32,8 +35,7 @@ class TensorFile(NamedTuple):
     """What a file holds.
 
     Attributes:
-      tensors: by PyTorch's names; float32, and integers as they are. Views of the file, where it
-        allows that.
+      tensors: by PyTorch's names; float32, and integers as they are.
       optimizer: `state` and `param_groups` as PyTorch has them, if there are any.
       epoch: that was done, if it says so.
       note: what a file of this project says of itself, as JSON; None in others.
@@ -41,7 +43,7 @@ class TensorFile(NamedTuple):
     """
 
     tensors: dict[str, np.ndarray]
-    optimizer: dict[str, Any] | None = None
+    optimizer: Any = None
     epoch: int | None = None
     note: str | None = None
     halved: bool = False
@@ -96,46 +98,73 @@ def read(path: Path) -> TensorFile:
 
 def read_pth(path: Path) -> TensorFile:
     """Reads a checkpoint of PyTorch."""
-    content = _load(path, import_torch())
+    torch = import_torch()
+    check_zip(path)
+    content = _load(path, torch)
     if not isinstance(content, dict):
         raise InputError(f"{path} holds a {type(content).__name__}, expected a checkpoint")
+    content = _plain(content, path)
     named: Any = next(
         (content[name] for name in MODEL if isinstance(content.get(name), dict)), None
     )
-    model = content if named is None else named
-    tensors = {_plain_name(name): value for name, value in model.items()}
+    model = content if named is None else _plain(named, path)
+    tensors = {name.removeprefix(WRAPPER): value for name, value in model.items()}
     optimizer, epoch, note = (content.get(name) for name in ("optimizer", "epoch", NOTE))
     if len(tensors) < len(model):
         raise InputError(f"{path} has tensors of the same name, with and without {WRAPPER!r}")
     arrays = {name: as_array(name, value, path) for name, value in tensors.items()}
     return TensorFile(
         arrays,
-        optimizer if isinstance(optimizer, dict) and model is not content else None,
+        None if model is content else optimizer,
         epoch if type(epoch) is int and model is not content else None,
         note if isinstance(note, str) else None,
         any(value.is_floating_point() and value.element_size() == 2 for value in tensors.values()),
     )
 
 
-def _plain_name(name: Any) -> str:
-    return str(name).removeprefix(WRAPPER)
+def check_zip(path: Path) -> None:
+    """Refuses a packed or damaged archive: what is in it is read as it lies there.
+
+    Raises:
+      InputError: a part is packed, cut off, or has not its checksum.
+    """
+    if not zipfile.is_zipfile(path):
+        return  # the format before PyTorch 1.6
+    try:
+        with zipfile.ZipFile(path) as archive:
+            packed = [one.filename for one in archive.infolist() if one.compress_type != STORED]
+            wrong = packed[0] if packed else archive.testzip()
+    except Exception as error:  # of zipfile, for whatever is wrong with a file
+        raise InputError(
+            f"{path} is cut off or damaged ({first_line(error)}): fetch it again"
+        ) from error
+    if wrong:
+        what = "is packed" if packed else "has not its checksum"
+        raise InputError(f"{path} is damaged: {wrong[:100]} {what}: fetch it again")
+
+
+def _plain(values: dict[Any, Any], path: Path) -> dict[str, Any]:
+    """A dictionary without whatever a file has attached to it.
+
+    Raises:
+      InputError: a key is no text.
+    """
+    found = dict(dict.items(values))
+    if not all(isinstance(name, str) for name in found):
+        raise InputError(f"{path} has keys that are no text: expected a checkpoint of PyTorch")
+    return found
 
 
 def _load(path: Path, torch: Any) -> Any:
-    """What the restricted loader makes of a file, mapped into memory where its format allows.
+    """What the restricted loader makes of a file.
 
     Raises:
       InputError: see `read`.
     """
-    settings = {"map_location": "cpu", "weights_only": True}
     try:
-        with torch.serialization.safe_globals(list(ALLOWED)):
-            try:
-                return torch.load(path, mmap=True, **settings)
-            except RuntimeError as error:
-                if "mmap" not in str(error):
-                    raise
-                return torch.load(path, **settings)  # the format before PyTorch 1.6
+        with torch.serialization.safe_globals(list(ALLOWED)), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about formats that are refused anyway
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise InputError(_refusal(path, torch, error)) from error
     except MemoryError as error:
@@ -174,13 +203,28 @@ def as_array(name: str, value: Any, path: Path) -> np.ndarray:
       InputError: it is no dense tensor.
     """
     torch = import_torch()
-    dense = isinstance(value, torch.Tensor) and value.layout == torch.strided
-    if not dense or value.is_meta or value.is_quantized or value.is_complex():
+    try:
+        return _dense(value, torch)
+    except (RuntimeError, TypeError, ValueError, NotImplementedError) as error:
         raise InputError(
-            f"{path}: {name[:100]} is no dense tensor but {str(type(value).__name__)[:50]}: "
-            "expected a checkpoint whose `model` holds nothing else"
-        )
+            f"{path}: {name[:100]} is no dense tensor of numbers ({first_line(error)}): expected a "
+            "checkpoint whose `model` holds nothing else"
+        ) from error
+
+
+def _dense(value: Any, torch: Any) -> np.ndarray:
+    """The numbers of a tensor that has one for each of its places.
+
+    Raises:
+      TypeError: it is something else.
+    """
+    if not isinstance(value, torch.Tensor):
+        raise TypeError(f"found {type(value).__name__}")
+    if value.layout != torch.strided or value.is_meta or value.is_quantized or value.is_complex():
+        raise TypeError(f"found {value.dtype} in layout {value.layout}")
     value = value.detach()
+    if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+        raise TypeError(f"found {tuple(value.shape)} of {value.untyped_storage().nbytes()} bytes")
     return (value.float() if value.is_floating_point() else value).numpy()
 
 
@@ -190,12 +234,15 @@ def read_safetensors(path: Path) -> TensorFile:
     try:
         with library.safe_open(path, framework="numpy") as file:
             note = (file.metadata() or {}).get(NOTE)
-            arrays = {_plain_name(name): file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            names = list(file.keys())
+            arrays = {name.removeprefix(WRAPPER): file.get_tensor(name) for name in names}
     except Exception as error:  # of the library, for whatever is wrong with a file
         raise InputError(
             f"{path} is cut off, damaged, or no file of safetensors ({first_line(error)}): fetch "
             "it again"
         ) from error
+    if len(arrays) < len(names):
+        raise InputError(f"{path} has tensors of the same name, with and without {WRAPPER!r}")
     floats = {name for name, array in arrays.items() if array.dtype.kind not in "iub"}
     halved = any(arrays[name].dtype.itemsize == 2 for name in floats)
     arrays |= {name: arrays[name].astype(np.float32, copy=False) for name in floats}
