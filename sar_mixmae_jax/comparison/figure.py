@@ -24,7 +24,13 @@ from sar_mixmae_jax.pictures import headed, png
 
 POINT = "#0072B2"  # blue, of Okabe and Ito's palette, which the colour-blind can tell apart
 MEAN = "black"
-LINES = (("#D55E00", "--"), ("#009E73", ":"), ("#CC79A7", "-."), ("#E69F00", (0, (6, 1, 1, 1))))
+LINES = (
+    ("#D55E00", "--"),
+    ("#009E73", ":"),
+    ("#CC79A7", "-."),
+    ("#E69F00", (0, (6, 1, 1, 1))),
+    ("#56B4E9", (0, (3, 1, 1, 1, 1, 1))),
+)
 """Colour and dashes of the baselines."""
 
 PANELS = 4
