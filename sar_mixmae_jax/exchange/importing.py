@@ -98,6 +98,7 @@ def from_torch(path: Path, workdir: Path, choices: Choices) -> Imported:
     Raises:
       InputError: the file, the folder or a choice cannot be used; nothing is left behind.
     """
+    workdir = workdir.absolute()
     check_free(workdir)
     check_choices(choices)
     sha256 = published.digest(path)
@@ -115,7 +116,7 @@ def from_torch(path: Path, workdir: Path, choices: Choices) -> Imported:
     found, own = made.found, made.own
     remembered = (made.moments.steps, made.moments.rate) if made.moments else (None, None)
     state = replicate(state_of(made.params, made.moments))
-    del file, made  # views of the file, which is let go where nothing needs it
+    del file, made  # the tensors of the file, which are not needed any more
     return Imported(save(workdir, state, description, own), found, *remembered)
 
 

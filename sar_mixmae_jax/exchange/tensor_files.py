@@ -60,7 +60,8 @@ def import_torch() -> Any:
     except ImportError as error:
         raise InputError(
             f"PyTorch is needed and not installed ({first_line(error)}): "
-            'pip install "sar-mixmae-jax[torch]", or in this folder EXTRAS=torch ./run.sh test'
+            'pip install "sar-mixmae-jax[torch]", or -e ".[torch]" in the project; its CPU build '
+            "is enough"
         ) from error
     return torch
 
