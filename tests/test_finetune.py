@@ -82,7 +82,7 @@ def job(monkeypatch, tmp_path):
 
 
 def first_params(job):
-    return job.load(job.init(optax.sgd(0.1)).params)
+    return job.load(job.init(optax.sgd(0.1))).params
 
 
 def logits(job, rows=(0, 1)) -> np.ndarray:

@@ -122,7 +122,7 @@ WRONG = [
     *(("model.statistics.std", value) for value in ([0, 0], [1], [1, 1, 1], [-1.0, 1.0])),
     *(("model.statistics.of", value) for value in (None, 5)),
     *(("model", None), ("model.statistics", 5), ("model.variant", 5), ("model.unit", [1])),
-    *(("seen", value) for value in (5, None, "?", "é", "QQ==")),
+    *(("seen", value) for value in (5, None, "?!", "é", "QQ==")),
     *(("dataset", []), ("dataset.name", 5), ("dataset.caveats", "x"), ("dataset.checksum", 5)),
     *(("config", 5), ("config.program", None), ("step", "2"), ("arrays", [])),
     *(("model.pretrained", value) for value in ([{}], {}, 1)),
