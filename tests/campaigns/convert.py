@@ -18,9 +18,9 @@ from flax.traverse_util import flatten_dict
 
 from sar_mixmae_jax.exchange import tensor_files
 from sar_mixmae_jax.exchange.buffers import buffers
-from sar_mixmae_jax.exchange.importing import shapes_of
-from sar_mixmae_jax.exchange.names import to_torch, torch_name
+from sar_mixmae_jax.exchange.names import torch_layout, torch_name
 from sar_mixmae_jax.exchange.recognition import Recognised
+from sar_mixmae_jax.exchange.shapes import shapes_of
 from sar_mixmae_jax.mixmae import VARIANTS
 from tests.launch import ROOT, environment
 
@@ -54,7 +54,7 @@ def write(path: Path, variant: str) -> None:
     size, rng = VARIANTS[variant], np.random.default_rng(0)
     shapes = flatten_dict(shapes_of(Recognised("pretraining", variant, size, 0)), sep="/")
     tensors = {
-        torch_name(name): to_torch(name, rng.standard_normal(leaf.shape, np.float32), size)
+        torch_name(name): torch_layout(name, rng.standard_normal(leaf.shape, np.float32), size)
         for name, leaf in shapes.items()
     }
     tensor_files.write(path, tensors | buffers(size, decoder=True), "")
