@@ -7,7 +7,6 @@ import jax.numpy as jnp
 from absl import logging
 
 from sar_mixmae_jax import pretrained
-from sar_mixmae_jax.checkpoint import read_metadata
 from sar_mixmae_jax.data import Patches
 from sar_mixmae_jax.encoders import at_input_size
 from sar_mixmae_jax.errors import InputError
@@ -61,8 +60,7 @@ def size_of(
     """
     if origin is None:
         return size
-    arrays = read_metadata(origin.path)["arrays"]
-    if not any(name.startswith("params/decoder/") for name in arrays):
+    if not origin.has_decoder:
         raise InputError(
             f"{origin.path} has no decoder, so no pretraining can go on from it: choose a "
             "checkpoint of pretraining"
@@ -94,9 +92,8 @@ def load(state: TrainState, size: Architecture, origin: Pretrained | None) -> Tr
     if origin is None:
         return state
     parts: dict[str, Any] = {"params": {**state.params, "encoder": pretrained.shapes(origin.size)}}
-    arrays = read_metadata(origin.path)["arrays"]
     same = all(getattr(size, name) == getattr(origin.size, name) for name in INPUT)
-    moments = same and any(name.startswith("opt_state/") for name in arrays)
+    moments = same and origin.has_optimizer
     if moments:
         parts["opt_state"] = state.opt_state
     else:

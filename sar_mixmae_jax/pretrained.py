@@ -32,6 +32,8 @@ class Pretrained:
       statistics_of: what mean and std were computed on.
       description: where it is from, as JSON has it.
       seen: the ids it was pretrained on, see `seen`.
+      has_decoder: whether the decoder of pretraining is beside it.
+      has_optimizer: whether the state of an optimizer is.
     """
 
     path: Path
@@ -43,6 +45,8 @@ class Pretrained:
     statistics_of: str
     description: dict[str, Any]
     seen: str
+    has_decoder: bool
+    has_optimizer: bool
 
 
 def find(path: str | Path) -> Pretrained:
@@ -129,6 +133,8 @@ def describe(path: Path, metadata: dict[str, Any]) -> Pretrained:
         statistics_of=_of_kind(statistics["of"], str, "statistics.of"),
         description=description,
         seen=packed,
+        has_decoder=any(name.startswith("params/decoder/") for name in arrays),
+        has_optimizer=any(name.startswith("opt_state/") for name in arrays),
     )
 
 

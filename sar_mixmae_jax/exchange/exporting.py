@@ -20,7 +20,7 @@ from sar_mixmae_jax.files import check_writable
 from sar_mixmae_jax.pretrained import Pretrained
 from sar_mixmae_jax.restore import read_part
 
-DECODER, NEIGHBOURS = "params/decoder/", "params/head/features"
+NEIGHBOURS = "params/head/features"
 
 
 class Exported(NamedTuple):
@@ -93,7 +93,7 @@ def model_of(metadata: dict[str, Any], found: Pretrained) -> Recognised:
             f"{found.path} votes by neighbours, which the published models cannot: choose a run of "
             "task=classification, flood or linear_probe"
         )
-    if any(name.startswith(DECODER) for name in arrays):
+    if found.has_decoder:
         return Recognised("pretraining", found.variant, found.size, 0)
     task = model.get("task")
     outputs = len(model["classes"]) if task else 0

@@ -152,21 +152,21 @@ def statistics(asked: str | None, known: Published | None, told: Statistics | No
     Raises:
       InputError: nobody says what they are, or two say different things.
     """
+    said = STATISTICS[known.statistics] if known else told
     if asked is None:
-        if known is None and told is None:
+        if said is None:
             raise InputError(
                 "a .pth does not say what its inputs were standardised with, and another mean or "
                 "deviation makes its features worthless: give --statistics, one of "
                 f"{', '.join(STATISTICS)}, or MEAN_VH,MEAN_VV,STD_VH,STD_VV in dB"
             )
-        return STATISTICS[known.statistics] if known else told  # type: ignore[return-value]
+        return said
     found = _numbers(asked) if "," in asked else look_up(STATISTICS, asked, "--statistics")
-    for other in (STATISTICS[known.statistics] if known else None, told):
-        if other and (other.mean, other.std) != (found.mean, found.std):
-            raise InputError(
-                f"--statistics is {asked}, and the file is known to have been trained with mean "
-                f"{other.mean} and std {other.std} ({other.of}): leave the flag out"
-            )
+    if said and (said.mean, said.std) != (found.mean, found.std):
+        raise InputError(
+            f"--statistics is {asked}, and the file is known to have been trained with mean "
+            f"{said.mean} and std {said.std} ({said.of}): leave the flag out"
+        )
     return found
 
 

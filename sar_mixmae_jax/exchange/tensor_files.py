@@ -6,6 +6,7 @@ published file holds besides.
 """
 
 import argparse
+import importlib
 import pickle
 import re
 import warnings
@@ -49,38 +50,24 @@ class TensorFile(NamedTuple):
     halved: bool = False
 
 
-def import_torch() -> Any:
-    """PyTorch, which only exchanging weights needs.
+def library(module: str, name: str) -> Any:
+    """A module that only exchanging weights needs.
+
+    Args:
+      module: to import.
+      name: of its library.
 
     Raises:
       InputError: it is not installed.
     """
     try:
-        import torch
+        return importlib.import_module(module)
     except ImportError as error:
         raise InputError(
-            f"PyTorch is needed and not installed ({first_line(error)}): "
-            'pip install "sar-mixmae-jax[torch]", or -e ".[torch]" in the project; its CPU build '
-            "is enough"
+            f"{name} is needed and not installed ({first_line(error)}): "
+            'pip install "sar-mixmae-jax[torch]", or -e ".[torch]" in the project; the CPU build '
+            "of PyTorch is enough"
         ) from error
-    return torch
-
-
-def import_safetensors() -> Any:
-    """The library of .safetensors files.
-
-    Raises:
-      InputError: it is not installed.
-    """
-    try:
-        import safetensors
-        import safetensors.numpy
-    except ImportError as error:
-        raise InputError(
-            f"safetensors is needed and not installed ({first_line(error)}): "
-            'pip install "sar-mixmae-jax[torch]"'
-        ) from error
-    return safetensors
 
 
 # ---- reading
@@ -99,7 +86,7 @@ def read(path: Path) -> TensorFile:
 
 def read_pth(path: Path) -> TensorFile:
     """Reads a checkpoint of PyTorch."""
-    torch = import_torch()
+    torch = library("torch", "PyTorch")
     check_zip(path)
     content = _load(path, torch)
     if not isinstance(content, dict):
@@ -203,7 +190,7 @@ def as_array(name: str, value: Any, path: Path) -> np.ndarray:
     Raises:
       InputError: it is no dense tensor.
     """
-    torch = import_torch()
+    torch = library("torch", "PyTorch")
     try:
         return _dense(value, torch)
     except (RuntimeError, TypeError, ValueError, NotImplementedError) as error:
@@ -231,9 +218,9 @@ def _dense(value: Any, torch: Any) -> np.ndarray:
 
 def read_safetensors(path: Path) -> TensorFile:
     """Reads a file of nothing but tensors."""
-    library = import_safetensors()
+    safetensors = library("safetensors", "safetensors")
     try:
-        with library.safe_open(path, framework="numpy") as file:
+        with safetensors.safe_open(path, framework="numpy") as file:
             note = (file.metadata() or {}).get(NOTE)
             names = list(file.keys())
             arrays = {name.removeprefix(WRAPPER): file.get_tensor(name) for name in names}
@@ -283,7 +270,7 @@ def check_suffix(path: Path) -> None:
 
 def write_pth(path: Path, tensors: Mapping[str, np.ndarray], note: str) -> None:
     """Writes a checkpoint as PyTorch's own loader takes it."""
-    torch = import_torch()
+    torch = library("torch", "PyTorch")
     model = {name: torch.from_numpy(own(array)) for name, array in tensors.items()}
     with path.open("wb") as file:  # by its name the content would differ
         torch.save({MODEL[0]: model, NOTE: note}, file)
@@ -296,11 +283,12 @@ def own(array: np.ndarray) -> np.ndarray:
 
 def write_safetensors(path: Path, tensors: Mapping[str, np.ndarray], note: str) -> None:
     """Writes a file of nothing but tensors."""
-    library = import_safetensors()
+    library("safetensors", "safetensors")  # before a part of it, which may be there from earlier
+    safetensors = library("safetensors.numpy", "safetensors")
     path.touch()
     mode = path.stat().st_mode
     contiguous = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
-    library.numpy.save_file(contiguous, path, {"format": "pt", NOTE: note})
+    safetensors.save_file(contiguous, path, {"format": "pt", NOTE: note})
     path.chmod(mode)  # the library makes files that nobody else can read
 
 
