@@ -36,6 +36,9 @@ MAY_CHANGE = {
 }
 """Fields that may change, with what the user should know of it; all others may not."""
 
+ADDED = {"config.init": "random"}
+"""Fields that came later, with what runs before them did."""
+
 
 def check_same(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """Compares two descriptions of a run, as `pretrain.describe` makes them.
@@ -74,6 +77,7 @@ def _differences(before: dict[str, Any], now: dict[str, Any]) -> Iterator[tuple[
         dict(flatten({part: json.loads(json.dumps(side.get(part, {}))) for part in parts}))
         for side in (before, now)
     )
+    old = {name: value for name, value in ADDED.items() if name in new} | old
     for name in sorted({*old, *new}):
         if old.get(name) != new.get(name):
             yield name, old.get(name), new.get(name)

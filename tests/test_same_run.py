@@ -120,3 +120,11 @@ def test_a_tuned_model_stays_the_same(name, value):
     assert (name in MAY_CHANGE) == (
         last in ("validate_every", "best_metric", "keep_best", "batch_size")
     )
+
+
+def test_a_run_from_before_a_field_goes_on():
+    """Pretraining could only begin from random parameters then."""
+    before, now = {"config": {"seed": 1}}, {"config": {"seed": 1, "init": "random"}}
+    assert check_same(before, now) == []
+    with pytest.raises(InputError, match="init was 'random' and is now 'runs/base'"):
+        check_same(before, {"config": {"seed": 1, "init": "runs/base"}})
