@@ -1,8 +1,8 @@
 """Does the weighting help? Pretrained encoders compared downstream, with seeds and baselines.
 
 Commands:
-  python -m sar_mixmae_jax.compare --config=configs/compare.py --workdir=runs/compare
-  python -m sar_mixmae_jax.compare --config=configs/compare.py:bigearthnet --workdir=runs/full
+  python -m sar_mixmae_jax.cli.compare --config=configs/compare.py --workdir=runs/compare
+  python -m sar_mixmae_jax.cli.compare --config=configs/compare.py:bigearthnet --workdir=runs/full
 
 The first, on the simulator with `tiny`, takes about an hour on two cores; it builds its datasets.
 The second is the published set-up on BigEarthNet v2 and SEN12-FLOOD with `base`, built beforehand.
@@ -16,7 +16,7 @@ other runs ("runs/mine-{seed}"); `pretrain` and `finetune` are what it changes i
 from ml_collections import ConfigDict
 
 from configs import finetune, pretrain
-from sar_mixmae_jax.errors import look_up
+from sar_mixmae_jax.utils.errors import look_up
 
 ARMS: dict[str, dict] = {
     # From scratch, layer-wise decay would leave the first layers almost untrained.

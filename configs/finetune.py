@@ -9,7 +9,7 @@ Commands:
   python -m sar_mixmae_jax.main \
     --config=configs/finetune.py:task=linear_probe,dataset=bigearthnet_s1/v2,init=runs/base \
     --workdir=runs/probe
-  python -m sar_mixmae_jax.evaluate --workdir=runs/land_cover
+  python -m sar_mixmae_jax.cli.evaluate --workdir=runs/land_cover
 
 Arguments: task: classification or flood (fine-tuning), linear_probe or knn (frozen encoder, of
 whichever task the dataset is for); dataset; init: the workdir of a run, one of its checkpoints, or
@@ -20,7 +20,7 @@ whichever task the dataset is for); dataset; init: the workdir of a run, one of 
 from ml_collections import ConfigDict, config_dict
 
 from configs.run_settings import run_settings
-from sar_mixmae_jax.configuration import parse_arguments
+from sar_mixmae_jax.training.config import parse_arguments
 
 FROZEN = ("linear_probe", "knn")
 """Tasks that leave the encoder as it is."""

@@ -11,7 +11,7 @@ devices. Arguments: variant, dataset, weighting, all optional.
 from ml_collections import ConfigDict, config_dict
 
 from configs.run_settings import run_settings
-from sar_mixmae_jax.configuration import parse_arguments
+from sar_mixmae_jax.training.config import parse_arguments
 
 
 def get_config(arguments: str = "") -> ConfigDict:

@@ -17,8 +17,8 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from configs import finetune, pretrain
-from sar_mixmae_jax.configuration import flatten
-from sar_mixmae_jax.errors import InputError, check_name, first_line, look_up
+from sar_mixmae_jax.training.config import flatten
+from sar_mixmae_jax.utils.errors import InputError, check_name, first_line, look_up
 
 RECIPES: dict[str, Callable[[], ConfigDict]] = {
     "pretrain": pretrain.get_config,

@@ -5,6 +5,15 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import pytest
+
+from sar_mixmae_jax.training import pretrain
+from tests.reference import Golden
+from tests.shrink import small_config
+from tfds_builders.bigearthnet_s1.fake_patches import write_lists, write_patches
+from tfds_builders.build import build
+from tfds_builders.plan import Build
+
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=2"
@@ -13,15 +22,6 @@ os.environ["XLA_FLAGS"] = (
 os.environ["OPENBLAS_NUM_THREADS"] = "1"  # its threads wait for each other where cores are shared
 os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="jax-cache-")
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "1"
-
-import pytest
-
-from sar_mixmae_jax import pretrain
-from tests.reference import Golden
-from tests.shrink import small_config
-from tfds_builders.bigearthnet_s1.imitation import write_lists, write_patches
-from tfds_builders.build import build
-from tfds_builders.plan import Build
 
 HERE = Path(__file__).parent
 ERRORS: dict[str, float] = {}

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from sar_mixmae_jax.mixmae import Architecture
+from sar_mixmae_jax.models.architecture import Architecture
 
 RENAMES = (
     (r"^layers\.(\d+)\.blocks\.(\d+)\.", r"encoder/stage_\1_block_\2/"),

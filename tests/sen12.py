@@ -9,8 +9,8 @@ from pathlib import Path
 
 from tfds_builders.build import build
 from tfds_builders.plan import Build
-from tfds_builders.sen12_flood import imitation
-from tfds_builders.sen12_flood.imitation import EXAMPLE, EXAMPLE_SPLITS, FOLDER, Shot
+from tfds_builders.sen12_flood import fake_archive
+from tfds_builders.sen12_flood.fake_archive import EXAMPLE, EXAMPLE_SPLITS, FOLDER, Shot
 
 SIZE = 48
 ALONE = Build(processes=1)
@@ -21,7 +21,7 @@ def example(base: Path) -> Path:
     """The unpacked example, with its lists beside it, below the folder of the session."""
     root = base / "sen12_example"
     if not root.exists():
-        imitation.write_archive(root, EXAMPLE, EXAMPLE_SPLITS, SIZE)
+        fake_archive.write_archive(root, EXAMPLE, EXAMPLE_SPLITS, SIZE)
     return root
 
 
@@ -34,7 +34,7 @@ def built_example(base: Path) -> Path:
         inside = shutil.copytree(archive / FOLDER, folder / FOLDER)
         for file in archive.glob("*.csv"):
             shutil.copy(file, inside)
-        imitation.pack(inside, folder / "sen12-flood.zip")
+        fake_archive.pack(inside, folder / "sen12-flood.zip")
         shutil.rmtree(inside)
         build("sen12_flood/pairs", data, folder, {"size": SIZE, "pairs": "published"}, ALONE)
     return data
@@ -53,7 +53,7 @@ def make(root: Path, tmp_path: Path, how: Build = ALONE, **options) -> dict:
 
 def bands(root: Path, sequence: str, shot: Shot) -> list[Path]:
     """The files of an image."""
-    product = imitation.product(shot, EXAMPLE[sequence].frame)
+    product = fake_archive.product(shot, EXAMPLE[sequence].frame)
     stem = root / FOLDER / sequence / f"{product}_corrected"
     return [stem.with_name(f"{stem.name}_{band}.tif") for band in ("VH", "VV")]
 

@@ -24,20 +24,19 @@ import tensorflow_datasets as tfds
 from absl import app, flags, logging
 
 import tfds_builders
-from sar_mixmae_jax.built import check_features
-from sar_mixmae_jax.errors import (
+from sar_mixmae_jax.data.metadata import check_features
+from sar_mixmae_jax.utils.command_line import fail, parse_flags
+from sar_mixmae_jax.utils.errors import (
     InputError,
     UserError,
     check_name,
-    fail,
+    escape_unprintable,
     first_line,
     look_up,
-    parse_flags,
-    plain,
 )
+from tfds_builders.finalize import BAD_FILES
 from tfds_builders.patch_builder import PatchBuilder
 from tfds_builders.plan import Build, Columns
-from tfds_builders.publishing import BAD_FILES
 
 MANUAL_DIR = flags.DEFINE_string(
     "manual_dir", None, "folder with the raw data, if any is needed; or their only file"
@@ -89,7 +88,8 @@ def make_builder(
     builder = builder_class(dataset)
     if config_name and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", config_name):
         raise InputError(
-            f"{plain(config_name)!r} is no name of a config: expected letters, digits, _, . and -"
+            f"{escape_unprintable(config_name)!r} is no name of a config: expected letters, "
+            "digits, _, . and -"
         )
     known, first = builder.builder_configs, builder.BUILDER_CONFIGS[0]
     if options and config_name in known:
@@ -315,7 +315,7 @@ def summary(folder: Path) -> str:
             f"left out: {left_out['patches']} patches, for {left_out['bad_files']} problems: "
             f"{folder / BAD_FILES}"
         )
-    return "\n".join(map(plain, lines))
+    return "\n".join(map(escape_unprintable, lines))
 
 
 def _pairs_told(columns: Columns | None) -> str:

@@ -15,12 +15,12 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core.dataset_builder import FileReaderBuilder
 
 import sar_mixmae_jax
-from sar_mixmae_jax.errors import InputError
-from tfds_builders import cluster, plan, publishing, shards, stage, workers
+from sar_mixmae_jax.utils.errors import InputError
+from tfds_builders import finalize, plan, process_pool, shards, staging
+from tfds_builders.bad_files import BadFile, BadFilesError, bad_files_table, write_table
 from tfds_builders.plan import Build, Plan
-from tfds_builders.problems import BadFilesError, Problem, table, write_table
+from tfds_builders.process_pool import Tick
 from tfds_builders.shards import Report, Task
-from tfds_builders.workers import Tick
 
 TABLE_ROWS = 20
 """Of bad files that are printed; more of them go into a file too."""
@@ -79,9 +79,11 @@ class PatchBuilder(FileReaderBuilder):
         if self.data_path.exists():
             return
         versions = Path(self.data_path).parent
-        with stage.alone(versions):
+        with staging.lock_staging(versions):
             super().download_and_prepare(**settings)
-            stage.remove(stage.path(versions, str(self.version)))  # it is published
+            staging.remove_staging(
+                staging.staging_dir(versions, str(self.version))
+            )  # it is published
 
     def _download_and_prepare(
         self,
@@ -95,16 +97,16 @@ class PatchBuilder(FileReaderBuilder):
                 "which is what training reads: leave --file_format out"
             )
         how = self.how
-        processes = how.processes or workers.cores()
+        processes = how.processes or process_pool.cores()
         unfinished = Path(self._data_dir)
-        with stage.opened(unfinished, str(self.version)) as folder:
+        with staging.open_staging(unfinished, str(self.version)) as folder:
             root = Path()
             if self.MANUAL_DOWNLOAD_INSTRUCTIONS:
                 root = how.raw or Path(dl_manager.manual_dir)
-            planned = self.plan(root, folder / stage.SCRATCH, processes)
+            planned = self.plan(root, folder / staging.SCRATCH, processes)
             if not planned.problems:  # which tell more
                 sizes = {name: len(rows) for name, rows in planned.items.items()}
-                publishing.check_splits(sizes, planned.notes)
+                finalize.check_splits(sizes, planned.notes)
             facts = {
                 "dataset": self.info.full_name,
                 "options": self.builder_config.options(),
@@ -112,12 +114,12 @@ class PatchBuilder(FileReaderBuilder):
                 "order": how.order_seed,
                 "version": sar_mixmae_jax.__version__,
             }
-            stage.check_plan(folder, plan.fingerprint(planned, facts))
+            staging.check_plan(folder, plan.fingerprint(planned, facts))
             tasks = plan.tasks(planned, folder, self.info.features, how.order_seed)
             drop_stale(tasks, processes)
             written = write_missing(tasks, processes, download_config)
             problems = [*planned.problems, *(p for one in written for p in one.report.problems)]
-            counts = {**dict.fromkeys(planned.items, 0), **publishing.records_of(written)}
+            counts = {**dict.fromkeys(planned.items, 0), **finalize.records_of(written)}
             if problems and not (how.skip_bad and all(counts.values())):
                 for one in written:
                     if one.report.problems:  # mended files are read again
@@ -125,10 +127,10 @@ class PatchBuilder(FileReaderBuilder):
                 _tell(problems, folder)
             if problems and not how.skip_bad:
                 raise BadFilesError(problems)
-            publishing.check_splits(counts, planned.notes)
+            finalize.check_splits(counts, planned.notes)
             _verify(written, processes)
-            publishing.describe(self, planned, written, problems)
-            publishing.link(self, written, problems, unfinished)
+            finalize.describe(self, planned, written, problems)
+            finalize.link(self, written, problems, unfinished)
 
 
 def write_missing(
@@ -137,10 +139,14 @@ def write_missing(
     """Writes the shards that are not there yet, in processes, or with Beam if `config` says so."""
     missing = [task for task in tasks if shards.read_report(task) is None]
     if config and (config.beam_runner or config.beam_options):
-        cluster.run(shards.write, missing, runner=config.beam_runner, options=config.beam_options)
+        process_pool.run_with_beam(
+            shards.write, missing, runner=config.beam_runner, options=config.beam_options
+        )
     else:
         total = sum(len(task.items) for task in missing)
-        run = partial(workers.run, processes=processes, total=total, description="building")
+        run = partial(
+            process_pool.run_tasks, processes=processes, total=total, description="building"
+        )
         for _ in run(shards.write, missing):
             pass
     written = []
@@ -157,7 +163,7 @@ def write_missing(
 def drop_stale(tasks: Sequence[Task], processes: int) -> None:
     """Removes shards of an earlier call that had bad files, or whose raw files have changed."""
     there = [task for task in tasks if shards.read_report(task)]
-    run = partial(workers.run, processes=processes, total=len(there), unit="shards")
+    run = partial(process_pool.run_tasks, processes=processes, total=len(there), unit="shards")
     stale = sum(run(_drop_if_stale, there, description="checking raw files"))
     if there:
         print(f"{len(there) - stale} of {len(tasks)} shards are there already", file=sys.stderr)
@@ -172,12 +178,12 @@ def _drop_if_stale(task: Task, tick: Tick) -> bool:
     return stale
 
 
-def _tell(problems: Sequence[Problem], folder: Path) -> None:
+def _tell(problems: Sequence[BadFile], folder: Path) -> None:
     """Prints the bad files; more than fit go into a file too."""
-    print(table(problems, TABLE_ROWS), file=sys.stderr)
+    print(bad_files_table(problems, TABLE_ROWS), file=sys.stderr)
     if len(problems) > TABLE_ROWS:
-        write_table(problems, folder / publishing.BAD_FILES)
-        print(f"all of them: {folder / publishing.BAD_FILES}", file=sys.stderr)
+        write_table(problems, folder / finalize.BAD_FILES)
+        print(f"all of them: {folder / finalize.BAD_FILES}", file=sys.stderr)
 
 
 def _verify(written: Sequence[Written], processes: int) -> None:
@@ -187,7 +193,7 @@ def _verify(written: Sequence[Written], processes: int) -> None:
       InputError: one is not what was written; it is removed, so that the next build makes it again.
     """
     total = sum(one.report.records for one in written)
-    run = partial(workers.run, processes=processes, total=total, description="verifying")
+    run = partial(process_pool.run_tasks, processes=processes, total=total, description="verifying")
     wrong = [error for error in run(_check, [one.task for one in written]) if error]
     if wrong:
         raise InputError(

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow_datasets as tfds
 
-from tfds_builders.problems import Problem
+from tfds_builders.bad_files import BadFile
 from tfds_builders.shards import Example, Task
 
 PATCHES_PER_SHARD = 1_000
@@ -82,7 +82,7 @@ class Plan:
     identity: Any = ()
     run: int = 1
     per_shard: int | None = None
-    problems: Sequence[Problem] = ()
+    problems: Sequence[BadFile] = ()
     dropped: int = 0
     index: tuple[str, ...] = ()
     pair: "Callable[[str, Columns], Pairs] | None" = None

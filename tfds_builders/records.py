@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from sar_mixmae_jax.bands import BANDS
-from sar_mixmae_jax.errors import look_up
+from sar_mixmae_jax.data.metadata import BANDS
+from sar_mixmae_jax.utils.errors import look_up
 from tfds_builders.geotiff import Georeference
 
 DTYPES = {"float32": np.float32, "float16": np.float16}

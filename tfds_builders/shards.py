@@ -19,11 +19,11 @@ import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 from tensorflow_datasets.core import example_serializer
 
-from sar_mixmae_jax.errors import InputError, first_line
-from sar_mixmae_jax.files import write_whole
-from tfds_builders.moments import Moments
-from tfds_builders.problems import BadFilesError, Problem
-from tfds_builders.workers import Tick
+from sar_mixmae_jax.utils.errors import InputError, first_line
+from sar_mixmae_jax.utils.files import atomic_write
+from tfds_builders.bad_files import BadFile, BadFilesError
+from tfds_builders.process_pool import Tick
+from tfds_builders.statistics import BandMoments
 
 Example = dict[str, Any]
 
@@ -79,8 +79,8 @@ class Report:
     size: int
     checksum: str
     stamp: str
-    moments: Moments
-    problems: tuple[Problem, ...]
+    moments: BandMoments
+    problems: tuple[BadFile, ...]
     index: dict[str, list[Any]]
 
 
@@ -92,8 +92,8 @@ def write(task: Task, tick: Tick) -> Report:
     """
     serializer = example_serializer.ExampleSerializer(task.features.get_serialized_info())
     backscatter = task.features["backscatter"]
-    moments = Moments.none(backscatter.shape[-1])
-    problems: list[Problem] = []
+    moments = BandMoments.none(backscatter.shape[-1])
+    problems: list[BadFile] = []
     index: dict[str, list[Any]] = {name: [] for name in task.index}
     checksum, count, when = hashlib.sha256(), 0, stamp(task)
     try:
@@ -107,7 +107,7 @@ def write(task: Task, tick: Tick) -> Report:
                 problems.extend(error.problems)
                 continue
             values = example["backscatter"].astype(backscatter.np_dtype)
-            moments += Moments.of(values[None])
+            moments += BandMoments.of(values[None])
             encoded = task.features.encode_example({**example, "backscatter": values})
             # without being told, every process writes the features in an order of its own
             record = serializer.get_tf_example(encoded).SerializeToString(deterministic=True)
@@ -126,7 +126,7 @@ def write(task: Task, tick: Tick) -> Report:
             )
             task.partial_path.replace(task.path)
             values = {**dataclasses.asdict(report), "moments": moments.to_json()}
-            write_whole(task.report_path, json.dumps(values).encode())
+            atomic_write(task.report_path, json.dumps(values).encode())
     finally:
         task.partial_path.unlink(missing_ok=True)
     return report
@@ -187,8 +187,8 @@ def read_report(task: Task) -> Report | None:
             values["size"],
             values["checksum"],
             values["stamp"],
-            Moments.from_json(values["moments"]),
-            tuple(Problem(*problem) for problem in values["problems"]),
+            BandMoments.from_json(values["moments"]),
+            tuple(BadFile(*problem) for problem in values["problems"]),
             {name: values["index"][name] for name in task.index},
         )
         return report if task.path.stat().st_size == report.size else None

@@ -4,8 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sar_mixmae_jax.bands import FLOOR_DB as FLOOR_DB
-from sar_mixmae_jax.errors import check_name
+from sar_mixmae_jax.data.metadata import FLOOR_DB as FLOOR_DB
+from sar_mixmae_jax.utils.errors import check_name
 
 PLAUSIBLE_DB = (-90.0, 50.0)
 """Backscatter outside of this range, in dB, is not a measurement (-72 to +35 occur)."""
@@ -67,7 +67,7 @@ def summarise(values: np.ndarray) -> Summary:
     )
 
 
-def likely_unit(summary: Summary) -> str:
+def infer_power_unit(summary: Summary) -> str:
     """The unit that values are in: in dB at least a hundredth of the pixels is below -1."""
     return "dB" if summary.dark > 0.01 * summary.measured else "linear"
 
@@ -98,9 +98,9 @@ def what_is_wrong(summary: Summary, unit: str) -> str | None:
         )
     if summary.low < PLAUSIBLE_DB[0]:
         return outside
-    if unit == "dB" and likely_unit(summary) == "linear":
+    if unit == "dB" and infer_power_unit(summary) == "linear":
         return f"{seen}, which is linear power, expected dB: convert it, or say --unit=linear"
-    if unit == "linear" and likely_unit(summary) == "dB":
+    if unit == "linear" and infer_power_unit(summary) == "dB":
         return f"{seen}, which is dB, expected linear power: --unit=dB says so"
     if unit == "linear" and summary.bright > 0.5 * summary.measured:
         return (

@@ -11,11 +11,3 @@
  report.py                  all of it in one folder              folder.py          whole or not
 ```
 """
-
-from sar_mixmae_jax.evaluation.kinds import KINDS
-from sar_mixmae_jax.evaluation.pairs import PairPicture
-from sar_mixmae_jax.evaluation.predictions import Predictions, load, save
-from sar_mixmae_jax.evaluation.report import EVIDENCE, write
-from sar_mixmae_jax.evaluation.scores import Metrics
-
-__all__ = ["EVIDENCE", "KINDS", "Metrics", "PairPicture", "Predictions", "load", "save", "write"]

@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from sklearn.metrics import precision_recall_curve
 
-from sar_mixmae_jax.evaluation.table import UNDEFINED, number
-from sar_mixmae_jax.pictures import headed, png
+from sar_mixmae_jax.evaluation.tables import UNDEFINED, number
+from sar_mixmae_jax.utils.plotting import add_title, figure_to_png
 
 DPI = 110
 COLUMNS = 5
@@ -64,14 +64,14 @@ def precision_recall(curves: Sequence[Curve], title: str) -> bytes:
     for column in range(columns):
         lowest = (len(curves) - 1 - column) // columns
         axes[lowest, column].set_xlabel("recall")
-    headed(figure, title)
+    add_title(figure, title)
     handles = [
         Line2D([], [], color=CURVE, label="precision at each recall"),
         Line2D([], [], color=CHANCE, linestyle="--", label="prevalence: precision of guessing"),
         Line2D([], [], color=AT_THRESHOLD, marker="o", linestyle="", label="at threshold 0.5"),
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
-    return png(figure)
+    return figure_to_png(figure)
 
 
 def _draw(axis: Axes, curve: Curve, width: int) -> None:

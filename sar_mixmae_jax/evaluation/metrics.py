@@ -22,8 +22,8 @@ class has no positives, torchmetrics differs by definition: it counts 0 for it i
 of F1 and precision.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from sklearn.metrics import (
@@ -56,7 +56,7 @@ PUBLISHED = (
 """Terms of the score by which the published classifier was selected."""
 
 
-def binary(
+def binary_metrics(
     probabilities: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None
 ) -> dict[str, Any]:
     """Metrics of one question with two answers.
@@ -100,7 +100,7 @@ def binary(
     return {"rows": len(labels), **rates, "confusion": cells}
 
 
-def classification(
+def multilabel_metrics(
     probabilities: np.ndarray,
     labels: np.ndarray,
     classes: Sequence[str],
@@ -120,7 +120,7 @@ def classification(
       module; `n_classes` says over how many classes each mean is); `published_score`.
     """
     per_class = {
-        name: binary(probabilities[:, number], labels[:, number], weights)
+        name: binary_metrics(probabilities[:, number], labels[:, number], weights)
         for number, name in enumerate(classes)
     }
     repeated = None if weights is None else np.repeat(weights, len(classes))
@@ -132,7 +132,7 @@ def classification(
         ),
         "per_class": per_class,
         "macro": _macro(per_class),
-        "micro": binary(probabilities.ravel(), labels.ravel(), repeated),
+        "micro": binary_metrics(probabilities.ravel(), labels.ravel(), repeated),
     }
     return found | {"published_score": published_score(found)}
 
@@ -161,3 +161,25 @@ def published_score(found: Mapping[str, Any]) -> float | None:
     if any(value is None for _, value in terms):
         return None
     return float(sum(factor * value for factor, value in terms))
+
+
+Metrics = Mapping[str, Any]
+"""As reports have them: values by name, in groups by name."""
+
+
+Scores = Mapping[str, Callable[[Metrics], float | None]]
+"""What reads a value, by the name of the score."""
+
+
+class SummaryMetrics(NamedTuple):
+    """The first numbers of a report.
+
+    Attributes:
+      of: what they are the mean of, or about.
+      values: by name; None where undefined.
+      intervals: by name, {"low", "high"}.
+    """
+
+    of: str
+    values: Mapping[str, Any]
+    intervals: Mapping[str, Any]

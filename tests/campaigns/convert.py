@@ -16,12 +16,10 @@ import numpy as np
 from absl import app, flags
 from flax.traverse_util import flatten_dict
 
-from sar_mixmae_jax.exchange import tensor_files
-from sar_mixmae_jax.exchange.buffers import buffers
-from sar_mixmae_jax.exchange.names import torch_layout, torch_name
-from sar_mixmae_jax.exchange.recognition import Recognised
-from sar_mixmae_jax.exchange.shapes import shapes_of
-from sar_mixmae_jax.mixmae import VARIANTS
+from sar_mixmae_jax.models.architecture import VARIANTS
+from sar_mixmae_jax.torch_interop import tensor_files
+from sar_mixmae_jax.torch_interop.infer_architecture import InferredModel, expected_shapes
+from sar_mixmae_jax.torch_interop.name_mapping import make_buffers, torch_layout, torch_name
 from tests.launch import ROOT, environment
 
 VARIANT = flags.DEFINE_string("variant", "base", "an entry of VARIANTS")
@@ -42,7 +40,7 @@ def main(argv: Sequence[str]) -> None:
         for arguments in (coming, ("to-torch", run, f"--out={back}")):
             seconds, peak = measured(*map(str, arguments))
             print(f"| {arguments[0]} | {seconds:.1f} | {peak / 1e9:.2f} GB | {peak / size:.2f} |")
-        before, after = (tensor_files.read(one).tensors for one in (path, back))
+        before, after = (tensor_files.read_tensor_file(one).tensors for one in (path, back))
         same = before.keys() == after.keys()
         same = same and all(np.array_equal(before[name], after[name]) for name in before)
         print(f"\n{len(before)} tensors, {'equal bit by bit' if same else 'DIFFERENT'}")
@@ -52,19 +50,20 @@ def main(argv: Sequence[str]) -> None:
 def write(path: Path, variant: str) -> None:
     """A pretraining model with random parameters."""
     size, rng = VARIANTS[variant], np.random.default_rng(0)
-    shapes = flatten_dict(shapes_of(Recognised("pretraining", variant, size, 0)), sep="/")
+    shapes = flatten_dict(expected_shapes(InferredModel("pretraining", variant, size, 0)), sep="/")
     tensors = {
         torch_name(name): torch_layout(name, rng.standard_normal(leaf.shape, np.float32), size)
         for name, leaf in shapes.items()
     }
-    tensor_files.write(path, tensors | buffers(size, decoder=True), "")
+    tensor_files.write_tensor_file(path, tensors | make_buffers(size, decoder=True), "")
 
 
 def measured(*arguments: str) -> tuple[float, int]:
     """Seconds and peak resident memory, in bytes, of the command in a process of its own."""
     code = (
         "import json, resource, subprocess, sys; "
-        "done = subprocess.run([sys.executable, '-m', 'sar_mixmae_jax.convert', *sys.argv[1:]]); "
+        "command = [sys.executable, '-m', 'sar_mixmae_jax.cli.convert', *sys.argv[1:]]; "
+        "done = subprocess.run(command); "
         "peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss; "
         "print(json.dumps([done.returncode, peak]))"
     )

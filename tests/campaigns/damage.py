@@ -32,10 +32,10 @@ from unittest import mock
 import jax
 import numpy as np
 
-from sar_mixmae_jax import devices, pretrain
-from sar_mixmae_jax.checkpoint import Checkpoints, Keep
-from sar_mixmae_jax.errors import InputError
-from sar_mixmae_jax.step import TrainState
+from sar_mixmae_jax.training import pretrain, sharding
+from sar_mixmae_jax.training.checkpoint import CheckpointManager, RetentionPolicy
+from sar_mixmae_jax.training.train_step import TrainState
+from sar_mixmae_jax.utils.errors import InputError
 from tests.campaigns.kill import digest, hashes, make_data
 from tests.launch import ROOT, environment
 from tests.shrink import small_config
@@ -117,7 +117,7 @@ class Specimen:
             stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
             stack.enter_context(contextlib.redirect_stderr(io.StringIO()))
             if not page:
-                stack.enter_context(mock.patch("sar_mixmae_jax.summary.write"))
+                stack.enter_context(mock.patch("sar_mixmae_jax.run_report.page.write_page"))
             return pretrain.train(config, workdir).state
 
     def later(self) -> dict[str, str]:
@@ -146,8 +146,10 @@ class Specimen:
         else:
             told["dataset"]["checksum"] = "0" * 64
         other = self._state.replace(params=params, step=np.int32(step))
-        with contextlib.closing(Checkpoints(place / "new", Keep(1))) as checkpoints:
-            checkpoints.save(step, devices.replicate(other), told, {})
+        with contextlib.closing(
+            CheckpointManager(place / "new", RetentionPolicy(1))
+        ) as checkpoints:
+            checkpoints.save(step, sharding.replicate(other), told, {})
         target.parent.mkdir(parents=True, exist_ok=True)
         return (place / "new" / "checkpoints" / str(step)).rename(target)
 

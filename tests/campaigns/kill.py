@@ -29,7 +29,7 @@ import tensorstore as ts
 
 from tests.launch import ROOT, environment
 from tests.shrink import flags
-from tfds_builders.bigearthnet_s1.imitation import write_lists, write_patches
+from tfds_builders.bigearthnet_s1.fake_patches import write_lists, write_patches
 from tfds_builders.build import build
 
 STEPS, EVERY = 24, 3

@@ -6,11 +6,11 @@ from typing import ClassVar
 
 import tensorflow_datasets as tfds
 
-from sar_mixmae_jax.errors import InputError, look_up
+from sar_mixmae_jax.utils.errors import InputError, look_up
 from tfds_builders import records
-from tfds_builders.bigearthnet_s1 import published, version1, version2
-from tfds_builders.bigearthnet_s1.labels import CLASSES_19
-from tfds_builders.bigearthnet_s1.patch_folder import SIZE
+from tfds_builders.bigearthnet_s1 import constants, version1, version2
+from tfds_builders.bigearthnet_s1.constants import CLASSES_19
+from tfds_builders.bigearthnet_s1.files import SIZE
 from tfds_builders.patch_builder import PatchBuilder
 from tfds_builders.plan import Plan
 
@@ -110,7 +110,7 @@ class Release:
 
 RELEASES = {
     "v1": Release(
-        published.V1,
+        constants.V1,
         ("s2_name", "scene"),
         "Version 1: its official splits are spatially dependent, results on it say so.",
         """@article{sumbul2021bigearthnet,
@@ -123,7 +123,7 @@ RELEASES = {
   year={2021}}""",
     ),
     "v2": Release(
-        published.V2,
+        constants.V2,
         ("s2_name", "v1_name", "country"),
         "Version 2 (reBEN): splits drawn apart in space. v1_name ties a patch to version 1: an "
         "encoder pretrained on version 1 may have seen the test patches of version 2.",

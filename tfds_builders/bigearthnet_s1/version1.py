@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from sar_mixmae_jax.bands import BANDS
-from sar_mixmae_jax.errors import InputError, first_line
+from sar_mixmae_jax.data.metadata import BANDS
+from sar_mixmae_jax.utils.errors import InputError, first_line
 from tfds_builders import records
-from tfds_builders.bigearthnet_s1 import official
-from tfds_builders.bigearthnet_s1.labels import CLASSES_19, to_19
-from tfds_builders.bigearthnet_s1.patch_folder import band_files, read_patch
+from tfds_builders.bad_files import BadFile, bad_file, collect, is_text
+from tfds_builders.bigearthnet_s1 import files
+from tfds_builders.bigearthnet_s1.constants import CLASSES_19, to_19
+from tfds_builders.bigearthnet_s1.files import band_files, read_patch
 from tfds_builders.plan import Plan
-from tfds_builders.problems import Problem, bad_file, collect, is_text
 from tfds_builders.shards import Example
 
 LISTS = {"train": "train.csv", "validation": "val.csv", "test": "test.csv"}
@@ -45,7 +45,7 @@ def plan(root: Path, *, unsplit: bool) -> Plan:
         return Plan(
             {"train": there}, read_record, sources, (patches,), facts={"caveats": [NO_SPLIT]}
         )
-    lists = {split: official.find(patches, name, ADVICE) for split, name in LISTS.items()}
+    lists = {split: files.find_split_file(patches, name, ADVICE) for split, name in LISTS.items()}
     rows = {split: read_list(path) for split, path in lists.items()}
     names = {split: both[:, 1] for split, both in rows.items()}
     problems = [
@@ -116,34 +116,34 @@ def read_list(path: Path) -> np.ndarray:
     return np.array([[name.strip().encode() for name in row] for row in rows])
 
 
-def wrong_names(lists: Mapping[Path, np.ndarray], there: np.ndarray) -> Iterator[Problem]:
+def wrong_names(lists: Mapping[Path, np.ndarray], there: np.ndarray) -> Iterator[BadFile]:
     """Names without a folder, twice in a list, or in two lists (the first one keeps them)."""
     before: dict[Path, np.ndarray] = {}
     for path, names in lists.items():
         unique, counts = np.unique(names, return_counts=True)
         for name in np.setdiff1d(unique, there):
-            yield Problem(
+            yield BadFile(
                 str(path),
                 f"names {name.decode()}, of which there is no folder: restore it, or mend the list",
             )
         for name in unique[counts > 1]:
-            yield Problem(str(path), f"names {name.decode()} more than once: mend the list")
+            yield BadFile(str(path), f"names {name.decode()} more than once: mend the list")
         for other, others in before.items():
             for name in np.intersect1d(unique, others):
-                yield Problem(
+                yield BadFile(
                     str(path), f"names {name.decode()}, and {other.name} does too: mend the lists"
                 )
         before[path] = unique
 
 
-def shared_s2(lists: Mapping[Path, np.ndarray]) -> Iterator[Problem]:
+def shared_s2(lists: Mapping[Path, np.ndarray]) -> Iterator[BadFile]:
     """Sentinel-2 patches of two lists with different Sentinel-1 names: one place in two splits."""
     before: dict[Path, np.ndarray] = {}
     for path, rows in lists.items():
         for other, others in before.items():
             apart = rows[~np.isin(rows[:, 1], others[:, 1]), 0]
             for name in np.intersect1d(apart, others[:, 0]):
-                yield Problem(
+                yield BadFile(
                     str(path),
                     f"names the Sentinel-2 patch {name.decode()}, and {other.name} does too: mend "
                     "the lists",

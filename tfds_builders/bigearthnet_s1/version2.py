@@ -8,14 +8,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from sar_mixmae_jax.bands import BANDS
-from sar_mixmae_jax.errors import InputError, first_line
+from sar_mixmae_jax.data.metadata import BANDS
+from sar_mixmae_jax.utils.errors import InputError, first_line
 from tfds_builders import records
-from tfds_builders.bigearthnet_s1 import official
-from tfds_builders.bigearthnet_s1.labels import CLASSES_19
-from tfds_builders.bigearthnet_s1.patch_folder import band_files, read_patch
+from tfds_builders.bad_files import BadFile
+from tfds_builders.bigearthnet_s1 import files
+from tfds_builders.bigearthnet_s1.constants import CLASSES_19
+from tfds_builders.bigearthnet_s1.files import band_files, read_patch
 from tfds_builders.plan import Plan
-from tfds_builders.problems import Problem
 from tfds_builders.shards import Example
 
 TABLE = "metadata.parquet"
@@ -44,13 +44,13 @@ def plan(root: Path, *, snow_and_cloud: bool) -> Plan:
       InputError: a table is missing or cannot be read.
     """
     patches = root / "BigEarthNet-S1" if (root / "BigEarthNet-S1").is_dir() else root
-    paths = [official.find(patches, TABLE, ADVICE)]
+    paths = [files.find_split_file(patches, TABLE, ADVICE)]
     table = read_table(paths[0])
     flagged = pc.or_(*(pc.fill_null(table[flag], False) for flag in FLAGS))
     tables = [table.filter(pc.invert(flagged))]
     notes = [NOTE, f"{len(table) - len(tables[0])} rows of {TABLE} have snow, cloud or shadow"]
     if snow_and_cloud:
-        paths.append(official.find(patches, SNOW_AND_CLOUD, ADVICE))
+        paths.append(files.find_split_file(patches, SNOW_AND_CLOUD, ADVICE))
         tables.append(read_table(paths[1]))
     source = np.repeat(np.arange(len(tables)), [len(one) for one in tables])
     table = pa.concat_tables(tables)
@@ -65,7 +65,7 @@ def plan(root: Path, *, snow_and_cloud: bool) -> Plan:
         f"in another split than {', '.join(SPLITS)}": ~np.any(list(in_split.values()), axis=0),
     }
     problems = [
-        Problem(
+        BadFile(
             str(paths[source[row]]), f"names {items['s1_name'][row].decode()}, {reason}; mend it"
         )
         for reason, rows in wrong.items()

@@ -7,14 +7,13 @@ from typing import ClassVar
 import numpy as np
 import tensorflow_datasets as tfds
 
-from sar_mixmae_jax.errors import InputError
+from sar_mixmae_jax.utils.errors import InputError
 from tfds_builders import records
-from tfds_builders.flood_pairs.pairing import INDEX, pair
-from tfds_builders.flood_pairs.record import ITEM, read_record
+from tfds_builders.flood_pairs.flood_records import INDEX, ITEM, pair, read_record
 from tfds_builders.patch_builder import PatchBuilder
 from tfds_builders.plan import Plan
-from tfds_builders.synthetic_s1.record import SPLITS
-from tfds_builders.synthetic_s1.simulator import CLASSES
+from tfds_builders.synthetic_s1.land_cover import CLASSES
+from tfds_builders.synthetic_s1.simulator import SPLITS
 
 TILE = 128
 """Sides are multiples of it: images are cut into tiles of the size that encoders take."""

@@ -1,14 +1,15 @@
-"""What is found out about a dataset, before it is written down."""
+"""Typed results of an inspection, before they are written as a report."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from tfds_builders.inspect.places import Places
-from tfds_builders.inspect.reading import Dataset
+from tfds_builders.inspect import backscatter as backscatter
+from tfds_builders.inspect.dataset import Dataset
+from tfds_builders.inspect.geolocation import Places
+from tfds_builders.inspect.loss_weights import Row
 from tfds_builders.inspect.survey import Survey
-from tfds_builders.inspect.weight_table import Row
 
 
 @dataclasses.dataclass(frozen=True)

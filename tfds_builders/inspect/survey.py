@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from tfds_builders.moments import Moments
+from tfds_builders.statistics import BandMoments
 from tfds_builders.units import PLAUSIBLE_DB
 
 FEATURES = ("id", "backscatter", "labels", "time", "crs", "transform", "country")
@@ -48,7 +48,7 @@ class Survey:
     """
 
     records: int
-    moments: Moments
+    moments: BandMoments
     histogram: np.ndarray
     lowest: np.ndarray
     highest: np.ndarray
@@ -78,7 +78,7 @@ def survey(batches: Iterable[Sequence[dict[str, Any]]], bands: int, classes: int
     """
     found = Survey(
         records=0,
-        moments=Moments.none(bands),
+        moments=BandMoments.none(bands),
         histogram=np.zeros((bands, len(EDGES) + 1), np.int64),
         lowest=np.full(bands, np.inf),
         highest=np.full(bands, -np.inf),
@@ -123,7 +123,7 @@ def _add_backscatter(found: Survey, patches: Sequence[np.ndarray]) -> None:
     by_band = np.empty((bands, len(patches), rows * columns), np.float32)
     for number, patch in enumerate(patches):
         by_band[:, number] = patch.reshape(-1, bands).T
-    found.moments += Moments.of(np.stack(patches))
+    found.moments += BandMoments.of(np.stack(patches))
     for band, values in enumerate(by_band):
         nodata = ~np.isfinite(values)
         np.copyto(values, np.inf, where=nodata)

@@ -7,13 +7,14 @@ from typing import ClassVar
 import numpy as np
 import tensorflow_datasets as tfds
 
-from sar_mixmae_jax.bands import BANDS
-from sar_mixmae_jax.errors import InputError, check_name
+from sar_mixmae_jax.data import metadata
+from sar_mixmae_jax.data.metadata import BANDS
+from sar_mixmae_jax.utils.errors import InputError, check_name
 from tfds_builders import records, units
 from tfds_builders.patch_builder import PatchBuilder
 from tfds_builders.plan import Plan
-from tfds_builders.s1_folder.planning import plan
 from tfds_builders.s1_folder.scenes import Said
+from tfds_builders.s1_folder.window_plan import plan
 from tfds_builders.s1_folder.windows import Cut
 
 QUANTITIES = ("sigma0", "gamma0")
@@ -64,7 +65,7 @@ class Builder(PatchBuilder):
                     shape=(2,), dtype=np.int32, doc="row and column of the upper left pixel"
                 ),
             },
-            floor_db=units.FLOOR_DB,
+            floor_db=metadata.FLOOR_DB,
         )
 
     def plan(self, root: Path, scratch: Path, processes: int) -> Plan:

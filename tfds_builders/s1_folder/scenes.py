@@ -8,13 +8,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-from sar_mixmae_jax.bands import BANDS
-from sar_mixmae_jax.errors import InputError
-from sar_mixmae_jax.files import write_whole
+from sar_mixmae_jax.data.metadata import BANDS
+from sar_mixmae_jax.utils.errors import InputError
+from sar_mixmae_jax.utils.files import atomic_write
 from tfds_builders import geotiff
-from tfds_builders.problems import BadFilesError, Problem, bad_file
-from tfds_builders.s1_folder import naming
-from tfds_builders.s1_folder.files import File
+from tfds_builders.bad_files import BadFile, BadFilesError, bad_file
+from tfds_builders.s1_folder.files import File, without_polarisation
 
 
 class Layer(NamedTuple):
@@ -65,7 +64,7 @@ class Said:
     nodata: float | None = None
 
 
-def group(root: Path, files: Sequence[File], said: Said) -> tuple[list[Scene], list[Problem]]:
+def group(root: Path, files: Sequence[File], said: Said) -> tuple[list[Scene], list[BadFile]]:
     """Puts the bands of an image together.
 
     Files beside the backscatter are left out; those of several bands that say nothing are refused.
@@ -74,14 +73,14 @@ def group(root: Path, files: Sequence[File], said: Said) -> tuple[list[Scene], l
       The images that can be used, and what is wrong with the others.
     """
     scenes: list[Scene] = []
-    problems: list[Problem] = []
+    problems: list[BadFile] = []
     single: dict[str, list[tuple[str, File]]] = {}
     for file in files:
         if file.is_beside:
             continue
         try:
             if band := file.bands[0] if len(file.bands) == 1 else None:
-                name = naming.without_polarisation(str(file.path.with_suffix("")), band)
+                name = without_polarisation(str(file.path.with_suffix("")), band)
                 single.setdefault(name, []).append((band, file))
             else:
                 layers = {
@@ -100,7 +99,7 @@ def group(root: Path, files: Sequence[File], said: Said) -> tuple[list[Scene], l
     for scene in scenes:
         if first[scene.name] is not scene:
             problems.append(
-                Problem(
+                BadFile(
                     str(root / scene.layers[0].path),
                     f"found the image {scene.name} in {first[scene.name].layers[0].path} too, "
                     "expected each once: keep one",
@@ -217,7 +216,7 @@ TABLE = "scenes.json"
 
 def write(found: Sequence[Scene], folder: Path) -> None:
     """Writes scenes for the processes that cut them: too many to be sent with every shard."""
-    write_whole(folder / TABLE, json.dumps([dataclasses.asdict(one) for one in found]).encode())
+    atomic_write(folder / TABLE, json.dumps([dataclasses.asdict(one) for one in found]).encode())
 
 
 def read(folder: Path) -> list[Scene]:

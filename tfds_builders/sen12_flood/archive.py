@@ -12,9 +12,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-from sar_mixmae_jax.errors import InputError, first_line
-from tfds_builders.problems import bad_file, is_text
-from tfds_builders.sen12_flood import names
+from sar_mixmae_jax.utils.errors import InputError, first_line
+from tfds_builders.bad_files import bad_file, is_text
+from tfds_builders.sen12_flood import product_names
 
 DEPTH = 4
 """Folders below the one that is named: deeper ones are of something else."""
@@ -76,7 +76,7 @@ def find(root: Path) -> Path:
 
 def has_bands(place: Path) -> bool:
     """Whether band files of Sentinel-1 images are in a zip or a folder."""
-    return any(names.band_file(name.rsplit("/", 1)[-1]) for name in file_names(place))
+    return any(product_names.band_file(name.rsplit("/", 1)[-1]) for name in file_names(place))
 
 
 def file_names(place: Path) -> list[str]:

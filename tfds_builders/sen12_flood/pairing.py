@@ -5,7 +5,7 @@ from datetime import timedelta
 from typing import Any, NamedTuple
 
 from tfds_builders.plan import Columns, Pairs
-from tfds_builders.sen12_flood.listing import Image
+from tfds_builders.sen12_flood.index import Image
 
 SAME_DATATAKE = timedelta(hours=1)
 """Images closer in time are neighbouring slices of one datatake, and not two dates."""

@@ -3,7 +3,9 @@
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import rasterio
@@ -13,11 +15,13 @@ from rasterio.io import DatasetReader, MemoryFile
 from rasterio.transform import Affine
 from rasterio.warp import Resampling, reproject
 
-from sar_mixmae_jax.errors import first_line
-from tfds_builders import geotiff
+from sar_mixmae_jax.data.metadata import BANDS
+from sar_mixmae_jax.utils.errors import first_line
+from tfds_builders import geotiff, units
+from tfds_builders.bad_files import BadFilesError, bad_file, collect
 from tfds_builders.geotiff import Georeference
-from tfds_builders.problems import BadFilesError, bad_file
 from tfds_builders.sen12_flood.archive import Source, read
+from tfds_builders.shards import Example
 
 LARGEST_SIDE = 8192
 """Pixels: more are no image of this archive, and would not fit into the memory of a build."""
@@ -119,3 +123,135 @@ def warp(source: Source, grid: Grid) -> Warped:
             resampling=Resampling.nearest,
         )
     return Warped(values, warped)
+
+
+ZEROS = ("nodata", "border")
+UNKNOWN = -1
+"""Of `full_coverage`, where the list does not say."""
+
+TEXTS = ("sequence", "product", "vh", "vv", "reference", "time", "orbit_pass")
+
+
+class Item(NamedTuple):
+    """A row of the plan.
+
+    Attributes:
+      sequence: id of the image's sequence.
+      product: name of the Sentinel-1 product.
+      vh: name of the band's file in the archive.
+      vv: likewise.
+      reference: name of the file whose grid the image is brought to.
+      time: of the acquisition, ISO 8601, or "".
+      orbit_pass: "ASCENDING", "DESCENDING" or "".
+      flooded: 0 or 1.
+      full_coverage: 0, 1 or `UNKNOWN`.
+      relative_orbit: 0 where unknown.
+    """
+
+    sequence: str
+    product: str
+    vh: str
+    vv: str
+    reference: str
+    time: str
+    orbit_pass: str
+    flooded: int
+    full_coverage: int
+    relative_orbit: int
+
+
+def as_rows(items: list[Item]) -> np.ndarray:
+    """Items as a structured array, which takes little memory."""
+    columns = {name: np.array([getattr(item, name) for item in items]) for name in Item._fields}
+    columns = {
+        name: np.char.encode(values.astype(str), "utf-8") if name in TEXTS else values.astype("i2")
+        for name, values in columns.items()
+    }
+    rows = np.empty(len(items), dtype=[(name, values.dtype) for name, values in columns.items()])
+    for name, values in columns.items():
+        rows[name] = values
+    return rows
+
+
+def as_item(row: tuple[Any, ...]) -> Item:
+    """The way back from a row."""
+    values = [value.decode() if isinstance(value, bytes) else value for value in row]
+    return Item._make(values)
+
+
+def sources(place: Path, grids: dict[str, Grid], zeros: str, row: tuple[Any, ...]) -> list[Path]:
+    """The files that an image is made of: the zip, or its own."""
+    del grids, zeros
+    item = as_item(row)
+    if place.is_file():
+        return [place]
+    return [place / name for name in (item.vh, item.vv, item.reference)]
+
+
+def read_record(place: Path, grids: dict[str, Grid], zeros: str, row: tuple[Any, ...]) -> Example:
+    """The record of an image.
+
+    Args:
+      place: the zip or the folder.
+      grids: of the sequences.
+      zeros: what a power of 0 means: "nodata", or "border": nodata where both bands are 0 and it
+        connects to the frame's edge, else a dark pixel.
+      row: see `Item`.
+
+    Raises:
+      BadFilesError: a band cannot be used.
+    """
+    item = as_item(row)
+    grid = grids[item.sequence]
+    files = dict(zip(BANDS, (item.vh, item.vv), strict=True))
+    bands = collect(*(partial(read_band, Source(place, files[band]), grid) for band in BANDS))
+    power = np.stack(bands, axis=-1)
+    nothing = (power == 0) | np.isnan(power)
+    if zeros == "nodata":
+        power[nothing] = np.nan
+    else:
+        from tfds_builders.geotiff import (
+            zero_border,
+            zero_or_nodata,  # 17 MB for every process
+        )
+
+        power[zero_border(zero_or_nodata(power))] = np.nan
+    return {
+        "id": f"{item.sequence}/{item.product}",
+        "backscatter": units.to_db(power, "linear"),
+        "time": item.time,
+        "crs": grid.place.crs,
+        "transform": np.array(grid.place.transform),
+        "sequence": item.sequence,
+        "flooded": np.uint8(item.flooded),
+        "full_coverage": np.int8(item.full_coverage),
+        "orbit_pass": item.orbit_pass,
+        "relative_orbit": np.int16(item.relative_orbit),
+        "zero_share": np.float64(nothing.mean((0, 1)).max()),
+    }
+
+
+def read_band(source: Source, grid: Grid) -> np.ndarray:
+    """A band on a grid: linear power, 0 outside of the image, NaN = nodata.
+
+    Raises:
+      BadFilesError: it cannot be read, holds no linear power, or lies elsewhere.
+    """
+    found, warped = warp(source, grid)
+    measured = found[found != 0]
+    if wrong := units.what_is_wrong(units.summarise(measured), "linear"):
+        raise bad_file(str(source), wrong.replace("--unit=dB says so", "is this the archive?"))
+    there = warped[~np.isnan(warped) & (warped != 0)]
+    if not there.size:
+        raise bad_file(
+            str(source),
+            "found no measurement on the grid of its sequence's Sentinel-2 reference, expected an "
+            "image of that place: it lies outside, move it out of the dataset",
+        )
+    if units.is_floored(there).all():
+        raise bad_file(
+            str(source),
+            f"found values from {there.min():.4g} to {there.max():.4g}, none of them above "
+            f"{units.PLAUSIBLE_DB[0]:g} dB, expected linear power: download or copy it again",
+        )
+    return warped

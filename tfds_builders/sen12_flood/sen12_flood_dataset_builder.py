@@ -7,14 +7,14 @@ from typing import ClassVar
 import numpy as np
 import tensorflow_datasets as tfds
 
-from sar_mixmae_jax.errors import InputError, check_name
+from sar_mixmae_jax.utils.errors import InputError, check_name
 from tfds_builders import records
-from tfds_builders.bigearthnet_s1 import published
+from tfds_builders.bigearthnet_s1 import constants
 from tfds_builders.patch_builder import PatchBuilder
 from tfds_builders.plan import Plan
-from tfds_builders.sen12_flood import planning
+from tfds_builders.sen12_flood import archive_plan
 from tfds_builders.sen12_flood.pairing import RULES
-from tfds_builders.sen12_flood.record import ZEROS
+from tfds_builders.sen12_flood.rasters import ZEROS
 
 
 @dataclasses.dataclass
@@ -78,7 +78,7 @@ class Builder(PatchBuilder):
         return records.dataset_info(
             self,
             size=config.size,
-            statistics=published.V1,
+            statistics=constants.V1,
             features={
                 "sequence": tfds.features.Text(doc="the place"),
                 "flooded": _number(np.uint8, "1 from the first flood of the sequence on"),
@@ -117,8 +117,8 @@ class Builder(PatchBuilder):
         ):
             if not low <= value <= high:
                 raise InputError(f"--{name}={value}: expected from {low} to {high}")
-        options = {name: getattr(config, name) for name in planning.Options._fields}
-        return planning.plan(root, planning.Options(**options))
+        options = {name: getattr(config, name) for name in archive_plan.Options._fields}
+        return archive_plan.plan(root, archive_plan.Options(**options))
 
 
 def _number(dtype: type, doc: str) -> tfds.features.Tensor:

@@ -4,14 +4,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sar_mixmae_jax.bands import BANDS
-from sar_mixmae_jax.errors import InputError
-from tfds_builders.problems import BadFilesError, Problem
-from tfds_builders.sen12_flood import listing, names
+from sar_mixmae_jax.data.metadata import BANDS
+from sar_mixmae_jax.utils.errors import InputError
+from tfds_builders.bad_files import BadFile, BadFilesError
+from tfds_builders.sen12_flood import index, product_names
 from tfds_builders.sen12_flood.archive import Source
-from tfds_builders.sen12_flood.listing import Image
-from tfds_builders.sen12_flood.rasters import Grid, grid_of
-from tfds_builders.sen12_flood.record import UNKNOWN, Item
+from tfds_builders.sen12_flood.index import Image
+from tfds_builders.sen12_flood.rasters import UNKNOWN, Grid, Item, grid_of
 
 PARTIAL = "an image covers the place in part"
 
@@ -47,7 +46,7 @@ class Looked(NamedTuple):
     items: list[Item]
     grid: Grid | None
     absent: dict[str, str]
-    problems: list[Problem]
+    problems: list[BadFile]
     dropped: int
     unlisted: int
 
@@ -57,8 +56,8 @@ def folders(files: Iterable[str]) -> dict[str, list[Folder]]:
     found: dict[str, Folder] = {}
     for name in sorted(files):
         path, _, file = name.rpartition("/")
-        band = names.band_file(file)
-        if band or names.is_reference(file):
+        band = product_names.band_file(file)
+        if band or product_names.is_reference(file):
             folder = found.setdefault(path, Folder(path, {}, []))
             if band:
                 folder.bands.setdefault((band.product.lower(), band.band), name)
@@ -115,11 +114,11 @@ def look_at(
       full_only: whether images that cover the place in part are left out.
       needs: what must be known of an image, see `images_of`.
     """
-    images, problems = listing.images_of(sequence, entries, source, needs=needs)
+    images, problems = index.images_of(sequence, entries, source, needs=needs)
     dropped = len(problems)
     if folder is None:
         where = f"found no folder of sequence {sequence}, which a list names: restore it"
-        problems.append(Problem(str(place), where))
+        problems.append(BadFile(str(place), where))
         return Looked(images, [], None, {}, problems, dropped + len(images), 0)
     unlisted = len({name for name, _ in folder.bands} - {i.product.lower() for i in images})
     grid, wrong = _grid(folder, place)
@@ -138,7 +137,7 @@ def look_at(
         elif missing:
             dropped += 1
             problems += [
-                Problem(
+                BadFile(
                     f"{place}/{folder.path}/{image.product}_corrected_{band}.tif",
                     "found no such file, expected one for each band: restore it, or take the image "
                     "out of the list",
@@ -150,14 +149,14 @@ def look_at(
     return Looked(images, items, grid, absent, problems, dropped, unlisted)
 
 
-def _grid(folder: Folder, place: Path) -> tuple[Grid | None, list[Problem]]:
+def _grid(folder: Folder, place: Path) -> tuple[Grid | None, list[BadFile]]:
     """The grid of the first Sentinel-2 image."""
     if not folder.references:
         wrong = (
             "found no Sentinel-2 reference, expected a file such as S2_2019-01-24_B04.tif: restore "
             "it, or take the sequence out of the list"
         )
-        return None, [Problem(f"{place}/{folder.path}", wrong)]
+        return None, [BadFile(f"{place}/{folder.path}", wrong)]
     try:
         return grid_of(Source(place, folder.references[0])), []
     except BadFilesError as error:

@@ -9,18 +9,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tfds_builders.synthetic_s1.land_cover import CLASSES, LandCover
-from tfds_builders.synthetic_s1.scene import ground
-from tfds_builders.synthetic_s1.speckle import (
-    LOOKS,
-    MARGIN,
-    noise,
-    observe,
-    speckle,
-)
-from tfds_builders.synthetic_s1.targets import point_targets
-
-__all__ = ["CLASSES", "LandCover", "Patch", "labels", "simulate"]
+from tfds_builders import records
+from tfds_builders.shards import Example
+from tfds_builders.synthetic_s1.backscatter import ground, point_targets
+from tfds_builders.synthetic_s1.land_cover import CLASSES
+from tfds_builders.synthetic_s1.speckle import LOOKS, MARGIN, noise, observe, speckle
 
 INCIDENCE_DEG = (30.0, 46.0)  # of the IW swath
 LABEL_SHARE = 0.01  # a class is a label where it covers at least this share of what is seen
@@ -94,3 +87,28 @@ def decibel(power: np.ndarray) -> np.ndarray:
     for band in range(2):
         decibel[..., band] = np.log10(power[band]) * np.float32(10)
     return decibel
+
+
+SPLITS = ("train", "validation", "test")
+ITEM = np.dtype([("split", np.int8), ("number", np.int32)])
+
+
+def read_record(size: int, seed: int, item: tuple[int, int]) -> Example:
+    """Simulates a patch.
+
+    Args:
+      size: side in pixels.
+      seed: of the dataset.
+      item: number of the split, and of the patch in it.
+    """
+    split, number = item
+    patch = simulate(size, (seed, split, number))
+    name = f"synthetic_{seed}_{SPLITS[split]}_{number:06d}"
+    return {
+        "id": name,
+        "backscatter": patch.backscatter,
+        "labels": records.multi_hot(labels(patch), tuple(CLASSES)),
+        "noise_free": patch.noise_free,
+        "land_cover": patch.land_cover,
+        "incidence_angle": np.float32(patch.incidence_angle),
+    }

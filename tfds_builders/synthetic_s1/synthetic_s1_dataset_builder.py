@@ -7,12 +7,12 @@ from typing import ClassVar
 import numpy as np
 import tensorflow_datasets as tfds
 
-from sar_mixmae_jax.errors import InputError
+from sar_mixmae_jax.utils.errors import InputError
 from tfds_builders import records
 from tfds_builders.patch_builder import PatchBuilder
 from tfds_builders.plan import Plan
-from tfds_builders.synthetic_s1.record import ITEM, SPLITS, read_record
-from tfds_builders.synthetic_s1.simulator import CLASSES
+from tfds_builders.synthetic_s1.land_cover import CLASSES
+from tfds_builders.synthetic_s1.simulator import ITEM, SPLITS, read_record
 
 HELD_OUT = 8
 """`validation` and `test` have this fraction of the patches of `train` each."""

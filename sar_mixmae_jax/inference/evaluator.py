@@ -1,0 +1,272 @@
+"""From a tuned model in a workdir to a report about a split of a dataset, mostly `test`."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from absl import logging
+from ml_collections import ConfigDict
+
+from sar_mixmae_jax.data.metadata import BANDS
+from sar_mixmae_jax.data.patch_dataset import load_patch_dataset
+from sar_mixmae_jax.evaluation.predictions import Predictions
+from sar_mixmae_jax.models.knn import KNNConfig
+from sar_mixmae_jax.objectives.radiometry import TO_DB
+from sar_mixmae_jax.run_report import page
+from sar_mixmae_jax.tasks import report
+from sar_mixmae_jax.tasks.base import TASKS
+from sar_mixmae_jax.tasks.flood_panels import PairPicture
+from sar_mixmae_jax.tasks.report import EVIDENCE
+from sar_mixmae_jax.tasks.supervised import FinetuneObjective, param_shapes, predict_outputs
+from sar_mixmae_jax.tasks.task_dataset import TaskDataset, load_task_dataset, make_predictions
+from sar_mixmae_jax.training import checkpoint, distributed, initialization
+from sar_mixmae_jax.training.batch_predictor import BatchPredictor
+from sar_mixmae_jax.training.config import from_json
+from sar_mixmae_jax.training.downstream import make_finetune_objective
+from sar_mixmae_jax.training.initialization import SourceCheckpoint
+from sar_mixmae_jax.training.restore import read_subtree
+from sar_mixmae_jax.training.sharding import replicate
+from sar_mixmae_jax.training.workdir import read_run_record
+from sar_mixmae_jax.utils import hashing
+from sar_mixmae_jax.utils.errors import InputError
+from sar_mixmae_jax.utils.jit import CacheablePartial
+
+DATES = ("before", "after")
+
+
+@dataclasses.dataclass(frozen=True)
+class LoadedModel:
+    """A tuned model of a checkpoint.
+
+    Attributes:
+      found: the checkpoint and what its encoder expects.
+      metadata: of the checkpoint.
+      config: of its run.
+    """
+
+    found: SourceCheckpoint
+    metadata: dict[str, Any]
+    config: ConfigDict
+
+
+class SplitPredictions(NamedTuple):
+    """What a model said of a split.
+
+    Attributes:
+      predictions: of every record, in its order.
+      evidence: (records, row, column) of tiles, where the model has it.
+      dataset: its name.
+      data_dir: where it is built.
+    """
+
+    predictions: Predictions
+    evidence: np.ndarray | None
+    dataset: str
+    data_dir: str
+
+
+def evaluate(
+    workdir: Path, *, split: str = "test", out: Path | None = None, **choice: Any
+) -> dict[str, Path]:
+    """Predicts a split and writes the report.
+
+    Args:
+      workdir: of a run of `configs/finetune.py`.
+      split: of the dataset.
+      out: folder of the report; None: in the workdir, by dataset and split.
+      **choice: see `predict`.
+
+    Returns:
+      Paths by name of file; none but in the first process.
+
+    Raises:
+      InputError: the checkpoint, the dataset or the folder cannot be used.
+    """
+    made = predict(workdir, split=split, description=f"predicting {split}", **choice)
+    if not distributed.is_primary_process():
+        return {}
+    name = made.dataset.replace("/", "-").replace(":", "-")
+    folder = out or workdir / "evaluation" / f"{name}-{split}"
+    pictures = None
+    task = made.predictions.task
+    if TASKS[task].images == DATES:
+        pictures = pair_pictures(task, made.dataset, made.data_dir, split, made.evidence)
+    arrays = {}
+    if made.evidence is not None:
+        arrays[EVIDENCE] = {"ids": made.predictions.ids, "evidence": made.evidence}
+    files = report.write_report(made.predictions, folder, pictures, arrays=arrays)
+    if read_run_record(workdir):
+        page.write_page(workdir)  # which shows the reports
+    return files
+
+
+def predict(
+    workdir: Path,
+    *,
+    split: str = "test",
+    which: str = "best",
+    dataset: str | None = None,
+    data_dir: str | None = None,
+    batch_size: int | None = None,
+    description: str | None = None,
+) -> SplitPredictions:
+    """Predicts a split.
+
+    Args:
+      workdir: of a run of `configs/finetune.py`.
+      split: of the dataset.
+      which: "best" by the metric of the run, "latest", or a step.
+      dataset: another one than that of the run, with the same classes.
+      data_dir: where it is built, if not where the run found it.
+      batch_size: records at a time, of all devices; None: the task's.
+      description: beside the progress bar; None shows none.
+
+    Raises:
+      InputError: the checkpoint or the dataset cannot be used.
+    """
+    model = load_model(workdir, which)
+    config, task = model.config, model.metadata["model"]["task"]
+    name = dataset or config.dataset
+    where = data_dir or config.data_dir
+    labelled = load_task_dataset(task, name, where, split, model.found.bands)
+    check_classes(model, labelled)
+    distributed.broadcast_check({**model.metadata, "evaluated": labelled.patches.describe()})
+    votes = model.metadata["model"].get("votes")
+    tuning = make_finetune_objective(
+        config, model.found, labelled, KNNConfig(**votes) if votes else None
+    )
+    params = replicate(load_params(model, tuning))
+    run = BatchPredictor(
+        CacheablePartial(predict_outputs, tuning), batch_size or TASKS[task].at_once
+    )
+    made = run(params, labelled.patches.source, description)
+    told = prediction_provenance(model, labelled, split, which)
+    return SplitPredictions(
+        make_predictions(labelled, made, told), made.get("evidence"), name, where
+    )
+
+
+def load_model(workdir: Path, which: str) -> LoadedModel:
+    """The checkpoint of a run.
+
+    Raises:
+      InputError: there is none, or it is of no tuned model.
+    """
+    path = checkpoint.select_step(workdir, which)
+    try:
+        metadata = checkpoint.read_metadata(path)
+        found = initialization.read_source_checkpoint(path, metadata)
+        config = from_json(metadata["config"])
+        metadata["model"]["task"], metadata["model"]["classes"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{path} cannot be evaluated ({error}): expected a run of configs/finetune.py, or "
+            "another --checkpoint of it"
+        ) from error
+    return LoadedModel(found, metadata, config)
+
+
+def check_classes(model: LoadedModel, labelled: TaskDataset) -> None:
+    """Refuses labels that mean something else than in training.
+
+    Raises:
+      InputError: names both.
+    """
+    trained = tuple(model.metadata["model"]["classes"])
+    if labelled.classes != trained:
+        raise InputError(
+            f"{labelled.patches.name} has the classes {', '.join(labelled.classes)}, and "
+            f"{model.found.path} was trained on {', '.join(trained)}: choose a dataset with the "
+            "same ones in the same order"
+        )
+
+
+def load_params(model: LoadedModel, tuning: FinetuneObjective) -> Any:
+    """{"encoder", "head"} of the checkpoint.
+
+    Raises:
+      InputError: it is damaged.
+    """
+    try:
+        return read_subtree(model.found.path, {"params": param_shapes(tuning)})[0]["params"]
+    except ValueError as error:
+        raise InputError(f"{model.found.path}: {error}: choose another --checkpoint") from error
+
+
+def prediction_provenance(
+    model: LoadedModel, labelled: TaskDataset, split: str, which: str
+) -> dict[str, Any]:
+    """What a reader of the results must know, as JSON has it."""
+    described, metadata = labelled.patches.describe(), model.metadata
+    metric, converted = model.config.best_metric, metadata["model"].get("converted")
+    chosen = f"{model.config.validation_split} by {metric}"
+    trained = (
+        f"{metadata['dataset']['name']}, {metadata['dataset']['records']} records "
+        f"(label_fraction {model.config.label_fraction:g})"
+    )
+    if converted:
+        chosen = f"not known: converted from {converted['file']}"
+        trained = f"{metadata['dataset']['name']}: converted from {converted['file']}"
+    elif which != "best":
+        chosen = f"by hand: --checkpoint={which}"
+    elif metric not in metadata["metrics"]:
+        chosen = f"the latest, since {metric} is undefined on {model.config.validation_split}"
+    before = metadata["model"]["pretrained"]
+    told: dict[str, Any] = {
+        "dataset": described["name"],
+        "split": split,
+        "caveats": [*described["caveats"], *(metadata["dataset"]["caveats"] if converted else ())],
+        "dataset checksum": described["checksum"],
+        "checkpoint": str(model.found.path),
+        "chosen on": chosen,
+        "trained on": trained,
+        "encoder": ("not known" if converted else "random") if before is None else before,
+    }
+    images = labelled.images()
+    known = hashing.count_overlap(images, model.found.seen)
+    source = "fine-tuning" if before is None else f"pretraining on {before['dataset']} or tuning"
+    overlap = f"{known} of {len(images)} images were seen in {source}"
+    if not hashing.is_complete(model.found.seen):
+        overlap = f"at least {overlap}: the model comes from a file that does not say what it saw"
+    told["overlap with training"] = overlap
+    return told
+
+
+def pair_pictures(
+    task: str, name: str, data_dir: str, split: str, evidence: np.ndarray | None
+) -> Callable[[int], PairPicture] | None:
+    """Reads a pair when its picture is asked for, with the true water where the dataset has it.
+
+    None where the dataset has not both bands, which pictures show.
+
+    Args:
+      task: whose records are pairs.
+      name: of the dataset.
+      data_dir: where it is built.
+      split: of it.
+      evidence: (pairs, row, column) of tiles, or None.
+    """
+    try:
+        patches = load_task_dataset(task, name, data_dir, split, BANDS).patches
+    except InputError as error:
+        logging.warning("there are no pictures of pairs: %s", error)
+        return None
+    pairs = patches.pairs
+    assert pairs is not None
+    to_db, truth = TO_DB[patches.unit], None
+    if "water" in patches.fields:
+        truth = load_patch_dataset(name, data_dir, split, BANDS, ("id", "water")).source
+
+    def picture(row: int) -> PairPicture:
+        record = patches.source[row]
+        water = None
+        if truth is not None:
+            was, now = (truth[int(pairs[date][row])]["water"] > 0 for date in DATES)
+            water = now.astype(np.uint8) + (was & now)  # 1: new, 2: on both dates
+        tiles = None if evidence is None else evidence[row]
+        before, after = (np.asarray(to_db(record[date])) for date in DATES)
+        return PairPicture(before, after, water, tiles)
+
+    return picture

@@ -1,0 +1,128 @@
+"""MixMAE: encode two images mixed into one, decode both, and the table of model sizes.
+
+Mixing halves what a masked autoencoder wastes on mask tokens: every token of the encoder's input
+belongs to one of the two images, and each image is reconstructed where the other was shown.
+"""
+
+import dataclasses
+
+from sar_mixmae_jax.utils.errors import InputError, look_up
+
+MAX_SIZE = 2**16
+"""No size of a model is beyond it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Architecture:
+    """The size of a model; the defaults are common to the published ones.
+
+    Attributes:
+      width: channels of the first stage; each later stage doubles them.
+      depths: blocks per stage.
+      heads: attention heads per stage.
+      windows: window side per stage, in tokens.
+      bands: input bands.
+      image_size: input side in pixels.
+      position_size: input side that the position embedding was made for; None: `image_size`.
+      patch_size: pixels per token side in the first stage.
+      mlp_ratio: hidden width of an MLP over its input's.
+      decoder_width: channels of the decoder.
+      decoder_depth: blocks of the decoder.
+      decoder_heads: attention heads of the decoder.
+    """
+
+    width: int
+    heads: tuple[int, ...]
+    depths: tuple[int, ...] = (2, 2, 18, 2)
+    windows: tuple[int, ...] = (8, 8, 8, 4)
+    bands: int = 2
+    image_size: int = 128
+    position_size: int | None = None
+    patch_size: int = 4
+    mlp_ratio: int = 4
+    decoder_width: int = 512
+    decoder_depth: int = 8
+    decoder_heads: int = 16
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            sizes = value if isinstance(value, tuple) else (value,)
+            if value is None:
+                continue
+            if not sizes or not all(isinstance(s, int) and 1 <= s <= MAX_SIZE for s in sizes):
+                raise InputError(
+                    f"{field.name} is {value}: expected whole numbers from 1 to {MAX_SIZE}"
+                )
+        if not len(self.depths) == len(self.heads) == len(self.windows):
+            raise InputError(
+                f"depths {self.depths}, heads {self.heads} and windows {self.windows} differ in "
+                "length: give one value per stage"
+            )
+        if self.image_size % self.cell:
+            raise InputError(
+                f"image_size is {self.image_size}: expected a multiple of the mask cell, "
+                f"{self.cell} px"
+            )
+        for stage, (heads, window) in enumerate(zip(self.heads, self.windows, strict=True)):
+            tokens = self.image_size // (self.patch_size << stage)
+            if tokens % min(window, tokens):
+                raise InputError(
+                    f"the window of stage {stage + 1} is {window} tokens: expected a divisor of "
+                    f"its map of {tokens}x{tokens} tokens (image_size {self.image_size})"
+                )
+            _check_width(f"width of stage {stage + 1}", self.width << stage, heads)
+        _check_width("decoder_width", self.decoder_width, self.decoder_heads)
+
+    @property
+    def cell(self) -> int:
+        """Side of a mask cell in pixels, the encoder's stride: 32 with four stages."""
+        return self.patch_size << (len(self.depths) - 1)
+
+    @property
+    def blocks(self) -> int:
+        """Blocks of the encoder, of all stages."""
+        return sum(self.depths)
+
+    @property
+    def features(self) -> int:
+        """Width of the last stage, which is that of what the encoder makes of an image."""
+        return self.width << (len(self.depths) - 1)
+
+    @property
+    def grid(self) -> int:
+        """Mask cells along a side: 4 at 128 px."""
+        return self.image_size // self.cell
+
+
+def _check_width(what: str, width: int, heads: int) -> None:
+    if width % heads or width % 4:
+        raise InputError(
+            f"{what} is {width}: expected a multiple of 4 and of its {heads} attention heads"
+        )
+
+
+VARIANTS = {
+    "tiny": Architecture(
+        width=32,
+        heads=(1, 2, 4, 8),
+        depths=(2, 2, 2, 2),
+        decoder_width=128,
+        decoder_depth=2,
+        decoder_heads=4,
+    ),
+    "base": Architecture(width=128, heads=(4, 8, 16, 32)),
+    "large": Architecture(width=192, heads=(6, 12, 24, 48)),
+    "huge": Architecture(width=352, heads=(11, 22, 44, 88)),
+}
+"""The published sizes, and `tiny` for laptops and tests."""
+
+
+def make_architecture(variant: str, **changes: object) -> Architecture:
+    """An entry of `VARIANTS` with some of its fields changed; a change of None changes nothing.
+
+    Raises:
+      InputError: the variant is unknown, or the changed sizes do not fit together.
+    """
+    given = {name: value for name, value in changes.items() if value is not None}
+    return dataclasses.replace(look_up(VARIANTS, variant, "variant"), **given)  # type: ignore[arg-type]

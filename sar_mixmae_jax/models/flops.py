@@ -1,0 +1,53 @@
+"""Floating-point operations of the matrix products of a model, counted from its sizes.
+
+A product of (n, k) by (k, m) counts 2 n k m; elementwise work is not counted. A training step
+costs three times the forward pass: the products once forward, twice backward.
+"""
+
+from sar_mixmae_jax.models.architecture import Architecture
+
+
+def encoder_flops(size: Architecture) -> int:
+    """Forward pass of the encoder for one image."""
+    side = size.image_size // size.patch_size
+    total = 2 * side**2 * size.patch_size**2 * size.bands * size.width
+    for stage in range(1, len(size.depths)):
+        width, tokens = size.width << stage, (side >> stage) ** 2
+        total += 2 * tokens * (2 * width) * width  # merging: four narrow tokens to one wide
+    return total + encoder_block_flops(size)
+
+
+def encoder_block_flops(size: Architecture) -> int:
+    """The encoder's blocks alone, which remat computes once more."""
+    total = 0
+    for stage, (depth, window) in enumerate(zip(size.depths, size.windows, strict=True)):
+        side, width = size.image_size // (size.patch_size << stage), size.width << stage
+        total += depth * _block_flops(side**2, min(window, side) ** 2, width, size.mlp_ratio)
+    return total
+
+
+def decoder_flops(size: Architecture) -> int:
+    """Forward pass of the decoder for one image: each mixture is decoded into two sequences."""
+    cells, width = size.grid**2, size.decoder_width
+    embed = 2 * cells * (size.width << (len(size.depths) - 1)) * width
+    predict = 2 * cells * width * size.cell**2 * size.bands
+    return embed + decoder_block_flops(size) + 2 * predict
+
+
+def decoder_block_flops(size: Architecture) -> int:
+    """The decoder's blocks alone, both sequences."""
+    cells, width = size.grid**2, size.decoder_width
+    return 2 * size.decoder_depth * _block_flops(cells, cells, width, size.mlp_ratio)
+
+
+def train_step_flops(size: Architecture, batch: int, *, remat: bool = False) -> int:
+    """Forward and backward pass of pretraining on a batch, with remat the blocks once more."""
+    again = encoder_block_flops(size) + decoder_block_flops(size) if remat else 0
+    return batch * (3 * (encoder_flops(size) + decoder_flops(size)) + again)
+
+
+def _block_flops(tokens: int, seen: int, width: int, mlp_ratio: int) -> int:
+    """A transformer block over `tokens`, each attending to `seen`."""
+    projections = 2 * tokens * width * width * (4 + 2 * mlp_ratio)
+    attention = 2 * 2 * tokens * seen * width
+    return projections + attention

@@ -1,0 +1,146 @@
+"""Drop path (stochastic depth, Huang et al. 2016): branches of blocks left out at random.
+
+In training each of the two branches of a block is left out for an image with a probability that
+grows linearly from 0 at the first block to `rate` at the last; what stays is scaled up, so that the
+mean stays the same. What is drawn is an array that the encoder is given, so it has no random state.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.nn.initializers import Initializer
+from jax.typing import DTypeLike
+
+
+def drop_path_factors(key: jax.Array, rate: float, blocks: int, images: int) -> jax.Array:
+    """(blocks, 2, images) factors of the attention and the MLP branches: 0, or 1 / (1 - p).
+
+    Args:
+      key: of the draw.
+      rate: probability p of the last block, below 1.
+      blocks: of the encoder.
+      images: in the batch.
+    """
+    kept = 1.0 - rate * jnp.arange(blocks) / max(blocks - 1, 1)
+    kept = kept[:, None, None]
+    return jax.random.bernoulli(key, kept, (blocks, 2, images)) / kept
+
+
+def scale_branch(rows: jax.Array, factors: jax.Array) -> jax.Array:
+    """(rows, width), image after image, times the (images,) factor of its image."""
+    images = rows.reshape(len(factors), -1, rows.shape[-1])
+    return (images * factors[:, None, None].astype(rows.dtype)).reshape(rows.shape)
+
+
+EPSILON = 1e-5
+"""LayerNorm's epsilon everywhere in the reference; Flax's default is 1e-6."""
+
+
+def matmul_precision(dtype: DTypeLike) -> jax.lax.Precision | None:
+    """float32 means float32 on every device: accelerators would round the products otherwise."""
+    return jax.lax.Precision.HIGHEST if dtype == jnp.float32 else None
+
+
+def linear(
+    features: int, dtype: DTypeLike, *, bias: bool = True, name: str | None = None
+) -> nn.Dense:
+    """A linear layer with Xavier-uniform weights and zero bias, computed in `dtype`."""
+    return nn.Dense(
+        features,
+        use_bias=bias,
+        dtype=dtype,
+        precision=matmul_precision(dtype),
+        kernel_init=nn.initializers.xavier_uniform(),
+        name=name,
+    )
+
+
+def layer_norm(dtype: DTypeLike, *, name: str | None = None) -> nn.LayerNorm:
+    """LayerNorm over the last axis; mean and variance in float32, the output in `dtype`.
+
+    The variance is taken around the mean; Flax's default, E[x²] - E[x]², loses digits.
+    """
+    return nn.LayerNorm(epsilon=EPSILON, dtype=dtype, use_fast_variance=False, name=name)
+
+
+class MLP(nn.Module):
+    """Linear, exact (erf) GELU, linear."""
+
+    ratio: int
+    dtype: DTypeLike
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """(rows, width) -> (rows, width)."""
+        width = x.shape[-1]
+        x = linear(self.ratio * width, self.dtype, name="fc1")(x)
+        x = nn.gelu(x, approximate=False)
+        return linear(width, self.dtype, name="fc2")(x)
+
+
+def attend(qkv: jax.Array, tokens: int, heads: int, bias: jax.Array | float = 0.0) -> jax.Array:
+    """Multi-head attention on a fused projection, within sequences; the softmax is in float32.
+
+    Args:
+      qkv: (rows, 3 * width), one sequence after another: query, key, value, each
+        (head, width / heads).
+      tokens: rows of a sequence.
+      heads: number of heads.
+      bias: added to the logits: (heads, tokens, tokens) for every sequence, or with one more axis
+        for so many sequences in turn.
+
+    Returns:
+      (rows, width).
+    """
+    rows, triple = qkv.shape
+    turn = jnp.shape(bias)[:-3]
+    qkv = qkv.reshape(-1, *turn, tokens, 3, heads, triple // (3 * heads))
+    query, key, value = (qkv[..., i, :, :] for i in range(3))  # (..., tokens, heads, head width)
+    precision = matmul_precision(qkv.dtype)
+    logits = jnp.einsum(
+        "...qhd,...khd->...hqk",
+        query,
+        key,
+        precision=precision,
+        preferred_element_type=jnp.float32,
+    )
+    logits = logits * query.shape[-1] ** -0.5 + bias
+    attention = nn.softmax(logits, axis=-1).astype(qkv.dtype)
+    out = jnp.einsum("...hqk,...khd->...qhd", attention, value, precision=precision)
+    return out.reshape(rows, triple // 3)
+
+
+def sincos_position_embedding(side: int, width: int) -> np.ndarray:
+    """MAE's fixed 2-D embedding of a square grid: (side, side, width), computed in float32.
+
+    The first half of the channels encodes the column, the second half the row; each half is sine
+    then cosine of width / 4 frequencies from 1 down to 1e-4.
+
+    Raises:
+      ValueError: `width` is not a multiple of 4.
+    """
+    if width % 4:
+        raise ValueError(f"a width of {width} was given: expected a multiple of 4")
+    share = (np.arange(width // 4) / (width // 4)).astype(np.float32)
+    frequencies = np.float32(1) / np.float32(10_000) ** share
+    angles = np.arange(side, dtype=np.float32)[:, None] * frequencies  # (side, width / 4)
+    axis = np.concatenate([np.sin(angles), np.cos(angles)], axis=1)  # (side, width / 2)
+    columns = np.broadcast_to(axis[None, :], (side, side, width // 2))
+    rows = np.broadcast_to(axis[:, None], (side, side, width // 2))
+    return np.concatenate([columns, rows], axis=-1)
+
+
+def torch_conv_init(fan_in: int) -> Initializer:
+    """PyTorch's default for convolutions: uniform within ±1/sqrt(fan_in), weight and bias alike."""
+
+    def init(
+        key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32, out_sharding: Any = None
+    ) -> jax.Array:
+        bound = fan_in**-0.5
+        return jax.random.uniform(key, shape, dtype, -bound, bound, out_sharding=out_sharding)
+
+    return init

@@ -1,0 +1,149 @@
+"""MixMAE: encode two images mixed into one, decode both, and the table of model sizes.
+
+Mixing halves what a masked autoencoder wastes on mask tokens: every token of the encoder's input
+belongs to one of the two images, and each image is reconstructed where the other was shown.
+"""
+
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+from sar_mixmae_jax.models.architecture import Architecture
+from sar_mixmae_jax.models.layers import MLP, attend, layer_norm, linear, sincos_position_embedding
+from sar_mixmae_jax.models.swin import Encoder
+
+
+def make_encoder(size: Architecture, dtype: DTypeLike, remat: bool) -> Encoder:
+    """The encoder of a model, in pretraining and after it."""
+    positions = size.position_size // size.patch_size if size.position_size else None
+    return Encoder(
+        size.patch_size,
+        size.width,
+        size.depths,
+        size.heads,
+        size.windows,
+        size.mlp_ratio,
+        dtype,
+        remat,
+        positions,
+    )
+
+
+class DecoderBlock(nn.Module):
+    """A standard transformer block: x + attention(norm(x)), then x + MLP(norm(x))."""
+
+    tokens: int
+    heads: int
+    mlp_ratio: int
+    dtype: DTypeLike
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """(rows, width), sequence after sequence of `tokens` -> the same shape."""
+        width = x.shape[-1]
+        qkv = linear(3 * width, self.dtype, name="qkv")(layer_norm(self.dtype, name="norm1")(x))
+        y = attend(qkv, self.tokens, self.heads)
+        x = x + linear(width, self.dtype, name="proj")(y)
+        return x + MLP(self.mlp_ratio, self.dtype, name="mlp")(
+            layer_norm(self.dtype, name="norm2")(x)
+        )
+
+
+class Decoder(nn.Module):
+    """Reconstructs both images of a mixture from the tokens that each one kept."""
+
+    size: Architecture
+    dtype: DTypeLike
+    remat: bool = False
+
+    @nn.compact
+    def __call__(self, tokens: jax.Array, mask: jax.Array) -> jax.Array:
+        """Decodes.
+
+        Args:
+          tokens: (batch, row, column, channel) of the encoder.
+          mask: (cells, cells), 1 where a token belongs to the partner.
+
+        Returns:
+          (2 * batch, cells, cell² * bands) float32: first the reconstructions of the images, then
+          those of their partners.
+        """
+        size = self.size
+        block_class = nn.remat(DecoderBlock) if self.remat else DecoderBlock
+        cells, width = mask.size, size.decoder_width
+        x = linear(width, self.dtype, name="embed")(tokens.reshape(-1, tokens.shape[-1]))
+        x = x.reshape(-1, cells, width)
+        mask_token = self.param("mask_token", nn.initializers.normal(0.02), (1, 1, width))
+        from_partner = mask.reshape(1, -1, 1) == 1
+        mask_token = mask_token.astype(x.dtype)
+        own = jnp.where(from_partner, mask_token, x)
+        partner = jnp.where(from_partner, x, mask_token)
+        x = jnp.concatenate([own, partner])  # 2 * batch, cells, width
+        positions = sincos_position_embedding(mask.shape[0], width)
+        x = (x + positions.reshape(1, -1, width).astype(x.dtype)).reshape(-1, width)
+        for block in range(size.decoder_depth):
+            name = f"block_{block}"
+            x = block_class(cells, size.decoder_heads, size.mlp_ratio, self.dtype, name=name)(x)
+        x = layer_norm(self.dtype, name="norm")(x)
+        values = size.cell * size.cell * size.bands
+        return linear(values, jnp.float32, name="pred")(x).reshape(-1, cells, values)
+
+
+class MixMAE(nn.Module):
+    """The pretraining model: `encode` and `decode`, or both by calling it."""
+
+    size: Architecture
+    dtype: DTypeLike = jnp.float32
+    remat: bool = False
+
+    def setup(self) -> None:
+        """Makes the two halves."""
+        self.encoder = make_encoder(self.size, self.dtype, self.remat)
+        self.decoder = Decoder(self.size, self.dtype, self.remat)
+
+    def encode(self, images: jax.Array, mask: jax.Array | None = None) -> jax.Array:
+        """See `Encoder`."""
+        return self.encoder(images, mask)
+
+    def decode(self, tokens: jax.Array, mask: jax.Array) -> jax.Array:
+        """See `Decoder`."""
+        return self.decoder(tokens, mask)
+
+    def __call__(self, images: jax.Array, mask: jax.Array) -> jax.Array:
+        """Predicts every cell of every image from the view in which it was hidden.
+
+        Args:
+          images: (batch, height, width, band), standardised.
+          mask: (cells, cells), 1 where a cell comes from the partner image.
+
+        Returns:
+          (batch, cells, cell² * bands) float32, values laid out as by `cells.patchify`.
+        """
+        return unmix(self.decode(self.encode(images, mask), mask), mask)
+
+
+@partial(jax.jit, static_argnums=0)
+def init_params(model: MixMAE, key: jax.Array) -> Any:
+    """Parameters before training: {"encoder": …, "decoder": …}."""
+    size = model.size
+    images = jnp.zeros((2, size.image_size, size.image_size, size.bands))
+    return model.init(key, images, jnp.zeros((size.grid, size.grid)))["params"]
+
+
+def unmix(reconstructions: jax.Array, mask: jax.Array) -> jax.Array:
+    """Picks, for each image and cell, the reconstruction made without seeing that cell.
+
+    Args:
+      reconstructions: (2 * batch, cells, values), images first, then their partners.
+      mask: (cells, cells), 1 where a cell comes from the partner.
+
+    Returns:
+      (batch, cells, values): the image's own sequence where the mask is 1, and where it is 0 the
+      second sequence of the mixture in which it was the partner.
+    """
+    own, as_partner = jnp.split(reconstructions, 2)
+    return jnp.where(mask.reshape(1, -1, 1) == 1, own, as_partner[::-1])

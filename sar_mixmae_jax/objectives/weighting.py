@@ -1,0 +1,153 @@
+"""Loss weights from backscatter power: dark, smooth surfaces count more than bright scatterers.
+
+With P the linear power of a patch, n(P) = (P - min) / (max - min + 1e-6) over its pixels and s the
+scale, the weight is exp(s (1 - n(P))), between 1 and e^s (Caglayan et al., IGARSS 2025 and JSTARS
+2026). Nodata enters neither minimum nor maximum and weighs 0.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from sar_mixmae_jax.objectives.radiometry import db_to_linear, linear_to_db
+from sar_mixmae_jax.utils.errors import InputError, look_up
+
+PIXELS = (1, 2)
+"""The height and width axes of (batch, height, width, band)."""
+
+MAX_SMOOTH = 31
+DOMAINS = ("physical", "standardised")
+POWER_DOMAINS = ("linear", "db")
+NORMALISATIONS = ("none", "mean")
+
+
+@dataclasses.dataclass(frozen=True)
+class Weighting:
+    """How the reconstruction error is weighted.
+
+    Attributes:
+      name: an entry of `WEIGHTINGS`.
+      domain: "physical" computes power from dB, as the papers write; "standardised" from the
+        standardised image, 10^(z/10), as the released training code does.
+      scale: s; negative values emphasise bright areas.
+      power_domain: "linear" normalises linear power; "db" normalises its dB.
+      clip: percentiles (low, high) to which it is clipped before min-max, or None.
+      smooth: side in pixels of a moving average over linear power, odd; 1 does nothing.
+      normalise: "mean" divides each map by its mean over valid pixels; "none" does not.
+    """
+
+    name: str = "per_channel"
+    domain: str = "physical"
+    scale: float = 1.0
+    power_domain: str = "linear"
+    clip: tuple[float, float] | None = None
+    smooth: int = 1
+    normalise: str = "none"
+
+    def __post_init__(self) -> None:
+        look_up(WEIGHTINGS, self.name, "weighting")
+        for field, known in (
+            ("domain", DOMAINS),
+            ("power_domain", POWER_DOMAINS),
+            ("normalise", NORMALISATIONS),
+        ):
+            look_up(dict.fromkeys(known), getattr(self, field), f"weighting {field}")
+        if self.smooth % 2 == 0 or not 1 <= self.smooth <= MAX_SMOOTH:
+            raise InputError(
+                f"weighting.smooth is {self.smooth}: expected an odd number of pixels, "
+                f"at most {MAX_SMOOTH}"
+            )
+        if self.clip is not None and not _are_percentiles(self.clip):
+            raise InputError(f"weighting.clip is {self.clip}: expected percentiles such as (1, 99)")
+
+
+def _are_percentiles(clip: tuple) -> bool:
+    numbers = len(clip) == 2 and all(isinstance(value, int | float) for value in clip)
+    return numbers and 0 <= clip[0] < clip[1] <= 100
+
+
+def loss_weights(
+    db: jax.Array, standardised: jax.Array, valid: jax.Array, weighting: Weighting
+) -> jax.Array:
+    """The weight of every pixel and band.
+
+    Args:
+      db: (batch, height, width, band) backscatter in dB.
+      standardised: the same, standardised.
+      valid: the same, True where measured.
+      weighting: which weights.
+
+    Returns:
+      (batch, height, width, band) weights, 0 at nodata.
+    """
+    level = db if weighting.domain == "physical" else standardised
+    power = db_to_linear(jnp.where(valid, level, 0.0))
+    if weighting.smooth > 1:
+        power = _moving_average(power, valid, weighting.smooth)
+    weights = jnp.where(valid, WEIGHTINGS[weighting.name](power, valid, weighting), 0.0)
+    if weighting.normalise == "mean":
+        count = valid.sum(PIXELS, keepdims=True)
+        total = weights.sum(PIXELS, keepdims=True)
+        weights = weights * jnp.where(count > 0, count / jnp.maximum(total, 1e-12), 0.0)
+    return weights
+
+
+def per_channel(power: jax.Array, valid: jax.Array, weighting: Weighting) -> jax.Array:
+    """One map per band from the band's own power (journal, the default)."""
+    return jnp.exp(weighting.scale * (1.0 - _unit_range(power, valid, weighting)))
+
+
+def shared_average(power: jax.Array, valid: jax.Array, weighting: Weighting) -> jax.Array:
+    """One map for all bands from their mean power (IGARSS, and the released code).
+
+    Minimum and maximum are over pixels where all bands were measured; a pixel that lacks a band is
+    weighted by the others.
+    """
+    measured = valid.sum(-1, keepdims=True)
+    mean = jnp.where(valid, power, 0.0).sum(-1, keepdims=True) / jnp.maximum(measured, 1)
+    mean = jnp.where(measured > 0, mean, 1.0)  # any positive power: it weighs nothing
+    weights = per_channel(mean, valid.all(-1, keepdims=True), weighting)
+    return jnp.broadcast_to(weights, power.shape)
+
+
+def none(power: jax.Array, valid: jax.Array, weighting: Weighting) -> jax.Array:
+    """Weight 1 everywhere: plain MixMAE, the baseline."""
+    del valid, weighting
+    return jnp.ones_like(power)
+
+
+WEIGHTINGS: dict[str, Callable[[jax.Array, jax.Array, Weighting], jax.Array]] = {
+    "per_channel": per_channel,
+    "shared_average": shared_average,
+    "none": none,
+}
+"""The weightings by name: (linear power, valid, settings) -> weights."""
+
+
+def _moving_average(values: jax.Array, valid: jax.Array, side: int) -> jax.Array:
+    """Mean of the valid values in a side x side window; nodata keeps its own value."""
+
+    def window_sum(array: jax.Array) -> jax.Array:
+        return jax.lax.reduce_window(
+            array, jnp.zeros((), array.dtype), jax.lax.add, (1, side, side, 1), (1, 1, 1, 1), "SAME"
+        )
+
+    total = window_sum(jnp.where(valid, values, 0.0))
+    count = window_sum(valid.astype(values.dtype))
+    return jnp.where(valid, total / jnp.maximum(count, 1.0), values)
+
+
+def _unit_range(power: jax.Array, valid: jax.Array, weighting: Weighting) -> jax.Array:
+    """n(.): power, or its dB, min-max normalised over the valid pixels of each patch and band."""
+    values = power if weighting.power_domain == "linear" else linear_to_db(power)
+    if weighting.clip is None:
+        low = jnp.where(valid, values, jnp.inf).min(PIXELS, keepdims=True)
+        high = jnp.where(valid, values, -jnp.inf).max(PIXELS, keepdims=True)
+    else:
+        seen = jnp.where(valid, values, jnp.nan)
+        low, high = jnp.nanpercentile(seen, jnp.array(weighting.clip), axis=PIXELS, keepdims=True)
+    measured = valid.any(PIXELS, keepdims=True)
+    normalised = (values - low) / (high - low + 1e-6)
+    return jnp.where(measured, jnp.clip(normalised, 0.0, 1.0), 0.0)

@@ -1,0 +1,1 @@
+"""One page about a run: `python -m sar_mixmae_jax.cli.report WORKDIR`."""

@@ -1,0 +1,286 @@
+"""Checkpoints: what a run needs to go on, and what a stranger needs to use the encoder.
+
+A step's folder in `workdir/checkpoints` holds the train state, metadata as JSON (what was trained
+on what, the order of the records, metrics, a checksum of every array). `restore` reads the arrays.
+"""
+
+import dataclasses
+import json
+import math
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import jax
+import orbax.checkpoint as ocp
+
+from sar_mixmae_jax.training.distributed import is_primary_process
+from sar_mixmae_jax.training.sharding import fetch_replicated
+from sar_mixmae_jax.training.train_step import TrainState
+from sar_mixmae_jax.utils import hashing
+from sar_mixmae_jax.utils.errors import DivergedError, InputError, first_line, look_up
+
+METRIC_DIRECTION = {
+    "loss": "min",
+    "gradient_norm": "min",
+    "explained": "max",
+    "validation/loss": "min",
+}
+"""Metrics that the best checkpoint can be chosen by, and whether less or more of it is better."""
+
+SCORE = "validation/"
+"""Before the name of a score, of which more is better."""
+
+
+def metric_direction(metric: str) -> str | None:
+    """Whether less ("min") or more ("max") of a metric is better; None where nobody knows."""
+    return METRIC_DIRECTION.get(metric, "max" if str(metric).startswith(SCORE) else None)
+
+
+def best_metric_value(metrics: Mapping[str, float], metric: str) -> float:
+    """How good something is by a metric, more being better; NaN where it is undefined."""
+    value = metrics.get(metric, math.nan)
+    return -value if metric_direction(metric) == "min" else value
+
+
+@dataclasses.dataclass(frozen=True)
+class RetentionPolicy:
+    """Which checkpoints stay; the others are removed.
+
+    Attributes:
+      latest: so many of the newest.
+      every: those of multiples of so many steps, or None.
+      best: so many of the best, or None.
+      metric: what "best" means, one that has a `mode`.
+    """
+
+    latest: int
+    every: int | None = None
+    best: int | None = None
+    metric: str = "explained"
+
+    def __post_init__(self) -> None:
+        if metric_direction(self.metric) is None:
+            look_up(METRIC_DIRECTION, self.metric, "metric")
+
+    def policy(self, metrics: dict[int, dict[str, float]]) -> Any:
+        """The same in Orbax's words.
+
+        Args:
+          metrics: of every checkpoint by its step; read when it is decided, so it may grow.
+        """
+        managers = ocp.checkpoint_managers
+        policies: list[Any] = [managers.LatestN(self.latest)]
+        if self.every:
+            policies.append(managers.EveryNSteps(self.every))
+        if self.best:
+            policies.append(_BestMetric(self.metric, self.best, metrics))
+        return managers.AnyPreservationPolicy(policies)
+
+
+@dataclasses.dataclass(frozen=True)
+class _BestMetric:
+    """Keeps the best, by metrics that are part of the sealed metadata.
+
+    Orbax's own policy reads them from files without checksum, and fails to open with one broken.
+    """
+
+    metric: str
+    count: int
+    metrics: dict[int, dict[str, float]]
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: object) -> list[bool]:
+        """Whether each of the checkpoints is among the best; of equals, the newer is better."""
+        del context
+        ranked = sorted(
+            (value, info.step)
+            for info in checkpoints
+            if math.isfinite(
+                value := best_metric_value(self.metrics.get(info.step, {}), self.metric)
+            )
+        )
+        best = {step for _, step in ranked[-self.count :]}
+        return [info.step in best for info in checkpoints]
+
+
+class SavedCheckpoint(NamedTuple):
+    """A checkpoint that is on the disk.
+
+    Attributes:
+      step: its step.
+      seconds: by part: how long it blocked the loop, and how long until it was on the disk.
+    """
+
+    step: int
+    seconds: dict[str, float]
+
+
+class CheckpointManager:
+    """The checkpoints of one run, written in the background."""
+
+    def __init__(self, workdir: Path, keep: RetentionPolicy) -> None:
+        """Opens the checkpoints of a working directory.
+
+        Args:
+          workdir: of the run.
+          keep: which checkpoints stay.
+        """
+        self._folder = checkpoint_dir(workdir)
+        self._metrics = {int(path.name): _metrics(path) for path in checkpoint_steps(workdir)}
+        self._pending: tuple[int, float, float] | None = None
+        options = ocp.CheckpointManagerOptions(preservation_policy=keep.policy(self._metrics))
+        with self._writing():
+            if is_primary_process():
+                self._folder.mkdir(parents=True, exist_ok=True)
+            self._manager = ocp.CheckpointManager(self._folder.absolute(), options=options)
+
+    def save(
+        self, step: int, state: TrainState, metadata: dict[str, Any], metrics: dict[str, float]
+    ) -> None:
+        """Starts writing a checkpoint; the arrays may be donated once this returns.
+
+        Args:
+          step: number of steps done.
+          state: after that step.
+          metadata: JSON-able description of the run.
+          metrics: of this state, for choosing the best.
+
+        Raises:
+          InputError: this or an earlier checkpoint cannot be written.
+        """
+        start = time.monotonic()
+        self._metrics[step] = metrics
+        arrays = hashing.array_checksums(fetch_replicated(state))
+        with self._writing():
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.PyTreeSave(state),
+                    metadata=ocp.args.JsonSave(
+                        hashing.add_checksum(
+                            {**metadata, "step": step, "metrics": metrics, "arrays": arrays}
+                        )
+                    ),
+                ),
+                force=True,
+            )
+        self._pending = step, start, time.monotonic()
+
+    def written(self, *, wait: bool = False) -> SavedCheckpoint | None:
+        """The newest checkpoint, once it is on the disk; told once, None where there is no news.
+
+        Args:
+          wait: for the one that is being written.
+
+        Raises:
+          InputError: it could not be written.
+        """
+        if self._pending is None or (not wait and self._manager.is_saving_in_progress()):
+            return None
+        with self._writing():
+            self._manager.wait_until_finished()
+        (step, start, returned), self._pending = self._pending, None
+        blocked, whole = returned - start, time.monotonic() - start
+        return SavedCheckpoint(
+            step, {"checkpoint_blocked_seconds": blocked, "checkpoint_seconds": whole}
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
+        """Closes, unless this process fails alone: saving is done by all, or waits for ever."""
+        if error is None or isinstance(error, DivergedError) or jax.process_count() == 1:
+            self.close()
+
+    def close(self) -> None:
+        """Waits until everything is written."""
+        with self._writing():
+            self._manager.wait_until_finished()
+        self._manager.close()
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Errors of writing, those of the background included, which show up late."""
+        try:
+            yield
+        except Exception as error:  # Orbax raises what the file system's library raises
+            raise InputError(
+                f"{self._folder}: a checkpoint cannot be written ({first_line(error)}): see that "
+                "the disk has room and start again; the checkpoints before it are kept"
+            ) from error
+
+
+def checkpoint_dir(workdir: Path) -> Path:
+    """Where the checkpoints of a run are."""
+    return workdir / "checkpoints"
+
+
+def checkpoint_steps(workdir: Path) -> list[Path]:
+    """Everything that looks like a finished checkpoint, the newest last."""
+    found = checkpoint_dir(workdir).glob("*") if checkpoint_dir(workdir).is_dir() else ()
+    numbered = [path for path in found if path.name.isascii() and path.name.isdigit()]
+    return sorted(numbered, key=lambda path: int(path.name))
+
+
+def select_step(workdir: Path, which: str) -> Path:
+    """A checkpoint of a run.
+
+    Args:
+      workdir: of the run.
+      which: "latest", a step, or "best" by the run's own metric; the latest where none has it.
+
+    Raises:
+      InputError: there is no such checkpoint.
+    """
+    found = checkpoint_steps(workdir)
+    if not found:
+        raise InputError(f"{workdir} holds no checkpoint: expected the workdir of a run")
+    if which == "latest":
+        return found[-1]
+    if which == "best":
+        metric, ranked = None, []
+        for path in reversed(found):  # the newest says which metric counts
+            with suppress(ValueError, KeyError, TypeError):
+                metadata = read_metadata(path)
+                metric = metric or metadata["config"]["best_metric"]
+                if math.isfinite(value := best_metric_value(metadata["metrics"], metric)):
+                    ranked.append((value, int(path.name)))
+        return found[-1] if not ranked else checkpoint_dir(workdir) / str(max(ranked)[1])
+    if (path := checkpoint_dir(workdir) / which) in found:
+        return path
+    raise InputError(
+        f"{checkpoint_dir(workdir)} has no checkpoint {which!r}: expected best, latest, or one of "
+        f"{', '.join(path.name for path in found)}"
+    )
+
+
+def remove_unfinished(workdir: Path) -> None:
+    """Removes what killed saves left, which Orbax would keep for ever."""
+    for unfinished in checkpoint_dir(workdir).glob("*.orbax-checkpoint-tmp*"):
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """The metadata of the checkpoint in a folder, verified.
+
+    Raises:
+      ValueError: they cannot be read, or are damaged.
+    """
+    try:
+        content = json.loads((path / "metadata" / "metadata").read_text())
+        if not isinstance(content, dict):
+            raise TypeError(f"found {type(content).__name__}")
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise ValueError(f"its metadata cannot be read ({first_line(error)})") from error
+    return hashing.verify_checksum(content)
+
+
+def _metrics(path: Path) -> dict[str, float]:
+    try:
+        return read_metadata(path)["metrics"]
+    except (ValueError, KeyError):  # it is none of the best, then
+        return {}

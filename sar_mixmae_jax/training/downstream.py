@@ -1,0 +1,203 @@
+"""What fine-tuning, probes and evaluations have in common: splits, model, description."""
+
+import dataclasses
+import json
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+from absl import logging
+from ml_collections import ConfigDict
+
+from sar_mixmae_jax.data.patch_dataset import PatchDataset, load_patch_dataset
+from sar_mixmae_jax.models.heads import HEAD_INITS, POOLINGS, TILINGS, check_tiles
+from sar_mixmae_jax.models.knn import KNNConfig
+from sar_mixmae_jax.objectives.preprocess import Preprocessing
+from sar_mixmae_jax.tasks.base import TASKS
+from sar_mixmae_jax.tasks.kinds import KINDS
+from sar_mixmae_jax.tasks.supervised import FinetuneObjective, prepare_batch
+from sar_mixmae_jax.tasks.task_dataset import TaskDataset, load_task_dataset, take_label_fraction
+from sar_mixmae_jax.training.distributed import is_primary_process
+from sar_mixmae_jax.training.initialization import SourceCheckpoint, encoder_architecture
+from sar_mixmae_jax.utils.errors import InputError, check_name
+
+
+def complete_config(config: ConfigDict, task: str) -> ConfigDict:
+    """The configuration with the task's metric where none is named, checked before anything else.
+
+    Args:
+      config: as made by `configs/finetune.py`.
+      task: an entry of `TASKS`, that of the dataset where the encoder is frozen.
+
+    Raises:
+      InputError: a name or a number in the configuration cannot be used.
+    """
+    config = config.copy_and_resolve_references()
+    if config.best_metric is None:
+        config.best_metric = f"validation/{KINDS[task].best}"
+    config.check_numbers(config)
+    config.make_retention_policy(config)
+    check_name(TILINGS, config.tiling, "tiling")
+    check_name(POOLINGS, config.pooling, "pooling")
+    check_name(HEAD_INITS, config.get("head_init") or "tiny", "head_init")
+    scores = [f"validation/{name}" for name in ("loss", *KINDS[task].scores)]
+    check_name(scores, config.best_metric, "best_metric")
+    for field in ("train_split", "validation_split"):
+        parts = [part.partition("[")[0].strip() for part in config[field].split("+")]
+        if any(part == "all" or part.startswith("test") for part in parts):
+            raise InputError(
+                f"{field} is {config[field]!r}: a model must not see the test split before it is "
+                "evaluated; name another one"
+            )
+    return config.lock()
+
+
+def load_splits(
+    config: ConfigDict, encoder: SourceCheckpoint | None, task: str
+) -> tuple[TaskDataset, TaskDataset]:
+    """What is trained on and what is validated on, with the bands of the encoder.
+
+    Raises:
+      InputError: a split cannot be opened, or the fraction of the labels leaves out a class.
+    """
+    bands = encoder.bands if encoder else config.bands
+    opened = []
+    for split in (config.train_split, config.validation_split):
+        whole = load_task_dataset(task, config.dataset, config.data_dir, split, bands)
+        chosen = take_label_fraction(
+            whole,
+            config.label_fraction,
+            config.label_seed,
+            all_classes=split == config.train_split,
+        )
+        opened.append(chosen)
+        if is_primary_process():
+            print(f"{split}: {len(chosen)} of {len(whole)} records")
+    training, validation = opened
+    both = len(np.intersect1d(training.ids, validation.ids))
+    if both and is_primary_process():
+        logging.warning(
+            "%d of %d records of %s are trained on: its scores say nothing of other data",
+            both,
+            len(validation),
+            config.validation_split,
+        )
+    return training, validation
+
+
+def preprocessing_conventions(
+    config: ConfigDict, encoder: SourceCheckpoint | None, patches: PatchDataset
+) -> dict[str, Any]:
+    """Bands, unit and statistics that the model takes for granted, as JSON has it.
+
+    Raises:
+      InputError: a random encoder has no statistics in dB.
+    """
+    if encoder is None and config.statistics:
+        other = load_patch_dataset(
+            config.statistics, config.data_dir, config.train_split, config.bands
+        )
+        return other.conventions()
+    if encoder is None:
+        if patches.unit != "dB":
+            raise InputError(
+                f"{patches.name} holds {patches.unit}: a random encoder needs statistics in dB, "
+                "build the dataset in dB"
+            )
+        return patches.conventions()
+    values = {"mean": list(encoder.mean), "std": list(encoder.std), "of": encoder.statistics_of}
+    return {"bands": list(encoder.bands), "unit": "dB", "statistics": values}
+
+
+def make_finetune_objective(
+    config: ConfigDict,
+    encoder: SourceCheckpoint | None,
+    split: TaskDataset,
+    votes: KNNConfig | None = None,
+) -> FinetuneObjective:
+    """What is tuned for what.
+
+    Args:
+      config: of the run.
+      encoder: to start from.
+      split: of a dataset of the size and unit that all have.
+      votes: how neighbours vote, in place of a linear head.
+
+    Raises:
+      InputError: sizes do not fit together.
+    """
+    size = encoder_architecture(config, encoder)
+    task, patches, scene = TASKS[split.task], split.patches, size.image_size
+    if task.tiled:
+        check_tiles(patches.size, size.image_size)
+        scene = patches.size
+    model = task.model(
+        size,
+        len(split.classes),
+        config.compute_dtype(config.dtype),
+        config.remat,
+        config.get("drop_path", 0.0),
+        config.get("head_init") or ("xavier" if encoder is None else "tiny"),
+        votes,
+        **{name: config[name] for name in task.settings},
+    )
+    values = preprocessing_conventions(config, encoder, patches)["statistics"]
+    preprocessing = Preprocessing(
+        image_size=scene,
+        mean=tuple(values["mean"]),
+        std=tuple(values["std"]),
+        fit=config.fit,
+        flips=config.flips,
+        unit=patches.unit,
+    )
+    return FinetuneObjective(split.task, model, preprocessing)
+
+
+def check_fit(tuning: FinetuneObjective, split: TaskDataset) -> None:
+    """Checks that a record can be read and brought to the model.
+
+    Raises:
+      InputError: it cannot be read, or is of a size that does not fit.
+    """
+    record = split.patches.source[0]
+    batch = {
+        name: jax.ShapeDtypeStruct((2, *np.shape(value)), value.dtype)
+        for name, value in record.items()
+        if name != "id"
+    }
+    jax.eval_shape(partial(prepare_batch, tuning=tuning), batch, jax.random.key(0))
+
+
+def run_title(config: ConfigDict, encoder: SourceCheckpoint | None) -> str:
+    """What is tuned, for whom the results are shown."""
+    if encoder is None:
+        return f"{config.task}: a random encoder"
+    weighting = encoder.description["weighting"]
+    how = f", weighting {weighting['name']}" if weighting else ""
+    return f"{config.task}: {encoder.variant} of step {encoder.description['step']}{how}"
+
+
+def describe_run(
+    config: ConfigDict,
+    encoder: SourceCheckpoint | None,
+    training: TaskDataset,
+    tuning: FinetuneObjective,
+) -> dict[str, Any]:
+    """What is trained on what: all that a stranger needs to use the model, as JSON has it."""
+    votes = tuning.model.votes
+    description = {
+        "config": json.loads(config.to_json_best_effort()),
+        "dataset": training.patches.describe(),
+        "model": {
+            "variant": encoder.variant if encoder else config.model.variant or "base",
+            "architecture": dataclasses.asdict(tuning.model.size),
+            "dtype": np.dtype(tuning.model.dtype).name,
+            "task": training.task,
+            "classes": list(training.classes),
+            **({"votes": dataclasses.asdict(votes)} if votes else {}),
+            **preprocessing_conventions(config, encoder, training.patches),
+            "pretrained": encoder.description if encoder else None,
+        },
+    }
+    return json.loads(json.dumps(description))

@@ -1,0 +1,94 @@
+"""Features of a frozen encoder: computed once, kept in a file beside the run that needs them."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from absl import logging
+
+from sar_mixmae_jax.tasks.supervised import FinetuneObjective, encode_features
+from sar_mixmae_jax.tasks.task_dataset import TaskDataset
+from sar_mixmae_jax.training.batch_predictor import BatchPredictor
+from sar_mixmae_jax.utils.errors import first_line
+from sar_mixmae_jax.utils.files import write_arrays
+from sar_mixmae_jax.utils.jit import CacheablePartial
+
+
+class FeatureCache(NamedTuple):
+    """What an encoder makes of a split.
+
+    Attributes:
+      ids: (records,) of the records.
+      features: (records, width) float32.
+      labels: (records, …) as the task has them.
+    """
+
+    ids: np.ndarray
+    features: np.ndarray
+    labels: np.ndarray
+
+
+def compute_features(
+    tuning: FinetuneObjective,
+    params: Any,
+    split: TaskDataset,
+    batch_size: int,
+    description: str | None,
+) -> FeatureCache:
+    """Encodes a split, in its order; every process gets all of it.
+
+    Args:
+      tuning: model and task.
+      params: on all devices.
+      split: of a dataset.
+      batch_size: records at a time, of all devices.
+      description: beside the progress bar; None shows none.
+    """
+    predict = BatchPredictor(CacheablePartial(encode_features, tuning), batch_size)
+    made = predict(params, split.patches.source, description)
+    return FeatureCache(split.ids, made["features"], made["labels"])
+
+
+def load_or_compute_features(
+    path: Path,
+    encoder: str,
+    tuning: FinetuneObjective,
+    params: Any,
+    split: TaskDataset,
+    batch_size: int,
+) -> FeatureCache:
+    """As `compute`, or of the file where an earlier start put them.
+
+    Args:
+      path: of the file.
+      encoder: tells this encoder from others.
+      tuning: model and task.
+      params: on all devices.
+      split: of a dataset.
+      batch_size: records at a time, of all devices.
+    """
+    facts = [encoder, repr(tuning), split.patches.checksum, split.patches.name, split.ids.tolist()]
+    key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+    found = _read_features(path, key)
+    if found is None:
+        found = compute_features(
+            tuning, params, split, batch_size, f"features of {split.patches.name}"
+        )
+        write_arrays(path, {"key": np.array(key), **found._asdict()})
+    return found
+
+
+def _read_features(path: Path, key: str) -> FeatureCache | None:
+    """What is in a file; None if it is of something else or cannot be read."""
+    if not path.exists():
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            if str(file["key"]) != key:
+                return None
+            return FeatureCache(*(file[name] for name in FeatureCache._fields))
+    except Exception as error:  # NumPy raises what zipfile and zlib raise
+        logging.warning("%s cannot be read and is made again: %s", path, first_line(error))
+        return None

@@ -1,0 +1,162 @@
+"""AdamW with the published schedule: warm-up, half-cosine, decay on matrices and bias tables."""
+
+import dataclasses
+import re
+from functools import cache
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from sar_mixmae_jax.data.sampler import ShuffleSampler
+
+BLOCK = re.compile(r"stage_(\d+)_block_(\d+)")
+"""Names of the encoder's blocks."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Rate:
+    """The rate at a step, an optax schedule; equal ones are one to whoever compiles with them.
+
+    Attributes:
+      peak: at the end of the warm-up.
+      floor: at the end of the schedule.
+      warmup: steps of it.
+      whole: steps of the schedule, warm-up included.
+      before: how many steps of this length more are done than the step says.
+    """
+
+    peak: float
+    floor: float
+    warmup: float
+    whole: float
+    before: float = 0.0
+
+    def __call__(self, step: Any) -> Any:
+        """The rate after so many steps."""
+        schedule = optax.warmup_cosine_decay_schedule(
+            init_value=0.0 if self.warmup else self.peak,
+            peak_value=self.peak,
+            warmup_steps=self.warmup,
+            decay_steps=self.whole,
+            end_value=self.floor,
+        )
+        return schedule(step + self.before)
+
+
+def learning_rate(
+    *,
+    peak: float,
+    floor: float,
+    warmup_epochs: float,
+    schedule_epochs: float,
+    order: ShuffleSampler,
+) -> Rate:
+    """The rate at a step: linear from 0 over the warm-up, then half a cosine down to the floor.
+
+    The schedule runs over `schedule_epochs`, which may be more than are trained: the published
+    recipe stops at epoch 64 of a schedule over 1,024.
+
+    Args:
+      peak: rate at the end of the warm-up.
+      floor: rate at the end of the schedule.
+      warmup_epochs: length of the warm-up.
+      schedule_epochs: length of the whole, warm-up included.
+      order: tells how many epochs are done at a step; the rate follows the fractional epoch.
+    """
+    return Rate(
+        peak=peak,
+        floor=floor,
+        warmup=warmup_epochs * order.steps_per_epoch,
+        whole=schedule_epochs * order.steps_per_epoch,
+        before=order.start * order.steps_per_epoch - order.step,
+    )
+
+
+def peak_learning_rate(base: float, batch_size: int) -> float:
+    """The linear scaling rule: the base rate is for a total batch of 256."""
+    return base * batch_size / 256
+
+
+def layer_scales(params: Any, decay: float) -> Any:
+    """What the rate of every tensor is multiplied by: layer-wise decay as published.
+
+    The last block of the encoder has `decay`, each block before it another factor of it, and the
+    patch embedding one more. A merging layer belongs to the block after it; the final LayerNorm and
+    the head to the last one, so not even the head has the full rate.
+
+    Args:
+      params: {"encoder": …, "head": …}.
+      decay: factor from layer to layer; 1 leaves every rate as it is.
+    """
+    blocks = sorted(
+        (int(stage), int(block))
+        for name in params["encoder"]
+        if (found := BLOCK.fullmatch(name))
+        for stage, block in [found.groups()]
+    )
+    layers = {"patch_embed": -1}
+    for number, (stage, block) in enumerate(blocks):
+        layers[f"stage_{stage}_block_{block}"] = number
+        if block == 0:
+            layers[f"merge_{stage - 1}"] = number
+
+    def scale(path: tuple[Any, ...], tensor: Any) -> float:
+        del tensor
+        part, *rest = (key.key for key in path)
+        layer = layers.get(rest[0], len(blocks) - 1) if part == "encoder" else len(blocks) - 1
+        return decay ** (len(blocks) - layer)
+
+    return jax.tree_util.tree_map_with_path(scale, params)
+
+
+def decay_mask(params: Any) -> Any:
+    """True for the tensors that weight decay applies to: all but 1-D ones.
+
+    Biases and LayerNorms are 1-D; the bias tables and the mask token are not, and do decay.
+    """
+    return jax.tree.map(lambda tensor: tensor.ndim > 1, params)
+
+
+def at_first_step(opt_state: Any) -> Any:
+    """The same moments at the beginning of a schedule."""
+
+    def is_schedule(node: Any) -> bool:
+        return isinstance(node, optax.ScaleByScheduleState)
+
+    def rewound(node: Any) -> Any:
+        return node._replace(count=jnp.zeros_like(node.count)) if is_schedule(node) else node
+
+    return jax.tree.map(rewound, opt_state, is_leaf=is_schedule)
+
+
+@cache
+def adamw(
+    schedule: optax.Schedule,
+    *,
+    b1: float,
+    b2: float,
+    weight_decay: float,
+    clip_norm: float | None = None,
+    layer_decay: float = 1.0,
+) -> optax.GradientTransformation:
+    """AdamW with decoupled decay, scaled by the rate, on `decay_mask`; one for equal arguments.
+
+    Args:
+      schedule: the rate at a step.
+      b1: decay of the mean gradient.
+      b2: decay of the mean squared gradient.
+      weight_decay: per unit of the rate.
+      clip_norm: gradients with a larger global norm are scaled down to it; None leaves them.
+      layer_decay: see `layer_scales`; 1 where all layers have the same rate.
+    """
+
+    def scale(updates: Any, params: Any) -> Any:
+        del params
+        return jax.tree.map(jnp.multiply, updates, layer_scales(updates, layer_decay))
+
+    clip = optax.identity() if clip_norm is None else optax.clip_by_global_norm(clip_norm)
+    step = optax.adamw(schedule, b1=b1, b2=b2, weight_decay=weight_decay, mask=decay_mask)
+    by_layer = optax.identity() if layer_decay == 1.0 else optax.stateless(scale)
+    return optax.chain(clip, step, by_layer)

@@ -1,0 +1,140 @@
+"""The reconstruction picture: input, mixed input, reconstruction and weights of a few patches."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.colors import Colormap
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch, Rectangle
+
+from sar_mixmae_jax.utils.files import atomic_write
+from sar_mixmae_jax.utils.plotting import add_title, figure_to_png
+
+NODATA_COLOUR = "tab:orange"
+PARTNER_COLOUR = "tab:cyan"
+Array = np.ndarray | jax.Array
+COLUMNS = ("input", "mixed input", "reconstruction", "loss weight")
+
+
+class Panels(NamedTuple):
+    """What is drawn, each (patch, row, column, band), NaN = nodata.
+
+    Attributes:
+      measured: input in dB.
+      mixed: input with half its cells from the partner, dB.
+      reconstructed: dB.
+      weights: of the loss.
+      mask: (cells, cells), 1 where a cell of the mixed input comes from the partner.
+    """
+
+    measured: Array
+    mixed: Array
+    reconstructed: Array
+    weights: Array
+    mask: Array
+
+
+def draw_reconstruction(
+    panels: Panels,
+    ids: Sequence[str],
+    bands: Sequence[str],
+    path: Path,
+    *,
+    title: str,
+    norm_pix: bool,
+) -> None:
+    """Writes a PNG with a row per patch and band.
+
+    Args:
+      panels: the images.
+      ids: name of each patch.
+      bands: name of each band.
+      path: where to write; the file appears whole or not at all.
+      title: of the figure.
+      norm_pix: whether the targets were normalised, for the caption.
+    """
+    rows = len(ids) * len(bands)
+    figure = Figure(figsize=(11.5, 2.45 * rows + 1.6), layout="constrained", dpi=110)
+    axes = figure.subplots(rows, len(COLUMNS), squeeze=False)
+    range_db = [_range(panels.measured[..., band], (1, 99)) for band in range(len(bands))]
+    weight_range = _range(panels.weights, (0, 100))
+    for row in range(rows):
+        patch, band = divmod(row, len(bands))
+        for column, values in enumerate(map(np.asarray, panels[:4])):
+            axis, is_weight = axes[row, column], column == 3
+            low, high = weight_range if is_weight else range_db[band]
+            image = axis.imshow(
+                values[patch, ..., band],
+                cmap=_colours("viridis" if is_weight else "gray"),
+                vmin=low,
+                vmax=high,
+                interpolation="nearest",
+            )
+            axis.set_xticks([])
+            axis.set_yticks([])
+            if row == 0:
+                axis.set_title(COLUMNS[column])
+            if column == 1:
+                _outline(axis, np.asarray(panels.mask), values.shape[1])
+            if column >= 2:
+                label = "weight" if is_weight else f"{bands[band]} (dB)"
+                extend = "neither" if is_weight else "both"
+                figure.colorbar(image, ax=axis, label=label, shrink=0.9, extend=extend)
+        axes[row, 0].set_ylabel(f"{_short(ids[patch])}\n{bands[band]}", fontsize=7)
+    _explain(figure, title, norm_pix)
+    atomic_write(path, figure_to_png(figure))
+
+
+def _range(values: Array, percentiles: tuple[float, float]) -> tuple[float, float]:
+    """Percentiles of what was measured, for the ends of a colour scale."""
+    measured = np.asarray(values)[np.isfinite(values)]
+    if not measured.size:
+        return 0.0, 1.0
+    low, high = np.percentile(measured, percentiles)
+    return float(low), float(high) + 1e-6
+
+
+def _colours(name: str) -> Colormap:
+    return colormaps[name].with_extremes(bad=NODATA_COLOUR)
+
+
+def _short(name: str, width: int = 26) -> str:
+    return "\n".join(name[start : start + width] for start in range(0, len(name), width))
+
+
+def _outline(axis: Axes, mask: np.ndarray, side: int) -> None:
+    """Frames the cells that come from the partner, each by itself."""
+    cell = side // len(mask)
+    for row, column in np.argwhere(mask == 1):
+        corner = (column * cell + 1.0, row * cell + 1.0)
+        frame = Rectangle(
+            corner, cell - 3.0, cell - 3.0, fill=False, edgecolor=PARTNER_COLOUR, linewidth=0.9
+        )
+        axis.add_patch(frame)
+
+
+def _explain(figure: Figure, title: str, norm_pix: bool) -> None:
+    """Title, legend and caption."""
+    add_title(figure, title)
+    handles = [
+        Patch(facecolor=NODATA_COLOUR, label="nodata"),
+        Patch(facecolor="none", edgecolor=PARTNER_COLOUR, label="cell of the partner image"),
+    ]
+    caption = (
+        "Every cell is reconstructed from the view in which it was hidden. Scales run from the\n"
+        "1st to the 99th percentile of the inputs in a band, the same for the pictures beside it."
+    )
+    if norm_pix:
+        caption += (
+            "\nThe model predicts normalised cells: the target cell's own mean and deviation bring "
+            "the reconstruction\nback to dB, so the right mean of a cell is given, and only what "
+            "varies inside it is predicted."
+        )
+    figure.legend(
+        handles=handles, title=caption, loc="outside lower center", ncols=2, frameon=False
+    )

@@ -1,0 +1,195 @@
+"""Reading checkpoints back: the newest that is sound, bit by bit what was saved.
+
+Every process reads for itself, so that a checkpoint fits any number of processes and devices.
+"""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from absl import logging
+
+from sar_mixmae_jax.training.checkpoint import checkpoint_dir, checkpoint_steps, read_metadata
+from sar_mixmae_jax.training.distributed import broadcast_from_primary, is_primary_process
+from sar_mixmae_jax.training.train_step import TrainState
+from sar_mixmae_jax.training.workdir import check_same_run
+from sar_mixmae_jax.utils import hashing
+from sar_mixmae_jax.utils.errors import InputError, first_line
+from sar_mixmae_jax.utils.files import unused_path
+
+DAMAGED = "checkpoints_damaged"
+"""Where damaged checkpoints are moved, in the workdir."""
+
+
+class RestoredCheckpoint(NamedTuple):
+    """A sound checkpoint.
+
+    Attributes:
+      step: number of steps done.
+      state: arrays of the host.
+      metadata: as given to `Checkpoints.save`.
+    """
+
+    step: int
+    state: TrainState
+    metadata: dict[str, Any]
+
+
+def restore_for_resume(
+    workdir: Path, like: TrainState, description: dict[str, Any], known: int | None = None
+) -> RestoredCheckpoint | None:
+    """The newest sound checkpoint of a run, the same for all processes; None if it has none yet.
+
+    Damaged ones are named in a warning and moved to `DAMAGED` by the first process.
+
+    Args:
+      workdir: of the run.
+      like: shapes and types of the state.
+      description: of the run that goes on; a checkpoint of another run is none of its.
+      known: the newest step that is known to have been saved.
+
+    Raises:
+      InputError: there are checkpoints, or have been, and none of them is sound.
+    """
+    saved = (
+        restore_newest_valid(workdir, like, description, known) if is_primary_process() else None
+    )
+    step = broadcast_from_primary(saved.step if saved else -1)
+    if saved is None and step >= 0:
+        path = checkpoint_dir(workdir) / str(step)
+        try:
+            saved = read_checkpoint(path, like)
+        except ValueError as error:
+            raise InputError(
+                f"{path}: the first process goes on from there, but this one "
+                f"cannot ({error}): give all of them the same --workdir, on a shared disk"
+            ) from error
+    return saved
+
+
+def restore_newest_valid(
+    workdir: Path, like: TrainState, description: dict[str, Any], known: int | None = None
+) -> RestoredCheckpoint | None:
+    """As `resume`, for one process."""
+    damaged: list[tuple[Path, str]] = []
+    for path in reversed(checkpoint_steps(workdir)):
+        try:
+            saved = read_checkpoint(path, like)
+            check_same_run(saved.metadata, description)
+        except ValueError as error:
+            damaged.append((path, str(error)))
+            logging.warning("%s is not used: %s", path, error)
+            continue
+        for bad, _ in damaged:
+            logging.warning("moved %s to %s", bad, quarantine(bad))
+        if known is not None and saved.step < known:
+            logging.warning(
+                "step %d was saved and is not there any more, or not sound: going on from step %d",
+                known,
+                saved.step,
+            )
+        return saved
+    if damaged or known is not None:
+        told = "; ".join(f"{path.name}: {reason}" for path, reason in damaged)
+        told = told or f"step {known} was saved, and the folder is empty or gone"
+        raise InputError(
+            f"{checkpoint_dir(workdir)}: found no sound checkpoint ({told}): restore one from a "
+            "copy, or choose another --workdir to start from scratch"
+        )
+    return None
+
+
+def read_checkpoint(path: Path, like: TrainState) -> RestoredCheckpoint:
+    """Reads the checkpoint of a step and verifies it.
+
+    Args:
+      path: its folder.
+      like: shapes and types of the state.
+
+    Raises:
+      ValueError: it is damaged, or of another model; the message says what is wrong.
+    """
+    metadata = read_metadata(path)
+    if str(metadata.get("step")) != path.name:
+        raise ValueError(f"it is of step {metadata.get('step')}")
+    try:
+        state = _read_state(path / "state", like)
+    except Exception as error:  # Orbax and its libraries raise bare exceptions on damaged files
+        raise ValueError(f"its arrays cannot be read ({first_line(error)})") from error
+    stored, found = metadata["arrays"], hashing.array_checksums(state)
+    wrong = sorted(name for name in {*stored, *found} if stored.get(name) != found.get(name))
+    if wrong:
+        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        raise ValueError(f"its arrays {', '.join(wrong[:3])}{more} do not have their checksums")
+    return RestoredCheckpoint(int(metadata["step"]), state, metadata)
+
+
+def _read_state(path: Path, like: Any, *, partial: bool = False) -> Any:
+    """Arrays of the host, without waiting for other processes.
+
+    Args:
+      path: of the arrays.
+      like: tree of shapes and types.
+      partial: whether the checkpoint may hold more.
+    """
+    alone = ocp.options.MultiprocessingOptions(
+        primary_host=None,
+        active_processes={jax.process_index()},
+        barrier_sync_key_prefix=f"read_{jax.process_index()}",
+    )
+    handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone)
+    with ocp.Checkpointer(handler, multiprocessing_options=alone) as checkpointer:
+        as_array = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), like)
+        state = checkpointer.restore(
+            path.absolute(),
+            args=ocp.args.PyTreeRestore(item=like, restore_args=as_array, partial_restore=partial),
+        )
+    for (where, found), expected in zip(
+        jax.tree_util.tree_leaves_with_path(state), jax.tree.leaves(like), strict=True
+    ):
+        if (found.shape, found.dtype) != (expected.shape, expected.dtype):
+            raise TypeError(
+                f"{jax.tree_util.keystr(where)} is {found.dtype}{found.shape}, expected "
+                f"{expected.dtype}{expected.shape}"
+            )
+    return state
+
+
+def read_subtree(path: Path, like: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Reads some arrays of a checkpoint, with its metadata, and verifies them.
+
+    Args:
+      path: folder of the step.
+      like: tree of shapes and types, such as {"params": {"encoder": …}}.
+
+    Raises:
+      ValueError: it is damaged, or of another model; the message says what is wrong.
+    """
+    metadata = read_metadata(path)
+    try:
+        part = _read_state(path / "state", like, partial=True)
+    except Exception as error:  # Orbax and its libraries raise bare exceptions on damaged files
+        raise ValueError(f"its arrays cannot be read ({first_line(error)})") from error
+    found = hashing.array_checksums(part)
+    wrong = [name for name in found if metadata["arrays"].get(name) != found[name]]
+    if wrong:
+        raise ValueError(f"its arrays {', '.join(wrong[:3])} do not have their checksums")
+    return part, metadata
+
+
+def quarantine(path: Path) -> Path:
+    """Moves a damaged checkpoint out of the way, and loses nothing.
+
+    Raises:
+      InputError: it cannot be moved.
+    """
+    place = path.parents[1] / DAMAGED
+    try:
+        place.mkdir(exist_ok=True)
+        return path.rename(unused_path(place / path.name))
+    except OSError as error:
+        raise InputError(
+            f"{path} is damaged and cannot be moved to {place} ({first_line(error)}): move it away"
+        ) from error

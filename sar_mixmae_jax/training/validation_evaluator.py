@@ -1,0 +1,54 @@
+"""The model on the validation split while it is trained; the test split is for `evaluate` alone."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from sar_mixmae_jax.evaluation.metrics import Metrics
+from sar_mixmae_jax.evaluation.predictions import Predictions
+from sar_mixmae_jax.tasks.base import scores
+from sar_mixmae_jax.tasks.kinds import KINDS
+from sar_mixmae_jax.tasks.supervised import FinetuneObjective, predict_outputs
+from sar_mixmae_jax.tasks.task_dataset import TaskDataset, make_predictions
+from sar_mixmae_jax.training.batch_predictor import BatchPredictor
+from sar_mixmae_jax.training.callbacks import EvalResult
+from sar_mixmae_jax.utils.files import atomic_write
+from sar_mixmae_jax.utils.jit import CacheablePartial
+
+
+class ValidationEvaluator:
+    """Scores a model on a split; a `journal.Watcher`."""
+
+    picture = "validation.png"
+
+    def __init__(self, tuning: FinetuneObjective, split: TaskDataset, batch_size: int) -> None:
+        """Takes the split.
+
+        Args:
+          tuning: model and task.
+          split: for validation.
+          batch_size: records at a time, of all devices.
+        """
+        self._split = split
+        self._predict = BatchPredictor(CacheablePartial(predict_outputs, tuning), batch_size)
+
+    def look(self, params: Any) -> EvalResult:
+        """The scores that are defined, and the mean loss."""
+        made = self._predict(params, self._split.patches.source)
+        predicted = make_predictions(self._split, made, {})
+        kind = KINDS[predicted.task]
+        found = kind.metrics(predicted)
+        scalars, name = scores(predicted, found), kind.best
+        value = scalars.get(f"validation/{name}")
+        shown = "undefined" if value is None else f"{value:.3f}"
+        headline = f"{name.replace('_', ' ')} {shown} on {len(self._split)} for validation"
+        return EvalResult(scalars, headline, partial(draw_validation, predicted, found))
+
+    def warn(self, scalars: dict[str, float]) -> None:
+        """There is nothing to warn of."""
+
+
+def draw_validation(predicted: Predictions, found: Metrics, path: Path, title: str) -> None:
+    """Writes the precision-recall curves."""
+    figures = KINDS[predicted.task].figures(predicted, found, {}, title, None)
+    atomic_write(path, figures["precision_recall.png"]())

@@ -1,0 +1,81 @@
+"""What the program says when the user gave it something it cannot use."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+from typing import TypeVar
+
+LONGEST = 200
+"""Characters of a library's message that a user may be asked to read."""
+
+T = TypeVar("T")
+
+
+class UserError(Exception):
+    """Something that the user must act on, and no fault of the program.
+
+    The message is one line that says what was found, what was expected and what to do.
+    The command line prints it without a traceback and exits with 2.
+    """
+
+
+class InputError(UserError, ValueError):
+    """Something given by the user is wrong: a file, a name, a setting."""
+
+
+class DivergedError(UserError, ArithmeticError):
+    """Training produced a loss or a gradient that is not finite."""
+
+
+def look_up(table: dict[str, T], name: str, what: str) -> T:
+    """Returns `table[name]`, or refuses an unknown name with a list of the known ones.
+
+    Args:
+      table: the entries by name.
+      name: the name asked for.
+      what: what the table holds, for the message ("weighting", "variant").
+
+    Raises:
+      InputError: `name` is not in the table.
+    """
+    check_name(table, name, what)
+    return table[name]
+
+
+def check_name(known: Iterable[str], name: str, what: str) -> None:
+    """Refuses a name that is not among the known ones; see `look_up`.
+
+    Raises:
+      InputError: `name` is not known.
+    """
+    known = list(known)
+    if name not in known:
+        raise unknown_name(name, known, what)
+
+
+def unknown_name(name: str, known: Iterable[str], what: str) -> InputError:
+    """An error for a name that is not among the known ones, with the closest as a suggestion."""
+    known = list(known)
+    close = get_close_matches(name, known, n=1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return InputError(f"unknown {what} {name!r}: {hint}known are {', '.join(sorted(known))}")
+
+
+def first_line(error: BaseException) -> str:
+    """Type and first line of an error of a library, of what caused it if that is known.
+
+    Long ones are cut: storage libraries print the whole specification of an array.
+    """
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = str(error).strip().splitlines()
+    if not lines:
+        return type(error).__name__
+    line = lines[0].split(" [tensorstore_spec=")[0]
+    return f"{type(error).__name__}: {line if len(line) <= LONGEST else line[:LONGEST] + ' …'}"
+
+
+def escape_unprintable(text: str) -> str:
+    """A text on one line in which nothing commands a terminal: such characters become escapes."""
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text
+    )

@@ -1,0 +1,158 @@
+"""The command line as a user runs it, without TensorFlow, and what it says to bad input."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.shrink import flags
+from tfds_builders.bigearthnet_s1.fake_patches import write_lists, write_patches
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def no_tensorflow(tmp_path_factory) -> dict[str, str]:
+    """An environment in which importing TensorFlow raises."""
+    folder = tmp_path_factory.mktemp("poison")
+    (folder / "tensorflow.py").write_text("raise RuntimeError('TensorFlow was imported')\n")
+    return {**os.environ, "PYTHONPATH": f"{folder}:{ROOT}", "JAX_PLATFORMS": "cpu"}
+
+
+def run(environment, *arguments) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", *map(str, arguments)]
+    return subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300
+    )
+
+
+def test_raw_patches_to_checkpoint_and_picture_without_tensorflow(no_tensorflow, tmp_path):
+    """Six patches, one command to build, one to train, one more to find it done."""
+    raw, data = write_patches(tmp_path / "raw", 6), tmp_path / "data"
+    write_lists(raw, {"train": range(4), "validation": [4], "test": [5]})
+    built = run(
+        no_tensorflow,
+        "tfds_builders.build",
+        "bigearthnet_s1",
+        f"--manual_dir={raw}",
+        f"--data_dir={data}",
+    )
+    assert built.returncode == 0, built.stderr
+    assert "bigearthnet_s1/v1/2.0.0: train, 4 patches" in built.stdout
+
+    settings = flags(data, max_steps=2, checkpoint_every=2, picture_every=2)
+    arguments = ("sar_mixmae_jax.main", *settings, f"--workdir={tmp_path / 'run'}")
+    trained = run(no_tensorflow, *arguments)
+    assert trained.returncode == 0, trained.stderr
+    assert "done: 2 steps of tiny on bigearthnet_s1/v1/2.0.0/train+validation" in trained.stdout
+    assert "(spatially dependent split)" in trained.stdout
+    assert "step 2/2" in trained.stderr
+    named = [line.split(": ")[1] for line in trained.stdout.splitlines() if line[:2] == "  "]
+    assert len(named) == 6
+    assert all(Path(path).exists() for path in named)
+    losses = (tmp_path / "run/metrics.jsonl").read_text()
+    assert json.loads(losses.splitlines()[1])["step"] == 1
+
+    again = run(no_tensorflow, *arguments)
+    assert again.stdout == trained.stdout.replace("compiling the step\n", "")
+    assert (tmp_path / "run/metrics.jsonl").read_text() == losses
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["--config=configs/pretrain.py:variant=bse"],
+            "unknown variant 'bse': did you mean 'base'",
+        ),
+        (["--config=configs/pretrain.py:size=base"], "unknown config argument 'size'"),
+        (["--config=configs/pretrain.py", "--config.weighting.nme=none"], "did you mean 'name'"),
+        (["--config=configs/pretrain.py", "--config.bath_size=4"], "did you mean 'batch_size'"),
+        (["--config=configs/pretrain.py", "--config.batch_size=four"], "four"),
+        (["--config=configs/pretrian.py"], "pretrian"),
+        (["--config=configs/pretrain.py", "stray"], "stray"),
+        (["--config=configs/pretrain.py", "--config.data_dir=nowhere"], "tfds_builders.build"),
+        (
+            ["--config=configs/pretrain.py", "--config.data_dir=gs://bucket/data"],
+            "mount the bucket",
+        ),
+        ([], "config"),
+    ],
+)
+def test_bad_input_gets_one_line(no_tensorflow, tmp_path, arguments, message):
+    workdir = tmp_path / "run"
+    failed = run(no_tensorflow, "sar_mixmae_jax.main", *arguments, f"--workdir={workdir}")
+    assert failed.returncode == 2
+    lines = failed.stderr.strip().splitlines()
+    assert len(lines) == 1, failed.stderr
+    assert lines[0].startswith("error: ")
+    assert message in lines[0]
+    assert not workdir.exists()
+
+
+@pytest.mark.parametrize(("sent", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
+def test_asked_to_stop_it_saves_and_goes_on_from_there(
+    no_tensorflow, built, tmp_path, sent, status
+):
+    """Before the first regular checkpoint, where there would be nothing to go on from."""
+    workdir = tmp_path / "run"
+    settings = flags(built, max_steps=5000, checkpoint_every=5000, picture_every=5000)
+    arguments = ["sar_mixmae_jax.main", *settings, f"--workdir={workdir}"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", *arguments],
+        cwd=ROOT,
+        env=no_tensorflow,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    metrics = workdir / "metrics.jsonl"
+    deadline = time.monotonic() + 200
+    while not (metrics.exists() and '"loss"' in metrics.read_text()):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    process.send_signal(sent)
+    output, _ = process.communicate(timeout=100)
+    assert process.returncode == status
+    step = int(re.search(r"stopped after step (\d+), which is saved", output)[1])
+    assert (workdir / "checkpoints" / str(step)).is_dir()
+
+    settings = flags(built, max_steps=step + 2, checkpoint_every=5000, picture_every=5000)
+    again = run(no_tensorflow, "sar_mixmae_jax.main", *settings, f"--workdir={workdir}")
+    assert again.returncode == 0, again.stderr
+    assert f"going on after step {step}" in again.stdout
+    losses = [json.loads(line) for line in metrics.read_text().splitlines() if '"loss"' in line]
+    assert [line["step"] for line in losses] == list(range(1, step + 3))
+
+
+def test_a_full_disk_is_said_in_one_line_and_loses_nothing(no_tensorflow, built, tmp_path):
+    """No file may become larger than a checkpoint's; then there is room, and the run goes on."""
+    workdir = tmp_path / "run"
+    settings = flags(built, max_steps=4, picture_every=100, **{"model.decoder_width": 256})
+    command = [sys.executable, "-m", "sar_mixmae_jax.main", *settings, f"--workdir={workdir}"]
+    failed = subprocess.run(
+        ["bash", "-c", 'ulimit -f 1000 && exec "$@"', "bash", *command],  # in KiB
+        cwd=ROOT,
+        env=no_tensorflow,
+        capture_output=True,
+        text=True,
+    )
+    assert failed.returncode == 2, failed.stderr
+    told = [line for line in failed.stderr.splitlines() if "error:" in line]
+    assert len(told) == 1, failed.stderr
+    assert "a checkpoint cannot be written" in told[0], failed.stderr
+    assert "see that the disk has room and start again" in told[0]
+    assert "Traceback" not in failed.stderr
+    assert failed.stderr.splitlines()[-1] == told[0]
+
+    again = run(no_tensorflow, *command[2:])
+    assert again.returncode == 0, again.stderr
+    lines = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
+    assert [line["step"] for line in lines if "loss" in line] == [1, 2, 3, 4]

@@ -1,0 +1,243 @@
+"""The measure of pretraining that no weight enters: the sums written out again in NumPy."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sar_mixmae_jax.experiments import reconstruction, report
+from sar_mixmae_jax.experiments.reconstruction import (
+    Batch,
+    Protocol,
+    fit_classes,
+    measure_reconstruction,
+    sections,
+)
+from sar_mixmae_jax.experiments.statistics import Result
+from sar_mixmae_jax.experiments.tables import markdown, tabulate
+from sar_mixmae_jax.models.architecture import Architecture
+from sar_mixmae_jax.models.masking import random_mask
+from sar_mixmae_jax.models.mixmae import MixMAE
+from sar_mixmae_jax.objectives.preprocess import Preprocessing, preprocess
+from sar_mixmae_jax.objectives.reconstruction import PretrainObjective, reconstruct
+from sar_mixmae_jax.objectives.weighting import Weighting
+from sar_mixmae_jax.utils.errors import DivergedError, InputError
+
+SIZE = Architecture(
+    width=8,
+    heads=(1, 2),
+    depths=(1, 1),
+    windows=(8, 4),
+    image_size=32,
+    decoder_width=16,
+    decoder_depth=1,
+    decoder_heads=2,
+)
+
+
+class Silent(MixMAE):
+    """Predicts 0."""
+
+    def __call__(self, images, mask):
+        """Zeros, in cells."""
+        return jnp.zeros((len(images), mask.size, images[0].size // mask.size))
+
+
+MEAN, STD = (-19.0, -12.0), (5.0, 4.0)
+PROTOCOL = Protocol(("VH", "VV"), ("water", "crops", "unseen"), masks=2, seed=3)
+
+
+def objective(weighting="per_channel", norm_pix=True, fit="resize", model=MixMAE(SIZE)):  # noqa: B008
+    settings = Preprocessing(32, MEAN, STD, Weighting(weighting), fit=fit)
+    return PretrainObjective(model, settings, mask_ratio=0.5, norm_pix=norm_pix)
+
+
+@pytest.fixture(scope="module")
+def params():
+    images, mask = jnp.zeros((2, 32, 32, 2)), jnp.zeros((SIZE.grid, SIZE.grid))
+    return jax.jit(MixMAE(SIZE).init)(jax.random.key(0), images, mask)["params"]
+
+
+def records(count: int, seed: int, side: int = 32) -> Batch:
+    """Water below crops, speckled, the first image half cut off."""
+    rng = np.random.default_rng(seed)
+    cover = np.zeros((count, side, side), np.uint8)
+    cover[:, : side // 3] = 1
+    noise_free = np.where(cover[..., None] == 1, [-17.0, -11.0], [-27.0, -20.0])
+    noise_free = (noise_free + rng.normal(0, 3, noise_free.shape)).astype(np.float32)
+    noise_free[0, :, side // 2 :] = np.nan
+    speckle = 10 * np.log10(rng.gamma(4.4, 1 / 4.4, noise_free.shape))
+    return Batch((noise_free + speckle).astype(np.float32), noise_free, cover)
+
+
+RECONSTRUCT = jax.jit(reconstruct, static_argnames=("model", "norm_pix"))
+
+
+def by_hand(params, batches, norm_pix):
+    """(prediction - target)² and restored - truth, cell by cell, in float64."""
+    errors, nulls, apart = [], [], {name: [] for name in ("model", "null", "measured")}
+    truths, covers = [], []
+    settings = dataclasses.replace(objective("none").preprocessing, flips=False)
+    for number, batch in enumerate(batches):
+        key = jax.random.fold_in(jax.random.key(3), number)
+        for mask_key in jax.random.split(key, 2):
+            mask = random_mask(mask_key, SIZE.grid, 0.5)
+            prepared = preprocess(jnp.asarray(batch.backscatter), key, settings)
+            result = RECONSTRUCT(MixMAE(SIZE), params, prepared, mask, norm_pix=norm_pix)
+            side, grid = SIZE.cell, SIZE.grid
+            for image in range(len(batch.backscatter)):
+                for cell in range(grid * grid):
+                    row, column = side * (cell // grid), side * (cell % grid)
+                    here = np.s_[image, row : row + side, column : column + side]
+                    db = batch.backscatter[here].astype(float)
+                    z = (db - MEAN) / STD
+                    seen = np.isfinite(db)
+                    prediction = np.array(result.prediction[image, cell], float)
+                    prediction = prediction.reshape(side, side, 2)
+                    level, scale = 0.0, 1.0
+                    if norm_pix and seen.any():
+                        level, scale = z[seen].mean(), np.sqrt(z[seen].var(ddof=1) + 1e-6)
+                    errors.append(np.square(prediction - (z - level) / scale)[seen])
+                    nulls.append(np.square((z - level) / scale)[seen])
+                    known = batch.noise_free[here].astype(float)
+                    for name, estimate in (
+                        ("model", prediction * scale + level),
+                        ("null", np.full_like(z, level)),
+                        ("measured", z),
+                    ):
+                        apart[name].append((estimate * STD + MEAN - known).reshape(-1, 2))
+                    truths.append(known.reshape(-1, 2))
+                    covers.append(np.repeat(batch.land_cover[here].reshape(-1, 1), 2, axis=1))
+    joined = {name: np.concatenate(each) for name, each in apart.items()}
+    return np.concatenate(errors), np.concatenate(nulls), joined, truths, covers
+
+
+@pytest.mark.parametrize("norm_pix", [True, False])
+def test_measures_are_those_of_numpy(params, norm_pix):
+    batches = [records(4, 0), records(4, 1)]
+    found = measure_reconstruction(objective(norm_pix=norm_pix), params, batches, PROTOCOL)
+    errors, nulls, apart, truths, covers = by_hand(params, batches, norm_pix)
+    truths, covers = np.concatenate(truths), np.concatenate(covers)
+    assert found["model"]["error"] == pytest.approx(errors.mean(), rel=1e-4)
+    assert found["null"]["error"] == pytest.approx(nulls.mean(), rel=1e-4)
+    assert found["pixels"]["error"] * 2 == errors.size
+    edges = [-np.inf, -24, -18, -12, -6, np.inf]
+    bins = ["below -24 dB", "-24 to -18 dB", "-18 to -12 dB", "-12 to -6 dB", "from -6 dB"]
+    groups = {
+        name: (truths >= edges[at]) & (truths < edges[at + 1]) for at, name in enumerate(bins)
+    }
+    groups |= {"water": covers == 0, "crops": covers == 1, "unseen": covers == 2}
+    chosen = {"": np.ones_like(truths, bool)}
+    for band, name in enumerate(("VH", "VV")):
+        only = np.arange(2) == band
+        chosen[f"/{name}"] = np.broadcast_to(only, truths.shape)
+        chosen |= {f"/{name}/{group}": pixels & only for group, pixels in groups.items()}
+    for estimate, values in apart.items():
+        keys = {measured + name for name in chosen for measured in ("rmse_db", "bias_db")}
+        assert found[estimate].keys() - {"error"} == keys
+        for name, pixels in chosen.items():
+            inside = values[pixels & np.isfinite(truths)]
+            rmse, bias = found[estimate]["rmse_db" + name], found[estimate]["bias_db" + name]
+            assert found["pixels"]["rmse_db" + name] * 2 == inside.size
+            if not inside.size:
+                assert rmse is bias is None
+                continue
+            assert rmse == pytest.approx(np.sqrt(np.square(inside).mean()), rel=1e-4)
+            assert bias == pytest.approx(inside.mean(), abs=1e-3)
+    assert found["model"]["rmse_db/VH/unseen"] is None
+    assert found["pixels"]["rmse_db/VV/water"] > 0
+
+
+def test_the_weighting_changes_nothing(params):
+    batches = [records(4, 0)]
+    found = [
+        measure_reconstruction(objective(name), params, batches, PROTOCOL)
+        for name in ("none", "per_channel")
+    ]
+    assert found[0] == found[1]
+
+
+def test_a_measurement_without_speckle_is_the_truth():
+    batch = records(2, 0, side=30)
+    quiet = batch._replace(backscatter=batch.noise_free)
+    for fit in ("resize", "pad"):
+        found = measure_reconstruction(
+            objective(fit=fit, model=Silent(SIZE)), {}, [quiet], PROTOCOL
+        )
+        assert found["model"]["rmse_db"] == found["null"]["rmse_db"]
+        assert found["measured"]["rmse_db"] == pytest.approx(0, abs=1e-4)
+        assert found["null"]["rmse_db"] > 1
+
+
+def test_an_odd_batch_leaks_nothing_and_counts_nobody_twice(params):
+    three = records(3, 0)
+    evened = reconstruction._even(three)
+    partners = evened.backscatter[::-1]
+    for image, partner in zip(evened.backscatter, partners, strict=True):
+        assert not np.array_equal(image, partner, equal_nan=True)
+    found = measure_reconstruction(objective(), params, [three], PROTOCOL)
+    valid = np.isfinite(three.backscatter).sum()
+    assert found["pixels"]["error"] == found["pixels"]["rmse_db"] == valid
+    # The three images of the evened batch, one mask at a time, without the fourth.
+    errors, *_ = by_hand(params, [evened], norm_pix=True)
+    by_mask = np.split(errors, 2)
+    expected = np.mean([one[:valid] for one in by_mask])
+    assert found["model"]["error"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_without_a_truth_there_is_the_error_alone():
+    batch = Batch(records(2, 0).backscatter)
+    found = measure_reconstruction(objective(model=Silent(SIZE)), {}, [batch], PROTOCOL)
+    assert found["model"]["error"] > 0
+    assert {value for name, value in found["model"].items() if name != "error"} == {None}
+
+
+def test_what_cannot_be_measured_is_refused(params):
+    with pytest.raises(InputError, match="a batch holds 1 image, expected at least 2"):
+        measure_reconstruction(objective(), params, [records(1, 0)], PROTOCOL)
+    with pytest.raises(InputError, match="found no batch"):
+        measure_reconstruction(objective(), params, [], PROTOCOL)
+    broken = jax.tree.map(lambda leaf: leaf * np.nan, params)
+    with pytest.raises(DivergedError, match="not finite"):
+        measure_reconstruction(objective(), broken, [records(4, 0)], PROTOCOL)
+
+
+def test_classes_are_those_of_the_nearest_pixel():
+    cover = np.random.default_rng(0).integers(0, 5, (2, 30, 30)).astype(np.uint8)
+    found = fit_classes(jnp.asarray(cover), 32, "resize")
+    centres = np.floor((np.arange(32) + 0.5) * 30 / 32).astype(int)
+    np.testing.assert_array_equal(found, cover[:, centres][:, :, centres])
+    padded = fit_classes(jnp.asarray(cover), 32, "pad")
+    np.testing.assert_array_equal(padded[:, 1:31, 1:31], cover)
+    assert (np.delete(padded, np.s_[1:31], axis=1) == -1).all()
+
+
+def test_the_tables_ask_for_what_is_measured(params):
+    found = measure_reconstruction(objective(), params, [records(4, 0)], PROTOCOL)
+    results = [Result("none", 0, reconstruction.TASK, found["model"])]
+    baselines = [
+        Result(name, None, reconstruction.TASK, found[name]) for name in ("null", "measured")
+    ]
+    asked = sections(PROTOCOL, norm_pix=True, truth=True)
+    assert {metric.name for one in asked for metric in one.metrics} <= found["model"].keys()
+    page = markdown("Truth", [tabulate(one, results, baselines, ("none",)) for one in asked])
+    assert f"{found['model']['rmse_db/VV/water']:.3f} (1)" in page
+    assert f"| {found['null']['bias_db/VH/crops']:+.3f} |" in page
+    assert "level is given and not learnt" in page
+    (alone,) = sections(PROTOCOL, norm_pix=True, truth=False)
+    assert [metric.name for metric in alone.metrics] == ["error"]
+
+
+def test_what_every_pretraining_explains_is_told():
+    results = [
+        Result(arm, seed, reconstruction.TASK, {"error": error + 0.01 * seed})
+        for arm, error in (("none", 0.97), ("weighted", 1.0))
+        for seed in (0, 1)
+    ]
+    null = [Result("null", None, reconstruction.TASK, {"error": 1.0})]
+    (told,) = report.learned_something(results, null)
+    assert "none 2.5%, weighted -0.5%" in told
+    assert "**weighted learnt nothing.**" in told
+    assert report.learned_something(results, []) == report.learned_something([], null) == []

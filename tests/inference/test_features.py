@@ -1,0 +1,75 @@
+"""Features in a file: of the right records, by the right images, with what they are of."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from sar_mixmae_jax.inference import features
+from sar_mixmae_jax.models.heads import Classifier
+from sar_mixmae_jax.objectives.preprocess import Preprocessing, preprocess
+from sar_mixmae_jax.training import initialization
+from sar_mixmae_jax.utils.errors import InputError
+from sar_mixmae_jax.utils.files import check_writable
+from tests.launch import finish, start
+
+
+def test_the_command_writes_what_the_encoder_makes(encoder_run, built, tmp_path):
+    out = tmp_path / "features.npz"
+    status, output, errors = finish(
+        start(
+            f"--checkpoint={encoder_run}",
+            "--dataset=bigearthnet_s1",
+            f"--data_dir={built}",
+            "--split=train+test",
+            f"--out={out}",
+            "--batch_size=4",
+            module="sar_mixmae_jax.cli.embed",
+        )
+    )
+    assert (status, errors.count("Error")) == (0, 0), errors
+    assert "10 records of 16 features" in output
+    encoder = initialization.find_source_checkpoint(encoder_run)
+    patches = features.load_embedding_dataset(encoder, "bigearthnet_s1", str(built), "train+test")
+    model = Classifier(encoder.size, 1)
+    settings = Preprocessing(128, encoder.mean, encoder.std, flips=False)
+    params = {"encoder": initialization.load_encoder_params(encoder, encoder.size)}
+    with np.load(out, allow_pickle=False) as written:
+        assert written["ids"].tolist() == patches.ids()
+        assert written["features"].shape == (10, encoder.size.features)
+        assert written["labels"].shape == (10, 19)
+        about = json.loads(str(written["about"]))
+        for row in (0, 9):
+            image = patches.source[row]["backscatter"][None]
+            prepared = preprocess(image, jax.random.key(0), settings).images
+            expected = model.apply({"params": params}, prepared, method="features")
+            np.testing.assert_allclose(written["features"][row], expected[0], atol=1e-5)
+            assert patches.source[row]["id"].decode() == written["ids"][row]
+    assert about["encoder"]["checkpoint"] == str(encoder.path)
+    assert about["dataset"]["records"] == 10
+
+
+def test_a_dataset_without_labels_has_none(encoder_run, floods):
+    encoder = initialization.find_source_checkpoint(encoder_run)
+    patches = features.load_embedding_dataset(encoder, "flood_pairs/own", str(floods), "test")
+    made = features.embed(encoder, patches, batch_size=4)
+    assert made["features"].shape == (8, encoder.size.features)  # images, not pairs
+    assert np.isfinite(made["features"]).all()
+
+
+def test_bad_input_is_one_line(encoder_run, built, tmp_path):
+    with pytest.raises(InputError, match="holds no checkpoint"):
+        initialization.find_source_checkpoint(tmp_path)
+    encoder = initialization.find_source_checkpoint(encoder_run)
+    with pytest.raises(InputError, match="found no dataset"):
+        features.load_embedding_dataset(encoder, "nothing", str(built), "train")
+
+
+def test_a_place_that_cannot_be_written_is_refused_first(tmp_path):
+    for place in (tmp_path, tmp_path / "file" / "below", tmp_path / ("x" * 300)):
+        (tmp_path / "file").write_text("")
+        with pytest.raises(InputError, match=r"--out .* cannot be written \("):
+            check_writable(place, "--out")
+    check_writable(tmp_path / "new" / "features.npz", "--out")
+    assert not [*(tmp_path / "new").iterdir()]

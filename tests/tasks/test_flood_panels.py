@@ -1,0 +1,104 @@
+"""Pictures of pairs: which ones, what cannot be drawn, scales, colours and numbers."""
+
+import numpy as np
+import pytest
+from matplotlib.colors import to_rgb
+from PIL import Image
+
+from sar_mixmae_jax.tasks import flood_panels
+from sar_mixmae_jax.tasks.flood_panels import PairPicture, choose_examples
+from sar_mixmae_jax.tasks.report import write_report
+from sar_mixmae_jax.utils.errors import InputError
+from tests.tasks.test_report import paired
+
+
+def test_pairs_to_look_at():
+    made = paired()
+    chosen = choose_examples(made, count=2)
+    assert chosen["false alarms"] == [0]
+    assert chosen["floods missed"] == [5]
+    assert chosen["floods found"] == [23, 17]  # the surest, and not pair 22 of the same sequence
+    assert len(chosen["dry and said so"]) == 2
+    assert all(made.labels[row] == 0 for row in chosen["dry and said so"])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (lambda row: PairPicture(np.zeros((8, 8, 2)), np.zeros((8, 9, 2))), "pair23 has shapes"),
+        (lambda row: PairPicture(np.zeros((8, 8)), np.zeros((8, 8))), "pair23 has shapes"),
+        (
+            lambda row: PairPicture(*np.zeros((2, 8, 8, 2)), water=np.zeros((4, 4), bool)),
+            "pair23 has water",
+        ),
+        (
+            lambda row: PairPicture(*np.zeros((2, 8, 8, 2)), evidence=np.full((2, 2), np.nan)),
+            "pair23 has evidence",
+        ),
+        (
+            lambda row: PairPicture(*np.zeros((2, 8, 8, 2)), water=np.full((8, 8), 3, np.uint8)),
+            "pair23 has water with other values",
+        ),
+    ],
+)
+def test_pictures_that_cannot_be_drawn(tmp_path, wrong, message):
+    with pytest.raises(InputError, match=message):
+        write_report(paired(), tmp_path / "report", wrong, replicates=2)
+    assert not list(tmp_path.iterdir())
+
+
+def test_pictures_of_any_shape_and_of_nodata_alone(tmp_path):
+    def odd(row: int) -> PairPicture:
+        return PairPicture(*np.full((2, 30, 700, 2), np.nan))
+
+    paths = write_report(paired(), tmp_path / "report", odd, replicates=2)
+    width, height = Image.open(paths["pairs_false_alarms.png"]).size
+    assert width > 2 * height
+
+
+def test_pictures_are_averaged_in_power():
+    db = np.full((512, 512), -20.0)
+    db[::2, ::2] = 0.0
+    db[:2, :2] = np.nan
+    small = flood_panels.block_average(db)
+    assert small.shape == (256, 256)
+    assert np.isnan(small[0, 0])
+    np.testing.assert_allclose(small[1:], 10 * np.log10((1 + 3 * 0.01) / 4))
+
+
+def test_scales_are_those_of_both_dates():
+    before, after = np.full((16, 16, 2), -10.0), np.full((16, 16, 2), -30.0)
+    scale = flood_panels.scales([PairPicture(before, after, evidence=np.array([[1.0, -7.0]]))])
+    assert [(norm.vmin, norm.vmax) for norm in scale.bands] == [(-30.0, -10.0)] * 2
+    assert (scale.evidence.vmin, scale.evidence.vmax) == (-7.0, 7.0)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0, "0"), (2.34, "+2.3"), (-0.0123, "-0.012"), (-3.2e-5, "-3e-05"), (0.5, "+0.5"),
+     (0.004, "+0.004"), (0.0009, "+9e-04"), (-12.6, "-13"), (123.4, "+123")],
+)  # fmt: skip
+def test_digits_of_evidence(value, text):
+    assert flood_panels.digits(value) == text
+
+
+@pytest.mark.parametrize(
+    ("strongest", "end"), [(0.0, 0.5), (1e-5, 0.5), (-0.501, 0.51), (3.81, 3.9), (-128, 130)]
+)
+def test_weak_evidence_looks_weak(strongest, end):
+    dates = np.zeros((2, 8, 8, 2))
+    scale = flood_panels.scales([PairPicture(*dates, evidence=np.array([[strongest]]))])
+    assert (scale.evidence.vmin, scale.evidence.vmax) == (-end, end)
+
+
+def test_water_of_both_dates_has_a_colour_of_its_own(tmp_path):
+    def three(row: int) -> PairPicture:
+        water = np.repeat(np.arange(3, dtype=np.uint8), 16)[:, None].repeat(48, 1)
+        return PairPicture(*np.full((2, 48, 48, 2), -15.0), water=water)
+
+    paths = write_report(paired(), tmp_path / "report", three, replicates=2)
+    pixels = np.asarray(Image.open(paths["pairs_false_alarms.png"]).convert("RGB")).astype(int)
+    for colour in ("DRY_COLOUR", "FLOOD_COLOUR", "WATER_COLOUR"):
+        wanted = np.round(255 * np.array(to_rgb(getattr(flood_panels, colour)))).astype(int)
+        panel = (np.abs(pixels - wanted).max(-1) < 3).sum()
+        assert panel > 10_000, colour  # a third of a panel of 232 pixels, and a legend

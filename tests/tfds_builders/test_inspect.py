@@ -1,0 +1,455 @@
+"""Looking at a built dataset: what the report says is what NumPy finds in the patches."""
+
+import dataclasses
+import json
+import re
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from matplotlib.image import imread
+
+from sar_mixmae_jax.data.patch_dataset import load_patch_dataset
+from sar_mixmae_jax.utils.errors import InputError
+from sar_mixmae_jax.utils.files import atomic_write
+from tfds_builders.inspect import __main__ as inspect
+from tfds_builders.inspect import dataset as dataset_module
+from tfds_builders.inspect.figures import multilook
+from tfds_builders.inspect.geolocation import distances, locate
+from tfds_builders.inspect.loss_weights import weight_table
+from tfds_builders.inspect.survey import EDGES, percentiles, survey
+from tfds_builders.records import PatchConfig, Statistics, dataset_info
+from tfds_builders.statistics import BandMoments, own_statistics
+
+SIDE = 24
+CLASSES = (
+    "Land principally occupied by agriculture, with significant areas of natural vegetation",
+    "Marine waters",
+    "Moors, heathland and sclerophyllous vegetation",
+)
+EARTH = 6378137.0  # radius of the sphere of EPSG:3857, m
+PUBLISHED = Statistics((-19.0, -12.0), (3.0, 4.0), "somebody's patches")
+NAME = "tiny/own/1.0.0"
+
+
+def patch(rng: np.random.Generator, level: float) -> np.ndarray:
+    values = rng.normal(level, 3.0, (SIDE, SIDE, 2)) + rng.normal(0, 2.0, 2)
+    values[: rng.integers(0, 6), :, 0] = np.nan
+    values[:, : rng.integers(0, 4)] = np.nan
+    return values.astype(np.float32)
+
+
+def record(split: str, number: int) -> dict:
+    """Patches of `test` are 10 dB brighter: nobody could take them for those of `train`."""
+    rng = np.random.default_rng([number, len(split)])
+    degrees = (10.0 + number, 50.0 + (1.0 if split == "test" else 0.0))
+    return {
+        "id": f"{split}_{number}",
+        "backscatter": patch(rng, -18.0 if split == "train" else -8.0),
+        "labels": (rng.random(3) < 0.5).astype(np.uint8),
+        "time": "" if number == 0 else f"201{7 + number % 2}-0{1 + number % 6}-11T05:41:17",
+        "crs": "" if number == 0 else "EPSG:3857",
+        "transform": np.array([10.0, 0, mercator(*degrees)[0], 0, -10.0, mercator(*degrees)[1]]),
+        "country": "Finland" if number % 3 else "Portugal",
+    }
+
+
+def mercator(longitude: float, latitude: float) -> tuple[float, float]:
+    y = np.log(np.tan(np.pi / 4 + np.radians(latitude) / 2))
+    return EARTH * np.radians(longitude), EARTH * y
+
+
+RECORDS = {
+    split: [record(split, number) for number in range(count)]
+    for split, count in (("train", 20), ("test", 7))
+}
+
+
+def measured(split: str) -> dict:
+    """The sums of the build, of which those of `test` are not right."""
+    values = BandMoments.of(
+        np.stack([record["backscatter"] for record in RECORDS[split]])
+    ).describe()
+    values["global_deviation"][1] += 1e-3 if split == "test" else 0.0
+    return values
+
+
+class Builder(tfds.core.ShardBasedBuilder):
+    """Everything that a record can hold."""
+
+    name = "tiny"
+    VERSION = tfds.core.Version("1.0.0")
+    BUILDER_CONFIGS = [PatchConfig(name="own", description="")]  # noqa: RUF012
+
+    def _info(self):
+        return dataset_info(
+            self,
+            size=SIDE,
+            description="",
+            classes=CLASSES,
+            statistics=PUBLISHED,
+            features={"country": tfds.features.Text()},
+            caveats=["spatially dependent split"],
+            measured={split: measured(split) for split in RECORDS},
+        )
+
+    def _shard_iterators_per_split(self, dl_manager):
+        return {split: [partial(keyed, rows)] for split, rows in RECORDS.items()}
+
+
+class Plain(tfds.core.ShardBasedBuilder):
+    """Only what every record holds, in float16, all of one value."""
+
+    name = "plain"
+    VERSION = tfds.core.Version("1.0.0")
+    BUILDER_CONFIGS = [PatchConfig(name="own", description="", dtype="float16")]  # noqa: RUF012
+
+    def _info(self):
+        return dataset_info(self, size=8, description="", georeferenced=False)
+
+    def _shard_iterators_per_split(self, dl_manager):
+        flat = np.full((8, 8, 2), -12.5, np.float16)
+        return {"train": [partial(keyed, [{"id": "one", "backscatter": flat}])]}
+
+
+def keyed(rows: list[dict]) -> Iterator[tuple[str, dict]]:
+    for row in rows:
+        yield row["id"], row
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder with `tiny` and `plain`."""
+    folder = tmp_path_factory.mktemp("inspected")
+    for builder in (Builder, Plain):
+        builder(data_dir=folder, file_format="array_record").download_and_prepare(
+            file_format="array_record"
+        )
+    return folder
+
+
+@pytest.fixture
+def copy(data_dir: Path, tmp_path: Path) -> Path:
+    """A copy that a test may change."""
+    return Path(shutil.copytree(data_dir, tmp_path / "data"))
+
+
+def run(*arguments: str) -> None:
+    for flag in inspect.FLAGS:  # as in a new process
+        inspect.FLAGS[flag].unparse()
+    inspect.main(["inspect", *map(str, arguments)])
+
+
+@pytest.fixture(scope="module")
+def out(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the command writes about `tiny`."""
+    folder = tmp_path_factory.mktemp("out") / "of" / "tiny"
+    run("tiny", f"--data_dir={data_dir}", f"--out={folder}")
+    return folder
+
+
+def rows(report: str, *start: str) -> list[str]:
+    """The cells of the first row of a table that starts with these cells."""
+    for line in report.splitlines():
+        cells = [cell.strip() for cell in line.strip("| ").split("|")]
+        if cells[: len(start)] == list(start) and len(cells) > len(start):
+            return cells[len(start) :]
+    raise AssertionError(f"no row {start}")
+
+
+def section(report: str, title: str) -> str:
+    return report.split(f"## {title}\n")[1].split("\n## ")[0]
+
+
+def valid(split: str, band: int) -> np.ndarray:
+    values = np.concatenate([row["backscatter"][..., band].ravel() for row in RECORDS[split]])
+    return values[~np.isnan(values)].astype(np.float64)
+
+
+def per_patch(split: str, band: int) -> float:
+    return float(
+        np.mean([np.nanstd(r["backscatter"][..., band], dtype=float) for r in RECORDS[split]])
+    )
+
+
+def test_files_are_whole_and_linked(out):
+    report = (out / "report.md").read_text()
+    names = {"report.md", "histograms.png", "contact_sheet.png", "map.png", "labels.png"}
+    assert {path.name for path in out.iterdir()} == names
+    assert set(re.findall(r"!\[[^]]*\]\(([^)]+)\)", report)) == names - {"report.md"}
+    for name in names - {"report.md"}:
+        image = imread(out / name)
+        assert min(image.shape[:2]) > 300
+        assert image[..., :3].std() > 0.05  # something is drawn
+    assert report.index("Caveat: spatially dependent split") < report.index("## Splits")
+
+
+@pytest.mark.parametrize("split", RECORDS)
+@pytest.mark.parametrize("band", [0, 1])
+def test_statistics_are_those_of_numpy(out, split, band):
+    report = (out / "report.md").read_text()
+    name, values = ("VH", "VV")[band], valid(split, band)
+    found = [float(x) for x in rows(section(report, "Statistics"), split, name)]
+    expected = [values.mean(), values.std(), per_patch(split, band)]
+    np.testing.assert_allclose(found[:3], expected, atol=6e-5)
+    assert found[3:] == [PUBLISHED.mean[band], PUBLISHED.std[band]]
+    nodata, *quantiles, below, above = rows(section(report, "Distribution"), split, name)
+    pixels = len(RECORDS[split]) * SIDE**2
+    assert nodata == f"{100 * (1 - len(values) / pixels):.2f} %"
+    assert (below, above) == ("0", "0")
+    exact = np.percentile(values, [0, 0.1, 1, 5, 25, 50, 75, 95, 99, 99.9, 100])
+    np.testing.assert_allclose(np.array(quantiles, float), exact, atol=0.13)
+    np.testing.assert_allclose(np.array(quantiles, float)[[0, -1]], exact[[0, -1]], atol=0.006)
+
+
+def test_labels_times_and_countries_are_counted(out):
+    report = (out / "report.md").read_text()
+    for number, name in enumerate(CLASSES, 1):
+        found = rows(report, str(number), name)
+        assert found == [
+            str(sum(int(row["labels"][number - 1]) for row in RECORDS[split])) for split in RECORDS
+        ]
+    times = section(report, "Times of acquisition")
+    every = [row["time"] for split in RECORDS.values() for row in split]
+    months = Counter(time[:7] for time in every if time)
+    for year in ("2017", "2018"):
+        counts = [months[f"{year}-{month:02d}"] for month in range(1, 13)]
+        expected = [str(count or "") for count in [*counts, sum(counts)]]
+        assert rows(times, year) == expected
+    assert f"From {min(filter(None, every))} to {max(every)} UTC; unknown for 2 patches" in times
+    portugal = [sum(row["country"] == "Portugal" for row in RECORDS[s]) for s in RECORDS]
+    assert rows(report, "Portugal") == [str(count) for count in portugal]
+
+
+def test_places_are_located_and_splits_measured(out):
+    places = section((out / "report.md").read_text(), "Places")
+    assert "2 of 27 patches have no place" in places
+    # every patch of test lies one degree north of one of train
+    nearest = np.array(rows(places, "test"), float)
+    np.testing.assert_allclose(nearest, np.radians(1.0) * 6371.0, atol=0.05)
+
+
+def test_the_build_is_checked(out):
+    report = section((out / "report.md").read_text(), "Agreement with the build")
+    assert rows(report, "train", "agrees")[1] == "20, 20"
+    assert rows(report, "test", "**differs: build the dataset again**") == ["1.0e-03", "7, 7"]
+
+
+@pytest.mark.parametrize("deviation", ["global", "per_patch"])
+def test_written_statistics_are_what_training_gets(copy, tmp_path, monkeypatch, capsys, deviation):
+    monkeypatch.setattr(
+        inspect, "write_inspection", lambda *_, **__: []
+    )  # of reports; tested above
+    where = ("tiny", f"--data_dir={copy}", f"--out={tmp_path}")
+    run(*where, "--write_statistics", f"--deviation={deviation}")
+    patches = load_patch_dataset("tiny", copy, "test", ("VV", "VH"))
+    expected = [(valid("train", band), per_patch("train", band)) for band in (1, 0)]
+    np.testing.assert_allclose(patches.mean, [values.mean() for values, _ in expected])
+    stds = [values.std() if deviation == "global" else each for values, each in expected]
+    np.testing.assert_allclose(patches.std, stds)
+    meaning = {"global": "deviation over all pixels", "per_patch": "mean of per-patch deviations"}
+    assert "the 20 patches of the split train" in patches.statistics_of
+    assert meaning[deviation] in patches.statistics_of
+    metadata = json.loads((copy / NAME / "metadata.json").read_text())
+    assert metadata["statistics_before"]["std"] == list(PUBLISHED.std)
+    assert metadata["classes"] == list(CLASSES)
+    printed = capsys.readouterr().out
+    assert "statistics before: mean -19.0000, -12.0000 dB" in printed
+    assert f"statistics now:    mean {valid('train', 0).mean():.4f}" in printed
+    # the published ones are not lost when statistics are written again
+    other = {"global": "per_patch", "per_patch": "global"}[deviation]
+    run(*where, "--write_statistics", f"--deviation={other}")
+    metadata = json.loads((copy / NAME / "metadata.json").read_text())
+    assert meaning[other] in metadata["statistics"]["of"]
+    assert metadata["statistics_before"]["before"]["of"] == PUBLISHED.of
+
+
+def test_a_dataset_that_has_little_is_reported_on(data_dir, tmp_path, capsys):
+    run("plain", f"--data_dir={data_dir}", f"--out={tmp_path}")
+    report = (tmp_path / "report.md").read_text()
+    for sentence in (
+        "The records have no labels.",
+        "The records do not say where they lie.",
+        "The records do not say when they were acquired.",
+        "The build left no sums to compare with.",
+        "**Training cannot use this dataset**",
+    ):
+        assert sentence in report
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "report.md",
+        "histograms.png",
+        "contact_sheet.png",
+    }
+    assert rows(report, "train", "VH")[:3] == ["-12.5000", "0.0000", "0.0000"]
+    metadata = (data_dir / "plain/own/1.0.0/metadata.json").read_bytes()
+    with pytest.raises(SystemExit) as stopped:
+        run("plain", f"--data_dir={data_dir}", f"--out={tmp_path}", "--write_statistics")
+    assert stopped.value.code == 2
+    assert "VH has the mean -12.5 dB and the deviation 0 dB" in capsys.readouterr().err
+    assert (data_dir / "plain/own/1.0.0/metadata.json").read_bytes() == metadata
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["tine"], "found no dataset 'tine'"),
+        (["tiny", "--split=train+tset"], "unknown split of tiny/own/1.0.0 'tset': did you mean"),
+        (["tiny", "--out=/dev/null/here"], "--out /dev/null/here cannot be written"),
+        (["tiny", "--write_statistics", "--patches=5"], "leave --patches out"),
+        (["tiny", "--write_statistics", "--split=test"], "expected one that training may see"),
+        (["tiny", "--deviation=both"], "should be one of <global|per_patch>"),
+        ([], "found 0 dataset names"),
+    ],
+)
+def test_mistakes_end_in_one_line(data_dir, tmp_path, capsys, arguments, message):
+    with pytest.raises(SystemExit) as stopped:
+        run(f"--data_dir={data_dir}", f"--out={tmp_path / 'out'}", *arguments)
+    assert stopped.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert message in line
+
+
+def test_records_that_cannot_be_read_are_named(copy, tmp_path, capsys):
+    (path,) = (copy / NAME).glob("*train.array_record*")
+    content = bytearray(path.read_bytes())
+    content[len(content) // 3 : len(content) // 2] = bytes(len(content) // 2 - len(content) // 3)
+    path.write_bytes(content)
+    with pytest.raises(SystemExit) as stopped:
+        run("tiny", f"--data_dir={copy}", f"--out={tmp_path / 'out'}", "--write_statistics")
+    assert stopped.value.code == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert re.match(r"error: tiny/own/1\.0\.0/train: record \d+ cannot be read", line)
+    assert not list((tmp_path / "out").iterdir())
+    metadata = json.loads((copy / NAME / "metadata.json").read_text())
+    assert metadata["statistics"]["of"] == PUBLISHED.of
+
+
+def test_a_sample_is_spread_and_said_to_be_one(data_dir, tmp_path):
+    assert dataset_module.spread(20, 4).tolist() == [0, 5, 10, 15]
+    assert dataset_module.spread(3, 4).tolist() == [0, 1, 2]
+    dataset = dataset_module.open_dataset("tiny", data_dir)
+    batches = dataset_module.read(dataset, "train", dataset_module.spread(20, 4), ("id",))
+    stored = [row["id"] for row in dataset.builder.as_data_source("train")]
+    assert [row["id"] for batch in batches for row in batch] == stored[::5]
+
+
+def test_sums_do_not_depend_on_the_batches(monkeypatch, data_dir):
+    monkeypatch.setattr(dataset_module, "BATCH_BYTES", 3 * SIDE * SIDE * 2 * 4)
+    dataset = dataset_module.open_dataset("tiny", data_dir)
+    batches = list(
+        dataset_module.read(dataset, "train", np.arange(20), ("id", "backscatter", "labels"))
+    )
+    assert [len(batch) for batch in batches] == [3, 3, 3, 3, 3, 3, 2]
+    found = survey(batches, 2, 3)
+    one_by_one = sum(
+        (BandMoments.of(r["backscatter"][None]) for r in RECORDS["train"]), BandMoments.none(2)
+    )
+    for name, value in dataclasses.asdict(found.moments).items():
+        np.testing.assert_allclose(value, getattr(one_by_one, name), rtol=1e-9)
+    labels = np.array([row["labels"] for row in RECORDS["train"]]).astype(int)
+    for one, other in np.ndindex(3, 3):
+        assert found.together[one, other] == sum(row[one] and row[other] for row in labels)
+    assert found.unlabelled == sum(not row.any() for row in labels)
+    for band in (0, 1):
+        expected, _ = np.histogram(valid("train", band), EDGES)
+        np.testing.assert_array_equal(found.histogram[band, 1:-1], expected)
+
+
+def test_what_lies_outside_of_the_histogram_is_counted():
+    values = np.array([-95.0, -90.0, 49.9, 50.0, 60.0, np.nan], np.float32).reshape(1, 6, 1)
+    found = survey([[{"id": b"a", "backscatter": values}]], 1, 0)
+    assert found.outside.tolist() == [[1, 2]]
+    assert found.histogram[0, [1, -2]].tolist() == [1, 1]
+    assert (found.lowest[0], found.highest[0]) == (-95.0, 60.0)
+    np.testing.assert_allclose(percentiles(found, 0, (0, 100)), (-95.0, 60.0))
+    nothing = survey([[{"id": b"a", "backscatter": values[:, 5:]}]], 1, 0)
+    assert nothing.histogram.sum() == 0
+    assert np.isnan(percentiles(nothing, 0, (50,))).all()
+
+
+def test_centres_are_those_of_patches():
+    row = {"id": b"", "backscatter": np.zeros((4, 6, 2)), "crs": b"EPSG:32633"}
+    turned = {**row, "transform": np.array([1.0, 20.0, 5e5, 30.0, -4.0, 6e6])}
+    unknown = {**row, "transform": np.full(6, np.nan)}
+    found = survey([[turned, unknown]], 2, 0)
+    assert {crs: list(xy) for crs, xy in found.centres.items()} == {
+        "EPSG:32633": [5e5 + 3 + 40, 6e6 + 90 - 8]
+    }
+    assert found.unplaced == 1
+
+
+def test_places_are_found_by_crs():
+    centres = {
+        "EPSG:3857": [*mercator(24.5, 60.25), *mercator(-70.0, -33.0)],
+        "EPSG:32633": [500_000.0, 0.0],  # where the central meridian crosses the equator
+        "nonsense": [1.0, 2.0],
+    }
+    found = locate(centres, unplaced=2)
+    np.testing.assert_allclose(found.degrees, [[24.5, 60.25], [-70, -33], [15, 0]], atol=1e-6)
+    assert found.unknown == 3
+    here = locate({"EPSG:4326": [179.5, 0.0]}, 0)
+    there = locate({"EPSG:4326": [-179.5, 0.0, 90.0, 0.0]}, 0)
+    np.testing.assert_allclose(distances(here, there), [np.radians(1.0) * 6371.0], rtol=1e-6)
+
+
+def weigh(power: np.ndarray) -> np.ndarray:
+    return np.exp(1 - (power - power.min()) / (np.ptp(power) + 1e-6))
+
+
+def test_weights_are_those_of_the_papers():
+    mean, std = (-18.0, -11.0), (5.0, 4.0)
+    rng = np.random.default_rng(0)
+    patches = [rng.normal(-15, 4, (128, 128, 2)) for _ in range(5)]  # the size of the recipe
+    found = {(row.name, row.domain): row for row in weight_table(patches, mean, std)}
+    levels: dict[tuple[str, str], Callable] = {
+        ("per_channel", "physical"): lambda patch, band: 10 ** (patch[..., band] / 10),
+        ("shared_average", "physical"): lambda patch, band: (10 ** (patch / 10)).mean(-1),
+        ("per_channel", "standardised"): lambda patch, band: (
+            10 ** ((patch[..., band] - mean[band]) / std[band] / 10)
+        ),
+    }
+    for key, power in levels.items():
+        for band in (0, 1):
+            cvs, ratios = [], []
+            for patch in patches:
+                weights, seen = weigh(power(patch, band)), patch[..., band]
+                low, high = np.percentile(seen, (10, 90))
+                cvs.append(weights.std() / weights.mean())
+                ratios.append(weights[seen <= low].mean() / weights[seen >= high].mean())
+            assert found[key].cv[band] == pytest.approx(np.median(cvs), rel=1e-3)
+            assert found[key].dark_bright[band] == pytest.approx(np.median(ratios), rel=1e-3)
+            assert found[key].flat[band] == pytest.approx(np.mean(np.array(cvs) < 0.03))
+    assert found["none", "physical"].flat == [1.0, 1.0]
+
+
+def test_power_is_averaged_where_it_was_measured():
+    db = np.array([[0.0, 10.0, np.nan], [np.nan, np.nan, np.nan]])
+    expected = [[10 * np.log10(5.5), np.nan]]
+    np.testing.assert_allclose(multilook(db, 2), expected)
+    assert multilook(db, 1) is db
+
+
+def test_statistics_of_nothing_are_refused():
+    values = np.random.default_rng(0).normal(size=(8, 8, 2))
+    values[..., 1] = np.nan
+    with pytest.raises(InputError, match="band VV has the mean nan dB"):
+        own_statistics(BandMoments.of(values[None]), "global", ["train"], ["VH", "VV"])
+
+
+def test_a_file_that_cannot_be_finished_leaves_the_old_one(tmp_path, monkeypatch):
+    path = tmp_path / "metadata.json"
+    path.write_bytes(b"old")
+    with monkeypatch.context() as patched:
+        patched.setattr("os.fsync", lambda _: (_ for _ in ()).throw(OSError("no space left")))
+        with pytest.raises(OSError, match="no space"):
+            atomic_write(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+    atomic_write(path, b"new")
+    assert path.read_bytes() == b"new"

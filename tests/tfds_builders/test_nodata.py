@@ -1,0 +1,57 @@
+"""Zeros that connect to the edge of a frame, in one piece and in strips."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from tfds_builders.geotiff import Strips, zero_border, zero_border_of_strips
+
+
+def flood(zero: np.ndarray) -> np.ndarray:
+    """The same by walking from pixel to pixel."""
+    rows, columns = zero.shape
+    border = {(r, c) for r in range(rows) for c in range(columns)}
+    todo = [p for p in border if (p[0] in (0, rows - 1) or p[1] in (0, columns - 1)) and zero[p]]
+    found = np.zeros_like(zero)
+    while todo:
+        row, column = todo.pop()
+        if found[row, column]:
+            continue
+        found[row, column] = True
+        for step in itertools.product((-1, 0, 1), repeat=2):
+            there = (row + step[0], column + step[1])
+            if there in border and zero[there]:
+                todo.append(there)
+    return found
+
+
+@pytest.mark.parametrize("height", [1, 3, 7, 40])
+@pytest.mark.parametrize("share", [0.2, 0.35, 0.45])
+def test_strips_find_what_a_walk_finds(share, height):
+    zero = np.random.default_rng(int(100 * share)).random((40, 31)) < share
+    strips = Strips(zero[top : top + height] for top in range(0, 40, height))
+    found = np.concatenate(list(zero_border_of_strips(strips)))
+    np.testing.assert_array_equal(found, flood(zero))
+    np.testing.assert_array_equal(zero_border(zero), flood(zero))
+
+
+def test_a_winding_path_is_followed_up_and_down_through_the_strips():
+    zero = np.zeros((12, 12), bool)
+    for column in range(1, 11, 2):
+        zero[1:11, column] = True
+        zero[1 if column % 4 == 3 else 10, column : column + 3] = True
+    zero[10, 11] = zero[10, 10]
+    zero[0, 1] = True  # the only way in
+    strips = Strips(zero[top : top + 2] for top in range(0, 12, 2))
+    found = np.concatenate(list(zero_border_of_strips(strips)))
+    np.testing.assert_array_equal(found, flood(zero))
+    assert found[5, 9]
+
+
+def test_zeros_inside_are_measurements():
+    zero = np.zeros((20, 20), bool)
+    zero[:, :3] = True
+    zero[10:12, 10:12] = True
+    np.testing.assert_array_equal(zero_border(zero)[:, :3], True)
+    assert zero_border(zero).sum() == 60

@@ -1,0 +1,134 @@
+"""The command `convert`, and what a converted checkpoint is good for."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from configs import finetune as recipes
+from sar_mixmae_jax.inference.evaluator import evaluate
+from sar_mixmae_jax.inference.features import embed, load_embedding_dataset
+from sar_mixmae_jax.training import finetune, initialization, pretrain
+from sar_mixmae_jax.training.checkpoint import read_metadata
+from sar_mixmae_jax.training.restore import read_subtree
+from sar_mixmae_jax.utils.errors import InputError
+from tests.launch import finish, start
+from tests.shrink import small_config
+
+HAS_TORCH = importlib.util.find_spec("torch") is not None
+pytestmark = pytest.mark.skipif(not HAS_TORCH, reason="PyTorch is not installed")
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+CONVERT = "sar_mixmae_jax.cli.convert"
+
+
+@pytest.fixture(scope="module")
+def converted(tmp_path_factory) -> dict[str, Path]:
+    """Workdirs of the golden pretraining and flood models, made by the command, side by side."""
+    folder = tmp_path_factory.mktemp("converted")
+    runs = {"pretraining": "", "flood": "_flood"}
+    flags = ("--statistics=bigearthnet_v2", "--decoder_heads=4")
+    started = [
+        start(
+            "from-torch", GOLDEN / f"mixmim_tiny{kind}.pth", f"--workdir={folder / name}", *flags,
+            module=CONVERT,
+        )
+        for name, kind in runs.items()
+    ]  # fmt: skip
+    for process in started:
+        status, output, errors = finish(process)
+        assert status == 0, errors
+        assert "none of the published files" in errors
+        assert "custom (" in output
+    return {name: folder / name for name in runs}
+
+
+def test_pretraining_goes_on_from_a_converted_checkpoint(converted, built, tmp_path):
+    """With its parameters, moments and statistics, at the first step of its own schedule."""
+    size = initialization.find_source_checkpoint(converted["pretraining"]).size
+    config = small_config(built, max_steps=1, init=str(converted["pretraining"]))
+    with config.unlocked():
+        for name in ("width", "depths", "heads", "windows", "image_size"):
+            config.model[name] = getattr(size, name)
+        for name in ("decoder_width", "decoder_depth", "decoder_heads"):
+            config.model[name] = getattr(size, name)
+        config.optimizer.base_learning_rate = 1e-30
+    outcome = pretrain.train(config, tmp_path / "run")
+    path = outcome.files["checkpoint"]
+    like = {"params": outcome.state.params}
+    before, after = (
+        read_subtree(one, like)[0]["params"]
+        for one in (initialization.find_source_checkpoint(converted["pretraining"]).path, path)
+    )
+    jax.tree.map(np.testing.assert_array_equal, after, before)  # the rate is nearly 0
+    counts = {type(node).__name__: int(node.count) for node in _counted(outcome.state.opt_state)}
+    assert counts == {"ScaleByAdamState": 13, "ScaleByScheduleState": 1}
+    model = read_metadata(path)["model"]
+    assert model["statistics"]["mean"] == [-19.1966, -12.5144]
+    assert model["pretrained"]["program"] == "convert"
+    again = pretrain.train(config, tmp_path / "run")  # which is finished
+    assert again.finished
+    config.model.width = 16
+    with pytest.raises(InputError, match="of another size"):
+        pretrain.train(config, tmp_path / "other")
+
+
+def _counted(state):
+    if "count" in getattr(state, "_fields", ()):
+        yield state
+    elif isinstance(state, tuple):
+        for one in state:
+            yield from _counted(one)
+
+
+def test_fine_tuning_from_a_converted_checkpoint(converted, built, tmp_path):
+    config = recipes.get_config(
+        f"task=classification,dataset=bigearthnet_s1,init={converted['pretraining']}"
+    )
+    config.data_dir = str(built)
+    config.batch_size, config.max_steps, config.compilation_cache = 4, 1, None
+    finetune.train(config, tmp_path / "run")
+    files = evaluate(tmp_path / "run")
+    about = json.loads(files["metrics.json"].read_text())["about"]
+    assert about["overlap with training"].startswith("at least 0 of 2 images were seen")
+    assert about["encoder"]["dataset"] == "not known"
+    out = tmp_path / "back.pth"
+    status, output, errors = finish(
+        start("to-torch", tmp_path / "run", f"--out={out}", module=CONVERT)
+    )
+    assert status == 0, errors
+    assert "88 tensors of custom (classification)" in output
+
+
+def test_a_converted_flood_detector_is_evaluated(converted, floods, tmp_path):
+    """With the tiles that it was trained with, so without evidence by tile."""
+    files = evaluate(
+        converted["flood"], dataset="flood_pairs/own", data_dir=str(floods), out=tmp_path / "report"
+    )
+    assert "evidence.npz" not in files
+    about = json.loads(files["metrics.json"].read_text())["about"]
+    assert "converted from mixmim_tiny_flood.pth" in about["trained on"]
+
+
+def test_features_of_a_converted_encoder(converted, built):
+    encoder = initialization.find_source_checkpoint(converted["pretraining"])
+    patches = load_embedding_dataset(encoder, "bigearthnet_s1", str(built), "test")
+    made = embed(encoder, patches, fit="resize", dtype="float32", batch_size=2)
+    assert made["features"].shape == (2, 64)
+
+
+def test_command_lines_that_cannot_be_used(tmp_path):
+    cases = {
+        (): "found 0 arguments, expected two",
+        ("from-onnx", "a.pth"): "unknown direction 'from-onnx'",
+        ("from-torch", "a.pth"): "found no --workdir",
+        ("to-torch", tmp_path / "none", f"--out={tmp_path}/a.pth"): "holds no checkpoint",
+    }
+    started = {message: start(*given, module=CONVERT) for given, message in cases.items()}
+    for message, process in started.items():
+        status, _, errors = finish(process)
+        assert (status, errors.count("\n")) == (2, 1), errors
+        assert message in errors

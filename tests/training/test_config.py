@@ -1,0 +1,84 @@
+"""Arguments, batches and workdirs; the refusals on the command line are in test_main."""
+
+import jax.numpy as jnp
+import pytest
+
+from configs import pretrain, synthetic
+from sar_mixmae_jax.models.architecture import VARIANTS
+from sar_mixmae_jax.objectives.weighting import Weighting
+from sar_mixmae_jax.training import config
+from sar_mixmae_jax.utils.errors import InputError
+
+
+def test_arguments_choose_model_data_and_weighting():
+    config = pretrain.get_config("variant=large,dataset=mine/v2,weighting=none")
+    assert config.model.variant == "large"
+    assert config.dataset == "mine/v2"
+    assert config.weighting.name == "none"
+    assert synthetic.get_config().model.variant == "tiny"
+    assert synthetic.get_config("variant=base").model.variant == "base"
+
+
+def test_the_default_is_the_published_recipe():
+    config = pretrain.get_config()
+    assert config.make_model(config).size == VARIANTS["base"]
+    assert config.make_weighting(config) == Weighting("per_channel", "physical", 1.0)
+    assert (config.norm_pix, config.mask_ratio, config.fit) == (True, 0.5, "resize")
+    assert (config.epochs, config.schedule_epochs, config.warmup_epochs) == (64, 1024, 40)
+    assert config.batch_size == 8 * 256
+
+
+def test_malformed_arguments():
+    with pytest.raises(InputError, match="found the config argument 'tiny', expected name=value"):
+        pretrain.get_config("tiny")
+
+
+def test_dtype():
+    assert config.compute_dtype("auto") == jnp.float32  # the tests run on CPU
+    assert config.compute_dtype("bfloat16") == jnp.bfloat16
+    with pytest.raises(InputError, match="unknown dtype 'float16'"):
+        config.compute_dtype("float16")
+
+
+@pytest.mark.parametrize(("batch", "devices"), [(256, 1), (2048, 8), (4, 2)])
+def test_a_share_that_can_be_paired(batch, devices):
+    config = pretrain.get_config()
+    config.batch_size = batch
+    config.check_batch(config, devices)
+
+
+@pytest.mark.parametrize(("batch", "devices"), [(3, 1), (6, 2), (7, 2), (0, 1), (-2, 1)])
+def test_a_share_that_cannot_be_paired(batch, devices):
+    config = pretrain.get_config()
+    config.batch_size = batch
+    with pytest.raises(InputError, match=f"batch_size is {batch} on {devices} device"):
+        config.check_batch(config, devices)
+
+
+def test_one_band_is_a_model_of_one_band():
+    config = pretrain.get_config("variant=tiny")
+    config.bands = ("VV",)
+    assert config.make_model(config).size.bands == 1
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("mask_ratio", 1.5, r"mask_ratio is 1\.5: expected a number between 0 and 1"),
+        ("epochs", 0.0, "expected a positive number"),
+        ("log_every", 0, "log_every is 0: expected a whole number from 1"),
+        ("max_steps", -1, "max_steps is -1"),
+        ("optimizer.base_learning_rate", float("nan"), "base_learning_rate is nan"),
+        ("weighting.scale", float("nan"), "scale is nan: expected a number between -10 and 10"),
+        ("mask_ratio", 0.001, "expected at least one cell from each"),
+        ("bands", ("VV", "VV"), "expected at least one, each once"),
+        ("optimizer.floor", float("nan"), "floor is nan"),
+        ("seed", -1, "seed is -1"),
+        ("warmup_epochs", 1024.0, "expected less than schedule_epochs"),
+    ],
+)
+def test_numbers_outside_of_their_limits(field, value, message):
+    config = pretrain.get_config()
+    config.update_from_flattened_dict({field: value})
+    with pytest.raises(InputError, match=message):
+        config.check_pretrain_config(config, devices=1)

@@ -1,0 +1,153 @@
+"""Several processes as one run, over the loopback device: the same numbers, and no hanging."""
+
+import json
+import shutil
+import signal
+import time
+
+import jax
+import pytest
+
+from sar_mixmae_jax.training.distributed import join_processes as join
+from sar_mixmae_jax.utils.errors import InputError
+from tests.launch import finish, start, start_together
+from tests.shrink import flags
+from tfds_builders.bigearthnet_s1.fake_patches import write_patches
+from tfds_builders.build import build
+
+DATASET = "bigearthnet_s1/v1_unsplit"
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory):
+    """Flags of a run on 20 patches in batches of 8: more than three epochs in eight steps."""
+    folder = tmp_path_factory.mktemp("processes")
+    build(DATASET, folder / "data", write_patches(folder / "raw", 20))
+
+    def make(**changes) -> list[str]:
+        changes = {"max_steps": 8, "picture_every": 100, "checkpoint_every": 100, **changes}
+        return flags(folder / "data", dataset=DATASET, split="train", batch_size=8, **changes)
+
+    return make
+
+
+def losses(workdir) -> dict[int, float]:
+    lines = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
+    return {line["step"]: line["loss"] for line in lines if "loss" in line}
+
+
+def test_processes_and_devices_may_come_and_go(settings, tmp_path):
+    """One process of four devices goes on as two of two, and these as one of four again."""
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    status, *_ = finish(start(*settings(checkpoint_every=3), f"--workdir={whole}", devices=4))
+    assert status == 0
+    shutil.copytree(whole, parts)
+    for step in (6, 8):
+        shutil.rmtree(parts / "checkpoints" / str(step))
+    for processes, steps in ((2, 6), (1, 8)):
+        arguments = (*settings(max_steps=steps), f"--workdir={parts}")
+        if processes == 1:
+            started = [start(*arguments, devices=4)]
+        else:
+            started = start_together(processes, *arguments, devices=2)
+        results = [finish(process) for process in started]
+        assert [status for status, *_ in results] == [0] * processes, results
+        assert f"done: {steps} steps" in results[0][1]
+        assert all("done" not in output for _, output, _ in results[1:])
+    assert list(losses(parts)) == list(range(1, 9))
+    for step, loss in losses(whole).items():
+        assert losses(parts)[step] == pytest.approx(loss, abs=1e-6)
+    record = json.loads((parts / "run.json").read_text())
+    assert [(entry["step"], entry["processes"]) for entry in record["starts"]] == [
+        (0, 1),
+        (3, 2),
+        (6, 1),
+    ]
+
+
+def wait_for_steps(workdir, processes, count: int = 1) -> None:
+    deadline = time.monotonic() + 200
+    path = workdir / "metrics.jsonl"
+    while not path.exists() or path.read_text().count('"loss"') < count:
+        assert all(process.poll() is None for process in processes), finish(processes[0])
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_a_process_told_to_stop_stops_all_and_a_dead_one_is_named(settings, tmp_path):
+    arguments = (*settings(max_steps=5000), f"--workdir={tmp_path}")
+    processes = start_together(2, *arguments, devices=2)
+    wait_for_steps(tmp_path, processes)
+    processes[1].send_signal(signal.SIGTERM)
+    (status, output, _), (other_status, *_) = map(finish, processes)
+    assert (status, other_status) == (0, 0)
+    assert "which is saved: the same command goes on from there" in output
+
+    before = len(losses(tmp_path))
+    processes = start_together(2, *arguments, devices=2)
+    wait_for_steps(tmp_path, processes, before + 1)
+    processes[1].kill()
+    killed = time.monotonic()
+    status, _, errors = finish(processes[0], timeout=60)
+    assert time.monotonic() - killed < 60
+    assert status != 0
+    assert "process 1 of 2 on " in errors
+    assert "start all of them again" in errors
+    finish(processes[1])
+
+
+def test_a_process_that_fails_ends_the_others_with_its_reason(settings, tmp_path):
+    arguments = (*settings(), f"--workdir={tmp_path}")
+    processes = start_together(2, *arguments, devices=2, last=["--config.mask_ratio=0.25"])
+    (status, _, errors), (other_status, _, other_errors) = map(finish, processes)
+    assert other_status == 2
+    assert "another configuration or dataset than the first one" in other_errors
+    assert status == 2
+    assert "process 1 of 2 on " in errors
+    assert "failed: this process has another configuration" in errors
+
+
+def test_processes_with_workdirs_of_their_own_are_refused(settings, tmp_path):
+    """Each would save a part, and wait for ever for the others'."""
+    arguments = (*settings(), f"--workdir={tmp_path / 'one'}")
+    processes = start_together(2, *arguments, devices=2, last=[f"--workdir={tmp_path / 'two'}"])
+    (status, _, errors), (other_status, _, other_errors) = map(finish, processes)
+    assert (status, other_status) == (2, 2)
+    assert "two is not the folder of the first process" in other_errors
+    assert "process 1 of 2 on " in errors
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (("127.0.0.1:1", None, 0), "expected all three"),
+        ((None, 2, None), "expected all three"),
+        (("127.0.0.1:1", 2, 2), "--process_id is 2 and --num_processes 2: expected"),
+        (("127.0.0.1:1", 0, 0), "expected at least one process"),
+        (("nonsense", 2, 0), "expected host:port"),
+        (("host.invalid:1", 2, 1), "which is no address here"),
+    ],
+)
+def test_half_a_description_of_the_processes_is_refused(given, message):
+    with pytest.raises(InputError, match=message):
+        join(*given)
+
+
+def test_alone_nothing_is_joined(monkeypatch):
+    """Neither without a cluster nor in a Slurm job of one task."""
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *_, **__: pytest.fail("joined"))
+    join(None, None, None)
+    job = {"JOB_ID": "1", "STEP_NODELIST": "a", "NTASKS": "1", "PROCID": "0", "LOCALID": "0"}
+    for name, value in job.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    join(None, None, None)
+
+
+def test_a_cluster_tells_how_many_there_are(monkeypatch):
+    joined = []
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *args, **__: joined.append(args))
+    job = {"JOB_ID": "1", "STEP_NODELIST": "a", "NTASKS": "4", "PROCID": "2", "LOCALID": "0"}
+    for name, value in job.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    join(None, None, None)
+    assert joined == [(None, None, None)]

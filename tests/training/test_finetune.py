@@ -1,0 +1,499 @@
+"""Fine-tuning and evaluation from end to end, and what is said to what does not fit."""
+
+import json
+import shutil
+from dataclasses import replace
+from functools import partial
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+from sar_mixmae_jax.evaluation.predictions import load_predictions
+from sar_mixmae_jax.inference.evaluator import evaluate, pair_pictures
+from sar_mixmae_jax.tasks.supervised import param_shapes, predict_outputs
+from sar_mixmae_jax.tasks.task_dataset import load_task_dataset
+from sar_mixmae_jax.training import downstream, finetune, initialization
+from sar_mixmae_jax.training.checkpoint import checkpoint_steps, read_metadata, select_step
+from sar_mixmae_jax.training.restore import read_subtree
+from sar_mixmae_jax.training.validation_evaluator import ValidationEvaluator
+from sar_mixmae_jax.utils.errors import InputError
+from sar_mixmae_jax.utils.hashing import pack_ids
+from tests.launch import finish, start, start_together
+from tests.rewrite import rewrite, without_split
+from tests.shrink import small_tuning, tuning_flags
+
+V1 = "bigearthnet_s1/v1/2.0.0"
+FLOODS = "task=flood,dataset=flood_pairs/own"
+
+
+def metrics(workdir, name: str) -> dict[int, float]:
+    lines = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
+    return {line["step"]: line[name] for line in lines if name in line}
+
+
+def leaves(tree) -> list[np.ndarray]:
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(tree)]
+
+
+def equal(one, other) -> bool:
+    return all(np.array_equal(a, b) for a, b in zip(leaves(one), leaves(other), strict=True))
+
+
+SCORED = {
+    "max_steps": 5,
+    "checkpoint_every": 1,
+    "keep_checkpoints": 1,
+    "best_metric": "validation/loss",
+    "optimizer.base_learning_rate": 300.0,  # at which the loss rises
+}
+
+
+@pytest.fixture(scope="module")
+def blind(built, tmp_path_factory):
+    """The data folder without the files of the test split: whoever opens them fails."""
+    return without_split(built, "test", tmp_path_factory.mktemp("blind") / "data")
+
+
+@pytest.fixture(scope="module")
+def tuned(blind, encoder_run, tmp_path_factory):
+    """Five steps of land cover on a pretrained encoder, without a test split."""
+    workdir = tmp_path_factory.mktemp("tuned")
+    config = small_tuning(blind, f"init={encoder_run}", **SCORED)
+    return finetune.train(config, workdir), workdir
+
+
+@pytest.fixture(scope="module")
+def detector(floods, encoder_run, tmp_path_factory):
+    """Two steps of floods in four tiles an image, half the size that the encoder was trained at."""
+    workdir = tmp_path_factory.mktemp("detector")
+    config = small_tuning(
+        floods, f"{FLOODS},init={encoder_run}", max_steps=2, **{"model.image_size": 64}
+    )
+    return finetune.train(config, workdir), workdir
+
+
+@pytest.fixture
+def job(monkeypatch, tmp_path):
+    """What would be trained: (configuration) -> Job, without a step."""
+    monkeypatch.setattr(finetune, "run_training", lambda job, *_: job)
+    return lambda config, workdir=tmp_path / "new": finetune.train(config, workdir)
+
+
+def first_params(job):
+    return job.load(job.init(optax.sgd(0.1))).params
+
+
+def logits(job, rows=(0, 1)) -> np.ndarray:
+    """Of the first records, with the parameters before the first step."""
+    tuning = job.share_loss.settings
+    records = [job.source[row] for row in rows]
+    batch = {name: np.stack([r[name] for r in records]) for name in records[0] if name != "id"}
+    made = jax.jit(partial(predict_outputs, tuning=tuning))(visible(first_params(job)), batch)
+    return np.asarray(made["logits"])
+
+
+def visible(params):
+    """With a head that is not nearly nothing."""
+    kernel = np.random.default_rng(0).normal(size=params["head"]["kernel"].shape)
+    return {**params, "head": {**params["head"], "kernel": kernel.astype(np.float32)}}
+
+
+# ---- a run
+
+
+def test_a_run_writes_what_it_names_and_never_needs_the_test_split(tuned):
+    outcome, workdir = tuned
+    assert outcome.finished
+    assert outcome.title.startswith("classification: tiny of step 2, weighting per_channel on ")
+    assert "spatially dependent split" in outcome.title
+    assert all(path.exists() for path in outcome.files.values())
+    assert list(metrics(workdir, "loss")) == [1, 2, 3, 4, 5]
+    assert (workdir / "validation.png").stat().st_size > 10_000
+    text = (workdir / "metrics.jsonl").read_text()
+    assert "NaN" not in text
+    assert "null" not in text
+
+
+def test_its_checkpoint_says_where_it_is_from_and_what_was_seen(tuned, encoder_run):
+    metadata = read_metadata(checkpoint_steps(tuned[1])[-1])
+    before = read_metadata(checkpoint_steps(encoder_run)[-1])
+    assert metadata["model"]["pretrained"]["checkpoint"] == str(encoder_run / "checkpoints/2")
+    assert metadata["model"]["pretrained"]["dataset"] == before["dataset"]["name"]
+    assert metadata["model"]["statistics"]["mean"] == before["dataset"]["statistics"]["mean"]
+    assert metadata["model"]["task"] == "classification"
+    assert len(metadata["model"]["classes"]) == 19
+    assert metadata["dataset"]["records"] == 8
+    assert before["seen"] != ""
+    assert metadata["seen"] == before["seen"]  # on the same eight, and two more, it is tuned
+
+
+def test_it_starts_from_the_encoder_of_the_checkpoint_and_from_no_opinion(job, blind, encoder_run):
+    started = job(small_tuning(blind, f"init={encoder_run}"))
+    params = first_params(started)
+    found = initialization.find_source_checkpoint(encoder_run)
+    stored = read_subtree(
+        found.path, {"params": {"encoder": initialization.encoder_param_shapes(found.size)}}
+    )[0]
+    assert equal(params["encoder"], stored["params"]["encoder"])
+    assert not equal(params["encoder"], started.init(optax.sgd(0.1)).params["encoder"])
+    assert 1.5e-5 < params["head"]["kernel"].std() < 2.5e-5
+    assert not params["head"]["bias"].any()
+    random = first_params(job(small_tuning(blind)))
+    assert random["head"]["kernel"].std() > 0.1
+    assert not equal(random["encoder"], params["encoder"])
+
+
+def test_the_recipe_is_the_published_one_unless_it_is_told(job, blind, encoder_run):
+    pretrained_one = job(small_tuning(blind, f"init={encoder_run}", validate_every=None))
+    config = pretrained_one.description["config"]
+    assert config["best_metric"] == "validation/average_precision_macro"
+    assert config["optimizer"]["layer_decay"] == 0.7
+    assert config["drop_path"] == 0.1
+    assert pretrained_one.look_every is pretrained_one.save_every is None  # every epoch
+    random = job(small_tuning(blind)).description["config"]
+    assert random["optimizer"]["layer_decay"] == 1.0  # or its first layers would hardly learn
+
+
+def test_the_best_checkpoint_is_the_one_that_the_log_says(tuned):
+    """All of them were scored, and one is kept besides the latest."""
+    _, workdir = tuned
+    losses = metrics(workdir, "validation/loss")
+    assert list(losses) == [1, 2, 3, 4, 5]
+    best = min(losses, key=lambda step: losses[step])
+    assert best != 5
+    assert {path.name for path in checkpoint_steps(workdir)} == {str(best), "5"}
+    assert select_step(workdir, "best").name == str(best)
+    assert select_step(workdir, "latest").name == "5"
+    assert read_metadata(select_step(workdir, "best"))["metrics"]["validation/loss"] == losses[best]
+
+
+def test_stopped_and_started_again_it_is_bitwise_the_same(tuned, blind, encoder_run, tmp_path):
+    """Though pretraining, which went on meanwhile, has removed the checkpoint it began with."""
+    outcome, workdir = tuned
+    moved = shutil.copytree(encoder_run, tmp_path / "pretraining")
+    config = small_tuning(blind, f"init={moved}", **SCORED)
+    stopped = finetune.train(config, tmp_path / "run", stop=lambda: True)
+    assert not stopped.finished
+    assert [path.name for path in checkpoint_steps(tmp_path / "run")] == ["1"]
+    shutil.rmtree(moved / "checkpoints")
+    again = finetune.train(config, tmp_path / "run")
+    assert again.finished
+    assert equal(again.state, outcome.state)
+    assert metrics(tmp_path / "run", "loss") == metrics(workdir, "loss")
+    assert len(json.loads((tmp_path / "run/run.json").read_text())["starts"]) == 2
+
+
+@pytest.mark.parametrize("meanwhile", ["gone", "exchanged", "damaged"])
+def test_a_run_goes_on_with_the_encoder_it_began_with(
+    tuned, blind, encoder_run, meanwhile, tmp_path
+):
+    """Whatever became of the checkpoint that it is from."""
+    moved = shutil.copytree(encoder_run, tmp_path / "pretraining")
+    workdir = shutil.copytree(tuned[1], tmp_path / "run")
+    text = (workdir / "run.json").read_text().replace(str(encoder_run), str(moved))
+    (workdir / "run.json").write_text(text)
+    before = json.loads(text)["model"]["pretrained"]
+    step = moved / "checkpoints/2"
+    shutil.rmtree(step / "state")
+    if meanwhile == "gone":
+        shutil.rmtree(step)
+    if meanwhile == "exchanged":
+        shutil.rmtree(step)
+        (moved / "checkpoints/1").rename(step)
+    found = initialization.resolve_encoder(small_tuning(blind, f"init={moved}"), workdir)
+    assert found.description == before
+    assert found.path.parents[1] == workdir
+    assert found.seen == read_metadata(encoder_run / "checkpoints/2")["seen"]
+
+    shutil.rmtree(workdir / "checkpoints")
+    if meanwhile == "gone":
+        with pytest.raises(InputError, match=r"which is gone, and saved nothing: restore it, or"):
+            initialization.resolve_encoder(small_tuning(blind, f"init={moved}"), workdir)
+
+
+def test_an_encoder_of_one_band_takes_that_band_of_two(job, blind, encoder_run, monkeypatch):
+    """Standardised as it was in training."""
+    found = initialization.find_source_checkpoint(encoder_run)
+    one = replace(
+        found,
+        bands=("VV",),
+        size=replace(found.size, bands=1),
+        mean=found.mean[1:],
+        std=found.std[1:],
+    )
+    monkeypatch.setattr(finetune, "resolve_encoder", lambda *_: one)
+    single = job(small_tuning(blind, f"init={encoder_run}"))
+    assert single.description["model"]["bands"] == ["VV"]
+    assert single.description["model"]["architecture"]["bands"] == 1
+    assert single.share_loss.settings.preprocessing.mean == (-12.5951,)
+    stored = load_task_dataset(
+        "classification", "bigearthnet_s1", str(blind), "train", ("VH", "VV")
+    )
+    np.testing.assert_array_equal(
+        single.source[0]["backscatter"], stored.patches.source[0]["backscatter"][..., 1:]
+    )
+
+
+# ---- floods
+
+
+def test_floods_in_tiles(detector, floods, tmp_path):
+    """The evidence of the tiles is that of the image; all pairs are predicted, each once."""
+    outcome, workdir = detector
+    assert outcome.finished
+    assert "validation/f1" in (workdir / "metrics.jsonl").read_text()
+    size = read_metadata(checkpoint_steps(workdir)[-1])["model"]["architecture"]
+    assert (size["image_size"], size["position_size"], size["windows"]) == (64, 128, [4, 4])
+    files = evaluate(workdir, out=tmp_path / "report")
+    predicted = load_predictions(files["predictions.npz"])
+    ids = (floods / "flood_pairs/own/1.0.0/ids-test.txt").read_text().split()
+    assert sorted(name for pair in predicted.ids for name in pair.split(" > ")) == sorted(ids)
+    assert sorted(predicted.labels) == [0, 0, 1, 1]
+    evidence = np.load(files["evidence.npz"])
+    assert evidence["evidence"].shape == (4, 2, 2)
+    assert evidence["ids"].tolist() == predicted.ids.tolist()
+    of_images = predicted.logits[:, 1] - predicted.logits[:, 0]
+    np.testing.assert_allclose(evidence["evidence"].mean((1, 2)), of_images, atol=1e-5)
+    assert predicted.about["overlap with training"].startswith("0 of 8 images")
+
+
+def test_a_split_without_floods_has_undefined_scores_and_no_zeros(detector, floods):
+    """They are not logged, and nothing is chosen by them."""
+    _, workdir = detector
+    found = initialization.find_source_checkpoint(workdir)
+    config = small_tuning(floods, f"{FLOODS},init={workdir}", **{"model.image_size": 64})
+    split = load_task_dataset("flood", "flood_pairs/own", str(floods), "validation", found.bands)
+    dry = np.flatnonzero(split.patches.pairs["flooded"] == 0)
+    assert len(dry) == 1
+    split = split.chosen(dry)
+    tuning = downstream.make_finetune_objective(config, found, split)
+    params = read_subtree(found.path, {"params": param_shapes(tuning)})[0]["params"]
+    look = ValidationEvaluator(tuning, split, 4).look(params)
+    assert "validation/average_precision" not in look.scalars
+    assert "validation/recall" not in look.scalars
+    assert look.scalars["validation/accuracy"] in (0.0, 1.0)
+    assert look.scalars["validation/loss"] > 0
+    assert "average precision undefined on 1 for validation" in look.headline
+
+
+def test_where_no_score_is_defined_the_latest_is_taken_and_says_so(tuned, built, tmp_path):
+    """A class that is in no record of the split has no average precision, and others do."""
+    workdir = shutil.copytree(tuned[1], tmp_path / "run")
+    files = evaluate(workdir, data_dir=str(built), which="latest", out=tmp_path / "latest")
+    about = load_predictions(files["predictions.npz"]).about
+    assert about["chosen on"] == "by hand: --checkpoint=latest"
+    report = files["report.md"].read_text()
+    assert "undefined" in report  # 16 of the 19 classes of the imitation are nowhere
+    found = json.loads(files["metrics.json"].read_text())
+    assert "NaN" not in json.dumps(found)
+
+
+def test_pairs_without_both_bands_have_no_pictures(floods, tmp_path, caplog):
+    other = rewrite(floods, "flood_pairs/own/1.0.0", tmp_path, {"bands": ["HH", "VV"]})
+    assert pair_pictures("flood", "flood_pairs/own", str(other), "test", None) is None
+    assert "there are no pictures of pairs: unknown band" in caplog.text
+    assert pair_pictures("flood", "flood_pairs/own", str(floods), "test", None)(0).water.any()
+
+
+# ---- other data
+
+
+def turned(record):
+    return {**record, "backscatter": record["backscatter"][..., ::-1]}
+
+
+def linear(record):
+    return {**record, "backscatter": np.float32(10) ** (record["backscatter"] / 10)}
+
+
+def test_data_in_another_band_order_or_unit_gives_the_same_logits(
+    job, built, encoder_run, tmp_path
+):
+    reference = logits(job(small_tuning(built, f"init={encoder_run}")))
+    assert np.abs(reference[0] - reference[1]).max() > 1e-3
+    statistics = json.loads((built / V1 / "metadata.json").read_text())["statistics"]
+    statistics |= {name: statistics[name][::-1] for name in ("mean", "std")}
+    bands = {"bands": ["VV", "VH"], "statistics": statistics}
+    other = rewrite(built, V1, tmp_path / "turned", bands, turned)
+    config = small_tuning(other, f"init={encoder_run}")
+    np.testing.assert_array_equal(logits(job(config)), reference)
+
+    power = rewrite(built, V1, tmp_path / "linear", {"unit": "linear"}, linear)
+    as_power = job(small_tuning(power, f"init={encoder_run}"))
+    assert as_power.source[0]["backscatter"].min() >= 0
+    assert as_power.description["model"]["unit"] == "dB"
+    np.testing.assert_allclose(logits(as_power), reference, atol=1e-4)
+
+
+def test_statistics_are_those_of_the_checkpoint(job, built, encoder_run, tmp_path):
+    """Not those of the data that it is tuned on."""
+    statistics = {"mean": [0.0, 0.0], "std": [1.0, 1.0], "of": "elsewhere"}
+    other = rewrite(built, V1, tmp_path, {"statistics": statistics})
+    tuned = job(small_tuning(other, f"init={encoder_run}"))
+    assert tuned.share_loss.settings.preprocessing.mean == (-19.2309, -12.5951)
+    assert tuned.description["model"]["statistics"]["mean"] == [-19.2309, -12.5951]
+    random = job(small_tuning(other))
+    assert random.share_loss.settings.preprocessing.mean == (0.0, 0.0)
+
+
+def test_both_splits_are_reduced(job, floods, encoder_run):
+    arguments = f"{FLOODS},init={encoder_run}"
+    settings = {"label_fraction": 0.6, "batch_size": 2, "model.image_size": 64}
+    reduced = job(small_tuning(floods, arguments, **settings))
+    assert len(reduced.source) == 4
+    assert reduced.description["dataset"]["records"] == 4
+    splits = {"train_split": "validation", "validation_split": "train"}  # the larger one
+    assert len(job(small_tuning(floods, arguments, **settings, **splits)).watcher._split) == 4
+    with pytest.raises(InputError, match=r"found 4 records, expected at least a batch of 8"):
+        job(small_tuning(floods, arguments, **{**settings, "batch_size": 8}))
+
+
+# ---- what is refused
+
+
+@pytest.mark.parametrize(
+    ("arguments", "changes", "message"),
+    [
+        ("variant=base", {}, "holds the variant 'tiny', and model.variant is 'base': leave it"),
+        ("", {"model.width": 16}, "model.width is 16, and .* has 8: leave it out"),
+        ("", {"model.image_size": 100}, "image_size is 100: expected a multiple"),
+        ("task=flood", {}, "has no pairs of dates: choose a dataset that has"),
+        ("task=flod", {}, "unknown task 'flod': did you mean 'flood'"),
+        ("init=nowhere", {}, "nowhere holds no checkpoint"),
+        ("", {"batch_size": 5}, "batch_size is 5 on 2 device.*choose a multiple of 2"),
+        ("", {"batch_size": 16}, "found 8 records, expected at least a batch of 16"),
+        ("", {"drop_path": 1.0}, "drop_path is 1.0: expected zero or a number below 1"),
+        ("", {"label_fraction": 0.0}, "label_fraction is 0.0: expected a number above 0"),
+        ("", {"tiling": "spacial"}, "unknown tiling 'spacial': did you mean 'spatial'"),
+        ("", {"pooling": "median"}, "unknown pooling 'median'"),
+        ("", {"best_metric": "loss"}, "unknown best_metric 'loss': .*validation/loss"),
+        ("", {"best_metric": "validation/accuracy"}, "unknown best_metric"),
+        ("", {"validation_split": "test"}, "validation_split is 'test': a model must not see"),
+        ("", {"train_split": "train+test"}, r"train_split is 'train\+test': a model must not"),
+        ("", {"train_split": "trian"}, "unknown split.*did you mean 'train'"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_anything_is_written(
+    built, encoder_run, tmp_path, arguments, changes, message
+):
+    config = small_tuning(built, f"init={encoder_run},{arguments}", **changes)
+    with pytest.raises(InputError, match=message) as refused:
+        finetune.train(config, tmp_path / "run")
+    assert "\n" not in str(refused.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_data_that_cannot_be_used_is_refused(built, floods, encoder_run, tmp_path):
+    def train(data, arguments="", **changes):
+        config = small_tuning(data, f"init={encoder_run},{arguments}", **changes)
+        return finetune.train(config, tmp_path / "run")
+
+    no_labels = rewrite(built, V1, tmp_path / "a", {"classes": []})
+    with pytest.raises(InputError, match="has no labels: choose a labelled dataset"):
+        train(no_labels)
+    other_bands = rewrite(built, V1, tmp_path / "b", {"bands": ["HH", "VV"]})
+    with pytest.raises(InputError, match=r"unknown band of .* 'VH'.*known are HH, VV: choose "):
+        train(other_bands)
+    amplitude = rewrite(built, V1, tmp_path / "c", {"unit": "amplitude"})
+    with pytest.raises(InputError, match="holds amplitude, expected dB or linear"):
+        train(amplitude)
+    in_power = rewrite(built, V1, tmp_path / "d", {"unit": "linear"})
+    with pytest.raises(InputError, match="a random encoder needs statistics in dB"):
+        train(in_power, "init=random")
+    with pytest.raises(InputError, match=r"images of 128x128 px and tiles of 96 px"):
+        train(floods, FLOODS, **{"model.image_size": 96})
+    listed = rewrite(built, V1, tmp_path / "e", {})
+    ids = listed / V1 / "ids-train.txt"
+    ids.write_text("\n".join(ids.read_text().split()[:-1]) + "\n")
+    with pytest.raises(InputError, match=r"holds 8 records and lists 7 ids in .*build it again"):
+        train(listed)
+    assert not (tmp_path / "run").exists()
+
+
+def test_records_that_are_trained_on_and_validated_on_are_counted(job, built, encoder_run, caplog):
+    job(small_tuning(built, f"init={encoder_run}", train_split="train+validation"))
+    assert "2 of 2 records of validation are trained on" in caplog.text
+
+
+def test_a_damaged_encoder_is_refused(built, encoder_run, tmp_path):
+    moved = shutil.copytree(encoder_run, tmp_path / "pretraining")
+    for path in (moved / "checkpoints/2/state").glob("**/d/*"):
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(InputError, match=r"checkpoints/2: its arrays .*choose another checkpoint"):
+        finetune.train(small_tuning(built, f"init={moved}"), tmp_path / "run")
+    assert not (tmp_path / "run/run.json").exists()
+
+
+def test_what_cannot_be_evaluated_is_refused(tuned, built, blind, floods, encoder_run, tmp_path):
+    _, workdir = tuned
+    data = str(built)
+    with pytest.raises(InputError, match=r"cannot be evaluated .*expected a run of configs/finetu"):
+        evaluate(encoder_run, data_dir=data)
+    with pytest.raises(InputError, match="holds no checkpoint: expected the workdir of a run"):
+        evaluate(tmp_path, data_dir=data)
+    with pytest.raises(InputError, match="has no checkpoint '3': expected best, latest, or one of"):
+        evaluate(workdir, data_dir=data, which="3")
+    classes = json.loads((built / V1 / "metadata.json").read_text())["classes"]
+    other = rewrite(built, V1, tmp_path / "a", {"classes": classes[::-1]})
+    with pytest.raises(InputError, match=r"was trained on .*the same ones in the same order"):
+        evaluate(workdir, data_dir=str(other))
+    copy = shutil.copytree(workdir, tmp_path / "copy")
+    for path in select_step(copy, "best").glob("state/**/d/*"):
+        path.write_bytes(path.read_bytes()[::-1])
+    with pytest.raises(InputError, match=r"its arrays .*choose another --checkpoint"):
+        evaluate(copy, data_dir=data)
+    with pytest.raises(InputError):  # which shows that its files are gone
+        evaluate(workdir, data_dir=str(blind))
+
+
+# ---- the commands, and several processes
+
+
+def test_the_commands_and_two_processes(tuned, built, tmp_path):
+    """From scratch; ten records, eight at a time, by two processes, and by one."""
+    workdir = tmp_path / "run"
+    same = {name: SCORED[name] for name in SCORED if "optimizer" in name}  # compiled already
+    same["optimizer.layer_decay"] = 0.7
+    settings = tuning_flags(built, "task=classification", max_steps=1, **same)
+    training = start(*settings, f"--workdir={workdir}", devices=2)
+    arguments = (
+        f"--workdir={tuned[1]}",
+        f"--data_dir={built}",
+        "--split=train+validation",
+        "--checkpoint=latest",
+        "--batch_size=8",
+        f"--out={tmp_path / 'two'}",
+    )
+    processes = start_together(2, *arguments, module="sar_mixmae_jax.cli.evaluate")
+    results = [finish(process) for process in processes]
+    assert [status for status, *_ in results] == [0, 0], results
+    assert "10 of 10 images" in results[0][1]
+    assert "predictions.npz" not in results[1][1]
+    alone = evaluate(
+        tuned[1],
+        data_dir=str(built),
+        split="train+validation",
+        which="latest",
+        batch_size=3,
+        out=tmp_path / "one",
+    )
+    two, one = (
+        load_predictions(tmp_path / "two/predictions.npz"),
+        load_predictions(alone["predictions.npz"]),
+    )
+    listed = [(built / V1 / f"ids-{name}.txt").read_text() for name in ("train", "validation")]
+    assert two.ids.tolist() == one.ids.tolist() == "".join(listed).split()
+    np.testing.assert_array_equal(two.labels, one.labels)
+    scale = np.abs(one.logits).max()
+    assert np.ptp(one.logits, axis=0).max() > 1e-3 * scale
+    np.testing.assert_allclose(two.logits, one.logits, atol=1e-6 * scale)
+
+    status, output, errors = finish(training)
+    assert status == 0, errors
+    assert "done: 1 steps of classification: a random encoder on bigearthnet_s1/v1" in output
+    listed = (built / "bigearthnet_s1/v1/2.0.0/ids-train.txt").read_text().split()
+    assert read_metadata(workdir / "checkpoints/1")["seen"] == pack_ids(
+        listed
+    )  # what it is tuned on

@@ -1,0 +1,130 @@
+"""Which changes make a run another one; every field of the recipe has its place."""
+
+import copy
+import json
+
+import pytest
+
+from configs import finetune, pretrain
+from sar_mixmae_jax.training.config import flatten
+from sar_mixmae_jax.training.workdir import MAY_CHANGE, check_same_run
+from sar_mixmae_jax.utils.errors import InputError
+
+BEFORE = {
+    "config": json.loads(pretrain.get_config().to_json_best_effort()),
+    "dataset": {
+        "name": "bigearthnet_s1/v1/2.0.0/train",
+        "checksum": "a" * 64,
+        "bands": ["VH", "VV"],
+        "statistics": {"mean": [-19.0, -12.0], "std": [3.0, 3.0]},
+    },
+    "model": {"variant": "base", "dtype": "float32"},
+}
+
+
+def changed(name: str, value) -> dict:
+    now = copy.deepcopy(BEFORE)
+    *path, last = name.split(".")
+    part = now
+    for key in path:
+        part = part[key]
+    part[last] = value
+    return now
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("config.model.variant", "large"),
+        ("config.bands", ["VV"]),
+        ("config.weighting.scale", 2.0),
+        ("config.mask_ratio", 0.75),
+        ("config.optimizer.clip_norm", 1.0),
+        ("config.seed", 1),
+        ("model.dtype", "bfloat16"),
+        ("dataset.checksum", "b" * 64),
+        ("dataset.name", "bigearthnet_s1/v2/2.0.0/train"),
+        ("dataset.statistics.mean", [-18.0, -12.0]),
+        ("model.variant", "large"),
+        ("config.a_field_of_another_version", 1),
+    ],
+)
+def test_what_defines_a_run_may_not_change(name, value):
+    old = dict(flatten(BEFORE)).get(name)
+    with pytest.raises(InputError) as refused:
+        check_same_run(BEFORE, changed(name, value))
+    assert name.removeprefix("config.") in str(refused.value)
+    assert repr(old) in str(refused.value)
+    assert repr(value) in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["config.epochs", "config.log_every", "config.data_dir"])
+def test_what_does_not_may(name):
+    assert check_same_run(BEFORE, changed(name, 7)) == []
+
+
+def test_another_batch_size_is_told():
+    (note,) = check_same_run(BEFORE, changed("config.batch_size", 64))
+    assert note.startswith("batch_size was 2048 and is now 64: the learning rate")
+
+
+def test_the_table_names_fields_that_there_are():
+    tuning = {"config": finetune.get_config().to_dict()}
+    assert set(MAY_CHANGE) <= {name for part in (BEFORE, tuning) for name, _ in flatten(part)}
+
+
+TUNED = {
+    "config": json.loads(finetune.get_config("init=runs/base").to_json_best_effort()),
+    "dataset": BEFORE["dataset"],
+    "model": {"variant": "base", "pretrained": {"sha256": "a" * 64}, "classes": ["a", "b"]},
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("config.task", "flood"),
+        ("config.init", "random"),
+        ("config.label_fraction", 0.1),
+        ("config.label_seed", 1),
+        ("config.train_split", "train+validation"),
+        ("config.validation_split", "train"),
+        ("config.tiling", "released"),
+        ("config.pooling", "max"),
+        ("config.drop_path", 0.2),
+        ("config.flips", False),
+        ("config.optimizer.layer_decay", 1.0),
+        ("config.model.image_size", 256),
+        ("model.pretrained.sha256", "b" * 64),
+        ("model.classes", ["b", "a"]),
+        ("config.validate_every", 7),
+        ("config.best_metric", "validation/f1_macro"),
+        ("config.keep_best", 2),
+        ("config.batch_size", 512),
+    ],
+)
+def test_a_tuned_model_stays_the_same(name, value):
+    """The last four are no part of what it is."""
+    now = copy.deepcopy(TUNED)
+    *path, last = name.split(".")
+    part = now
+    for key in path:
+        part = part[key]
+    assert part[last] != value
+    part[last] = value
+    if name in MAY_CHANGE:
+        assert all(name.removeprefix("config.") in note for note in check_same_run(TUNED, now))
+    else:
+        with pytest.raises(InputError, match=name.removeprefix("config.")):
+            check_same_run(TUNED, now)
+    assert (name in MAY_CHANGE) == (
+        last in ("validate_every", "best_metric", "keep_best", "batch_size")
+    )
+
+
+def test_a_run_from_before_a_field_goes_on():
+    """Pretraining could only begin from random parameters then."""
+    before, now = {"config": {"seed": 1}}, {"config": {"seed": 1, "init": "random"}}
+    assert check_same_run(before, now) == []
+    with pytest.raises(InputError, match="init was 'random' and is now 'runs/base'"):
+        check_same_run(before, {"config": {"seed": 1, "init": "runs/base"}})

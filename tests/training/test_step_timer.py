@@ -1,0 +1,28 @@
+"""Where the time goes."""
+
+import time
+
+import pytest
+
+from sar_mixmae_jax.training.metric_logger import StepTimer
+
+
+def test_parts_add_up_and_laps_start_anew(monkeypatch):
+    now = 100.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    watch = StepTimer()
+    for seconds in (1.0, 2.0):
+        with watch.part("data"):
+            now += seconds
+    now += 4.0
+    assert watch.lap() == (7.0, {"data": 3.0})
+
+    def fail() -> None:
+        nonlocal now
+        with watch.part("save"):
+            now += 0.5
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert watch.lap() == (0.5, {"save": 0.5})
