@@ -70,7 +70,7 @@ def profile(config: ConfigDict) -> Shares:
     size, bands = config.model.image_size, len(config.bands)
     settings = Preprocessing(size, (-15.0,) * bands, (5.0,) * bands, config.make_weighting(config))
     model = config.make_model(config)
-    objective = PretrainObjective(model, settings, config.mask_ratio, config.norm_pix)
+    objective = PretrainObjective(model, settings, config.mask_ratio, config.norm_pix_loss)
     optimizer = adamw(lambda _: 1e-4, b1=0.9, b2=0.95, weight_decay=0.05)
     state = replicate(init_state(partial(init_params, model), optimizer, jax.random.key(0)))
     images = np.random.default_rng(0).normal(-15, 5, (config.batch_size, size, size, bands))

@@ -44,7 +44,7 @@ def measure_training(config: ConfigDict, patches: PatchDataset, steps: int) -> R
     data = prefetch_to_device(batches(patches.source, order))
     batch = next(data)[1]
     mapped = map_over_devices(
-        partial(pretrain_loss, objective=objective), optimizer, config.accumulate
+        partial(pretrain_loss, objective=objective), optimizer, config.grad_accum_steps
     )
     made = []
     compiling = seconds(lambda: made.append(compile_train_step(mapped, state, batch)))

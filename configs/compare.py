@@ -59,21 +59,21 @@ def simulated() -> ConfigDict:
     one.split = "train"
     one.model.image_size = 64  # a quarter of the time
     one.batch_size = 32
-    one.max_steps = 512
+    one.total_steps = 512
     one.epochs = one.schedule_epochs = 8.0
     one.warmup_epochs = 0.5
     one.optimizer.base_learning_rate = 8e-3  # peak 1e-3
     one.checkpoint_every = one.picture_every = 10_000  # at the end
     one.log_every = 40
-    one.keep_checkpoints = 1
+    one.max_to_keep = 1
     for task, steps in (("land_cover", 160), ("floods", 80)):
         one = config.finetune[task]
         one.model.variant = "tiny"
         one.label_fraction = 0.1
         one.batch_size = 16
-        one.max_steps = steps
+        one.total_steps = steps
         one.validate_every = one.checkpoint_every = steps // 4
-        one.keep_checkpoints = 1
+        one.max_to_keep = 1
         one.log_every = 40
         one.optimizer.base_learning_rate = 1.6e-2  # peak 1e-3
         one.warmup_epochs = 1.0
@@ -103,7 +103,7 @@ def bigearthnet() -> ConfigDict:
 def common(pretraining: ConfigDict, land_cover: ConfigDict, floods: ConfigDict) -> ConfigDict:
     """What both have."""
     config = ConfigDict()
-    config.program = "compare"
+    config.trainer = "compare"
     config.seeds = 5  # of pretraining and fine-tuning, 0 to this
     config.reference = "none"  # the arm that the others are compared with
     config.data_dir = "data"

@@ -5,8 +5,9 @@ Command:
 
 100 steps of six patches: a minute on two cores, half a minute of compilation. The published recipe
 scales its rate with the batch, to 3.5e-6 for a batch of six, and would learn nothing; this one
-peaks at 9.4e-4. With --config.max_steps=3000 --config.warmup_epochs=100 six real patches are learnt
-by heart (`explained` 85 %), which shows that everything works and makes no useful encoder.
+peaks at 9.4e-4. With --config.total_steps=3000 --config.warmup_epochs=100 six real patches are
+learnt
+by heart (`explained_variance` 85 %), which shows that everything works and makes no useful encoder.
 """
 
 from ml_collections import ConfigDict
@@ -20,7 +21,7 @@ def get_config(arguments: str = "") -> ConfigDict:
     config = pretrain.get_config(",".join((few, arguments)))
     config.split = "train"
     config.batch_size = 6
-    config.max_steps = 100
+    config.total_steps = 100
     config.warmup_epochs = 10.0
     config.schedule_epochs = 3000.0
     config.optimizer.base_learning_rate = 4e-2  # peak 9.4e-4

@@ -34,7 +34,7 @@ def get_config(arguments: str = "") -> ConfigDict:
     frozen, random = given["task"] in FROZEN, given["init"] == "random"
     floods = given["task"] == "flood"
     config = run_settings()
-    config.program = "probe" if frozen else "finetune"
+    config.trainer = "probe" if frozen else "finetune"
     config.task = given["task"]
     config.dataset = given["dataset"]
     config.train_split = "train"
@@ -51,16 +51,16 @@ def get_config(arguments: str = "") -> ConfigDict:
     config.model.variant = given["variant"] or config_dict.placeholder(str)
     config.model.image_size = config_dict.placeholder(int)  # floods: of a tile
     config.model.depths = config_dict.placeholder(tuple)
-    config.model.heads = config_dict.placeholder(tuple)
-    config.model.windows = config_dict.placeholder(tuple)
-    config.model.width = config_dict.placeholder(int)
+    config.model.num_heads = config_dict.placeholder(tuple)
+    config.model.window_sizes = config_dict.placeholder(tuple)
+    config.model.embed_dim = config_dict.placeholder(int)
 
     config.tiling = "spatial"  # floods: an entry of heads.TILINGS
     config.pooling = "mean"  # floods: an entry of heads.POOLINGS
 
     config.log_every = 20
     config.validate_every = config_dict.placeholder(int)  # steps; None: an epoch
-    config.keep_checkpoints = 2
+    config.max_to_keep = 2
     config.keep_best = 1
     config.best_metric = config_dict.placeholder(str)  # on the validation split; None: the task's
     if frozen:
@@ -83,7 +83,7 @@ def get_config(arguments: str = "") -> ConfigDict:
 
     config.optimizer = ConfigDict()
     config.optimizer.base_learning_rate = 5e-4  # times batch_size / 256
-    config.optimizer.floor = 1e-6
+    config.optimizer.end_learning_rate = 1e-6
     config.optimizer.b1 = 0.9
     config.optimizer.b2 = 0.999
     config.optimizer.weight_decay = 0.05

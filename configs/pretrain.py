@@ -20,7 +20,7 @@ def get_config(arguments: str = "") -> ConfigDict:
         arguments, variant="base", dataset="bigearthnet_s1", weighting="per_channel"
     )
     config = run_settings()
-    config.program = "pretrain"
+    config.trainer = "pretrain"
     config.dataset = given["dataset"]
     config.split = "train+validation"  # as published
     config.bands = ("VH", "VV")
@@ -30,15 +30,15 @@ def get_config(arguments: str = "") -> ConfigDict:
     config.model.variant = given["variant"]  # an entry of mixmae.VARIANTS; None below: its value
     config.model.image_size = 128
     config.model.depths = config_dict.placeholder(tuple)
-    config.model.heads = config_dict.placeholder(tuple)
-    config.model.windows = config_dict.placeholder(tuple)
-    config.model.width = config_dict.placeholder(int)
-    config.model.decoder_width = config_dict.placeholder(int)
+    config.model.num_heads = config_dict.placeholder(tuple)
+    config.model.window_sizes = config_dict.placeholder(tuple)
+    config.model.embed_dim = config_dict.placeholder(int)
+    config.model.decoder_embed_dim = config_dict.placeholder(int)
     config.model.decoder_depth = config_dict.placeholder(int)
-    config.model.decoder_heads = config_dict.placeholder(int)
+    config.model.decoder_num_heads = config_dict.placeholder(int)
 
     config.mask_ratio = 0.5
-    config.norm_pix = True
+    config.norm_pix_loss = True
 
     config.weighting = ConfigDict()  # the fields of weighting.Weighting
     config.weighting.name = given["weighting"]
@@ -56,7 +56,7 @@ def get_config(arguments: str = "") -> ConfigDict:
 
     config.optimizer = ConfigDict()
     config.optimizer.base_learning_rate = 1.5e-4  # times batch_size / 256
-    config.optimizer.floor = 0.0
+    config.optimizer.end_learning_rate = 0.0
     config.optimizer.b1 = 0.9
     config.optimizer.b2 = 0.95
     config.optimizer.weight_decay = 0.05
@@ -64,7 +64,7 @@ def get_config(arguments: str = "") -> ConfigDict:
 
     config.checkpoint_every = 1000  # steps
     config.keep_best = config_dict.placeholder(int)  # and so many of the best
-    config.best_metric = "explained"  # see checkpoint.MODES
+    config.best_metric = "explained_variance"  # see checkpoint.MODES
     config.picture_every = 1000
     config.picture_patches = 3
     config.diagnostic_patches = 32  # for weight diagnostics and pictures

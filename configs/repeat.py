@@ -37,7 +37,7 @@ def get_config(record: str) -> ConfigDict:
     try:
         run = json.loads(Path(record).read_text())
         fields = dict(flatten(run["config"]))
-        config = look_up(RECIPES, fields.get("program", "pretrain"), "program")()
+        config = look_up(RECIPES, fields.get("trainer", "pretrain"), "trainer")()
         known = dict(flatten(config.to_dict()))
         for name in fields:
             check_name(known, name, "configuration field")

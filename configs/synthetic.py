@@ -4,7 +4,8 @@ Command:
   python -m sar_mixmae_jax.main --config=configs/synthetic.py --workdir=runs/synthetic
 
 Two minutes on two cores. It shows that everything works, not what the method can do: after 96 steps
-the model predicts little more than the mean of each cell, whose loss is about 2.5 (`explained`
+the model predicts little more than the mean of each cell, whose loss is about 2.5
+(`explained_variance`
 near 0). A useful encoder takes real data, a larger variant, and 64 epochs.
 """
 

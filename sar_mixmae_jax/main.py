@@ -29,7 +29,7 @@ def main(argv: Sequence[str]) -> None:
     common.say_things_once()
     config = CONFIG.value
     try:
-        look_up(PROGRAMS, config.program, "program")
+        look_up(PROGRAMS, config.trainer, "trainer")
         workdir = check_local_path("--workdir", WORKDIR.value)
         check_local_path("--config.data_dir", str(config.data_dir))
         if config.deterministic:
@@ -44,7 +44,7 @@ def main(argv: Sequence[str]) -> None:
         print("devices:", ", ".join(str(device) for device in jax.devices()))
     try:
         with Heartbeat():
-            outcome = PROGRAMS[config.program](config, workdir, interruption)
+            outcome = PROGRAMS[config.trainer](config, workdir, interruption)
     except UserError as error:
         fail(error)
     if distributed.is_primary_process():

@@ -20,7 +20,9 @@ os.environ["XLA_FLAGS"] = (
 )
 
 os.environ["OPENBLAS_NUM_THREADS"] = "1"  # its threads wait for each other where cores are shared
-os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="jax-cache-")
+OWN_CACHE = "JAX_COMPILATION_CACHE_DIR" not in os.environ
+if OWN_CACHE:
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="jax-cache-")
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "1"
 
 HERE = Path(__file__).parent
@@ -62,7 +64,7 @@ def floods(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def encoder_run(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The workdir of a small pretraining run on `built`, with checkpoints of the steps 1 and 2."""
     workdir = tmp_path_factory.mktemp("pretraining")
-    pretrain.train(small_config(built, max_steps=2, checkpoint_every=1), workdir)
+    pretrain.train(small_config(built, total_steps=2, checkpoint_every=1), workdir)
     return workdir
 
 
@@ -73,7 +75,9 @@ def golden_errors() -> dict[str, float]:
 
 
 def pytest_sessionfinish() -> None:
-    """Removes the compiled programs of the tests."""
+    """Remove the compilation cache of the tests, unless the environment names one."""
+    if not OWN_CACHE:
+        return
     shutil.rmtree(os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
 

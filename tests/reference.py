@@ -89,14 +89,14 @@ class Golden:
         """The golden model's size."""
         config = self.config
         return Architecture(
-            width=config["embed"],
+            embed_dim=config["embed"],
             depths=tuple(config["depths"]),
-            heads=tuple(config["heads"]),
-            windows=tuple(config["window"]),
+            num_heads=tuple(config["heads"]),
+            window_sizes=tuple(config["window"]),
             image_size=config["img"],
-            decoder_width=config["dd"],
+            decoder_embed_dim=config["dd"],
             decoder_depth=config["ddep"],
-            decoder_heads=config["dh"],
+            decoder_num_heads=config["dh"],
         )
 
     def params(self) -> dict:

@@ -8,17 +8,17 @@ from configs import finetune, pretrain
 
 SMALL_MODEL = {
     "model.variant": "tiny",
-    "model.width": 8,
+    "model.embed_dim": 8,
     "model.depths": (1, 1),  # two stages compile in half the time of four
-    "model.heads": (1, 2),
-    "model.windows": (8, 8),
-    "model.decoder_width": 16,
+    "model.num_heads": (1, 2),
+    "model.window_sizes": (8, 8),
+    "model.decoder_embed_dim": 16,
     "model.decoder_depth": 1,
-    "model.decoder_heads": 2,
+    "model.decoder_num_heads": 2,
 }
 SHORT_RUN = {
     "batch_size": 4,
-    "max_steps": 6,
+    "total_steps": 6,
     "warmup_epochs": 1.0,
     "log_every": 1,
     "checkpoint_every": 2,
@@ -29,7 +29,7 @@ SHORT_RUN = {
 SMALL_ENCODER = {name: value for name, value in SMALL_MODEL.items() if "decoder" not in name}
 SHORT_TUNING = {
     "batch_size": 4,
-    "max_steps": 4,
+    "total_steps": 4,
     "warmup_epochs": 1.0,
     "schedule_epochs": 50.0,
     "log_every": 1,

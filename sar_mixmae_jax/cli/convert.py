@@ -30,7 +30,7 @@ STATISTICS = flags.DEFINE_string(
 )
 IMAGE_SIZE = flags.DEFINE_integer("image_size", None, "from-torch: bring it to this input side", 1)
 DECODER_HEADS = flags.DEFINE_integer(
-    "decoder_heads", None, "from-torch: of a model that is no published size", 1
+    "decoder_num_heads", None, "from-torch: of a model that is no published size", 1
 )
 ENCODER_ONLY = flags.DEFINE_boolean("encoder_only", False, "from-torch: leave decoder or head")
 OPTIMIZER = flags.DEFINE_boolean("optimizer", True, "from-torch: take its state, where it is there")
@@ -47,7 +47,7 @@ def import_file(path: Path) -> str:
     choices = Choices(
         statistics=STATISTICS.value,
         image_size=IMAGE_SIZE.value,
-        decoder_heads=DECODER_HEADS.value,
+        decoder_num_heads=DECODER_HEADS.value,
         encoder_only=ENCODER_ONLY.value,
         optimizer=OPTIMIZER.value,
         tiling=TILING.value,
@@ -60,8 +60,8 @@ def import_file(path: Path) -> str:
     if made.steps is not None:
         also = f"; its optimizer after {made.steps:,} steps, the last at the rate {made.rate:.3g}"
     return (
-        f"{made.checkpoint}: {made.model.variant} ({made.model.kind}), width {size.width}, depths "
-        f"{size.depths}, {size.image_size} px{also}"
+        f"{made.checkpoint}: {made.model.variant} ({made.model.kind}), width {size.embed_dim}, "
+        f"depths {size.depths}, {size.image_size} px{also}"
     )
 
 

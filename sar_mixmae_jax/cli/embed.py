@@ -29,7 +29,9 @@ DATASET = flags.DEFINE_string("dataset", None, "name, name/config or name/config
 DATA_DIR = flags.DEFINE_string("data_dir", "data", "where it is built")
 SPLIT = flags.DEFINE_string("split", "train", "of the dataset, or several: train+validation")
 OUT = flags.DEFINE_string("out", "features.npz", "file to write")
-FIT = flags.DEFINE_string("fit", "resize", "to the encoder's input size: resize or pad")
+RESIZE_MODE = flags.DEFINE_string(
+    "resize_mode", "resize", "to the encoder's input size: resize or pad"
+)
 DTYPE = flags.DEFINE_string("dtype", "auto", "float32, bfloat16, or auto")
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 256, "records at a time, of all devices", 1)
 
@@ -49,7 +51,11 @@ def main(argv: Sequence[str]) -> None:
                 encoder, str(DATASET.value), DATA_DIR.value, SPLIT.value
             )
             made = embed(
-                encoder, patches, fit=FIT.value, dtype=DTYPE.value, batch_size=BATCH_SIZE.value
+                encoder,
+                patches,
+                resize_mode=RESIZE_MODE.value,
+                dtype=DTYPE.value,
+                batch_size=BATCH_SIZE.value,
             )
             write_features(out, made)
     except UserError as error:

@@ -95,7 +95,7 @@ def memory_table(results: Results) -> str:
     """Memory of a device by part, a column for each dtype."""
     columns = results["memory"].values()
     about = f"{results['batch_size'] // results['devices']:,} images on a device"
-    about += f" in {results['accumulate']} shares" if results["accumulate"] > 1 else ""
+    about += f" in {results['accumulate']} shares" if results["grad_accum_steps"] > 1 else ""
     about += ", remat" if results["remat"] else ""
     parts = [(part, [column[part] for column in columns]) for part in next(iter(columns))]
     parts = [(part, sizes) for part, sizes in parts if any(sizes)]

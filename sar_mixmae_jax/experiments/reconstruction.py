@@ -97,19 +97,19 @@ def batch_sums(
     batch = preprocess(backscatter, key, settings)
     truth = jnp.full_like(batch.images, jnp.nan)
     if noise_free is not None:
-        truth = RESIZE_MODES[settings.fit](noise_free.astype(jnp.float32), size)
+        truth = RESIZE_MODES[settings.resize_mode](noise_free.astype(jnp.float32), size)
     known = batch.valid & jnp.isfinite(truth)
     truth = jnp.where(known, truth, 0.0)
     groups = jax.nn.one_hot(jnp.digitize(truth, jnp.array(protocol.edges)), len(protocol.bins))
     if land_cover is not None and protocol.classes:
-        cover = fit_classes(land_cover, size, settings.fit)[..., None]
+        cover = fit_classes(land_cover, size, settings.resize_mode)[..., None]
         classes = jax.nn.one_hot(jnp.broadcast_to(cover, truth.shape), len(protocol.classes))
         groups = jnp.concatenate([groups, classes], axis=-1)
     groups = jnp.where(known[..., None], groups, 0.0)  # batch, row, column, band, group
 
     def of_mask(mask_key: jax.Array) -> Sums:
         mask = random_mask(mask_key, model.size.grid, objective.mask_ratio)
-        result = reconstruct(model, params, batch, mask, norm_pix=objective.norm_pix)
+        result = reconstruct(model, params, batch, mask, norm_pix_loss=objective.norm_pix_loss)
         nothing = result._replace(prediction=jnp.zeros_like(result.prediction))
         restored = [restored_images(one, cell, bands) for one in (result, nothing)]
         images = jnp.stack([*restored, batch.images], axis=1)  # as ESTIMATES
@@ -129,15 +129,15 @@ def batch_sums(
     return jax.tree.map(lambda leaf: leaf.sum(0), each)
 
 
-def fit_classes(land_cover: jax.Array, size: int, fit: str) -> jax.Array:
+def fit_classes(land_cover: jax.Array, size: int, resize_mode: str) -> jax.Array:
     """Brings a map of classes to the model's input size as `spatial.FITS` does images.
 
     Args:
       land_cover: (batch, height, width) index of a class.
       size: side of the input in pixels.
-      fit: "resize" takes the nearest pixel; "pad" surrounds it with -1, no class.
+      resize_mode: "resize" takes the nearest pixel; "pad" surrounds it with -1, no class.
     """
-    if fit == "pad":
+    if resize_mode == "pad":
         padded = pad(land_cover[..., None].astype(jnp.float32), size)[..., 0]
         return jnp.where(jnp.isfinite(padded), padded, -1).astype(jnp.int32)
     shape = (len(land_cover), size, size)
@@ -165,7 +165,7 @@ NOTES = {
     False: f"{OWN} `null` is the mean of the dataset everywhere. `measured` is the input itself, "
     "with its speckle.",
 }
-"""What to say below the tables, by `norm_pix`."""
+"""What to say below the tables, by `norm_pix_loss`."""
 
 
 class Batch(NamedTuple):
@@ -204,7 +204,7 @@ def measure_reconstruction(
       DivergedError: the model predicts something that is not finite.
     """
     weighting = Weighting("none")
-    settings = dataclasses.replace(objective.preprocessing, weighting=weighting, flips=False)
+    settings = dataclasses.replace(objective.preprocessing, weighting=weighting, random_flip=False)
     objective = dataclasses.replace(objective, preprocessing=settings)
     sums = [_summed(objective, params, *numbered, protocol) for numbered in enumerate(batches)]
     if not sums:
@@ -281,19 +281,19 @@ def _mean_error(total: Any, count: Any) -> float | None:
     return float(total / count) if count else None
 
 
-def sections(protocol: Protocol, *, norm_pix: bool, truth: bool) -> tuple[Section, ...]:
+def sections(protocol: Protocol, *, norm_pix_loss: bool, truth: bool) -> tuple[Section, ...]:
     """The tables of the measure, for results of the task `TASK`.
 
     Args:
       protocol: bands, classes.
-      norm_pix: whether targets were normalised, for the note.
+      norm_pix_loss: whether targets were normalised, for the note.
       truth: whether the records have it; without, there is one table of one metric.
     """
     error = Metric(TASK, "error", "unweighted error", ".4f", higher_is_better=False)
     title = "Pretraining, measured without weights"
     if not truth:
         return (Section(title, (error,)),)
-    note = NOTES[norm_pix]
+    note = NOTES[norm_pix_loss]
     overall = [error, Metric(TASK, "rmse_db", "RMSE (dB)", ".3f", higher_is_better=False)]
     overall += [_plain("bias_db", f"/{band}", f"bias {band} (dB)") for band in protocol.bands]
     by_group = [

@@ -55,7 +55,7 @@ def write_comparison(
     patches = held_out(config)
     simulated = "noise_free" in patches.fields
     sections += reconstruction.sections(
-        protocol(patches), norm_pix=config.pretrain.norm_pix, truth=simulated
+        protocol(patches), norm_pix_loss=config.pretrain.norm_pix_loss, truth=simulated
     )
     tables = [tabulate(one, results, baselines, arms, config.reference) for one in sections]
     paths = [workdir / f"comparison.{kind}" for kind in ("md", "json", "png")]

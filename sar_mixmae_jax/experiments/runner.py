@@ -159,7 +159,7 @@ def notes(config: ConfigDict, finished: list[Measured]) -> list[str]:
     """What must be said beside the tables."""
     told = [
         f"{task}: {recipe.dataset}, label_fraction {recipe.label_fraction:g}, chosen by seed; "
-        f"{recipe.max_steps or f'{recipe.epochs:g} epochs of'} steps in batches of "
+        f"{recipe.total_steps or f'{recipe.epochs:g} epochs of'} steps in batches of "
         f"{recipe.batch_size}; the checkpoint is chosen on {recipe.validation_split}, the numbers "
         "are of test."
         for task, recipe in config.finetune.items()

@@ -23,7 +23,7 @@ def embed(
     encoder: SourceCheckpoint,
     patches: PatchDataset,
     *,
-    fit: str = "resize",
+    resize_mode: str = "resize",
     dtype: str = "auto",
     batch_size: int = 256,
 ) -> dict[str, np.ndarray]:
@@ -32,7 +32,7 @@ def embed(
     Args:
       encoder: in a checkpoint.
       patches: with the encoder's bands; see `open_for`.
-      fit: an entry of `spatial.FITS`: how a record is brought to the encoder's input size.
+      resize_mode: an entry of `spatial.FITS`: how a record is brought to the encoder's input size.
       dtype: of the computation.
       batch_size: records at a time, of all devices.
 
@@ -44,7 +44,12 @@ def embed(
       InputError: the checkpoint is damaged, or the records do not fit.
     """
     settings = Preprocessing(
-        encoder.size.image_size, encoder.mean, encoder.std, fit=fit, flips=False, unit=patches.unit
+        encoder.size.image_size,
+        encoder.mean,
+        encoder.std,
+        resize_mode=resize_mode,
+        random_flip=False,
+        unit=patches.unit,
     )
     model = Classifier(encoder.size, 1, config.compute_dtype(dtype))
     function = CacheablePartial(
@@ -52,7 +57,11 @@ def embed(
     )
     params = replicate({"encoder": initialization.load_encoder_params(encoder, encoder.size)})
     made = BatchPredictor(function, batch_size)(params, patches.source, f"encoding {patches.name}")
-    about = {"encoder": encoder.description, "dataset": patches.describe(), "fit": fit}
+    about = {
+        "encoder": encoder.description,
+        "dataset": patches.describe(),
+        "resize_mode": resize_mode,
+    }
     return {"ids": np.array(patches.ids()), **made, "about": np.array(json.dumps(about))}
 
 

@@ -23,26 +23,26 @@ class Architecture:
       windows: window side per stage, in tokens.
       bands: input bands.
       image_size: input side in pixels.
-      position_size: input side that the position embedding was made for; None: `image_size`.
+      pretrain_image_size: input side that the position embedding was made for; None: `image_size`.
       patch_size: pixels per token side in the first stage.
       mlp_ratio: hidden width of an MLP over its input's.
-      decoder_width: channels of the decoder.
+      decoder_embed_dim: channels of the decoder.
       decoder_depth: blocks of the decoder.
-      decoder_heads: attention heads of the decoder.
+      decoder_num_heads: attention heads of the decoder.
     """
 
-    width: int
-    heads: tuple[int, ...]
+    embed_dim: int
+    num_heads: tuple[int, ...]
     depths: tuple[int, ...] = (2, 2, 18, 2)
-    windows: tuple[int, ...] = (8, 8, 8, 4)
+    window_sizes: tuple[int, ...] = (8, 8, 8, 4)
     bands: int = 2
     image_size: int = 128
-    position_size: int | None = None
+    pretrain_image_size: int | None = None
     patch_size: int = 4
     mlp_ratio: int = 4
-    decoder_width: int = 512
+    decoder_embed_dim: int = 512
     decoder_depth: int = 8
-    decoder_heads: int = 16
+    decoder_num_heads: int = 16
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -54,25 +54,27 @@ class Architecture:
                 raise InputError(
                     f"{field.name} is {value}: expected whole numbers from 1 to {MAX_SIZE}"
                 )
-        if not len(self.depths) == len(self.heads) == len(self.windows):
+        if not len(self.depths) == len(self.num_heads) == len(self.window_sizes):
             raise InputError(
-                f"depths {self.depths}, heads {self.heads} and windows {self.windows} differ in "
-                "length: give one value per stage"
+                f"depths {self.depths}, heads {self.num_heads} and windows {self.window_sizes} "
+                "differ in length: give one value per stage"
             )
         if self.image_size % self.cell:
             raise InputError(
                 f"image_size is {self.image_size}: expected a multiple of the mask cell, "
                 f"{self.cell} px"
             )
-        for stage, (heads, window) in enumerate(zip(self.heads, self.windows, strict=True)):
+        for stage, (heads, window) in enumerate(
+            zip(self.num_heads, self.window_sizes, strict=True)
+        ):
             tokens = self.image_size // (self.patch_size << stage)
             if tokens % min(window, tokens):
                 raise InputError(
                     f"the window of stage {stage + 1} is {window} tokens: expected a divisor of "
                     f"its map of {tokens}x{tokens} tokens (image_size {self.image_size})"
                 )
-            _check_width(f"width of stage {stage + 1}", self.width << stage, heads)
-        _check_width("decoder_width", self.decoder_width, self.decoder_heads)
+            _check_width(f"width of stage {stage + 1}", self.embed_dim << stage, heads)
+        _check_width("decoder_embed_dim", self.decoder_embed_dim, self.decoder_num_heads)
 
     @property
     def cell(self) -> int:
@@ -87,7 +89,7 @@ class Architecture:
     @property
     def features(self) -> int:
         """Width of the last stage, which is that of what the encoder makes of an image."""
-        return self.width << (len(self.depths) - 1)
+        return self.embed_dim << (len(self.depths) - 1)
 
     @property
     def grid(self) -> int:
@@ -104,16 +106,16 @@ def _check_width(what: str, width: int, heads: int) -> None:
 
 VARIANTS = {
     "tiny": Architecture(
-        width=32,
-        heads=(1, 2, 4, 8),
+        embed_dim=32,
+        num_heads=(1, 2, 4, 8),
         depths=(2, 2, 2, 2),
-        decoder_width=128,
+        decoder_embed_dim=128,
         decoder_depth=2,
-        decoder_heads=4,
+        decoder_num_heads=4,
     ),
-    "base": Architecture(width=128, heads=(4, 8, 16, 32)),
-    "large": Architecture(width=192, heads=(6, 12, 24, 48)),
-    "huge": Architecture(width=352, heads=(11, 22, 44, 88)),
+    "base": Architecture(embed_dim=128, num_heads=(4, 8, 16, 32)),
+    "large": Architecture(embed_dim=192, num_heads=(6, 12, 24, 48)),
+    "huge": Architecture(embed_dim=352, num_heads=(11, 22, 44, 88)),
 }
 """The published sizes, and `tiny` for laptops and tests."""
 

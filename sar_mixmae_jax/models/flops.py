@@ -10,9 +10,9 @@ from sar_mixmae_jax.models.architecture import Architecture
 def encoder_flops(size: Architecture) -> int:
     """Forward pass of the encoder for one image."""
     side = size.image_size // size.patch_size
-    total = 2 * side**2 * size.patch_size**2 * size.bands * size.width
+    total = 2 * side**2 * size.patch_size**2 * size.bands * size.embed_dim
     for stage in range(1, len(size.depths)):
-        width, tokens = size.width << stage, (side >> stage) ** 2
+        width, tokens = size.embed_dim << stage, (side >> stage) ** 2
         total += 2 * tokens * (2 * width) * width  # merging: four narrow tokens to one wide
     return total + encoder_block_flops(size)
 
@@ -20,23 +20,23 @@ def encoder_flops(size: Architecture) -> int:
 def encoder_block_flops(size: Architecture) -> int:
     """The encoder's blocks alone, which remat computes once more."""
     total = 0
-    for stage, (depth, window) in enumerate(zip(size.depths, size.windows, strict=True)):
-        side, width = size.image_size // (size.patch_size << stage), size.width << stage
+    for stage, (depth, window) in enumerate(zip(size.depths, size.window_sizes, strict=True)):
+        side, width = size.image_size // (size.patch_size << stage), size.embed_dim << stage
         total += depth * _block_flops(side**2, min(window, side) ** 2, width, size.mlp_ratio)
     return total
 
 
 def decoder_flops(size: Architecture) -> int:
     """Forward pass of the decoder for one image: each mixture is decoded into two sequences."""
-    cells, width = size.grid**2, size.decoder_width
-    embed = 2 * cells * (size.width << (len(size.depths) - 1)) * width
+    cells, width = size.grid**2, size.decoder_embed_dim
+    embed = 2 * cells * (size.embed_dim << (len(size.depths) - 1)) * width
     predict = 2 * cells * width * size.cell**2 * size.bands
     return embed + decoder_block_flops(size) + 2 * predict
 
 
 def decoder_block_flops(size: Architecture) -> int:
     """The decoder's blocks alone, both sequences."""
-    cells, width = size.grid**2, size.decoder_width
+    cells, width = size.grid**2, size.decoder_embed_dim
     return 2 * size.decoder_depth * _block_flops(cells, cells, width, size.mlp_ratio)
 
 

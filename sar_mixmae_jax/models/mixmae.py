@@ -19,13 +19,13 @@ from sar_mixmae_jax.models.swin import Encoder
 
 def make_encoder(size: Architecture, dtype: DTypeLike, remat: bool) -> Encoder:
     """The encoder of a model, in pretraining and after it."""
-    positions = size.position_size // size.patch_size if size.position_size else None
+    positions = size.pretrain_image_size // size.patch_size if size.pretrain_image_size else None
     return Encoder(
         size.patch_size,
-        size.width,
+        size.embed_dim,
         size.depths,
-        size.heads,
-        size.windows,
+        size.num_heads,
+        size.window_sizes,
         size.mlp_ratio,
         dtype,
         remat,
@@ -37,7 +37,7 @@ class DecoderBlock(nn.Module):
     """A standard transformer block: x + attention(norm(x)), then x + MLP(norm(x))."""
 
     tokens: int
-    heads: int
+    num_heads: int
     mlp_ratio: int
     dtype: DTypeLike
 
@@ -46,7 +46,7 @@ class DecoderBlock(nn.Module):
         """(rows, width), sequence after sequence of `tokens` -> the same shape."""
         width = x.shape[-1]
         qkv = linear(3 * width, self.dtype, name="qkv")(layer_norm(self.dtype, name="norm1")(x))
-        y = attend(qkv, self.tokens, self.heads)
+        y = attend(qkv, self.tokens, self.num_heads)
         x = x + linear(width, self.dtype, name="proj")(y)
         return x + MLP(self.mlp_ratio, self.dtype, name="mlp")(
             layer_norm(self.dtype, name="norm2")(x)
@@ -74,7 +74,7 @@ class Decoder(nn.Module):
         """
         size = self.size
         block_class = nn.remat(DecoderBlock) if self.remat else DecoderBlock
-        cells, width = mask.size, size.decoder_width
+        cells, width = mask.size, size.decoder_embed_dim
         x = linear(width, self.dtype, name="embed")(tokens.reshape(-1, tokens.shape[-1]))
         x = x.reshape(-1, cells, width)
         mask_token = self.param("mask_token", nn.initializers.normal(0.02), (1, 1, width))
@@ -87,7 +87,7 @@ class Decoder(nn.Module):
         x = (x + positions.reshape(1, -1, width).astype(x.dtype)).reshape(-1, width)
         for block in range(size.decoder_depth):
             name = f"block_{block}"
-            x = block_class(cells, size.decoder_heads, size.mlp_ratio, self.dtype, name=name)(x)
+            x = block_class(cells, size.decoder_num_heads, size.mlp_ratio, self.dtype, name=name)(x)
         x = layer_norm(self.dtype, name="norm")(x)
         values = size.cell * size.cell * size.bands
         return linear(values, jnp.float32, name="pred")(x).reshape(-1, cells, values)

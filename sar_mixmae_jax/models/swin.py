@@ -48,7 +48,7 @@ def relative_position_index(window: int) -> np.ndarray:
 class WindowAttention(nn.Module):
     """Self-attention inside windows with a learned bias per relative position."""
 
-    heads: int
+    num_heads: int
     window: int
     dtype: DTypeLike
 
@@ -57,20 +57,20 @@ class WindowAttention(nn.Module):
         """(rows, width), window after window, with a (windows, tokens) mask or None -> the same."""
         width = x.shape[-1]
         offsets = (2 * self.window - 1) ** 2
-        table = self.param("bias_table", nn.initializers.normal(0.02), (offsets, self.heads))
+        table = self.param("bias_table", nn.initializers.normal(0.02), (offsets, self.num_heads))
         bias = table[relative_position_index(self.window)].transpose(2, 0, 1)  # head, query, key
         if mask is not None:
             other = mask[:, None, :, None] != mask[:, None, None, :]  # window, 1, query, key
             bias = jnp.where(other, -1e30, bias)
         qkv = linear(3 * width, self.dtype, name="qkv")(x)
-        x = attend(qkv, self.window**2, self.heads, bias)
+        x = attend(qkv, self.window**2, self.num_heads, bias)
         return linear(width, self.dtype, name="proj")(x)
 
 
 class Block(nn.Module):
     """x + attention(norm(x)), then x + MLP(norm(x)), attention inside windows."""
 
-    heads: int
+    num_heads: int
     window: int
     mlp_ratio: int
     dtype: DTypeLike
@@ -83,7 +83,7 @@ class Block(nn.Module):
 
         With `keep`, (2, images), the branches are scaled by it; see `drop_path`.
         """
-        attention = WindowAttention(self.heads, self.window, self.dtype, name="attn")
+        attention = WindowAttention(self.num_heads, self.window, self.dtype, name="attn")
         mlp = MLP(self.mlp_ratio, self.dtype, name="mlp")
         change = attention(layer_norm(self.dtype, name="norm1")(x), mask)
         x = x + (change if keep is None else scale_branch(change, keep[0]))
@@ -113,7 +113,7 @@ class PatchEmbedding(nn.Module):
     """A convolution whose stride is its kernel, hence one matrix product, and LayerNorm."""
 
     patch: int
-    width: int
+    embed_dim: int
     dtype: DTypeLike
 
     @nn.compact
@@ -123,7 +123,7 @@ class PatchEmbedding(nn.Module):
         x = patchify(images, self.patch)
         x = x.reshape(-1, x.shape[-1])
         x = nn.Dense(
-            self.width,
+            self.embed_dim,
             dtype=self.dtype,
             precision=matmul_precision(self.dtype),
             kernel_init=torch_conv_init(x.shape[-1]),
@@ -131,7 +131,7 @@ class PatchEmbedding(nn.Module):
             name="proj",
         )(x)
         x = layer_norm(self.dtype, name="norm")(x)
-        return x.reshape(batch, height // self.patch, width // self.patch, self.width)
+        return x.reshape(batch, height // self.patch, width // self.patch, self.embed_dim)
 
 
 class Encoder(nn.Module):
@@ -151,10 +151,10 @@ class Encoder(nn.Module):
     """
 
     patch: int
-    width: int
+    embed_dim: int
     depths: tuple[int, ...]
-    heads: tuple[int, ...]
-    windows: tuple[int, ...]
+    num_heads: tuple[int, ...]
+    window_sizes: tuple[int, ...]
     mlp_ratio: int
     dtype: DTypeLike
     remat: bool = False
@@ -175,16 +175,16 @@ class Encoder(nn.Module):
           (batch, row, column, channel), one token per mask cell.
         """
         block_class = nn.remat(Block) if self.remat else Block
-        x = PatchEmbedding(self.patch, self.width, self.dtype, name="patch_embed")(images)
+        x = PatchEmbedding(self.patch, self.embed_dim, self.dtype, name="patch_embed")(images)
         if mask is not None:
             x = mix_tokens(x, mask)
         side = x.shape[1]
-        positions = sincos_position_embedding(self.positions or side, self.width)
+        positions = sincos_position_embedding(self.positions or side, self.embed_dim)
         if len(positions) != side:
             positions = bicubic_resize(positions, side)
         x = x + positions.astype(x.dtype)
         done = 0
-        stages = zip(self.depths, self.heads, self.windows, strict=True)
+        stages = zip(self.depths, self.num_heads, self.window_sizes, strict=True)
         for stage, (depth, heads, window) in enumerate(stages):
             if stage:
                 x = PatchMerging(self.dtype, name=f"merge_{stage - 1}")(x)

@@ -88,7 +88,9 @@ def diagnose(
         for name, values in per_band.items()
         for number, band in enumerate(bands)
     }
-    scalars["explained"] = 1.0 - result.error.sum() / jnp.maximum(result.null_error.sum(), 1e-12)
+    scalars["explained_variance"] = 1.0 - result.error.sum() / jnp.maximum(
+        result.null_error.sum(), 1e-12
+    )
     return scalars
 
 

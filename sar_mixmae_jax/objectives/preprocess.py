@@ -42,8 +42,8 @@ def pad(db: jax.Array, size: int) -> jax.Array:
     height, width = db.shape[1:3]
     if height > size or width > size:
         raise InputError(
-            f"cannot pad patches of {height}x{width} px to {size} px: choose fit=resize or a "
-            "larger image_size"
+            f"cannot pad patches of {height}x{width} px to {size} px: choose resize_mode=resize or "
+            "a larger image_size"
         )
     top, left = (size - height) // 2, (size - width) // 2
     margins = ((0, 0), (top, size - height - top), (left, size - width - left), (0, 0))
@@ -70,8 +70,8 @@ class Preprocessing:
 
     Attributes:
       image_size: input side of the model in pixels.
-      fit: an entry of `spatial.FITS`: "resize" or "pad".
-      flips: whether to flip at random.
+      resize_mode: an entry of `spatial.FITS`: "resize" or "pad".
+      random_flip: whether to flip at random.
       mean: mean of each band, dB.
       std: standard deviation of each band, dB.
       weighting: how the loss is weighted; of no meaning where nothing is reconstructed.
@@ -82,12 +82,12 @@ class Preprocessing:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     weighting: Weighting = NO_WEIGHTING
-    fit: str = "resize"
-    flips: bool = True
+    resize_mode: str = "resize"
+    random_flip: bool = True
     unit: str = "dB"
 
     def __post_init__(self) -> None:
-        look_up(RESIZE_MODES, self.fit, "fit")
+        look_up(RESIZE_MODES, self.resize_mode, "resize_mode")
         look_up(TO_DB, self.unit, "unit")
 
 
@@ -114,8 +114,8 @@ def preprocess(raw: jax.Array, key: jax.Array, settings: Preprocessing) -> Prepa
       settings: what to do.
     """
     db = TO_DB[settings.unit](raw.astype(jnp.float32))
-    db = RESIZE_MODES[settings.fit](db, settings.image_size)
-    if settings.flips:
+    db = RESIZE_MODES[settings.resize_mode](db, settings.image_size)
+    if settings.random_flip:
         db = random_flips(db, key)
     valid = valid_pixels(db)
     images = standardise(db, jnp.array(settings.mean), jnp.array(settings.std))

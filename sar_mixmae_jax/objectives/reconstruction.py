@@ -35,13 +35,13 @@ class PretrainObjective:
       model: the MixMAE.
       preprocessing: what happens to the raw batch.
       mask_ratio: share of cells that come from the partner image.
-      norm_pix: whether target cells are standardised one by one.
+      norm_pix_loss: whether target cells are standardised one by one.
     """
 
     model: MixMAE
     preprocessing: Preprocessing
     mask_ratio: float
-    norm_pix: bool
+    norm_pix_loss: bool
 
 
 def pretrain_loss(
@@ -50,9 +50,11 @@ def pretrain_loss(
     """The summed weighted error of a share, with its number of valid pixels and error by patch."""
     flip_key, mask_key = jax.random.split(key)
     prepared = preprocess(batch["backscatter"], flip_key, objective.preprocessing)
-    model, norm_pix = objective.model, objective.norm_pix
+    model, norm_pix_loss = objective.model, objective.norm_pix_loss
     mask = random_mask(mask_key, model.size.grid, objective.mask_ratio)
-    error = reconstruct(model, params, prepared, mask, norm_pix=norm_pix).error.sum((1, 2))
+    error = reconstruct(model, params, prepared, mask, norm_pix_loss=norm_pix_loss).error.sum(
+        (1, 2)
+    )
     return error.sum(), (prepared.valid.sum().astype(jnp.float32), error)
 
 
@@ -86,7 +88,7 @@ def restored_images(result: Reconstruction, side: int, bands: int) -> jax.Array:
 
 
 def reconstruct(
-    model: MixMAE, params: Any, batch: PreparedBatch, mask: jax.Array, *, norm_pix: bool
+    model: MixMAE, params: Any, batch: PreparedBatch, mask: jax.Array, *, norm_pix_loss: bool
 ) -> Reconstruction:
     """Runs the model and compares with the target.
 
@@ -95,14 +97,14 @@ def reconstruct(
       params: its parameters.
       batch: the prepared images.
       mask: (cells, cells), 1 where a cell comes from the partner image.
-      norm_pix: standardise every target cell by its own mean and deviation, bands together.
+      norm_pix_loss: standardise every target cell by its own mean and deviation, bands together.
     """
     side = model.size.cell
     prediction = model.apply({"params": params}, batch.images, mask)
     assert isinstance(prediction, jax.Array)
     target = patchify(batch.images, side)
     valid = patchify(batch.valid, side)
-    if norm_pix:
+    if norm_pix_loss:
         offset, spread = cell_moments(target, valid)
     else:
         offset, spread = jnp.zeros(()), jnp.ones(())

@@ -11,7 +11,7 @@ from sar_mixmae_jax.run_report.html import Markup, note, notice, section, table
 from sar_mixmae_jax.run_report.plots import stem
 from sar_mixmae_jax.run_report.sections import left_out
 
-SEEN = ("explained", "loss_dark_share", "bias_db")
+SEEN = ("explained_variance", "loss_dark_share", "bias_db")
 """Diagnostics that change while the model learns, for curves."""
 
 WEIGHTS = {
@@ -30,7 +30,7 @@ WEIGHTS = {
 GROUPED = {
     *("loss", "gradient_norm", "learning_rate", "epoch"),
     *("images_per_second", "seconds", "checkpoint_seconds", "checkpoint_blocked_seconds"),
-    *("explained", "validation", *WEIGHTS),
+    *("explained_variance", "validation", *WEIGHTS),
 }
 """Metrics that have a place of their own on the page."""
 

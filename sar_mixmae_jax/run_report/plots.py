@@ -127,7 +127,7 @@ MEASURES = {
     "loss": Measure("loss"),
     "gradient_norm": Measure("gradient norm"),
     "learning_rate": Measure("learning rate"),
-    "explained": Measure("explained variance (%)", 100.0, 0.0),
+    "explained_variance": Measure("explained variance (%)", 100.0, 0.0),
     "loss_dark_share": Measure("loss in the darkest tenth (%)", 100.0),
     "bias_db": Measure("bias (dB)", 1.0, 0.0),
 }

@@ -127,11 +127,11 @@ def _tiles(run: History, workdir: Path) -> list[tuple[str, str]]:
     if loss := values_of(metrics, "loss"):
         told, at = [f"{value:.4f}" for value in loss.values], loss.values.argmin()
         tiles.append((f"loss {told[-1]}", _when(loss, f"lowest {told[at]}", at)))
-    if seen := values_of(metrics, "explained"):
+    if seen := values_of(metrics, "explained_variance"):
         told, at = [f"{100 * value:.1f} %" for value in seen.values], seen.values.argmax()
         tiles.append((f"explained {told[-1]}", _when(seen, f"highest {told[at]}", at)))
     chosen = best_section(run, workdir)
-    if chosen and chosen.metric not in ("loss", "explained"):  # whose tiles tell it
+    if chosen and chosen.metric not in ("loss", "explained_variance"):  # whose tiles tell it
         why = f"by {formatting.metric(chosen.metric)} {chosen.value:.4f}, the {chosen.word} kept"
         tiles.append((f"best: step {formatting.step(chosen.step)}", why))
     if rate := values_of(metrics, "images_per_second"):
@@ -149,7 +149,7 @@ def _epochs(run: History) -> str:
     """Epochs done, and what the configuration asks for."""
     done = values_of(run.metrics, "epoch")
     told = f"{done.values[-1]:,.2f}" if done else "unknown"
-    steps, epochs = run.config.get("max_steps"), run.config.get("epochs")
+    steps, epochs = run.config.get("total_steps"), run.config.get("epochs")
     if steps:
         return f"epochs: {told}; planned: {formatting.value(steps)} steps"
     planned = f" of {formatting.exact(epochs).removesuffix('.0')}" if epochs else ""

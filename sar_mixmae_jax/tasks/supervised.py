@@ -42,7 +42,7 @@ def prepare_batch(
         settings,
         mean=settings.mean * len(names),
         std=settings.std * len(names),
-        flips=settings.flips and key is not None,
+        random_flip=settings.random_flip and key is not None,
     )
     db = jnp.concatenate([batch[name] for name in names], axis=-1)
     key = jax.random.key(0) if key is None else key

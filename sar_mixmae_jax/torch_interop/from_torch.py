@@ -82,7 +82,7 @@ class Choices:
     Attributes:
       statistics: see `published.statistics`.
       image_size: input side to bring the encoder to; None leaves it.
-      decoder_heads: see `recognition.recognise`.
+      decoder_num_heads: see `recognition.recognise`.
       encoder_only: leave decoder, head and optimizer.
       optimizer: whether to take its state where there is one.
       tiling: of a flood detector; None: what the file says, else as the released code cuts tiles.
@@ -91,7 +91,7 @@ class Choices:
 
     statistics: str | None = None
     image_size: int | None = None
-    decoder_heads: int | None = None
+    decoder_num_heads: int | None = None
     encoder_only: bool = False
     optimizer: bool = True
     tiling: str | None = None
@@ -171,17 +171,18 @@ def model_of(
     Raises:
       InputError: they are those of no model that there is here.
     """
-    heads = told.decoder_heads if told else None
-    if None not in (heads, choices.decoder_heads) and heads != choices.decoder_heads:
+    heads = told.decoder_num_heads if told else None
+    if None not in (heads, choices.decoder_num_heads) and heads != choices.decoder_num_heads:
         raise InputError(
-            f"--decoder_heads is {choices.decoder_heads}, and the file says {heads}: leave it out"
+            f"--decoder_num_heads is {choices.decoder_num_heads}, and the file says {heads}: "
+            "leave it out"
         )
     close = CLOSE_IN_HALF if file.halved else CLOSE
     if file.halved:
         logging.warning("the file holds floats of 16 bits: they are taken as float32")
     found = infer_model(
         file.tensors,
-        decoder_heads=choices.decoder_heads or heads,
+        decoder_num_heads=choices.decoder_num_heads or heads,
         encoder_only=choices.encoder_only,
         task=told.task if told else None,
         close=close,
@@ -325,7 +326,7 @@ def describe(
     if known:
         caveats.append(known.caveat)
     description = {
-        "config": {**settings, "program": "convert"},
+        "config": {**settings, "trainer": "convert"},
         "dataset": {"name": trained_on, "checksum": None, "records": None, "caveats": caveats},
         "model": model,
     }

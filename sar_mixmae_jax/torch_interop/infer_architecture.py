@@ -57,7 +57,7 @@ class InferredModel(NamedTuple):
 def infer_model(
     tensors: Tensors,
     *,
-    decoder_heads: int | None = None,
+    decoder_num_heads: int | None = None,
     encoder_only: bool = False,
     task: str | None = None,
     close: float = CLOSE,
@@ -66,7 +66,7 @@ def infer_model(
 
     Args:
       tensors: by PyTorch's names.
-      decoder_heads: attention heads of the decoder, which tensors cannot tell; None: those of the
+      decoder_num_heads: attention heads of the decoder, not stored in tensors; None: those of the
         variant.
       encoder_only: leave decoder or head.
       task: of the head; None: by the number of its outputs.
@@ -78,19 +78,19 @@ def infer_model(
     width, bands, patch_size = _patches(tensors)
     depths, heads, windows = _stages(tensors)
     size = Architecture(
-        width=width,
-        heads=heads,
+        embed_dim=width,
+        num_heads=heads,
         depths=depths,
-        windows=windows,
+        window_sizes=windows,
         bands=bands,
         patch_size=patch_size,
         mlp_ratio=_shape(tensors, "layers.0.blocks.0.mlp.fc1.weight", 2)[0] // width,
         image_size=_side(tensors) * patch_size,
     )
-    size = dataclasses.replace(size, position_size=_position_size(tensors, size, close))
+    size = dataclasses.replace(size, pretrain_image_size=_position_size(tensors, size, close))
     has_decoder = any(name.startswith("decoder_") for name in tensors) and not encoder_only
     if has_decoder:
-        size = _with_decoder(tensors, size, decoder_heads)
+        size = _with_decoder(tensors, size, decoder_num_heads)
     headless = encoder_only or has_decoder or HEAD not in tensors
     outputs = 0 if headless else _shape(tensors, HEAD, 2)[0]
     kind = _kind(has_decoder, outputs, task)
@@ -207,20 +207,22 @@ def _with_decoder(tensors: Tensors, size: Architecture, heads: int | None) -> Ar
     width, depth = _shape(tensors, "decoder_embed.weight", 2)[0], len(numbers)
     if heads is None:
         twins = [
-            one for one in VARIANTS.values() if _same(one, size) and one.decoder_width == width
+            one for one in VARIANTS.values() if _same(one, size) and one.decoder_embed_dim == width
         ]
         if not twins:
             raise InputError(
-                f"it is none of {', '.join(VARIANTS)} (width {size.width}, depths {size.depths}, "
-                f"decoder {width} wide), and tensors do not say how many attention heads the "
-                "decoder has: give --decoder_heads"
+                f"it matches none of {', '.join(VARIANTS)} (width {size.embed_dim}, "
+                f"depths {size.depths}, decoder {width} wide), "
+                "and its number of attention heads cannot be inferred: give --decoder_num_heads"
             )
-        heads = twins[0].decoder_heads
-    return dataclasses.replace(size, decoder_width=width, decoder_depth=depth, decoder_heads=heads)
+        heads = twins[0].decoder_num_heads
+    return dataclasses.replace(
+        size, decoder_embed_dim=width, decoder_depth=depth, decoder_num_heads=heads
+    )
 
 
 def _variant(size: Architecture, has_decoder: bool) -> str:
-    decoder = ("decoder_width", "decoder_depth", "decoder_heads") if has_decoder else ()
+    decoder = ("decoder_embed_dim", "decoder_depth", "decoder_num_heads") if has_decoder else ()
     for name, one in VARIANTS.items():
         if _same(one, size) and all(getattr(one, f) == getattr(size, f) for f in decoder):
             return name
@@ -229,7 +231,7 @@ def _variant(size: Architecture, has_decoder: bool) -> str:
 
 def _same(one: Architecture, other: Architecture) -> bool:
     """Whether two encoders are of one size, whatever the size of their input."""
-    fields = ("width", "depths", "heads", "mlp_ratio", "patch_size", "bands")
+    fields = ("embed_dim", "depths", "num_heads", "mlp_ratio", "patch_size", "bands")
     return all(getattr(one, name) == getattr(other, name) for name in fields)
 
 

@@ -22,7 +22,7 @@ class TensorFileMetadata:
       statistics: of the inputs, VH and VV.
       task: of a tuned model; None of others.
       classes: of its outputs.
-      decoder_heads: of a pretraining; None of others.
+      decoder_num_heads: of a pretraining; None of others.
       tiling: of a flood detector.
       pooling: of a flood detector.
       dataset: what it was trained on last, for readers.
@@ -31,7 +31,7 @@ class TensorFileMetadata:
     statistics: Statistics
     task: str | None
     classes: tuple[str, ...]
-    decoder_heads: int | None
+    decoder_num_heads: int | None
     tiling: str
     pooling: str
     dataset: str
@@ -60,7 +60,7 @@ def metadata_from_text(text: str | None) -> TensorFileMetadata | None:
             statistics=_statistics(fields["statistics"]),
             task=_one_of((None, *KINDS), fields["task"]),
             classes=tuple(_text(name) for name in fields["classes"]),
-            decoder_heads=_one_of((None, *range(1, 1025)), fields["decoder_heads"]),
+            decoder_num_heads=_one_of((None, *range(1, 1025)), fields["decoder_num_heads"]),
             tiling=_one_of(TILINGS, fields["tiling"]),
             pooling=_one_of(POOLINGS, fields["pooling"]),
             dataset=_text(fields["dataset"]),

@@ -93,11 +93,11 @@ def make_buffers(size: Architecture, *, decoder: bool) -> dict[str, np.ndarray]:
       size: of the model.
       decoder: whether it has one.
     """
-    made = {POSITIONS: make_positions(size.image_size, size.position_size, size)}
+    made = {POSITIONS: make_positions(size.image_size, size.pretrain_image_size, size)}
     if decoder:
-        embedding = sincos_position_embedding(size.grid, size.decoder_width)
-        made[DECODER_POSITIONS] = embedding.reshape(1, -1, size.decoder_width)
-    for stage, (depth, window) in enumerate(zip(size.depths, size.windows, strict=True)):
+        embedding = sincos_position_embedding(size.grid, size.decoder_embed_dim)
+        made[DECODER_POSITIONS] = embedding.reshape(1, -1, size.decoder_embed_dim)
+    for stage, (depth, window) in enumerate(zip(size.depths, size.window_sizes, strict=True)):
         tokens = size.image_size // (size.patch_size << stage)
         for block in range(depth):
             index = relative_position_index(min(window, tokens)).astype(np.int64)
@@ -105,13 +105,15 @@ def make_buffers(size: Architecture, *, decoder: bool) -> dict[str, np.ndarray]:
     return made
 
 
-def make_positions(image_size: int, position_size: int | None, size: Architecture) -> np.ndarray:
+def make_positions(
+    image_size: int, pretrain_image_size: int | None, size: Architecture
+) -> np.ndarray:
     """(1, tokens, width) position embedding, resized if it was made for another input size."""
-    made_for = (position_size or image_size) // size.patch_size
-    embedding = sincos_position_embedding(made_for, size.width)
-    if position_size not in (None, image_size):
+    made_for = (pretrain_image_size or image_size) // size.patch_size
+    embedding = sincos_position_embedding(made_for, size.embed_dim)
+    if pretrain_image_size not in (None, image_size):
         embedding = bicubic_resize(embedding, image_size // size.patch_size)
-    return embedding.reshape(1, -1, size.width)
+    return embedding.reshape(1, -1, size.embed_dim)
 
 
 def differing_buffers(

@@ -139,7 +139,7 @@ def note_of(
         statistics=Statistics(found.mean, found.std, found.statistics_of),
         task=model.kind if model.outputs else None,
         classes=tuple(metadata["model"].get("classes") or ()),
-        decoder_heads=model.size.decoder_heads if model.has_decoder else None,
+        decoder_num_heads=model.size.decoder_num_heads if model.has_decoder else None,
         tiling=config.get("tiling", "spatial"),
         pooling=config.get("pooling", "mean"),
         dataset=metadata["dataset"]["name"],

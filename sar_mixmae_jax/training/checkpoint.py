@@ -26,7 +26,7 @@ from sar_mixmae_jax.utils.errors import DivergedError, InputError, first_line, l
 METRIC_DIRECTION = {
     "loss": "min",
     "gradient_norm": "min",
-    "explained": "max",
+    "explained_variance": "max",
     "validation/loss": "min",
 }
 """Metrics that the best checkpoint can be chosen by, and whether less or more of it is better."""
@@ -60,7 +60,7 @@ class RetentionPolicy:
     latest: int
     every: int | None = None
     best: int | None = None
-    metric: str = "explained"
+    metric: str = "explained_variance"
 
     def __post_init__(self) -> None:
         if metric_direction(self.metric) is None:

@@ -29,13 +29,13 @@ RULES: tuple[tuple[str, Callable[[Number], bool], tuple[str, ...]], ...] = (
         "a whole number from 1 to 10^12",
         lambda value: 1 <= value <= 10**12,
         (
-            "accumulate",
+            "grad_accum_steps",
             "batch_size",
-            "max_steps",
+            "total_steps",
             "log_every",
             "checkpoint_every",
-            "keep_checkpoints",
-            "keep_every",
+            "max_to_keep",
+            "keep_period",
             "keep_best",
             "picture_every",
             "picture_patches",
@@ -59,7 +59,12 @@ RULES: tuple[tuple[str, Callable[[Number], bool], tuple[str, ...]], ...] = (
     (
         "zero or a positive number up to 10^6",
         lambda value: 0 <= value <= 1e6,
-        ("warmup_epochs", "optimizer.floor", "optimizer.weight_decay", "probe.weight_decay"),
+        (
+            "warmup_epochs",
+            "optimizer.end_learning_rate",
+            "optimizer.weight_decay",
+            "probe.weight_decay",
+        ),
     ),
     (
         "a number between 0 and 1",
@@ -175,7 +180,7 @@ def make_retention_policy(config: ConfigDict) -> RetentionPolicy:
       InputError: the metric is unknown.
     """
     return RetentionPolicy(
-        config.keep_checkpoints, config.keep_every, config.keep_best, config.best_metric
+        config.max_to_keep, config.keep_period, config.keep_best, config.best_metric
     )
 
 
@@ -185,11 +190,11 @@ def make_schedule(config: ConfigDict, order: ShuffleSampler) -> optax.Schedule:
     Without `schedule_epochs` it falls over what is trained, which may be shorter than the warm-up
     in a trial: then the schedule is twice the warm-up.
     """
-    trained = order.progress(config.max_steps) if config.max_steps else config.epochs
+    trained = order.progress(config.total_steps) if config.total_steps else config.epochs
     trained = max(trained, 2 * config.warmup_epochs)
     return learning_rate(
         peak=peak_learning_rate(config.optimizer.base_learning_rate, config.batch_size),
-        floor=config.optimizer.floor,
+        end_learning_rate=config.optimizer.end_learning_rate,
         warmup_epochs=config.warmup_epochs,
         schedule_epochs=config.schedule_epochs or trained,
         order=order,
@@ -219,10 +224,12 @@ def make_objective(config: ConfigDict, patches: PatchDataset) -> PretrainObjecti
         mean=patches.mean,
         std=patches.std,
         weighting=make_weighting(config),
-        fit=config.fit,
-        flips=config.flips,
+        resize_mode=config.resize_mode,
+        random_flip=config.random_flip,
     )
-    return PretrainObjective(make_model(config), preprocessing, config.mask_ratio, config.norm_pix)
+    return PretrainObjective(
+        make_model(config), preprocessing, config.mask_ratio, config.norm_pix_loss
+    )
 
 
 def check_batch(config: ConfigDict, devices: int, *, mixed: bool = True) -> None:
@@ -236,15 +243,17 @@ def check_batch(config: ConfigDict, devices: int, *, mixed: bool = True) -> None
     Raises:
       InputError: the batch does not divide, or a share is odd where images are mixed.
     """
-    shares = devices * config.accumulate
+    shares = devices * config.grad_accum_steps
     size, rest = divmod(config.batch_size, shares)
     if not mixed and (rest or size < 1):
         raise InputError(
             f"batch_size is {config.batch_size} on {devices} device(s) with "
-            f"accumulate={config.accumulate}: choose a multiple of {shares}"
+            f"grad_accum_steps={config.grad_accum_steps}: choose a multiple of {shares}"
         )
     if mixed and (rest or size % 2 or size < 2):
-        accumulated = f" of accumulate={config.accumulate}" if config.accumulate > 1 else ""
+        accumulated = (
+            f" of grad_accum_steps={config.grad_accum_steps}" if config.grad_accum_steps > 1 else ""
+        )
         raise InputError(
             f"batch_size is {config.batch_size} on {devices} device(s){accumulated}, which is "
             f"{config.batch_size / shares:g} each: expected an even number each, because images "

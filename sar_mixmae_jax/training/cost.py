@@ -112,13 +112,13 @@ def device_memory(step: DeviceStep, itemsize: int) -> dict[str, int]:
 def blocks(size: Architecture) -> list[Block]:
     """All blocks in their order; those of the decoder see both sequences of a mixture."""
     found = []
-    for stage, (depth, window) in enumerate(zip(size.depths, size.windows, strict=True)):
-        side, width = size.image_size // (size.patch_size << stage), size.width << stage
-        logits = size.heads[stage] * side**2 * min(window, side) ** 2
+    for stage, (depth, window) in enumerate(zip(size.depths, size.window_sizes, strict=True)):
+        side, width = size.image_size // (size.patch_size << stage), size.embed_dim << stage
+        logits = size.num_heads[stage] * side**2 * min(window, side) ** 2
         found += depth * [Block(side**2 * width, logits)]
     cells = size.grid**2
-    logits = 2 * size.decoder_heads * cells**2
-    return found + size.decoder_depth * [Block(2 * cells * size.decoder_width, logits)]
+    logits = 2 * size.decoder_num_heads * cells**2
+    return found + size.decoder_depth * [Block(2 * cells * size.decoder_embed_dim, logits)]
 
 
 def _block(block: Block, mlp_ratio: int, itemsize: int) -> int:
@@ -142,12 +142,13 @@ def _outside_of_blocks(size: Architecture, itemsize: int) -> int:
     side = size.image_size // size.patch_size
     pixels, cells = size.image_size**2 * size.bands, size.grid**2
     merged = sum(
-        (side >> stage) ** 2 * (size.width << stage) for stage in range(len(size.depths) - 1)
+        (side >> stage) ** 2 * (size.embed_dim << stage) for stage in range(len(size.depths) - 1)
     )
-    last = cells * (size.width << (len(size.depths) - 1))
-    decoded = 2 * cells * size.decoder_width
+    last = cells * (size.embed_dim << (len(size.depths) - 1))
+    decoded = 2 * cells * size.decoder_embed_dim
     norms = sum(
-        _layer_norm(values, itemsize) for values in (side**2 * size.width, merged, last, decoded)
+        _layer_norm(values, itemsize)
+        for values in (side**2 * size.embed_dim, merged, last, decoded)
     )
     return norms + itemsize * pixels + 2 * FLOAT32 * pixels
 
@@ -263,7 +264,7 @@ def estimate(
     order = ShuffleSampler(records, config.batch_size, config.seed)
     model = config.make_model(config)
     step = device_step(config, model, devices, side)
-    steps = config.max_steps or order.steps(config.epochs)
+    steps = config.total_steps or order.steps(config.epochs)
     step_flops = flops.train_step_flops(model.size, config.batch_size, remat=config.remat)
     record = side**2 * model.size.bands
     results = {
@@ -272,7 +273,7 @@ def estimate(
         "records": records,
         "batch_size": config.batch_size,
         "devices": devices,
-        "accumulate": step.accumulate,
+        "grad_accum_steps": step.accumulate,
         "remat": step.remat,
         "steps": steps,
         "encoder_flops": flops.encoder_flops(model.size),
@@ -304,7 +305,12 @@ def device_step(config: ConfigDict, model: MixMAE, devices: int, side: int) -> D
     """What each of `devices` does in a step."""
     parameters = count_parameters(model)
     return DeviceStep(
-        model.size, parameters, config.batch_size // devices, side, config.remat, config.accumulate
+        model.size,
+        parameters,
+        config.batch_size // devices,
+        side,
+        config.remat,
+        config.grad_accum_steps,
     )
 
 

@@ -147,8 +147,8 @@ def make_finetune_objective(
         image_size=scene,
         mean=tuple(values["mean"]),
         std=tuple(values["std"]),
-        fit=config.fit,
-        flips=config.flips,
+        resize_mode=config.resize_mode,
+        random_flip=config.random_flip,
         unit=patches.unit,
     )
     return FinetuneObjective(split.task, model, preprocessing)

@@ -122,7 +122,7 @@ def read_source_checkpoint(path: Path, metadata: dict[str, Any]) -> SourceCheckp
     description = {
         "checkpoint": str(path),
         "step": metadata["step"],
-        "program": _of_type(config["program"], str, "config.program"),
+        "trainer": _of_type(config["trainer"], str, "config.trainer"),
         "dataset": dataset["name"],
         "dataset_checksum": dataset["checksum"],
         "caveats": list(_string_tuple(dataset["caveats"], "dataset.caveats")),
@@ -171,7 +171,9 @@ def architecture_from_json(fields: dict[str, Any]) -> Architecture:
     sizes: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()
     }
-    if unknown := [name for name, v in sizes.items() if v is None and name != "position_size"]:
+    if unknown := [
+        name for name, v in sizes.items() if v is None and name != "pretrain_image_size"
+    ]:
         raise TypeError(f"its architecture has no {', '.join(unknown)}")
     return Architecture(**sizes)
 
@@ -255,7 +257,7 @@ def encoder_architecture(config: ConfigDict, encoder: SourceCheckpoint | None) -
         return architecture.make_architecture(variant, bands=len(config.bands), **wanted)
     size = encoder.size
     side = wanted.pop("image_size", size.image_size)
-    windows = wanted.pop("windows", None)
+    windows = wanted.pop("window_sizes", None)
     for name, value in wanted.items():
         if tuple(np.atleast_1d(value)) != tuple(np.atleast_1d(getattr(size, name))):
             raise InputError(
@@ -278,13 +280,13 @@ def resize_architecture(
     Raises:
       InputError: windows or mask cells do not fit.
     """
-    grown = tuple(window * side // size.image_size for window in size.windows)
-    first = size.position_size or size.image_size
+    grown = tuple(window * side // size.image_size for window in size.window_sizes)
+    first = size.pretrain_image_size or size.image_size
     return dataclasses.replace(
         size,
         image_size=side,
-        windows=windows or grown,
-        position_size=None if first == side else first,
+        window_sizes=windows or grown,
+        pretrain_image_size=None if first == side else first,
     )
 
 
@@ -301,7 +303,7 @@ def replace_encoder(
     return {**params, "encoder": load_encoder_params(encoder, tuning.model.size)}
 
 
-INPUT_FIELDS = ("image_size", "position_size", "windows")
+INPUT_FIELDS = ("image_size", "pretrain_image_size", "window_sizes")
 """Fields of an architecture that may be others than before."""
 
 

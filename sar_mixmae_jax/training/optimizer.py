@@ -21,14 +21,14 @@ class Rate:
 
     Attributes:
       peak: at the end of the warm-up.
-      floor: at the end of the schedule.
+      end_learning_rate: at the end of the schedule.
       warmup: steps of it.
       whole: steps of the schedule, warm-up included.
       before: how many steps of this length more are done than the step says.
     """
 
     peak: float
-    floor: float
+    end_learning_rate: float
     warmup: float
     whole: float
     before: float = 0.0
@@ -40,7 +40,7 @@ class Rate:
             peak_value=self.peak,
             warmup_steps=self.warmup,
             decay_steps=self.whole,
-            end_value=self.floor,
+            end_value=self.end_learning_rate,
         )
         return schedule(step + self.before)
 
@@ -48,26 +48,26 @@ class Rate:
 def learning_rate(
     *,
     peak: float,
-    floor: float,
+    end_learning_rate: float,
     warmup_epochs: float,
     schedule_epochs: float,
     order: ShuffleSampler,
 ) -> Rate:
-    """The rate at a step: linear from 0 over the warm-up, then half a cosine down to the floor.
+    """The rate at a step: linear from 0 over the warm-up, then half a cosine.
 
     The schedule runs over `schedule_epochs`, which may be more than are trained: the published
     recipe stops at epoch 64 of a schedule over 1,024.
 
     Args:
       peak: rate at the end of the warm-up.
-      floor: rate at the end of the schedule.
+      end_learning_rate: rate at the end of the schedule.
       warmup_epochs: length of the warm-up.
       schedule_epochs: length of the whole, warm-up included.
       order: tells how many epochs are done at a step; the rate follows the fractional epoch.
     """
     return Rate(
         peak=peak,
-        floor=floor,
+        end_learning_rate=end_learning_rate,
         warmup=warmup_epochs * order.steps_per_epoch,
         whole=schedule_epochs * order.steps_per_epoch,
         before=order.start * order.steps_per_epoch - order.step,

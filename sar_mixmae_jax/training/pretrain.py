@@ -60,7 +60,7 @@ def train(config: ConfigDict, workdir: Path, stop: Callable[[], bool] = lambda: 
         len(patches.source), config.batch_size, config.seed
     )  # enough of them for a batch
     objective = config.make_objective(config, patches)
-    size = continued_architecture(objective.model.size, origin, config.model.windows)
+    size = continued_architecture(objective.model.size, origin, config.model.window_sizes)
     objective = dataclasses.replace(objective, model=objective.model.clone(size=size))
     warn_weighting_changed(objective.preprocessing.weighting, origin)
     check_fit(objective, patches)

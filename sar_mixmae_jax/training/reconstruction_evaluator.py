@@ -102,9 +102,9 @@ class ReconstructionEvaluator:
 
     def draw(self, panels: Panels, path: Path, title: str) -> None:
         """Writes the picture."""
-        norm_pix = self._objective.norm_pix
+        norm_pix_loss = self._objective.norm_pix_loss
         reconstruction_picture.draw_reconstruction(
-            panels, self._ids, self._bands, path, title=title, norm_pix=norm_pix
+            panels, self._ids, self._bands, path, title=title, norm_pix_loss=norm_pix_loss
         )
 
 
@@ -117,11 +117,11 @@ def evaluate_reconstruction(
     bands: tuple[str, ...],
 ) -> tuple[dict[str, jax.Array], Panels]:
     """The diagnostics of patches as they lie, and what there is to draw of them."""
-    settings = dataclasses.replace(objective.preprocessing, flips=False)
+    settings = dataclasses.replace(objective.preprocessing, random_flip=False)
     model, key = objective.model, jax.random.key(seed)
     batch = preprocess(backscatter, key, settings)
     mask = random_mask(key, model.size.grid, objective.mask_ratio)
-    result = reconstruct(model, params, batch, mask, norm_pix=objective.norm_pix)
+    result = reconstruct(model, params, batch, mask, norm_pix_loss=objective.norm_pix_loss)
 
     def to_db(images: jax.Array) -> jax.Array:
         db = destandardise(images, jnp.array(settings.mean), jnp.array(settings.std))

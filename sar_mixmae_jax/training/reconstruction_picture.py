@@ -46,7 +46,7 @@ def draw_reconstruction(
     path: Path,
     *,
     title: str,
-    norm_pix: bool,
+    norm_pix_loss: bool,
 ) -> None:
     """Writes a PNG with a row per patch and band.
 
@@ -56,7 +56,7 @@ def draw_reconstruction(
       bands: name of each band.
       path: where to write; the file appears whole or not at all.
       title: of the figure.
-      norm_pix: whether the targets were normalised, for the caption.
+      norm_pix_loss: whether the targets were normalised, for the caption.
     """
     rows = len(ids) * len(bands)
     figure = Figure(figsize=(11.5, 2.45 * rows + 1.6), layout="constrained", dpi=110)
@@ -86,7 +86,7 @@ def draw_reconstruction(
                 extend = "neither" if is_weight else "both"
                 figure.colorbar(image, ax=axis, label=label, shrink=0.9, extend=extend)
         axes[row, 0].set_ylabel(f"{_short(ids[patch])}\n{bands[band]}", fontsize=7)
-    _explain(figure, title, norm_pix)
+    _explain(figure, title, norm_pix_loss)
     atomic_write(path, figure_to_png(figure))
 
 
@@ -118,7 +118,7 @@ def _outline(axis: Axes, mask: np.ndarray, side: int) -> None:
         axis.add_patch(frame)
 
 
-def _explain(figure: Figure, title: str, norm_pix: bool) -> None:
+def _explain(figure: Figure, title: str, norm_pix_loss: bool) -> None:
     """Title, legend and caption."""
     add_title(figure, title)
     handles = [
@@ -129,7 +129,7 @@ def _explain(figure: Figure, title: str, norm_pix: bool) -> None:
         "Every cell is reconstructed from the view in which it was hidden. Scales run from the\n"
         "1st to the 99th percentile of the inputs in a band, the same for the pictures beside it."
     )
-    if norm_pix:
+    if norm_pix_loss:
         caption += (
             "\nThe model predicts normalised cells: the target cell's own mean and deviation bring "
             "the reconstruction\nback to dB, so the right mean of a cell is given, and only what "

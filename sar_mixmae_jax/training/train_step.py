@@ -77,7 +77,7 @@ def train_step(
 ) -> tuple[TrainState, Metrics, jax.Array]:
     """One step on one device, inside a map over the axis `AXIS`.
 
-    The device's batch is cut into `accumulate` shares, computed one after the other, each with its
+    The device's batch is cut into `grad_accum_steps` shares, computed in turn, each with its
     own key: so n devices with m shares each compute what n m devices compute.
 
     Args:

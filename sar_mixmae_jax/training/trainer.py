@@ -232,7 +232,7 @@ def run_training(
         start = restore_or_init(job, config, workdir, record)
         if is_primary_process():
             warn_of_damaged_log(workdir / METRICS, start.step)
-        steps = config.max_steps or start.order.steps(config.epochs)
+        steps = config.total_steps or start.order.steps(config.epochs)
         if is_primary_process() and (start.step < steps or record.is_new):
             record.add_start(
                 describe_start(start.step) | {"settings": comparable_settings(job.description)}
@@ -313,7 +313,7 @@ def warn_of_damaged_log(path: Path, step: int) -> None:
 
 def num_microbatches(config: ConfigDict) -> int:
     """Parts of a batch that have masks and partners of their own."""
-    return jax.device_count() * config.accumulate
+    return jax.device_count() * config.grad_accum_steps
 
 
 def train_loop(
@@ -346,7 +346,7 @@ def train_loop(
     if is_primary_process():
         print("compiling the step")
     optimizer = config.make_optimizer(config, schedule)
-    mapped = map_over_devices(job.share_loss, optimizer, config.accumulate)
+    mapped = map_over_devices(job.share_loss, optimizer, config.grad_accum_steps)
     train_step = compile_train_step(
         mapped, start.state, global_batch_shape(job.source[0], config.batch_size)
     )

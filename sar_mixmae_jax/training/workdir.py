@@ -237,7 +237,7 @@ RNG_CHANGED_WARNING = (
     "are"
 )
 MAY_CHANGE = {
-    "config.accumulate": RNG_CHANGED_WARNING,
+    "config.grad_accum_steps": RNG_CHANGED_WARNING,
     "config.batch_size": "the learning rate and the steps per epoch follow it, the records go on "
     f"where they were; {RNG_CHANGED_WARNING}",
     "config.best_metric": "",
@@ -249,10 +249,10 @@ MAY_CHANGE = {
     "config.diagnostic_patches": "",
     "config.epochs": "",
     "config.keep_best": "",
-    "config.keep_checkpoints": "",
-    "config.keep_every": "",
+    "config.max_to_keep": "",
+    "config.keep_period": "",
     "config.log_every": "",
-    "config.max_steps": "",
+    "config.total_steps": "",
     "config.picture_every": "",
     "config.picture_patches": "",
     "config.validate_every": "",

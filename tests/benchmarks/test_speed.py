@@ -20,7 +20,7 @@ def test_measures_and_prints(tmp_path, monkeypatch):
     monkeypatch.setattr(
         process_pool, "cores", lambda: 1
     )  # starting others takes longer than the work
-    one_stage = {"depths": (1,), "heads": (1,), "windows": (8,), "image_size": 64}
+    one_stage = {"depths": (1,), "num_heads": (1,), "window_sizes": (8,), "image_size": 64}
     config = small_config(tmp_path, **{f"model.{name}": one for name, one in one_stage.items()})
     results = measure_all(config, steps=2, count=8, pairs=2, side=256)
     json.dumps(results)
@@ -53,7 +53,7 @@ def test_fine_tuning_is_timed_with_all_that_the_published_recipe_does(tmp_path):
     found = training.like_published(config, "flood", "flood_pairs/benchmark")
     assert (found.drop_path, found.optimizer.layer_decay, found.flips) == (0.1, 0.7, True)
     assert dict(found.model).items() <= dict(config.model).items()
-    assert found.model.width == 8
+    assert found.model.embed_dim == 8
 
 
 @pytest.mark.parametrize(

@@ -107,9 +107,9 @@ class Specimen:
         """
         config = small_config(
             self._data,
-            max_steps=steps,
+            total_steps=steps,
             checkpoint_every=EVERY,
-            keep_checkpoints=len(STEPS),
+            max_to_keep=len(STEPS),
             keep_best=1 if best else None,
             picture_every=LAST,
         )

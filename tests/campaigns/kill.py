@@ -33,7 +33,7 @@ from tfds_builders.bigearthnet_s1.fake_patches import write_lists, write_patches
 from tfds_builders.build import build
 
 STEPS, EVERY = 24, 3
-RUN = {"max_steps": STEPS, "checkpoint_every": EVERY, "keep_checkpoints": 2, "picture_every": 12}
+RUN = {"total_steps": STEPS, "checkpoint_every": EVERY, "max_to_keep": 2, "picture_every": 12}
 """Two steps an epoch, so a wrong order shows at once; two checkpoints kept, so some are removed."""
 
 START_UP = "start-up"

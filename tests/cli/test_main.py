@@ -46,7 +46,7 @@ def test_raw_patches_to_checkpoint_and_picture_without_tensorflow(no_tensorflow,
     assert built.returncode == 0, built.stderr
     assert "bigearthnet_s1/v1/2.0.0: train, 4 patches" in built.stdout
 
-    settings = flags(data, max_steps=2, checkpoint_every=2, picture_every=2)
+    settings = flags(data, total_steps=2, checkpoint_every=2, picture_every=2)
     arguments = ("sar_mixmae_jax.main", *settings, f"--workdir={tmp_path / 'run'}")
     trained = run(no_tensorflow, *arguments)
     assert trained.returncode == 0, trained.stderr
@@ -102,7 +102,7 @@ def test_asked_to_stop_it_saves_and_goes_on_from_there(
 ):
     """Before the first regular checkpoint, where there would be nothing to go on from."""
     workdir = tmp_path / "run"
-    settings = flags(built, max_steps=5000, checkpoint_every=5000, picture_every=5000)
+    settings = flags(built, total_steps=5000, checkpoint_every=5000, picture_every=5000)
     arguments = ["sar_mixmae_jax.main", *settings, f"--workdir={workdir}"]
     process = subprocess.Popen(
         [sys.executable, "-m", *arguments],
@@ -124,7 +124,7 @@ def test_asked_to_stop_it_saves_and_goes_on_from_there(
     step = int(re.search(r"stopped after step (\d+), which is saved", output)[1])
     assert (workdir / "checkpoints" / str(step)).is_dir()
 
-    settings = flags(built, max_steps=step + 2, checkpoint_every=5000, picture_every=5000)
+    settings = flags(built, total_steps=step + 2, checkpoint_every=5000, picture_every=5000)
     again = run(no_tensorflow, "sar_mixmae_jax.main", *settings, f"--workdir={workdir}")
     assert again.returncode == 0, again.stderr
     assert f"going on after step {step}" in again.stdout
@@ -135,7 +135,7 @@ def test_asked_to_stop_it_saves_and_goes_on_from_there(
 def test_a_full_disk_is_said_in_one_line_and_loses_nothing(no_tensorflow, built, tmp_path):
     """No file may become larger than a checkpoint's; then there is room, and the run goes on."""
     workdir = tmp_path / "run"
-    settings = flags(built, max_steps=4, picture_every=100, **{"model.decoder_width": 256})
+    settings = flags(built, total_steps=4, picture_every=100, **{"model.decoder_embed_dim": 256})
     command = [sys.executable, "-m", "sar_mixmae_jax.main", *settings, f"--workdir={workdir}"]
     failed = subprocess.run(
         ["bash", "-c", 'ulimit -f 1000 && exec "$@"', "bash", *command],  # in KiB

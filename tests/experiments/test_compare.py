@@ -15,7 +15,7 @@ from tests.shrink import SMALL_ENCODER, SMALL_MODEL
 from tfds_builders.build import build
 from tfds_builders.plan import Build
 
-RUN = {"max_steps": 2, "batch_size": 4, "log_every": 1}
+RUN = {"total_steps": 2, "batch_size": 4, "log_every": 1}
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def small(tmp_path_factory):
     config = recipe.get_config()
     config.data_dir, config.seeds, config.compared = str(data_dir), 1, ("none",)
     config.measured_batches = 1
-    side = {"model.image_size": 128, "fit": "resize"}
+    side = {"model.image_size": 128, "resize_mode": "resize"}
     config.pretrain.update_from_flattened_dict({**SMALL_MODEL, **RUN, **side})
     for task in config.finetune.values():
         task.update_from_flattened_dict({**RUN, "label_fraction": 1.0, "validate_every": 2})
@@ -94,7 +94,7 @@ def test_all_arms_see_the_same_labels_and_random_has_fair_rates(small, tmp_path)
     }
     assert {one.label_seed for one in made.values()} == {3}
     assert {one.seed for one in made.values()} == {3}
-    assert {one.max_steps for one in made.values()} == {2}
+    assert {one.total_steps for one in made.values()} == {2}
     assert {one.optimizer.layer_decay for one in made.values()} == {1.0}
     published = recipe.get_config("bigearthnet")  # layer-wise rates, but not from scratch
     decays = {"random": 1.0, "none": 0.7}
@@ -119,10 +119,10 @@ def test_arms_of_other_runs_are_taken_by_seed(small, tmp_path):
 def test_another_comparison_is_refused_and_more_seeds_and_arms_are_not(compared, small):
     workdir, _ = compared
     other = small.copy_and_resolve_references()
-    other.pretrain.max_steps = 3
-    with pytest.raises(InputError, match=r"pretrain.max_steps was 2 and is now 3"):
+    other.pretrain.total_steps = 3
+    with pytest.raises(InputError, match=r"pretrain.total_steps was 2 and is now 3"):
         runner.check_same_comparison(other, workdir)
-    other.pretrain.max_steps, other.seeds = 2, 7
+    other.pretrain.total_steps, other.seeds = 2, 7
     with other.unlocked():
         other.arms.new = {"init": "runs/mine-{seed}"}
     other.compared = (*other.compared, "new")
@@ -193,8 +193,8 @@ def test_rates_fall_over_what_is_trained(small):
     order = ShuffleSampler(102, config.batch_size, 0)
     rate = config.make_schedule(config, order)
     peak = config.optimizer.base_learning_rate * config.batch_size / 256
-    assert rate(config.max_steps // 2) > 0.3 * peak
-    assert rate(config.max_steps) == pytest.approx(config.optimizer.floor, rel=1e-3)
+    assert rate(config.total_steps // 2) > 0.3 * peak
+    assert rate(config.total_steps) == pytest.approx(config.optimizer.end_learning_rate, rel=1e-3)
 
 
 def test_arms_are_standardised_alike(small, tmp_path):

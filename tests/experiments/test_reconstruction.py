@@ -26,14 +26,14 @@ from sar_mixmae_jax.objectives.weighting import Weighting
 from sar_mixmae_jax.utils.errors import DivergedError, InputError
 
 SIZE = Architecture(
-    width=8,
-    heads=(1, 2),
+    embed_dim=8,
+    num_heads=(1, 2),
     depths=(1, 1),
-    windows=(8, 4),
+    window_sizes=(8, 4),
     image_size=32,
-    decoder_width=16,
+    decoder_embed_dim=16,
     decoder_depth=1,
-    decoder_heads=2,
+    decoder_num_heads=2,
 )
 
 
@@ -49,9 +49,10 @@ MEAN, STD = (-19.0, -12.0), (5.0, 4.0)
 PROTOCOL = Protocol(("VH", "VV"), ("water", "crops", "unseen"), masks=2, seed=3)
 
 
-def objective(weighting="per_channel", norm_pix=True, fit="resize", model=MixMAE(SIZE)):  # noqa: B008
-    settings = Preprocessing(32, MEAN, STD, Weighting(weighting), fit=fit)
-    return PretrainObjective(model, settings, mask_ratio=0.5, norm_pix=norm_pix)
+def objective(weighting="per_channel", norm_pix_loss=True, resize_mode="resize", model=None):
+    model = model or MixMAE(SIZE)
+    settings = Preprocessing(32, MEAN, STD, Weighting(weighting), resize_mode=resize_mode)
+    return PretrainObjective(model, settings, mask_ratio=0.5, norm_pix_loss=norm_pix_loss)
 
 
 @pytest.fixture(scope="module")
@@ -72,20 +73,20 @@ def records(count: int, seed: int, side: int = 32) -> Batch:
     return Batch((noise_free + speckle).astype(np.float32), noise_free, cover)
 
 
-RECONSTRUCT = jax.jit(reconstruct, static_argnames=("model", "norm_pix"))
+RECONSTRUCT = jax.jit(reconstruct, static_argnames=("model", "norm_pix_loss"))
 
 
-def by_hand(params, batches, norm_pix):
+def by_hand(params, batches, norm_pix_loss):
     """(prediction - target)² and restored - truth, cell by cell, in float64."""
     errors, nulls, apart = [], [], {name: [] for name in ("model", "null", "measured")}
     truths, covers = [], []
-    settings = dataclasses.replace(objective("none").preprocessing, flips=False)
+    settings = dataclasses.replace(objective("none").preprocessing, random_flip=False)
     for number, batch in enumerate(batches):
         key = jax.random.fold_in(jax.random.key(3), number)
         for mask_key in jax.random.split(key, 2):
             mask = random_mask(mask_key, SIZE.grid, 0.5)
             prepared = preprocess(jnp.asarray(batch.backscatter), key, settings)
-            result = RECONSTRUCT(MixMAE(SIZE), params, prepared, mask, norm_pix=norm_pix)
+            result = RECONSTRUCT(MixMAE(SIZE), params, prepared, mask, norm_pix_loss=norm_pix_loss)
             side, grid = SIZE.cell, SIZE.grid
             for image in range(len(batch.backscatter)):
                 for cell in range(grid * grid):
@@ -97,7 +98,7 @@ def by_hand(params, batches, norm_pix):
                     prediction = np.array(result.prediction[image, cell], float)
                     prediction = prediction.reshape(side, side, 2)
                     level, scale = 0.0, 1.0
-                    if norm_pix and seen.any():
+                    if norm_pix_loss and seen.any():
                         level, scale = z[seen].mean(), np.sqrt(z[seen].var(ddof=1) + 1e-6)
                     errors.append(np.square(prediction - (z - level) / scale)[seen])
                     nulls.append(np.square((z - level) / scale)[seen])
@@ -114,11 +115,13 @@ def by_hand(params, batches, norm_pix):
     return np.concatenate(errors), np.concatenate(nulls), joined, truths, covers
 
 
-@pytest.mark.parametrize("norm_pix", [True, False])
-def test_measures_are_those_of_numpy(params, norm_pix):
+@pytest.mark.parametrize("norm_pix_loss", [True, False])
+def test_measures_are_those_of_numpy(params, norm_pix_loss):
     batches = [records(4, 0), records(4, 1)]
-    found = measure_reconstruction(objective(norm_pix=norm_pix), params, batches, PROTOCOL)
-    errors, nulls, apart, truths, covers = by_hand(params, batches, norm_pix)
+    found = measure_reconstruction(
+        objective(norm_pix_loss=norm_pix_loss), params, batches, PROTOCOL
+    )
+    errors, nulls, apart, truths, covers = by_hand(params, batches, norm_pix_loss)
     truths, covers = np.concatenate(truths), np.concatenate(covers)
     assert found["model"]["error"] == pytest.approx(errors.mean(), rel=1e-4)
     assert found["null"]["error"] == pytest.approx(nulls.mean(), rel=1e-4)
@@ -164,7 +167,7 @@ def test_a_measurement_without_speckle_is_the_truth():
     quiet = batch._replace(backscatter=batch.noise_free)
     for fit in ("resize", "pad"):
         found = measure_reconstruction(
-            objective(fit=fit, model=Silent(SIZE)), {}, [quiet], PROTOCOL
+            objective(resize_mode=fit, model=Silent(SIZE)), {}, [quiet], PROTOCOL
         )
         assert found["model"]["rmse_db"] == found["null"]["rmse_db"]
         assert found["measured"]["rmse_db"] == pytest.approx(0, abs=1e-4)
@@ -181,7 +184,7 @@ def test_an_odd_batch_leaks_nothing_and_counts_nobody_twice(params):
     valid = np.isfinite(three.backscatter).sum()
     assert found["pixels"]["error"] == found["pixels"]["rmse_db"] == valid
     # The three images of the evened batch, one mask at a time, without the fourth.
-    errors, *_ = by_hand(params, [evened], norm_pix=True)
+    errors, *_ = by_hand(params, [evened], norm_pix_loss=True)
     by_mask = np.split(errors, 2)
     expected = np.mean([one[:valid] for one in by_mask])
     assert found["model"]["error"] == pytest.approx(expected, rel=1e-4)
@@ -220,13 +223,13 @@ def test_the_tables_ask_for_what_is_measured(params):
     baselines = [
         Result(name, None, reconstruction.TASK, found[name]) for name in ("null", "measured")
     ]
-    asked = sections(PROTOCOL, norm_pix=True, truth=True)
+    asked = sections(PROTOCOL, norm_pix_loss=True, truth=True)
     assert {metric.name for one in asked for metric in one.metrics} <= found["model"].keys()
     page = markdown("Truth", [tabulate(one, results, baselines, ("none",)) for one in asked])
     assert f"{found['model']['rmse_db/VV/water']:.3f} (1)" in page
     assert f"| {found['null']['bias_db/VH/crops']:+.3f} |" in page
     assert "level is given and not learnt" in page
-    (alone,) = sections(PROTOCOL, norm_pix=True, truth=False)
+    (alone,) = sections(PROTOCOL, norm_pix_loss=True, truth=False)
     assert [metric.name for metric in alone.metrics] == ["error"]
 
 

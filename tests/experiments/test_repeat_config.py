@@ -30,11 +30,11 @@ def test_every_program_is_repeated_with_every_field(config, tmp_path):
     config.seed = 7
     config.model.depths = (1, 1)
     config.model.image_size = 64
-    if config.program == "finetune":
+    if config.trainer == "finetune":
         config.best_metric = "validation/f1"
         config.optimizer.layer_decay = 0.9
-        config.max_steps = 12
-    if config.program == "probe":
+        config.total_steps = 12
+    if config.trainer == "probe":
         config.probe.learning_rates = (0.1, 0.3)
     again = repeat.get_config(recorded(tmp_path, config))
     assert again.to_dict() == config.to_dict()
@@ -53,7 +53,7 @@ def test_it_begins_with_the_checkpoint_that_the_run_began_with(tmp_path):
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"program": "guess"}, "unknown program 'guess'"),
+        ({"trainer": "guess"}, "unknown program 'guess'"),
         ({"weighting": {"name": "none"}}, r"unknown configuration field 'weighting\.name'"),
         ({"batch_size": "many"}, "cannot be used"),
     ],

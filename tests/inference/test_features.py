@@ -33,7 +33,7 @@ def test_the_command_writes_what_the_encoder_makes(encoder_run, built, tmp_path)
     encoder = initialization.find_source_checkpoint(encoder_run)
     patches = features.load_embedding_dataset(encoder, "bigearthnet_s1", str(built), "train+test")
     model = Classifier(encoder.size, 1)
-    settings = Preprocessing(128, encoder.mean, encoder.std, flips=False)
+    settings = Preprocessing(128, encoder.mean, encoder.std, random_flip=False)
     params = {"encoder": initialization.load_encoder_params(encoder, encoder.size)}
     with np.load(out, allow_pickle=False) as written:
         assert written["ids"].tolist() == patches.ids()

@@ -18,7 +18,9 @@ from sar_mixmae_jax.tasks.supervised import (
 )
 from sar_mixmae_jax.utils.errors import InputError
 
-SIZE = Architecture(width=8, heads=(1, 2), depths=(1, 1), windows=(4, 4), image_size=32)
+SIZE = Architecture(
+    embed_dim=8, num_heads=(1, 2), depths=(1, 1), window_sizes=(4, 4), image_size=32
+)
 RATE = 0.6
 
 
@@ -159,7 +161,7 @@ def test_both_dates_are_flipped_alike_and_not_at_all_in_evaluation():
         for row in range(64)
     ]
     assert all(kinds.count(kind) > 4 for kind in range(4))
-    unflipped, _ = prepare_batch(batch, jax.random.key(0), flood_tuning(flips=False))
+    unflipped, _ = prepare_batch(batch, jax.random.key(0), flood_tuning(random_flip=False))
     np.testing.assert_array_equal(unflipped, as_is)
 
 
@@ -167,9 +169,9 @@ def test_linear_power_and_nodata_reach_the_model_as_db_and_the_mean():
     db = (noise(2, 64, 64, 2) * 3 - 15).astype(np.float32)
     power = np.float32(10) ** (db / 10)
     power[0, :8], power[1, 0, 0, 1] = np.nan, 0.0
-    settings = {"unit": "linear", "flips": False}
+    settings = {"unit": "linear", "random_flip": False}
     ours, _ = prepare_batch({"before": power, "after": power}, None, flood_tuning(**settings))
-    theirs, _ = prepare_batch({"before": db, "after": db}, None, flood_tuning(flips=False))
+    theirs, _ = prepare_batch({"before": db, "after": db}, None, flood_tuning(random_flip=False))
     np.testing.assert_array_equal(ours[0, :8], 0.0)
     np.testing.assert_allclose(ours[0, 8:], theirs[0, 8:], atol=1e-4)
     assert np.isfinite(ours).all()
@@ -179,7 +181,7 @@ def test_linear_power_and_nodata_reach_the_model_as_db_and_the_mean():
 def test_the_loss_of_a_share_is_the_sum_over_its_records(classifier):
     """With the rate at 0; labels are 0 or 1 for each of five classes."""
     model = Classifier(SIZE, 5, drop_path=0.0, head_init="xavier")
-    preprocessing = Preprocessing(32, (0.0, 0.0), (1.0, 1.0), flips=False)
+    preprocessing = Preprocessing(32, (0.0, 0.0), (1.0, 1.0), random_flip=False)
     tuning = FinetuneObjective("classification", model, preprocessing)
     images = noise(5, 32, 32, 2)
     params = classifier[1]["params"]
@@ -202,7 +204,7 @@ def test_what_one_date_did_not_measure_is_no_change():
     """A strip without data on one date gives what it gives on both; a tile of it does not count."""
     detector = FloodDetector(SIZE, 2, head_init="xavier")
     tuning = FinetuneObjective(
-        "flood", detector, Preprocessing(64, (-19.0, -12.0), (5.0, 5.0), flips=False)
+        "flood", detector, Preprocessing(64, (-19.0, -12.0), (5.0, 5.0), random_flip=False)
     )
     rng = np.random.default_rng(0)
     before, after = (rng.normal(-15, 5, (1, 64, 64, 2)).astype(np.float32) for _ in range(2))

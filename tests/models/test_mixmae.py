@@ -13,13 +13,13 @@ from sar_mixmae_jax.models.mixmae import MixMAE
 from sar_mixmae_jax.utils.errors import InputError
 
 SMALL = Architecture(
-    width=8,
-    heads=(1, 2, 2, 4),
+    embed_dim=8,
+    num_heads=(1, 2, 2, 4),
     depths=(1, 1, 1, 1),
-    windows=(16, 8, 8, 4),
-    decoder_width=16,
+    window_sizes=(16, 8, 8, 4),
+    decoder_embed_dim=16,
     decoder_depth=1,
-    decoder_heads=2,
+    decoder_num_heads=2,
 )
 PARAMETERS = {  # all, and of the encoder; tiny as first counted, the others as published
     "tiny": (2_974_846, 2_280_830),
@@ -110,10 +110,10 @@ def test_bfloat16_is_close_and_returns_float32(params, images):
     [
         ({"image_size": 120}, "image_size is 120"),
         ({"image_size": 96}, "window of stage 2"),
-        ({"width": 30}, "width of stage 1 is 30"),
+        ({"embed_dim": 30}, "width of stage 1 is 30"),
         ({"depths": (1, 1)}, "one value per stage"),
-        ({"decoder_width": 130}, "decoder_width is 130"),
-        ({"windows": (0, 8, 8, 4)}, "windows is .0, 8, 8, 4.: expected whole numbers from 1"),
+        ({"decoder_embed_dim": 130}, "decoder_embed_dim is 130"),
+        ({"window_sizes": (0, 8, 8, 4)}, "windows is .0, 8, 8, 4.: expected whole numbers from 1"),
         ({"image_size": 0}, "image_size is 0"),
     ],
 )

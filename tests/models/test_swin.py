@@ -47,7 +47,7 @@ def test_relative_positions_count_offsets():
 
 
 def test_attention_stays_within_equal_mask_values():
-    layer = WindowAttention(heads=2, window=2, dtype=jnp.float32)
+    layer = WindowAttention(num_heads=2, window=2, dtype=jnp.float32)
     x = np.random.default_rng(0).normal(size=(4, 8)).astype(np.float32)
     mask = jnp.array([[0.0, 1.0, 0.0, 1.0]])
     params = layer.init(jax.random.key(0), x, mask)

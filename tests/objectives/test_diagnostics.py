@@ -54,7 +54,7 @@ def test_values(case):
     assert scalars["bias_db/VH"] == pytest.approx(0.5 * 3.0, rel=1e-4)
     assert scalars["bias_db/VV"] == pytest.approx(-0.25 * 4.0, rel=1e-4)
     explained = 1 - error.sum() / null_error.sum()
-    assert scalars["explained"] == pytest.approx(explained, rel=1e-4)
+    assert scalars["explained_variance"] == pytest.approx(explained, rel=1e-4)
 
 
 def test_a_nearly_constant_weighting_is_seen():

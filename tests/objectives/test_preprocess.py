@@ -11,7 +11,7 @@ from sar_mixmae_jax.objectives.weighting import Weighting
 from sar_mixmae_jax.utils.errors import InputError
 
 SETTINGS = Preprocessing(
-    image_size=16, mean=(-19.0, -12.0), std=(3.0, 4.0), weighting=Weighting(), flips=False
+    image_size=16, mean=(-19.0, -12.0), std=(3.0, 4.0), weighting=Weighting(), random_flip=False
 )
 prepare = jax.jit(preprocess, static_argnums=2)
 
@@ -40,7 +40,7 @@ def test_nodata_is_the_mean_and_weighs_nothing(db):
 
 
 def test_weights_and_images_are_flipped_together(db):
-    flipping = dataclasses.replace(SETTINGS, flips=True)
+    flipping = dataclasses.replace(SETTINGS, random_flip=True)
     plain = prepare(db, jax.random.key(0), SETTINGS)
     for seed in range(4):
         flipped = prepare(db, jax.random.key(seed), flipping)
@@ -57,11 +57,13 @@ def test_weights_and_images_are_flipped_together(db):
 
 
 def test_padding_is_nodata(db):
-    batch = prepare(db, jax.random.key(0), dataclasses.replace(SETTINGS, image_size=20, fit="pad"))
+    batch = prepare(
+        db, jax.random.key(0), dataclasses.replace(SETTINGS, image_size=20, resize_mode="pad")
+    )
     assert np.asarray(batch.valid).sum() == db.size
     assert (np.asarray(batch.weights)[:, :2] == 0).all()
 
 
 def test_unknown_fit():
     with pytest.raises(InputError, match="unknown fit 'crop': known are pad, resize"):
-        dataclasses.replace(SETTINGS, fit="crop")
+        dataclasses.replace(SETTINGS, resize_mode="crop")

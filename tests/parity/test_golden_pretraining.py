@@ -73,7 +73,7 @@ def prepared(golden: Golden, weighting: str) -> PreparedBatch:
 
 
 def loss_of(params, batch, mask, model, norm_pix):
-    return reconstruct(model, params, batch, mask, norm_pix=norm_pix).error.mean()
+    return reconstruct(model, params, batch, mask, norm_pix_loss=norm_pix).error.mean()
 
 
 def test_golden_standardisation(golden, check):
@@ -84,8 +84,8 @@ def test_golden_standardisation(golden, check):
 def test_golden_buffers(golden, model, check):
     size = model.size
     for name, width, side in (
-        ("absolute_pos_embed", size.width, size.image_size // size.patch_size),
-        ("decoder_pos_embed", size.decoder_width, size.grid),
+        ("absolute_pos_embed", size.embed_dim, size.image_size // size.patch_size),
+        ("decoder_pos_embed", size.decoder_embed_dim, size.grid),
     ):
         ours = sincos_position_embedding(side, width).reshape(1, -1, width)
         check(name, ours, golden.tensors[name])
@@ -119,7 +119,7 @@ def test_golden_encoder_tokens(golden, model, mask, check):
     check("encoder_tokens", np.asarray(tokens).reshape(theirs.shape), theirs)
 
 
-@pytest.mark.parametrize("norm_pix", [0, 1])
+@pytest.mark.parametrize("norm_pix_loss", [0, 1])
 def test_golden_reconstruction(golden, model, mask, check, norm_pix):
     def both(params, images):
         tokens = model.apply(params, images, mask, method=MixMAE.encode)
@@ -130,7 +130,7 @@ def test_golden_reconstruction(golden, model, mask, check, norm_pix):
     check(name, ours, golden.pretrain[name])
 
 
-@pytest.mark.parametrize("norm_pix", [0, 1])
+@pytest.mark.parametrize("norm_pix_loss", [0, 1])
 @pytest.mark.parametrize("weighting", list(NAMES))
 def test_golden_loss(golden, model, mask, check, norm_pix, weighting):
     loss = jax.jit(loss_of, static_argnums=(3, 4))
@@ -139,7 +139,7 @@ def test_golden_loss(golden, model, mask, check, norm_pix, weighting):
     check(name, ours, golden.pretrain[name], LOSS_TOLERANCE)
 
 
-@pytest.mark.parametrize("norm_pix", [0, 1])
+@pytest.mark.parametrize("norm_pix_loss", [0, 1])
 def test_golden_gradients(golden, model, mask, check, norm_pix):
     prefix = f"norm_pix={norm_pix}/weighting=per_channel/grad/"
     if not golden.under(prefix):

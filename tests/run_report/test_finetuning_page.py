@@ -19,7 +19,7 @@ METRIC = "validation/average_precision_macro"
 BEFORE = {
     "checkpoint": "/runs/base/checkpoints/4000",
     "step": 4000,
-    "program": "pretrain",
+    "trainer": "pretrain",
     "dataset": "bigearthnet_s1/v1/2.0.0/train+validation",
     "dataset_checksum": 32 * "4d",
     "caveats": ["spatially dependent split"],
@@ -29,7 +29,7 @@ BEFORE = {
 }
 TUNED = {
     "config": {
-        "program": "finetune",
+        "trainer": "finetune",
         "task": "classification",
         "validation_split": "validation",
         "label_fraction": 0.1,
@@ -171,7 +171,7 @@ def test_the_origin_of_the_encoder_is_told_with_its_caveats(page):
 
 
 def test_an_encoder_that_was_tuned_before_tells_of_the_one_before_it(tmp_path):
-    tuned = {"step": 50, "program": "finetune", "dataset": "other", "pretrained": BEFORE}
+    tuned = {"step": 50, "trainer": "finetune", "dataset": "other", "pretrained": BEFORE}
     run = {**TUNED, "model": {**TUNED["model"], "pretrained": tuned}}
     page = Page(write_page(fill(tmp_path, run, lines())))
     found = [row[1] for row in page.rows if row[0] == "trained by"]

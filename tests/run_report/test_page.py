@@ -46,7 +46,7 @@ RUN = {
         "seed": 7,
         "batch_size": 2048,
         "epochs": 64.0,
-        "max_steps": None,
+        "total_steps": None,
         "bands": ["VH", "VV"],
         "model": {"variant": "base"},
         "weighting": {"name": "per_channel", "clip": None},
@@ -85,7 +85,7 @@ def lines() -> Iterator[dict]:
         if step % 500 == 0:
             yield {
                 "step": step,
-                "explained": {1000: 0.456, 2000: 0.345}.get(step, 0.1),
+                "explained_variance": {1000: 0.456, 2000: 0.345}.get(step, 0.1),
                 "weight_cv/VH": 0.0695,
                 "weight_cv/VV": 0.028,
                 "weight_p05/VH": 1.25,
@@ -224,7 +224,7 @@ def test_all_that_is_needed_to_repeat_the_run_is_there(page):
     for name, value in (
         ("seed", "7"),
         ("batch_size", "2048"),
-        ("max_steps", "None"),
+        ("total_steps", "None"),
         ("model.variant", "base"),
         ("optimizer.base_learning_rate", "0.00015"),
         ("weighting.clip", "None"),
@@ -278,7 +278,9 @@ def test_every_axis_is_labelled_filled_and_shows_where_the_run_was_resumed(
         "training": lambda: plots.draw_training(metrics, again),
         "throughput": lambda: plots.draw_throughput(metrics, [*again, 9e9]),
         "small_multiples": lambda: plots.draw_small_multiples(
-            metrics, ["explained", "nothing", "loss_dark_share", "bias_db", "weight_cv"], again
+            metrics,
+            ["explained_variance", "nothing", "loss_dark_share", "bias_db", "weight_cv"],
+            again,
         ),
     }[name]
     figure = drawn(monkeypatch, make)

@@ -47,7 +47,7 @@ V2 = published_checkpoints.STATISTICS["bigearthnet_v2"]
 
 def choices(golden, **more) -> Choices:
     heads = golden.config["dh"]
-    return Choices(**{"statistics": "bigearthnet_v2", "decoder_heads": heads, **more})
+    return Choices(**{"statistics": "bigearthnet_v2", "decoder_num_heads": heads, **more})
 
 
 def file_of(golden, kind: str = "") -> Path:
@@ -220,8 +220,9 @@ def test_floats_of_16_bits(golden, tmp_path, caplog):
     [
         VARIANTS["tiny"],
         VARIANTS["tiny"].__class__(
-            width=24, heads=(2, 3, 6, 12), depths=(1, 2, 1, 1), windows=(4, 4, 4, 2), image_size=64,
-            decoder_width=48, decoder_depth=1, decoder_heads=3,
+            embed_dim=24, num_heads=(2, 3, 6, 12), depths=(1, 2, 1, 1), window_sizes=(4, 4, 4, 2),
+            image_size=64,
+            decoder_embed_dim=48, decoder_depth=1, decoder_num_heads=3,
         ),
     ],
     ids=["tiny", "other"],
@@ -240,7 +241,7 @@ def test_other_sizes_there_and_back(size, tmp_path):
     tensors |= make_buffers(size, decoder=True)
     path = written(tmp_path / "model.pth", tensors)
     heads = None if size == VARIANTS["tiny"] else 3
-    asked = Choices(statistics="-19,-12,5.5,5", decoder_heads=heads)
+    asked = Choices(statistics="-19,-12,5.5,5", decoder_num_heads=heads)
     made = from_torch(path, tmp_path / "run", asked)
     assert made.model.size == size
     assert made.model.variant == ("tiny" if heads is None else "custom")
@@ -301,7 +302,11 @@ def test_another_input_size_on_the_way_in(golden, tmp_path):
     asked = choices(golden, image_size=256)
     made = from_torch(file_of(golden), tmp_path / "run", asked)
     size = initialization.find_source_checkpoint(made.checkpoint).size
-    assert (size.image_size, size.position_size, size.windows) == (256, 128, (16, 16, 16, 8))
+    assert (size.image_size, size.pretrain_image_size, size.window_sizes) == (
+        256,
+        128,
+        (16, 16, 16, 8),
+    )
     to_torch(tmp_path / "run", tmp_path / "back.pth")
     back = arrays(tmp_path / "back.pth")
     prefix = "resize_128_to_256/"
@@ -574,5 +579,5 @@ def test_the_note_of_a_file_is_not_trusted(golden, tmp_path):
         "[" * 9999,
     ):
         path = written(tmp_path / "model.pth", tensors, sar_mixmae_jax=note)
-        with pytest.raises(InputError, match="give --decoder_heads"):
+        with pytest.raises(InputError, match="give --decoder_num_heads"):
             from_torch(path, tmp_path / "run", Choices(statistics="bigearthnet_v1"))

@@ -30,7 +30,7 @@ def converted(tmp_path_factory) -> dict[str, Path]:
     """Workdirs of the golden pretraining and flood models, made by the command, side by side."""
     folder = tmp_path_factory.mktemp("converted")
     runs = {"pretraining": "", "flood": "_flood"}
-    flags = ("--statistics=bigearthnet_v2", "--decoder_heads=4")
+    flags = ("--statistics=bigearthnet_v2", "--decoder_num_heads=4")
     started = [
         start(
             "from-torch", GOLDEN / f"mixmim_tiny{kind}.pth", f"--workdir={folder / name}", *flags,
@@ -49,11 +49,11 @@ def converted(tmp_path_factory) -> dict[str, Path]:
 def test_pretraining_goes_on_from_a_converted_checkpoint(converted, built, tmp_path):
     """With its parameters, moments and statistics, at the first step of its own schedule."""
     size = initialization.find_source_checkpoint(converted["pretraining"]).size
-    config = small_config(built, max_steps=1, init=str(converted["pretraining"]))
+    config = small_config(built, total_steps=1, init=str(converted["pretraining"]))
     with config.unlocked():
-        for name in ("width", "depths", "heads", "windows", "image_size"):
+        for name in ("embed_dim", "depths", "num_heads", "window_sizes", "image_size"):
             config.model[name] = getattr(size, name)
-        for name in ("decoder_width", "decoder_depth", "decoder_heads"):
+        for name in ("decoder_embed_dim", "decoder_depth", "decoder_num_heads"):
             config.model[name] = getattr(size, name)
         config.optimizer.base_learning_rate = 1e-30
     outcome = pretrain.train(config, tmp_path / "run")
@@ -68,10 +68,10 @@ def test_pretraining_goes_on_from_a_converted_checkpoint(converted, built, tmp_p
     assert counts == {"ScaleByAdamState": 13, "ScaleByScheduleState": 1}
     model = read_metadata(path)["model"]
     assert model["statistics"]["mean"] == [-19.1966, -12.5144]
-    assert model["pretrained"]["program"] == "convert"
+    assert model["pretrained"]["trainer"] == "convert"
     again = pretrain.train(config, tmp_path / "run")  # which is finished
     assert again.finished
-    config.model.width = 16
+    config.model.embed_dim = 16
     with pytest.raises(InputError, match="of another size"):
         pretrain.train(config, tmp_path / "other")
 
@@ -89,7 +89,7 @@ def test_fine_tuning_from_a_converted_checkpoint(converted, built, tmp_path):
         f"task=classification,dataset=bigearthnet_s1,init={converted['pretraining']}"
     )
     config.data_dir = str(built)
-    config.batch_size, config.max_steps, config.compilation_cache = 4, 1, None
+    config.batch_size, config.total_steps, config.compilation_cache = 4, 1, None
     finetune.train(config, tmp_path / "run")
     files = evaluate(tmp_path / "run")
     about = json.loads(files["metrics.json"].read_text())["about"]
@@ -116,7 +116,7 @@ def test_a_converted_flood_detector_is_evaluated(converted, floods, tmp_path):
 def test_features_of_a_converted_encoder(converted, built):
     encoder = initialization.find_source_checkpoint(converted["pretraining"])
     patches = load_embedding_dataset(encoder, "bigearthnet_s1", str(built), "test")
-    made = embed(encoder, patches, fit="resize", dtype="float32", batch_size=2)
+    made = embed(encoder, patches, resize_mode="resize", dtype="float32", batch_size=2)
     assert made["features"].shape == (2, 64)
 
 

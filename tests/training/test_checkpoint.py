@@ -22,7 +22,7 @@ def state_of(step: int, side: int = 64) -> TrainState:
 def save(workdir, keep: RetentionPolicy, explained: dict[int, float]) -> None:
     checkpoints = CheckpointManager(workdir, keep)
     for step, value in explained.items():
-        metrics = {"explained": value, "loss": 1 - value}
+        metrics = {"explained_variance": value, "loss": 1 - value}
         checkpoints.save(step, replicate(state_of(step)), {"config": {}}, metrics)
     checkpoints.close()
 
@@ -123,7 +123,11 @@ def test_metrics_are_there_when_the_best_are_asked_for_later(tmp_path):
 
 def test_what_has_no_such_metric_is_none_of_the_best(tmp_path):
     checkpoints = CheckpointManager(tmp_path, RetentionPolicy(1, best=1))
-    for step, metrics in {2: {"loss": 1.0}, 4: {"explained": -0.5}, 6: {"loss": 1.0}}.items():
+    for step, metrics in {
+        2: {"loss": 1.0},
+        4: {"explained_variance": -0.5},
+        6: {"loss": 1.0},
+    }.items():
         checkpoints.save(step, replicate(state_of(step)), {"config": {}}, metrics)
     checkpoints.close()
     assert kept(tmp_path) == [4, 6]

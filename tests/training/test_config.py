@@ -23,7 +23,7 @@ def test_the_default_is_the_published_recipe():
     config = pretrain.get_config()
     assert config.make_model(config).size == VARIANTS["base"]
     assert config.make_weighting(config) == Weighting("per_channel", "physical", 1.0)
-    assert (config.norm_pix, config.mask_ratio, config.fit) == (True, 0.5, "resize")
+    assert (config.norm_pix_loss, config.mask_ratio, config.resize_mode) == (True, 0.5, "resize")
     assert (config.epochs, config.schedule_epochs, config.warmup_epochs) == (64, 1024, 40)
     assert config.batch_size == 8 * 256
 
@@ -67,12 +67,12 @@ def test_one_band_is_a_model_of_one_band():
         ("mask_ratio", 1.5, r"mask_ratio is 1\.5: expected a number between 0 and 1"),
         ("epochs", 0.0, "expected a positive number"),
         ("log_every", 0, "log_every is 0: expected a whole number from 1"),
-        ("max_steps", -1, "max_steps is -1"),
+        ("total_steps", -1, "total_steps is -1"),
         ("optimizer.base_learning_rate", float("nan"), "base_learning_rate is nan"),
         ("weighting.scale", float("nan"), "scale is nan: expected a number between -10 and 10"),
         ("mask_ratio", 0.001, "expected at least one cell from each"),
         ("bands", ("VV", "VV"), "expected at least one, each once"),
-        ("optimizer.floor", float("nan"), "floor is nan"),
+        ("optimizer.end_learning_rate", float("nan"), "floor is nan"),
         ("seed", -1, "seed is -1"),
         ("warmup_epochs", 1024.0, "expected less than schedule_epochs"),
     ],

@@ -25,16 +25,18 @@ from sar_mixmae_jax.utils.errors import InputError
 from tests.models.test_mixmae import PARAMETERS
 
 SMALL = Architecture(
-    width=32,
-    heads=(1, 2),
+    embed_dim=32,
+    num_heads=(1, 2),
     depths=(1, 1),
-    windows=(8, 8),
+    window_sizes=(8, 8),
     image_size=64,
-    decoder_width=64,
+    decoder_embed_dim=64,
     decoder_depth=1,
-    decoder_heads=2,
+    decoder_num_heads=2,
 )
-ONE_STAGE = dataclasses.replace(SMALL, heads=(2,), depths=(1,), windows=(8,), image_size=32)
+ONE_STAGE = dataclasses.replace(
+    SMALL, num_heads=(2,), depths=(1,), window_sizes=(8,), image_size=32
+)
 DTYPES = (jnp.float32, jnp.bfloat16)
 
 
@@ -54,7 +56,7 @@ def abstract_loss(size: Architecture, images: int, dtype, remat: bool):
     batch = PreparedBatch(pixels, pixels, jax.ShapeDtypeStruct(shape, bool))
 
     def loss(params, batch, mask):
-        return reconstruct(model, params, batch, mask, norm_pix=True).error.sum()
+        return reconstruct(model, params, batch, mask, norm_pix_loss=True).error.sum()
 
     return loss, (params, batch, mask)
 
@@ -134,15 +136,15 @@ def test_accumulating_and_remat_need_less_memory():
         step = DeviceStep(VARIANTS["base"], PARAMETERS["base"][0], 64, side=120, **changes)
         return sum(device_memory(step, 2).values())
 
-    assert total(remat=True) < total(accumulate=4) < total()
+    assert total(remat=True) < total(grad_accum_steps=4) < total()
 
 
-@pytest.mark.parametrize("accumulate", [1, 4])
+@pytest.mark.parametrize("grad_accum_steps", [1, 4])
 def test_the_largest_batch_fits_and_the_next_does_not(accumulate):
     device, count = ACCELERATORS["A100 80GB"], PARAMETERS["base"][0]
 
     def step(images: int) -> DeviceStep:
-        return DeviceStep(VARIANTS["base"], count, images, side=120, accumulate=accumulate)
+        return DeviceStep(VARIANTS["base"], count, images, side=120, grad_accum_steps=accumulate)
 
     most = most_images(device, step(8), "bfloat16")
     assert most % (2 * accumulate) == 0
@@ -203,7 +205,7 @@ def test_a_given_utilisation_is_no_measurement():
     [
         ({"batch_size": 16}, {"records": 8}, "found 8 records, expected at least a batch of 16"),
         ({"batch_size": 16}, {"devices": 3}, "16 on 3 device"),
-        ({"batch_size": 12, "accumulate": 4}, {}, "accumulate=4, which is 3 each"),
+        ({"batch_size": 12, "grad_accum_steps": 4}, {}, "grad_accum_steps=4, which is 3 each"),
         ({"dtype": "float64"}, {}, "unknown dtype"),
     ],
 )

@@ -25,7 +25,7 @@ def settings(tmp_path_factory):
     build(DATASET, folder / "data", write_patches(folder / "raw", 20))
 
     def make(**changes) -> list[str]:
-        changes = {"max_steps": 8, "picture_every": 100, "checkpoint_every": 100, **changes}
+        changes = {"total_steps": 8, "picture_every": 100, "checkpoint_every": 100, **changes}
         return flags(folder / "data", dataset=DATASET, split="train", batch_size=8, **changes)
 
     return make
@@ -45,7 +45,7 @@ def test_processes_and_devices_may_come_and_go(settings, tmp_path):
     for step in (6, 8):
         shutil.rmtree(parts / "checkpoints" / str(step))
     for processes, steps in ((2, 6), (1, 8)):
-        arguments = (*settings(max_steps=steps), f"--workdir={parts}")
+        arguments = (*settings(total_steps=steps), f"--workdir={parts}")
         if processes == 1:
             started = [start(*arguments, devices=4)]
         else:
@@ -75,7 +75,7 @@ def wait_for_steps(workdir, processes, count: int = 1) -> None:
 
 
 def test_a_process_told_to_stop_stops_all_and_a_dead_one_is_named(settings, tmp_path):
-    arguments = (*settings(max_steps=5000), f"--workdir={tmp_path}")
+    arguments = (*settings(total_steps=5000), f"--workdir={tmp_path}")
     processes = start_together(2, *arguments, devices=2)
     wait_for_steps(tmp_path, processes)
     processes[1].send_signal(signal.SIGTERM)

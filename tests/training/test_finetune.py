@@ -42,9 +42,9 @@ def equal(one, other) -> bool:
 
 
 SCORED = {
-    "max_steps": 5,
+    "total_steps": 5,
     "checkpoint_every": 1,
-    "keep_checkpoints": 1,
+    "max_to_keep": 1,
     "best_metric": "validation/loss",
     "optimizer.base_learning_rate": 300.0,  # at which the loss rises
 }
@@ -69,7 +69,7 @@ def detector(floods, encoder_run, tmp_path_factory):
     """Two steps of floods in four tiles an image, half the size that the encoder was trained at."""
     workdir = tmp_path_factory.mktemp("detector")
     config = small_tuning(
-        floods, f"{FLOODS},init={encoder_run}", max_steps=2, **{"model.image_size": 64}
+        floods, f"{FLOODS},init={encoder_run}", total_steps=2, **{"model.image_size": 64}
     )
     return finetune.train(config, workdir), workdir
 
@@ -245,7 +245,11 @@ def test_floods_in_tiles(detector, floods, tmp_path):
     assert outcome.finished
     assert "validation/f1" in (workdir / "metrics.jsonl").read_text()
     size = read_metadata(checkpoint_steps(workdir)[-1])["model"]["architecture"]
-    assert (size["image_size"], size["position_size"], size["windows"]) == (64, 128, [4, 4])
+    assert (size["image_size"], size["pretrain_image_size"], size["window_sizes"]) == (
+        64,
+        128,
+        [4, 4],
+    )
     files = evaluate(workdir, out=tmp_path / "report")
     predicted = load_predictions(files["predictions.npz"])
     ids = (floods / "flood_pairs/own/1.0.0/ids-test.txt").read_text().split()
@@ -357,7 +361,7 @@ def test_both_splits_are_reduced(job, floods, encoder_run):
     ("arguments", "changes", "message"),
     [
         ("variant=base", {}, "holds the variant 'tiny', and model.variant is 'base': leave it"),
-        ("", {"model.width": 16}, "model.width is 16, and .* has 8: leave it out"),
+        ("", {"model.embed_dim": 16}, "model.embed_dim is 16, and .* has 8: leave it out"),
         ("", {"model.image_size": 100}, "image_size is 100: expected a multiple"),
         ("task=flood", {}, "has no pairs of dates: choose a dataset that has"),
         ("task=flod", {}, "unknown task 'flod': did you mean 'flood'"),
@@ -456,7 +460,7 @@ def test_the_commands_and_two_processes(tuned, built, tmp_path):
     workdir = tmp_path / "run"
     same = {name: SCORED[name] for name in SCORED if "optimizer" in name}  # compiled already
     same["optimizer.layer_decay"] = 0.7
-    settings = tuning_flags(built, "task=classification", max_steps=1, **same)
+    settings = tuning_flags(built, "task=classification", total_steps=1, **same)
     training = start(*settings, f"--workdir={workdir}", devices=2)
     arguments = (
         f"--workdir={tuned[1]}",

@@ -23,7 +23,7 @@ def probed(built, encoder_run, tmp_path_factory):
     """A linear probe of the small encoder: its configuration, workdir and outcome."""
     workdir = tmp_path_factory.mktemp("probe")
     config = probe_config(built, f"task=linear_probe,init={encoder_run}")
-    return config, workdir, PROGRAMS[config.program](config, workdir)
+    return config, workdir, PROGRAMS[config.trainer](config, workdir)
 
 
 def test_the_encoder_stays_and_the_best_rate_is_kept(probed, encoder_run):

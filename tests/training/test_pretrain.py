@@ -60,7 +60,7 @@ def test_a_checkpoint_describes_itself(whole):
     outcome, _ = whole
     metadata = read_metadata(outcome.files["checkpoint"])
     assert metadata["model"]["variant"] == "tiny"
-    assert metadata["model"]["architecture"]["width"] == 8
+    assert metadata["model"]["architecture"]["embed_dim"] == 8
     assert metadata["model"]["weighting"]["name"] == "per_channel"
     assert metadata["dataset"]["bands"] == ["VH", "VV"]
     assert metadata["dataset"]["unit"] == "dB"
@@ -113,7 +113,9 @@ def test_nothing_compiles_after_the_first_steps(built, tmp_path):
 
     jax.monitoring.register_event_duration_secs_listener(count)
     try:
-        other = small_config(built, max_steps=9, picture_every=2, mask_ratio=0.25)  # compiled here
+        other = small_config(
+            built, total_steps=9, picture_every=2, mask_ratio=0.25
+        )  # compiled here
         train(other, tmp_path, note)
     finally:
         jax.monitoring.unregister_event_duration_listener(count)
@@ -124,7 +126,7 @@ def test_nothing_compiles_after_the_first_steps(built, tmp_path):
 def test_interrupted_and_started_again_is_bitwise_the_same(whole, built, tmp_path):
     """Stopped after four steps, with a stale line in the log as a killed run leaves it."""
     outcome, workdir = whole
-    train(small_config(built, max_steps=4), tmp_path)
+    train(small_config(built, total_steps=4), tmp_path)
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 5, "loss": 99.0}\n{"step": 5, "lo')
     again = train(small_config(built), tmp_path)
@@ -147,8 +149,8 @@ def test_a_finished_run_does_nothing_but_name_its_files(whole, built):
 
 
 def test_a_finished_run_is_done_with_another_batch_too(built, tmp_path):
-    train(small_config(built, max_steps=None, epochs=1.0), tmp_path)
-    again = train(small_config(built, max_steps=None, epochs=1.0, batch_size=8), tmp_path)
+    train(small_config(built, total_steps=None, epochs=1.0), tmp_path)
+    again = train(small_config(built, total_steps=None, epochs=1.0, batch_size=8), tmp_path)
     assert again.state.step == 2
 
 
@@ -167,7 +169,7 @@ def test_an_odd_share_of_the_batch_is_refused_before_anything_is_written(built, 
 
 
 def test_patches_that_do_not_fit_are_refused_before_anything_is_written(built, tmp_path):
-    changes = {"fit": "pad", "model.image_size": 64}
+    changes = {"resize_mode": "pad", "model.image_size": 64}
     with pytest.raises(InputError, match="cannot pad patches of 120x120 px to 64 px"):
         train(small_config(built, **changes), tmp_path / "run")
     assert not (tmp_path / "run").exists()
@@ -194,7 +196,7 @@ def test_a_loss_that_is_not_finite_stops_and_names_step_and_patches(built, tmp_p
     name = source[5]["id"].decode()
     monkeypatch.setattr(RecordSource, "__getitem__", poisoned)
     with pytest.raises(DivergedError, match=r"step [12]: found .*loss nan") as stopped:
-        train(small_config(built, max_steps=8), tmp_path)
+        train(small_config(built, total_steps=8), tmp_path)
     assert name in str(stopped.value)
     assert str(stopped.value).count("S1A_") <= 2  # it and perhaps its partner, not the whole batch
     assert "\n" not in str(stopped.value)
@@ -203,18 +205,18 @@ def test_a_loss_that_is_not_finite_stops_and_names_step_and_patches(built, tmp_p
 def test_the_loss_falls(built, tmp_path):
     config = small_config(
         built,
-        max_steps=60,
-        norm_pix=False,
+        total_steps=60,
+        norm_pix_loss=False,
         log_every=10,
         checkpoint_every=60,
         picture_every=60,
         **{"optimizer.base_learning_rate": 0.2},
     )
-    config.flips = False
+    config.random_flip = False
     train(config, tmp_path)
     losses = metrics(tmp_path, "loss")
     assert losses[60] < 0.8 * losses[10]
-    assert metrics(tmp_path, "explained")[60] > 0.15
+    assert metrics(tmp_path, "explained_variance")[60] > 0.15
 
 
 def at_step(wanted: int, action: Callable[[], object]) -> Callable[[], bool]:
@@ -272,21 +274,21 @@ def test_a_clock_that_jumps_does_no_harm(whole, built, tmp_path, monkeypatch):
 def test_a_dataset_that_was_exchanged_is_noticed(built, tmp_path, field, value, message):
     """Built again from other files, or with other statistics, under the same name."""
     data = shutil.copytree(built, tmp_path / "data")
-    train(small_config(data, max_steps=2), tmp_path / "run")
+    train(small_config(data, total_steps=2), tmp_path / "run")
     path = data / "bigearthnet_s1/v1/2.0.0/metadata.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), field: value}))
     before = (tmp_path / "run/run.json").read_text()
     with pytest.raises(InputError, match=message):
-        train(small_config(data, max_steps=4), tmp_path / "run")
+        train(small_config(data, total_steps=4), tmp_path / "run")
     assert (tmp_path / "run/run.json").read_text() == before
 
 
 def test_a_dataset_that_vanished_is_named(built, tmp_path):
     data = shutil.copytree(built, tmp_path / "data")
-    train(small_config(data, max_steps=2), tmp_path / "run")
+    train(small_config(data, total_steps=2), tmp_path / "run")
     shutil.rmtree(data)
     with pytest.raises(InputError, match="found no dataset 'bigearthnet_s1'"):
-        train(small_config(data, max_steps=4), tmp_path / "run")
+        train(small_config(data, total_steps=4), tmp_path / "run")
 
 
 def test_a_patch_without_a_single_measurement_does_no_harm(built, tmp_path, monkeypatch):
@@ -305,9 +307,9 @@ def test_a_patch_without_a_single_measurement_does_no_harm(built, tmp_path, monk
 
 def test_another_batch_goes_on_at_the_next_record(built, tmp_path, caplog):
     """Ten records: two batches of four are an epoch, and its last two are left out."""
-    train(small_config(built, max_steps=1), tmp_path)
+    train(small_config(built, total_steps=1), tmp_path)
     with caplog.at_level(logging.WARNING):
-        outcome = train(small_config(built, max_steps=3, batch_size=8), tmp_path)
+        outcome = train(small_config(built, total_steps=3, batch_size=8), tmp_path)
     assert "batch_size was 4 and is now 8: the learning rate" in caplog.text
     order = read_metadata(outcome.files["checkpoint"])["order"]
     assert order == {
@@ -317,17 +319,17 @@ def test_another_batch_goes_on_at_the_next_record(built, tmp_path, caplog):
 
 
 def test_accumulating_in_a_run(built, tmp_path, caplog):
-    train(small_config(built, max_steps=2, batch_size=8, accumulate=2), tmp_path)
+    train(small_config(built, total_steps=2, batch_size=8, grad_accum_steps=2), tmp_path)
     with caplog.at_level(logging.WARNING):
-        train(small_config(built, max_steps=3, batch_size=8), tmp_path)
+        train(small_config(built, total_steps=3, batch_size=8), tmp_path)
     assert "the batch was cut into 4 share(s) and is now into 2" in caplog.text
 
 
 def test_a_checkpoint_folder_that_is_gone_is_no_fresh_start(built, tmp_path):
-    train(small_config(built, max_steps=2), tmp_path)
+    train(small_config(built, total_steps=2), tmp_path)
     shutil.rmtree(tmp_path / "checkpoints")
     with pytest.raises(InputError, match="step 2 was saved, and the folder is empty or gone"):
-        train(small_config(built, max_steps=4), tmp_path)
+        train(small_config(built, total_steps=4), tmp_path)
 
 
 def test_a_run_can_be_repeated_from_its_record(whole, tmp_path):
@@ -348,6 +350,6 @@ def test_a_record_that_is_none_cannot_be_repeated(tmp_path):
 def test_a_rate_of_zero_is_told(built, tmp_path, caplog):
     """The fourth epoch would look like training."""
     with caplog.at_level(logging.WARNING):
-        config = small_config(built, max_steps=8, schedule_epochs=3.0, log_every=100)
+        config = small_config(built, total_steps=8, schedule_epochs=3.0, log_every=100)
         train(config, tmp_path)
     assert "the learning rate is 0 from epoch 3 on, and 4 are trained" in caplog.text

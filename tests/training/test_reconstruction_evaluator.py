@@ -40,7 +40,7 @@ def patches() -> PatchDataset:
 
 def inspector(patches, weighting=Weighting(), drawn=2):  # noqa: B008, it is frozen
     settings = Preprocessing(32, patches.mean, patches.std, weighting)
-    objective = PretrainObjective(Oracle(SIZE), settings, mask_ratio=0.5, norm_pix=True)
+    objective = PretrainObjective(Oracle(SIZE), settings, mask_ratio=0.5, norm_pix_loss=True)
     return ReconstructionEvaluator(objective, patches, count=4, drawn=drawn, seed=0)
 
 
@@ -49,7 +49,7 @@ def test_the_reconstruction_of_an_oracle_is_the_measurement_in_db(patches):
     source = np.stack([patches.source[index]["backscatter"] for index in range(2)])
     np.testing.assert_allclose(panels.measured, source, atol=1e-4)
     np.testing.assert_allclose(panels.reconstructed, source, atol=1e-3)
-    assert scalars["explained"] == pytest.approx(1.0, abs=1e-4)
+    assert scalars["explained_variance"] == pytest.approx(1.0, abs=1e-4)
     assert scalars["bias_db/VH"] == pytest.approx(0.0, abs=1e-3)
 
 

@@ -31,7 +31,7 @@ def test_nodata_shows_in_its_colour(tmp_path):
     for nodata in (False, True):
         path = tmp_path / f"{nodata}.png"
         draw_reconstruction(
-            panels(nodata), ["a", "b"], ["VH", "VV"], path, title="t", norm_pix=True
+            panels(nodata), ["a", "b"], ["VH", "VV"], path, title="t", norm_pix_loss=True
         )
     assert share_of_nodata_colour(tmp_path / "True.png") > 0.03
     assert share_of_nodata_colour(tmp_path / "False.png") < 0.005  # the legend
@@ -48,12 +48,14 @@ def test_a_picture_that_cannot_be_drawn_leaves_the_old_one(tmp_path, monkeypatch
     monkeypatch.setattr(reconstruction_picture.FigureCanvasAgg, "print_png", fail)
     with pytest.raises(OSError, match="disk full"):
         draw_reconstruction(
-            panels(False), ["a", "b"], ["VH", "VV"], path, title="t", norm_pix=False
+            panels(False), ["a", "b"], ["VH", "VV"], path, title="t", norm_pix_loss=False
         )
     assert path.read_text() == "the old one"
 
 
 def test_a_patch_of_nodata_alone_can_be_drawn(tmp_path):
     empty = Panels(*np.full((4, 1, 64, 64, 2), np.nan), mask=np.eye(2))
-    draw_reconstruction(empty, ["a"], ["VH", "VV"], tmp_path / "a.png", title="t", norm_pix=True)
+    draw_reconstruction(
+        empty, ["a"], ["VH", "VV"], tmp_path / "a.png", title="t", norm_pix_loss=True
+    )
     assert share_of_nodata_colour(tmp_path / "a.png") > 0.3

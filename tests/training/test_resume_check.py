@@ -92,7 +92,7 @@ TUNED = {
         ("config.tiling", "released"),
         ("config.pooling", "max"),
         ("config.drop_path", 0.2),
-        ("config.flips", False),
+        ("config.random_flip", False),
         ("config.optimizer.layer_decay", 1.0),
         ("config.model.image_size", 256),
         ("model.pretrained.sha256", "b" * 64),

@@ -37,13 +37,13 @@ def test_the_newest_checkpoint_says_what_its_encoder_expects(encoder_run):
     record = json.loads((encoder_run / "run.json").read_text())
     assert found.path == encoder_run / "checkpoints/2"
     assert found.variant == "tiny"
-    assert found.size.width == 8
+    assert found.size.embed_dim == 8
     assert found.size.depths == (1, 1)
     assert found.bands == ("VH", "VV")
     assert list(found.mean) == record["dataset"]["statistics"]["mean"]
     assert list(found.std) == record["dataset"]["statistics"]["std"]
     assert found.description["step"] == 2
-    assert found.description["program"] == "pretrain"
+    assert found.description["trainer"] == "pretrain"
     assert found.description["dataset_checksum"] == record["dataset"]["checksum"]
     assert found.description["weighting"]["name"] == "per_channel"
 
@@ -68,7 +68,9 @@ def test_its_parameters_are_those_of_the_checkpoint(encoder_run):
 
 def test_at_another_input_size_tables_are_resized_and_nothing_else(encoder_run):
     found = initialization.find_source_checkpoint(encoder_run)
-    size = dataclasses.replace(found.size, image_size=64, windows=(4, 4), position_size=128)
+    size = dataclasses.replace(
+        found.size, image_size=64, window_sizes=(4, 4), pretrain_image_size=128
+    )
     as_it_was, resized = (initialization.load_encoder_params(found, s) for s in (found.size, size))
     changed = 0
     for (where, old), new in zip(
@@ -100,7 +102,7 @@ def test_arrays_that_are_damaged_are_refused(copy):
 
 def test_an_encoder_of_other_sizes_is_refused(encoder_run):
     found = initialization.find_source_checkpoint(encoder_run)
-    wider = dataclasses.replace(found.size, width=16)
+    wider = dataclasses.replace(found.size, embed_dim=16)
     with pytest.raises(InputError, match=r"of the encoder is \(.*expected .*of another model"):
         initialization.load_encoder_params(found, wider)
 
@@ -116,7 +118,10 @@ def test_where_there_is_none_it_says_where_it_looked(encoder_run, tmp_path, name
 NAN = float("nan")
 WRONG = [
     *(("model.architecture", value) for value in (None, 5, "x", [])),
-    *(("model.architecture." + name, None) for name in ("bands", "width", "heads", "mlp_ratio")),
+    *(
+        ("model.architecture." + name, None)
+        for name in ("bands", "embed_dim", "num_heads", "mlp_ratio")
+    ),
     *(("model.weighting", value) for value in (5, "x", {})),
     *(("model.bands", value) for value in ([], [1, 2], ["VH"], ["VH", "VH"], "ab")),
     *(("model.statistics.mean", value) for value in (["a", "b"], [NAN, 0.0], [0.0], None)),
@@ -125,7 +130,7 @@ WRONG = [
     *(("model", None), ("model.statistics", 5), ("model.variant", 5), ("model.unit", [1])),
     *(("seen", value) for value in (5, None, "?!", "é", "QQ==")),
     *(("dataset", []), ("dataset.name", 5), ("dataset.caveats", "x"), ("dataset.checksum", 5)),
-    *(("config", 5), ("config.program", None), ("step", "2"), ("arrays", [])),
+    *(("config", 5), ("config.trainer", None), ("step", "2"), ("arrays", [])),
     *(("model.pretrained", value) for value in ([{}], {}, 1)),
 ]
 

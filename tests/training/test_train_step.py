@@ -25,20 +25,20 @@ from sar_mixmae_jax.training.train_step import (
 )
 
 SIZE = Architecture(
-    width=8,
-    heads=(1, 2),
+    embed_dim=8,
+    num_heads=(1, 2),
     depths=(1, 1),
-    windows=(8, 4),
+    window_sizes=(8, 4),
     image_size=32,
-    decoder_width=16,
+    decoder_embed_dim=16,
     decoder_depth=1,
-    decoder_heads=2,
+    decoder_num_heads=2,
 )
 OBJECTIVE = PretrainObjective(
     MixMAE(SIZE),
     Preprocessing(32, mean=(-19.0, -12.0), std=(5.0, 5.0), weighting=Weighting()),
     mask_ratio=0.5,
-    norm_pix=True,
+    norm_pix_loss=True,
 )
 OPTIMIZER = optax.sgd(1.0)  # the update is the gradient
 
@@ -87,7 +87,9 @@ def test_the_update_is_the_gradient_over_all_valid_pixels(stepped, backscatter):
             flip_key, mask_key = jax.random.split(device_key)
             batch = preprocess(backscatter[device], flip_key, OBJECTIVE.preprocessing)
             mask = random_mask(mask_key, 4, 0.5)
-            total += reconstruct(OBJECTIVE.model, params, batch, mask, norm_pix=True).error.sum()
+            total += reconstruct(
+                OBJECTIVE.model, params, batch, mask, norm_pix_loss=True
+            ).error.sum()
             count += batch.valid.sum()
         return total / count
 
@@ -106,7 +108,7 @@ def test_the_update_is_the_gradient_over_all_valid_pixels(stepped, backscatter):
 def test_devices_draw_different_masks(backscatter):
     """The same patches on both devices, as they are: equal errors would mean equal masks."""
     twice = np.repeat(backscatter[1:], 2, axis=0)
-    as_they_are = dataclasses.replace(OBJECTIVE.preprocessing, flips=False)
+    as_they_are = dataclasses.replace(OBJECTIVE.preprocessing, random_flip=False)
     objective = dataclasses.replace(OBJECTIVE, preprocessing=as_they_are)
     state = replicate(
         init_state(partial(init_params, objective.model), OPTIMIZER, jax.random.key(3))
@@ -202,12 +204,14 @@ def test_accumulating_is_having_more_devices(backscatter):
             flip_key, mask_key = jax.random.split(share_key)
             prepared = preprocess(patches, flip_key, OBJECTIVE.preprocessing)
             mask = random_mask(mask_key, 4, 0.5)
-            total += reconstruct(OBJECTIVE.model, params, prepared, mask, norm_pix=True).error.sum()
+            total += reconstruct(
+                OBJECTIVE.model, params, prepared, mask, norm_pix_loss=True
+            ).error.sum()
             count += prepared.valid.sum()
         return total / count
 
     value, gradient = jax.jit(jax.value_and_grad(loss))(before)
-    after, metrics, errors = map_over_devices(loss_of(OBJECTIVE), OPTIMIZER, accumulate=2)(
+    after, metrics, errors = map_over_devices(loss_of(OBJECTIVE), OPTIMIZER, grad_accum_steps=2)(
         state, fields(shard_batch(batch.reshape(-1, 30, 30, 2)))
     )
     assert errors.shape == (2, 4)

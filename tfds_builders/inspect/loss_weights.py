@@ -56,8 +56,8 @@ def weight_table(
     recipe = pretrain.get_config()
     settings = Preprocessing(
         image_size=recipe.model.image_size,
-        fit=recipe.fit,
-        flips=False,
+        resize_mode=recipe.resize_mode,
+        random_flip=False,
         mean=tuple(mean),
         std=tuple(std),
         weighting=weightings[0],
