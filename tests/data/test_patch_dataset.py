@@ -1,0 +1,129 @@
+"""The data pipeline: bands by name, batches in the order of the run, shared by processes."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from sar_mixmae_jax.data.patch_dataset import RecordSource, batches, load_patch_dataset
+from sar_mixmae_jax.data.sampler import ShuffleSampler
+from sar_mixmae_jax.utils.errors import InputError
+
+
+def open_v1(built, bands=("VH", "VV")):
+    return load_patch_dataset("bigearthnet_s1", built, "train", bands)
+
+
+def test_metadata_comes_with_the_data(built):
+    patches = open_v1(built)
+    assert patches.name == "bigearthnet_s1/v1/2.0.0/train"
+    assert patches.unit == "dB"
+    assert patches.mean == (-19.2309, -12.5951)
+    assert patches.std == (3.1672, 2.9644)
+
+
+def test_bands_go_by_name(built):
+    as_stored, turned = open_v1(built), open_v1(built, ("VV", "VH"))
+    assert turned.mean == as_stored.mean[::-1]
+    one, other = as_stored.source[0]["backscatter"], turned.source[0]["backscatter"]
+    np.testing.assert_array_equal(one, other[..., ::-1])
+    single = open_v1(built, ("VV",))
+    np.testing.assert_array_equal(single.source[0]["backscatter"], one[..., 1:])
+
+
+def numbered(count: int) -> RecordSource:
+    records = [{"id": i, "backscatter": np.full((2, 2, 2), i, np.float32)} for i in range(count)]
+    return RecordSource(records, None)
+
+
+def test_batches_follow_the_order_and_end(built):
+    order = ShuffleSampler(records=11, batch_size=4, seed=0)
+    found = [batch["id"].tolist() for batch in batches(numbered(11), order, 1, 7)]
+    assert found == [order.batch(step).tolist() for step in range(1, 7)]
+
+
+def test_processes_share_every_batch():
+    order = ShuffleSampler(records=11, batch_size=4, seed=0)
+    parts = [list(batches(numbered(11), order, 0, 5, share=(part, 2))) for part in (0, 1)]
+    for step, halves in enumerate(zip(*parts, strict=True)):
+        together = np.concatenate([half["id"] for half in halves])
+        assert together.tolist() == order.batch(step).tolist()
+
+
+@pytest.mark.parametrize(
+    ("name", "split", "bands", "message"),
+    [
+        ("bigearthnet", "train", ("VH",), "build it with `python -m tfds_builders.build"),
+        ("bigearthnet_s1", "trian", ("VH",), "unknown split.*did you mean 'train'"),
+        ("bigearthnet_s1", "train[:0]", ("VH",), "holds no patches"),
+        ("bigearthnet_s1", "train", ("HH",), "unknown band.*known are VH, VV"),
+    ],
+)
+def test_what_is_not_there_is_named(built, name, split, bands, message):
+    with pytest.raises(InputError, match=message):
+        load_patch_dataset(name, built, split, bands)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"unit": "linear"}, "holds linear, expected dB"),
+        ({"statistics": {"mean": [0.0, 0.0], "std": [1.0, 0.0], "of": ""}}, "cannot be used"),
+        ({"statistics": {"mean": [0.0], "std": [1.0], "of": ""}}, "cannot be used"),
+        ({"statistics": None}, "cannot be used"),
+        ({"bands": None}, "cannot be used"),
+        ({"caveats": 5}, "cannot be used"),
+        ({"bands": [1, 2]}, "bands is .*expected a list of texts"),
+        ({"bands": ["VH"], "statistics": {"mean": [0], "std": [1], "of": ""}}, "of the shape"),
+        ({"classes": None}, "classes is None, expected a list of texts"),
+        ({"classes": 1}, "classes is 1"),
+        ({"classes": float("nan")}, "classes is nan"),
+        ({"checksum": 5}, "checksum is 5"),
+        ({"place_fields": "2"}, "place_fields is 2"),
+        ({"unit": ["dB"]}, "unit is .*expected a text"),
+        ({"statistics": {"mean": [0, 0], "std": [1, 1], "of": None}}, "statistics.of is None"),
+        ({"pairs": None}, "pairs of train .*cannot be used"),
+        ({"pairs": "train"}, "pairs of train .*cannot be used"),
+    ],
+)
+def test_metadata_that_cannot_be_used_is_refused(built, tmp_path, change, message):
+    shutil.copytree(built, tmp_path / "data")
+    path = tmp_path / "data/bigearthnet_s1/v1/2.0.0/metadata.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(InputError, match=message):
+        open_v1(tmp_path / "data")
+
+
+def test_records_that_cannot_be_read_are_named(built, tmp_path):
+    shutil.copytree(built, tmp_path / "data")
+    for path in (tmp_path / "data").rglob("*.array_record*"):
+        content = bytearray(path.read_bytes())
+        content[1000:200_000] = bytes(199_000)
+        path.write_bytes(content)
+    source = open_v1(tmp_path / "data").source
+    with pytest.raises(InputError, match=r"train: record \d cannot be read .*build the dataset"):
+        [source[index] for index in range(len(source))]
+
+
+def test_metadata_without_end_are_named(built, tmp_path):
+    shutil.copytree(built, tmp_path / "data")
+    path = tmp_path / "data/bigearthnet_s1/v1/2.0.0/metadata.json"
+    path.write_text('{"bands": ' + "[" * 100_000)
+    with pytest.raises(InputError, match=r"metadata\.json: cannot be used .RecursionError"):
+        open_v1(tmp_path / "data")
+
+
+@pytest.mark.parametrize("damage", ["no text", "folder"])
+def test_a_list_of_ids_that_cannot_be_read_is_named(built, tmp_path, damage):
+    shutil.copytree(built, tmp_path / "data")
+    patches = open_v1(tmp_path / "data")
+    assert len(patches.ids()) == 8
+    (path,) = (tmp_path / "data").rglob("ids-train.txt")
+    if damage == "folder":
+        path.unlink()
+        path.mkdir()
+    else:
+        path.write_bytes(b"a\xff\n")
+    with pytest.raises(InputError, match=r"ids-train\.txt: cannot be read as a list of ids"):
+        patches.ids()
