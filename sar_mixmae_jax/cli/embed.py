@@ -15,7 +15,7 @@ from sar_mixmae_jax.cli import common
 from sar_mixmae_jax.inference.features import embed, load_embedding_dataset, write_features
 from sar_mixmae_jax.training import distributed
 from sar_mixmae_jax.training.distributed import Heartbeat
-from sar_mixmae_jax.training.initialization import find_source_checkpoint
+from sar_mixmae_jax.training.initialisation import find_source_checkpoint
 from sar_mixmae_jax.utils.command_line import fail, parse_flags
 from sar_mixmae_jax.utils.errors import UserError
 from sar_mixmae_jax.utils.files import check_local_path, check_writable

@@ -21,11 +21,11 @@ from sar_mixmae_jax.tasks.flood_panels import PairPicture
 from sar_mixmae_jax.tasks.report import EVIDENCE
 from sar_mixmae_jax.tasks.supervised import FinetuneObjective, param_shapes, predict_outputs
 from sar_mixmae_jax.tasks.task_dataset import TaskDataset, load_task_dataset, make_predictions
-from sar_mixmae_jax.training import checkpoint, distributed, initialization
+from sar_mixmae_jax.training import checkpoint, distributed, initialisation
 from sar_mixmae_jax.training.batch_predictor import BatchPredictor
 from sar_mixmae_jax.training.config import from_json
 from sar_mixmae_jax.training.downstream import make_finetune_objective
-from sar_mixmae_jax.training.initialization import SourceCheckpoint
+from sar_mixmae_jax.training.initialisation import SourceCheckpoint
 from sar_mixmae_jax.training.restore import read_subtree
 from sar_mixmae_jax.training.sharding import replicate
 from sar_mixmae_jax.training.workdir import read_run_record
@@ -157,7 +157,7 @@ def load_model(workdir: Path, which: str) -> LoadedModel:
     path = checkpoint.select_step(workdir, which)
     try:
         metadata = checkpoint.read_metadata(path)
-        found = initialization.read_source_checkpoint(path, metadata)
+        found = initialisation.read_source_checkpoint(path, metadata)
         config = from_json(metadata["config"])
         metadata["model"]["task"], metadata["model"]["classes"]
     except (ValueError, KeyError, TypeError) as error:

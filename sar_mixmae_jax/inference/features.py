@@ -10,10 +10,10 @@ from sar_mixmae_jax.models.heads import Classifier
 from sar_mixmae_jax.objectives.preprocess import Preprocessing
 from sar_mixmae_jax.objectives.radiometry import TO_DB
 from sar_mixmae_jax.tasks.supervised import FinetuneObjective, encode_features
-from sar_mixmae_jax.training import config, initialization
+from sar_mixmae_jax.training import config, initialisation
 from sar_mixmae_jax.training.batch_predictor import BatchPredictor
 from sar_mixmae_jax.training.distributed import is_primary_process
-from sar_mixmae_jax.training.initialization import SourceCheckpoint
+from sar_mixmae_jax.training.initialisation import SourceCheckpoint
 from sar_mixmae_jax.training.sharding import replicate
 from sar_mixmae_jax.utils.files import write_arrays
 from sar_mixmae_jax.utils.jit import CacheablePartial
@@ -55,7 +55,7 @@ def embed(
     function = CacheablePartial(
         encode_features, FinetuneObjective("classification", model, settings)
     )
-    params = replicate({"encoder": initialization.load_encoder_params(encoder, encoder.size)})
+    params = replicate({"encoder": initialisation.load_encoder_params(encoder, encoder.size)})
     made = BatchPredictor(function, batch_size)(params, patches.source, f"encoding {patches.name}")
     about = {
         "encoder": encoder.description,

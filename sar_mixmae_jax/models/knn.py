@@ -44,7 +44,7 @@ class KNNHead(nn.Module):
         votes, nothing = self.votes, nn.initializers.zeros
         memory = self.param("features", nothing, (votes.records, features.shape[-1]))
         labels = self.param("labels", nothing, (votes.records, self.outputs))
-        likeness = jnp.matmul(l2_normalize(features), memory.T, precision="highest")
+        likeness = jnp.matmul(l2_normalise(features), memory.T, precision="highest")
         nearest, which = jax.lax.top_k(likeness, min(votes.neighbours, votes.records))
         weights = nn.softmax(nearest / votes.temperature)
         share = jnp.einsum("bn,bnc->bc", weights, labels[which], precision="highest")
@@ -65,7 +65,7 @@ def knn_predict(
     return np.concatenate([np.asarray(apply({"params": params}, part)) for part in parts])
 
 
-def l2_normalize(features: jax.Array) -> jax.Array:
+def l2_normalise(features: jax.Array) -> jax.Array:
     """(batch, width) scaled to length 1; what is 0 stays 0."""
     length = jnp.linalg.norm(features, axis=-1, keepdims=True)
     return features / jnp.maximum(length, 1e-12)

@@ -36,7 +36,7 @@ def write_page(workdir: Path) -> Path:
         sections.training_section(run),
         evaluations.validation(run, workdir),
         evaluations.evaluations(workdir),
-        sections.initialization_section(run),
+        sections.initialisation_section(run),
         sections.speed_section(run),
         diagnostics.weights(run),
         diagnostics.others(run),

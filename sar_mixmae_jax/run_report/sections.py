@@ -160,7 +160,7 @@ ENOUGH = 5
 """Encoders, each of which was the start of the one before."""
 
 
-def initialization_section(run: History) -> Markup:
+def initialisation_section(run: History) -> Markup:
     """Dataset, weighting, step, caveats; nothing for a run that does not ask for an encoder."""
     if "pretrained" not in run.model:
         return Markup()

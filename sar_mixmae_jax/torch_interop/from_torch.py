@@ -40,9 +40,9 @@ from sar_mixmae_jax.torch_interop.name_mapping import (
 from sar_mixmae_jax.torch_interop.optimizer_state import AdamMoments, read_moments
 from sar_mixmae_jax.torch_interop.published_checkpoints import Published, Statistics
 from sar_mixmae_jax.torch_interop.tensor_files import TensorFile
-from sar_mixmae_jax.training import initialization
+from sar_mixmae_jax.training import initialisation
 from sar_mixmae_jax.training.checkpoint import CheckpointManager, RetentionPolicy, checkpoint_dir
-from sar_mixmae_jax.training.initialization import resize_architecture
+from sar_mixmae_jax.training.initialisation import resize_architecture
 from sar_mixmae_jax.training.optimizer import Rate, adamw
 from sar_mixmae_jax.training.sharding import replicate
 from sar_mixmae_jax.training.train_step import TrainState
@@ -217,7 +217,7 @@ def resized(model: Model, image_size: int) -> Model:
         raise InputError(f"--image_size is {image_size}: expected at most {LARGEST_IMAGE}")
     size = resize_architecture(model.found.size, image_size)
     encoder = resize_position_tables(
-        model.params["encoder"], initialization.encoder_param_shapes(size)
+        model.params["encoder"], initialisation.encoder_param_shapes(size)
     )
     return model._replace(
         found=model.found._replace(size=size), params={**model.params, "encoder": encoder}

@@ -17,7 +17,7 @@ from sar_mixmae_jax.torch_interop.name_mapping import (
     make_positions,
     torch_parameters,
 )
-from sar_mixmae_jax.training import initialization
+from sar_mixmae_jax.training import initialisation
 from sar_mixmae_jax.utils.errors import InputError
 
 PATCHES, HEAD = "patch_embed.proj.weight", "head.weight"
@@ -248,7 +248,7 @@ def expected_shapes(found: InferredModel) -> Any:
     """Shapes and types of the parameters of a model, by part."""
     if found.has_decoder:
         return jax.eval_shape(partial(init_params, MixMAE(found.size)), jax.random.key(0))
-    parts = {"encoder": initialization.encoder_param_shapes(found.size)}
+    parts = {"encoder": initialisation.encoder_param_shapes(found.size)}
     if found.outputs:
         kernel = jax.ShapeDtypeStruct((found.size.features, found.outputs), np.float32)
         bias = jax.ShapeDtypeStruct((found.outputs,), np.float32)

@@ -22,8 +22,8 @@ from sar_mixmae_jax.torch_interop.name_mapping import (
     torch_name,
 )
 from sar_mixmae_jax.torch_interop.published_checkpoints import Statistics
-from sar_mixmae_jax.training import checkpoint, initialization
-from sar_mixmae_jax.training.initialization import SourceCheckpoint
+from sar_mixmae_jax.training import checkpoint, initialisation
+from sar_mixmae_jax.training.initialisation import SourceCheckpoint
 from sar_mixmae_jax.training.restore import read_subtree
 from sar_mixmae_jax.utils.errors import InputError, first_line
 from sar_mixmae_jax.utils.files import check_writable
@@ -61,7 +61,7 @@ def to_torch(workdir: Path, out: Path, which: str = "best") -> Exported:
     path = checkpoint.select_step(workdir, which)
     try:
         metadata = checkpoint.read_metadata(path)
-        found = initialization.read_source_checkpoint(path, metadata)
+        found = initialisation.read_source_checkpoint(path, metadata)
         model = model_of(metadata, found)
         like = {"params": expected_shapes(model)}
         part, _ = read_subtree(path, like)

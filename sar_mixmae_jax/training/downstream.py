@@ -19,7 +19,7 @@ from sar_mixmae_jax.tasks.kinds import KINDS
 from sar_mixmae_jax.tasks.supervised import FinetuneObjective, prepare_batch
 from sar_mixmae_jax.tasks.task_dataset import TaskDataset, load_task_dataset, take_label_fraction
 from sar_mixmae_jax.training.distributed import is_primary_process
-from sar_mixmae_jax.training.initialization import SourceCheckpoint, encoder_architecture
+from sar_mixmae_jax.training.initialisation import SourceCheckpoint, encoder_architecture
 from sar_mixmae_jax.utils.errors import InputError, check_name
 
 

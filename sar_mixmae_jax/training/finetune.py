@@ -22,7 +22,7 @@ from sar_mixmae_jax.training.downstream import (
     preprocessing_conventions,
     run_title,
 )
-from sar_mixmae_jax.training.initialization import replace_encoder, resolve_encoder
+from sar_mixmae_jax.training.initialisation import replace_encoder, resolve_encoder
 from sar_mixmae_jax.training.train_step import TrainState, init_state
 from sar_mixmae_jax.training.trainer import RunResult, TrainingJob, run_training
 from sar_mixmae_jax.training.validation_evaluator import ValidationEvaluator

@@ -14,7 +14,7 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from sar_mixmae_jax.data.patch_dataset import load_patch_dataset
-from sar_mixmae_jax.models.knn import KNNConfig, knn_predict, l2_normalize
+from sar_mixmae_jax.models.knn import KNNConfig, knn_predict, l2_normalise
 from sar_mixmae_jax.objectives.radiometry import TO_DB
 from sar_mixmae_jax.tasks.base import TASKS, scores, task_of
 from sar_mixmae_jax.tasks.kinds import KINDS
@@ -36,7 +36,7 @@ from sar_mixmae_jax.training.downstream import (
     run_title,
 )
 from sar_mixmae_jax.training.feature_cache import FeatureCache
-from sar_mixmae_jax.training.initialization import replace_encoder, resolve_encoder
+from sar_mixmae_jax.training.initialisation import replace_encoder, resolve_encoder
 from sar_mixmae_jax.training.restore import read_subtree
 from sar_mixmae_jax.training.sharding import replicate
 from sar_mixmae_jax.training.train_step import TrainState
@@ -305,7 +305,7 @@ def fit_neighbours(
     votes = knn_validation_logits(config, training)
     labels = np.eye(len(training.classes))[known.labels] if votes.exclusive else known.labels
     params = {
-        "features": np.asarray(l2_normalize(jnp.asarray(known.features))),
+        "features": np.asarray(l2_normalise(jnp.asarray(known.features))),
         "labels": labels.astype(np.float32),
     }
     found = validation_metrics(validation, knn_predict(votes, params, held.features), held.labels)

@@ -19,7 +19,7 @@ from sar_mixmae_jax.models.mixmae import init_params
 from sar_mixmae_jax.objectives.preprocess import preprocess
 from sar_mixmae_jax.objectives.reconstruction import PretrainObjective, pretrain_loss
 from sar_mixmae_jax.training.distributed import is_primary_process
-from sar_mixmae_jax.training.initialization import (
+from sar_mixmae_jax.training.initialisation import (
     SourceCheckpoint,
     continued_architecture,
     inherit_preprocessing,

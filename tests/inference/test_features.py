@@ -9,7 +9,7 @@ import pytest
 from sar_mixmae_jax.inference import features
 from sar_mixmae_jax.models.heads import Classifier
 from sar_mixmae_jax.objectives.preprocess import Preprocessing, preprocess
-from sar_mixmae_jax.training import initialization
+from sar_mixmae_jax.training import initialisation
 from sar_mixmae_jax.utils.errors import InputError
 from sar_mixmae_jax.utils.files import check_writable
 from tests.launch import finish, start
@@ -30,11 +30,11 @@ def test_the_command_writes_what_the_encoder_makes(encoder_run, built, tmp_path)
     )
     assert (status, errors.count("Error")) == (0, 0), errors
     assert "10 records of 16 features" in output
-    encoder = initialization.find_source_checkpoint(encoder_run)
+    encoder = initialisation.find_source_checkpoint(encoder_run)
     patches = features.load_embedding_dataset(encoder, "bigearthnet_s1", str(built), "train+test")
     model = Classifier(encoder.size, 1)
     settings = Preprocessing(128, encoder.mean, encoder.std, random_flip=False)
-    params = {"encoder": initialization.load_encoder_params(encoder, encoder.size)}
+    params = {"encoder": initialisation.load_encoder_params(encoder, encoder.size)}
     with np.load(out, allow_pickle=False) as written:
         assert written["ids"].tolist() == patches.ids()
         assert written["features"].shape == (10, encoder.size.features)
@@ -51,7 +51,7 @@ def test_the_command_writes_what_the_encoder_makes(encoder_run, built, tmp_path)
 
 
 def test_a_dataset_without_labels_has_none(encoder_run, floods):
-    encoder = initialization.find_source_checkpoint(encoder_run)
+    encoder = initialisation.find_source_checkpoint(encoder_run)
     patches = features.load_embedding_dataset(encoder, "flood_pairs/own", str(floods), "test")
     made = features.embed(encoder, patches, batch_size=4)
     assert made["features"].shape == (8, encoder.size.features)  # images, not pairs
@@ -60,8 +60,8 @@ def test_a_dataset_without_labels_has_none(encoder_run, floods):
 
 def test_bad_input_is_one_line(encoder_run, built, tmp_path):
     with pytest.raises(InputError, match="holds no checkpoint"):
-        initialization.find_source_checkpoint(tmp_path)
-    encoder = initialization.find_source_checkpoint(encoder_run)
+        initialisation.find_source_checkpoint(tmp_path)
+    encoder = initialisation.find_source_checkpoint(encoder_run)
     with pytest.raises(InputError, match="found no dataset"):
         features.load_embedding_dataset(encoder, "nothing", str(built), "train")
 

@@ -119,7 +119,7 @@ def test_golden_encoder_tokens(golden, model, mask, check):
     check("encoder_tokens", np.asarray(tokens).reshape(theirs.shape), theirs)
 
 
-@pytest.mark.parametrize("norm_pix_loss", [0, 1])
+@pytest.mark.parametrize("norm_pix", [0, 1])
 def test_golden_reconstruction(golden, model, mask, check, norm_pix):
     def both(params, images):
         tokens = model.apply(params, images, mask, method=MixMAE.encode)
@@ -130,7 +130,7 @@ def test_golden_reconstruction(golden, model, mask, check, norm_pix):
     check(name, ours, golden.pretrain[name])
 
 
-@pytest.mark.parametrize("norm_pix_loss", [0, 1])
+@pytest.mark.parametrize("norm_pix", [0, 1])
 @pytest.mark.parametrize("weighting", list(NAMES))
 def test_golden_loss(golden, model, mask, check, norm_pix, weighting):
     loss = jax.jit(loss_of, static_argnums=(3, 4))
@@ -139,7 +139,7 @@ def test_golden_loss(golden, model, mask, check, norm_pix, weighting):
     check(name, ours, golden.pretrain[name], LOSS_TOLERANCE)
 
 
-@pytest.mark.parametrize("norm_pix_loss", [0, 1])
+@pytest.mark.parametrize("norm_pix", [0, 1])
 def test_golden_gradients(golden, model, mask, check, norm_pix):
     prefix = f"norm_pix={norm_pix}/weighting=per_channel/grad/"
     if not golden.under(prefix):
@@ -194,7 +194,7 @@ def test_golden_schedule(golden, check):
     steps = 100_000
     schedule = learning_rate(
         peak=1.2e-3,
-        floor=1e-6,
+        end_learning_rate=1e-6,
         warmup_epochs=40,
         schedule_epochs=1024,
         order=ShuffleSampler(records=steps, batch_size=1, seed=0),

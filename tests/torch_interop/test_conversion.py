@@ -26,7 +26,7 @@ from sar_mixmae_jax.torch_interop.name_mapping import (
     torch_parameters,
 )
 from sar_mixmae_jax.torch_interop.to_torch import to_torch
-from sar_mixmae_jax.training import checkpoint, initialization
+from sar_mixmae_jax.training import checkpoint, initialisation
 from sar_mixmae_jax.training.checkpoint import read_metadata
 from sar_mixmae_jax.training.optimizer import adamw
 from sar_mixmae_jax.training.restore import read_subtree
@@ -72,7 +72,7 @@ def written(path: Path, model: dict, **more) -> Path:
 
 
 def params_of(checkpoint: Path, kind: str, outputs: int = 0) -> dict:
-    found = initialization.find_source_checkpoint(checkpoint)
+    found = initialisation.find_source_checkpoint(checkpoint)
     like = expected_shapes(InferredModel(kind, found.variant, found.size, outputs))
     return read_subtree(checkpoint, {"params": like})[0]["params"]
 
@@ -94,7 +94,7 @@ def imported(golden, tmp_path_factory) -> dict[str, Path]:
 
 
 def test_the_reconstruction_of_a_converted_pretraining(golden, imported):
-    found = initialization.find_source_checkpoint(imported["pretraining"])
+    found = initialisation.find_source_checkpoint(imported["pretraining"])
     assert found.size == golden.architecture()
     assert (found.mean, found.std, found.bands) == (V2.mean, V2.std, ("VH", "VV"))
     params = params_of(imported["pretraining"], "pretraining")
@@ -110,7 +110,7 @@ def test_the_reconstruction_of_a_converted_pretraining(golden, imported):
 
 
 def test_the_logits_of_a_converted_classifier(golden, imported):
-    found = initialization.find_source_checkpoint(imported["classify"])
+    found = initialisation.find_source_checkpoint(imported["classify"])
     values = np.load(golden.folder / "finetune.npz")
     params = params_of(imported["classify"], "classification", 19)
     model = Classifier(found.size, 19)
@@ -124,7 +124,7 @@ def test_the_logits_of_a_converted_classifier(golden, imported):
 def test_the_logits_of_a_converted_flood_detector(golden, imported, tiling, pooling):
     values = np.load(golden.folder / "finetune.npz")
     params = params_of(imported["flood"], "flood", 2)
-    size = initialization.find_source_checkpoint(imported["flood"]).size
+    size = initialisation.find_source_checkpoint(imported["flood"]).size
     model = FloodDetector(size, 2, tiling=tiling, pooling=pooling)
     dates = nhwc(values["flood/before"]), nhwc(values["flood/after"])
     logits = jax.jit(lambda p: model.apply({"params": p}, *dates))(params)
@@ -164,7 +164,7 @@ def test_there_and_back_is_equal_bit_by_bit(golden, imported, kind, suffix, tmp_
         assert after[name].flags.c_contiguous, name
         np.testing.assert_array_equal(after[name], tensor, err_msg=name)
     again = from_torch(out, tmp_path / "again", Choices())  # it says what it needs itself
-    assert initialization.find_source_checkpoint(again.checkpoint).std == V2.std
+    assert initialisation.find_source_checkpoint(again.checkpoint).std == V2.std
     config = read_metadata(again.checkpoint)["config"]
     assert config.get("tiling", "released") == "released"
 
@@ -301,7 +301,7 @@ def test_another_input_size_on_the_way_in(golden, tmp_path):
     values = np.load(golden.folder / "finetune.npz")
     asked = choices(golden, image_size=256)
     made = from_torch(file_of(golden), tmp_path / "run", asked)
-    size = initialization.find_source_checkpoint(made.checkpoint).size
+    size = initialisation.find_source_checkpoint(made.checkpoint).size
     assert (size.image_size, size.pretrain_image_size, size.window_sizes) == (
         256,
         128,
@@ -315,7 +315,7 @@ def test_another_input_size_on_the_way_in(golden, tmp_path):
             theirs = values[name]
             assert relative_error(back[name.removeprefix(prefix)], theirs) < TOLERANCE, name
     again = from_torch(tmp_path / "back.pth", tmp_path / "again", Choices())
-    assert initialization.find_source_checkpoint(again.checkpoint).size == size
+    assert initialisation.find_source_checkpoint(again.checkpoint).size == size
 
 
 # ---- what cannot be used
@@ -515,7 +515,7 @@ def test_published_files_are_known_by_their_content(golden, tmp_path, monkeypatc
     asked = choices(golden, statistics=None)
     made = from_torch(path.rename(tmp_path / "any.pth"), tmp_path / "run", asked)
     assert "any.pth is benv1_pretrain_checkpoint_64.pth" in capsys.readouterr().out
-    found = initialization.find_source_checkpoint(made.checkpoint)
+    found = initialisation.find_source_checkpoint(made.checkpoint)
     assert found.std == published_checkpoints.STATISTICS["bigearthnet_v1"].std
     weighting = found.description["weighting"]
     assert (weighting["name"], weighting["domain"]) == ("shared_average", "standardised")

@@ -11,7 +11,7 @@ import pytest
 from configs import finetune as recipes
 from sar_mixmae_jax.inference.evaluator import evaluate
 from sar_mixmae_jax.inference.features import embed, load_embedding_dataset
-from sar_mixmae_jax.training import finetune, initialization, pretrain
+from sar_mixmae_jax.training import finetune, initialisation, pretrain
 from sar_mixmae_jax.training.checkpoint import read_metadata
 from sar_mixmae_jax.training.restore import read_subtree
 from sar_mixmae_jax.utils.errors import InputError
@@ -48,7 +48,7 @@ def converted(tmp_path_factory) -> dict[str, Path]:
 
 def test_pretraining_goes_on_from_a_converted_checkpoint(converted, built, tmp_path):
     """With its parameters, moments and statistics, at the first step of its own schedule."""
-    size = initialization.find_source_checkpoint(converted["pretraining"]).size
+    size = initialisation.find_source_checkpoint(converted["pretraining"]).size
     config = small_config(built, total_steps=1, init=str(converted["pretraining"]))
     with config.unlocked():
         for name in ("embed_dim", "depths", "num_heads", "window_sizes", "image_size"):
@@ -61,7 +61,7 @@ def test_pretraining_goes_on_from_a_converted_checkpoint(converted, built, tmp_p
     like = {"params": outcome.state.params}
     before, after = (
         read_subtree(one, like)[0]["params"]
-        for one in (initialization.find_source_checkpoint(converted["pretraining"]).path, path)
+        for one in (initialisation.find_source_checkpoint(converted["pretraining"]).path, path)
     )
     jax.tree.map(np.testing.assert_array_equal, after, before)  # the rate is nearly 0
     counts = {type(node).__name__: int(node.count) for node in _counted(outcome.state.opt_state)}
@@ -114,7 +114,7 @@ def test_a_converted_flood_detector_is_evaluated(converted, floods, tmp_path):
 
 
 def test_features_of_a_converted_encoder(converted, built):
-    encoder = initialization.find_source_checkpoint(converted["pretraining"])
+    encoder = initialisation.find_source_checkpoint(converted["pretraining"])
     patches = load_embedding_dataset(encoder, "bigearthnet_s1", str(built), "test")
     made = embed(encoder, patches, resize_mode="resize", dtype="float32", batch_size=2)
     assert made["features"].shape == (2, 64)

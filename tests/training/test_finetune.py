@@ -14,7 +14,7 @@ from sar_mixmae_jax.evaluation.predictions import load_predictions
 from sar_mixmae_jax.inference.evaluator import evaluate, pair_pictures
 from sar_mixmae_jax.tasks.supervised import param_shapes, predict_outputs
 from sar_mixmae_jax.tasks.task_dataset import load_task_dataset
-from sar_mixmae_jax.training import downstream, finetune, initialization
+from sar_mixmae_jax.training import downstream, finetune, initialisation
 from sar_mixmae_jax.training.checkpoint import checkpoint_steps, read_metadata, select_step
 from sar_mixmae_jax.training.restore import read_subtree
 from sar_mixmae_jax.training.validation_evaluator import ValidationEvaluator
@@ -132,9 +132,9 @@ def test_its_checkpoint_says_where_it_is_from_and_what_was_seen(tuned, encoder_r
 def test_it_starts_from_the_encoder_of_the_checkpoint_and_from_no_opinion(job, blind, encoder_run):
     started = job(small_tuning(blind, f"init={encoder_run}"))
     params = first_params(started)
-    found = initialization.find_source_checkpoint(encoder_run)
+    found = initialisation.find_source_checkpoint(encoder_run)
     stored = read_subtree(
-        found.path, {"params": {"encoder": initialization.encoder_param_shapes(found.size)}}
+        found.path, {"params": {"encoder": initialisation.encoder_param_shapes(found.size)}}
     )[0]
     assert equal(params["encoder"], stored["params"]["encoder"])
     assert not equal(params["encoder"], started.init(optax.sgd(0.1)).params["encoder"])
@@ -202,7 +202,7 @@ def test_a_run_goes_on_with_the_encoder_it_began_with(
     if meanwhile == "exchanged":
         shutil.rmtree(step)
         (moved / "checkpoints/1").rename(step)
-    found = initialization.resolve_encoder(small_tuning(blind, f"init={moved}"), workdir)
+    found = initialisation.resolve_encoder(small_tuning(blind, f"init={moved}"), workdir)
     assert found.description == before
     assert found.path.parents[1] == workdir
     assert found.seen == read_metadata(encoder_run / "checkpoints/2")["seen"]
@@ -210,12 +210,12 @@ def test_a_run_goes_on_with_the_encoder_it_began_with(
     shutil.rmtree(workdir / "checkpoints")
     if meanwhile == "gone":
         with pytest.raises(InputError, match=r"which is gone, and saved nothing: restore it, or"):
-            initialization.resolve_encoder(small_tuning(blind, f"init={moved}"), workdir)
+            initialisation.resolve_encoder(small_tuning(blind, f"init={moved}"), workdir)
 
 
 def test_an_encoder_of_one_band_takes_that_band_of_two(job, blind, encoder_run, monkeypatch):
     """Standardised as it was in training."""
-    found = initialization.find_source_checkpoint(encoder_run)
+    found = initialisation.find_source_checkpoint(encoder_run)
     one = replace(
         found,
         bands=("VV",),
@@ -266,7 +266,7 @@ def test_floods_in_tiles(detector, floods, tmp_path):
 def test_a_split_without_floods_has_undefined_scores_and_no_zeros(detector, floods):
     """They are not logged, and nothing is chosen by them."""
     _, workdir = detector
-    found = initialization.find_source_checkpoint(workdir)
+    found = initialisation.find_source_checkpoint(workdir)
     config = small_tuning(floods, f"{FLOODS},init={workdir}", **{"model.image_size": 64})
     split = load_task_dataset("flood", "flood_pairs/own", str(floods), "validation", found.bands)
     dry = np.flatnonzero(split.patches.pairs["flooded"] == 0)

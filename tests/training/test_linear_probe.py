@@ -12,7 +12,7 @@ from sar_mixmae_jax.main import PROGRAMS
 from sar_mixmae_jax.models.knn import KNNConfig, knn_predict
 from sar_mixmae_jax.training import feature_cache, linear_probe
 from sar_mixmae_jax.training.checkpoint import read_metadata
-from sar_mixmae_jax.training.initialization import find_source_checkpoint
+from sar_mixmae_jax.training.initialisation import find_source_checkpoint
 from sar_mixmae_jax.training.restore import read_subtree
 from sar_mixmae_jax.utils.errors import InputError
 from tests.shrink import probe_config

@@ -13,7 +13,7 @@ def order(steps_per_epoch: int) -> ShuffleSampler:
 def test_corners_of_the_schedule():
     rate = learning_rate(
         peak=2.0,
-        floor=0.5,
+        end_learning_rate=0.5,
         warmup_epochs=2,
         schedule_epochs=10,
         order=order(100),
@@ -29,7 +29,7 @@ def test_corners_of_the_schedule():
 def test_no_warmup_starts_at_the_peak():
     rate = learning_rate(
         peak=2.0,
-        floor=0.0,
+        end_learning_rate=0.0,
         warmup_epochs=0,
         schedule_epochs=10,
         order=order(10),
