@@ -21,10 +21,10 @@ import numpy as np
 import psutil
 import tensorflow_datasets as tfds
 from absl import flags, logging
+
 from sar_mixmae_jax.data.metadata import BANDS
 from sar_mixmae_jax.data.patch_dataset import batches, load_patch_dataset
 from sar_mixmae_jax.data.sampler import ShuffleSampler
-
 from sar_mixmae_jax.utils.command_line import fail
 from sar_mixmae_jax.utils.errors import UserError
 from tfds_builders import process_pool

@@ -13,9 +13,9 @@ from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch as Swatch
-from sar_mixmae_jax.data.metadata import BANDS
 from scipy.ndimage import uniform_filter
 
+from sar_mixmae_jax.data.metadata import BANDS
 from sar_mixmae_jax.utils.command_line import fail, parse_flags
 from sar_mixmae_jax.utils.errors import InputError, UserError
 from sar_mixmae_jax.utils.files import atomic_write

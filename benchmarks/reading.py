@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
+
+from benchmarks.measure import Results, seconds
 from sar_mixmae_jax.data.metadata import BANDS
 from sar_mixmae_jax.data.patch_dataset import PatchDataset, batches
 from sar_mixmae_jax.data.sampler import ShuffleSampler
-
-from benchmarks.measure import Results, seconds
 from tfds_builders.bigearthnet_s1.files import band_files, read_band
 
 PREFETCHED = 8

@@ -16,11 +16,11 @@ from typing import Any, ClassVar
 import numpy as np
 import tensorflow_datasets as tfds
 from absl import flags, logging
+
+from benchmarks.building import Row, peak_memory
 from sar_mixmae_jax.data.date_pairs import PairSource
 from sar_mixmae_jax.data.metadata import BANDS
 from sar_mixmae_jax.data.patch_dataset import load_patch_dataset
-
-from benchmarks.building import Row, peak_memory
 from sar_mixmae_jax.utils.command_line import fail
 from sar_mixmae_jax.utils.errors import UserError
 from tfds_builders import process_pool, records

@@ -17,8 +17,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, FigureBase
 from matplotlib.patches import Patch as Swatch
 from numpy.lib.stride_tricks import sliding_window_view
-from sar_mixmae_jax.data.metadata import BANDS
 
+from sar_mixmae_jax.data.metadata import BANDS
 from sar_mixmae_jax.training.reconstruction_picture import NODATA_COLOUR
 from sar_mixmae_jax.utils.command_line import fail, parse_flags
 from sar_mixmae_jax.utils.errors import InputError, UserError

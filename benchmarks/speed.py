@@ -15,8 +15,6 @@ from pathlib import Path
 import numpy as np
 from absl import app, flags, logging
 from ml_collections import ConfigDict
-from sar_mixmae_jax.data.metadata import BANDS
-from sar_mixmae_jax.data.patch_dataset import load_patch_dataset
 
 from benchmarks import measure
 from benchmarks.measure import (
@@ -28,6 +26,8 @@ from benchmarks.measure import (
 )
 from benchmarks.reading import measure_reading
 from benchmarks.training import measure_training, measure_tuning
+from sar_mixmae_jax.data.metadata import BANDS
+from sar_mixmae_jax.data.patch_dataset import load_patch_dataset
 from sar_mixmae_jax.utils.command_line import fail, parse_flags
 from sar_mixmae_jax.utils.errors import UserError
 from tfds_builders.bigearthnet_s1.fake_patches import write_patches

@@ -7,12 +7,12 @@ from pathlib import Path
 import jax
 import numpy as np
 from ml_collections import ConfigDict
-from sar_mixmae_jax.data.metadata import BANDS
-from sar_mixmae_jax.data.patch_dataset import PatchDataset, Subset, batches
-from sar_mixmae_jax.data.sampler import ShuffleSampler
 
 from benchmarks.measure import Results, in_turns, seconds, turns_of
 from configs import finetune as recipe
+from sar_mixmae_jax.data.metadata import BANDS
+from sar_mixmae_jax.data.patch_dataset import PatchDataset, Subset, batches
+from sar_mixmae_jax.data.sampler import ShuffleSampler
 from sar_mixmae_jax.models import flops
 from sar_mixmae_jax.models.mixmae import init_params
 from sar_mixmae_jax.objectives.reconstruction import pretrain_loss

@@ -22,9 +22,9 @@ from typing import Any, NoReturn
 
 import tensorflow_datasets as tfds
 from absl import app, flags, logging
-from sar_mixmae_jax.data.metadata import check_features
 
 import tfds_builders
+from sar_mixmae_jax.data.metadata import check_features
 from sar_mixmae_jax.utils.command_line import fail, parse_flags
 from sar_mixmae_jax.utils.errors import (
     InputError,

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sar_mixmae_jax.data.metadata import BANDS, ids_file
 from tensorflow_datasets.core import splits
 
+from sar_mixmae_jax.data.metadata import BANDS, ids_file
 from sar_mixmae_jax.utils.errors import InputError
 from tfds_builders.bad_files import BadFile, write_table
 from tfds_builders.plan import Pairs, Plan

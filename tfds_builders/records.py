@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
-from sar_mixmae_jax.data.metadata import BANDS
 
+from sar_mixmae_jax.data.metadata import BANDS
 from sar_mixmae_jax.utils.errors import look_up
 from tfds_builders.geotiff import Georeference
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from sar_mixmae_jax.data.metadata import FLOOR_DB
 
+from sar_mixmae_jax.data.metadata import FLOOR_DB
 from sar_mixmae_jax.utils.errors import InputError
 
 

@@ -3,8 +3,8 @@
 from typing import NamedTuple
 
 import numpy as np
-from sar_mixmae_jax.data.metadata import FLOOR_DB as FLOOR_DB
 
+from sar_mixmae_jax.data.metadata import FLOOR_DB as FLOOR_DB
 from sar_mixmae_jax.utils.errors import check_name
 
 PLAUSIBLE_DB = (-90.0, 50.0)

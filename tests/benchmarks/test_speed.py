@@ -4,10 +4,10 @@ import json
 
 import numpy as np
 import pytest
-from sar_mixmae_jax.data.patch_dataset import PatchDataset
 
 from benchmarks import measure, reading, training
 from benchmarks.speed import measure_all, table
+from sar_mixmae_jax.data.patch_dataset import PatchDataset
 from sar_mixmae_jax.models import flops
 from sar_mixmae_jax.tasks.task_dataset import TaskDataset
 from sar_mixmae_jax.training.config import make_model

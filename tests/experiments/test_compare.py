@@ -4,9 +4,9 @@ import json
 
 import numpy as np
 import pytest
-from sar_mixmae_jax.data.sampler import ShuffleSampler
 
 from configs import compare as recipe
+from sar_mixmae_jax.data.sampler import ShuffleSampler
 from sar_mixmae_jax.evaluation.predictions import load_predictions
 from sar_mixmae_jax.experiments import baselines, runner, stages, trials
 from sar_mixmae_jax.experiments.trials import PRETRAINING, Measured, Trial

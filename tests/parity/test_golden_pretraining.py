@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from sar_mixmae_jax.data.sampler import ShuffleSampler
 
+from sar_mixmae_jax.data.sampler import ShuffleSampler
 from sar_mixmae_jax.models.architecture import VARIANTS
 from sar_mixmae_jax.models.layers import sincos_position_embedding
 from sar_mixmae_jax.models.mixmae import MixMAE

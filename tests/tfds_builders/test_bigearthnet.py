@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import rasterio
 import tensorflow_datasets as tfds
-from sar_mixmae_jax.data.patch_dataset import load_patch_dataset
 
+from sar_mixmae_jax.data.patch_dataset import load_patch_dataset
 from sar_mixmae_jax.utils.errors import InputError
 from tfds_builders.bad_files import BadFilesError
 from tfds_builders.bigearthnet_s1 import fake_patches, version1, version2

@@ -17,10 +17,10 @@ import tensorflow_datasets as tfds
 from absl import flags
 from absl.testing import flagsaver
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
-from sar_mixmae_jax.data.patch_dataset import load_patch_dataset
 from tensorflow_datasets.core import shuffle
 
 import tfds_builders
+from sar_mixmae_jax.data.patch_dataset import load_patch_dataset
 from sar_mixmae_jax.utils.errors import InputError
 from tfds_builders import build as command
 from tfds_builders import patch_builder, plan, shards, staging

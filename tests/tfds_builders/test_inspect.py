@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 from matplotlib.image import imread
-from sar_mixmae_jax.data.patch_dataset import load_patch_dataset
 
+from sar_mixmae_jax.data.patch_dataset import load_patch_dataset
 from sar_mixmae_jax.utils.errors import InputError
 from sar_mixmae_jax.utils.files import atomic_write
 from tfds_builders.inspect import __main__ as inspect

@@ -5,8 +5,8 @@ import pytest
 import rasterio
 import tensorflow_datasets as tfds
 from rasterio.transform import from_origin
-from sar_mixmae_jax.data.metadata import FLOOR_DB
 
+from sar_mixmae_jax.data.metadata import FLOOR_DB
 from sar_mixmae_jax.utils.errors import InputError
 from tfds_builders.bad_files import BadFilesError
 from tfds_builders.build import build, summary

@@ -10,9 +10,9 @@ import pytest
 import rasterio
 import tensorflow_datasets as tfds
 from rasterio.warp import transform
+
 from sar_mixmae_jax.data.date_pairs import PairSource
 from sar_mixmae_jax.data.patch_dataset import load_patch_dataset
-
 from tests.sen12 import (
     ALONE,
     FLOODED,

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from sar_mixmae_jax.data.metadata import open_builder
 
 import tfds_builders
+from sar_mixmae_jax.data.metadata import open_builder
 from sar_mixmae_jax.utils.errors import InputError
 from tfds_builders import plan
 from tfds_builders.build import builder_names, make_builder

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from sar_mixmae_jax.data.metadata import FLOOR_DB
 
+from sar_mixmae_jax.data.metadata import FLOOR_DB
 from sar_mixmae_jax.utils.errors import InputError
 from tfds_builders.units import EMPTY, summarise, to_db, what_is_wrong
 

@@ -1,8 +1,8 @@
 """The schedule's corners; its values and AdamW's are compared in test_golden."""
 
 import pytest
-from sar_mixmae_jax.data.sampler import ShuffleSampler
 
+from sar_mixmae_jax.data.sampler import ShuffleSampler
 from sar_mixmae_jax.training.optimizer import learning_rate, peak_learning_rate
 
 

@@ -11,9 +11,9 @@ from collections.abc import Callable
 import jax
 import numpy as np
 import pytest
-from sar_mixmae_jax.data.patch_dataset import RecordSource, load_patch_dataset
 
 from configs import repeat
+from sar_mixmae_jax.data.patch_dataset import RecordSource, load_patch_dataset
 from sar_mixmae_jax.training.checkpoint import read_metadata
 from sar_mixmae_jax.training.pretrain import train
 from sar_mixmae_jax.utils.errors import DivergedError, InputError

@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from absl import logging
-from sar_mixmae_jax.data.patch_dataset import PatchDataset, RecordSource
 
+from sar_mixmae_jax.data.patch_dataset import PatchDataset, RecordSource
 from sar_mixmae_jax.models.masking import patchify
 from sar_mixmae_jax.models.mixmae import MixMAE
 from sar_mixmae_jax.objectives.preprocess import Preprocessing

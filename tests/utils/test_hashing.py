@@ -3,8 +3,8 @@
 import base64
 
 import pytest
-from sar_mixmae_jax.data.patch_dataset import load_patch_dataset
 
+from sar_mixmae_jax.data.patch_dataset import load_patch_dataset
 from sar_mixmae_jax.training.checkpoint import checkpoint_steps, read_metadata
 from sar_mixmae_jax.utils.hashing import count_overlap, hash_ids, merge_packed_ids, pack_ids
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from sar_mixmae_jax.data.metadata import BANDS
 
+from sar_mixmae_jax.data.metadata import BANDS
 from tfds_builders.bigearthnet_s1 import version1, version2
 from tfds_builders.bigearthnet_s1.constants import to_19
 from tfds_builders.bigearthnet_s1.files import band_files

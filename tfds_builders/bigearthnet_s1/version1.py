@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sar_mixmae_jax.data.metadata import BANDS
 
+from sar_mixmae_jax.data.metadata import BANDS
 from sar_mixmae_jax.utils.errors import InputError, first_line
 from tfds_builders import records
 from tfds_builders.bad_files import BadFile, bad_file, collect, is_text

@@ -7,8 +7,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from sar_mixmae_jax.data.metadata import BANDS
 
+from sar_mixmae_jax.data.metadata import BANDS
 from sar_mixmae_jax.utils.errors import InputError, first_line
 from tfds_builders import records
 from tfds_builders.bad_files import BadFile

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
-from sar_mixmae_jax.data.metadata import open_builder
 
+from sar_mixmae_jax.data.metadata import open_builder
 from sar_mixmae_jax.utils.errors import InputError, check_name, first_line
 
 BATCH_BYTES = 2**21

@@ -6,9 +6,9 @@ from typing import ClassVar
 
 import numpy as np
 import tensorflow_datasets as tfds
+
 from sar_mixmae_jax.data import metadata
 from sar_mixmae_jax.data.metadata import BANDS
-
 from sar_mixmae_jax.utils.errors import InputError, check_name
 from tfds_builders import records, units
 from tfds_builders.patch_builder import PatchBuilder

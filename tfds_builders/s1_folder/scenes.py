@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sar_mixmae_jax.data.metadata import BANDS
-
 from sar_mixmae_jax.utils.errors import InputError
 from sar_mixmae_jax.utils.files import atomic_write
 from tfds_builders import geotiff

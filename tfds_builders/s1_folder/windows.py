@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 from rasterio.windows import Window
-from sar_mixmae_jax.data.metadata import BANDS
 
+from sar_mixmae_jax.data.metadata import BANDS
 from tfds_builders import geotiff, units
 from tfds_builders.bad_files import bad_file
 from tfds_builders.geotiff import Strips, zero_border_of_strips, zero_or_nodata

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sar_mixmae_jax.data.metadata import FLOOR_DB
-
 from tfds_builders.plan import Plan
 from tfds_builders.sen12_flood import archive, index, pairing, sequences
 from tfds_builders.sen12_flood import splits as split_lists

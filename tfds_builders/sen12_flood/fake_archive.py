@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from rasterio.transform import Affine, array_bounds
 from rasterio.warp import Resampling, calculate_default_transform, reproject
-from sar_mixmae_jax.data.metadata import BANDS
 
+from sar_mixmae_jax.data.metadata import BANDS
 from tfds_builders.geotiff import write_band
 from tfds_builders.sen12_flood.index import LIST
 from tfds_builders.sen12_flood.product_names import ORBIT_OFFSETS, ORBITS_PER_CYCLE

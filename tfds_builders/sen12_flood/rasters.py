@@ -14,8 +14,8 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader, MemoryFile
 from rasterio.transform import Affine
 from rasterio.warp import Resampling, reproject
-from sar_mixmae_jax.data.metadata import BANDS
 
+from sar_mixmae_jax.data.metadata import BANDS
 from sar_mixmae_jax.utils.errors import first_line
 from tfds_builders import geotiff, units
 from tfds_builders.bad_files import BadFilesError, bad_file, collect

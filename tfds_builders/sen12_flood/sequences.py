@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sar_mixmae_jax.data.metadata import BANDS
-
 from sar_mixmae_jax.utils.errors import InputError
 from tfds_builders.bad_files import BadFile, BadFilesError
 from tfds_builders.sen12_flood import index, product_names
