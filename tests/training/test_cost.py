@@ -139,7 +139,7 @@ def test_accumulating_and_remat_need_less_memory():
     assert total(remat=True) < total(grad_accum_steps=4) < total()
 
 
-@pytest.mark.parametrize("grad_accum_steps", [1, 4])
+@pytest.mark.parametrize("accumulate", [1, 4])
 def test_the_largest_batch_fits_and_the_next_does_not(accumulate):
     device, count = ACCELERATORS["A100 80GB"], PARAMETERS["base"][0]
 
