@@ -19,11 +19,10 @@ from matplotlib.patches import Patch as Swatch
 from numpy.lib.stride_tricks import sliding_window_view
 
 from sar_mixmae_jax.data.metadata import BANDS
-from sar_mixmae_jax.training.reconstruction_picture import NODATA_COLOUR
 from sar_mixmae_jax.utils.command_line import fail, parse_flags
 from sar_mixmae_jax.utils.errors import InputError, UserError
 from sar_mixmae_jax.utils.files import atomic_write
-from sar_mixmae_jax.utils.plotting import figure_to_png
+from sar_mixmae_jax.utils.plotting import NODATA_COLOUR, figure_to_png
 from tfds_builders.bigearthnet_s1.files import read_patch
 from tfds_builders.synthetic_s1.land_cover import CLASSES
 from tfds_builders.synthetic_s1.simulator import Patch, simulate

@@ -19,9 +19,8 @@ from matplotlib.ticker import MaxNLocator
 
 from sar_mixmae_jax.data.metadata import BANDS
 from sar_mixmae_jax.evaluation.metrics import THRESHOLD
-from sar_mixmae_jax.training.reconstruction_picture import NODATA_COLOUR
 from sar_mixmae_jax.utils.errors import InputError, escape_unprintable
-from sar_mixmae_jax.utils.plotting import figure_to_png
+from sar_mixmae_jax.utils.plotting import NODATA_COLOUR, block_average, figure_to_png
 
 if TYPE_CHECKING:
     from sar_mixmae_jax.evaluation.predictions import Predictions
@@ -137,7 +136,7 @@ def scales(pictures: Iterable[PairPicture]) -> Scales:
     norms = []
     for band in range(len(BANDS)):
         dates = [date for one in pictures for date in (one.before, one.after)]
-        values = np.concatenate([block_average(date[..., band]).ravel() for date in dates])
+        values = np.concatenate([reduce_to_panel(date[..., band]).ravel() for date in dates])
         values = values[np.isfinite(values)]
         low, high = np.percentile(values, PERCENTILES) if values.size else (-30.0, 0.0)
         norms.append(Normalize(float(low), float(max(high, low + 1.0))))
@@ -166,26 +165,14 @@ def _tick_step(size: int) -> int:
     return max(1, -(-size // MAX_PANEL_PIXELS))
 
 
-def block_average(db: np.ndarray) -> np.ndarray:
-    """Backscatter (row, column) averaged in power to at most `LARGEST` pixels a side.
-
-    Nodata where nothing of a block was measured.
-    """
-    block = _tick_step(max(db.shape))
-    if block == 1:
-        return db
-    rows, columns = (-(-size // block) * block for size in db.shape)
-    power = np.full((rows, columns), np.nan)
-    power[: db.shape[0], : db.shape[1]] = 10.0 ** (db.astype(np.float64) / 10.0)
-    blocks = power.reshape(rows // block, block, columns // block, block)
-    valid = np.isfinite(blocks).sum((1, 3))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(valid > 0, 10.0 * np.log10(np.nansum(blocks, (1, 3)) / valid), np.nan)
+def reduce_to_panel(db: np.ndarray) -> np.ndarray:
+    """Average backscatter (row, column) in power to at most `MAX_PANEL_PIXELS` a side."""
+    return block_average(db, _tick_step(max(db.shape)))
 
 
 def draw_backscatter(axis: Axes, db: np.ndarray, norm: Normalize) -> None:
     """One band (row, column) of one date."""
-    axis.imshow(block_average(db), cmap=GREY, norm=norm, interpolation="nearest")
+    axis.imshow(reduce_to_panel(db), cmap=GREY, norm=norm, interpolation="nearest")
 
 
 def draw_water(axis: Axes, one: PairPicture) -> None:

@@ -13,9 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
 from sar_mixmae_jax.utils.files import atomic_write
-from sar_mixmae_jax.utils.plotting import add_title, figure_to_png
+from sar_mixmae_jax.utils.plotting import NODATA_COLOUR, add_title, figure_to_png
 
-NODATA_COLOUR = "tab:orange"
 PARTNER_COLOUR = "tab:cyan"
 Array = np.ndarray | jax.Array
 COLUMNS = ("input", "mixed input", "reconstruction", "loss weight")

@@ -3,8 +3,12 @@
 import io
 import textwrap
 
+import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+
+NODATA_COLOUR = "tab:orange"
+"""Colour of nodata in all pictures: no value of the grey and diverging scales has it."""
 
 
 def add_title(figure: Figure, title: str) -> None:
@@ -22,3 +26,24 @@ def figure_to_png(figure: Figure) -> bytes:
 
 TITLE_LETTER = 0.105
 """Width of a letter of a title, inches."""
+
+
+def block_average(db: np.ndarray, block: int) -> np.ndarray:
+    """Average linear power over square blocks, as multi-looking does.
+
+    Args:
+      db: (row, column) backscatter in dB, NaN = nodata.
+      block: side of a block in pixels; 1 returns `db` itself.
+
+    Returns:
+      (ceil(row / block), ceil(column / block)) dB; NaN where no pixel of a block is valid.
+    """
+    if block == 1:
+        return db
+    rows, columns = (-(-size // block) * block for size in db.shape)
+    power = np.full((rows, columns), np.nan)
+    power[: db.shape[0], : db.shape[1]] = 10.0 ** (db.astype(np.float64) / 10.0)
+    blocks = power.reshape(rows // block, block, columns // block, block)
+    valid = np.isfinite(blocks).sum((1, 3))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(valid > 0, 10.0 * np.log10(np.nansum(blocks, (1, 3)) / valid), np.nan)

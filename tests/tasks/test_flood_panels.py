@@ -60,7 +60,7 @@ def test_pictures_are_averaged_in_power():
     db = np.full((512, 512), -20.0)
     db[::2, ::2] = 0.0
     db[:2, :2] = np.nan
-    small = flood_panels.block_average(db)
+    small = flood_panels.reduce_to_panel(db)
     assert small.shape == (256, 256)
     assert np.isnan(small[0, 0])
     np.testing.assert_allclose(small[1:], 10 * np.log10((1 + 3 * 0.01) / 4))

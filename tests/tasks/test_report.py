@@ -11,8 +11,8 @@ from sar_mixmae_jax.evaluation.predictions import Predictions, load_predictions
 from sar_mixmae_jax.tasks import multilabel_figures, report
 from sar_mixmae_jax.tasks.flood_panels import OUTCOMES, PairPicture
 from sar_mixmae_jax.tasks.report import write_report
-from sar_mixmae_jax.training.reconstruction_picture import NODATA_COLOUR
 from sar_mixmae_jax.utils.errors import InputError
+from sar_mixmae_jax.utils.plotting import NODATA_COLOUR
 
 
 def classified(groups=6, about=None) -> Predictions:

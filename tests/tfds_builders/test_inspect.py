@@ -17,9 +17,9 @@ from matplotlib.image import imread
 from sar_mixmae_jax.data.patch_dataset import load_patch_dataset
 from sar_mixmae_jax.utils.errors import InputError
 from sar_mixmae_jax.utils.files import atomic_write
+from sar_mixmae_jax.utils.plotting import block_average
 from tfds_builders.inspect import __main__ as inspect
 from tfds_builders.inspect import dataset as dataset_module
-from tfds_builders.inspect.figures import multilook
 from tfds_builders.inspect.geolocation import distances, locate
 from tfds_builders.inspect.loss_weights import weight_table
 from tfds_builders.inspect.survey import EDGES, percentiles, survey
@@ -431,8 +431,8 @@ def test_weights_are_those_of_the_papers():
 def test_power_is_averaged_where_it_was_measured():
     db = np.array([[0.0, 10.0, np.nan], [np.nan, np.nan, np.nan]])
     expected = [[10 * np.log10(5.5), np.nan]]
-    np.testing.assert_allclose(multilook(db, 2), expected)
-    assert multilook(db, 1) is db
+    np.testing.assert_allclose(block_average(db, 2), expected)
+    assert block_average(db, 1) is db
 
 
 def test_statistics_of_nothing_are_refused():

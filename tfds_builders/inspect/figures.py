@@ -14,9 +14,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from sar_mixmae_jax.training.reconstruction_picture import NODATA_COLOUR
 from sar_mixmae_jax.utils.errors import escape_unprintable
-from sar_mixmae_jax.utils.plotting import figure_to_png
+from sar_mixmae_jax.utils.plotting import NODATA_COLOUR, block_average, figure_to_png
 from tfds_builders.inspect.geolocation import Places
 from tfds_builders.inspect.survey import BINS_PER_DB, EDGES, Survey, percentiles
 
@@ -83,7 +82,7 @@ def contact_sheet(
         left, top = MARGIN + column * (width + 3 * GAP), head + row * (shown + CAPTION)
         for band, norm in enumerate(norms):
             axis = figure.add_axes(box(left + band * (shown + GAP), top, shown, shown))
-            pixels = multilook(patch.backscatter[..., band], block)
+            pixels = block_average(patch.backscatter[..., band], block)
             axis.imshow(pixels, cmap=grey, norm=norm, interpolation="nearest", aspect="auto")
             axis.set_axis_off()
             if row == 0:
@@ -114,20 +113,6 @@ def contact_sheet(
         frameon=False,
     )
     return figure_to_png(figure)
-
-
-def multilook(db: np.ndarray, block: int) -> np.ndarray:
-    """Averages power over blocks of (row, column) dB; nodata where nothing was measured."""
-    if block == 1:
-        return db
-    rows, columns = (-(-size // block) * block for size in db.shape)
-    power = np.full((rows, columns), np.nan)
-    power[: db.shape[0], : db.shape[1]] = 10.0 ** (db.astype(float) / 10.0)
-    blocks = power.reshape(rows // block, block, columns // block, block)
-    valid = np.isfinite(blocks).sum((1, 3))
-    total = np.nansum(blocks, (1, 3))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(valid > 0, 10.0 * np.log10(total / valid), np.nan)
 
 
 DPI = 110
