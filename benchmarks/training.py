@@ -66,7 +66,7 @@ def measure_training(config: ConfigDict, patches: PatchDataset, steps: int) -> R
     times = in_turns({"step": step_alone, "loop": loop}, turns, "pretraining")
     step, count = (
         times["step"] / each,
-        flops.train_step_flops(objective.model.size, config.batch_size),
+        flops.train_step_flops(objective.model.arch, config.batch_size),
     )
     return {
         "compile_seconds": compiling,

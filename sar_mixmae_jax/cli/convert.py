@@ -55,13 +55,13 @@ def import_file(path: Path) -> str:
     )
     workdir = check_local_path("--workdir", needed("workdir", WORKDIR.value))
     made = from_torch(path, workdir, choices)
-    size = made.model.size
+    arch = made.model.arch
     also = ""
     if made.steps is not None:
         also = f"; its optimizer after {made.steps:,} steps, the last at the rate {made.rate:.3g}"
     return (
-        f"{made.checkpoint}: {made.model.variant} ({made.model.kind}), width {size.embed_dim}, "
-        f"depths {size.depths}, {size.image_size} px{also}"
+        f"{made.checkpoint}: {made.model.variant} ({made.model.kind}), width {arch.embed_dim}, "
+        f"depths {arch.depths}, {arch.image_size} px{also}"
     )
 
 

@@ -44,18 +44,18 @@ def embed(
       InputError: the checkpoint is damaged, or the records do not fit.
     """
     settings = Preprocessing(
-        encoder.size.image_size,
+        encoder.arch.image_size,
         encoder.mean,
         encoder.std,
         resize_mode=resize_mode,
         random_flip=False,
         unit=patches.unit,
     )
-    model = Classifier(encoder.size, 1, config.compute_dtype(dtype))
+    model = Classifier(encoder.arch, 1, config.compute_dtype(dtype))
     function = CacheablePartial(
         encode_features, FinetuneObjective("classification", model, settings)
     )
-    params = replicate({"encoder": initialisation.load_encoder_params(encoder, encoder.size)})
+    params = replicate({"encoder": initialisation.load_encoder_params(encoder, encoder.arch)})
     made = BatchPredictor(function, batch_size)(params, patches.source, f"encoding {patches.name}")
     about = {
         "encoder": encoder.description,

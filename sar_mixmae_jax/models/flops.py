@@ -7,43 +7,43 @@ costs three times the forward pass: the products once forward, twice backward.
 from sar_mixmae_jax.models.architecture import Architecture
 
 
-def encoder_flops(size: Architecture) -> int:
+def encoder_flops(arch: Architecture) -> int:
     """Forward pass of the encoder for one image."""
-    side = size.image_size // size.patch_size
-    total = 2 * side**2 * size.patch_size**2 * size.bands * size.embed_dim
-    for stage in range(1, len(size.depths)):
-        width, tokens = size.embed_dim << stage, (side >> stage) ** 2
+    side = arch.image_size // arch.patch_size
+    total = 2 * side**2 * arch.patch_size**2 * arch.bands * arch.embed_dim
+    for stage in range(1, len(arch.depths)):
+        width, tokens = arch.embed_dim << stage, (side >> stage) ** 2
         total += 2 * tokens * (2 * width) * width  # merging: four narrow tokens to one wide
-    return total + encoder_block_flops(size)
+    return total + encoder_block_flops(arch)
 
 
-def encoder_block_flops(size: Architecture) -> int:
+def encoder_block_flops(arch: Architecture) -> int:
     """The encoder's blocks alone, which remat computes once more."""
     total = 0
-    for stage, (depth, window) in enumerate(zip(size.depths, size.window_sizes, strict=True)):
-        side, width = size.image_size // (size.patch_size << stage), size.embed_dim << stage
-        total += depth * _block_flops(side**2, min(window, side) ** 2, width, size.mlp_ratio)
+    for stage, (depth, window) in enumerate(zip(arch.depths, arch.window_sizes, strict=True)):
+        side, width = arch.image_size // (arch.patch_size << stage), arch.embed_dim << stage
+        total += depth * _block_flops(side**2, min(window, side) ** 2, width, arch.mlp_ratio)
     return total
 
 
-def decoder_flops(size: Architecture) -> int:
+def decoder_flops(arch: Architecture) -> int:
     """Forward pass of the decoder for one image: each mixture is decoded into two sequences."""
-    cells, width = size.grid**2, size.decoder_embed_dim
-    embed = 2 * cells * (size.embed_dim << (len(size.depths) - 1)) * width
-    predict = 2 * cells * width * size.cell**2 * size.bands
-    return embed + decoder_block_flops(size) + 2 * predict
+    cells, width = arch.grid**2, arch.decoder_embed_dim
+    embed = 2 * cells * (arch.embed_dim << (len(arch.depths) - 1)) * width
+    predict = 2 * cells * width * arch.cell**2 * arch.bands
+    return embed + decoder_block_flops(arch) + 2 * predict
 
 
-def decoder_block_flops(size: Architecture) -> int:
+def decoder_block_flops(arch: Architecture) -> int:
     """The decoder's blocks alone, both sequences."""
-    cells, width = size.grid**2, size.decoder_embed_dim
-    return 2 * size.decoder_depth * _block_flops(cells, cells, width, size.mlp_ratio)
+    cells, width = arch.grid**2, arch.decoder_embed_dim
+    return 2 * arch.decoder_depth * _block_flops(cells, cells, width, arch.mlp_ratio)
 
 
-def train_step_flops(size: Architecture, batch: int, *, remat: bool = False) -> int:
+def train_step_flops(arch: Architecture, batch: int, *, remat: bool = False) -> int:
     """Forward and backward pass of pretraining on a batch, with remat the blocks once more."""
-    again = encoder_block_flops(size) + decoder_block_flops(size) if remat else 0
-    return batch * (3 * (encoder_flops(size) + decoder_flops(size)) + again)
+    again = encoder_block_flops(arch) + decoder_block_flops(arch) if remat else 0
+    return batch * (3 * (encoder_flops(arch) + decoder_flops(arch)) + again)
 
 
 def _block_flops(tokens: int, seen: int, width: int, mlp_ratio: int) -> int:

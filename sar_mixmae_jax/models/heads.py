@@ -29,7 +29,7 @@ class DownstreamModel(nn.Module):
     """An encoder with a head; what an image is to it, its subclasses say.
 
     Attributes:
-      size: of the encoder.
+      arch: of the encoder.
       outputs: logits.
       dtype: of the computation; parameters and logits are float32.
       remat: recompute blocks in the backward pass.
@@ -38,7 +38,7 @@ class DownstreamModel(nn.Module):
       votes: how neighbours vote, in place of a linear head.
     """
 
-    size: Architecture
+    arch: Architecture
     outputs: int
     dtype: DTypeLike = jnp.float32
     remat: bool = False
@@ -48,7 +48,7 @@ class DownstreamModel(nn.Module):
 
     def setup(self) -> None:
         """Makes encoder and head."""
-        self.encoder = make_encoder(self.size, self.dtype, self.remat)
+        self.encoder = make_encoder(self.arch, self.dtype, self.remat)
         if self.votes is not None:
             self.head: nn.Module = KNNHead(self.votes, self.outputs)
             return
@@ -66,7 +66,7 @@ class DownstreamModel(nn.Module):
         """
         keep = None
         if key is not None and self.drop_path:
-            keep = drop_path_factors(key, self.drop_path, self.size.blocks, len(images))
+            keep = drop_path_factors(key, self.drop_path, self.arch.blocks, len(images))
         return self.encoder(images, None, keep).astype(jnp.float32).mean((1, 2))
 
 
@@ -100,7 +100,7 @@ class FloodDetector(DownstreamModel):
 
         And (batch, tiles) whether anything of a tile was measured: else it is 0 throughout.
         """
-        tiles = [TILINGS[self.tiling](image, self.size.image_size) for image in (before, after)]
+        tiles = [TILINGS[self.tiling](image, self.arch.image_size) for image in (before, after)]
         batch, count = tiles[0].shape[:2]
         both = jnp.concatenate(tiles).reshape(-1, *tiles[0].shape[2:])
         pooled = self.pool(both, key).reshape(2, batch, count, -1)
@@ -125,7 +125,7 @@ class FloodDetector(DownstreamModel):
         Only for spatial tiles and their mean, where the mean of this map over the tiles that were
         measured is the difference of the logits of the image. 0 where nothing was measured.
         """
-        rows = before.shape[1] // self.size.image_size
+        rows = before.shape[1] // self.arch.image_size
         changes, known = self.changes(before, after)
         logits = self.head(changes)
         apart = jnp.where(known, logits[..., 1] - logits[..., 0], 0.0)

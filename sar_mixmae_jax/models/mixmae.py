@@ -17,16 +17,16 @@ from sar_mixmae_jax.models.layers import MLP, attend, layer_norm, linear, sincos
 from sar_mixmae_jax.models.swin import Encoder
 
 
-def make_encoder(size: Architecture, dtype: DTypeLike, remat: bool) -> Encoder:
+def make_encoder(arch: Architecture, dtype: DTypeLike, remat: bool) -> Encoder:
     """The encoder of a model, in pretraining and after it."""
-    positions = size.pretrain_image_size // size.patch_size if size.pretrain_image_size else None
+    positions = arch.pretrain_image_size // arch.patch_size if arch.pretrain_image_size else None
     return Encoder(
-        size.patch_size,
-        size.embed_dim,
-        size.depths,
-        size.num_heads,
-        size.window_sizes,
-        size.mlp_ratio,
+        arch.patch_size,
+        arch.embed_dim,
+        arch.depths,
+        arch.num_heads,
+        arch.window_sizes,
+        arch.mlp_ratio,
         dtype,
         remat,
         positions,
@@ -56,7 +56,7 @@ class DecoderBlock(nn.Module):
 class Decoder(nn.Module):
     """Reconstructs both images of a mixture from the tokens that each one kept."""
 
-    size: Architecture
+    arch: Architecture
     dtype: DTypeLike
     remat: bool = False
 
@@ -72,9 +72,9 @@ class Decoder(nn.Module):
           (2 * batch, cells, cell² * bands) float32: first the reconstructions of the images, then
           those of their partners.
         """
-        size = self.size
+        arch = self.arch
         block_class = nn.remat(DecoderBlock) if self.remat else DecoderBlock
-        cells, width = mask.size, size.decoder_embed_dim
+        cells, width = mask.size, arch.decoder_embed_dim
         x = linear(width, self.dtype, name="embed")(tokens.reshape(-1, tokens.shape[-1]))
         x = x.reshape(-1, cells, width)
         mask_token = self.param("mask_token", nn.initializers.normal(0.02), (1, 1, width))
@@ -85,25 +85,25 @@ class Decoder(nn.Module):
         x = jnp.concatenate([own, partner])  # 2 * batch, cells, width
         positions = sincos_position_embedding(mask.shape[0], width)
         x = (x + positions.reshape(1, -1, width).astype(x.dtype)).reshape(-1, width)
-        for block in range(size.decoder_depth):
+        for block in range(arch.decoder_depth):
             name = f"block_{block}"
-            x = block_class(cells, size.decoder_num_heads, size.mlp_ratio, self.dtype, name=name)(x)
+            x = block_class(cells, arch.decoder_num_heads, arch.mlp_ratio, self.dtype, name=name)(x)
         x = layer_norm(self.dtype, name="norm")(x)
-        values = size.cell * size.cell * size.bands
+        values = arch.cell * arch.cell * arch.bands
         return linear(values, jnp.float32, name="pred")(x).reshape(-1, cells, values)
 
 
 class MixMAE(nn.Module):
     """The pretraining model: `encode` and `decode`, or both by calling it."""
 
-    size: Architecture
+    arch: Architecture
     dtype: DTypeLike = jnp.float32
     remat: bool = False
 
     def setup(self) -> None:
         """Makes the two halves."""
-        self.encoder = make_encoder(self.size, self.dtype, self.remat)
-        self.decoder = Decoder(self.size, self.dtype, self.remat)
+        self.encoder = make_encoder(self.arch, self.dtype, self.remat)
+        self.decoder = Decoder(self.arch, self.dtype, self.remat)
 
     def encode(self, images: jax.Array, mask: jax.Array | None = None) -> jax.Array:
         """See `Encoder`."""
@@ -129,9 +129,9 @@ class MixMAE(nn.Module):
 @partial(jax.jit, static_argnums=0)
 def init_params(model: MixMAE, key: jax.Array) -> Any:
     """Parameters before training: {"encoder": …, "decoder": …}."""
-    size = model.size
-    images = jnp.zeros((2, size.image_size, size.image_size, size.bands))
-    return model.init(key, images, jnp.zeros((size.grid, size.grid)))["params"]
+    arch = model.arch
+    images = jnp.zeros((2, arch.image_size, arch.image_size, arch.bands))
+    return model.init(key, images, jnp.zeros((arch.grid, arch.grid)))["params"]
 
 
 def unmix(reconstructions: jax.Array, mask: jax.Array) -> jax.Array:

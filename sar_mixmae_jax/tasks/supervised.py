@@ -97,7 +97,7 @@ def has_evidence(model: DownstreamModel) -> bool:
 @partial(jax.jit, static_argnums=0)
 def init_model_params(tuning: FinetuneObjective, key: jax.Array) -> Any:
     """Parameters before training: {"encoder": …, "head": …}."""
-    side, bands = tuning.model.size.image_size, tuning.model.size.bands
+    side, bands = tuning.model.arch.image_size, tuning.model.arch.bands
     images = [jnp.zeros((1, side, side, bands))] * len(TASKS[tuning.task].images)
     return tuning.model.init(key, *images)["params"]
 

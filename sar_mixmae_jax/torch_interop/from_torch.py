@@ -188,7 +188,7 @@ def model_of(
         close=close,
     )
     shapes = expected_shapes(found)
-    made = make_buffers(found.size, decoder=found.has_decoder)
+    made = make_buffers(found.arch, decoder=found.has_decoder)
     check_tensors(file.tensors, shapes, found, made, encoder_only=choices.encoder_only)
     classes = told.classes if told and told.task else PUBLISHED_CLASSES.get(found.kind, ())
     fixed = KINDS[found.kind].classes if found.outputs else None
@@ -198,12 +198,12 @@ def model_of(
             f"{found.kind}: --encoder_only takes the encoder without it"
         )
     own = differing_buffers(file.tensors, made, close)
-    params = tree_from(file.tensors, shapes, found.size)
-    if choices.image_size not in (None, found.size.image_size):
+    params = tree_from(file.tensors, shapes, found.arch)
+    if choices.image_size not in (None, found.arch.image_size):
         return resized(Model(found, classes, params, None, {}), int(choices.image_size or 0))
     remembered = None
     if file.optimizer is not None and choices.optimizer and found.has_decoder:
-        remembered = read_moments(file.optimizer, file.tensors, shapes, found.size, path)
+        remembered = read_moments(file.optimizer, file.tensors, shapes, found.arch, path)
     return Model(found, classes, params, remembered, own)
 
 
@@ -215,12 +215,12 @@ def resized(model: Model, image_size: int) -> Model:
     """
     if image_size > LARGEST_IMAGE:
         raise InputError(f"--image_size is {image_size}: expected at most {LARGEST_IMAGE}")
-    size = resize_architecture(model.found.size, image_size)
+    arch = resize_architecture(model.found.arch, image_size)
     encoder = resize_position_tables(
-        model.params["encoder"], initialisation.encoder_param_shapes(size)
+        model.params["encoder"], initialisation.encoder_param_shapes(arch)
     )
     return model._replace(
-        found=model.found._replace(size=size), params={**model.params, "encoder": encoder}
+        found=model.found._replace(arch=arch), params={**model.params, "encoder": encoder}
     )
 
 
@@ -308,7 +308,7 @@ def describe(
         weighting = dataclasses.asdict(Weighting(name=name, domain=domain))
     model = {
         "variant": found.variant,
-        "architecture": dataclasses.asdict(found.size),
+        "architecture": dataclasses.asdict(found.arch),
         "weighting": weighting,
         "dtype": "float32",
         "bands": list(BANDS),

@@ -39,13 +39,13 @@ class InferredModel(NamedTuple):
     Attributes:
       kind: "pretraining", "encoder", or a task.
       variant: an entry of `VARIANTS`, or "custom".
-      size: of the model.
+      arch: of the model.
       outputs: of its head; 0 without one.
     """
 
     kind: str
     variant: str
-    size: Architecture
+    arch: Architecture
     outputs: int
 
     @property
@@ -77,7 +77,7 @@ def infer_model(
     """
     width, bands, patch_size = _patches(tensors)
     depths, heads, windows = _stages(tensors)
-    size = Architecture(
+    arch = Architecture(
         embed_dim=width,
         num_heads=heads,
         depths=depths,
@@ -87,14 +87,14 @@ def infer_model(
         mlp_ratio=_shape(tensors, "layers.0.blocks.0.mlp.fc1.weight", 2)[0] // width,
         image_size=_side(tensors) * patch_size,
     )
-    size = dataclasses.replace(size, pretrain_image_size=_position_size(tensors, size, close))
+    arch = dataclasses.replace(arch, pretrain_image_size=_position_size(tensors, arch, close))
     has_decoder = any(name.startswith("decoder_") for name in tensors) and not encoder_only
     if has_decoder:
-        size = _with_decoder(tensors, size, decoder_num_heads)
+        arch = _with_decoder(tensors, arch, decoder_num_heads)
     headless = encoder_only or has_decoder or HEAD not in tensors
     outputs = 0 if headless else _shape(tensors, HEAD, 2)[0]
     kind = _kind(has_decoder, outputs, task)
-    return InferredModel(kind, _variant(size, has_decoder), size, outputs)
+    return InferredModel(kind, _variant(arch, has_decoder), arch, outputs)
 
 
 def _kind(has_decoder: bool, outputs: int, task: str | None) -> str:
@@ -179,12 +179,12 @@ def _side(tensors: Tensors) -> int:
     return side
 
 
-def _position_size(tensors: Tensors, size: Architecture, close: float) -> int | None:
+def _position_size(tensors: Tensors, arch: Architecture, close: float) -> int | None:
     """The input size that the position embedding was made for; None: that of the model."""
     given = tensors[POSITIONS]
-    others = range(size.cell, 2 * size.image_size + 1, size.cell)
-    for candidate in (None, *(other for other in others if other != size.image_size)):
-        made = make_positions(size.image_size, candidate, size)
+    others = range(arch.cell, 2 * arch.image_size + 1, arch.cell)
+    for candidate in (None, *(other for other in others if other != arch.image_size)):
+        made = make_positions(arch.image_size, candidate, arch)
         if made.shape == given.shape and np.allclose(made, given, rtol=0, atol=close):
             return candidate
     raise InputError(
@@ -193,7 +193,7 @@ def _position_size(tensors: Tensors, size: Architecture, close: float) -> int | 
     )
 
 
-def _with_decoder(tensors: Tensors, size: Architecture, heads: int | None) -> Architecture:
+def _with_decoder(tensors: Tensors, arch: Architecture, heads: int | None) -> Architecture:
     """The size with that of the decoder.
 
     Raises:
@@ -207,24 +207,24 @@ def _with_decoder(tensors: Tensors, size: Architecture, heads: int | None) -> Ar
     width, depth = _shape(tensors, "decoder_embed.weight", 2)[0], len(numbers)
     if heads is None:
         twins = [
-            one for one in VARIANTS.values() if _same(one, size) and one.decoder_embed_dim == width
+            one for one in VARIANTS.values() if _same(one, arch) and one.decoder_embed_dim == width
         ]
         if not twins:
             raise InputError(
-                f"it matches none of {', '.join(VARIANTS)} (width {size.embed_dim}, "
-                f"depths {size.depths}, decoder {width} wide), "
+                f"it matches none of {', '.join(VARIANTS)} (width {arch.embed_dim}, "
+                f"depths {arch.depths}, decoder {width} wide), "
                 "and its number of attention heads cannot be inferred: give --decoder_num_heads"
             )
         heads = twins[0].decoder_num_heads
     return dataclasses.replace(
-        size, decoder_embed_dim=width, decoder_depth=depth, decoder_num_heads=heads
+        arch, decoder_embed_dim=width, decoder_depth=depth, decoder_num_heads=heads
     )
 
 
-def _variant(size: Architecture, has_decoder: bool) -> str:
+def _variant(arch: Architecture, has_decoder: bool) -> str:
     decoder = ("decoder_embed_dim", "decoder_depth", "decoder_num_heads") if has_decoder else ()
     for name, one in VARIANTS.items():
-        if _same(one, size) and all(getattr(one, f) == getattr(size, f) for f in decoder):
+        if _same(one, arch) and all(getattr(one, f) == getattr(arch, f) for f in decoder):
             return name
     return "custom"
 
@@ -247,10 +247,10 @@ def _shape(tensors: Tensors, name: str, axes: int) -> tuple[int, ...]:
 def expected_shapes(found: InferredModel) -> Any:
     """Shapes and types of the parameters of a model, by part."""
     if found.has_decoder:
-        return jax.eval_shape(partial(init_params, MixMAE(found.size)), jax.random.key(0))
-    parts = {"encoder": initialisation.encoder_param_shapes(found.size)}
+        return jax.eval_shape(partial(init_params, MixMAE(found.arch)), jax.random.key(0))
+    parts = {"encoder": initialisation.encoder_param_shapes(found.arch)}
     if found.outputs:
-        kernel = jax.ShapeDtypeStruct((found.size.features, found.outputs), np.float32)
+        kernel = jax.ShapeDtypeStruct((found.arch.features, found.outputs), np.float32)
         bias = jax.ShapeDtypeStruct((found.outputs,), np.float32)
         parts["head"] = {"kernel": kernel, "bias": bias}
     return parts
@@ -276,7 +276,7 @@ def check_tensors(
     Raises:
       InputError: names what is missing, what is too much, or what has another shape.
     """
-    wanted = torch_parameters(shapes, found.size)
+    wanted = torch_parameters(shapes, found.arch)
     parameters = {*tensors} - {*known}
     if encoder_only:
         parameters = {name for name in parameters if not name.startswith(("decoder_", "head."))}

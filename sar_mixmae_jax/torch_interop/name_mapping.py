@@ -38,11 +38,11 @@ def torch_name(path: str) -> str:
     return path
 
 
-def torch_layout(path: str, array: np.ndarray, size: Architecture) -> np.ndarray:
+def torch_layout(path: str, array: np.ndarray, arch: Architecture) -> np.ndarray:
     """A parameter in PyTorch's layout, (output, input) and (output, band, row, column)."""
     if path == CONVOLUTION:
-        side = size.patch_size
-        return array.reshape(side, side, size.bands, -1).transpose(3, 2, 0, 1)
+        side = arch.patch_size
+        return array.reshape(side, side, arch.bands, -1).transpose(3, 2, 0, 1)
     return array.T if path.endswith("kernel") else array
 
 
@@ -53,21 +53,21 @@ def jax_layout(path: str, tensor: np.ndarray) -> np.ndarray:
     return tensor.T if path.endswith("kernel") else tensor
 
 
-def torch_parameters(shapes: Any, size: Architecture) -> dict[str, tuple[str, tuple[int, ...]]]:
+def torch_parameters(shapes: Any, arch: Architecture) -> dict[str, tuple[str, tuple[int, ...]]]:
     """Of every parameter in a tree of shapes: (path here, shape there) by its name there."""
     nothing = np.float32(0)
     return {
         torch_name(path): (
             path,
-            torch_layout(path, np.broadcast_to(nothing, leaf.shape), size).shape,
+            torch_layout(path, np.broadcast_to(nothing, leaf.shape), arch).shape,
         )
         for path, leaf in flatten_dict(shapes, sep="/").items()
     }
 
 
-def tree_from(tensors: Mapping[str, np.ndarray], shapes: Any, size: Architecture) -> Any:
+def tree_from(tensors: Mapping[str, np.ndarray], shapes: Any, arch: Architecture) -> Any:
     """A tree of parameters, of tensors by PyTorch's names; they must have the right shapes."""
-    wanted = torch_parameters(shapes, size)
+    wanted = torch_parameters(shapes, arch)
     flat = {path: jax_layout(path, tensors[name]) for name, (path, _) in wanted.items()}
     return unflatten_dict(flat, sep="/")
 
@@ -86,19 +86,19 @@ def is_buffer(name: str) -> bool:
     return name in (POSITIONS, DECODER_POSITIONS) or name.endswith(f".{INDEX}")
 
 
-def make_buffers(size: Architecture, *, decoder: bool) -> dict[str, np.ndarray]:
+def make_buffers(arch: Architecture, *, decoder: bool) -> dict[str, np.ndarray]:
     """The buffers of a model by PyTorch's names.
 
     Args:
-      size: of the model.
+      arch: of the model.
       decoder: whether it has one.
     """
-    made = {POSITIONS: make_positions(size.image_size, size.pretrain_image_size, size)}
+    made = {POSITIONS: make_positions(arch.image_size, arch.pretrain_image_size, arch)}
     if decoder:
-        embedding = sincos_position_embedding(size.grid, size.decoder_embed_dim)
-        made[DECODER_POSITIONS] = embedding.reshape(1, -1, size.decoder_embed_dim)
-    for stage, (depth, window) in enumerate(zip(size.depths, size.window_sizes, strict=True)):
-        tokens = size.image_size // (size.patch_size << stage)
+        embedding = sincos_position_embedding(arch.grid, arch.decoder_embed_dim)
+        made[DECODER_POSITIONS] = embedding.reshape(1, -1, arch.decoder_embed_dim)
+    for stage, (depth, window) in enumerate(zip(arch.depths, arch.window_sizes, strict=True)):
+        tokens = arch.image_size // (arch.patch_size << stage)
         for block in range(depth):
             index = relative_position_index(min(window, tokens)).astype(np.int64)
             made[f"layers.{stage}.blocks.{block}.attn.{INDEX}"] = index
@@ -106,14 +106,14 @@ def make_buffers(size: Architecture, *, decoder: bool) -> dict[str, np.ndarray]:
 
 
 def make_positions(
-    image_size: int, pretrain_image_size: int | None, size: Architecture
+    image_size: int, pretrain_image_size: int | None, arch: Architecture
 ) -> np.ndarray:
     """(1, tokens, width) position embedding, resized if it was made for another input size."""
-    made_for = (pretrain_image_size or image_size) // size.patch_size
-    embedding = sincos_position_embedding(made_for, size.embed_dim)
+    made_for = (pretrain_image_size or image_size) // arch.patch_size
+    embedding = sincos_position_embedding(made_for, arch.embed_dim)
     if pretrain_image_size not in (None, image_size):
-        embedding = bicubic_resize(embedding, image_size // size.patch_size)
-    return embedding.reshape(1, -1, size.embed_dim)
+        embedding = bicubic_resize(embedding, image_size // arch.patch_size)
+    return embedding.reshape(1, -1, arch.embed_dim)
 
 
 def differing_buffers(

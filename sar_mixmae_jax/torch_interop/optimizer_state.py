@@ -46,7 +46,7 @@ def read_moments(
     optimizer: Any,
     tensors: Mapping[str, np.ndarray],
     shapes: Any,
-    size: Architecture,
+    arch: Architecture,
     path: Path,
 ) -> AdamMoments:
     """Reads the state of an optimizer.
@@ -55,14 +55,14 @@ def read_moments(
       optimizer: {"state", "param_groups"} of AdamW.
       tensors: of the model, in its order.
       shapes: of all parameters here.
-      size: of the model.
+      arch: of the model.
       path: of the file, for messages.
 
     Raises:
       InputError: it is not the state of such an optimizer for this model.
     """
     names = numbered_params(tensors)
-    wanted = torch_parameters(shapes, size)
+    wanted = torch_parameters(shapes, arch)
     try:
         groups, state = optimizer["param_groups"], optimizer["state"]
         numbers = [number for group in groups for number in group["params"]]
@@ -99,7 +99,7 @@ def read_moments(
             f"its tensors were trained for {done:g} steps, some for {sorted(steps)[:3]}: expected "
             "one whole number; --nooptimizer takes the model alone"
         )
-    mean, square = (tree_from(found[key], shapes, size) for key in (FIRST, SECOND))
+    mean, square = (tree_from(found[key], shapes, arch) for key in (FIRST, SECOND))
     for tree, what in ((mean, FIRST), (square, SECOND)):
         least = -np.inf if what == FIRST else 0.0
         if not all(np.isfinite(x).all() and x.min() >= least for x in jax.tree.leaves(tree)):

@@ -75,10 +75,10 @@ def to_torch(workdir: Path, out: Path, which: str = "best") -> Exported:
             f"{path} cannot be converted ({first_line(error)}): choose another --checkpoint"
         ) from error
     tensors = {
-        torch_name(name): torch_layout(name, array, model.size)
+        torch_name(name): torch_layout(name, array, model.arch)
         for name, array in flatten_dict(part["params"], sep="/").items()
     }
-    made = make_buffers(model.size, decoder=model.has_decoder)
+    made = make_buffers(model.arch, decoder=model.has_decoder)
     tensors |= made | kept_buffers(workdir, made)
     tensor_files.write_tensor_file(out, tensors, told)
     return Exported(path, model, len(tensors))
@@ -102,10 +102,10 @@ def model_of(metadata: dict[str, Any], found: SourceCheckpoint) -> InferredModel
             "task=classification, flood or linear_probe"
         )
     if found.has_decoder:
-        return InferredModel("pretraining", found.variant, found.size, 0)
+        return InferredModel("pretraining", found.variant, found.arch, 0)
     task = model.get("task")
     outputs = len(model["classes"]) if task else 0
-    return InferredModel(task or "encoder", found.variant, found.size, outputs)
+    return InferredModel(task or "encoder", found.variant, found.arch, outputs)
 
 
 def kept_buffers(workdir: Path, made: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -139,7 +139,7 @@ def note_of(
         statistics=Statistics(found.mean, found.std, found.statistics_of),
         task=model.kind if model.outputs else None,
         classes=tuple(metadata["model"].get("classes") or ()),
-        decoder_num_heads=model.size.decoder_num_heads if model.has_decoder else None,
+        decoder_num_heads=model.arch.decoder_num_heads if model.has_decoder else None,
         tiling=config.get("tiling", "spatial"),
         pooling=config.get("pooling", "mean"),
         dataset=metadata["dataset"]["name"],

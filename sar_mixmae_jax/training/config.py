@@ -131,10 +131,10 @@ def make_model(config: ConfigDict) -> mixmae.MixMAE:
       InputError: unknown variant or dtype, or sizes that do not fit together.
     """
     changes = dict(config.model)
-    size = architecture.make_architecture(
+    arch = architecture.make_architecture(
         changes.pop("variant"), bands=len(config.bands), **changes
     )
-    return mixmae.MixMAE(size, compute_dtype(config.dtype), config.remat)
+    return mixmae.MixMAE(arch, compute_dtype(config.dtype), config.remat)
 
 
 def compute_dtype(name: str) -> DTypeLike:
@@ -156,7 +156,7 @@ def check_pretrain_config(config: ConfigDict, devices: int) -> None:
     make_retention_policy(config)
     if not config.bands or len(set(config.bands)) < len(config.bands):
         raise InputError(f"bands is {config.bands}: expected at least one, each once")
-    cells = make_model(config).size.grid ** 2
+    cells = make_model(config).arch.grid ** 2
     if not 0 < round(config.mask_ratio * cells) < cells:
         raise InputError(
             f"mask_ratio is {config.mask_ratio}, which is {config.mask_ratio * cells:g} of {cells} "

@@ -29,7 +29,7 @@ class DeviceStep:
     """What one device does in a training step.
 
     Attributes:
-      size: of the model.
+      arch: of the model.
       parameters: their number.
       images: the device's part of the batch.
       side: of a raw patch in pixels.
@@ -37,7 +37,7 @@ class DeviceStep:
       accumulate: shares of the device's part that are computed one after the other.
     """
 
-    size: Architecture
+    arch: Architecture
     parameters: int
     images: int
     side: int
@@ -69,17 +69,17 @@ class Block(NamedTuple):
     logits: int
 
 
-def activations(size: Architecture, itemsize: int, *, remat: bool = False) -> Activations:
+def activations(arch: Architecture, itemsize: int, *, remat: bool = False) -> Activations:
     """What the backward pass needs of the forward pass, for one image.
 
     Args:
-      size: of the model.
+      arch: of the model.
       itemsize: bytes of a number of the computation: 4 in float32, 2 in bfloat16.
       remat: whether blocks keep their input only and are computed again.
     """
-    outside = _outside_of_blocks(size, itemsize)
-    every = blocks(size)
-    whole = [_block(block, size.mlp_ratio, itemsize) for block in every]
+    outside = _outside_of_blocks(arch, itemsize)
+    every = blocks(arch)
+    whole = [_block(block, arch.mlp_ratio, itemsize) for block in every]
     if remat:
         return Activations(outside + sum(itemsize * block.values for block in every), max(whole))
     return Activations(outside + sum(whole), 0)
@@ -92,10 +92,10 @@ def device_memory(step: DeviceStep, itemsize: int) -> dict[str, int]:
       step: what it does.
       itemsize: bytes of a number of the computation.
     """
-    size, parameters = step.size, step.parameters
+    arch, parameters = step.arch, step.parameters
     share = step.images // step.accumulate
-    kept, recomputed = activations(size, itemsize, remat=step.remat)
-    pixels = size.image_size**2 * size.bands
+    kept, recomputed = activations(arch, itemsize, remat=step.remat)
+    pixels = arch.image_size**2 * arch.bands
     rounded = itemsize < FLOAT32 and not step.remat  # kept by every product; with remat made again
     return {
         "parameters, float32": FLOAT32 * parameters,
@@ -104,21 +104,21 @@ def device_memory(step: DeviceStep, itemsize: int) -> dict[str, int]:
         "AdamW moments": 2 * FLOAT32 * parameters,
         "activations": share * kept,
         "recomputed block": share * recomputed,
-        "raw batches": RAW_BATCHES * step.images * step.side**2 * size.bands * FLOAT32,
+        "raw batches": RAW_BATCHES * step.images * step.side**2 * arch.bands * FLOAT32,
         "images, weights, validity": share * pixels * (2 * FLOAT32 + 1),
     }
 
 
-def blocks(size: Architecture) -> list[Block]:
+def blocks(arch: Architecture) -> list[Block]:
     """All blocks in their order; those of the decoder see both sequences of a mixture."""
     found = []
-    for stage, (depth, window) in enumerate(zip(size.depths, size.window_sizes, strict=True)):
-        side, width = size.image_size // (size.patch_size << stage), size.embed_dim << stage
-        logits = size.num_heads[stage] * side**2 * min(window, side) ** 2
+    for stage, (depth, window) in enumerate(zip(arch.depths, arch.window_sizes, strict=True)):
+        side, width = arch.image_size // (arch.patch_size << stage), arch.embed_dim << stage
+        logits = arch.num_heads[stage] * side**2 * min(window, side) ** 2
         found += depth * [Block(side**2 * width, logits)]
-    cells = size.grid**2
-    logits = 2 * size.decoder_num_heads * cells**2
-    return found + size.decoder_depth * [Block(2 * cells * size.decoder_embed_dim, logits)]
+    cells = arch.grid**2
+    logits = 2 * arch.decoder_num_heads * cells**2
+    return found + arch.decoder_depth * [Block(2 * cells * arch.decoder_embed_dim, logits)]
 
 
 def _block(block: Block, mlp_ratio: int, itemsize: int) -> int:
@@ -137,18 +137,18 @@ def _layer_norm(values: int, itemsize: int) -> int:
     return (3 * FLOAT32 + itemsize) * values
 
 
-def _outside_of_blocks(size: Architecture, itemsize: int) -> int:
+def _outside_of_blocks(arch: Architecture, itemsize: int) -> int:
     """Patch embedding, merging, the last norms, and the error of the prediction."""
-    side = size.image_size // size.patch_size
-    pixels, cells = size.image_size**2 * size.bands, size.grid**2
+    side = arch.image_size // arch.patch_size
+    pixels, cells = arch.image_size**2 * arch.bands, arch.grid**2
     merged = sum(
-        (side >> stage) ** 2 * (size.embed_dim << stage) for stage in range(len(size.depths) - 1)
+        (side >> stage) ** 2 * (arch.embed_dim << stage) for stage in range(len(arch.depths) - 1)
     )
-    last = cells * (size.embed_dim << (len(size.depths) - 1))
-    decoded = 2 * cells * size.decoder_embed_dim
+    last = cells * (arch.embed_dim << (len(arch.depths) - 1))
+    decoded = 2 * cells * arch.decoder_embed_dim
     norms = sum(
         _layer_norm(values, itemsize)
-        for values in (side**2 * size.embed_dim, merged, last, decoded)
+        for values in (side**2 * arch.embed_dim, merged, last, decoded)
     )
     return norms + itemsize * pixels + 2 * FLOAT32 * pixels
 
@@ -200,7 +200,7 @@ def step_times(device: Accelerator, step: DeviceStep, dtype: str) -> Times | Non
     peak = device.peak(dtype)
     if peak is None:
         return None
-    count = flops.train_step_flops(step.size, step.images, remat=step.remat)
+    count = flops.train_step_flops(step.arch, step.images, remat=step.remat)
     moved = traffic(step, ITEMSIZES[dtype])
     return Times(
         count / (peak * device.utilisation), moved / device.bandwidth if device.bandwidth else None
@@ -209,7 +209,7 @@ def step_times(device: Accelerator, step: DeviceStep, dtype: str) -> Times | Non
 
 def traffic(step: DeviceStep, itemsize: int) -> float:
     """Bytes that memory moves in a step: activations and parameters, several times each."""
-    kept = activations(step.size, itemsize).kept
+    kept = activations(step.arch, itemsize).kept
     again = FORWARD_AGAIN if step.remat else 1.0
     passes = PASSES_A_SHARE * step.accumulate + PASSES_AN_UPDATE
     return TRAFFIC * again * step.images * kept + passes * FLOAT32 * step.parameters
@@ -265,8 +265,8 @@ def estimate(
     model = config.make_model(config)
     step = device_step(config, model, devices, side)
     steps = config.total_steps or order.steps(config.epochs)
-    step_flops = flops.train_step_flops(model.size, config.batch_size, remat=config.remat)
-    record = side**2 * model.size.bands
+    step_flops = flops.train_step_flops(model.arch, config.batch_size, remat=config.remat)
+    record = side**2 * model.arch.bands
     results = {
         "variant": config.model.variant,
         "parameters": step.parameters,
@@ -276,8 +276,8 @@ def estimate(
         "grad_accum_steps": step.accumulate,
         "remat": step.remat,
         "steps": steps,
-        "encoder_flops": flops.encoder_flops(model.size),
-        "decoder_flops": flops.decoder_flops(model.size),
+        "encoder_flops": flops.encoder_flops(model.arch),
+        "decoder_flops": flops.decoder_flops(model.arch),
         "step_flops": step_flops,
         "run_flops": steps * step_flops,
         "record_bytes": {"float32": 4 * record, "float16": 2 * record},
@@ -305,7 +305,7 @@ def device_step(config: ConfigDict, model: MixMAE, devices: int, side: int) -> D
     """What each of `devices` does in a step."""
     parameters = count_parameters(model)
     return DeviceStep(
-        model.size,
+        model.arch,
         parameters,
         config.batch_size // devices,
         side,
@@ -316,9 +316,9 @@ def device_step(config: ConfigDict, model: MixMAE, devices: int, side: int) -> D
 
 def count_parameters(model: MixMAE) -> int:
     """The number of parameters, from the shapes that initialisation would make."""
-    size = model.size
-    images = jax.ShapeDtypeStruct((2, size.image_size, size.image_size, size.bands), jnp.float32)
-    mask = jax.ShapeDtypeStruct((size.grid, size.grid), jnp.float32)
+    arch = model.arch
+    images = jax.ShapeDtypeStruct((2, arch.image_size, arch.image_size, arch.bands), jnp.float32)
+    mask = jax.ShapeDtypeStruct((arch.grid, arch.grid), jnp.float32)
     shapes = jax.eval_shape(model.init, jax.random.key(0), images, mask)
     return sum(leaf.size for leaf in jax.tree.leaves(shapes["params"]))
 

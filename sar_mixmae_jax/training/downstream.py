@@ -127,13 +127,13 @@ def make_finetune_objective(
     Raises:
       InputError: sizes do not fit together.
     """
-    size = encoder_architecture(config, encoder)
-    task, patches, scene = TASKS[split.task], split.patches, size.image_size
+    arch = encoder_architecture(config, encoder)
+    task, patches, scene = TASKS[split.task], split.patches, arch.image_size
     if task.tiled:
-        check_tiles(patches.size, size.image_size)
+        check_tiles(patches.size, arch.image_size)
         scene = patches.size
     model = task.model(
-        size,
+        arch,
         len(split.classes),
         config.compute_dtype(config.dtype),
         config.remat,
@@ -191,7 +191,7 @@ def describe_run(
         "dataset": training.patches.describe(),
         "model": {
             "variant": encoder.variant if encoder else config.model.variant or "base",
-            "architecture": dataclasses.asdict(tuning.model.size),
+            "architecture": dataclasses.asdict(tuning.model.arch),
             "dtype": np.dtype(tuning.model.dtype).name,
             "task": training.task,
             "classes": list(training.classes),

@@ -34,7 +34,7 @@ class SourceCheckpoint:
 
     Attributes:
       path: of the checkpoint, a step's folder.
-      size: of the model it was trained in.
+      arch: of the model it was trained in.
       variant: its name.
       bands: names of its inputs, in order.
       mean: of each band, dB: what its inputs are standardised with.
@@ -47,7 +47,7 @@ class SourceCheckpoint:
     """
 
     path: Path
-    size: Architecture
+    arch: Architecture
     variant: str
     bands: tuple[str, ...]
     mean: tuple[float, ...]
@@ -111,9 +111,9 @@ def read_source_checkpoint(path: Path, metadata: dict[str, Any]) -> SourceCheckp
     if model["unit"] != "dB":
         raise ValueError(f"its unit is {str(model['unit'])[:50]!r}, expected dB")
     bands = _string_tuple(model["bands"], "model.bands")
-    size = architecture_from_json(_of_type(model["architecture"], dict, "model.architecture"))
-    if size.bands != len(bands) or len(set(bands)) != len(bands):
-        raise ValueError(f"its bands are {bands}, expected {size.bands} different ones")
+    arch = architecture_from_json(_of_type(model["architecture"], dict, "model.architecture"))
+    if arch.bands != len(bands) or len(set(bands)) != len(bands):
+        raise ValueError(f"its bands are {bands}, expected {arch.bands} different ones")
     mean, std = (_numbers(statistics[name], len(bands), name) for name in ("mean", "std"))
     if min(std) <= 0:
         raise ValueError(f"its std is {std}, expected numbers above 0")
@@ -135,7 +135,7 @@ def read_source_checkpoint(path: Path, metadata: dict[str, Any]) -> SourceCheckp
     check_source_description(description)
     return SourceCheckpoint(
         path=path,
-        size=size,
+        arch=arch,
         variant=_of_type(model["variant"], str, "model.variant"),
         bands=bands,
         mean=mean,
@@ -178,28 +178,28 @@ def architecture_from_json(fields: dict[str, Any]) -> Architecture:
     return Architecture(**sizes)
 
 
-def load_encoder_params(pretrained: SourceCheckpoint, size: Architecture) -> Any:
-    """The parameters of the encoder, resized where `size` has other windows.
+def load_encoder_params(pretrained: SourceCheckpoint, arch: Architecture) -> Any:
+    """The parameters of the encoder, resized where `arch` has other windows.
 
     Args:
       pretrained: where they are.
-      size: of the model that they are for; it must have the same widths and depths.
+      arch: of the model that they are for; it must have the same widths and depths.
 
     Raises:
       InputError: the checkpoint is damaged, or of another model.
     """
-    like = {"params": {"encoder": encoder_param_shapes(pretrained.size)}}
+    like = {"params": {"encoder": encoder_param_shapes(pretrained.arch)}}
     try:
         part, _ = read_subtree(pretrained.path, like)
-        return resize_position_tables(part["params"]["encoder"], encoder_param_shapes(size))
+        return resize_position_tables(part["params"]["encoder"], encoder_param_shapes(arch))
     except ValueError as error:
         raise InputError(f"{pretrained.path}: {error}: choose another checkpoint") from error
 
 
-def encoder_param_shapes(size: Architecture) -> Any:
+def encoder_param_shapes(arch: Architecture) -> Any:
     """Shapes and types of the parameters of an encoder."""
-    encoder = make_encoder(size, jnp.float32, remat=False)
-    images = jax.ShapeDtypeStruct((1, size.image_size, size.image_size, size.bands), np.float32)
+    encoder = make_encoder(arch, jnp.float32, remat=False)
+    images = jax.ShapeDtypeStruct((1, arch.image_size, arch.image_size, arch.bands), np.float32)
     return jax.eval_shape(encoder.init, jax.random.key(0), images)["params"]
 
 
@@ -255,35 +255,35 @@ def encoder_architecture(config: ConfigDict, encoder: SourceCheckpoint | None) -
     variant = wanted.pop("variant", "base")
     if encoder is None:
         return architecture.make_architecture(variant, bands=len(config.bands), **wanted)
-    size = encoder.size
-    side = wanted.pop("image_size", size.image_size)
+    arch = encoder.arch
+    side = wanted.pop("image_size", arch.image_size)
     windows = wanted.pop("window_sizes", None)
     for name, value in wanted.items():
-        if tuple(np.atleast_1d(value)) != tuple(np.atleast_1d(getattr(size, name))):
+        if tuple(np.atleast_1d(value)) != tuple(np.atleast_1d(getattr(arch, name))):
             raise InputError(
-                f"model.{name} is {value}, and {encoder.path} has {getattr(size, name)}: leave it "
+                f"model.{name} is {value}, and {encoder.path} has {getattr(arch, name)}: leave it "
                 "out, or start from a random encoder"
             )
-    return resize_architecture(size, side, windows)
+    return resize_architecture(arch, side, windows)
 
 
 def resize_architecture(
-    size: Architecture, side: int, windows: tuple[int, ...] | None = None
+    arch: Architecture, side: int, windows: tuple[int, ...] | None = None
 ) -> Architecture:
     """The same model for images of another size: positions are resized.
 
     Args:
-      size: of the model.
+      arch: of the model.
       side: of images, pixels.
       windows: of its stages; None: they grow with the images.
 
     Raises:
       InputError: windows or mask cells do not fit.
     """
-    grown = tuple(window * side // size.image_size for window in size.window_sizes)
-    first = size.pretrain_image_size or size.image_size
+    grown = tuple(window * side // arch.image_size for window in arch.window_sizes)
+    first = arch.pretrain_image_size or arch.image_size
     return dataclasses.replace(
-        size,
+        arch,
         image_size=side,
         window_sizes=windows or grown,
         pretrain_image_size=None if first == side else first,
@@ -300,7 +300,7 @@ def replace_encoder(
     """
     if encoder is None:
         return params
-    return {**params, "encoder": load_encoder_params(encoder, tuning.model.size)}
+    return {**params, "encoder": load_encoder_params(encoder, tuning.model.arch)}
 
 
 INPUT_FIELDS = ("image_size", "pretrain_image_size", "window_sizes")
@@ -331,12 +331,12 @@ def inherit_preprocessing(patches: PatchDataset, origin: SourceCheckpoint | None
 
 
 def continued_architecture(
-    size: Architecture, origin: SourceCheckpoint | None, windows: tuple[int, ...] | None = None
+    arch: Architecture, origin: SourceCheckpoint | None, windows: tuple[int, ...] | None = None
 ) -> Architecture:
     """The size of the model that goes on, as an encoder keeps it at another input size.
 
     Args:
-      size: as the configuration has it.
+      arch: as the configuration has it.
       origin: where to start from; None: nowhere.
       windows: of its stages; None: those of the encoder, which grow with the images.
 
@@ -344,34 +344,34 @@ def continued_architecture(
       InputError: the model is of another size, or there is no decoder.
     """
     if origin is None:
-        return size
+        return arch
     if not origin.has_decoder:
         raise InputError(
             f"{origin.path} has no decoder, so no pretraining can go on from it: choose a "
             "checkpoint of pretraining"
         )
     differing = [
-        f"{field.name} is {getattr(size, field.name)} and there {getattr(origin.size, field.name)}"
-        for field in dataclasses.fields(size)
+        f"{field.name} is {getattr(arch, field.name)} and there {getattr(origin.arch, field.name)}"
+        for field in dataclasses.fields(arch)
         if field.name not in INPUT_FIELDS
-        and getattr(size, field.name) != getattr(origin.size, field.name)
+        and getattr(arch, field.name) != getattr(origin.arch, field.name)
     ]
     if differing:
         raise InputError(
             f"{origin.path} is a {origin.variant} of another size ({'; '.join(differing)}): set "
             "config.model to its sizes"
         )
-    return resize_architecture(origin.size, size.image_size, windows)
+    return resize_architecture(origin.arch, arch.image_size, windows)
 
 
 def load_pretraining_state(
-    state: TrainState, size: Architecture, origin: SourceCheckpoint | None
+    state: TrainState, arch: Architecture, origin: SourceCheckpoint | None
 ) -> TrainState:
     """A first state with what was learnt before; of another input size without the optimizer's.
 
     Args:
       state: before the first step.
-      size: of its model.
+      arch: of its model.
       origin: where to start from; None: nowhere.
 
     Raises:
@@ -380,9 +380,9 @@ def load_pretraining_state(
     if origin is None:
         return state
     parts: dict[str, Any] = {
-        "params": {**state.params, "encoder": encoder_param_shapes(origin.size)}
+        "params": {**state.params, "encoder": encoder_param_shapes(origin.arch)}
     }
-    same = all(getattr(size, name) == getattr(origin.size, name) for name in INPUT_FIELDS)
+    same = all(getattr(arch, name) == getattr(origin.arch, name) for name in INPUT_FIELDS)
     moments = same and origin.has_optimizer
     if moments:
         parts["opt_state"] = state.opt_state

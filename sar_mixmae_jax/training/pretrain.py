@@ -60,8 +60,8 @@ def train(config: ConfigDict, workdir: Path, stop: Callable[[], bool] = lambda: 
         len(patches.source), config.batch_size, config.seed
     )  # enough of them for a batch
     objective = config.make_objective(config, patches)
-    size = continued_architecture(objective.model.size, origin, config.model.window_sizes)
-    objective = dataclasses.replace(objective, model=objective.model.clone(size=size))
+    arch = continued_architecture(objective.model.arch, origin, config.model.window_sizes)
+    objective = dataclasses.replace(objective, model=objective.model.clone(arch=arch))
     warn_weighting_changed(objective.preprocessing.weighting, origin)
     check_fit(objective, patches)
     warn_of_tiny_rate(config)
@@ -77,7 +77,7 @@ def train(config: ConfigDict, workdir: Path, stop: Callable[[], bool] = lambda: 
         description=describe(config, patches, objective, origin),
         source=patches.source,
         init=init,
-        load=partial(load_pretraining_state, size=size, origin=origin),
+        load=partial(load_pretraining_state, arch=arch, origin=origin),
         share_loss=CacheablePartial(pretrain_loss, objective),
         watcher=ReconstructionEvaluator(
             objective,
@@ -130,7 +130,7 @@ def describe(
         "dataset": patches.describe(),
         "model": {
             "variant": config.model.variant,
-            "architecture": dataclasses.asdict(objective.model.size),
+            "architecture": dataclasses.asdict(objective.model.arch),
             "weighting": dataclasses.asdict(objective.preprocessing.weighting),
             "dtype": np.dtype(objective.model.dtype).name,
             **patches.conventions(),

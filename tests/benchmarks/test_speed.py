@@ -24,7 +24,7 @@ def test_measures_and_prints(tmp_path, monkeypatch):
     config = small_config(tmp_path, **{f"model.{name}": one for name, one in one_stage.items()})
     results = measure_all(config, steps=2, count=8, pairs=2, side=256)
     json.dumps(results)
-    assert results["step_flops"] == flops.train_step_flops(make_model(config).size, 4)
+    assert results["step_flops"] == flops.train_step_flops(make_model(config).arch, 4)
     for name in (
         "reading_images_per_second",
         "per_sample_images_per_second",

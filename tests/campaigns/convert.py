@@ -49,13 +49,13 @@ def main(argv: Sequence[str]) -> None:
 
 def write(path: Path, variant: str) -> None:
     """A pretraining model with random parameters."""
-    size, rng = VARIANTS[variant], np.random.default_rng(0)
-    shapes = flatten_dict(expected_shapes(InferredModel("pretraining", variant, size, 0)), sep="/")
+    arch, rng = VARIANTS[variant], np.random.default_rng(0)
+    shapes = flatten_dict(expected_shapes(InferredModel("pretraining", variant, arch, 0)), sep="/")
     tensors = {
-        torch_name(name): torch_layout(name, rng.standard_normal(leaf.shape, np.float32), size)
+        torch_name(name): torch_layout(name, rng.standard_normal(leaf.shape, np.float32), arch)
         for name, leaf in shapes.items()
     }
-    tensor_files.write_tensor_file(path, tensors | make_buffers(size, decoder=True), "")
+    tensor_files.write_tensor_file(path, tensors | make_buffers(arch, decoder=True), "")
 
 
 def measured(*arguments: str) -> tuple[float, int]:

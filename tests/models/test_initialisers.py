@@ -12,8 +12,8 @@ from sar_mixmae_jax.models.mixmae import MixMAE
 
 @pytest.fixture(scope="module")
 def tensors() -> dict[str, np.ndarray]:
-    size = VARIANTS["tiny"]
-    init = jax.jit(MixMAE(size).init)
+    arch = VARIANTS["tiny"]
+    init = jax.jit(MixMAE(arch).init)
     params = init(jax.random.key(0), jnp.zeros((2, 128, 128, 2)), jnp.zeros((4, 4)))["params"]
     return {name: np.asarray(value) for name, value in flatten_dict(params, sep="/").items()}
 

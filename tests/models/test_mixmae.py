@@ -47,8 +47,8 @@ MASK = jnp.array(np.random.default_rng(1).permutation(16).reshape(4, 4) < 8, jnp
 
 def test_every_variant_has_its_flops_counted():
     counted = {
-        name: (flops.encoder_flops(size) + flops.decoder_flops(size)) / 1e9
-        for name, size in VARIANTS.items()
+        name: (flops.encoder_flops(arch) + flops.decoder_flops(arch)) / 1e9
+        for name, arch in VARIANTS.items()
     }
     assert set(counted) == set(FORWARD_GFLOPS)
     for name, value in FORWARD_GFLOPS.items():
@@ -60,9 +60,9 @@ def test_every_variant_has_its_parameters_counted():
         return sum(leaf.size for leaf in jax.tree.leaves(tree))
 
     counted = {}
-    for name, size in VARIANTS.items():
-        images, mask = jnp.zeros((2, size.image_size, size.image_size, 2)), jnp.zeros((4, 4))
-        params = jax.eval_shape(MixMAE(size).init, jax.random.key(0), images, mask)["params"]
+    for name, arch in VARIANTS.items():
+        images, mask = jnp.zeros((2, arch.image_size, arch.image_size, 2)), jnp.zeros((4, 4))
+        params = jax.eval_shape(MixMAE(arch).init, jax.random.key(0), images, mask)["params"]
         counted[name] = (count(params), count(params["encoder"]))
     assert counted == PARAMETERS
 

@@ -84,10 +84,10 @@ def test_the_mean_of_the_evidence_is_the_difference_of_the_logits(golden):
 
 @pytest.mark.parametrize("variant", ["golden", "base"])
 def test_golden_rates_and_decay_of_every_tensor(golden, variant):
-    size = golden.architecture() if variant == "golden" else VARIANTS[variant]
+    arch = golden.architecture() if variant == "golden" else VARIANTS[variant]
     file = "layer_decay_0.7.json" if variant == "golden" else "layer_decay_0.7_base.json"
     expected = json.loads((HERE / file).read_text())
-    model = Classifier(size, 19)
+    model = Classifier(arch, 19)
     images = jax.ShapeDtypeStruct((2, 128, 128, 2), np.float32)
     params = jax.eval_shape(model.init, jax.random.key(0), images)["params"]
     scales = flatten_dict(layer_scales(params, 0.7), sep="/")

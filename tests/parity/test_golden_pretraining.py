@@ -58,7 +58,7 @@ def model(golden: Golden) -> MixMAE:
 
 @pytest.fixture(scope="module")
 def mask(golden: Golden, model: MixMAE):
-    return jnp.array(golden.pretrain["mask"]).reshape(model.size.grid, model.size.grid)
+    return jnp.array(golden.pretrain["mask"]).reshape(model.arch.grid, model.arch.grid)
 
 
 def weights_of(golden: Golden, name: str):
@@ -82,10 +82,10 @@ def test_golden_standardisation(golden, check):
 
 
 def test_golden_buffers(golden, model, check):
-    size = model.size
+    arch = model.arch
     for name, width, side in (
-        ("absolute_pos_embed", size.embed_dim, size.image_size // size.patch_size),
-        ("decoder_pos_embed", size.decoder_embed_dim, size.grid),
+        ("absolute_pos_embed", arch.embed_dim, arch.image_size // arch.patch_size),
+        ("decoder_pos_embed", arch.decoder_embed_dim, arch.grid),
     ):
         ours = sincos_position_embedding(side, width).reshape(1, -1, width)
         check(name, ours, golden.tensors[name])
@@ -171,7 +171,7 @@ def train(golden: Golden, model: MixMAE, make_optimizer=adamw):
     params = jax.tree.map(jnp.asarray, golden.params())
     opt_state, losses = optimizer.init(params), []
     for mask in golden.pretrain["trajectory/masks"]:
-        grid = jnp.array(mask).reshape(model.size.grid, model.size.grid)
+        grid = jnp.array(mask).reshape(model.arch.grid, model.arch.grid)
         params, opt_state, loss = step(params, opt_state, grid)
         losses.append(float(loss))
     return params, np.array(losses)
@@ -215,10 +215,10 @@ def test_golden_arrays_all_compared(golden, golden_errors):
 def test_golden_parameter_counts(variant):
     path = Path(__file__).parents[1] / "golden" / "parameters.json"  # of the published sizes
     published = json.loads(path.read_text())[f"mixmim_{variant}"]
-    size = VARIANTS[variant]
-    images = jax.ShapeDtypeStruct((2, size.image_size, size.image_size, size.bands), jnp.float32)
-    mask = jax.ShapeDtypeStruct((size.grid, size.grid), jnp.float32)
-    params = jax.eval_shape(MixMAE(size).init, jax.random.key(0), images, mask)["params"]
+    arch = VARIANTS[variant]
+    images = jax.ShapeDtypeStruct((2, arch.image_size, arch.image_size, arch.bands), jnp.float32)
+    mask = jax.ShapeDtypeStruct((arch.grid, arch.grid), jnp.float32)
+    params = jax.eval_shape(MixMAE(arch).init, jax.random.key(0), images, mask)["params"]
 
     def count(tree) -> int:
         return sum(leaf.size for leaf in jax.tree.leaves(tree))

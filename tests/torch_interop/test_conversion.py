@@ -73,7 +73,7 @@ def written(path: Path, model: dict, **more) -> Path:
 
 def params_of(checkpoint: Path, kind: str, outputs: int = 0) -> dict:
     found = initialisation.find_source_checkpoint(checkpoint)
-    like = expected_shapes(InferredModel(kind, found.variant, found.size, outputs))
+    like = expected_shapes(InferredModel(kind, found.variant, found.arch, outputs))
     return read_subtree(checkpoint, {"params": like})[0]["params"]
 
 
@@ -95,12 +95,12 @@ def imported(golden, tmp_path_factory) -> dict[str, Path]:
 
 def test_the_reconstruction_of_a_converted_pretraining(golden, imported):
     found = initialisation.find_source_checkpoint(imported["pretraining"])
-    assert found.size == golden.architecture()
+    assert found.arch == golden.architecture()
     assert (found.mean, found.std, found.bands) == (V2.mean, V2.std, ("VH", "VV"))
     params = params_of(imported["pretraining"], "pretraining")
     images = nhwc(golden.pretrain["x"])
-    mask = jnp.asarray(golden.pretrain["mask"].reshape(found.size.grid, -1))
-    model = MixMAE(found.size)
+    mask = jnp.asarray(golden.pretrain["mask"].reshape(found.arch.grid, -1))
+    model = MixMAE(found.arch)
     tokens = jax.jit(lambda p: model.apply({"params": p}, images, mask, method="encode"))(params)
     theirs = golden.pretrain["encoder_tokens"]
     assert relative_error(tokens.reshape(theirs.shape), theirs) < TOLERANCE
@@ -113,7 +113,7 @@ def test_the_logits_of_a_converted_classifier(golden, imported):
     found = initialisation.find_source_checkpoint(imported["classify"])
     values = np.load(golden.folder / "finetune.npz")
     params = params_of(imported["classify"], "classification", 19)
-    model = Classifier(found.size, 19)
+    model = Classifier(found.arch, 19)
     logits = jax.jit(lambda p: model.apply({"params": p}, nhwc(values["classify/x"])))(params)
     assert relative_error(logits, values["classify/logits"]) < TOLERANCE
     assert read_metadata(imported["classify"])["model"]["classes"][1].startswith("Industrial")
@@ -124,8 +124,8 @@ def test_the_logits_of_a_converted_classifier(golden, imported):
 def test_the_logits_of_a_converted_flood_detector(golden, imported, tiling, pooling):
     values = np.load(golden.folder / "finetune.npz")
     params = params_of(imported["flood"], "flood", 2)
-    size = initialisation.find_source_checkpoint(imported["flood"]).size
-    model = FloodDetector(size, 2, tiling=tiling, pooling=pooling)
+    arch = initialisation.find_source_checkpoint(imported["flood"]).arch
+    model = FloodDetector(arch, 2, tiling=tiling, pooling=pooling)
     dates = nhwc(values["flood/before"]), nhwc(values["flood/after"])
     logits = jax.jit(lambda p: model.apply({"params": p}, *dates))(params)
     name = {"mean": "avg", "max": "max"}[pooling] + ("_spatial" if tiling == "spatial" else "")
@@ -243,7 +243,7 @@ def test_other_sizes_there_and_back(size, tmp_path):
     heads = None if size == VARIANTS["tiny"] else 3
     asked = Choices(statistics="-19,-12,5.5,5", decoder_num_heads=heads)
     made = from_torch(path, tmp_path / "run", asked)
-    assert made.model.size == size
+    assert made.model.arch == size
     assert made.model.variant == ("tiny" if heads is None else "custom")
     to_torch(tmp_path / "run", tmp_path / "back.pth")
     for name, tensor in arrays(tmp_path / "back.pth").items():
@@ -301,8 +301,8 @@ def test_another_input_size_on_the_way_in(golden, tmp_path):
     values = np.load(golden.folder / "finetune.npz")
     asked = choices(golden, image_size=256)
     made = from_torch(file_of(golden), tmp_path / "run", asked)
-    size = initialisation.find_source_checkpoint(made.checkpoint).size
-    assert (size.image_size, size.pretrain_image_size, size.window_sizes) == (
+    arch = initialisation.find_source_checkpoint(made.checkpoint).arch
+    assert (arch.image_size, arch.pretrain_image_size, arch.window_sizes) == (
         256,
         128,
         (16, 16, 16, 8),
@@ -315,7 +315,7 @@ def test_another_input_size_on_the_way_in(golden, tmp_path):
             theirs = values[name]
             assert relative_error(back[name.removeprefix(prefix)], theirs) < TOLERANCE, name
     again = from_torch(tmp_path / "back.pth", tmp_path / "again", Choices())
-    assert initialisation.find_source_checkpoint(again.checkpoint).size == size
+    assert initialisation.find_source_checkpoint(again.checkpoint).arch == arch
 
 
 # ---- what cannot be used

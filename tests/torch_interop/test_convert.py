@@ -48,13 +48,13 @@ def converted(tmp_path_factory) -> dict[str, Path]:
 
 def test_pretraining_goes_on_from_a_converted_checkpoint(converted, built, tmp_path):
     """With its parameters, moments and statistics, at the first step of its own schedule."""
-    size = initialisation.find_source_checkpoint(converted["pretraining"]).size
+    arch = initialisation.find_source_checkpoint(converted["pretraining"]).arch
     config = small_config(built, total_steps=1, init=str(converted["pretraining"]))
     with config.unlocked():
         for name in ("embed_dim", "depths", "num_heads", "window_sizes", "image_size"):
-            config.model[name] = getattr(size, name)
+            config.model[name] = getattr(arch, name)
         for name in ("decoder_embed_dim", "decoder_depth", "decoder_num_heads"):
-            config.model[name] = getattr(size, name)
+            config.model[name] = getattr(arch, name)
         config.optimizer.base_learning_rate = 1e-30
     outcome = pretrain.train(config, tmp_path / "run")
     path = outcome.files["checkpoint"]

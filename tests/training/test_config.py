@@ -21,7 +21,7 @@ def test_arguments_choose_model_data_and_weighting():
 
 def test_the_default_is_the_published_recipe():
     config = pretrain.get_config()
-    assert config.make_model(config).size == VARIANTS["base"]
+    assert config.make_model(config).arch == VARIANTS["base"]
     assert config.make_weighting(config) == Weighting("per_channel", "physical", 1.0)
     assert (config.norm_pix_loss, config.mask_ratio, config.resize_mode) == (True, 0.5, "resize")
     assert (config.epochs, config.schedule_epochs, config.warmup_epochs) == (64, 1024, 40)
@@ -58,7 +58,7 @@ def test_a_share_that_cannot_be_paired(batch, devices):
 def test_one_band_is_a_model_of_one_band():
     config = pretrain.get_config("variant=tiny")
     config.bands = ("VV",)
-    assert config.make_model(config).size.bands == 1
+    assert config.make_model(config).arch.bands == 1
 
 
 @pytest.mark.parametrize(

@@ -46,12 +46,12 @@ def recipe(arguments: str = "", **changes) -> ConfigDict:
     return config
 
 
-def abstract_loss(size: Architecture, images: int, dtype, remat: bool):
+def abstract_loss(arch: Architecture, images: int, dtype, remat: bool):
     """The loss of parameters and the shapes of all that it needs."""
-    model = MixMAE(size, dtype, remat)
-    shape = (images, size.image_size, size.image_size, size.bands)
+    model = MixMAE(arch, dtype, remat)
+    shape = (images, arch.image_size, arch.image_size, arch.bands)
     pixels = jax.ShapeDtypeStruct(shape, jnp.float32)
-    mask = jax.ShapeDtypeStruct((size.grid, size.grid), jnp.float32)
+    mask = jax.ShapeDtypeStruct((arch.grid, arch.grid), jnp.float32)
     params = jax.eval_shape(model.init, jax.random.key(0), pixels, mask)["params"]
     batch = PreparedBatch(pixels, pixels, jax.ShapeDtypeStruct(shape, bool))
 
@@ -61,9 +61,9 @@ def abstract_loss(size: Architecture, images: int, dtype, remat: bool):
     return loss, (params, batch, mask)
 
 
-def kept_by_autodiff(size: Architecture, images: int, dtype, remat: bool) -> int:
+def kept_by_autodiff(arch: Architecture, images: int, dtype, remat: bool) -> int:
     """Bytes of all arrays that the backward pass holds on to, without computing one."""
-    loss, shapes = abstract_loss(size, images, dtype, remat)
+    loss, shapes = abstract_loss(arch, images, dtype, remat)
 
     def backward(params, batch, mask):
         return jax.vjp(partial(loss, batch=batch, mask=mask), params)[1]
@@ -115,9 +115,9 @@ def test_operations_are_what_the_compiler_counts(compiled):
 
 def test_remat_adds_the_forward_pass_of_the_blocks():
     """Blocks are nearly the whole model, so a step of three passes becomes one of nearly four."""
-    size = VARIANTS["base"]
+    arch = VARIANTS["base"]
     assert (
-        1.3 < flops.train_step_flops(size, 8, remat=True) / flops.train_step_flops(size, 8) < 4 / 3
+        1.3 < flops.train_step_flops(arch, 8, remat=True) / flops.train_step_flops(arch, 8) < 4 / 3
     )
 
 

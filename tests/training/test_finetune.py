@@ -134,7 +134,7 @@ def test_it_starts_from_the_encoder_of_the_checkpoint_and_from_no_opinion(job, b
     params = first_params(started)
     found = initialisation.find_source_checkpoint(encoder_run)
     stored = read_subtree(
-        found.path, {"params": {"encoder": initialisation.encoder_param_shapes(found.size)}}
+        found.path, {"params": {"encoder": initialisation.encoder_param_shapes(found.arch)}}
     )[0]
     assert equal(params["encoder"], stored["params"]["encoder"])
     assert not equal(params["encoder"], started.init(optax.sgd(0.1)).params["encoder"])
@@ -219,7 +219,7 @@ def test_an_encoder_of_one_band_takes_that_band_of_two(job, blind, encoder_run, 
     one = replace(
         found,
         bands=("VV",),
-        size=replace(found.size, bands=1),
+        arch=replace(found.arch, bands=1),
         mean=found.mean[1:],
         std=found.std[1:],
     )
@@ -244,8 +244,12 @@ def test_floods_in_tiles(detector, floods, tmp_path):
     outcome, workdir = detector
     assert outcome.finished
     assert "validation/f1" in (workdir / "metrics.jsonl").read_text()
-    size = read_metadata(checkpoint_steps(workdir)[-1])["model"]["architecture"]
-    assert (size["image_size"], size["pretrain_image_size"], size["window_sizes"]) == (
+    architecture = read_metadata(checkpoint_steps(workdir)[-1])["model"]["architecture"]
+    assert (
+        architecture["image_size"],
+        architecture["pretrain_image_size"],
+        architecture["window_sizes"],
+    ) == (
         64,
         128,
         [4, 4],
