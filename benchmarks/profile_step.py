@@ -28,6 +28,7 @@ from sar_mixmae_jax.training.sharding import replicate, shard_batch
 from sar_mixmae_jax.training.train_step import compile_train_step, init_state, map_over_devices
 from sar_mixmae_jax.utils.command_line import fail, parse_flags
 from sar_mixmae_jax.utils.errors import UserError
+from sar_mixmae_jax.utils.tables import markdown_table
 
 KINDS = {  # by operations of the compiled program; the first that a fusion contains counts
     "products": {"dot", "convolution", "custom-call"},
@@ -158,9 +159,8 @@ def table(shares: Shares) -> str:
     kinds, parts = [*KINDS, ELEMENTWISE], [*PARTS, OUTSIDE]
     rows = [(part, [shares.get((part, kind), 0.0) for kind in kinds]) for part in parts]
     rows.append(("all", [sum(column) for column in zip(*(row for _, row in rows), strict=True)]))
-    lines = [["% of the step", *kinds, "all"], ["---"] + ["---:"] * (len(kinds) + 1)]
-    lines += [[part, *(f"{100 * value:.1f}" for value in [*row, sum(row)])] for part, row in rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    cells = ([part, *(f"{100 * value:.1f}" for value in [*row, sum(row)])] for part, row in rows)
+    return "\n".join(markdown_table(("% of the step", *kinds, "all"), cells))
 
 
 if __name__ == "__main__":

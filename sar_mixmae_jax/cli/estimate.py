@@ -5,7 +5,7 @@ No model is run, no dataset is opened, no accelerator is needed. Prints tables, 
 """
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from sar_mixmae_jax.training.cost import BIGEARTHNET_V2, estimate
 from sar_mixmae_jax.utils.command_line import fail
 from sar_mixmae_jax.utils.errors import InputError, UserError
 from sar_mixmae_jax.utils.files import atomic_write
+from sar_mixmae_jax.utils.tables import format_duration, markdown_table
 
 RECORDS = flags.DEFINE_integer(
     "records",
@@ -88,20 +89,20 @@ def run_table(results: Results) -> str:
         "the run": f"{r['run_flops'] / 1e18:.3g} EFLOP",
         "a record, uncompressed": ", ".join(sizes),
     }
-    return markdown(("", ""), rows.items())
+    return "\n".join(markdown_table(("", ""), rows.items(), text=2))
 
 
 def memory_table(results: Results) -> str:
     """Memory of a device by part, a column for each dtype."""
     columns = results["memory"].values()
     about = f"{results['batch_size'] // results['devices']:,} images on a device"
-    about += f" in {results['accumulate']} shares" if results["grad_accum_steps"] > 1 else ""
+    about += f" in {results['grad_accum_steps']} shares" if results["grad_accum_steps"] > 1 else ""
     about += ", remat" if results["remat"] else ""
     parts = [(part, [column[part] for column in columns]) for part in next(iter(columns))]
     parts = [(part, sizes) for part, sizes in parts if any(sizes)]
     parts.append(("total", [sum(column.values()) for column in columns]))
     rows = ([part, *(f"{size / GIB:.2f}" for size in sizes)] for part, sizes in parts)
-    return markdown((f"GiB, {about}", *results["memory"]), rows)
+    return "\n".join(markdown_table((f"GiB, {about}", *results["memory"]), rows))
 
 
 def accelerator_table(results: Results) -> str:
@@ -119,7 +120,8 @@ def accelerator_table(results: Results) -> str:
         "float16",
         "largest batch",
     )
-    return markdown(head, (_row(name, found) for name, found in results["accelerators"].items()))
+    rows = (_row(name, found) for name, found in results["accelerators"].items())
+    return "\n".join(markdown_table(head, rows, text=2))
 
 
 def _row(name: str, found: Results) -> list[str]:
@@ -128,29 +130,15 @@ def _row(name: str, found: Results) -> list[str]:
     numbers: list[tuple[float | None, Callable[[float], str]]] = [
         (found["peak_flops_per_second"], lambda peak: f"{peak / 1e12:.3g} TFLOP/s"),
         (found["utilisation"], lambda share: f"{share:.0%}, {source}"),
-        (found["products_seconds"], duration),
-        (found["traffic_seconds"], duration),
+        (found["products_seconds"], format_duration),
+        (found["traffic_seconds"], format_duration),
         (found["images_per_second"], lambda rate: f"{rate:,.{0 if rate >= 100 else 1}f}"),
-        (found["run_seconds"], duration),
+        (found["run_seconds"], format_duration),
         *((rate, lambda rate: f"{rate / 1e6:,.1f} MB/s") for rate in reading.values()),
         (found["largest_batch"], lambda images: f"{images:,}"),
     ]
     cells = ("-" if number is None else text(number) for number, text in numbers)
     return [name, found["dtype"], *cells]
-
-
-def duration(seconds: float) -> str:
-    """A time in the unit that suits it."""
-    for unit, length in (("days", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * length:
-            return f"{seconds / length:.1f} {unit}"
-    return f"{seconds:.1f} s" if seconds >= 1 else f"{1e3 * seconds:.3g} ms"
-
-
-def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 if __name__ == "__main__":

@@ -30,13 +30,6 @@ def metric(name: str) -> str:
     return re.sub(r"\bf1\b", "F1", short)
 
 
-def duration(seconds: float) -> str:
-    """Seconds, minutes or hours."""
-    if seconds < 120:
-        return f"{seconds:.1f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:,.1f} h"
-
-
 def value(found: Any) -> str:
     """A value of a file: counts with their thousands apart, a list with commas."""
     if found is None:

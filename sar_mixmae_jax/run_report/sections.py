@@ -13,6 +13,7 @@ from sar_mixmae_jax.run_report.plots import drawable, stem
 from sar_mixmae_jax.training.checkpoint import checkpoint_steps, metric_direction, select_step
 from sar_mixmae_jax.training.config import flatten
 from sar_mixmae_jax.utils.errors import InputError
+from sar_mixmae_jax.utils.tables import format_duration
 
 
 class Best(NamedTuple):
@@ -193,7 +194,7 @@ def _one(found: dict[str, Any]) -> Markup:
     told = f"{name} ({settings})" if settings else name
     rows = [
         ("checkpoint", tag("code", _known(found, "checkpoint"))),
-        ("trained by", f"{_known(found, 'program')}, step {_known(found, 'step')}"),
+        ("trained by", f"{_known(found, 'trainer')}, step {_known(found, 'step')}"),
         ("on", _known(found, "dataset")),
         ("checksum", tag("code", _known(found, "dataset_checksum"))),
         ("loss weights", told or "none"),
@@ -262,7 +263,7 @@ def _time_spent(metrics: Mapping[str, Series]) -> str:
     )
     slowest = values.sum(0).argmax()
     return (
-        f"In {formatting.duration(spent.sum())} of steps: {shares}. The slowest logged interval, "
+        f"In {format_duration(spent.sum())} of steps: {shares}. The slowest logged interval, "
         f"{formatting.number(values.sum(0)[slowest])} s per step, ends at step "
         f"{formatting.step(edges[slowest + 1])}."
     )

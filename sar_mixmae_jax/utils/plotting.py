@@ -1,4 +1,4 @@
-"""Helpers for Matplotlib figures that are written as PNG bytes."""
+"""Helpers for Matplotlib figures that are written as PNG files."""
 
 import io
 import textwrap
@@ -10,22 +10,24 @@ from matplotlib.figure import Figure
 NODATA_COLOUR = "tab:orange"
 """Colour of nodata in all pictures: no value of the grey and diverging scales has it."""
 
+CHARACTER_WIDTH = 0.105
+"""Mean width of a character of a figure's title in inches."""
+
 
 def add_title(figure: Figure, title: str) -> None:
-    """A title that stays inside the figure, in as many lines as it takes; names are no formulas."""
-    letters = int(figure.get_figwidth() / TITLE_LETTER)
-    figure.suptitle("\n".join(textwrap.wrap(title, letters)), parse_math=False)
+    """Set the title of a figure, wrapped to its width.
+
+    Math mode is off: a `$` in a name from a file is a `$`.
+    """
+    characters = int(figure.get_figwidth() / CHARACTER_WIDTH)
+    figure.suptitle("\n".join(textwrap.wrap(title, characters)), parse_math=False)
 
 
 def figure_to_png(figure: Figure) -> bytes:
-    """A figure as the bytes of a PNG, at its own resolution."""
+    """Render a figure as PNG bytes at its own resolution."""
     content = io.BytesIO()
     FigureCanvasAgg(figure).print_png(content)
     return content.getvalue()
-
-
-TITLE_LETTER = 0.105
-"""Width of a letter of a title, inches."""
 
 
 def block_average(db: np.ndarray, block: int) -> np.ndarray:

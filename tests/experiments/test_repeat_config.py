@@ -53,7 +53,7 @@ def test_it_begins_with_the_checkpoint_that_the_run_began_with(tmp_path):
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"trainer": "guess"}, "unknown program 'guess'"),
+        ({"trainer": "guess"}, "unknown trainer 'guess'"),
         ({"weighting": {"name": "none"}}, r"unknown configuration field 'weighting\.name'"),
         ({"batch_size": "many"}, "cannot be used"),
     ],
