@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from sar_mixmae_jax.data.metadata import BANDS
+from sar_mixmae_jax.data.published_statistics import BandStatistics
 from sar_mixmae_jax.utils.errors import look_up
 from tfds_builders.geotiff import Georeference
 
@@ -48,21 +49,6 @@ class PatchConfig(tfds.core.BuilderConfig):
         }
 
 
-@dataclasses.dataclass(frozen=True)
-class Statistics:
-    """Published statistics of a dataset.
-
-    Attributes:
-      mean: of each band of `BANDS`, dB.
-      std: of each band, dB.
-      of: what they were computed on, and how.
-    """
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    of: str
-
-
 def dataset_info(
     builder: tfds.core.DatasetBuilder,
     *,
@@ -70,7 +56,7 @@ def dataset_info(
     description: str,
     classes: Sequence[str] = (),
     georeferenced: bool = True,
-    statistics: Statistics | None = None,
+    statistics: BandStatistics | None = None,
     features: Mapping[str, tfds.features.FeatureConnector] | None = None,
     homepage: str = "",
     citation: str = "",
@@ -124,7 +110,7 @@ def dataset_info(
             bands=list(BANDS),
             unit="dB",
             nodata="NaN",
-            statistics=dataclasses.asdict(statistics) if statistics else None,
+            statistics=statistics._asdict() if statistics else None,
             classes=list(classes),
             options=options,
             **facts,

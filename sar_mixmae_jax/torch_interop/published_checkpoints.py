@@ -8,34 +8,9 @@ from typing import NamedTuple
 from absl import logging
 
 from sar_mixmae_jax.data.metadata import BANDS
+from sar_mixmae_jax.data.published_statistics import PUBLISHED_STATISTICS as STATISTICS
+from sar_mixmae_jax.data.published_statistics import BandStatistics as Statistics
 from sar_mixmae_jax.utils.errors import InputError, look_up
-
-
-class Statistics(NamedTuple):
-    """What inputs are standardised with.
-
-    Attributes:
-      mean: of VH and VV, dB.
-      std: of VH and VV, dB.
-      of: what they are the statistics of.
-    """
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    of: str
-
-
-STATISTICS = {
-    "bigearthnet_v1": Statistics(
-        (-19.2309, -12.5951),
-        (3.1672, 2.9644),
-        "BigEarthNet v1, as published; std is a mean of deviations of patches, not the global one",
-    ),
-    "bigearthnet_v2": Statistics(
-        (-19.1966, -12.5144), (5.4501, 5.0019), "BigEarthNet v2, as published"
-    ),
-}
-"""The published statistics, (VH, VV)."""
 
 
 class Published(NamedTuple):

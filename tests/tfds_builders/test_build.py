@@ -560,10 +560,10 @@ def test_processes_share_what_they_import_and_have_no_jax(tmp_path):
     program = tmp_path / "program.py"
     program.write_text(
         "from looking import look\n"
-        "from tfds_builders import workers\n"
+        "from tfds_builders.process_pool import run_tasks\n"
         "if __name__ == '__main__':\n"
         f"    tasks = [{names}, {names}]\n"
-        "    print(*workers.run(look, tasks, processes=2, total=2, description='looking'))\n"
+        "    print(*run_tasks(look, tasks, processes=2, total=2, description='looking'))\n"
     )
     done = subprocess.run(
         [sys.executable, program],

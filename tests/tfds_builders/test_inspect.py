@@ -15,6 +15,7 @@ import tensorflow_datasets as tfds
 from matplotlib.image import imread
 
 from sar_mixmae_jax.data.patch_dataset import load_patch_dataset
+from sar_mixmae_jax.data.published_statistics import BandStatistics
 from sar_mixmae_jax.utils.errors import InputError
 from sar_mixmae_jax.utils.files import atomic_write
 from sar_mixmae_jax.utils.plotting import block_average
@@ -23,7 +24,7 @@ from tfds_builders.inspect import dataset as dataset_module
 from tfds_builders.inspect.geolocation import distances, locate
 from tfds_builders.inspect.loss_weights import weight_table
 from tfds_builders.inspect.survey import EDGES, percentiles, survey
-from tfds_builders.records import PatchConfig, Statistics, dataset_info
+from tfds_builders.records import PatchConfig, dataset_info
 from tfds_builders.statistics import BandMoments, own_statistics
 
 SIDE = 24
@@ -33,7 +34,7 @@ CLASSES = (
     "Moors, heathland and sclerophyllous vegetation",
 )
 EARTH = 6378137.0  # radius of the sphere of EPSG:3857, m
-PUBLISHED = Statistics((-19.0, -12.0), (3.0, 4.0), "somebody's patches")
+PUBLISHED = BandStatistics((-19.0, -12.0), (3.0, 4.0), "somebody's patches")
 NAME = "tiny/own/1.0.0"
 
 

@@ -6,9 +6,10 @@ from typing import ClassVar
 
 import tensorflow_datasets as tfds
 
+from sar_mixmae_jax.data.published_statistics import PUBLISHED_STATISTICS, BandStatistics
 from sar_mixmae_jax.utils.errors import InputError, look_up
 from tfds_builders import records
-from tfds_builders.bigearthnet_s1 import constants, version1, version2
+from tfds_builders.bigearthnet_s1 import version1, version2
 from tfds_builders.bigearthnet_s1.constants import CLASSES_19
 from tfds_builders.bigearthnet_s1.files import SIZE
 from tfds_builders.patch_builder import PatchBuilder
@@ -102,7 +103,7 @@ class Release:
       citation: BibTeX.
     """
 
-    statistics: records.Statistics
+    statistics: BandStatistics
     texts: tuple[str, ...]
     about: str
     citation: str
@@ -110,7 +111,7 @@ class Release:
 
 RELEASES = {
     "v1": Release(
-        constants.V1,
+        PUBLISHED_STATISTICS["bigearthnet_v1"],
         ("s2_name", "scene"),
         "Version 1: its official splits are spatially dependent, results on it say so.",
         """@article{sumbul2021bigearthnet,
@@ -123,7 +124,7 @@ RELEASES = {
   year={2021}}""",
     ),
     "v2": Release(
-        constants.V2,
+        PUBLISHED_STATISTICS["bigearthnet_v2"],
         ("s2_name", "v1_name", "country"),
         "Version 2 (reBEN): splits drawn apart in space. v1_name ties a patch to version 1: an "
         "encoder pretrained on version 1 may have seen the test patches of version 2.",

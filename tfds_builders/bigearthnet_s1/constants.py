@@ -3,7 +3,6 @@
 from collections.abc import Iterable
 
 from sar_mixmae_jax.utils.errors import look_up
-from tfds_builders.records import Statistics
 
 CLASSES_19 = (
     "Urban fabric",
@@ -83,18 +82,3 @@ def to_19(corine: Iterable[str]) -> list[str]:
     """
     groups = {look_up(GROUP_OF_43, name, "CORINE label") for name in corine}
     return [name for index, name in enumerate(CLASSES_19) if index in groups]
-
-
-V1 = Statistics(
-    mean=(-19.2309, -12.5951),
-    std=(3.1672, 2.9644),
-    of="BigEarthNet v1 as published with SAR-W-MixMAE: std is the mean of per-patch "
-    "deviations, not the deviation over all pixels",
-)
-
-V2 = Statistics(
-    mean=(-19.1966, -12.5144),
-    std=(5.4501, 5.0019),
-    of="BigEarthNet v2 as published with SAR-W-MixMAE; which split and which deviation is "
-    "not stated",
-)

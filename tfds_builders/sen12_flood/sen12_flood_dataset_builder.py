@@ -7,9 +7,9 @@ from typing import ClassVar
 import numpy as np
 import tensorflow_datasets as tfds
 
+from sar_mixmae_jax.data.published_statistics import PUBLISHED_STATISTICS
 from sar_mixmae_jax.utils.errors import InputError, check_name
 from tfds_builders import records
-from tfds_builders.bigearthnet_s1 import constants
 from tfds_builders.patch_builder import PatchBuilder
 from tfds_builders.plan import Plan
 from tfds_builders.sen12_flood import archive_plan
@@ -78,7 +78,7 @@ class Builder(PatchBuilder):
         return records.dataset_info(
             self,
             size=config.size,
-            statistics=constants.V1,
+            statistics=PUBLISHED_STATISTICS["bigearthnet_v1"],
             features={
                 "sequence": tfds.features.Text(doc="the place"),
                 "flooded": _number(np.uint8, "1 from the first flood of the sequence on"),

@@ -1,0 +1,34 @@
+"""Published band statistics that the published checkpoints and built datasets share; no JAX."""
+
+from typing import NamedTuple
+
+
+class BandStatistics(NamedTuple):
+    """Statistics that inputs are standardised with.
+
+    Attributes:
+      mean: mean of each band, (VH, VV), dB.
+      std: standard deviation of each band, (VH, VV), dB.
+      of: description of the data set and of the deviation that `std` is.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    of: str
+
+
+PUBLISHED_STATISTICS = {
+    "bigearthnet_v1": BandStatistics(
+        mean=(-19.2309, -12.5951),
+        std=(3.1672, 2.9644),
+        of="BigEarthNet v1 as published with SAR-W-MixMAE: std is the mean of per-patch "
+        "deviations, not the deviation over all pixels",
+    ),
+    "bigearthnet_v2": BandStatistics(
+        mean=(-19.1966, -12.5144),
+        std=(5.4501, 5.0019),
+        of="BigEarthNet v2 as published with SAR-W-MixMAE; which split and which deviation is "
+        "not stated",
+    ),
+}
+"""Statistics published with SAR-W-MixMAE, by data set."""
