@@ -1,14 +1,17 @@
-"""What builds and training agree on; free of JAX, for builds without it."""
+"""Metadata of built datasets, shared by builders and training; free of JAX."""
 
+import dataclasses
 import json
+import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import tensorflow_datasets as tfds
 
 from sar_mixmae_jax.utils.errors import InputError, first_line
+from sar_mixmae_jax.utils.typed_json import from_json, to_json
 
 BANDS = ("VH", "VV")
 """The Sentinel-1 IW dual-polarisation bands, in the order of the published checkpoints."""
@@ -24,6 +27,142 @@ CODE_KEYS = ("pythonClassName", "python_class_name", "type")
 
 PART = re.compile(r"\w[\w.+*-]{0,199}")
 """Of a dataset's name, between its slashes and colons."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Statistics:
+    """Statistics with which images are standardised.
+
+    Attributes:
+      mean: of every band, dB.
+      std: of every band, dB, above 0.
+      of: what they were computed on.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    of: str
+
+    def __post_init__(self) -> None:
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if not all(math.isfinite(value) for value in values):
+                raise ValueError(f"{name} is {str(values)[:50]}, expected finite numbers")
+        if len(self.mean) != len(self.std):
+            raise ValueError(f"{len(self.mean)} means and {len(self.std)} stds, expected as many")
+        if min(self.std, default=1) <= 0:
+            raise ValueError(f"std is {str(self.std)[:50]}, expected numbers above 0")
+
+    def check_bands(self, bands: Sequence[str]) -> None:
+        """Check that there is one value per band.
+
+        Raises:
+          ValueError: there are more or fewer.
+        """
+        if len(self.mean) != len(bands):
+            raise ValueError(
+                f"statistics hold {len(self.mean)} values, expected {len(bands)}, one per band"
+            )
+
+    def select(self, rows: Sequence[int]) -> "Statistics":
+        """Return the statistics of some bands, by their positions."""
+        mean, std = (tuple(values[row] for row in rows) for values in (self.mean, self.std))
+        return Statistics(mean, std, self.of)
+
+
+@dataclasses.dataclass(frozen=True)
+class DatasetDescription:
+    """Facts about a split that are stored with everything made from it.
+
+    Attributes:
+      name: dataset, config, version and split.
+      checksum: of all records as they were built; None where none is stored.
+      records: number of records; None where it is not known.
+      caveats: sentences that belong to every result on the data.
+      build: options and order seed of the build.
+      bands: names of the bands.
+      unit: of the records.
+      statistics: of the bands; None where none are known.
+    """
+
+    name: str
+    checksum: str | None = None
+    records: int | None = None
+    caveats: tuple[str, ...] = ()
+    build: dict[str, Any] = dataclasses.field(default_factory=dict)
+    bands: tuple[str, ...] = ()
+    unit: str = ""
+    statistics: Statistics | None = None
+
+
+Column = list[bool | int | float | str | None]
+
+
+@dataclasses.dataclass(frozen=True)
+class DatasetMetadata:
+    """Content of the `metadata.json` of a built dataset.
+
+    Attributes:
+      bands: names of the bands, in the order of the records' last axis.
+      unit: of the records, "dB" or "linear".
+      statistics: in dB; None: training needs some.
+      nodata: value of pixels without a measurement.
+      caveats: sentences that belong to every result on the data.
+      classes: names of the labels, in order; empty: records have none.
+      notes: sentences for the person who builds the dataset.
+      checksum: of all records, in their order; None where none was made.
+      place_fields: number of the last "_" fields of an id that say where in its acquisition an
+        image lies, so that the others name the acquisition; 0: every record is one.
+      options: of the dataset's config.
+      order_seed: of the order of the records.
+      pairs: columns of the pairs of every split, see `date_pairs`; None: the dataset has none.
+      facts: further fields, by name.
+    """
+
+    bands: tuple[str, ...]
+    unit: str
+    statistics: Statistics | None = None
+    nodata: str | None = None
+    caveats: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    checksum: str | None = None
+    place_fields: int = 0
+    options: dict[str, Any] | None = None
+    order_seed: int | None = None
+    pairs: dict[str, dict[str, Column]] | None = None
+    facts: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.bands or len(set(self.bands)) != len(self.bands):
+            raise ValueError(f"bands are {str(self.bands)[:50]}, expected different names")
+        if self.place_fields < 0:
+            raise ValueError(f"place_fields is {self.place_fields}, expected 0 or more")
+        if self.statistics is not None:
+            self.statistics.check_bands(self.bands)
+
+    @classmethod
+    def from_json(cls, content: Any) -> Self:
+        """Read the content of a `metadata.json`.
+
+        Raises:
+          ValueError: names the field that is missing or cannot be used.
+        """
+        fields = from_json(dict[str, Any], content)
+        known = cls.__dataclass_fields__.keys() - {"facts"}
+        parts = {name: value for name, value in fields.items() if name in known}
+        further = {name: value for name, value in fields.items() if name not in known}
+        return from_json(cls, {**parts, "facts": further})
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the content of `metadata.json`."""
+        content = to_json(self)
+        return content.pop("facts") | content
+
+    @property
+    def build(self) -> dict[str, Any]:
+        """Options and order seed of the build, where they are stored."""
+        stored = {"options": self.options, "order_seed": self.order_seed}
+        return {name: value for name, value in stored.items() if value is not None}
 
 
 def check_features(folder: Path) -> None:

@@ -1,0 +1,106 @@
+"""Names in stored runs that have changed since: `run.json`, checkpoints and logs of older versions.
+
+`upgrade` is applied wherever such a file is read; everything else uses the current names only.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+CONFIG = {
+    "accumulate": "grad_accum_steps",
+    "fit": "resize_mode",
+    "flips": "random_flip",
+    "keep_checkpoints": "max_to_keep",
+    "keep_every": "keep_period",
+    "max_steps": "total_steps",
+    "norm_pix": "norm_pix_loss",
+    "optimizer.floor": "optimizer.end_learning_rate",
+    "program": "trainer",
+}
+"""Configuration fields: old name -> name."""
+
+ARCHITECTURE = {
+    "decoder_heads": "decoder_num_heads",
+    "decoder_width": "decoder_embed_dim",
+    "heads": "num_heads",
+    "position_size": "pretrain_image_size",
+    "width": "embed_dim",
+    "windows": "window_sizes",
+}
+"""Fields of `config.model` and of `model.architecture`: old name -> name."""
+
+METRICS = {"explained": "explained_variance"}
+"""Metrics: old name -> name."""
+
+DEFAULTS = {"trainer": "pretrain", "init": "random"}
+"""Configuration fields of a pretraining run that were added later, with what it did before."""
+
+
+def rename(fields: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    """Return the fields under their current names; a current name has precedence."""
+    renamed = {name: value for name, value in fields.items() if name not in names}
+    old = {names[name]: value for name, value in fields.items() if name in names}
+    return old | renamed
+
+
+def upgrade(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a run description, `run.json` or checkpoint metadata under the current names.
+
+    Content of another shape is returned as it is: the types that are made of it refuse it.
+
+    Args:
+      stored: {"config", "dataset", "model", …} as JSON.
+    """
+    content = dict(stored)
+    if isinstance(content.get("config"), dict):
+        content["config"] = upgrade_config(content["config"])
+    if isinstance(content.get("model"), dict):
+        content["model"] = _upgrade_model(content["model"])
+    if isinstance(content.get("metrics"), dict):
+        content["metrics"] = rename(content["metrics"], METRICS)
+    if isinstance(content.get("starts"), list):
+        content["starts"] = [_upgrade_start(start) for start in content["starts"]]
+    return content
+
+
+def upgrade_config(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a configuration, nested as in JSON, under the current names."""
+    config = rename(stored, CONFIG)
+    for group, names in (("model", ARCHITECTURE), ("optimizer", _inside("optimizer"))):
+        if isinstance(config.get(group), dict):
+            config[group] = rename(config[group], names)
+    if isinstance(metric := config.get("best_metric"), str):
+        config["best_metric"] = METRICS.get(metric, metric)
+    if config.get("trainer", "pretrain") == "pretrain":
+        config = DEFAULTS | config
+    return config
+
+
+def _inside(group: str) -> dict[str, str]:
+    """Return the entries of `CONFIG` inside a group, without its name."""
+    prefix = f"{group}."
+    return {
+        old.removeprefix(prefix): new.removeprefix(prefix)
+        for old, new in CONFIG.items()
+        if old.startswith(prefix)
+    }
+
+
+def _upgrade_model(stored: Mapping[str, Any]) -> dict[str, Any]:
+    model = dict(stored)
+    if isinstance(model.get("architecture"), dict):
+        model["architecture"] = rename(model["architecture"], ARCHITECTURE)
+    parent = model
+    while isinstance(source := parent.get("pretrained"), dict):  # the chain, the newest first
+        parent["pretrained"] = parent = rename(source, CONFIG)
+    return model
+
+
+def _upgrade_start(start: Any) -> Any:
+    """Rename the changeable settings in an entry of `starts`."""
+    if not isinstance(start, dict) or not isinstance(start.get("settings"), dict):
+        return start
+    settings = rename(start["settings"], CONFIG)
+    if isinstance(metric := settings.get("best_metric"), str):
+        settings["best_metric"] = METRICS.get(metric, metric)
+    return {**start, "settings": settings}
