@@ -23,6 +23,7 @@ from benchmarks.measure import FLAGS, config_of_flags
 from sar_mixmae_jax.models.mixmae import init_params
 from sar_mixmae_jax.objectives.preprocess import Preprocessing
 from sar_mixmae_jax.objectives.reconstruction import PretrainObjective, pretrain_loss
+from sar_mixmae_jax.training.config import make_model, make_weighting
 from sar_mixmae_jax.training.optimizer import adamw
 from sar_mixmae_jax.training.sharding import replicate, shard_batch
 from sar_mixmae_jax.training.train_step import compile_train_step, init_state, map_over_devices
@@ -69,8 +70,8 @@ def main(argv: Sequence[str]) -> None:
 def profile(config: ConfigDict) -> Shares:
     """Compiles a train step, runs it once to warm up and once under the profiler."""
     size, bands = config.model.image_size, len(config.bands)
-    settings = Preprocessing(size, (-15.0,) * bands, (5.0,) * bands, config.make_weighting(config))
-    model = config.make_model(config)
+    settings = Preprocessing(size, (-15.0,) * bands, (5.0,) * bands, make_weighting(config))
+    model = make_model(config)
     objective = PretrainObjective(model, settings, config.mask_ratio, config.norm_pix_loss)
     optimizer = adamw(lambda _: 1e-4, b1=0.9, b2=0.95, weight_decay=0.05)
     state = replicate(init_state(partial(init_params, model), optimizer, jax.random.key(0)))

@@ -28,6 +28,7 @@ from benchmarks.reading import measure_reading
 from benchmarks.training import measure_training, measure_tuning
 from sar_mixmae_jax.data.metadata import BANDS
 from sar_mixmae_jax.data.patch_dataset import load_patch_dataset
+from sar_mixmae_jax.training.config import compute_dtype
 from sar_mixmae_jax.utils.command_line import fail, parse_flags
 from sar_mixmae_jax.utils.errors import UserError
 from tfds_builders.bigearthnet_s1.fake_patches import write_patches
@@ -106,7 +107,7 @@ def measure_all(
       pairs: of two dates on disk.
       side: of the matrix products.
     """
-    dtype = config.compute_dtype(config.dtype)
+    dtype = compute_dtype(config.dtype)
     with tempfile.TemporaryDirectory() as folder:
         raw, data_dir = Path(folder, "raw"), Path(folder, "data")
         write_patches(raw, max(count, config.batch_size))

@@ -19,6 +19,7 @@ from sar_mixmae_jax.objectives.reconstruction import pretrain_loss
 from sar_mixmae_jax.tasks.supervised import finetune_loss, init_model_params, predict_outputs
 from sar_mixmae_jax.tasks.task_dataset import TaskDataset, load_task_dataset
 from sar_mixmae_jax.training.batch_predictor import BatchPredictor
+from sar_mixmae_jax.training.config import make_objective, make_optimizer
 from sar_mixmae_jax.training.downstream import make_finetune_objective
 from sar_mixmae_jax.training.metric_logger import StepTimer
 from sar_mixmae_jax.training.optimizer import adamw
@@ -35,7 +36,7 @@ def measure_training(config: ConfigDict, patches: PatchDataset, steps: int) -> R
       patches: to train on.
       steps: timed, of each.
     """
-    objective = config.make_objective(config, patches)
+    objective = make_objective(config, patches)
     optimizer = adamw(lambda _: 1e-4, b1=0.9, b2=0.95, weight_decay=0.05)
     state = replicate(
         init_state(partial(init_params, objective.model), optimizer, jax.random.key(0))
@@ -99,7 +100,7 @@ def measure_tuning(
     tuning_config = like_published(config, task, dataset)
     tuning = make_finetune_objective(tuning_config, None, labelled)
     size = batch_size(config, labelled)
-    optimizer = config.make_optimizer(tuning_config, lambda _: 1e-4)
+    optimizer = make_optimizer(tuning_config, lambda _: 1e-4)
     state = replicate(init_state(partial(init_model_params, tuning), optimizer, jax.random.key(0)))
     source, (turns, each) = labelled.patches.source, turns_of(steps)
     batch = next(prefetch_to_device(batches(source, ShuffleSampler(len(source), size, seed=0))))[1]

@@ -16,6 +16,7 @@ from sar_mixmae_jax.inference import evaluator
 from sar_mixmae_jax.models.mixmae import init_params
 from sar_mixmae_jax.tasks.kinds import KINDS
 from sar_mixmae_jax.training import finetune, pretrain
+from sar_mixmae_jax.training.config import make_objective
 from sar_mixmae_jax.training.sharding import fetch_replicated
 
 Metrics = dict[str, float | None]
@@ -46,7 +47,7 @@ def run_pretraining(
     if not outcome.finished:
         raise StoppedError
     patches = held_out(config)
-    objective = config.make_objective(recipe, patches)
+    objective = make_objective(recipe, patches)
     found = reconstruction.measure_reconstruction(
         objective,
         fetch_replicated(outcome.state.params),
@@ -59,7 +60,7 @@ def run_pretraining(
 def reconstruction_references(config: ConfigDict) -> dict[str, Metrics]:
     """What the cell mean and the measurement itself make of the held-out patches."""
     patches = held_out(config)
-    objective = config.make_objective(config.pretrain, patches)
+    objective = make_objective(config.pretrain, patches)
     params = init_params(objective.model, jax.random.key(0))  # which do not enter
     batches = measured_batches(patches, config.measured_batches)
     found = reconstruction.measure_reconstruction(objective, params, batches, protocol(patches))

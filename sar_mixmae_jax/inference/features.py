@@ -10,8 +10,9 @@ from sar_mixmae_jax.models.heads import Classifier
 from sar_mixmae_jax.objectives.preprocess import Preprocessing
 from sar_mixmae_jax.objectives.radiometry import TO_DB
 from sar_mixmae_jax.tasks.supervised import FinetuneObjective, encode_features
-from sar_mixmae_jax.training import config, initialisation
+from sar_mixmae_jax.training import initialisation
 from sar_mixmae_jax.training.batch_predictor import BatchPredictor
+from sar_mixmae_jax.training.config import compute_dtype
 from sar_mixmae_jax.training.distributed import is_primary_process
 from sar_mixmae_jax.training.initialisation import SourceCheckpoint
 from sar_mixmae_jax.training.sharding import replicate
@@ -51,7 +52,7 @@ def embed(
         random_flip=False,
         unit=patches.unit,
     )
-    model = Classifier(encoder.arch, 1, config.compute_dtype(dtype))
+    model = Classifier(encoder.arch, 1, compute_dtype(dtype))
     function = CacheablePartial(
         encode_features, FinetuneObjective("classification", model, settings)
     )

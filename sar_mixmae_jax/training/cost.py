@@ -16,6 +16,7 @@ from sar_mixmae_jax.models import flops
 from sar_mixmae_jax.models.architecture import Architecture
 from sar_mixmae_jax.models.mixmae import MixMAE
 from sar_mixmae_jax.training.accelerators import ACCELERATORS, Accelerator
+from sar_mixmae_jax.training.config import check_pretrain_config, make_model
 from sar_mixmae_jax.training.sharding import PREFETCH
 from sar_mixmae_jax.utils.errors import InputError
 
@@ -260,9 +261,9 @@ def estimate(
     Raises:
       InputError: the configuration cannot be used, or a batch is larger than the dataset.
     """
-    config.check_pretrain_config(config, devices)
+    check_pretrain_config(config, devices)
     order = ShuffleSampler(records, config.batch_size, config.seed)
-    model = config.make_model(config)
+    model = make_model(config)
     step = device_step(config, model, devices, side)
     steps = config.total_steps or order.steps(config.epochs)
     step_flops = flops.train_step_flops(model.arch, config.batch_size, remat=config.remat)

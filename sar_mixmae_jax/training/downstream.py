@@ -18,6 +18,7 @@ from sar_mixmae_jax.tasks.base import TASKS
 from sar_mixmae_jax.tasks.kinds import KINDS
 from sar_mixmae_jax.tasks.supervised import FinetuneObjective, prepare_batch
 from sar_mixmae_jax.tasks.task_dataset import TaskDataset, load_task_dataset, take_label_fraction
+from sar_mixmae_jax.training.config import check_numbers, compute_dtype, make_retention_policy
 from sar_mixmae_jax.training.distributed import is_primary_process
 from sar_mixmae_jax.training.initialisation import SourceCheckpoint, encoder_architecture
 from sar_mixmae_jax.utils.errors import InputError, check_name
@@ -36,8 +37,8 @@ def complete_config(config: ConfigDict, task: str) -> ConfigDict:
     config = config.copy_and_resolve_references()
     if config.best_metric is None:
         config.best_metric = f"validation/{KINDS[task].best}"
-    config.check_numbers(config)
-    config.make_retention_policy(config)
+    check_numbers(config)
+    make_retention_policy(config)
     check_name(TILINGS, config.tiling, "tiling")
     check_name(POOLINGS, config.pooling, "pooling")
     check_name(HEAD_INITS, config.get("head_init") or "tiny", "head_init")
@@ -135,7 +136,7 @@ def make_finetune_objective(
     model = task.model(
         arch,
         len(split.classes),
-        config.compute_dtype(config.dtype),
+        compute_dtype(config.dtype),
         config.remat,
         config.get("drop_path", 0.0),
         config.get("head_init") or ("xavier" if encoder is None else "tiny"),

@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 from sar_mixmae_jax.data.sampler import ShuffleSampler
 from sar_mixmae_jax.tasks.base import TASKS
 from sar_mixmae_jax.tasks.supervised import finetune_loss, init_model_params
+from sar_mixmae_jax.training.config import check_batch
 from sar_mixmae_jax.training.distributed import is_primary_process
 from sar_mixmae_jax.training.downstream import (
     check_fit,
@@ -46,7 +47,7 @@ def train(config: ConfigDict, workdir: Path, stop: Callable[[], bool] = lambda: 
     """
     check_name(TASKS, config.task, "task")
     config = complete_config(config, config.task)
-    config.check_batch(config, jax.device_count(), mixed=False)
+    check_batch(config, jax.device_count(), mixed=False)
     encoder = resolve_encoder(config, workdir)
     training, validation = load_splits(config, encoder, config.task)
     ShuffleSampler(len(training), config.batch_size, config.seed)  # enough of them for a batch

@@ -27,6 +27,7 @@ from sar_mixmae_jax.training.checkpoint import (
     checkpoint_steps,
     remove_unfinished,
 )
+from sar_mixmae_jax.training.config import make_retention_policy
 from sar_mixmae_jax.training.downstream import (
     check_fit,
     complete_config,
@@ -361,5 +362,5 @@ def save_probe(
     key = jax.random.key_data(jax.random.key(config.seed))
     state = replicate(TrainState(jnp.int32(config.probe.steps), params, (), key))
     metadata = {**description, "seen": packed, "versions": versions()}
-    with CheckpointManager(workdir, config.make_retention_policy(config)) as checkpoints:
+    with CheckpointManager(workdir, make_retention_policy(config)) as checkpoints:
         checkpoints.save(config.probe.steps, state, metadata, head.scores)

@@ -18,6 +18,7 @@ from sar_mixmae_jax.data.sampler import ShuffleSampler
 from sar_mixmae_jax.models.mixmae import init_params
 from sar_mixmae_jax.objectives.preprocess import preprocess
 from sar_mixmae_jax.objectives.reconstruction import PretrainObjective, pretrain_loss
+from sar_mixmae_jax.training.config import check_pretrain_config, make_objective
 from sar_mixmae_jax.training.distributed import is_primary_process
 from sar_mixmae_jax.training.initialisation import (
     SourceCheckpoint,
@@ -51,7 +52,7 @@ def train(config: ConfigDict, workdir: Path, stop: Callable[[], bool] = lambda: 
         what can be known beforehand is refused before anything is written.
       DivergedError: the loss or its gradient is not finite; the last checkpoint stays.
     """
-    config.check_pretrain_config(config, jax.device_count())
+    check_pretrain_config(config, jax.device_count())
     origin = resolve_source_checkpoint(config, workdir)
     bands = origin.bands if origin else config.bands
     patches = load_patch_dataset(config.dataset, config.data_dir, config.split, bands)
@@ -59,7 +60,7 @@ def train(config: ConfigDict, workdir: Path, stop: Callable[[], bool] = lambda: 
     ShuffleSampler(
         len(patches.source), config.batch_size, config.seed
     )  # enough of them for a batch
-    objective = config.make_objective(config, patches)
+    objective = make_objective(config, patches)
     arch = continued_architecture(objective.model.arch, origin, config.model.window_sizes)
     objective = dataclasses.replace(objective, model=objective.model.clone(arch=arch))
     warn_weighting_changed(objective.preprocessing.weighting, origin)

@@ -59,7 +59,7 @@ class ReconstructionEvaluator:
     def look(self, params: Any) -> EvalResult:
         """Looks at the patches with the given parameters."""
         scalars, panels = self.inspect(params)
-        headline = f"{100 * scalars['explained']:.1f} % of the weighted variance explained"
+        headline = f"{100 * scalars['explained_variance']:.1f} % of the weighted variance explained"
         return EvalResult(scalars, headline, partial(self.draw, panels))
 
     def inspect(self, params: Any) -> tuple[dict[str, float], Panels]:

@@ -21,6 +21,7 @@ from sar_mixmae_jax.data.sampler import ShuffleSampler
 from sar_mixmae_jax.run_report import page
 from sar_mixmae_jax.training.callbacks import Evaluator, MetricLogger
 from sar_mixmae_jax.training.checkpoint import CheckpointManager, checkpoint_dir, remove_unfinished
+from sar_mixmae_jax.training.config import make_optimizer, make_retention_policy, make_schedule
 from sar_mixmae_jax.training.distributed import (
     AllReduceFlag,
     broadcast_check,
@@ -245,7 +246,7 @@ def run_training(
                 closing(MetricLogger(workdir, job.watcher, job.title, start.step, steps))
             )
             checkpoints = stack.enter_context(
-                CheckpointManager(workdir, config.make_retention_policy(config))
+                CheckpointManager(workdir, make_retention_policy(config))
             )
             state = train_loop(job, config, start, steps, stop, journal, checkpoints, record)
     last = int(state.step)
@@ -266,7 +267,7 @@ def restore_or_init(
 ) -> InitialState:
     """The newest sound checkpoint of the run, or a state before the first step."""
     order = ShuffleSampler(len(job.source), config.batch_size, config.seed)
-    optimizer = config.make_optimizer(config, config.make_schedule(config, order))
+    optimizer = make_optimizer(config, make_schedule(config, order))
     like = jax.eval_shape(lambda: job.init(optimizer))
     known = record.saved or last_saved(workdir / METRICS)
     saved = restore_for_resume(workdir, like, job.description, known)
@@ -331,7 +332,7 @@ def train_loop(
     Log, then look, then save: so a checkpoint is never ahead of the log.
     """
     order = start.order
-    schedule = config.make_schedule(config, order)
+    schedule = make_schedule(config, order)
     if is_primary_process() and float(schedule(steps - 1)) == 0 and steps > 1:
         logging.warning(
             "the learning rate is 0 from epoch %g on, and %g are trained: a longer schedule is "
@@ -345,7 +346,7 @@ def train_loop(
             job.watcher.warn(seen)
     if is_primary_process():
         print("compiling the step")
-    optimizer = config.make_optimizer(config, schedule)
+    optimizer = make_optimizer(config, schedule)
     mapped = map_over_devices(job.share_loss, optimizer, config.grad_accum_steps)
     train_step = compile_train_step(
         mapped, start.state, global_batch_shape(job.source[0], config.batch_size)

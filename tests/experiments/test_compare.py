@@ -10,6 +10,7 @@ from sar_mixmae_jax.data.sampler import ShuffleSampler
 from sar_mixmae_jax.evaluation.predictions import load_predictions
 from sar_mixmae_jax.experiments import baselines, runner, stages, trials
 from sar_mixmae_jax.experiments.trials import PRETRAINING, Measured, Trial
+from sar_mixmae_jax.training.config import make_schedule
 from sar_mixmae_jax.utils.errors import InputError
 from tests.shrink import SMALL_ENCODER, SMALL_MODEL
 from tfds_builders.build import build
@@ -191,7 +192,7 @@ def test_rates_fall_over_what_is_trained(small):
     """Whatever the number of labels, the last step is at the floor and the middle is not."""
     config = recipe.get_config().finetune.floods
     order = ShuffleSampler(102, config.batch_size, 0)
-    rate = config.make_schedule(config, order)
+    rate = make_schedule(config, order)
     peak = config.optimizer.base_learning_rate * config.batch_size / 256
     assert rate(config.total_steps // 2) > 0.3 * peak
     assert rate(config.total_steps) == pytest.approx(config.optimizer.end_learning_rate, rel=1e-3)

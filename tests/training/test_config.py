@@ -6,7 +6,13 @@ import pytest
 from configs import pretrain, synthetic
 from sar_mixmae_jax.models.architecture import VARIANTS
 from sar_mixmae_jax.objectives.weighting import Weighting
-from sar_mixmae_jax.training import config
+from sar_mixmae_jax.training.config import (
+    check_batch,
+    check_pretrain_config,
+    compute_dtype,
+    make_model,
+    make_weighting,
+)
 from sar_mixmae_jax.utils.errors import InputError
 
 
@@ -21,8 +27,8 @@ def test_arguments_choose_model_data_and_weighting():
 
 def test_the_default_is_the_published_recipe():
     config = pretrain.get_config()
-    assert config.make_model(config).arch == VARIANTS["base"]
-    assert config.make_weighting(config) == Weighting("per_channel", "physical", 1.0)
+    assert make_model(config).arch == VARIANTS["base"]
+    assert make_weighting(config) == Weighting("per_channel", "physical", 1.0)
     assert (config.norm_pix_loss, config.mask_ratio, config.resize_mode) == (True, 0.5, "resize")
     assert (config.epochs, config.schedule_epochs, config.warmup_epochs) == (64, 1024, 40)
     assert config.batch_size == 8 * 256
@@ -34,17 +40,17 @@ def test_malformed_arguments():
 
 
 def test_dtype():
-    assert config.compute_dtype("auto") == jnp.float32  # the tests run on CPU
-    assert config.compute_dtype("bfloat16") == jnp.bfloat16
+    assert compute_dtype("auto") == jnp.float32  # the tests run on CPU
+    assert compute_dtype("bfloat16") == jnp.bfloat16
     with pytest.raises(InputError, match="unknown dtype 'float16'"):
-        config.compute_dtype("float16")
+        compute_dtype("float16")
 
 
 @pytest.mark.parametrize(("batch", "devices"), [(256, 1), (2048, 8), (4, 2)])
 def test_a_share_that_can_be_paired(batch, devices):
     config = pretrain.get_config()
     config.batch_size = batch
-    config.check_batch(config, devices)
+    check_batch(config, devices)
 
 
 @pytest.mark.parametrize(("batch", "devices"), [(3, 1), (6, 2), (7, 2), (0, 1), (-2, 1)])
@@ -52,13 +58,13 @@ def test_a_share_that_cannot_be_paired(batch, devices):
     config = pretrain.get_config()
     config.batch_size = batch
     with pytest.raises(InputError, match=f"batch_size is {batch} on {devices} device"):
-        config.check_batch(config, devices)
+        check_batch(config, devices)
 
 
 def test_one_band_is_a_model_of_one_band():
     config = pretrain.get_config("variant=tiny")
     config.bands = ("VV",)
-    assert config.make_model(config).arch.bands == 1
+    assert make_model(config).arch.bands == 1
 
 
 @pytest.mark.parametrize(
@@ -72,7 +78,7 @@ def test_one_band_is_a_model_of_one_band():
         ("weighting.scale", float("nan"), "scale is nan: expected a number between -10 and 10"),
         ("mask_ratio", 0.001, "expected at least one cell from each"),
         ("bands", ("VV", "VV"), "expected at least one, each once"),
-        ("optimizer.end_learning_rate", float("nan"), "floor is nan"),
+        ("optimizer.end_learning_rate", float("nan"), "end_learning_rate is nan"),
         ("seed", -1, "seed is -1"),
         ("warmup_epochs", 1024.0, "expected less than schedule_epochs"),
     ],
@@ -81,4 +87,4 @@ def test_numbers_outside_of_their_limits(field, value, message):
     config = pretrain.get_config()
     config.update_from_flattened_dict({field: value})
     with pytest.raises(InputError, match=message):
-        config.check_pretrain_config(config, devices=1)
+        check_pretrain_config(config, devices=1)
