@@ -56,8 +56,8 @@ def diagnose(
     - weight_flat_share: share of patches with a CV below `NEARLY_CONSTANT`.
     - loss_dark_share: share of the weighted loss that falls on the darkest decile of pixels.
     - bias_db: mean of reconstruction minus measurement, dB.
-    - explained_variance: 1 - weighted error / weighted error of predicting 0, over both bands: 0 where the
-      model knows no more than the mean. Speckle keeps it well below 1.
+    - explained_variance: 1 - weighted error / weighted error of predicting 0, over both bands: 0
+      where the model knows no more than the mean. Speckle keeps it well below 1.
 
     Args:
       batch: what went into the model.
