@@ -17,6 +17,7 @@ from scipy.ndimage import uniform_filter
 
 from sar_mixmae_jax.data.metadata import BANDS
 from sar_mixmae_jax.utils.command_line import fail, parse_flags
+from sar_mixmae_jax.utils.decibel import db_to_linear, linear_to_db
 from sar_mixmae_jax.utils.errors import InputError, UserError
 from sar_mixmae_jax.utils.files import atomic_write
 from sar_mixmae_jax.utils.plotting import figure_to_png
@@ -93,8 +94,8 @@ def _draw_pair(axes: Sequence[Axes], before: Image, after: Image) -> tuple:
     levels = [date.patch.backscatter[..., BANDS.index(BAND)] for date in (before, after)]
     for axis, level in zip(axes, levels, strict=False):
         grey = axis.imshow(level, cmap="gray", vmin=SCALE_DB[0], vmax=SCALE_DB[1])
-    first, second = (uniform_filter(10 ** (level / 10), AVERAGED) for level in levels)
-    change = 10 * np.log10(second / first)
+    first, second = (uniform_filter(db_to_linear(level), AVERAGED) for level in levels)
+    change = linear_to_db(second / first)
     colour = axes[2].imshow(change, cmap="PuOr_r", vmin=CHANGE_DB[0], vmax=CHANGE_DB[1])
     water = np.where(before.water, 1, 2 * after.water)
     axes[3].imshow(water, cmap=ListedColormap(list(TRUTH.values())), vmin=0, vmax=2)

@@ -12,6 +12,7 @@ from benchmarks.measure import Results, seconds
 from sar_mixmae_jax.data.metadata import BANDS
 from sar_mixmae_jax.data.patch_dataset import PatchDataset, batches
 from sar_mixmae_jax.data.sampler import ShuffleSampler
+from sar_mixmae_jax.utils.decibel import db_to_linear
 from tfds_builders.bigearthnet_s1.files import band_files, read_band
 
 PREFETCHED = 8
@@ -58,7 +59,7 @@ def read_per_sample(
         for axis in (0, 1):
             if rng.random() < 0.5:
                 db = np.flip(db, axis)
-        power = 10.0 ** (db / 10.0)
+        power = db_to_linear(db)
         low, high = np.nanmin(power, (0, 1)), np.nanmax(power, (0, 1))
         weights = np.exp(1.0 - (power - low) / (high - low + 1e-6))
         images.append(np.stack([(db - patches.mean) / patches.std, weights]).astype(np.float32))

@@ -20,6 +20,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from sar_mixmae_jax.data.metadata import BANDS
 from sar_mixmae_jax.utils.command_line import fail, parse_flags
+from sar_mixmae_jax.utils.decibel import db_to_linear
 from sar_mixmae_jax.utils.errors import InputError, UserError
 from sar_mixmae_jax.utils.files import atomic_write
 from sar_mixmae_jax.utils.plotting import NODATA_COLOUR, figure_to_png
@@ -54,7 +55,7 @@ def speckle_in_homogeneous_areas(backscatter: np.ndarray) -> HomogeneousAreas:
     Args:
       backscatter: (size, size, 2) dB, NaN = nodata; at least one window must be free of it.
     """
-    power = np.moveaxis(10 ** (backscatter.astype(np.float64) / 10), -1, 0)
+    power = np.moveaxis(db_to_linear(backscatter.astype(np.float64)), -1, 0)
     windows = sliding_window_view(power, (WINDOW, WINDOW), axis=(1, 2))[:, ::STRIDE, ::STRIDE]
     windows = windows.reshape(2, -1, WINDOW, WINDOW)
     windows = windows[:, np.isfinite(windows).all((0, 2, 3))]

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from sar_mixmae_jax.data.metadata import FLOOR_DB as FLOOR_DB
+from sar_mixmae_jax.utils.decibel import db_to_linear, linear_to_db
 from sar_mixmae_jax.utils.errors import check_name
 
 PLAUSIBLE_DB = (-90.0, 50.0)
@@ -85,7 +86,7 @@ def what_is_wrong(summary: Summary, unit: str) -> str | None:
     check_name(UNITS, unit, "unit")
     if not summary.measured:
         return "found nodata only, expected measurements: move it out of the dataset"
-    lowest, highest = PLAUSIBLE_DB if unit == "dB" else (LOWEST_POWER, 10 ** (PLAUSIBLE_DB[1] / 10))
+    lowest, highest = PLAUSIBLE_DB if unit == "dB" else (LOWEST_POWER, db_to_linear(PLAUSIBLE_DB[1]))
     seen = f"found values from {summary.low:.4g} to {summary.high:.4g}"
     outside = (
         f"{seen}, expected backscatter between {lowest:g} and {highest:g}"
@@ -121,10 +122,10 @@ def to_db(values: np.ndarray, unit: str) -> np.ndarray:
     """
     if unit == "linear":
         with np.errstate(divide="ignore", invalid="ignore"):
-            values = np.where(is_floored(values), FLOOR_DB, 10.0 * np.log10(values))
+            values = np.where(is_floored(values), FLOOR_DB, linear_to_db(values))
     return values.astype(np.float32)
 
 
 def is_floored(power: np.ndarray) -> np.ndarray:
     """Linear power of 0 and below, or so little that only resampling next to a 0 leaves it."""
-    return power < 10 ** (PLAUSIBLE_DB[0] / 10)
+    return power < db_to_linear(PLAUSIBLE_DB[0])

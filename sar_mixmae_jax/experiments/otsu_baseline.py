@@ -15,6 +15,7 @@ import numpy as np
 from scipy.ndimage import uniform_filter
 from sklearn.linear_model import LogisticRegression
 
+from sar_mixmae_jax.utils.decibel import db_to_linear, linear_to_db
 from sar_mixmae_jax.utils.errors import InputError
 
 WINDOW = 5
@@ -139,12 +140,12 @@ def predict_otsu(model: OtsuBaseline, share: np.ndarray) -> np.ndarray:
 def _level(db: np.ndarray) -> np.ndarray:
     """(n, height, width) mean over the bands of the smoothed dB, NaN where a band is missing."""
     valid = np.isfinite(db)
-    power = np.where(valid, 10 ** (np.where(valid, db, 0.0).astype(np.float64) / 10), 0.0)
+    power = np.where(valid, db_to_linear(np.where(valid, db, 0.0).astype(np.float64)), 0.0)
     size = (1, WINDOW, WINDOW, 1)
     total = uniform_filter(power, size, mode="constant")
     weight = uniform_filter(valid.astype(np.float64), size, mode="constant")
     smooth = np.maximum(total, 1e-10) / np.maximum(weight, 1e-10)
-    return np.where(valid, 10 * np.log10(smooth), np.nan).mean(-1)
+    return np.where(valid, linear_to_db(smooth), np.nan).mean(-1)
 
 
 def _log(share: np.ndarray) -> np.ndarray:

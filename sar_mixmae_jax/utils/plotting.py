@@ -7,6 +7,8 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from sar_mixmae_jax.utils.decibel import db_to_linear, linear_to_db
+
 NODATA_COLOUR = "tab:orange"
 """Colour of nodata in all pictures: no value of the grey and diverging scales has it."""
 
@@ -44,8 +46,8 @@ def block_average(db: np.ndarray, block: int) -> np.ndarray:
         return db
     rows, columns = (-(-size // block) * block for size in db.shape)
     power = np.full((rows, columns), np.nan)
-    power[: db.shape[0], : db.shape[1]] = 10.0 ** (db.astype(np.float64) / 10.0)
+    power[: db.shape[0], : db.shape[1]] = db_to_linear(db.astype(np.float64))
     blocks = power.reshape(rows // block, block, columns // block, block)
     valid = np.isfinite(blocks).sum((1, 3))
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(valid > 0, 10.0 * np.log10(np.nansum(blocks, (1, 3)) / valid), np.nan)
+        return np.where(valid > 0, linear_to_db(np.nansum(blocks, (1, 3)) / valid), np.nan)

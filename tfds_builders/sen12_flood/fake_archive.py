@@ -13,6 +13,7 @@ from rasterio.transform import Affine, array_bounds
 from rasterio.warp import Resampling, calculate_default_transform, reproject
 
 from sar_mixmae_jax.data.metadata import BANDS
+from sar_mixmae_jax.utils.decibel import db_to_linear
 from tfds_builders.geotiff import write_band
 from tfds_builders.sen12_flood.index import LIST
 from tfds_builders.sen12_flood.product_names import ORBIT_OFFSETS, ORBITS_PER_CYCLE
@@ -109,7 +110,7 @@ def write_sequence(folder: Path, place: Place, number: int, size: int) -> None:
     for turn, shot in enumerate(place.shots):
         rng = np.random.default_rng((number, turn))
         for band, values in zip(BANDS, np.moveaxis(ground, -1, 0), strict=True):
-            power = 10 ** (np.nan_to_num(values, nan=-15.0) / 10)
+            power = db_to_linear(np.nan_to_num(values, nan=-15.0))
             power *= rng.gamma(LOOKS, 1 / LOOKS, power.shape)
             if shot.flooded:
                 water = 10 ** (WATER_DB[band] / 10)

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sar_mixmae_jax.utils.decibel import db_to_linear
 from tfds_builders.synthetic_s1 import layout
 from tfds_builders.synthetic_s1.fields import fractal
 from tfds_builders.synthetic_s1.land_cover import CLASSES, NUMBER, Landscape
@@ -126,7 +127,7 @@ def point_targets(rng: np.random.Generator, cover: np.ndarray) -> np.ndarray:
     density = np.array([cover.targets for cover in CLASSES.values()], np.float32)
     hit = np.flatnonzero(rng.random(cover.shape, np.float32) < density.take(cover))
     vv = LEVEL_DB[0] + (LEVEL_DB[1] - LEVEL_DB[0]) * rng.random(len(hit)) ** 2
-    power = 10 ** (np.stack([vv + rng.uniform(*VH_DB, len(hit)), vv]) / 10)
+    power = db_to_linear(np.stack([vv + rng.uniform(*VH_DB, len(hit)), vv]))
     near = np.arange(-REACH, REACH + 1)
     inside = rng.uniform(-0.5, 0.5, (2, len(hit), 1))  # row and column within the pixel
     rows, columns = np.sinc((near - inside) / RESOLUTION) ** 2  # (target, pixel)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sar_mixmae_jax.utils.decibel import linear_to_db
 from tfds_builders import records
 from tfds_builders.shards import Example
 from tfds_builders.synthetic_s1.backscatter import ground, point_targets
@@ -85,7 +86,7 @@ def decibel(power: np.ndarray) -> np.ndarray:
     """(2, size, size) linear to (size, size, 2) float32 dB."""
     decibel = np.empty((*power.shape[1:], 2), np.float32)
     for band in range(2):
-        decibel[..., band] = np.log10(power[band]) * np.float32(10)
+        decibel[..., band] = linear_to_db(power[band])
     return decibel
 
 

@@ -5,6 +5,7 @@ from functools import cache
 import numpy as np
 from scipy.special import gammaincinv, ndtr
 
+from sar_mixmae_jax.utils.decibel import db_to_linear
 from tfds_builders.synthetic_s1.fields import blur
 
 LOOKS = (4.0, 4.2, 4.4, 4.6, 4.8)  # before resampling; 4.4 is the nominal number of the product
@@ -42,7 +43,7 @@ def noise(rng: np.random.Generator, size: int) -> np.ndarray:
     """Noise-equivalent sigma0, linear, with its trend across range (columns): (size,) float32."""
     slope = rng.uniform(-NOISE_SLOPE_DB_PER_KM, NOISE_SLOPE_DB_PER_KM) / 100  # dB per pixel
     level = rng.uniform(*NOISE_DB) + slope * (np.arange(size) - size / 2)
-    return (10.0 ** (level / 10.0)).astype(np.float32)
+    return db_to_linear(level).astype(np.float32)
 
 
 def respond(power: np.ndarray) -> np.ndarray:
