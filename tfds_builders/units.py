@@ -86,7 +86,9 @@ def what_is_wrong(summary: Summary, unit: str) -> str | None:
     check_name(UNITS, unit, "unit")
     if not summary.measured:
         return "found nodata only, expected measurements: move it out of the dataset"
-    lowest, highest = PLAUSIBLE_DB if unit == "dB" else (LOWEST_POWER, db_to_linear(PLAUSIBLE_DB[1]))
+    lowest, highest = (
+        PLAUSIBLE_DB if unit == "dB" else (LOWEST_POWER, db_to_linear(PLAUSIBLE_DB[1]))
+    )
     seen = f"found values from {summary.low:.4g} to {summary.high:.4g}"
     outside = (
         f"{seen}, expected backscatter between {lowest:g} and {highest:g}"
