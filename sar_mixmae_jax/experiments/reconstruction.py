@@ -93,7 +93,7 @@ def batch_sums(
       protocol: bands, classes, masks.
     """
     settings, model = objective.preprocessing, objective.model
-    size, cell, bands = settings.image_size, model.arch.cell, len(protocol.bands)
+    size, cell, bands = settings.image_size, model.arch.mask_unit, len(protocol.bands)
     batch = preprocess(backscatter, key, settings)
     truth = jnp.full_like(batch.images, jnp.nan)
     if noise_free is not None:
@@ -108,7 +108,7 @@ def batch_sums(
     groups = jnp.where(known[..., None], groups, 0.0)  # batch, row, column, band, group
 
     def of_mask(mask_key: jax.Array) -> Sums:
-        mask = random_mask(mask_key, model.arch.grid, objective.mask_ratio)
+        mask = random_mask(mask_key, model.arch.mask_grid, objective.mask_ratio)
         result = reconstruct(model, params, batch, mask, norm_pix_loss=objective.norm_pix_loss)
         nothing = result._replace(prediction=jnp.zeros_like(result.prediction))
         restored = [restored_images(one, cell, bands) for one in (result, nothing)]

@@ -1,34 +1,31 @@
-"""MixMAE: encode two images mixed into one, decode both, and the table of model sizes.
-
-Mixing halves what a masked autoencoder wastes on mask tokens: every token of the encoder's input
-belongs to one of the two images, and each image is reconstructed where the other was shown.
-"""
+"""Sizes of a MixMAE model: the `Architecture`, the published variants, and their checks."""
 
 import dataclasses
 
 from sar_mixmae_jax.utils.errors import InputError, look_up
 
 MAX_SIZE = 2**16
-"""No size of a model is beyond it."""
+"""Upper limit of every field of an `Architecture`."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Architecture:
-    """The size of a model; the defaults are common to the published ones.
+    """Sizes of a model; the defaults are those that the published models share.
 
     Attributes:
-      width: channels of the first stage; each later stage doubles them.
+      embed_dim: int, channels of the first stage; each later stage doubles them.
+      num_heads: attention heads per stage.
       depths: blocks per stage.
-      heads: attention heads per stage.
-      windows: window side per stage, in tokens.
-      bands: input bands.
-      image_size: input side in pixels.
-      pretrain_image_size: input side that the position embedding was made for; None: `image_size`.
-      patch_size: pixels per token side in the first stage.
-      mlp_ratio: hidden width of an MLP over its input's.
-      decoder_embed_dim: channels of the decoder.
-      decoder_depth: blocks of the decoder.
-      decoder_num_heads: attention heads of the decoder.
+      window_sizes: side of the attention windows per stage, tokens.
+      bands: int, input bands.
+      image_size: int, side of the input, pixels.
+      pretrain_image_size: int, side of the input that the position embedding was made for, pixels;
+        None: `image_size`.
+      patch_size: int, side of a token in the first stage, pixels.
+      mlp_ratio: int, hidden width of an MLP over the width of its input.
+      decoder_embed_dim: int, channels of the decoder.
+      decoder_depth: int, blocks of the decoder.
+      decoder_num_heads: int, attention heads of the decoder.
     """
 
     embed_dim: int
@@ -56,13 +53,13 @@ class Architecture:
                 )
         if not len(self.depths) == len(self.num_heads) == len(self.window_sizes):
             raise InputError(
-                f"depths {self.depths}, heads {self.num_heads} and windows {self.window_sizes} "
-                "differ in length: give one value per stage"
+                f"depths {self.depths}, num_heads {self.num_heads} and window_sizes "
+                f"{self.window_sizes} differ in length: give one value per stage"
             )
-        if self.image_size % self.cell:
+        if self.image_size % self.mask_unit:
             raise InputError(
-                f"image_size is {self.image_size}: expected a multiple of the mask cell, "
-                f"{self.cell} px"
+                f"image_size is {self.image_size}: expected a multiple of the mask unit, "
+                f"{self.mask_unit} px"
             )
         for stage, (heads, window) in enumerate(
             zip(self.num_heads, self.window_sizes, strict=True)
@@ -77,24 +74,24 @@ class Architecture:
         _check_width("decoder_embed_dim", self.decoder_embed_dim, self.decoder_num_heads)
 
     @property
-    def cell(self) -> int:
-        """Side of a mask cell in pixels, the encoder's stride: 32 with four stages."""
+    def mask_unit(self) -> int:
+        """Side of a mask unit in pixels, the stride of the encoder: 32 with four stages."""
         return self.patch_size << (len(self.depths) - 1)
 
     @property
-    def blocks(self) -> int:
-        """Blocks of the encoder, of all stages."""
+    def mask_grid(self) -> int:
+        """Mask units along a side of the input: 4 at 128 px."""
+        return self.image_size // self.mask_unit
+
+    @property
+    def num_blocks(self) -> int:
+        """Blocks of the encoder, all stages together."""
         return sum(self.depths)
 
     @property
-    def features(self) -> int:
-        """Width of the last stage, which is that of what the encoder makes of an image."""
+    def feature_width(self) -> int:
+        """Channels of the last stage: the length of a token and of a feature vector."""
         return self.embed_dim << (len(self.depths) - 1)
-
-    @property
-    def grid(self) -> int:
-        """Mask cells along a side: 4 at 128 px."""
-        return self.image_size // self.cell
 
 
 def _check_width(what: str, width: int, heads: int) -> None:
@@ -117,14 +114,18 @@ VARIANTS = {
     "large": Architecture(embed_dim=192, num_heads=(6, 12, 24, 48)),
     "huge": Architecture(embed_dim=352, num_heads=(11, 22, 44, 88)),
 }
-"""The published sizes, and `tiny` for laptops and tests."""
+"""The published variants, and `tiny` for laptops and tests."""
 
 
 def make_architecture(variant: str, **changes: object) -> Architecture:
-    """An entry of `VARIANTS` with some of its fields changed; a change of None changes nothing.
+    """Return an entry of `VARIANTS` with some of its fields changed.
+
+    Args:
+      variant: name of the entry.
+      **changes: fields of `Architecture`; a field that is None is not changed.
 
     Raises:
       InputError: the variant is unknown, or the changed sizes do not fit together.
     """
-    given = {name: value for name, value in changes.items() if value is not None}
-    return dataclasses.replace(look_up(VARIANTS, variant, "variant"), **given)  # type: ignore[arg-type]
+    changed = {name: value for name, value in changes.items() if value is not None}
+    return dataclasses.replace(look_up(VARIANTS, variant, "variant"), **changed)  # type: ignore[arg-type]

@@ -28,15 +28,15 @@ def encoder_block_flops(arch: Architecture) -> int:
 
 def decoder_flops(arch: Architecture) -> int:
     """Forward pass of the decoder for one image: each mixture is decoded into two sequences."""
-    cells, width = arch.grid**2, arch.decoder_embed_dim
+    cells, width = arch.mask_grid**2, arch.decoder_embed_dim
     embed = 2 * cells * (arch.embed_dim << (len(arch.depths) - 1)) * width
-    predict = 2 * cells * width * arch.cell**2 * arch.bands
+    predict = 2 * cells * width * arch.mask_unit**2 * arch.bands
     return embed + decoder_block_flops(arch) + 2 * predict
 
 
 def decoder_block_flops(arch: Architecture) -> int:
     """The decoder's blocks alone, both sequences."""
-    cells, width = arch.grid**2, arch.decoder_embed_dim
+    cells, width = arch.mask_grid**2, arch.decoder_embed_dim
     return 2 * arch.decoder_depth * _block_flops(cells, cells, width, arch.mlp_ratio)
 
 

@@ -59,6 +59,10 @@ class DownstreamModel(nn.Module):
             kernel_init=HEAD_INITS[self.head_init],
         )
 
+    def tokens(self, images: jax.Array) -> jax.Array:
+        """Return the tokens of standardised images, (batch, row, column, width) float32."""
+        return self.encoder(images).astype(jnp.float32)
+
     def pool(self, images: jax.Array, key: jax.Array | None) -> jax.Array:
         """(batch, height, width, band) standardised -> (batch, width) float32: the mean token.
 
@@ -66,7 +70,7 @@ class DownstreamModel(nn.Module):
         """
         keep = None
         if key is not None and self.drop_path:
-            keep = drop_path_factors(key, self.drop_path, self.arch.blocks, len(images))
+            keep = drop_path_factors(key, self.drop_path, self.arch.num_blocks, len(images))
         return self.encoder(images, None, keep).astype(jnp.float32).mean((1, 2))
 
 

@@ -89,7 +89,7 @@ class Decoder(nn.Module):
             name = f"block_{block}"
             x = block_class(cells, arch.decoder_num_heads, arch.mlp_ratio, self.dtype, name=name)(x)
         x = layer_norm(self.dtype, name="norm")(x)
-        values = arch.cell * arch.cell * arch.bands
+        values = arch.mask_unit * arch.mask_unit * arch.bands
         return linear(values, jnp.float32, name="pred")(x).reshape(-1, cells, values)
 
 
@@ -131,7 +131,7 @@ def init_params(model: MixMAE, key: jax.Array) -> Any:
     """Parameters before training: {"encoder": …, "decoder": …}."""
     arch = model.arch
     images = jnp.zeros((2, arch.image_size, arch.image_size, arch.bands))
-    return model.init(key, images, jnp.zeros((arch.grid, arch.grid)))["params"]
+    return model.init(key, images, jnp.zeros((arch.mask_grid, arch.mask_grid)))["params"]
 
 
 def unmix(reconstructions: jax.Array, mask: jax.Array) -> jax.Array:

@@ -51,7 +51,7 @@ def pretrain_loss(
     flip_key, mask_key = jax.random.split(key)
     prepared = preprocess(batch["backscatter"], flip_key, objective.preprocessing)
     model, norm_pix_loss = objective.model, objective.norm_pix_loss
-    mask = random_mask(mask_key, model.arch.grid, objective.mask_ratio)
+    mask = random_mask(mask_key, model.arch.mask_grid, objective.mask_ratio)
     error = reconstruct(model, params, prepared, mask, norm_pix_loss=norm_pix_loss).error.sum(
         (1, 2)
     )
@@ -99,7 +99,7 @@ def reconstruct(
       mask: (cells, cells), 1 where a cell comes from the partner image.
       norm_pix_loss: standardise every target cell by its own mean and deviation, bands together.
     """
-    side = model.arch.cell
+    side = model.arch.mask_unit
     prediction = model.apply({"params": params}, batch.images, mask)
     assert isinstance(prediction, jax.Array)
     target = patchify(batch.images, side)

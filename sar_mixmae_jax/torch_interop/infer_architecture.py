@@ -182,7 +182,7 @@ def _side(tensors: Tensors) -> int:
 def _position_size(tensors: Tensors, arch: Architecture, close: float) -> int | None:
     """The input size that the position embedding was made for; None: that of the model."""
     given = tensors[POSITIONS]
-    others = range(arch.cell, 2 * arch.image_size + 1, arch.cell)
+    others = range(arch.mask_unit, 2 * arch.image_size + 1, arch.mask_unit)
     for candidate in (None, *(other for other in others if other != arch.image_size)):
         made = make_positions(arch.image_size, candidate, arch)
         if made.shape == given.shape and np.allclose(made, given, rtol=0, atol=close):
@@ -250,7 +250,7 @@ def expected_shapes(found: InferredModel) -> Any:
         return jax.eval_shape(partial(init_params, MixMAE(found.arch)), jax.random.key(0))
     parts = {"encoder": initialisation.encoder_param_shapes(found.arch)}
     if found.outputs:
-        kernel = jax.ShapeDtypeStruct((found.arch.features, found.outputs), np.float32)
+        kernel = jax.ShapeDtypeStruct((found.arch.feature_width, found.outputs), np.float32)
         bias = jax.ShapeDtypeStruct((found.outputs,), np.float32)
         parts["head"] = {"kernel": kernel, "bias": bias}
     return parts

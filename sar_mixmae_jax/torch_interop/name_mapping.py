@@ -95,7 +95,7 @@ def make_buffers(arch: Architecture, *, decoder: bool) -> dict[str, np.ndarray]:
     """
     made = {POSITIONS: make_positions(arch.image_size, arch.pretrain_image_size, arch)}
     if decoder:
-        embedding = sincos_position_embedding(arch.grid, arch.decoder_embed_dim)
+        embedding = sincos_position_embedding(arch.mask_grid, arch.decoder_embed_dim)
         made[DECODER_POSITIONS] = embedding.reshape(1, -1, arch.decoder_embed_dim)
     for stage, (depth, window) in enumerate(zip(arch.depths, arch.window_sizes, strict=True)):
         tokens = arch.image_size // (arch.patch_size << stage)

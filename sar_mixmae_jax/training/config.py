@@ -156,7 +156,7 @@ def check_pretrain_config(config: ConfigDict, devices: int) -> None:
     make_retention_policy(config)
     if not config.bands or len(set(config.bands)) < len(config.bands):
         raise InputError(f"bands is {config.bands}: expected at least one, each once")
-    cells = make_model(config).arch.grid ** 2
+    cells = make_model(config).arch.mask_grid ** 2
     if not 0 < round(config.mask_ratio * cells) < cells:
         raise InputError(
             f"mask_ratio is {config.mask_ratio}, which is {config.mask_ratio * cells:g} of {cells} "

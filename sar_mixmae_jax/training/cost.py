@@ -117,7 +117,7 @@ def blocks(arch: Architecture) -> list[Block]:
         side, width = arch.image_size // (arch.patch_size << stage), arch.embed_dim << stage
         logits = arch.num_heads[stage] * side**2 * min(window, side) ** 2
         found += depth * [Block(side**2 * width, logits)]
-    cells = arch.grid**2
+    cells = arch.mask_grid**2
     logits = 2 * arch.decoder_num_heads * cells**2
     return found + arch.decoder_depth * [Block(2 * cells * arch.decoder_embed_dim, logits)]
 
@@ -141,7 +141,7 @@ def _layer_norm(values: int, itemsize: int) -> int:
 def _outside_of_blocks(arch: Architecture, itemsize: int) -> int:
     """Patch embedding, merging, the last norms, and the error of the prediction."""
     side = arch.image_size // arch.patch_size
-    pixels, cells = arch.image_size**2 * arch.bands, arch.grid**2
+    pixels, cells = arch.image_size**2 * arch.bands, arch.mask_grid**2
     merged = sum(
         (side >> stage) ** 2 * (arch.embed_dim << stage) for stage in range(len(arch.depths) - 1)
     )
@@ -319,7 +319,7 @@ def count_parameters(model: MixMAE) -> int:
     """The number of parameters, from the shapes that initialisation would make."""
     arch = model.arch
     images = jax.ShapeDtypeStruct((2, arch.image_size, arch.image_size, arch.bands), jnp.float32)
-    mask = jax.ShapeDtypeStruct((arch.grid, arch.grid), jnp.float32)
+    mask = jax.ShapeDtypeStruct((arch.mask_grid, arch.mask_grid), jnp.float32)
     shapes = jax.eval_shape(model.init, jax.random.key(0), images, mask)
     return sum(leaf.size for leaf in jax.tree.leaves(shapes["params"]))
 

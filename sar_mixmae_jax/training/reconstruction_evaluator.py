@@ -120,7 +120,7 @@ def evaluate_reconstruction(
     settings = dataclasses.replace(objective.preprocessing, random_flip=False)
     model, key = objective.model, jax.random.key(seed)
     batch = preprocess(backscatter, key, settings)
-    mask = random_mask(key, model.arch.grid, objective.mask_ratio)
+    mask = random_mask(key, model.arch.mask_grid, objective.mask_ratio)
     result = reconstruct(model, params, batch, mask, norm_pix_loss=objective.norm_pix_loss)
 
     def to_db(images: jax.Array) -> jax.Array:
@@ -131,8 +131,8 @@ def evaluate_reconstruction(
     panels = Panels(
         measured=measured,
         mixed=mix_tokens(measured, mask),
-        reconstructed=to_db(restored_images(result, model.arch.cell, len(bands))),
+        reconstructed=to_db(restored_images(result, model.arch.mask_unit, len(bands))),
         weights=jnp.where(batch.valid, batch.weights, jnp.nan),
         mask=mask,
     )
-    return diagnose(batch, result, settings, bands, model.arch.cell), panels
+    return diagnose(batch, result, settings, bands, model.arch.mask_unit), panels

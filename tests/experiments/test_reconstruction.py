@@ -57,7 +57,7 @@ def objective(weighting="per_channel", norm_pix_loss=True, resize_mode="resize",
 
 @pytest.fixture(scope="module")
 def params():
-    images, mask = jnp.zeros((2, 32, 32, 2)), jnp.zeros((SIZE.grid, SIZE.grid))
+    images, mask = jnp.zeros((2, 32, 32, 2)), jnp.zeros((SIZE.mask_grid, SIZE.mask_grid))
     return jax.jit(MixMAE(SIZE).init)(jax.random.key(0), images, mask)["params"]
 
 
@@ -84,10 +84,10 @@ def by_hand(params, batches, norm_pix_loss):
     for number, batch in enumerate(batches):
         key = jax.random.fold_in(jax.random.key(3), number)
         for mask_key in jax.random.split(key, 2):
-            mask = random_mask(mask_key, SIZE.grid, 0.5)
+            mask = random_mask(mask_key, SIZE.mask_grid, 0.5)
             prepared = preprocess(jnp.asarray(batch.backscatter), key, settings)
             result = RECONSTRUCT(MixMAE(SIZE), params, prepared, mask, norm_pix_loss=norm_pix_loss)
-            side, grid = SIZE.cell, SIZE.grid
+            side, grid = SIZE.mask_unit, SIZE.mask_grid
             for image in range(len(batch.backscatter)):
                 for cell in range(grid * grid):
                     row, column = side * (cell // grid), side * (cell % grid)

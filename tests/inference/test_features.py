@@ -37,7 +37,7 @@ def test_the_command_writes_what_the_encoder_makes(encoder_run, built, tmp_path)
     params = {"encoder": initialisation.load_encoder_params(encoder, encoder.arch)}
     with np.load(out, allow_pickle=False) as written:
         assert written["ids"].tolist() == patches.ids()
-        assert written["features"].shape == (10, encoder.arch.features)
+        assert written["features"].shape == (10, encoder.arch.feature_width)
         assert written["labels"].shape == (10, 19)
         about = json.loads(str(written["about"]))
         for row in (0, 9):
@@ -54,7 +54,7 @@ def test_a_dataset_without_labels_has_none(encoder_run, floods):
     encoder = initialisation.find_source_checkpoint(encoder_run)
     patches = features.load_embedding_dataset(encoder, "flood_pairs/own", str(floods), "test")
     made = features.embed(encoder, patches, batch_size=4)
-    assert made["features"].shape == (8, encoder.arch.features)  # images, not pairs
+    assert made["features"].shape == (8, encoder.arch.feature_width)  # images, not pairs
     assert np.isfinite(made["features"]).all()
 
 

@@ -113,7 +113,10 @@ def test_bfloat16_is_close_and_returns_float32(params, images):
         ({"embed_dim": 30}, "width of stage 1 is 30"),
         ({"depths": (1, 1)}, "one value per stage"),
         ({"decoder_embed_dim": 130}, "decoder_embed_dim is 130"),
-        ({"window_sizes": (0, 8, 8, 4)}, "windows is .0, 8, 8, 4.: expected whole numbers from 1"),
+        (
+            {"window_sizes": (0, 8, 8, 4)},
+            "window_sizes is .0, 8, 8, 4.: expected whole numbers from 1",
+        ),
         ({"image_size": 0}, "image_size is 0"),
     ],
 )

@@ -64,6 +64,6 @@ def test_padding_is_nodata(db):
     assert (np.asarray(batch.weights)[:, :2] == 0).all()
 
 
-def test_unknown_fit():
-    with pytest.raises(InputError, match="unknown fit 'crop': known are pad, resize"):
+def test_unknown_resize_mode():
+    with pytest.raises(InputError, match="unknown resize_mode 'crop': known are pad, resize"):
         dataclasses.replace(SETTINGS, resize_mode="crop")

@@ -58,7 +58,7 @@ def model(golden: Golden) -> MixMAE:
 
 @pytest.fixture(scope="module")
 def mask(golden: Golden, model: MixMAE):
-    return jnp.array(golden.pretrain["mask"]).reshape(model.arch.grid, model.arch.grid)
+    return jnp.array(golden.pretrain["mask"]).reshape(model.arch.mask_grid, model.arch.mask_grid)
 
 
 def weights_of(golden: Golden, name: str):
@@ -85,7 +85,7 @@ def test_golden_buffers(golden, model, check):
     arch = model.arch
     for name, width, side in (
         ("absolute_pos_embed", arch.embed_dim, arch.image_size // arch.patch_size),
-        ("decoder_pos_embed", arch.decoder_embed_dim, arch.grid),
+        ("decoder_pos_embed", arch.decoder_embed_dim, arch.mask_grid),
     ):
         ours = sincos_position_embedding(side, width).reshape(1, -1, width)
         check(name, ours, golden.tensors[name])
@@ -171,7 +171,7 @@ def train(golden: Golden, model: MixMAE, make_optimizer=adamw):
     params = jax.tree.map(jnp.asarray, golden.params())
     opt_state, losses = optimizer.init(params), []
     for mask in golden.pretrain["trajectory/masks"]:
-        grid = jnp.array(mask).reshape(model.arch.grid, model.arch.grid)
+        grid = jnp.array(mask).reshape(model.arch.mask_grid, model.arch.mask_grid)
         params, opt_state, loss = step(params, opt_state, grid)
         losses.append(float(loss))
     return params, np.array(losses)
@@ -217,7 +217,7 @@ def test_golden_parameter_counts(variant):
     published = json.loads(path.read_text())[f"mixmim_{variant}"]
     arch = VARIANTS[variant]
     images = jax.ShapeDtypeStruct((2, arch.image_size, arch.image_size, arch.bands), jnp.float32)
-    mask = jax.ShapeDtypeStruct((arch.grid, arch.grid), jnp.float32)
+    mask = jax.ShapeDtypeStruct((arch.mask_grid, arch.mask_grid), jnp.float32)
     params = jax.eval_shape(MixMAE(arch).init, jax.random.key(0), images, mask)["params"]
 
     def count(tree) -> int:

@@ -23,7 +23,7 @@ def golden() -> Golden:
 
 def token_error(golden) -> float:
     model = MixMAE(golden.architecture())
-    mask = jnp.array(golden.pretrain["mask"]).reshape(model.arch.grid, -1)
+    mask = jnp.array(golden.pretrain["mask"]).reshape(model.arch.mask_grid, -1)
     images = jnp.array(nhwc(golden.pretrain["x"]))
     # A fresh function each time: a cached compilation would not see the change.
     encode = jax.jit(lambda params: model.apply(params, images, mask, method=MixMAE.encode))

@@ -99,7 +99,7 @@ def test_the_reconstruction_of_a_converted_pretraining(golden, imported):
     assert (found.mean, found.std, found.bands) == (V2.mean, V2.std, ("VH", "VV"))
     params = params_of(imported["pretraining"], "pretraining")
     images = nhwc(golden.pretrain["x"])
-    mask = jnp.asarray(golden.pretrain["mask"].reshape(found.arch.grid, -1))
+    mask = jnp.asarray(golden.pretrain["mask"].reshape(found.arch.mask_grid, -1))
     model = MixMAE(found.arch)
     tokens = jax.jit(lambda p: model.apply({"params": p}, images, mask, method="encode"))(params)
     theirs = golden.pretrain["encoder_tokens"]
@@ -541,14 +541,14 @@ def test_folders_and_files_that_are_taken_or_wrong(golden, imported, tmp_path):
 
 def test_a_folder_that_somebody_takes_meanwhile_is_left_alone(golden, tmp_path, monkeypatch):
     """A run that begins while the file is read keeps what it has."""
-    run, read = tmp_path / "run", tensor_files.read
+    run, read = tmp_path / "run", tensor_files.read_tensor_file
 
     def slowly(path):
         (run / "checkpoints" / "7").mkdir(parents=True)
         (run / "run.json").write_text("{}")
         return read(path)
 
-    monkeypatch.setattr(tensor_files, "read", slowly)
+    monkeypatch.setattr(tensor_files, "read_tensor_file", slowly)
     with pytest.raises(InputError, match="is not empty"):
         from_torch(file_of(golden), run, choices(golden))
     assert (run / "checkpoints" / "7").exists()

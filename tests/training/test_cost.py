@@ -51,7 +51,7 @@ def abstract_loss(arch: Architecture, images: int, dtype, remat: bool):
     model = MixMAE(arch, dtype, remat)
     shape = (images, arch.image_size, arch.image_size, arch.bands)
     pixels = jax.ShapeDtypeStruct(shape, jnp.float32)
-    mask = jax.ShapeDtypeStruct((arch.grid, arch.grid), jnp.float32)
+    mask = jax.ShapeDtypeStruct((arch.mask_grid, arch.mask_grid), jnp.float32)
     params = jax.eval_shape(model.init, jax.random.key(0), pixels, mask)["params"]
     batch = PreparedBatch(pixels, pixels, jax.ShapeDtypeStruct(shape, bool))
 

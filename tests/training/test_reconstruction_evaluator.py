@@ -22,7 +22,7 @@ class Oracle(MixMAE):
 
     def __call__(self, images, mask):
         """The target of `norm_pix`, for images without nodata."""
-        cells = patchify(images, self.arch.cell)
+        cells = patchify(images, self.arch.mask_unit)
         deviation = jnp.sqrt(cells.var(-1, keepdims=True, ddof=1) + 1e-6)
         return (cells - cells.mean(-1, keepdims=True)) / deviation
 
