@@ -28,7 +28,7 @@ from sar_mixmae_jax.training.downstream import make_finetune_objective
 from sar_mixmae_jax.training.initialisation import SourceCheckpoint
 from sar_mixmae_jax.training.restore import read_subtree
 from sar_mixmae_jax.training.sharding import replicate
-from sar_mixmae_jax.training.workdir import read_run_record
+from sar_mixmae_jax.training.workdir import EVALUATION, read_run_record
 from sar_mixmae_jax.utils import hashing
 from sar_mixmae_jax.utils.errors import InputError
 from sar_mixmae_jax.utils.jit import CacheablePartial
@@ -88,7 +88,7 @@ def evaluate(
     if not distributed.is_primary_process():
         return {}
     name = made.dataset.replace("/", "-").replace(":", "-")
-    folder = out or workdir / "evaluation" / f"{name}-{split}"
+    folder = out or workdir / EVALUATION / f"{name}-{split}"
     pictures = None
     task = made.predictions.task
     if TASKS[task].images == DATES:

@@ -1,91 +1,195 @@
-"""The section about the reports that evaluations of a run wrote: their headline numbers."""
+"""Sections about scores on the validation split and about evaluation reports."""
 
 import json
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from matplotlib import rc_context
-from matplotlib.figure import Figure
-
-from sar_mixmae_jax.run_report import formatting, html
-from sar_mixmae_jax.run_report.history import History, Series, finite, lost, resumed
-from sar_mixmae_jax.run_report.html import Markup, join, link, note, notice, section, table
-from sar_mixmae_jax.run_report.plots import (
-    COLOURS,
-    DPI,
-    STYLE,
-    WIDTH,
-    ShownMetrics,
-    draw_line,
-    drawable,
-    finish,
-    mark_gaps,
-    shown_name,
+from sar_mixmae_jax.run_report.content import (
+    Cell,
+    Section,
+    make_figure,
+    make_section,
+    make_table,
+    note,
+    notice,
 )
-from sar_mixmae_jax.run_report.sections import Best, best_checkpoint, best_section
+from sar_mixmae_jax.run_report.formatting import (
+    as_list,
+    format_metric,
+    format_number,
+    format_step,
+    format_steps,
+    format_value,
+)
+from sar_mixmae_jax.run_report.history import (
+    BestCheckpoint,
+    History,
+    Series,
+    best_index,
+    find_best_checkpoint,
+    finite,
+    has_curve,
+    nonfinite_steps,
+)
+from sar_mixmae_jax.run_report.plots import MEANS, VALIDATION_LOSS, draw_scores
+from sar_mixmae_jax.tasks.report import METRICS, REPORT
+from sar_mixmae_jax.training.workdir import EVALUATION
 from sar_mixmae_jax.utils.errors import first_line
-from sar_mixmae_jax.utils.plotting import figure_to_png
 
-FOLDER, METRICS, REPORT = "evaluation", "metrics.json", "report.md"
+PREFIX = "validation/"
+MAX_PANELS = 12
+"""Scores that are drawn."""
+
 RATES = ("average_precision", "f1", "precision", "recall")
-MOST = 20
-"""Reports that are shown."""
+MAX_REPORTS = 20
+"""Reports that are listed."""
 
 
-def evaluations(workdir: Path) -> Markup:
-    """A row for every report in the folder of a run; nothing where there is none."""
-    paths = sorted((workdir / FOLDER).glob(f"*/{METRICS}"))
+# ---- validation
+
+
+def validation_section(run: History, workdir: Path) -> Section | None:
+    """Return curves and best values of the validation metrics; None if none were logged."""
+    metrics = {name: series for name, series in run.metrics.items() if name.startswith(PREFIX)}
+    if not metrics:
+        return None
+    best = find_best_checkpoint(run, workdir)
+    panels = group_scores(metrics, best)
+    drawn = dict([*panels.items()][:MAX_PANELS])
+    png = draw_scores(drawn, run.resumed, best, split_score(best.metric) if best else ("", ""))
+    first = best.metric if best else ""
+    names = sorted(metrics, key=lambda name: (name != first, name))
+    gaps = [
+        f"{format_metric(name)} at step {format_steps(steps)}"
+        for name in names
+        if len(steps := nonfinite_steps(metrics[name]))
+    ]
+    at_best = (f"at step {format_step(best.step)}",) if best else ()
+    head = ("", "last", "at step", "best", "at step", *at_best)
+    rows = [(format_metric(name), *_validation_row(name, metrics[name], best)) for name in names]
+    return make_section(
+        "Validation",
+        make_figure(png, "Scores on the validation split over the steps"),
+        note(_selection(best, run)),
+        notice(f"Not finite (red crosses): {'; '.join(gaps)}.") if gaps else None,
+        note(f"Curves of the first {MAX_PANELS} of {len(panels)}." if drawn != panels else ""),
+        make_table(head, rows, range(1, len(head))),
+    )
+
+
+def _selection(best: BestCheckpoint | None, run: History) -> str:
+    """Return a sentence about the selection of the best checkpoint."""
+    if best is None:
+        metric = format_metric(format_value(run.config.get("best_metric")))
+        return f"There is no checkpoint selected by {metric}."
+    split = format_value(run.config.get("validation_split") or "unknown")
+    return (
+        f"Split: {split}. The best checkpoint (circle) is step {format_step(best.step)}, selected "
+        f"by {format_metric(best.metric)} {best.value:.4f}, the {best.rank} of the {best.kept} "
+        "kept. Its scores here are optimistic, as the same split selected it; evaluate it on the "
+        "test split."
+    )
+
+
+def _validation_row(name: str, series: Series, best: BestCheckpoint | None) -> list[str]:
+    """Return the last and the best value with their steps, and that at the best checkpoint."""
+    steps, values = finite(series)
+    if not len(values):
+        return ["not finite", *[""] * (4 if best else 3)]
+    cells = [format_number(values[-1]), format_step(steps[-1])]
+    index = best_index(name, values)
+    cells += (
+        ["–", "–"] if index is None else [format_number(values[index]), format_step(steps[index])]
+    )
+    if best:
+        at_best = values[steps == best.step]
+        cells.append(format_number(at_best[0]) if len(at_best) else "–")
+    return cells
+
+
+def group_scores(
+    metrics: Mapping[str, Series], best: BestCheckpoint | None
+) -> dict[str, dict[str, Series]]:
+    """Group curves by score and mean: {"f1": {"macro": …, "micro": …}}.
+
+    The score that selects the best checkpoint is first; the loss is left out, as the training
+    section draws it.
+    """
+    panels: dict[str, dict[str, Series]] = defaultdict(dict)
+    first = split_score(best.metric)[0] if best else ""
+    for name in sorted(metrics, key=lambda name: (split_score(name)[0] != first, name)):
+        if name != VALIDATION_LOSS and has_curve(metrics[name]):
+            score, mean = split_score(name)
+            panels[score][mean] = metrics[name]
+    return dict(panels)
+
+
+def split_score(name: str) -> tuple[str, str]:
+    """Return score and mean of a metric: ("f1", "macro") of "validation/f1_macro"."""
+    score = name.removeprefix(PREFIX)
+    stem, _, end = score.rpartition("_")
+    return (stem, end) if stem and end in MEANS else (score, "")
+
+
+# ---- reports
+
+
+def evaluation_section(workdir: Path) -> Section | None:
+    """Return a row for every evaluation report of a run; None if there are none."""
+    paths = sorted((workdir / EVALUATION).glob(f"*/{METRICS}"))
+    if not paths:
+        return None
     rows, notes = [], []
-    for path in paths[:MOST]:
+    for path in paths[:MAX_REPORTS]:
         try:
-            row, said = _read(path)
+            row, remarks = _read_report(path)
         except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as e:
             notes.append(f"{path.relative_to(workdir)} cannot be read ({first_line(e)}).")
             continue
         rows.append(row)
-        notes += [f"{path.parent.name}: {one}" for one in said]
-    if not paths:
-        return Markup()
-    if len(paths) > MOST:
-        notes.append(f"The first {MOST} of {len(paths)} reports.")
-    head = ("report", *map(formatting.metric, RATES))
-    return section(
+        notes += [f"{path.parent.name}: {remark}" for remark in remarks]
+    if len(paths) > MAX_REPORTS:
+        notes.append(f"The first {MAX_REPORTS} of {len(paths)} reports.")
+    head = ("report", *map(format_metric, RATES))
+    return make_section(
         "Evaluation",
-        table(head, rows, range(1, len(head))) if rows else "",
-        note("Brackets: 95 % intervals over whole groups of records." if rows else ""),
+        make_table(head, rows, range(1, len(head))) if rows else None,
+        note("Brackets: 95 % bootstrap intervals over groups of records." if rows else ""),
         *map(note, notes),
     )
 
 
-def _read(path: Path) -> tuple[list[Any], list[str]]:
-    """The row of a report, and what must be said with it.
+def _read_report(path: Path) -> tuple[list[Any], list[str]]:
+    """Read the metrics of a report.
+
+    Returns:
+      Its row of the table, and caveats and overlaps with the training data.
 
     Raises:
-      OSError: it cannot be read; what else is raised says that it is no report.
+      OSError: the file cannot be read.
+      ValueError, LookupError, TypeError, AttributeError: it is no report.
     """
-    found = json.loads(path.read_text())
-    about, name = found["about"], path.parent.name
-    lead = found["lead"]
-    of, values, intervals = formatting.value(lead["of"]), lead["values"], lead["intervals"]
-    caveats = about.get("caveats") or []
-    caveats = caveats if isinstance(caveats, list) else [caveats]
-    said = [f"caveat: {formatting.value(caveat)}" for caveat in caveats]
-    said += [f"{key}: {formatting.value(about[key])}" for key in about if "overlap" in key]
-    step = Path(str(about.get("checkpoint", "not known"))).name
-    row = [
-        join(
-            link(name, f"{FOLDER}/{quote(name, errors='surrogateescape')}/{REPORT}"),
-            note(f"{formatting.value(found['rows'])} records; checkpoint {step}; {of}"),
-        ),
-        *(_number(values.get(rate), intervals.get(rate)) for rate in RATES),
+    content = json.loads(path.read_text())
+    provenance, name, summary = content["about"], path.parent.name, content["lead"]
+    values, intervals = summary["values"], summary["intervals"]
+    remarks = [f"caveat: {format_value(one)}" for one in as_list(provenance.get("caveats"))]
+    remarks += [
+        f"{key}: {format_value(value)}" for key, value in provenance.items() if "overlap" in key
     ]
-    return row, said
+    step = Path(str(provenance.get("checkpoint", "unknown"))).name
+    link = f"{EVALUATION}/{quote(name, errors='surrogateescape')}/{REPORT}"
+    detail = (
+        f"{format_value(content['rows'])} records; checkpoint {step}; {format_value(summary['of'])}"
+    )
+    cells = (_with_interval(values.get(rate), intervals.get(rate)) for rate in RATES)
+    return [Cell(name, link=link, detail=detail), *cells], remarks
 
 
-def _number(value: Any, interval: Any) -> str:
-    """A score with its interval."""
+def _with_interval(value: Any, interval: Any) -> str:
+    """Format a score with its interval."""
     if value is None:
         return "undefined"
     ends = interval if isinstance(interval, dict) else {}
@@ -93,121 +197,3 @@ def _number(value: Any, interval: Any) -> str:
     if low is None or high is None:
         return f"{float(value):.3f}"
     return f"{float(value):.3f} [{float(low):.3f}, {float(high):.3f}]"
-
-
-PREFIX = "validation/"
-LOSS = "validation/loss"
-MEANS = {"": COLOURS[0], "macro": COLOURS[0], "micro": "tab:orange"}
-"""Means over the classes, by the ends of names, with the colours of their curves."""
-
-COLUMNS, MOST_PANELS = 3, 12
-
-
-def validation(run: History, workdir: Path) -> Markup:
-    """Scores on the validation split; nothing where none were logged."""
-    metrics = {name: one for name, one in run.metrics.items() if name.startswith(PREFIX)}
-    if not metrics:
-        return Markup()
-    chosen = best_section(run, workdir)
-    panels = grouped({name: one for name, one in metrics.items() if name != LOSS}, chosen)
-    shown = dict(list(panels.items())[:MOST_PANELS])
-    curves = draw_scores(shown, resumed(run.starts), chosen)
-    first = chosen.metric if chosen else ""
-    names = sorted(metrics, key=lambda name: (name != first, name))
-    holes = [
-        f"{formatting.metric(name)} at step {formatting.steps(steps)}"
-        for name in names
-        if len(steps := lost(metrics[name]))
-    ]
-    at_best = (f"at step {formatting.step(chosen.step)}",) if chosen else ()
-    head = ("", "last", "at step", "best", "at step", *at_best)
-    rows = [(formatting.metric(name), *_row(name, metrics[name], chosen)) for name in names]
-    return section(
-        "Validation",
-        html.picture(curves, "Scores on the validation split over the steps") if curves else "",
-        note(_told(chosen, run)),
-        notice(f"Not finite (red crosses): {'; '.join(holes)}.") if holes else "",
-        note(f"Curves of the first {MOST_PANELS} of {len(panels)}." if shown != panels else ""),
-        table(head, rows, range(1, len(head))),
-    )
-
-
-def _told(chosen: Best | None, run: History) -> str:
-    """Which checkpoint is the best, in a sentence."""
-    if chosen is None:
-        metric = formatting.metric(formatting.value(run.config.get("best_metric")))
-        return f"No checkpoint that was chosen by {metric} is here."
-    split = formatting.value(run.config.get("validation_split") or "not named")
-    why = f"{formatting.metric(chosen.metric)}: {chosen.value:.4f}, the {chosen.word}"
-    return (
-        f"Split: {split}. The best checkpoint (circle) is that of step "
-        f"{formatting.step(chosen.step)}, by {why} of the {chosen.kept} that are kept. Its scores "
-        "here are those that it was chosen by, and therefore optimistic; what it is worth, an "
-        "evaluation on the test split tells."
-    )
-
-
-def _row(name: str, series: Series, chosen: Best | None) -> list[str]:
-    """Last and best value with their steps, and the value at the best checkpoint."""
-    steps, values = finite(series)
-    if not len(values):
-        return ["not finite", *[""] * (4 if chosen else 3)]
-    told = [formatting.number(values[-1]), formatting.step(steps[-1])]
-    at = best_checkpoint(name, values)
-    told += (
-        ["–", "–"] if at is None else [formatting.number(values[at]), formatting.step(steps[at])]
-    )
-    if chosen:
-        then = values[steps == chosen.step]
-        told.append(formatting.number(then[0]) if len(then) else "–")
-    return told
-
-
-def grouped(metrics: ShownMetrics, chosen: Best | None) -> dict[str, dict[str, Series]]:
-    """The curves by score and mean: {"f1": {"macro": …, "micro": …}}; what chooses is first."""
-    panels: dict[str, dict[str, Series]] = defaultdict(dict)
-    first = score_of(chosen.metric)[0] if chosen else ""
-    for name in sorted(metrics, key=lambda name: (score_of(name)[0] != first, name)):
-        if drawable(metrics[name]):
-            score, mean = score_of(name)
-            panels[score][mean] = metrics[name]
-    return dict(panels)
-
-
-def score_of(name: str) -> tuple[str, str]:
-    """The score and the mean of a metric: ("f1", "macro") of "validation/f1_macro"."""
-    score = name.removeprefix(PREFIX)
-    stem, _, end = score.rpartition("_")
-    return (stem, end) if stem and end in MEANS else (score, "")
-
-
-@rc_context(STYLE)
-def draw_scores(
-    panels: dict[str, dict[str, Series]], again: list[float], chosen: Best | None
-) -> bytes | None:
-    """A panel for every score, with a line for every mean; None where there are no curves.
-
-    Args:
-      panels: of `grouped`.
-      again: steps after which the run went on.
-      chosen: the best checkpoint, a circle where its metric is.
-    """
-    if not panels:
-        return None
-    rows = -(-len(panels) // COLUMNS)
-    figure = Figure(figsize=(WIDTH, 1.5 * rows), layout="constrained", dpi=DPI)
-    axes = list(figure.subplots(rows, COLUMNS, squeeze=False).flat)
-    for axis in axes[len(panels) :]:
-        axis.remove()
-    for axis, (score, lines) in zip(axes, panels.items(), strict=False):
-        for mean, series in lines.items():
-            draw_line(axis, series, MEANS[mean], mean or None)
-            mark_gaps(axis, series)
-            if chosen and score_of(chosen.metric) == (score, mean):
-                at, circle = ([chosen.step], [chosen.value]), {"mfc": "none", "mec": "black"}
-                axis.plot(*at, "o", ms=7, clip_on=False, zorder=5, **circle)
-        axis.set_title(shown_name(formatting.metric(score)), loc="left")
-        if any(lines):
-            axis.legend(handlelength=1.2, borderaxespad=0.2)
-        finish(axis, again)
-    return figure_to_png(figure)

@@ -1,61 +1,77 @@
-"""Numbers, times and values of files as people read them."""
+"""Formatting of numbers, times and JSON values for readers."""
 
 import math
 import re
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+UNKNOWN = "unknown"
 
-def number(value: float) -> str:
-    """Four digits, thousands apart."""
+
+def format_number(value: float) -> str:
+    """Format a number with four significant digits and thousands separators."""
     if value == 0 or not math.isfinite(value):
         return f"{value:g}"
     digits = 3 - math.floor(math.log10(abs(value)))
     return f"{value:,.{max(0, digits)}f}" if -9 < digits < 8 else f"{value:.3e}"
 
 
-def step(value: float) -> str:
-    """A step."""
+def format_step(value: float) -> str:
+    """Format a step with thousands separators."""
     return f"{value:,.0f}"
 
 
-def steps(values: Any) -> str:
-    """Steps, the first five of many."""
-    return ", ".join(map(step, values[:5])) + (" …" if len(values) > 5 else "")
+def format_steps(values: Any) -> str:
+    """Format an array of steps, the first five if there are more."""
+    return ", ".join(map(format_step, values[:5])) + (" …" if len(values) > 5 else "")
 
 
-def metric(name: str) -> str:
-    """A metric without what all of its kind begin with: "average precision macro"."""
+def format_metric(name: str) -> str:
+    """Format the name of a metric without its prefix: "average precision macro"."""
     short = name.removeprefix("validation/").replace("_", " ")
     return re.sub(r"\bf1\b", "F1", short)
 
 
-def value(found: Any) -> str:
-    """A value of a file: counts with their thousands apart, a list with commas."""
-    if found is None:
+def format_value(value: Any) -> str:
+    """Format a JSON value: integers with thousands separators, lists with commas."""
+    if value is None:
         return "none"
-    if isinstance(found, str):
-        return found
-    if isinstance(found, int) and not isinstance(found, bool):
-        return f"{found:,}"
-    if isinstance(found, list):
-        return ", ".join(map(value, found)) or "none"
-    return exact(found)
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(format_value, value)) or "none"
+    return format_literal(value)
 
 
-def exact(found: Any) -> str:
-    """A value as it is typed in a configuration."""
-    return found if isinstance(found, str) else repr(found)
+def format_known(fields: Mapping[str, Any], name: str) -> str:
+    """Format a field of a JSON object; "unknown" where it is missing or null."""
+    return UNKNOWN if fields.get(name) is None else format_value(fields[name])
 
 
-def time(found: Any) -> str:
-    """A time of ISO 8601 to the minute; anything else as it is."""
+def format_literal(value: Any) -> str:
+    """Format a value as it is typed in a configuration."""
+    return value if isinstance(value, str) else repr(value)
+
+
+def format_time(value: Any) -> str:
+    """Format an ISO 8601 time to the minute; anything else is shown as it is."""
     try:
-        return datetime.fromisoformat(found).strftime("%Y-%m-%d %H:%M %Z").strip()
+        return datetime.fromisoformat(value).strftime("%Y-%m-%d %H:%M %Z").strip()
     except (TypeError, ValueError):
-        return "at an unknown time" if found is None else value(found)
+        return "at an unknown time" if value is None else format_value(value)
 
 
-def devices(start: dict[str, Any]) -> str:
-    """How many devices of which kind."""
-    return f"{value(start.get('devices', '?'))} × {value(start.get('device', 'unknown device'))}"
+def format_devices(start: Mapping[str, Any]) -> str:
+    """Format number and kind of the devices of a start: "8 × NVIDIA H200"."""
+    number, kind = start.get("devices", "?"), start.get("device", "unknown device")
+    return f"{format_value(number)} × {format_value(kind)}"
+
+
+def as_list(value: Any) -> list[Any]:
+    """Return a JSON value as a list: empty for null or "", one item for anything but a list."""
+    if not value:
+        return []
+    return [*value] if isinstance(value, list | tuple) else [value]

@@ -1,4 +1,4 @@
-"""What all figures of the page share: style, scales, the axis of steps."""
+"""Figures of the page, as PNG bytes: training, throughput, diagnostics, validation scores."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -7,115 +7,53 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter
 
-from sar_mixmae_jax.run_report.history import Series, finite, lost
-from sar_mixmae_jax.utils.errors import escape_unprintable
+from sar_mixmae_jax.run_report.axes import (
+    COLOURS,
+    DPI,
+    STYLE,
+    TICKS,
+    WIDTH,
+    SeriesByName,
+    draw_line,
+    finish_step_axis,
+    mark_nonfinite,
+    set_log_scale,
+    short_name,
+)
+from sar_mixmae_jax.run_report.formatting import format_metric
+from sar_mixmae_jax.run_report.history import BestCheckpoint, Series, finite, has_curve, stem
 from sar_mixmae_jax.utils.plotting import figure_to_png
 
-WIDTH, DPI = 7.5, 160
-"""Inches between the margins of an A4 page, where letters have the size that is said here."""
+MIN_SMOOTHED = 60
+"""Values of a loss from which on its running median is drawn too."""
 
-STYLE: dict[Any, Any] = {
-    "font.size": 7.5,
-    "axes.titlesize": 8,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "axes.formatter.useoffset": False,
-    "grid.alpha": 0.3,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "lines.linewidth": 1.2,
-    "legend.frameon": False,
-    "text.parse_math": False,  # names come from files: a $ in them is a $
-}
-COLOURS = ("tab:blue", "tab:red", "tab:green", "tab:purple", "tab:brown", "tab:olive")
-LONGEST = 32
-"""Characters of a name in a figure."""
-
-ShownMetrics = Mapping[str, Series]
-
-
-def drawable(series: Series | None) -> bool:
-    """Whether there is enough for a curve: two finite values."""
-    return series is not None and len(finite(series).values) > 1
-
-
-def stem(name: str) -> str:
-    """A metric without its band or part: "bias_db" of "bias_db/VH"."""
-    return name.partition("/")[0]
-
-
-def shown_name(name: str) -> str:
-    """A name of a file in a figure, where a long one would leave no room for the curve."""
-    name = escape_unprintable(name)
-    return name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…"
-
-
-def draw_line(axis: Axes, series: Series, colour: str, label: str | None = None) -> None:
-    """A line, with its points where they are few."""
-    marker = "o" if len(series.steps) <= 40 else ""
-    axis.plot(*series, color=colour, marker=marker, markersize=2.5, label=label)
-
-
-def mark_gaps(axis: Axes, series: Series) -> None:
-    """Red crosses on the axis at the steps whose value was not finite."""
-    steps = lost(series)
-    if len(steps):
-        bottom, place = np.zeros(len(steps)), axis.get_xaxis_transform()
-        axis.plot(steps, bottom, "rx", markersize=5, transform=place, clip_on=False, zorder=5)
-
-
-def log_scale(axis: Axes, which: str, values: np.ndarray, digits: Sequence[float]) -> None:
-    """A logarithmic axis, where positive values span enough for one, with plain numbers."""
-    values = values[values > 0]
-    if not len(values) or values.max() < 10 * values.min():
-        return
-    decades = np.log10(values.max() / values.min())
-    getattr(axis, f"set_{which}scale")("log")
-    ticks = axis.xaxis if which == "x" else axis.yaxis
-    ticks.set_major_locator(LogLocator(subs=digits if decades < 3 else (1.0,)))
-    ticks.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
-    ticks.set_minor_formatter(NullFormatter())
-
-
-def finish(axis: Axes, resumed: Sequence[float]) -> None:
-    """The axis of steps, with a line wherever the run was resumed."""
-    low, high = axis.get_xlim()
-    for step in resumed:
-        if low <= step <= high:
-            axis.axvline(step, color="0.3", linewidth=0.8, linestyle=(0, (4, 2)), zorder=1)
-    axis.set_xlabel("step")
-    if axis.get_xscale() == "linear":
-        axis.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=[1, 2, 5, 10]))
-        axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-
-
-TICKS = (1.0, 2.0, 5.0)
-"""Of a logarithmic axis, in every decade."""
-
-MANY = 60
-"""Values of a loss from which on it is smoothed too."""
+PANEL_COLUMNS, PANEL_HEIGHT = 3, 1.5
+"""Grid of small panels; height in inches."""
 
 SECONDS = {
     "seconds/compute": ("computing", "tab:blue"),
     "seconds/data": ("waiting for data", "tab:orange"),
     "seconds/save": ("saving", "tab:green"),
-    "seconds/look": ("looking, drawing", "tab:purple"),
+    "seconds/look": ("evaluating", "tab:purple"),
 }
-"""What a step's time goes into: the lowest in the stack first."""
+"""Parts of the time of a step, from the bottom of the stack: label and colour by metric."""
 
-HELD_OUT = ("validation/loss", "validation", "tab:orange")
-"""The same loss of other records, beside the loss: metric, label, colour."""
+VALIDATION_LOSS, VALIDATION_LOSS_COLOUR = "validation/loss", "tab:orange"
+"""Metric that is drawn in the panel of the training loss, and its colour."""
+
+MEANS = {"": COLOURS[0], "macro": COLOURS[0], "micro": "tab:orange"}
+"""Colours of the curves of a score by the kind of its mean over the classes."""
 
 
 class Measure(NamedTuple):
-    """How a metric is shown.
+    """Presentation of a metric.
 
     Attributes:
       label: with its unit.
-      factor: from what is logged to that unit.
-      guide: a value worth comparing with, in that unit.
+      factor: from the logged value to that unit.
+      guide: reference value in that unit, drawn as a dotted line.
     """
 
     label: str
@@ -131,153 +69,139 @@ MEASURES = {
     "loss_dark_share": Measure("loss in the darkest tenth (%)", 100.0),
     "bias_db": Measure("bias (dB)", 1.0, 0.0),
 }
-"""Of the metrics whose meaning is known; others are shown as they are."""
+"""By metric; others are drawn as logged."""
 
 
-def activity(name: str) -> str:
-    """What the seconds of a metric were spent with."""
-    return SECONDS[name][0] if name in SECONDS else name.partition("/")[2] or name
+# ---- training
 
 
 @rc_context(STYLE)
-def draw_training(metrics: ShownMetrics, resumed: Sequence[float]) -> bytes | None:
-    """Loss, with gradient norm and learning rate beside it; None where there are no curves.
+def draw_training(metrics: SeriesByName, resumed: Sequence[float]) -> bytes | None:
+    """Draw the loss, with gradient norm and learning rate beside it.
 
     Args:
       metrics: by name.
-      resumed: steps after which the run went on.
+      resumed: steps after which the run was resumed.
+
+    Returns:
+      A PNG; None if no metric has a curve.
     """
-    beside = [name for name in ("gradient_norm", "learning_rate") if drawable(metrics.get(name))]
-    first = ["loss"] if drawable(metrics.get("loss")) else []
+    beside = [name for name in ("gradient_norm", "learning_rate") if has_curve(metrics.get(name))]
+    first = ["loss"] if has_curve(metrics.get("loss")) else []
     if not first + beside:
         return None
     layout: list[Any] = [[*first, name] for name in beside] or [first]
     figure = Figure(figsize=(WIDTH, 2.1), layout="constrained", dpi=DPI)
     axes = figure.subplot_mosaic(layout, width_ratios=[2.2, 1.0][-len(layout[0]) :])
     for name, axis in axes.items():
-        narrow = name != "loss"
-        _over_steps(axis, name, metrics[name])
+        _draw_training_metric(axis, name, metrics[name])
         if name == "loss":
-            _held_out(axis, metrics)
-        log_scale(axis, "x", finite(metrics[name]).steps, (1.0,) if narrow else TICKS)
+            _draw_validation_loss(axis, metrics)
+        ticks = TICKS if name == "loss" else (1.0,)  # the other panels are narrow
+        set_log_scale(axis, "x", finite(metrics[name]).steps, ticks)
         axis.set_title(MEASURES[name].label, loc="left", pad=3)
-        finish(axis, resumed)
-    if len(beside) > 1:  # one above the other: one axis of steps is enough
+        finish_step_axis(axis, resumed)
+    if len(beside) > 1:  # one above the other: they share the lower axis of steps
         axes[beside[0]].set_xlabel("")
         axes[beside[0]].tick_params(labelbottom=False)
     return figure_to_png(figure)
 
 
-def _held_out(axis: Axes, metrics: ShownMetrics) -> None:
-    """The loss of the validation split in the axis of the loss, where it was logged."""
-    name, label, colour = HELD_OUT
-    if not drawable(metrics.get(name)):
-        return
-    if axis.get_legend() is None:
-        axis.lines[0].set_label("training")
-    draw_line(axis, metrics[name], colour, label)
-    mark_gaps(axis, metrics[name])
-    axis.legend()
-
-
-def _over_steps(axis: Axes, name: str, series: Series) -> None:
-    """The curve of loss, gradient norm or learning rate."""
-    if name == "loss" and len(series.steps) >= MANY:
+def _draw_training_metric(axis: Axes, name: str, series: Series) -> None:
+    """Draw the curve of loss, gradient norm or learning rate."""
+    if name == "loss" and len(series.steps) >= MIN_SMOOTHED:
         axis.plot(*series, color=COLOURS[0], alpha=0.6, linewidth=0.8, label="as logged")
-        label = "median of neighbours"
-        axis.plot(*smoothed(series), color="#10304f", linewidth=0.9, label=label)
+        median = running_median(series)
+        axis.plot(*median, color="#10304f", linewidth=0.9, label="running median")
         axis.legend()
     else:
         draw_line(axis, series, COLOURS[0])
-    mark_gaps(axis, series)
+    mark_nonfinite(axis, series)
     if name == "gradient_norm" and np.nanmin(series.values) > 0:
-        log_scale(axis, "y", finite(series).values, TICKS)
-    if name == "learning_rate":  # no power of ten above the axis
+        set_log_scale(axis, "y", finite(series).values, TICKS)
+    if name == "learning_rate":  # avoids an offset such as "1e-4" above the axis
         axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
 
 
+def _draw_validation_loss(axis: Axes, metrics: SeriesByName) -> None:
+    """Draw the loss of the validation split into the panel of the training loss."""
+    series = metrics.get(VALIDATION_LOSS)
+    if series is None or not has_curve(series):
+        return
+    if axis.get_legend() is None:
+        axis.lines[0].set_label("training")
+    draw_line(axis, series, VALIDATION_LOSS_COLOUR, "validation")
+    mark_nonfinite(axis, series)
+    axis.legend()
+
+
+def running_median(series: Series) -> Series:
+    """Return the running median; its window grows from 1 to 101 values."""
+    steps, values = finite(series)
+    reaches = [min(index // 10, 50) for index in range(len(values))]
+    medians = [
+        np.median(values[index - reach : index + reach + 1]) for index, reach in enumerate(reaches)
+    ]
+    return Series(steps, np.array(medians))
+
+
+# ---- throughput
+
+
 @rc_context(STYLE)
-def draw_throughput(metrics: ShownMetrics, resumed: Sequence[float]) -> bytes | None:
-    """Images per second, and where the time of a step goes; None where there are no curves.
+def draw_throughput(metrics: SeriesByName, resumed: Sequence[float]) -> bytes | None:
+    """Draw images per second, and the time of a step by part.
 
     Args:
       metrics: by name.
-      resumed: steps after which the run went on.
+      resumed: steps after which the run was resumed.
+
+    Returns:
+      A PNG; None if no metric has a curve.
     """
     rate = metrics.get("images_per_second")
-    parts = draw_step_parts(metrics)
-    columns = drawable(rate) + bool(parts)
+    parts = step_time_parts(metrics)
+    columns = has_curve(rate) + bool(parts)
     if not columns:
         return None
     figure = Figure(figsize=(WIDTH, 1.7), layout="constrained", dpi=DPI)
     axes = list(figure.subplots(1, columns, squeeze=False)[0])
-    if rate is not None and drawable(rate):
+    if rate is not None and has_curve(rate):
         axis = axes.pop(0)
         draw_line(axis, rate, COLOURS[0])
         axis.set_ylim(0, 1.1 * np.nanmax(rate.values))
         axis.set_ylabel("images/s")
         axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
-        finish(axis, resumed)
+        finish_step_axis(axis, resumed)
     if parts:
-        _stack(axes[0], parts)
-        finish(axes[0], resumed)
+        _draw_stack(axes[0], parts)
+        finish_step_axis(axes[0], resumed)
     return figure_to_png(figure)
 
 
-@rc_context(STYLE)
-def draw_small_multiples(
-    metrics: ShownMetrics, names: Sequence[str], resumed: Sequence[float], columns: int = 3
-) -> bytes | None:
-    """A small panel for every name, with a line for every band or part of it.
-
-    Args:
-      metrics: by name.
-      names: without band; those without a curve are left out.
-      resumed: steps after which the run went on.
-      columns: panels beside each other.
-    """
-    panels = {name: _parts(metrics, name) for name in names}
-    panels = {name: lines for name, lines in panels.items() if lines}
-    if not panels:
-        return None
-    rows = -(-len(panels) // columns)
-    figure = Figure(figsize=(WIDTH, 1.5 * rows), layout="constrained", dpi=DPI)
-    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
-    for axis in axes[len(panels) :]:
-        axis.remove()
-    for axis, (name, lines) in zip(axes, panels.items(), strict=False):
-        measure = MEASURES.get(name, Measure(shown_name(name)))
-        many = len(lines) > len(COLOURS)
-        if measure.guide is not None:
-            axis.axhline(measure.guide, color="0.4", linewidth=0.8, linestyle=":")
-        for number, (part, series) in enumerate(lines.items()):
-            shown = Series(series.steps, measure.factor * series.values)
-            colour = COLOURS[0] if many else COLOURS[number]
-            draw_line(axis, shown, colour, shown_name(part) or None)
-            mark_gaps(axis, series)
-        count = f": {len(lines)} lines" if many else ""
-        axis.set_title(f"{measure.label}{count}", loc="left")
-        if any(lines) and not many:
-            axis.legend(handlelength=1.2, borderaxespad=0.2)
-        finish(axis, resumed)
-    return figure_to_png(figure)
+def part_label(name: str) -> str:
+    """Return the label of a metric of seconds."""
+    return SECONDS[name][0] if name in SECONDS else name.partition("/")[2] or name
 
 
-def draw_step_parts(metrics: ShownMetrics) -> dict[str, Series]:
-    """The series of seconds, the known first, in their order; none where there is no curve."""
-    there = [name for name in metrics if stem(name) == "seconds" and len(finite(metrics[name])[0])]
-    if not any(drawable(metrics[name]) for name in there):
+def step_time_parts(metrics: SeriesByName) -> dict[str, Series]:
+    """Return the series of seconds, first those of `SECONDS`; {} if none has a curve."""
+    names = [name for name in metrics if stem(name) == "seconds" and len(finite(metrics[name])[0])]
+    if not any(has_curve(metrics[name]) for name in names):
         return {}
-    return {name: metrics[name] for name in dict.fromkeys([*SECONDS, *there]) if name in there}
+    return {name: metrics[name] for name in dict.fromkeys([*SECONDS, *names]) if name in names}
 
 
-def durations(parts: Mapping[str, Series]) -> tuple[np.ndarray, np.ndarray]:
-    """The ends of the intervals that were logged, and (part, interval) seconds per step in them.
+def step_times(parts: SeriesByName) -> tuple[np.ndarray, np.ndarray]:
+    """Return the edges of the logged intervals, and the seconds per step in each.
 
-    The value of a step is the mean since the line before it.
+    A logged value is the mean since the line before it.
 
     Args:
       parts: series of seconds per step, at least one.
+
+    Returns:
+      (intervals + 1,) steps and (part, interval) seconds.
     """
     steps = np.unique(np.concatenate([series.steps for series in parts.values()]))
     values = np.zeros((len(parts), len(steps)))
@@ -287,25 +211,9 @@ def durations(parts: Mapping[str, Series]) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate([[max(0.0, steps[0] - usual)], steps]), values
 
 
-def smoothed(series: Series) -> Series:
-    """The median of each value's neighbours, nearer ones at the beginning, where steps are few."""
-    steps, values = finite(series)
-    reach = [min(number // 10, 50) for number in range(len(values))]
-    medians = [
-        np.median(values[number - one : number + one + 1]) for number, one in enumerate(reach)
-    ]
-    return Series(steps, np.array(medians))
-
-
-def _parts(metrics: ShownMetrics, name: str) -> dict[str, Series]:
-    """The curves of a metric by band or part; "" for the metric itself."""
-    found = {one.partition("/")[2]: series for one, series in metrics.items() if stem(one) == name}
-    return {part: series for part, series in found.items() if drawable(series)}
-
-
-def _stack(axis: Axes, parts: Mapping[str, Series]) -> None:
-    """Areas on top of each other; one slow interval does not set the scale."""
-    edges, values = durations(parts)
+def _draw_stack(axis: Axes, parts: SeriesByName) -> None:
+    """Draw the parts as stacked areas, scaled to the usual intervals and not to the slowest."""
+    edges, values = step_times(parts)
     total = values.sum(0)
     usual = 1.4 * float(np.percentile(total, 95))
     unit, factor = ("s", 1.0) if usual >= 1 else ("ms", 1000.0)
@@ -320,7 +228,7 @@ def _stack(axis: Axes, parts: Mapping[str, Series]) -> None:
             baseline=factor * below,
             fill=True,
             color=colour,
-            label=shown_name(activity(name)),
+            label=short_name(part_label(name)),
             linewidth=0,
         )
         below = above
@@ -336,3 +244,96 @@ def _stack(axis: Axes, parts: Mapping[str, Series]) -> None:
         columnspacing=1.0,
         borderaxespad=0.1,
     )
+
+
+# ---- small panels
+
+
+@rc_context(STYLE)
+def draw_small_multiples(
+    metrics: SeriesByName, names: Sequence[str], resumed: Sequence[float]
+) -> bytes | None:
+    """Draw a small panel for every metric, with a curve for every band or part.
+
+    Args:
+      metrics: by name.
+      names: metrics without band; those without a curve are left out.
+      resumed: steps after which the run was resumed.
+
+    Returns:
+      A PNG; None if no metric has a curve.
+    """
+    panels = {name: curves for name in names if (curves := _curves_of(metrics, name))}
+    if not panels:
+        return None
+    figure, axes = _panel_grid(len(panels))
+    for axis, (name, curves) in zip(axes, panels.items(), strict=True):
+        measure = MEASURES.get(name, Measure(short_name(name)))
+        many = len(curves) > len(COLOURS)
+        if measure.guide is not None:
+            axis.axhline(measure.guide, color="0.4", linewidth=0.8, linestyle=":")
+        for number, (part, series) in enumerate(curves.items()):
+            scaled = Series(series.steps, measure.factor * series.values)
+            colour = COLOURS[0] if many else COLOURS[number]
+            draw_line(axis, scaled, colour, short_name(part) or None)
+            mark_nonfinite(axis, series)
+        count = f": {len(curves)} lines" if many else ""
+        axis.set_title(f"{measure.label}{count}", loc="left")
+        if any(curves) and not many:
+            axis.legend(handlelength=1.2, borderaxespad=0.2)
+        finish_step_axis(axis, resumed)
+    return figure_to_png(figure)
+
+
+@rc_context(STYLE)
+def draw_scores(
+    panels: Mapping[str, SeriesByName],
+    resumed: Sequence[float],
+    best: BestCheckpoint | None,
+    best_panel: tuple[str, str],
+) -> bytes | None:
+    """Draw a panel for every score, with a curve for every mean over the classes.
+
+    Args:
+      panels: by score and mean: {"f1": {"macro": …, "micro": …}}; without means {"f1": {"": …}}.
+      resumed: steps after which the run was resumed.
+      best: the best checkpoint, drawn as a circle.
+      best_panel: score and mean of the metric that selects it.
+
+    Returns:
+      A PNG; None without panels.
+    """
+    if not panels:
+        return None
+    figure, axes = _panel_grid(len(panels))
+    for axis, (score, curves) in zip(axes, panels.items(), strict=True):
+        for mean, series in curves.items():
+            draw_line(axis, series, MEANS[mean], mean or None)
+            mark_nonfinite(axis, series)
+            if best and best_panel == (score, mean):
+                circle: dict[str, Any] = {"mfc": "none", "mec": "black", "ms": 7}
+                axis.plot([best.step], [best.value], "o", clip_on=False, zorder=5, **circle)
+        axis.set_title(short_name(format_metric(score)), loc="left")
+        if any(curves):
+            axis.legend(handlelength=1.2, borderaxespad=0.2)
+        finish_step_axis(axis, resumed)
+    return figure_to_png(figure)
+
+
+def _panel_grid(count: int) -> tuple[Figure, list[Axes]]:
+    """Return a figure with `count` small panels."""
+    rows = -(-count // PANEL_COLUMNS)
+    figure = Figure(figsize=(WIDTH, PANEL_HEIGHT * rows), layout="constrained", dpi=DPI)
+    axes = list(figure.subplots(rows, PANEL_COLUMNS, squeeze=False).flat)
+    for axis in axes[count:]:
+        axis.remove()
+    return figure, axes[:count]
+
+
+def _curves_of(metrics: SeriesByName, name: str) -> dict[str, Series]:
+    """Return the curves of a metric by band or part; "" for the metric itself."""
+    return {
+        logged.partition("/")[2]: series
+        for logged, series in metrics.items()
+        if stem(logged) == name and has_curve(series)
+    }

@@ -1,4 +1,4 @@
-"""The sections of the page that say what a run was made of, for who wants to repeat it."""
+"""Sections about what a run was made of: dataset, code, versions, configuration, starts."""
 
 import re
 import shlex
@@ -6,147 +6,140 @@ from collections.abc import Mapping
 from itertools import zip_longest
 from typing import Any
 
-from sar_mixmae_jax.run_report import formatting
+from sar_mixmae_jax.run_report.content import Cell, Section, make_section, make_table, note, notice
+from sar_mixmae_jax.run_report.formatting import (
+    UNKNOWN,
+    format_devices,
+    format_known,
+    format_literal,
+    format_time,
+    format_value,
+)
 from sar_mixmae_jax.run_report.history import History
-from sar_mixmae_jax.run_report.html import Markup, join, note, notice, section, table, tag
 from sar_mixmae_jax.training.config import flatten
 
 COLUMNS = 3
-TOLD = ("step", "time", "git", "host")
-"""Of a start, as columns."""
+"""Fields of the configuration beside each other."""
 
-APART = {"step", "time", "command"}
-"""Of a start: what differs every time, or is compared by itself."""
+START_COLUMNS = ("step", "time", "git", "host")
+"""Fields of a start that have a column."""
+
+NOT_COMPARED = {"step", "time", "command"}
+"""Fields that differ at every start; commands are compared argument by argument."""
 
 REVISION = re.compile(r"\b([0-9a-f]{10})[0-9a-f]{30}\b")
 
 
-def ingredients(run: History) -> Markup:
-    """Dataset, code, versions and every field of the configuration."""
+def reproduction_sections(run: History) -> tuple[Section, Section]:
+    """Return the sections of what is needed to repeat a run, and of its configuration."""
     fields = sorted(flatten(run.config))
     start = run.starts[-1] if run.starts else {}
     git, versions = start.get("git"), start.get("versions")
     seeds = [f"{name} {value}" for name, value in fields if name.split(".")[-1].endswith("seed")]
-    own = run.dataset.get("statistics")  # of the dataset: a tuned model has those of its encoder
+    unit = format_value(run.dataset.get("unit") or "unknown unit")
+    # A fine-tuned model standardises with the statistics of its encoder, not of the dataset.
+    statistics = run.model.get("statistics", run.dataset.get("statistics"))
+    versions = {"python": start.get("python"), **(versions if isinstance(versions, dict) else {})}
     facts = [
         ("dataset", run.dataset.get("name") or "unnamed"),
-        ("checksum", tag("code", run.dataset.get("checksum") or "none was made")),
-        ("records", formatting.value(run.dataset.get("records"))),
-        ("bands", f"{formatting.value(run.dataset.get('bands'))} ({_unit(run)})"),
-        (
-            "standardised with",
-            _statistics(run.model.get("statistics", own)),
-        ),
-        ("git revision", tag("code", formatting.value(git or "not known"))),
-        ("versions", _versions({"python": start.get("python"), **_mapping(versions)})),
-        (
-            "devices",
-            f"{formatting.devices(start)}; processes: {formatting.value(start.get('processes'))}",
-        ),
+        ("checksum", Cell(str(run.dataset.get("checksum") or "none"), "code")),
+        ("records", format_value(run.dataset.get("records"))),
+        ("bands", f"{format_value(run.dataset.get('bands'))} ({unit})"),
+        ("standardised with", _statistics(statistics)),
+        ("git revision", Cell(format_value(git or UNKNOWN), "code")),
+        ("versions", _versions(versions)),
+        ("devices", f"{format_devices(start)}; processes: {format_value(start.get('processes'))}"),
         ("seeds", ", ".join(seeds) or "none in the configuration"),
-        ("command", tag("code", _command(start.get("command")))),
+        ("command", Cell(_command(start.get("command")), "code")),
     ]
-    changed = any("changes" in str(one.get("git")) for one in run.starts)
-    return join(
-        section(
-            "To repeat this run",
-            notice("The code had changes that are in no revision: they are needed too.")
-            if changed
-            else "",
-            table((), facts),
-            note("Revision, versions, devices, command: of the last start.")
-            if len(run.starts) > 1
-            else "",
+    changed = any("changes" in str(start.get("git")) for start in run.starts)
+    warning = notice("The code had uncommitted changes, which are needed to reproduce the run.")
+    several = "Revision, versions, devices, command: of the last start."
+    return (
+        make_section(
+            "Reproducing this run",
+            warning if changed else None,
+            make_table((), facts),
+            note(several if len(run.starts) > 1 else ""),
             style="whole",
         ),
-        section(
+        make_section(
             "Configuration",
-            table((), _beside(fields)) if fields else note("The configuration is empty."),
+            make_table((), _in_columns(fields)) if fields else note("The configuration is empty."),
         ),
     )
 
 
-def _beside(fields: list[tuple[str, Any]]) -> list[list[Any]]:
-    """Fields with their values in columns beside each other, downwards first."""
-    size = -(-len(fields) // COLUMNS)
-    chunks = [fields[at : at + size] for at in range(0, len(fields), size)]
-    return [
-        [cell for field in row for cell in (tag("b", field[0]), formatting.exact(field[1]))]
-        for row in zip_longest(*chunks, fillvalue=("", ""))
-    ]
-
-
-def starts(run: History) -> Markup:
-    """Every time the run was started, and what was different from the time before."""
+def starts_section(run: History) -> Section:
+    """Return a row for every start of the program, with what changed since the one before."""
     if not run.starts:
-        return section("Starts", note("No start was recorded."))
+        return make_section("Starts", note("No start was recorded."))
     rows = []
     for number, start in enumerate(run.starts):
-        told = [_start_value(name, start.get(name)) for name in TOLD]
+        cells = [_start_field(name, start.get(name)) for name in START_COLUMNS]
         changes = differences(run.starts[number - 1], start) if number else []
-        verdict = tag("b", "; ".join(changes)) if changes else ("–" if number == 0 else "nothing")
-        rows.append((*told, formatting.devices(start), verdict))
-    head = ("after step", *TOLD[1:], "devices", "different from the start before")
-    return section("Starts", table(head, rows))
+        change = Cell("; ".join(changes), "bold") if changes else ("none" if number else "–")
+        rows.append((*cells, format_devices(start), change))
+    head = ("after step", *START_COLUMNS[1:], "devices", "changes since the start before")
+    return make_section("Starts", make_table(head, rows))
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What was not the same at two starts, in words."""
+    """Return the differences of two starts, "name old → new" each."""
     old, new = (
-        dict(flatten({name: value for name, value in start.items() if name not in APART}))
+        dict(flatten({name: value for name, value in start.items() if name not in NOT_COMPARED}))
         for start in (before, now)
     )
-    found = [
+    changes = [
         f"{name.removeprefix('versions.')} {_short(old.get(name))} → {_short(new.get(name))}"
         for name in sorted({*old, *new})
         if old.get(name) != new.get(name)
     ]
-    commands = [_arguments(start.get("command")) for start in (before, now)]
-    if commands[0] != commands[1]:
-        first, second = commands
-        told = [f"without {argument}" for argument in first if argument not in second]
-        told += [f"with {argument}" for argument in second if argument not in first]
-        found.append(f"command {', '.join(told) or 'in another order'}")
-    return found
+    first, second = (_arguments(start.get("command")) for start in (before, now))
+    if first != second:
+        edits = [f"without {argument}" for argument in first if argument not in second]
+        edits += [f"with {argument}" for argument in second if argument not in first]
+        changes.append(f"command {', '.join(edits) or 'reordered'}")
+    return changes
+
+
+def _in_columns(fields: list[tuple[str, Any]]) -> list[list[Any]]:
+    """Return rows of fields and values, `COLUMNS` of them beside each other, downwards first."""
+    size = -(-len(fields) // COLUMNS)
+    chunks = [fields[start : start + size] for start in range(0, len(fields), size)]
+    return [
+        [cell for name, value in row for cell in (Cell(name, "bold"), format_literal(value))]
+        for row in zip_longest(*chunks, fillvalue=("", ""))
+    ]
 
 
 def _arguments(command: Any) -> list[str]:
-    return list(map(str, command)) if isinstance(command, list) else []
+    return [*map(str, command)] if isinstance(command, list) else []
 
 
-def _start_value(name: str, value: Any) -> str:
+def _start_field(name: str, value: Any) -> str:
     if name == "time":
-        return formatting.time(value)
-    return "not known" if value is None else _short(value)
+        return format_time(value)
+    return UNKNOWN if value is None else _short(value)
 
 
 def _short(value: Any) -> str:
-    """A value, a revision by its first digits."""
-    return REVISION.sub(r"\1", formatting.value(value))
+    """Format a value; a git revision by its first ten digits."""
+    return REVISION.sub(r"\1", format_value(value))
 
 
-def _mapping(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def _unit(run: History) -> str:
-    return formatting.value(run.dataset.get("unit") or "unit not stated")
-
-
-def _statistics(found: Any) -> str:
-    """Mean and deviation of every band."""
-    found = _mapping(found)
-    mean, std = (formatting.value(found.get(name)) for name in ("mean", "std"))
-    return f"mean {mean}; deviation {std}; statistics of {formatting.value(found.get('of'))}"
+def _statistics(statistics: Any) -> str:
+    """Format mean and standard deviation of every band."""
+    fields = statistics if isinstance(statistics, dict) else {}
+    mean, std, source = (format_known(fields, name) for name in ("mean", "std", "of"))
+    return f"mean {mean}; standard deviation {std}; statistics of {source}"
 
 
 def _versions(versions: Mapping[str, Any]) -> str:
-    told = [f"{name} {formatting.value(version)}" for name, version in versions.items() if version]
-    return ", ".join(told) or "not known"
+    known = [f"{name} {format_value(version)}" for name, version in versions.items() if version]
+    return ", ".join(known) or UNKNOWN
 
 
-def _command(found: Any) -> str:
-    """Arguments as a shell takes them."""
-    if isinstance(found, list):
-        return shlex.join(map(str, found))
-    return formatting.value(found or "not known")
+def _command(command: Any) -> str:
+    """Format arguments as a shell takes them."""
+    return shlex.join(map(str, command)) if isinstance(command, list) else UNKNOWN

@@ -1,292 +1,314 @@
-"""Which checkpoint of a run is the best, and by what."""
+"""Header of the page, and its sections about initialisation, training, speed, other metrics."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from sar_mixmae_jax.run_report import formatting, html, plots
-from sar_mixmae_jax.run_report.history import History, Series, finite, lost, resumed, values_of
-from sar_mixmae_jax.run_report.html import Markup, join, note, notice, section, table, tag
-from sar_mixmae_jax.run_report.plots import drawable, stem
-from sar_mixmae_jax.training.checkpoint import checkpoint_steps, metric_direction, select_step
+from sar_mixmae_jax.run_report import plots
+from sar_mixmae_jax.run_report.content import (
+    Block,
+    Cell,
+    Header,
+    Paragraph,
+    Section,
+    make_figure,
+    make_section,
+    make_table,
+    note,
+    notice,
+)
+from sar_mixmae_jax.run_report.formatting import (
+    as_list,
+    format_devices,
+    format_known,
+    format_literal,
+    format_metric,
+    format_number,
+    format_step,
+    format_steps,
+    format_time,
+    format_value,
+)
+from sar_mixmae_jax.run_report.history import (
+    History,
+    Series,
+    find_best_checkpoint,
+    finite,
+    finite_series,
+    missing_curves,
+    nonfinite_steps,
+    stem,
+)
+from sar_mixmae_jax.run_report.weighting_section import DIAGNOSTICS
 from sar_mixmae_jax.training.config import flatten
-from sar_mixmae_jax.utils.errors import InputError
 from sar_mixmae_jax.utils.tables import format_duration
 
+TRAINING = ("loss", "gradient_norm", "learning_rate")
+"""Metrics of the training section."""
 
-class Best(NamedTuple):
-    """The checkpoint that `evaluate` takes if it is not told otherwise.
-
-    Attributes:
-      step: of it.
-      metric: by which it was chosen.
-      value: of the metric then.
-      word: "highest" or "lowest", of the values of the checkpoints that are kept.
-      kept: how many these are.
-    """
-
-    step: int
-    metric: str
-    value: float
-    word: str
-    kept: int
-
-
-def best_section(run: History, workdir: Path) -> Best | None:
-    """The best checkpoint on the disk; None where the metric says nothing of it.
-
-    Args:
-      run: so far.
-      workdir: of it.
-    """
-    metric = run.config.get("best_metric")
-    if not isinstance(metric, str) or metric not in run.metrics or not metric_direction(metric):
-        return None
-    try:
-        step = int(select_step(workdir, "best").name)
-    except InputError:
-        return None
-    logged = finite(run.metrics[metric])
-    value = logged.values[logged.steps == step]
-    if not len(value):
-        return None
-    word = "lowest" if metric_direction(metric) == "min" else "highest"
-    return Best(step, metric, float(value[0]), word, len(checkpoint_steps(workdir)))
-
-
-def best_checkpoint(name: str, values: np.ndarray) -> int | None:
-    """Where a metric was best; None where nobody knows whether more or less of it is better."""
-    if not metric_direction(name) or not len(values):
-        return None
-    return int(values.argmin() if metric_direction(name) == "min" else values.argmax())
-
-
-SETTINGS: dict[str, Callable[[Any], str]] = {
-    "weighting.name": lambda name: f"weighting {formatting.value(name)}",
-    "label_fraction": lambda share: "all labels" if share == 1 else f"labels: {_percent(share)}",
-    "batch_size": lambda size: f"batches of {formatting.value(size)}",
+SHOWN = {
+    *TRAINING,
+    *("epoch", "images_per_second", "seconds", "checkpoint_seconds", "checkpoint_blocked_seconds"),
+    *("explained_variance", "validation", *DIAGNOSTICS),
 }
-"""Fields of the configuration that the first line tells, in words."""
+"""Metrics that other sections show."""
+
+MAX_PANELS = 24
+"""Other metrics that are drawn."""
+
+MAX_ENCODERS = 5
+"""Checkpoints of a chain of initialisations that are shown."""
 
 
-def _percent(share: Any) -> str:
-    number = isinstance(share, int | float)
-    return f"{100 * share:g} %" if number else formatting.value(share)
+# ---- header
 
 
-def title(run: History) -> str:
-    """What was trained on what: a task and its encoder, or a model."""
-    dataset = formatting.value(run.dataset.get("name") or "unnamed data")
-    if task := run.model.get("task"):
-        return f"{formatting.value(task)}: {encoder(run)} on {dataset}"
-    variant = dict(flatten(run.config)).get("model.variant")
-    return f"{formatting.value(variant or 'A model')} on {dataset}"
-
-
-def header_section(run: History, workdir: Path) -> Markup:
-    """Title, what a reader must know before believing anything, and the key numbers."""
-    caveats = run.dataset.get("caveats") or []
-    caveats = caveats if isinstance(caveats, list) else [caveats]
-    return join(
-        tag("h1", title(run)),
-        tag("p", "; ".join(_facts(run)), "lead"),
-        *(notice(f"Caveat: {formatting.value(caveat)}") for caveat in caveats),
+def make_header(run: History, workdir: Path) -> Header:
+    """Return the title, the setting, caveats, problems and key numbers."""
+    blocks: list[Block | None] = [
+        Paragraph("; ".join(_facts(run)), "lead"),
+        *(notice(f"Caveat: {format_value(caveat)}") for caveat in run.caveats),
         *map(note, run.problems),
-        tag("div", join(*(_tile(*tile) for tile in _tiles(run, workdir))), "tiles"),
-    )
+    ]
+    return Header(run_title(run), tuple(filter(None, blocks)), tuple(_tiles(run, workdir)))
+
+
+def run_title(run: History) -> str:
+    """Return what was trained on what: a task and its encoder, or a model variant."""
+    dataset = format_value(run.dataset.get("name") or "an unnamed dataset")
+    if task := run.model.get("task"):
+        return f"{format_value(task)}: {_encoder_title(run)} on {dataset}"
+    variant = dict(flatten(run.config)).get("model.variant")
+    return f"{format_value(variant or 'A model')} on {dataset}"
+
+
+def _encoder_title(run: History) -> str:
+    variant = format_value(run.model.get("variant") or "")
+    source = run.model.get("pretrained")
+    if not isinstance(source, dict):
+        return " ".join(f"a random {variant} encoder".split())
+    name, _ = _weighting(source.get("weighting"))
+    weights = f", weighting {name}" if name else ""
+    return f"{variant or 'encoder'} of step {format_known(source, 'step')}{weights}"
 
 
 def _facts(run: History) -> list[str]:
-    """The setting in a few words."""
+    """Return the setting: records, settings, devices, times."""
+
+    def label_fraction(value: Any) -> str:
+        is_number = isinstance(value, int | float)
+        return f"labels: {100 * value:g} %" if is_number else f"labels: {format_value(value)}"
+
+    settings: dict[str, Callable[[Any], str]] = {
+        "weighting.name": lambda value: f"weighting {format_value(value)}",
+        "label_fraction": lambda value: "all labels" if value == 1 else label_fraction(value),
+        "batch_size": lambda value: f"batch size {format_value(value)}",
+    }
     fields = dict(flatten(run.config))
-    facts = [told(fields[name]) for name, told in SETTINGS.items() if fields.get(name) is not None]
+    facts = [
+        describe(fields[name])
+        for name, describe in settings.items()
+        if fields.get(name) is not None
+    ]
     if isinstance(records := run.dataset.get("records"), int):
         facts.insert(0, f"{records:,} records")
     if run.starts:
         first, last = run.starts[0], run.starts[-1]
-        facts += [formatting.devices(last), f"started {formatting.time(first.get('time'))}"]
+        facts += [format_devices(last), f"started {format_time(first.get('time'))}"]
         if len(run.starts) > 1:
-            facts.append(
-                f"resumed {len(run.starts) - 1} ×, last {formatting.time(last.get('time'))}"
-            )
+            facts.append(f"resumed {len(run.starts) - 1} ×, last {format_time(last.get('time'))}")
     return facts
 
 
-def _tile(number: str, detail: str) -> Markup:
-    return tag("div", join(tag("b", number), tag("span", detail)))
-
-
 def _tiles(run: History, workdir: Path) -> list[tuple[str, str]]:
-    """The key numbers, each with what belongs to it."""
+    """Return the key numbers, each with a line of detail."""
     metrics = run.metrics
     tiles = []
     if metrics:
         last = max(series.steps[-1] for series in metrics.values())
-        tiles.append((f"{formatting.step(last)} steps", _epochs(run)))
-    if loss := values_of(metrics, "loss"):
-        told, at = [f"{value:.4f}" for value in loss.values], loss.values.argmin()
-        tiles.append((f"loss {told[-1]}", _when(loss, f"lowest {told[at]}", at)))
-    if seen := values_of(metrics, "explained_variance"):
-        told, at = [f"{100 * value:.1f} %" for value in seen.values], seen.values.argmax()
-        tiles.append((f"explained {told[-1]}", _when(seen, f"highest {told[at]}", at)))
-    chosen = best_section(run, workdir)
-    if chosen and chosen.metric not in ("loss", "explained_variance"):  # whose tiles tell it
-        why = f"by {formatting.metric(chosen.metric)} {chosen.value:.4f}, the {chosen.word} kept"
-        tiles.append((f"best: step {formatting.step(chosen.step)}", why))
-    if rate := values_of(metrics, "images_per_second"):
-        median = formatting.number(np.median(rate.values))
+        tiles.append((f"{format_step(last)} steps", _epochs(run)))
+    if loss := finite_series(metrics, "loss"):
+        values, best = [f"{value:.4f}" for value in loss.values], loss.values.argmin()
+        tiles.append((f"loss {values[-1]}", _when(loss, f"lowest {values[best]}", best)))
+    if explained := finite_series(metrics, "explained_variance"):
+        values = [f"{100 * value:.1f} %" for value in explained.values]
+        best = explained.values.argmax()
+        detail = _when(explained, f"highest {values[best]}", best)
+        tiles.append((f"explained {values[-1]}", detail))
+    checkpoint = find_best_checkpoint(run, workdir)
+    if checkpoint and checkpoint.metric not in ("loss", "explained_variance"):  # have their tiles
+        tiles.append(
+            (
+                f"best: step {format_step(checkpoint.step)}",
+                f"{format_metric(checkpoint.metric)} {checkpoint.value:.4f}, the "
+                f"{checkpoint.rank} of the checkpoints kept",
+            )
+        )
+    if rate := finite_series(metrics, "images_per_second"):
+        median = format_number(np.median(rate.values))
         tiles.append((f"{median} images/s", "median of the logged intervals"))
     return tiles
 
 
-def _when(series: Series, best: str, at: Any) -> str:
-    last = formatting.step(series.steps[-1])
-    return f"at step {last}; {best} at step {formatting.step(series.steps[at])}"
+def _when(series: Series, best: str, index: Any) -> str:
+    last = format_step(series.steps[-1])
+    return f"at step {last}; {best} at step {format_step(series.steps[index])}"
 
 
 def _epochs(run: History) -> str:
-    """Epochs done, and what the configuration asks for."""
-    done = values_of(run.metrics, "epoch")
-    told = f"{done.values[-1]:,.2f}" if done else "unknown"
+    """Return the epochs done and planned."""
+    epoch = finite_series(run.metrics, "epoch")
+    done = f"{epoch.values[-1]:,.2f}" if epoch else "unknown"
     steps, epochs = run.config.get("total_steps"), run.config.get("epochs")
     if steps:
-        return f"epochs: {told}; planned: {formatting.value(steps)} steps"
-    planned = f" of {formatting.exact(epochs).removesuffix('.0')}" if epochs else ""
-    return f"epochs: {told}{planned}"
+        return f"epochs: {done}; planned: {format_value(steps)} steps"
+    planned = f" of {format_literal(epochs).removesuffix('.0')}" if epochs else ""
+    return f"epochs: {done}{planned}"
 
 
-ENOUGH = 5
-"""Encoders, each of which was the start of the one before."""
+# ---- initialisation
 
 
-def initialisation_section(run: History) -> Markup:
-    """Dataset, weighting, step, caveats; nothing for a run that does not ask for an encoder."""
+def initialisation_section(run: History) -> Section | None:
+    """Return the checkpoints that a run began with; None for a run that never begins with one."""
     if "pretrained" not in run.model:
-        return Markup()
-    heading, found = "Origin of the encoder", run.model["pretrained"]
-    if not isinstance(found, dict):
-        return section(heading, note("Random: it was not pretrained."))
-    parts: list[Markup] = []
-    while isinstance(found, dict) and len(parts) < 2 * ENOUGH:
-        parts += [note("It began with this one:") if parts else Markup(), _one(found)]
-        found = found.get("pretrained")
-    return section(heading, *parts, style="whole")
+        return None
+    title, source = "Initialisation of the encoder", run.model["pretrained"]
+    if not isinstance(source, dict):
+        return make_section(title, note("Random, not pretrained."))
+    blocks: list[Block | None] = []
+    for number in range(MAX_ENCODERS):
+        blocks += [note("That checkpoint was initialised from:") if number else None]
+        blocks += _source_checkpoint(source)
+        source = source.get("pretrained")
+        if not isinstance(source, dict):
+            break
+    return make_section(title, *blocks, style="whole")
 
 
-def encoder(run: History) -> str:
-    """The encoder in a few words, for titles."""
-    variant = formatting.value(run.model.get("variant") or "")
-    found = run.model.get("pretrained")
-    if not isinstance(found, dict):
-        return " ".join(f"a random {variant} encoder".split())
-    name = _weighting(found.get("weighting"))[0]
-    weights = f", weighting {name}" if name else ""
-    return f"{variant or 'encoder'} of step {_known(found, 'step')}{weights}"
-
-
-def _one(found: dict[str, Any]) -> Markup:
-    """What is known of an encoder."""
-    caveats = found.get("caveats") or []
-    caveats = caveats if isinstance(caveats, list) else [caveats]
-    name, settings = _weighting(found.get("weighting"))
-    told = f"{name} ({settings})" if settings else name
+def _source_checkpoint(source: Mapping[str, Any]) -> list[Block]:
+    """Return a table of what is recorded about a checkpoint, and its caveats."""
+    name, settings = _weighting(source.get("weighting"))
     rows = [
-        ("checkpoint", tag("code", _known(found, "checkpoint"))),
-        ("trained by", f"{_known(found, 'trainer')}, step {_known(found, 'step')}"),
-        ("on", _known(found, "dataset")),
-        ("checksum", tag("code", _known(found, "dataset_checksum"))),
-        ("loss weights", told or "none"),
-        ("seed", _known(found, "seed")),
-        ("SHA-256 of its last norm", tag("code", _known(found, "sha256"))),
+        ("checkpoint", Cell(format_known(source, "checkpoint"), "code")),
+        ("trained by", f"{format_known(source, 'trainer')}, step {format_known(source, 'step')}"),
+        ("dataset", format_known(source, "dataset")),
+        ("dataset checksum", Cell(format_known(source, "dataset_checksum"), "code")),
+        ("loss weighting", f"{name} ({settings})" if settings else name or "none"),
+        ("seed", format_known(source, "seed")),
+        ("SHA-256 of the last norm", Cell(format_known(source, "sha256"), "code")),
     ]
-    return join(
-        *(notice(f"Caveat of its training: {formatting.value(caveat)}") for caveat in caveats),
-        table((), rows),
-    )
+    caveats = as_list(source.get("caveats"))
+    return [
+        *(notice(f"Caveat of its training: {format_value(caveat)}") for caveat in caveats),
+        make_table((), rows),
+    ]
 
 
-def _weighting(found: Any) -> tuple[str, str]:
-    """Name and settings of loss weights; "" where there were none."""
-    if not isinstance(found, dict):
+def _weighting(weighting: Any) -> tuple[str, str]:
+    """Return name and settings of a loss weighting; "" without one."""
+    if not isinstance(weighting, dict):
         return "", ""
-    settings = [f"{name} {formatting.value(found[name])}" for name in found if name != "name"]
-    return _known(found, "name"), ", ".join(settings)
+    settings = [f"{name} {format_value(weighting[name])}" for name in weighting if name != "name"]
+    return format_known(weighting, "name"), ", ".join(settings)
 
 
-def _known(found: dict[str, Any], name: str) -> str:
-    return "not known" if found.get(name) is None else formatting.value(found[name])
+# ---- training and speed
 
 
-def training_section(run: History) -> Markup:
-    """Loss, gradient norm and learning rate."""
-    png = plots.draw_training(run.metrics, resumed(run.starts))
-    names = ("loss", "gradient_norm", "learning_rate")
-    holes = [
-        f"{name} at step {formatting.steps(steps)}"
-        for name in names
-        if len(steps := lost(run.metrics.get(name)))
+def training_section(run: History) -> Section:
+    """Return the curves of loss, gradient norm and learning rate."""
+    png = plots.draw_training(run.metrics, run.resumed)
+    gaps = [
+        f"{name} at step {format_steps(steps)}"
+        for name in TRAINING
+        if len(steps := nonfinite_steps(run.metrics.get(name)))
     ]
-    again = "Dashed vertical lines: the run was resumed." if resumed(run.starts) else ""
-    return section(
+    return make_section(
         "Training",
-        html.picture(png, "Loss, gradient norm and learning rate over the steps") if png else "",
-        note(again),
-        note(left_out(run.metrics, names)),
-        notice(f"Not finite (red crosses): {'; '.join(holes)}.") if holes else "",
+        make_figure(png, "Loss, gradient norm and learning rate over the steps"),
+        note("Dashed vertical lines: the run was resumed." if run.resumed else ""),
+        note(missing_curves(run.metrics, TRAINING)),
+        notice(f"Not finite (red crosses): {'; '.join(gaps)}.") if gaps else None,
     )
 
 
-def speed_section(run: History) -> Markup:
-    """Images per second, and what the time goes into."""
-    png = plots.draw_throughput(run.metrics, resumed(run.starts))
-    told = " ".join(filter(None, (_time_spent(run.metrics), _saving(run.metrics))))
-    return section(
+def speed_section(run: History) -> Section:
+    """Return images per second and the time of a step by part."""
+    png = plots.draw_throughput(run.metrics, run.resumed)
+    return make_section(
         "Speed",
-        html.picture(png, "Images per second; what the time of a step goes into") if png else "",
-        note(told),
-        note(left_out(run.metrics, ("images_per_second", "seconds"))),
+        make_figure(png, "Images per second; time of a step by part"),
+        note(" ".join(filter(None, (_step_time(run.metrics), _checkpoint_time(run.metrics))))),
+        note(missing_curves(run.metrics, ("images_per_second", "seconds"))),
     )
 
 
-def _time_spent(metrics: Mapping[str, Series]) -> str:
-    """Shares of the time of all steps."""
-    parts = plots.draw_step_parts(metrics)
+def _step_time(metrics: Mapping[str, Series]) -> str:
+    """Return a sentence about the parts of the time of all steps."""
+    parts = plots.step_time_parts(metrics)
     if not parts:
         return ""
-    edges, values = plots.durations(parts)
+    edges, values = plots.step_times(parts)
     spent = (values * np.diff(edges)).sum(1)
     shares = ", ".join(
-        f"{plots.activity(name)} {100 * share:.1f} %"
+        f"{plots.part_label(name)} {100 * share:.1f} %"
         for name, share in zip(parts, spent / max(spent.sum(), 1e-12), strict=True)
     )
     slowest = values.sum(0).argmax()
     return (
         f"In {format_duration(spent.sum())} of steps: {shares}. The slowest logged interval, "
-        f"{formatting.number(values.sum(0)[slowest])} s per step, ends at step "
-        f"{formatting.step(edges[slowest + 1])}."
+        f"{format_number(values.sum(0)[slowest])} s per step, ends at step "
+        f"{format_step(edges[slowest + 1])}."
     )
 
 
-def _saving(metrics: Mapping[str, Series]) -> str:
-    """How long checkpoints took, and how long training stood still for them."""
-    told = []
+def _checkpoint_time(metrics: Mapping[str, Series]) -> str:
+    """Return a sentence about the time of checkpoints."""
+    times = []
     for name, what in (
-        ("checkpoint_seconds", "to the disk"),
-        ("checkpoint_blocked_seconds", "of waiting"),
+        ("checkpoint_seconds", "to write"),
+        ("checkpoint_blocked_seconds", "of training blocked"),
     ):
-        if saves := values_of(metrics, name):
-            median, longest = (formatting.number(f(saves.values)) for f in (np.median, np.max))
-            told.append(f"{median}, {longest} s {what}")
-    return f"Checkpoints (median, longest): {'; '.join(told)}." if told else ""
+        if seconds := finite_series(metrics, name):
+            median, longest = (format_number(f(seconds.values)) for f in (np.median, np.max))
+            times.append(f"{median}, {longest} s {what}")
+    return f"Checkpoints (median, longest): {'; '.join(times)}." if times else ""
 
 
-def left_out(metrics: Mapping[str, Series], names: tuple[str, ...]) -> str:
-    """A sentence on the curves that there are not."""
-    missing = [
-        name
-        for name in names
-        if not any(stem(one) == name and drawable(metrics[one]) for one in metrics)
+# ---- other metrics
+
+
+def other_metrics_section(run: History) -> Section | None:
+    """Return curves and extremes of the metrics that no other section shows."""
+    metrics = {name: series for name, series in run.metrics.items() if stem(name) not in SHOWN}
+    if not metrics:
+        return None
+    names = tuple(dict.fromkeys(map(stem, metrics)))
+    drawn = names[:MAX_PANELS]
+    png = plots.draw_small_multiples(metrics, drawn, run.resumed)
+    head = ("", "last", "at step", "lowest", "at step", "highest", "at step")
+    return make_section(
+        "Other metrics",
+        make_figure(png, "Other metrics over the steps"),
+        note(missing_curves(metrics, drawn)),
+        note(f"Curves of the first {MAX_PANELS} of {len(names)}." if drawn != names else ""),
+        make_table(
+            head, [(name, *_extremes(series)) for name, series in metrics.items()], range(1, 7)
+        ),
+    )
+
+
+def _extremes(series: Series) -> list[str]:
+    """Return the last, lowest and highest value, each with its step."""
+    steps, values = finite(series)
+    if not len(values):
+        return ["not finite", *[""] * 5]
+    indices = (len(values) - 1, values.argmin(), values.argmax())
+    return [
+        text
+        for index in indices
+        for text in (format_number(values[index]), format_step(steps[index]))
     ]
-    return f"No curve, for want of two values: {', '.join(missing)}." if missing else ""

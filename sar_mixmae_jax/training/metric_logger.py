@@ -127,16 +127,35 @@ def _json(line: dict[str, Any]) -> str:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The lines of a `metrics.jsonl`, without those that are cut off or none of ours."""
-    lines = []
-    for text in path.read_text(errors="replace").splitlines() if path.is_file() else ():
+    """Return the valid lines of a `metrics.jsonl`, see `parse_metrics`."""
+    return parse_metrics(path)[0]
+
+
+def parse_metrics(path: Path) -> tuple[list[dict[str, Any]], list[int]]:
+    """Read a `metrics.jsonl`; a file that does not exist has no lines.
+
+    Args:
+      path: of the file. A line is a JSON object with the integer field "step" >= 0.
+
+    Returns:
+      The valid lines, and the numbers (from 1) of the lines that are truncated or invalid.
+
+    Raises:
+      OSError: the file cannot be read.
+    """
+    texts = path.read_text(errors="replace").split("\n") if path.is_file() else []
+    lines, invalid = [], []
+    for number, text in enumerate(texts, 1):
+        if not text.strip():
+            continue
         try:
             line = json.loads(text)
-            if isinstance(line["step"], int):
-                lines.append(line)
-        except (ValueError, TypeError, KeyError):
-            continue
-    return lines
+            if type(line["step"]) is not int or line["step"] < 0:
+                raise ValueError("no step")
+            lines.append(line)
+        except (ValueError, TypeError, KeyError, RecursionError):
+            invalid.append(number)
+    return lines, invalid
 
 
 def is_damaged(path: Path, step: int) -> bool:

@@ -28,7 +28,7 @@ from sar_mixmae_jax.training.run_description import check_source_description
 from sar_mixmae_jax.utils.errors import InputError, first_line
 from sar_mixmae_jax.utils.files import atomic_write, report_write_errors
 
-LOCK, RECORD = "lock", "run.json"
+LOCK, RECORD, EVALUATION = "lock", "run.json", "evaluation"
 """In the workdir; the lock holds a number, see `check_shared`."""
 
 

@@ -7,10 +7,9 @@ import pytest
 from PIL import Image
 
 from sar_mixmae_jax.evaluation.predictions import Predictions
-from sar_mixmae_jax.run_report import evaluations
-from sar_mixmae_jax.run_report.history import read_history
+from sar_mixmae_jax.run_report import plots
+from sar_mixmae_jax.run_report.history import find_best_checkpoint, read_history
 from sar_mixmae_jax.run_report.page import write_page
-from sar_mixmae_jax.run_report.sections import best_section
 from sar_mixmae_jax.tasks import report
 from sar_mixmae_jax.utils.hashing import add_checksum
 from tests.run_report.test_page import HOSTILE, RUN, Page, fill
@@ -126,15 +125,17 @@ def page(workdir) -> Page:
 def test_the_title_says_task_and_encoder_and_the_first_line_the_labels(page):
     told = "classification: base of step 4000, weighting per_channel on bigearthnet_s1/v2/2.0.0"
     assert told.replace("4000", "4,000") in page.text
-    assert "labels: 10 %; batches of 128" in page.text
+    assert "labels: 10 %; batch size 128" in page.text
 
 
 def test_the_best_checkpoint_is_told_with_what_chose_it(page, workdir):
     """The best of those that are kept, which the last one is not."""
-    found = best_section(read_history(workdir), workdir)
+    found = find_best_checkpoint(read_history(workdir), workdir)
     assert found == (20, METRIC, 0.52, "highest", 2)
-    assert "best: step 20 by average precision macro 0.5200, the highest kept" in page.text
-    assert "that of step 20, by average precision macro: 0.5200, the highest of the 2" in page.text
+    assert "best: step 20 average precision macro 0.5200, the highest of the" in page.text
+    assert (
+        "is step 20, selected by average precision macro 0.5200, the highest of the 2" in page.text
+    )
     assert page.row("average precision macro") == ["0.5000", "40", "0.5200", "20", "0.5200"]
     assert page.row("loss") == ["0.6400", "40", "0.6100", "10", "0.6200"]
 
@@ -146,7 +147,7 @@ def test_the_lowest_is_best_where_less_is_better(tmp_path):
     folder.mkdir(parents=True)
     content = {"config": config, "step": 10, "metrics": {"validation/loss": 0.61}}
     (folder / "metadata").write_text(json.dumps(add_checksum(content)))
-    assert best_section(read_history(tmp_path), tmp_path) == (
+    assert find_best_checkpoint(read_history(tmp_path), tmp_path) == (
         10,
         "validation/loss",
         0.61,
@@ -157,33 +158,34 @@ def test_the_lowest_is_best_where_less_is_better(tmp_path):
 
 def test_without_checkpoints_the_scores_stay(tmp_path):
     page = Page(write_page(fill(tmp_path, TUNED, lines())))
-    assert "No checkpoint that was chosen by average precision macro is here." in page.text
+    assert "There is no checkpoint selected by average precision macro." in page.text
     assert page.row("average precision macro") == ["0.5000", "40", "0.5200", "20"]
-    assert "There is no validation.png." in page.text
+    assert "Missing: validation.png." in page.text
     assert "reconstruction" not in page.text
 
 
 def test_the_origin_of_the_encoder_is_told_with_its_caveats(page):
     assert page.row("checkpoint")[0] == "/runs/base/checkpoints/4000"
     assert page.row("trained by") == ["pretrain, step 4,000"]
-    assert page.row("loss weights") == ["per_channel (domain physical, scale 1.0, clip none)"]
+    assert page.row("loss weighting") == ["per_channel (domain physical, scale 1.0, clip none)"]
     assert "Caveat of its training: spatially dependent split" in page.notices
 
 
 def test_an_encoder_that_was_tuned_before_tells_of_the_one_before_it(tmp_path):
-    tuned = {"step": 50, "trainer": "finetune", "dataset": "other", "pretrained": BEFORE}
+    tuned = {"checkpoint": "x", "step": 50, "trainer": "finetune", "dataset": "other"}
+    tuned["pretrained"] = BEFORE
     run = {**TUNED, "model": {**TUNED["model"], "pretrained": tuned}}
     page = Page(write_page(fill(tmp_path, run, lines())))
     found = [row[1] for row in page.rows if row[0] == "trained by"]
     assert found == ["finetune, step 50", "pretrain, step 4,000"]
-    assert "It began with this one:" in page.text
+    assert "That checkpoint was initialised from:" in page.text
 
 
 def test_a_random_encoder_is_said_to_be_random(tmp_path):
     run = {**TUNED, "model": {**TUNED["model"], "pretrained": None}}
     page = Page(write_page(fill(tmp_path, run, lines())))
     assert "classification: a random base encoder on" in page.text
-    assert "Random: it was not pretrained." in page.text
+    assert "Random, not pretrained." in page.text
 
 
 def test_nothing_is_said_of_what_such_a_run_has_not(page):
@@ -228,6 +230,7 @@ def test_a_report_that_is_broken_leaves_a_sentence(content, tmp_path):
 def test_names_of_reports_and_origins_are_no_markup(tmp_path):
     name = '"><script>alert(1)<'
     before = dict.fromkeys(BEFORE, HOSTILE) | {
+        "step": 50,
         "caveats": [HOSTILE],
         "weighting": {"name": HOSTILE},
     }
@@ -243,10 +246,7 @@ def test_names_of_reports_and_origins_are_no_markup(tmp_path):
 
 def test_losses_of_both_splits_share_an_axis_and_gaps_are_told(tmp_path, monkeypatch):
     figures = []
-    monkeypatch.setattr(evaluations, "figure_to_png", lambda figure: figures.append(figure) or b"")
-    monkeypatch.setattr(
-        "sar_mixmae_jax.run_report.plots.figure_to_png", lambda f: figures.append(f) or b""
-    )
+    monkeypatch.setattr(plots, "figure_to_png", lambda figure: figures.append(figure) or b"")
     workdir = fill(tmp_path, TUNED, lines(nan_at=30))
     keep(workdir)
     page = Page(write_page(workdir))
@@ -265,7 +265,7 @@ def test_losses_of_both_splits_share_an_axis_and_gaps_are_told(tmp_path, monkeyp
 
 def test_flood_scores_have_no_means_and_no_legend(tmp_path, monkeypatch):
     figures = []
-    monkeypatch.setattr(evaluations, "figure_to_png", lambda figure: figures.append(figure) or b"")
+    monkeypatch.setattr(plots, "figure_to_png", lambda figure: figures.append(figure) or b"")
     metrics = [{"step": s, "validation/f1": s / 10, "validation/accuracy": 0.5} for s in (1, 2)]
     write_page(fill(tmp_path, TUNED, metrics))
     assert [axis.get_title(loc="left") for axis in figures[0].axes] == ["accuracy", "F1"]

@@ -15,7 +15,7 @@ from PIL import Image
 
 from sar_mixmae_jax.cli.report import main
 from sar_mixmae_jax.run_report import plots
-from sar_mixmae_jax.run_report.history import Series, read_history, read_metrics, resumed
+from sar_mixmae_jax.run_report.history import Series, read_history, read_series
 from sar_mixmae_jax.run_report.page import write_page
 from sar_mixmae_jax.run_report.reproduce import differences
 from sar_mixmae_jax.utils.errors import InputError
@@ -43,6 +43,7 @@ LAST = {
 }
 RUN = {
     "config": {
+        "trainer": "pretrain",
         "seed": 7,
         "batch_size": 2048,
         "epochs": 64.0,
@@ -188,8 +189,8 @@ def test_the_key_numbers_are_those_of_the_files(page):
     assert "1,234 images/s" in page.text
     assert "237,871 records" in page.text
     assert "started 2026-11-22 15:40 UTC" in page.text
-    assert "Checkpoints (median, longest): 3.250, 3.250 s to the disk." in page.text
-    assert "cut off" in page.text
+    assert "Checkpoints (median, longest): 3.250, 3.250 s to write." in page.text
+    assert "truncated or invalid" in page.text
     assert "spatially dependent split" in page.notices[0]
     assert "Not finite (red crosses): loss at step 1,260." in page.notices
 
@@ -239,13 +240,13 @@ def test_all_that_is_needed_to_repeat_the_run_is_there(page):
     ):
         assert page.row(name)[0] == value
     assert "-19.230912345, -12.5" in page.row("standardised with")[0]
-    assert any("changes that are in no revision" in notice for notice in page.notices)
+    assert any("uncommitted changes" in notice for notice in page.notices)
 
 
 def test_starts_are_compared(page):
     first, second, last = (row for row in page.rows if row[0] in ("0", "500", "1,000"))
     assert first[1:3] == ["2026-11-22 15:40 UTC", "b84dfbf000"]
-    assert (first[-1], second[-1]) == ("–", "nothing")
+    assert (first[-1], second[-1]) == ("–", "none")
     assert set(last[-1].split("; ")) == {
         "devices 8 → 4",
         "git b84dfbf000 → c1d2e3f with changes",
@@ -271,8 +272,8 @@ def verticals(axis) -> list[float]:
 def test_every_axis_is_labelled_filled_and_shows_where_the_run_was_resumed(
     name, tmp_path, monkeypatch
 ):
-    metrics = read_history(fill(tmp_path, metrics=lines())).metrics
-    again = resumed(RUN["starts"])
+    history = read_history(fill(tmp_path, metrics=lines()))
+    metrics, again = history.metrics, history.resumed
     assert again == [500.0, 1000.0]
     make = {
         "training": lambda: plots.draw_training(metrics, again),
@@ -306,7 +307,7 @@ def test_the_areas_of_a_step_are_those_of_its_parts():
         "seconds/a": Series(np.array([20.0, 40.0]), np.array([1.0, 2.0])),
         "seconds/b": Series(np.array([40.0]), np.array([5.0])),
     }
-    edges, values = plots.durations(parts)
+    edges, values = plots.step_times(parts)
     assert edges.tolist() == [0, 20, 40]
     assert values.tolist() == [[1, 2], [0, 5]]
 
@@ -359,9 +360,12 @@ def test_nothing_in_the_files_becomes_markup(tmp_path):
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        (None, "There is no metrics.jsonl"),
-        ("", "No curve, for want of two values: loss, gradient_norm, learning_rate."),
-        ("[1]\nnull\n{\n", "3 lines of metrics.jsonl are cut off or broken and left out: 1, 2, 3."),
+        (None, "metrics.jsonl is missing"),
+        ("", "No curve (fewer than two finite values): loss, gradient_norm, learning_rate."),
+        (
+            "[1]\nnull\n{\n",
+            "3 lines of metrics.jsonl are truncated or invalid",
+        ),
         ('{"step": -1}\n{"step": NaN}\n{"step": true, "loss": 1}', "3 lines of metrics.jsonl"),
         ('{"step": 5, "loss": 1.5}\n', "loss 1.5000 at step 5"),
         ('{"step": 0, "loss": 0}\n{"step": 1, "loss": 0, "images_per_second": 0}', "loss 0.0000"),
@@ -380,7 +384,7 @@ def test_metrics_that_lack_or_are_broken_leave_a_sentence(content, sentence, tmp
 
 def test_pictures_that_lack_or_are_broken_leave_a_sentence(tmp_path):
     workdir = fill(tmp_path)
-    assert "There is no reconstruction.png." in Page(write_page(workdir)).text
+    assert "Missing: reconstruction.png." in Page(write_page(workdir)).text
     buffer = BytesIO()
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 40), np.uint8)).save(
         buffer, "PNG"
@@ -395,9 +399,9 @@ def test_pictures_that_lack_or_are_broken_leave_a_sentence(tmp_path):
 def test_what_a_record_does_not_say_is_not_known(tmp_path):
     run = {"config": {}, "dataset": {"caveats": None, "statistics": None}, "starts": [{}, {}]}
     page = Page(write_page(fill(tmp_path, run, [{"step": 1, "loss": 1}])))
-    assert "A model on unnamed data" in page.text
-    assert page.row("git revision") == ["not known"]
-    assert page.row("checksum") == ["none was made"]
+    assert "A model on an unnamed dataset" in page.text
+    assert page.row("git revision") == ["unknown"]
+    assert page.row("checksum") == ["none"]
     assert "The configuration is empty." in page.text
     run["starts"] = []
     assert "No start was recorded." in Page(write_page(fill(tmp_path, run))).text
@@ -408,7 +412,7 @@ def test_without_its_record_a_run_has_no_page(content, tmp_path):
     if content is not None:
         (tmp_path / "run.json").write_text(content)
     (tmp_path / "summary.html").write_text("the old one")
-    with pytest.raises(InputError, match=r"run\.json cannot be read .* restore the file"):
+    with pytest.raises(InputError, match=r"run\.json (not found|cannot be read)"):
         write_page(tmp_path)
     assert (tmp_path / "summary.html").read_text() == "the old one"
 
@@ -416,7 +420,7 @@ def test_without_its_record_a_run_has_no_page(content, tmp_path):
 def test_of_a_step_logged_twice_the_last_counts_and_steps_ascend(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 30, "a": 1}\n{"step": 10, "a": 2}\n\n{"step": 30, "a": 3, "b": null}')
-    metrics, problems = read_metrics(path)
+    metrics, problems = read_series(path)
     assert metrics["a"].steps.tolist() == [10, 30]
     assert metrics["a"].values.tolist() == [2, 3]
     assert np.isnan(metrics["b"].values).tolist() == [True]
@@ -429,7 +433,7 @@ def test_the_command_names_the_page_or_says_in_one_line_what_is_wrong(tmp_path, 
     for arguments, told in (
         ([], "found 0 folders, expected one"),
         (["a", "b"], "found 2 folders"),
-        ([str(tmp_path / "none")], "name the folder of a run"),
+        ([str(tmp_path / "none")], "give the workdir of a run"),
     ):
         with pytest.raises(SystemExit) as stopped:
             main(["summary", *arguments])
