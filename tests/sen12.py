@@ -1,7 +1,4 @@
-"""SEN12-FLOOD in small: the example on the disk and built, for the tests of its builder.
-
-The folders are made once in a session, whichever module asks first.
-"""
+"""SEN12-FLOOD examples on disk and built, shared by the tests of its builder."""
 
 import json
 import shutil
@@ -18,7 +15,7 @@ FLOODED = EXAMPLE["0140"].shots
 
 
 def example(base: Path) -> Path:
-    """The unpacked example, with its lists beside it, below the folder of the session."""
+    """Return the folder of the unpacked example with its lists, written once in a session."""
     root = base / "sen12_example"
     if not root.exists():
         fake_archive.write_archive(root, EXAMPLE, EXAMPLE_SPLITS, SIZE)
@@ -26,7 +23,10 @@ def example(base: Path) -> Path:
 
 
 def built_example(base: Path) -> Path:
-    """Data folder with both rules built, `published` from a zip with everything in it."""
+    """Return the data folder with both rules built, once in a session.
+
+    "dates" is chronological, from a folder; "pairs" is published, from a zip with the lists.
+    """
     data = base / "sen12_data"
     if not data.exists():
         archive, folder = example(base), base / "sen12_zip"
@@ -41,25 +41,25 @@ def built_example(base: Path) -> Path:
 
 
 def metadata(data: Path, config: str) -> dict:
-    """Of a built config."""
+    """Return the metadata of a built config."""
     return json.loads((data / f"sen12_flood/{config}/1.0.0/metadata.json").read_text())
 
 
 def make(root: Path, tmp_path: Path, how: Build = ALONE, **options) -> dict:
-    """Builds, and returns the metadata."""
+    """Build the example with options and return its metadata."""
     folder = build("sen12_flood/own", tmp_path / "data", root, {"size": SIZE, **options}, how)
     return json.loads((folder / "metadata.json").read_text())
 
 
 def bands(root: Path, sequence: str, shot: Shot) -> list[Path]:
-    """The files of an image."""
+    """Return the paths of the files of an image, VH and VV."""
     product = fake_archive.product(shot, EXAMPLE[sequence].frame)
     stem = root / FOLDER / sequence / f"{product}_corrected"
     return [stem.with_name(f"{stem.name}_{band}.tif") for band in ("VH", "VV")]
 
 
 def change_list(root: Path, change) -> None:
-    """Changes what S1list.json says."""
+    """Rewrite S1list.json after `change` has edited its values in place."""
     path = root / FOLDER / "S1list.json"
     values = json.loads(path.read_text())
     change(values)
@@ -67,5 +67,5 @@ def change_list(root: Path, change) -> None:
 
 
 def without(sequence: str, number: str, key: str):
-    """A change of an archive: the list says one thing less of an image."""
+    """Return a change of an archive that removes a key of an image from the list."""
     return lambda root: change_list(root, lambda values: values[sequence][number].pop(key))

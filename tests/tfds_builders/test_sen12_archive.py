@@ -1,4 +1,4 @@
-"""SEN12-FLOOD as people have it: zips and folders, lists in many forms, names and dates."""
+"""SEN12-FLOOD: zips and folders, forms of the lists, names and dates."""
 
 import shutil
 import zipfile
@@ -21,7 +21,7 @@ def archive(tmp_path_factory):
 
 @pytest.fixture
 def copy(archive, tmp_path):
-    """One to be changed."""
+    """A copy of the example that a test may change."""
     return shutil.copytree(archive, tmp_path / "raw")
 
 
@@ -42,10 +42,10 @@ def test_the_zip_itself_can_be_named(archive, built, tmp_path):
     for split in ("train", "test"):
         shutil.copy(archive / f"{split}.csv", tmp_path)
     options = archive_plan.Options("published", SIZE, "nodata", 0.25, 0.15, 0, "", "")
-    one, other = (archive_plan.plan(path, options) for path in (packed, archive))
-    for split, rows in other.items.items():
-        assert [row[:2] for row in one.items[split].tolist()] == [r[:2] for r in rows.tolist()]
-    assert one.sources(*one.arguments, one.items["test"][0].item()) == [packed]
+    from_zip, from_folder = (archive_plan.plan(path, options) for path in (packed, archive))
+    for split, rows in from_folder.items.items():
+        assert [row[:2] for row in from_zip.items[split].tolist()] == [r[:2] for r in rows.tolist()]
+    assert from_zip.sources(*from_zip.arguments, from_zip.items["test"][0].item()) == [packed]
     fake_archive.pack(archive / FOLDER, tmp_path / "other.zip")
     facts = make(packed, tmp_path / "built", pairs="published")
     assert facts["checksum"] == metadata(built, "pairs")["checksum"]
@@ -62,9 +62,9 @@ def test_a_file_that_is_no_zip_is_named(tmp_path):
 
 def test_processes_do_not_matter(archive, built, tmp_path, monkeypatch):
     monkeypatch.setattr(archive_plan, "IMAGES_PER_SHARD", 8)
-    one, two = (make(archive, tmp_path / str(n), Build(processes=n)) for n in (1, 2))
-    assert one == two
-    assert len(one["pairs"]["train"]["before"]) == len(
+    serial, parallel = (make(archive, tmp_path / str(n), Build(processes=n)) for n in (1, 2))
+    assert serial == parallel
+    assert len(serial["pairs"]["train"]["before"]) == len(
         metadata(built, "dates")["pairs"]["train"]["before"]
     )
 
@@ -80,10 +80,9 @@ def test_a_zip_beside_its_lists_without_a_top_folder_and_with_hostile_names(copy
         packed.writestr("__MACOSX/0140/._x_VV.tif", b"")
     shutil.move(copy / FOLDER / "S1list.json", root / "S1list.json")
     (root / "SEN12_train_sequences.csv").write_text(
-        "\ufeff,sequence,geography\n"
-        + "".join(f"{i},{name},Beira\n" for i, name in enumerate(EXAMPLE_SPLITS["train"]))
+        "\ufeffsequence,geography\n" + "".join(f"{id},Beira\n" for id in EXAMPLE_SPLITS["train"])
     )
-    (root / "SEN12_test_sequences.txt").write_text("0005 22\r\n")
+    (root / "SEN12_test_sequences.txt").write_text("5\r\n22\r\n")
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(InputError, match="several folders of sequence 0140"):
         make(root, tmp_path / "own")
@@ -119,23 +118,41 @@ def test_a_list_spelled_in_other_ways(copy, tmp_path, built):
     ("text", "expected"),
     [
         ("0001\n0002\n5\n", ["0001", "0002", "5"]),
-        ("id\n1\n2\n", ["1", "0002"]),
+        ("\ufeffid\r\n1\r\n\r\n0002\r\n1\r\n", ["1", "0002"]),
         ("sequence,label\n0001,flood\n5,dry\n", ["0001", "5"]),
-        (",id\n0,0002\n1,0001\n2,5\n", ["0002", "0001", "5"]),
-        ("0001,0002,5\n", ["0001", "0002", "5"]),
-        ("0001;Beira\n0005;Iran\n", ["0001", "5"]),
-        ('"0001"\n"2.0"\n', ["0001", "0002"]),
-        ("SEN12FLOOD/0001/\n", ["0001"]),
+        ('"0001","Beira"\n"5","Iran"\n', ["0001", "5"]),
     ],
 )
-def test_forms_of_the_lists(tmp_path, text, expected):
-    """Here "0001" and "1" are two sequences; "0002" can be written as 2."""
+def test_a_list_has_an_id_a_line_alone_or_in_the_first_column(tmp_path, text, expected):
     (tmp_path / "train.csv").write_text(text)
-    known = {"0001", "1", "0002", "5"}
-    if "/0001" in text:
-        known.remove("1")
-    found, problems = splits.read_ids(Source(tmp_path, "train.csv"), known)
-    assert (found, problems) == (expected, [])
+    source = Source(tmp_path, "train.csv")
+    assert splits.read_ids(source, {"0001", "1", "0002", "5"}) == (expected, [])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("0001,0002,5\n", "found several ids on the line"),
+        (",id\n0,0002\n1,0001\n", "found several ids on the line"),
+        ("id\n", "found no sequences in it"),
+        ("", "found no sequences in it"),
+    ],
+)
+def test_other_forms_of_lists_are_refused(tmp_path, text, message):
+    (tmp_path / "train.csv").write_text(text)
+    with pytest.raises(InputError, match=message):
+        splits.read_ids(Source(tmp_path, "train.csv"), {"0001", "1", "0002", "5"})
+
+
+def test_an_id_that_is_spelled_differently_is_a_problem(tmp_path):
+    """Sequences "0001" and "1" may differ, so leading zeros are not ignored."""
+    (tmp_path / "train.csv").write_text("0001\n2\nSEN12FLOOD/0001/\n")
+    ids, problems = splits.read_ids(Source(tmp_path, "train.csv"), {"0001", "0002"})
+    assert ids == ["0001"]
+    assert [problem.reason.split(",")[0] for problem in problems] == [
+        "names the sequence '2'",
+        "names the sequence 'SEN12FLOOD/0001/'",
+    ]
 
 
 def test_lists_are_found_where_the_options_say(archive, tmp_path, built):
@@ -162,11 +179,11 @@ def test_lists_are_found_where_the_options_say(archive, tmp_path, built):
     ],
 )
 def test_dates(date, expected):
-    found = product_names.time_of("image", date)
-    assert (found and f"{found:%Y-%m-%d}") == expected
+    time = product_names.time_of("image", date)
+    assert (time and f"{time:%Y-%m-%d}") == expected
     assert product_names.time_of("S1A_x_20190218T030905_y", date) == datetime(2019, 2, 18, 3, 9, 5)
 
 
-def test_shots_of_the_imitation_are_told_apart():
+def test_shots_of_the_fake_archive_have_different_products():
     shots = [Shot(0), Shot(0, piece=1), Shot(0, satellite="S1B"), Shot(0, relative_orbit=7)]
     assert len({fake_archive.product(shot) for shot in shots}) == 4

@@ -1,4 +1,4 @@
-"""SEN12-FLOOD where something is wrong: named, left out if asked, never taken for data."""
+"""SEN12-FLOOD with defects: each is named, can be left out, and is never taken for data."""
 
 import os
 import shutil
@@ -27,7 +27,7 @@ def archive(tmp_path_factory):
 
 @pytest.fixture
 def copy(archive, tmp_path):
-    """One to be changed."""
+    """A copy of the example that a test may change."""
     return shutil.copytree(archive, tmp_path / "raw")
 
 
@@ -66,7 +66,7 @@ def in_db(root):
 
 
 def all_of(value):
-    """A change of an archive: all measurements of a band are one value."""
+    """Return a change of an archive: all measurements of a band become one value."""
 
     def change(root):
         path = bands(root, "0140", FLOODED[0])[0]
@@ -83,7 +83,7 @@ def all_of(value):
 
 
 def rename_key(key):
-    """A change of an archive: an image of the list is under another key."""
+    """Return a change of an archive: an image of the list moves to another key."""
 
     def change(values):
         values["0140"][key] = values["0140"].pop("1")
@@ -208,7 +208,7 @@ def test_entries_that_make_no_sense_are_problems():
         "count": 6,
     }
     images, problems = images_of("9", entries, Source("x", "S1list.json"))
-    assert [one.product for one in images] == ["b"]
+    assert [image.product for image in images] == ["b"]
     assert [problem.reason.split(": ", 1)[0][6:7] for problem in problems] == ["1", "2", "4", "6"]
     assert "both flooded and not" in problems[2].reason
 
@@ -221,5 +221,5 @@ def test_options_that_make_no_sense(archive, tmp_path):
 
 def test_a_split_list_with_an_endless_cell_is_named(copy, tmp_path):
     (copy / "train.csv").write_text("1" * 200_000)
-    with pytest.raises(InputError, match=r"train\.csv: found no table .*field larger"):
+    with pytest.raises(BadFilesError, match=r"train\.csv: names the sequence '1{50}', expected an"):
         make(copy, tmp_path)

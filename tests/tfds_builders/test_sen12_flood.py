@@ -1,4 +1,4 @@
-"""SEN12-FLOOD built: the records on their grid, both rules of pairing, the validation split."""
+"""SEN12-FLOOD built: records on their grid, rules of pairing, validation split."""
 
 import shutil
 from collections import Counter
@@ -30,7 +30,7 @@ from tfds_builders.build import build, summary
 from tfds_builders.sen12_flood import fake_archive, pairing, product_names, splits
 from tfds_builders.sen12_flood.fake_archive import EXAMPLE, EXAMPLE_SPLITS, FOLDER, Place
 from tfds_builders.sen12_flood.index import Image
-from tfds_builders.sen12_flood.splits import Weight
+from tfds_builders.sen12_flood.splits import PairCounts
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def archive(tmp_path_factory):
 
 @pytest.fixture
 def copy(archive, tmp_path):
-    """One to be changed."""
+    """A copy of the example that a test may change."""
     return shutil.copytree(archive, tmp_path / "raw")
 
 
@@ -305,9 +305,9 @@ def test_validation_is_whole_groups_of_the_right_size_and_balance():
     sequences = [f"{number:04d}" for number in range(200)]
     group = {name: f"g{rng.integers(40)}" for name in sequences}
     weights = {
-        name: Weight(int(rng.integers(5, 20)), int(rng.integers(0, 20))) for name in sequences
+        name: PairCounts(int(rng.integers(5, 20)), int(rng.integers(0, 20))) for name in sequences
     }
-    chosen = splits.cut(group, weights, 0.15, 0)
+    chosen = splits.choose_validation(group, weights, 0.15, 0)
     assert not {group[s] for s in chosen} & {group[s] for s in sequences if s not in chosen}
     assert 0.13 <= len(chosen) / 200 <= 0.17
 
@@ -316,10 +316,10 @@ def test_validation_is_whole_groups_of_the_right_size_and_balance():
         return wet / (dry + wet)
 
     assert abs(flooded(chosen) - flooded(sequences)) < 0.03
-    assert splits.cut(group, weights, 0.15, 0) == chosen
-    assert splits.cut(group, weights, 0.15, 1) != chosen
-    assert splits.cut(group, weights, 0.0, 0) == set()
-    assert splits.cut(dict.fromkeys(sequences, "g"), weights, 0.15, 0) == set()
+    assert splits.choose_validation(group, weights, 0.15, 0) == chosen
+    assert splits.choose_validation(group, weights, 0.15, 1) != chosen
+    assert splits.choose_validation(group, weights, 0.0, 0) == set()
+    assert splits.choose_validation(dict.fromkeys(sequences, "g"), weights, 0.15, 0) == set()
 
 
 def test_no_group_is_in_train_and_validation_and_shared_products_are_told(built):

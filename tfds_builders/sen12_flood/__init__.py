@@ -1,1 +1,8 @@
-"""SEN12-FLOOD: sequences of Sentinel-1 images of places that were flooded, and pairs of them."""
+"""SEN12-FLOOD: sequences of Sentinel-1 images of flooded places, and pairs of their dates.
+
+Reading: `archive` (zip or folder), `index` (S1list.json), `product_names`, `splits` (official
+lists, validation split), `sequences` (files of a sequence), `rasters` (records).
+Planning: `pairing` (pairs of dates) and `archive_plan`, which the builder calls. `fake_archive`
+writes a small simulated archive for tests and benchmarks.
+Imports `sar_mixmae_jax.utils`, `sar_mixmae_jax.data.metadata` and the shared builder modules.
+"""

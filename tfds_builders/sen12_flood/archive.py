@@ -1,7 +1,7 @@
-"""The archive as it lies on the disk: a zip or an unpacked folder, of which files are read whole.
+"""Files of the archive on disk: a zip or an unpacked folder, read file by file.
 
-Nothing is unpacked. Names inside a zip are only names to ask the zip for; what they claim to be on
-a disk is of no meaning.
+Nothing is unpacked: names of zip members are used only as keys of the zip, never as paths, so a
+hostile name such as "../../x" cannot reach the disk.
 """
 
 import lzma
@@ -16,27 +16,27 @@ from sar_mixmae_jax.utils.errors import InputError, first_line
 from tfds_builders.bad_files import bad_file, is_text
 from tfds_builders.sen12_flood import product_names
 
-DEPTH = 4
-"""Folders below the one that is named: deeper ones are of something else."""
+MAX_DEPTH = 4
+"""Levels of subfolders that are searched for files."""
 
-LARGEST = 256 * 2**20
-"""Bytes of a file; an image of 512x512 has two megabytes at most."""
+MAX_BYTES = 256 * 2**20
+"""Bytes that a file may have; an image of 512x512 has two megabytes at most."""
 
 BROKEN = (zipfile.BadZipFile, zlib.error, lzma.LZMAError)
-"""What is raised for a member of a zip that is damaged."""
+"""Exceptions that a damaged member of a zip raises."""
 
 HIDDEN = (".", "__")
-"""What names of files and folders begin with that are not looked at."""
+"""Prefixes of file and folder names that are skipped."""
 
 ADVICE = "name the archive's zip, or the folder that holds it or the unpacked sequences"
 
 
 class Source(NamedTuple):
-    """A file that can be read.
+    """A readable file.
 
     Attributes:
-      place: the zip or the folder that it is in.
-      name: of the file there, with slashes.
+      place: path of the zip or the folder that contains it.
+      name: name in there, with slashes.
     """
 
     place: Path
@@ -47,10 +47,10 @@ class Source(NamedTuple):
 
 
 def find(root: Path) -> Path:
-    """The zip or the folder that holds the band files.
+    """Return the zip or the folder that contains the band files.
 
     Args:
-      root: what the user named: either of them, or the folder of the zip.
+      root: path from the user: the zip, the unpacked folder, or the folder of the zip.
 
     Raises:
       InputError: there is none, or there are several.
@@ -60,49 +60,49 @@ def find(root: Path) -> Path:
     zips = (
         [] if root.is_file() else [root / n for n in file_names(root) if n.lower().endswith(".zip")]
     )
-    found = [path for path in zips if has_bands(path)]
-    if len(found) > 1:
+    archives = [path for path in zips if has_bands(path)]
+    if len(archives) > 1:
         raise InputError(
-            f"{root}: found {len(found)} archives, {', '.join(path.name for path in found)}, "
+            f"{root}: found {len(archives)} archives, {', '.join(path.name for path in archives)}, "
             "expected one: move the others away"
         )
-    if not found:
+    if not archives:
         raise InputError(
             f"{root}: found no files such as 0140/S1A_…_corrected_VV.tif, expected SEN12-FLOOD: "
             f"{ADVICE}"
         )
-    return found[0]
+    return archives[0]
 
 
 def has_bands(place: Path) -> bool:
-    """Whether band files of Sentinel-1 images are in a zip or a folder."""
+    """Return True if a zip or a folder contains band files of Sentinel-1 images."""
     return any(product_names.band_file(name.rsplit("/", 1)[-1]) for name in file_names(place))
 
 
 def file_names(place: Path) -> list[str]:
-    """The files in a zip or a folder, sorted; hidden ones are passed over.
+    """Return the names of the files in a zip or a folder, sorted, without hidden ones.
 
     Raises:
       InputError: it cannot be read.
     """
     if place.is_file():
         try:
-            found = [info.filename for info in _zip_of(place).infolist() if not info.is_dir()]
+            names = [info.filename for info in _zip_of(place).infolist() if not info.is_dir()]
         except (OSError, zipfile.BadZipFile, ValueError) as error:
             raise InputError(
                 f"{place}: cannot be read as a zip ({first_line(error)}): download it again"
             ) from error
     else:
-        found = list(_walk(place, place, DEPTH))
+        names = list(_walk(place, place, MAX_DEPTH))
     return sorted(
         name
-        for name in found
+        for name in names
         if is_text(name) and not any(part.startswith(HIDDEN) for part in name.split("/"))
     )
 
 
 def top_files(folder: Path) -> list[str]:
-    """The files right in a folder, sorted; none where it may not be read."""
+    """Return the sorted names of the files directly in a folder; [] if it cannot be read."""
     try:
         return sorted(_walk(folder, folder, 0))
     except InputError:
@@ -110,26 +110,26 @@ def top_files(folder: Path) -> list[str]:
 
 
 def _walk(top: Path, folder: Path, depth: int) -> list[str]:
-    found = []
+    names = []
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
                 if entry.is_file():
-                    found.append(os.path.relpath(entry.path, top).replace(os.sep, "/"))
+                    names.append(os.path.relpath(entry.path, top).replace(os.sep, "/"))
                 elif depth and entry.is_dir() and not entry.name.startswith(HIDDEN):
-                    found += _walk(top, Path(entry.path), depth - 1)
+                    names += _walk(top, Path(entry.path), depth - 1)
     except OSError as error:
         raise InputError(
             f"{folder}: cannot be read ({first_line(error)}): allow reading"
         ) from error
-    return found
+    return names
 
 
 def read(source: Source) -> bytes:
-    """The content of a file.
+    """Return the content of a file.
 
     Raises:
-      BadFilesError: it cannot be read, or is too large for what it should be.
+      BadFilesError: it cannot be read, or exceeds `MAX_BYTES`.
     """
     try:
         size, content = _zipped(source) if source.place.is_file() else _unpacked(source)
@@ -139,7 +139,7 @@ def read(source: Source) -> bytes:
         ) from error
     if content is None:
         raise bad_file(
-            str(source), f"found {size} bytes, expected {LARGEST} at most: is this the archive?"
+            str(source), f"found {size} bytes, expected {MAX_BYTES} at most: is this the archive?"
         )
     return content
 
@@ -147,19 +147,19 @@ def read(source: Source) -> bytes:
 def _zipped(source: Source) -> tuple[int, bytes | None]:
     archive = _zip_of(source.place)
     size = archive.getinfo(source.name).file_size
-    return size, archive.read(source.name) if size <= LARGEST else None
+    return size, archive.read(source.name) if size <= MAX_BYTES else None
 
 
 def _unpacked(source: Source) -> tuple[int, bytes | None]:
     path = source.place / source.name
     size = path.stat().st_size
-    return size, path.read_bytes() if size <= LARGEST else None
+    return size, path.read_bytes() if size <= MAX_BYTES else None
 
 
 def _zip_of(path: Path) -> zipfile.ZipFile:
-    """A zip that stays open in this process, unless the file has changed."""
-    seen = path.stat()
-    return _open(path, seen.st_mtime_ns, seen.st_size)
+    """Return a zip that stays open in this process, reopened if the file changed."""
+    status = path.stat()
+    return _open(path, status.st_mtime_ns, status.st_size)
 
 
 @lru_cache(maxsize=2)

@@ -1,9 +1,9 @@
-"""From the archive to a plan: lists, sequences, validation split, products in two splits."""
+"""Plan of the build: lists, sequences, validation split, and products that two splits share."""
 
 from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from sar_mixmae_jax.data.metadata import FLOOR_DB
 from tfds_builders.plan import Plan
@@ -11,21 +11,21 @@ from tfds_builders.sen12_flood import archive, index, pairing, sequences
 from tfds_builders.sen12_flood import splits as split_lists
 from tfds_builders.sen12_flood.pairing import Scene
 from tfds_builders.sen12_flood.rasters import as_rows, read_record, sources
-from tfds_builders.sen12_flood.sequences import Looked
-from tfds_builders.sen12_flood.splits import Weight
+from tfds_builders.sen12_flood.sequences import SequenceSurvey
+from tfds_builders.sen12_flood.splits import PairCounts
 
 IMAGES_PER_SHARD = 64
 """134 MB of 512x512x2 float32; 4,600 images make enough shards for many cores."""
 
-NEEDS: dict[str, tuple[str, ...]] = {
+REQUIRED_FIELDS: dict[str, tuple[str, ...]] = {
     "chronological": ("full", "orbit_pass", "time"),
     "published": (),
 }
-"""What a rule must know of an image, beside its label."""
+"""Fields of `index.Image` that a rule of pairing needs, beside the label."""
 
 
 class Options(NamedTuple):
-    """What a config decides of the plan; see there."""
+    """Options of the build; see the config of the builder."""
 
     pairs: str
     size: int
@@ -37,8 +37,24 @@ class Options(NamedTuple):
     test_list: str
 
 
+class Overlap(NamedTuple):
+    """Sentinel-1 products of the official splits.
+
+    Attributes:
+      products: names in lower case by sequence.
+      counts: number of products of `train` and of `test`.
+      shared: products of both.
+      test_sequences: test sequences that have one of these.
+    """
+
+    products: Mapping[str, set[str]]
+    counts: tuple[int, int]
+    shared: set[str]
+    test_sequences: list[str]
+
+
 def plan(root: Path, options: Options) -> Plan:
-    """The images of the official splits, a part of `train` being `validation`.
+    """Plan the images of the official splits, a part of `train` being `validation`.
 
     Args:
       root: the zip, the folder of the zip, or that of the unpacked archive.
@@ -49,48 +65,45 @@ def plan(root: Path, options: Options) -> Plan:
     """
     place = archive.find(root)
     files = archive.file_names(place)
-    near = split_lists.texts_near(root, place, files)
-    source = split_lists.find_list_of_images(near, root)
+    near = split_lists.find_lists(root, place, files)
+    source = split_lists.find_image_list(near, root)
     described = index.read_list(source)
     members, problems = split_lists.official_splits(
         near, root, described, {"train": options.train_list, "test": options.test_list}
     )
-    named = sequences.folders(files)
-    looked = {
-        sequence: sequences.look_at(
+    folders = sequences.folders(files)
+    surveys = {
+        sequence: sequences.survey_sequence(
             sequence,
             described[sequence],
-            sequences.folder_of(sequence, described[sequence], named, place),
+            sequences.folder_of(sequence, described[sequence], folders, place),
             place,
             source,
             size=options.size,
             full_only=options.pairs == "chronological",
-            needs=NEEDS[options.pairs],
+            needs=REQUIRED_FIELDS[options.pairs],
         )
         for sequence in sorted({s for split in members.values() for s in split})
     }
-    problems += [problem for one in looked.values() for problem in one.problems]
-    products = {
-        sequence: {image.product.lower() for image in one.images}
-        for sequence, one in looked.items()
-    }
-    shared = _products(members["train"], products) & _products(members["test"], products)
+    problems += [problem for survey in surveys.values() for problem in survey.problems]
+    overlap = find_overlap(members, surveys)
     group = {
         sequence: name
         for split in members.values()
-        for sequence, name in split_lists.components({s: products[s] for s in split}).items()
+        for sequence, name in split_lists.components(
+            {s: overlap.products[s] for s in split}
+        ).items()
     }
-    splits = with_validation(members, looked, group, options)
-    grids = {sequence: one.grid for sequence, one in looked.items() if one.items and one.grid}
+    splits = with_validation(members, surveys, group, options)
+    grids = {s: survey.grid for s, survey in surveys.items() if survey.items and survey.grid}
     scenes = {
-        split: {s: Scene(looked[s].images, group[s], looked[s].absent) for s in chosen}
+        split: {s: Scene(surveys[s].images, group[s], surveys[s].absent) for s in chosen}
         for split, chosen in splits.items()
     }
-    facts, notes = about(splits, members, looked, products, shared, group, options)
-    unused = len(described.keys() - looked.keys())
+    unused = len(described.keys() - surveys.keys())
     return Plan(
         {
-            name: as_rows([i for s in chosen for i in looked[s].items])
+            name: as_rows([item for s in chosen for item in surveys[s].items])
             for name, chosen in splits.items()
         },
         read_record,
@@ -98,32 +111,57 @@ def plan(root: Path, options: Options) -> Plan:
         (place, grids, options.zeros),
         per_shard=IMAGES_PER_SHARD,
         problems=problems,
-        dropped=sum(one.dropped for one in looked.values()),
+        dropped=sum(survey.dropped for survey in surveys.values()),
         index=pairing.INDEX,
         pair=partial(
             pairing.make_pairs, scenes=scenes, rule=options.pairs, max_zeros=options.max_zeros
         ),
-        facts=facts,
-        notes=[f"{unused} of {len(described)} sequences are in no list, and not used", *notes],
+        facts={
+            "caveats": [f"{len(overlap.shared)} products in both train and test"]
+            if overlap.shared
+            else [],
+            "floor_db": FLOOR_DB,
+            "sequences": {name: list(chosen) for name, chosen in splits.items()},
+            "shared_products": sorted(overlap.shared),
+            "test_sequences_with_shared_products": overlap.test_sequences,
+            "sequences_of_another_size": _of_another_size(surveys),
+        },
+        notes=[
+            f"{unused} of {len(described)} sequences are in no list, and not used",
+            *notes(splits, members, surveys, overlap, group, options),
+        ],
     )
 
 
-def _products(chosen: Iterable[str], products: Mapping[str, set[str]]) -> set[str]:
-    return {name for sequence in chosen for name in products[sequence]}
+def find_overlap(
+    members: Mapping[str, list[str]], surveys: Mapping[str, SequenceSurvey]
+) -> Overlap:
+    """Compare the products of the official splits `train` and `test`."""
+    products = {
+        sequence: {image.product.lower() for image in survey.images}
+        for sequence, survey in surveys.items()
+    }
+
+    def products_of(split: Iterable[str]) -> set[str]:
+        return {name for sequence in split for name in products[sequence]}
+
+    train, test = products_of(members["train"]), products_of(members["test"])
+    shared = train & test
+    affected = [sequence for sequence in members["test"] if products[sequence] & shared]
+    return Overlap(products, (len(train), len(test)), shared, affected)
 
 
 def with_validation(
     members: Mapping[str, list[str]],
-    looked: Mapping[str, Looked],
+    surveys: Mapping[str, SequenceSurvey],
     group: Mapping[str, str],
     options: Options,
 ) -> dict[str, list[str]]:
-    """The splits, `validation` cut from `train` if it can be."""
+    """Return the sequences of every split; `validation`, if possible, is cut from `train`."""
     train = members["train"]
-    weights = {sequence: weight(looked[sequence], options.pairs) for sequence in train}
-    chosen = split_lists.cut(
+    chosen = split_lists.choose_validation(
         {sequence: group[sequence] for sequence in train},
-        weights,
+        {sequence: expected_pairs(surveys[sequence], options.pairs) for sequence in train},
         options.validation_share,
         options.split_seed,
     )
@@ -132,70 +170,63 @@ def with_validation(
         "validation": [sequence for sequence in train if sequence in chosen],
         "test": members["test"],
     }
-    return {name: found for name, found in splits.items() if found or name != "validation"}
+    return {name: ids for name, ids in splits.items() if ids or name != "validation"}
 
 
-def weight(one: Looked, rule: str) -> Weight:
-    """The pairs that a sequence promises, as far as that is known before an image was read."""
-    there = {f"{item.sequence}/{item.product}" for item in one.items}
-    whole = {image.id for image in one.images if image.id in there and image.full is not False}
+def expected_pairs(survey: SequenceSurvey, rule: str) -> PairCounts:
+    """Count the pairs of a sequence as far as they are known before an image is read."""
+    stored = {f"{item.sequence}/{item.product}" for item in survey.items}
+    usable = {image.id for image in survey.images if image.id in stored and image.full is not False}
     labels = [
         pair.after.flooded
-        for pair in pairing.RULES[rule](one.images, whole)
-        if {image.id for image in pair} <= whole
+        for pair in pairing.RULES[rule](survey.images, usable)
+        if {image.id for image in pair} <= usable
     ]
-    return Weight(len(labels) - sum(labels), sum(labels))
+    return PairCounts(len(labels) - sum(labels), sum(labels))
 
 
-def about(
+def notes(
     splits: Mapping[str, list[str]],
     members: Mapping[str, list[str]],
-    looked: Mapping[str, Looked],
-    products: Mapping[str, set[str]],
-    shared: set[str],
+    surveys: Mapping[str, SequenceSurvey],
+    overlap: Overlap,
     group: Mapping[str, str],
     options: Options,
-) -> tuple[dict[str, Any], list[str]]:
-    """Facts for the metadata, and notes."""
-    touched = [s for s in members["test"] if products[s] & shared]
-    said = (
-        f"{len(shared)} Sentinel-1 products are in both train and test, of "
-        f"{len(_products(members['train'], products))} and "
-        f"{len(_products(members['test'], products))}; {len(touched)} of {len(members['test'])} "
-        "test sequences have one"
-    )
-    other_size = sorted(s for s, one in looked.items() if one.absent and one.grid is None)
-    partial_images = sum(
-        reason == sequences.PARTIAL for one in looked.values() for reason in one.absent.values()
-    )
-    unlisted = sum(one.unlisted for one in looked.values())
-    notes = [said]
+) -> list[str]:
+    """Return sentences about the splits and what is left out, for the user and the metadata."""
+    lines = [
+        f"{len(overlap.shared)} Sentinel-1 products are in both train and test, of "
+        f"{overlap.counts[0]} and {overlap.counts[1]}; {len(overlap.test_sequences)} of "
+        f"{len(members['test'])} test sequences have one"
+    ]
     if "validation" in splits:
-        notes.append(
+        lines.append(
             f"validation: {len(splits['validation'])} of {len(members['train'])} training "
             f"sequences, in {len({group[s] for s in splits['validation']})} of "
             f"{len({group[s] for s in members['train']})} groups that share products"
         )
     elif options.validation_share > 0:
-        notes.append(
+        lines.append(
             "there is no validation split: the training sequences share products with each other, "
             "so no part of them is independent of the rest and has pairs"
         )
-    if other_size:
-        notes.append(
+    if other_size := _of_another_size(surveys):
+        lines.append(
             f"left out: {len(other_size)} sequences that are not {options.size}x{options.size} px: "
             f"{', '.join(other_size)}"
         )
+    partial_images = sum(
+        reason == sequences.PARTIAL
+        for survey in surveys.values()
+        for reason in survey.absent.values()
+    )
     if partial_images:
-        notes.append(f"left out: {partial_images} images that cover their place in part")
-    if unlisted:
-        notes.append(f"not used: {unlisted} images that {index.LIST} does not describe")
-    facts = {
-        "caveats": [f"{len(shared)} products in both train and test"] if shared else [],
-        "floor_db": FLOOR_DB,
-        "sequences": {name: list(chosen) for name, chosen in splits.items()},
-        "shared_products": sorted(shared),
-        "test_sequences_with_shared_products": touched,
-        "sequences_of_another_size": other_size,
-    }
-    return facts, notes
+        lines.append(f"left out: {partial_images} images that cover their place in part")
+    if unlisted := sum(survey.unlisted for survey in surveys.values()):
+        lines.append(f"not used: {unlisted} images that {index.LIST} does not describe")
+    return lines
+
+
+def _of_another_size(surveys: Mapping[str, SequenceSurvey]) -> list[str]:
+    """Return the sequences that are left out because of their grid, sorted."""
+    return sorted(s for s, survey in surveys.items() if survey.absent and survey.grid is None)

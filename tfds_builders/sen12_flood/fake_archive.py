@@ -1,4 +1,4 @@
-"""SEN12-FLOOD as it lies on disk, of simulated images: for tests and benchmarks."""
+"""SEN12-FLOOD on disk with simulated images, for tests and benchmarks."""
 
 import json
 import zipfile
@@ -23,7 +23,7 @@ FOLDER = "SEN12FLOOD"
 FIRST_DAY = datetime(2018, 12, 1)
 UTM = "EPSG:32736"
 CORNER = (690_000.0, 7_810_000.0)  # near Beira
-APART = 50_000.0  # metres between places
+SPACING = 50_000.0  # metres between places
 LOOKS = 4.4
 WATER_DB = {"VH": -28.0, "VV": -21.0}
 
@@ -32,13 +32,13 @@ class Shot(NamedTuple):
     """An image of a place.
 
     Attributes:
-      day: since `FIRST_DAY`.
-      flooded: whether there is water on the lower third of it.
+      day: of acquisition, days since `FIRST_DAY`.
+      flooded: True if the lower third of the image is water.
       satellite: "S1A" or "S1B".
       orbit_pass: "ASCENDING" or "DESCENDING".
-      relative_orbit: from 1 to 175.
+      relative_orbit: 1 to 175.
       coverage: share of the columns that are imaged.
-      piece: of the datatake: neighbouring slices are 25 s apart.
+      piece: number of the slice in the datatake; neighbouring slices are 25 s apart.
     """
 
     day: int
@@ -54,8 +54,8 @@ class Place(NamedTuple):
     """A sequence.
 
     Attributes:
-      shots: its images in their order.
-      frame: places of one frame share Sentinel-1 products.
+      shots: images in the order of the list.
+      frame: number of the footprint; places of one frame share Sentinel-1 products.
     """
 
     shots: Sequence[Shot]
@@ -63,7 +63,7 @@ class Place(NamedTuple):
 
 
 def product(shot: Shot, frame: int = 0) -> str:
-    """The name of the Sentinel-1 product of an image."""
+    """Return the name of the Sentinel-1 product of an image."""
     hour = 3 if shot.orbit_pass == "DESCENDING" else 16
     start = FIRST_DAY + timedelta(days=shot.day, hours=hour, seconds=25 * shot.piece)
     cycle = 130 + shot.day // 12
@@ -74,7 +74,7 @@ def product(shot: Shot, frame: int = 0) -> str:
 
 
 def describe(folder: str, place: Place) -> dict[str, Any]:
-    """What the list says of a sequence."""
+    """Return the entry of a sequence in S1list.json."""
     images = {
         str(number): {
             "date": f"{FIRST_DAY + timedelta(days=shot.day):%Y-%m-%d}",
@@ -89,16 +89,16 @@ def describe(folder: str, place: Place) -> dict[str, Any]:
 
 
 def write_sequence(folder: Path, place: Place, number: int, size: int) -> None:
-    """Writes the GeoTIFFs of a sequence.
+    """Write the GeoTIFFs of a sequence.
 
     Args:
       folder: of the sequence.
       place: its images.
-      number: of the place, which decides where it lies and what is there.
-      size: of the Sentinel-2 grid in pixels of 10 m.
+      number: of the place; determines its position and its scene.
+      size: side of the Sentinel-2 grid in pixels of 10 m.
     """
     folder.mkdir(parents=True)
-    corner = (CORNER[0] + APART * (number % 8), CORNER[1] - APART * (number // 8))
+    corner = (CORNER[0] + SPACING * (number % 8), CORNER[1] - SPACING * (number // 8))
     grid = Affine(10.0, 0.0, corner[0], 0.0, -10.0, corner[1])
     red = np.full((size, size), 800, np.uint16)
     for day in ("2019-01-24", "2019-01-29"):
@@ -107,8 +107,8 @@ def write_sequence(folder: Path, place: Place, number: int, size: int) -> None:
     margin = size // 16 + 4
     wide = grid * Affine.translation(-margin, -margin)
     ground = simulate(size + 2 * margin, (11, number)).noise_free
-    for turn, shot in enumerate(place.shots):
-        rng = np.random.default_rng((number, turn))
+    for index, shot in enumerate(place.shots):
+        rng = np.random.default_rng((number, index))
         for band, values in zip(BANDS, np.moveaxis(ground, -1, 0), strict=True):
             power = db_to_linear(np.nan_to_num(values, nan=-15.0))
             power *= rng.gamma(LOOKS, 1 / LOOKS, power.shape)
@@ -122,21 +122,21 @@ def write_sequence(folder: Path, place: Place, number: int, size: int) -> None:
 
 
 def write_geographic(path: Path, power: np.ndarray, grid: Affine) -> None:
-    """Writes a band as the archive has it, in longitude and latitude; 0 around it."""
+    """Write a band in longitude and latitude, as in the archive; 0 around it."""
     rows, columns = power.shape
     bounds = array_bounds(rows, columns, grid)
-    where, width, height = calculate_default_transform(UTM, "EPSG:4326", columns, rows, *bounds)
-    turned = np.zeros((height, width), np.float32)
+    transform, width, height = calculate_default_transform(UTM, "EPSG:4326", columns, rows, *bounds)
+    warped = np.zeros((height, width), np.float32)
     reproject(
         power,
-        turned,
+        warped,
         src_transform=grid,
         src_crs=UTM,
-        dst_transform=where,
+        dst_transform=transform,
         dst_crs="EPSG:4326",
         resampling=Resampling.nearest,
     )
-    write_band(path, turned, crs="EPSG:4326", transform=where)
+    write_band(path, warped, crs="EPSG:4326", transform=transform)
 
 
 def write_archive(
@@ -145,13 +145,16 @@ def write_archive(
     splits: Mapping[str, Sequence[str]],
     size: int = 64,
 ) -> Path:
-    """Writes an unpacked archive and the lists of its split; returns its folder.
+    """Write an unpacked archive and the lists of its splits.
 
     Args:
-      root: gets the folder, and the lists beside it.
-      places: the sequences by id.
+      root: folder for the lists and the folder of the archive.
+      places: sequences by id.
       splits: ids by the name of their list.
-      size: of the images.
+      size: side of the images in pixels.
+
+    Returns:
+      Path of the folder of the archive.
     """
     folder = root / FOLDER
     for number, (name, place) in enumerate(places.items()):
@@ -164,7 +167,7 @@ def write_archive(
 
 
 def pack(folder: Path, path: Path) -> Path:
-    """Packs an unpacked archive into a zip with the folder in it; returns its path."""
+    """Pack an unpacked archive, with its folder, into a zip; return the path of the zip."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for file in sorted(folder.rglob("*.*")):
             archive.write(file, f"{folder.name}/{file.relative_to(folder).as_posix()}")
@@ -191,6 +194,9 @@ EXAMPLE = {
     "22": Place(DRY, frame=5),
     "0300": Place(DRY, frame=6),
 }
-"""Six sequences to train with, two to test with, of which one shares products; one in no list."""
+"""Six training sequences, two test sequences and one of no list.
+
+"5" is a test sequence that shares the products of "0140" to "0142".
+"""
 
 EXAMPLE_SPLITS = {"train": ["0140", "0141", "0142", "0167", "0180", "0181"], "test": ["5", "22"]}

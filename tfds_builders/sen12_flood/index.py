@@ -1,4 +1,4 @@
-"""What names say: of a product, its time, relative orbit; of a file, its product and band."""
+"""Sequences and images as S1list.json describes them."""
 
 import json
 from collections.abc import Mapping
@@ -13,23 +13,23 @@ from tfds_builders.sen12_flood.product_names import product_name, relative_orbit
 LIST = "S1list.json"
 PASSES = {"A": "ASCENDING", "D": "DESCENDING"}
 WORDS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
-LONGEST = 200
-"""Characters of a file's name."""
-DIGITS = 9
-"""Of an image's number."""
+MAX_NAME_LENGTH = 200
+"""Characters that the name of a file may have."""
+MAX_DIGITS = 9
+"""Digits that the number of an image may have."""
 
 
 class Image(NamedTuple):
     """A Sentinel-1 image of a sequence, as the list describes it.
 
     Attributes:
-      sequence: its sequence.
+      sequence: id of its sequence.
       product: name of the Sentinel-1 product that it is cut from.
-      flooded: its label; a sequence stays flooded after the first flood.
-      full: whether the image covers the whole place; None where the list does not say.
-      time: of the acquisition, UTC; None where unknown.
+      flooded: label; by the labelling rule, True from the first flood of the sequence on.
+      full: True if the image covers the whole grid of the sequence; None where not stated.
+      time: acquisition time, UTC; None where unknown.
       orbit_pass: "ASCENDING", "DESCENDING", or "" where unknown.
-      relative_orbit: from 1 to 175; 0 where it cannot be derived.
+      relative_orbit: 1 to 175; 0 where unknown.
     """
 
     sequence: str
@@ -42,20 +42,20 @@ class Image(NamedTuple):
 
     @property
     def id(self) -> str:
-        """Name of the record."""
+        """Id of the record."""
         return f"{self.sequence}/{self.product}"
 
 
 def read_list(source: Source) -> dict[str, dict[str, Any]]:
-    """The sequences in the list, by id.
+    """Return the entries of the list by id of their sequence.
 
     Raises:
-      InputError: it is no such list.
+      InputError: the file is not a JSON object with at least one sequence.
     """
     try:
         values = json.loads(read(source).decode("utf-8-sig"))
         if not isinstance(values, dict):
-            raise TypeError(f"it is a {type(values).__name__}")
+            raise TypeError(f"found a {type(values).__name__}")
     except (ValueError, TypeError, RecursionError) as error:
         if isinstance(error, BadFilesError):
             raise
@@ -72,52 +72,57 @@ def read_list(source: Source) -> dict[str, dict[str, Any]]:
 def images_of(
     sequence: str, entries: Mapping[str, Any], source: Source, *, needs: tuple[str, ...] = ()
 ) -> tuple[list[Image], list[BadFile]]:
-    """The images of a sequence in the order of their numbers, and what is wrong with others.
+    """Parse the images of a sequence in the order of their numbers.
 
     Args:
-      sequence: its id.
-      entries: what the list says of it: images under numbers, other things under other keys.
+      sequence: id of the sequence.
+      entries: its entry in the list: images under numbers, other facts under other keys.
       source: the list, for messages.
       needs: fields of `Image` that must be known.
+
+    Returns:
+      The images, and a problem for each entry that cannot be used.
     """
-    keys = [key for key, entry in entries.items() if _means_an_image(key, entry)]
+    keys = [key for key, entry in entries.items() if _is_image_entry(key, entry)]
     numbers = sorted((key for key in keys if _is_number(key)), key=int)
     images: dict[str, Image] = {}
     problems = [
         BadFile(
             str(source),
             f"image {key[:50]!r} of sequence {sequence}: found no number, expected one of "
-            f"{DIGITS} digits at most: mend the list",
+            f"{MAX_DIGITS} digits at most: correct the list",
         )
         for key in keys
         if not _is_number(key)
     ]
     if not keys:
         problems.append(
-            BadFile(str(source), f"sequence {sequence} has no image under a number: mend the list")
+            BadFile(
+                str(source), f"sequence {sequence} has no image under a number: correct the list"
+            )
         )
     for number in numbers:
         try:
             image = _image(sequence, entries[number], needs)
-            other = images.setdefault(image.product.lower(), image)
-            if other.flooded != image.flooded:
+            first = images.setdefault(image.product.lower(), image)
+            if first.flooded != image.flooded:
                 raise ValueError(f"{image.product} is both flooded and not")
         except (ValueError, TypeError, KeyError) as error:
             problems.append(
                 BadFile(
                     str(source),
-                    f"image {number} of sequence {sequence}: {_reason(error)}: mend the list",
+                    f"image {number} of sequence {sequence}: {_reason(error)}: correct the list",
                 )
             )
     return list(images.values()), problems
 
 
 def _is_number(key: str) -> bool:
-    return key.strip().isdecimal() and len(key.strip()) <= DIGITS
+    return key.strip().isdecimal() and len(key.strip()) <= MAX_DIGITS
 
 
-def _means_an_image(key: str, entry: Any) -> bool:
-    """Whether something is an image, under a number or not; "count" and "folder" are none."""
+def _is_image_entry(key: str, entry: Any) -> bool:
+    """Return True for entries of images, numbered or not; False for "count", "folder"."""
     described = isinstance(entry, dict) and any(str(name).upper() == "FILENAME" for name in entry)
     return key.strip().isnumeric() or described
 
@@ -151,9 +156,9 @@ def _image(sequence: str, entry: Any, needs: tuple[str, ...]) -> Image:
 
 
 def _text(value: Any, key: str) -> str:
-    if not isinstance(value, str) or not value.strip() or len(value) > LONGEST:
+    if not isinstance(value, str) or not value.strip() or len(value) > MAX_NAME_LENGTH:
         raise ValueError(f"found {str(value)[:50]!r} as {key}, expected a file's name")
-    value.encode()  # what cannot be stored as such is refused
+    value.encode()  # raises UnicodeEncodeError, a ValueError, for lone surrogates
     return value
 
 

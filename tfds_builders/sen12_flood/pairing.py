@@ -1,4 +1,4 @@
-"""Which two dates make a pair: as published, or as change detection would meet them."""
+"""Rules that pair two dates of a sequence: as published, or chronological."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import timedelta
@@ -8,18 +8,18 @@ from tfds_builders.plan import Columns, Pairs
 from tfds_builders.sen12_flood.index import Image
 
 SAME_DATATAKE = timedelta(hours=1)
-"""Images closer in time are neighbouring slices of one datatake, and not two dates."""
+"""Images closer in time are neighbouring slices of one datatake, not two dates."""
 
 INDEX = ("zero_share",)
-"""Features of the records that pairs are made by, besides the id."""
+"""Features of the records that `make_pairs` reads, besides the id."""
 
 
 class Pair(NamedTuple):
-    """Two dates of a sequence; the first is dry.
+    """Two dates of a sequence.
 
     Attributes:
-      before: the first.
-      after: the second, which has the label.
+      before: image without flood.
+      after: image that has the label of the pair.
     """
 
     before: Image
@@ -27,17 +27,21 @@ class Pair(NamedTuple):
 
 
 def published(images: Sequence[Image], usable: Collection[str]) -> list[Pair]:
-    """Every dry image with every other one of the sequence, once.
+    """Pair every dry image with every other image of the sequence, once.
 
-    The dry one is before; of two dry ones the earlier one, where both times are known, else the one
-    that the list names first. All pairs are made: which are usable is asked later.
+    The dry image is `before`. Of two dry images it is the earlier one where both times are known,
+    else the one that the list names first.
+
+    Args:
+      images: all images of the sequence, in the order of the list.
+      usable: ignored; pairs with unusable images are counted and left out by `make_pairs`.
     """
     del usable
     pairs = []
     for number, dry in enumerate(images):
         for other_number, other in enumerate(images):
-            seen = not other.flooded and other_number <= number
-            if dry.flooded or seen or other is dry:
+            done = not other.flooded and other_number <= number
+            if dry.flooded or done or other is dry:
                 continue
             later = not other.flooded and dry.time and other.time and other.time < dry.time
             pairs.append(Pair(other, dry) if later else Pair(dry, other))
@@ -45,11 +49,13 @@ def published(images: Sequence[Image], usable: Collection[str]) -> list[Pair]:
 
 
 def chronological(images: Sequence[Image], usable: Collection[str]) -> list[Pair]:
-    """Every usable image with the latest usable dry one before it that was seen alike.
+    """Pair every usable image with the latest usable dry image before it of the same geometry.
 
-    Alike is: of the same pass direction, and of the same relative orbit where both are known.
+    Args:
+      images: all images of the sequence.
+      usable: ids of the images that may be in a pair.
     """
-    ordered = sorted((i for i in images if i.id in usable and i.time), key=_when)
+    ordered = sorted((i for i in images if i.id in usable and i.time), key=_time_order)
     pairs = []
     for image in ordered:
         before = [dry for dry in ordered if not dry.flooded and is_before(dry, image)]
@@ -58,21 +64,24 @@ def chronological(images: Sequence[Image], usable: Collection[str]) -> list[Pair
     return pairs
 
 
-def _when(image: Image) -> tuple[Any, str]:
+def _time_order(image: Image) -> tuple[Any, str]:
     return image.time, image.product
 
 
-def is_before(one: Image, other: Image) -> bool:
-    """Whether one is of an earlier date, seen alike."""
+def is_before(first: Image, second: Image) -> bool:
+    """Return True if `first` is of an earlier date than `second` and `same_geometry` holds."""
     return bool(
-        one.time and other.time and other.time - one.time > SAME_DATATAKE and seen_alike(one, other)
+        first.time
+        and second.time
+        and second.time - first.time > SAME_DATATAKE
+        and same_geometry(first, second)
     )
 
 
-def seen_alike(one: Image, other: Image) -> bool:
-    """The same pass direction, and the same relative orbit where both are known."""
-    orbits = (one.relative_orbit, other.relative_orbit)
-    return one.orbit_pass == other.orbit_pass and (0 in orbits or orbits[0] == orbits[1])
+def same_geometry(first: Image, second: Image) -> bool:
+    """Return True for equal pass directions and, where both are known, relative orbits."""
+    orbits = (first.relative_orbit, second.relative_orbit)
+    return first.orbit_pass == second.orbit_pass and (0 in orbits or orbits[0] == orbits[1])
 
 
 RULES: dict[str, Callable[[Sequence[Image], Collection[str]], list[Pair]]] = {
@@ -82,10 +91,10 @@ RULES: dict[str, Callable[[Sequence[Image], Collection[str]], list[Pair]]] = {
 
 
 def onsets(images: Iterable[Image]) -> set[str]:
-    """The first flooded image of a sequence, and its neighbouring slices, by id.
+    """Return the ids of the first flooded image of a sequence and its neighbouring slices.
 
-    By time, over all images that the list describes, usable or not: if the first one cannot be
-    used, no other one becomes the onset for it, since its label only says what was before.
+    All images of the list count, usable or not: if the first flooded image cannot be used, no later
+    one replaces it, because later labels only repeat the first.
     """
     flooded = [(image.time, image) for image in images if image.flooded and image.time]
     first = min((time for time, _ in flooded), default=None)
@@ -93,12 +102,12 @@ def onsets(images: Iterable[Image]) -> set[str]:
 
 
 class Scene(NamedTuple):
-    """What pairs of a sequence are made of.
+    """Input of the pairing of one sequence.
 
     Attributes:
-      images: all that the list describes.
-      group: of the sequence.
-      absent: why images are not among the records, by id.
+      images: all images of the list.
+      group: name of the group of sequences that share products.
+      absent: reason by id of every image that has no record.
     """
 
     images: Sequence[Image]
@@ -117,12 +126,12 @@ def make_pairs(
     rule: str,
     max_zeros: float,
 ) -> Pairs:
-    """The pairs of a split; see `Plan.pair`.
+    """Return the pairs of a split; see `Plan.pair`.
 
     Args:
-      split: its name.
+      split: name of the split.
       columns: "id" and "zero_share" of its records.
-      scenes: of every split, its sequences.
+      scenes: by split and sequence.
       rule: an entry of `RULES`.
       max_zeros: images with this share of zeros in a band, or more, are in no pair.
     """
@@ -131,26 +140,26 @@ def make_pairs(
     left_out: dict[str, int] = {}
     rows: list[dict[str, Any]] = []
     for sequence, scene in scenes[split].items():
-        why = {}
+        reason_of = {}
         for image in scene.images:
             if image.id not in number:
-                why[image.id] = scene.absent.get(image.id, UNREADABLE)
+                reason_of[image.id] = scene.absent.get(image.id, UNREADABLE)
             elif zeros[image.id] >= max_zeros:
-                why[image.id] = f"{max_zeros:.0%} of an image or more is zero"
-        usable = {image.id for image in scene.images} - why.keys()
+                reason_of[image.id] = f"{max_zeros:.0%} of an image or more is zero"
+        usable = {image.id for image in scene.images} - reason_of.keys()
         onset = onsets(scene.images)
         pairs = RULES[rule](scene.images, usable)
         for pair in pairs:
-            reasons = [why[image.id] for image in pair if image.id in why]
+            reasons = [reason_of[image.id] for image in pair if image.id in reason_of]
             if reasons:
                 left_out[reasons[0]] = left_out.get(reasons[0], 0) + 1
             else:
                 rows.append(_row(pair, number, onset, sequence, scene.group))
-        if rule == "chronological":  # an image makes a pair, or there is a reason
+        if rule == "chronological":  # every image is in a pair, or counted with a reason
             paired = {pair.after.id for pair in pairs}
             for image in scene.images:
                 if image.id not in paired:
-                    reason = why.get(image.id, "no dry image before it, seen alike")
+                    reason = reason_of.get(image.id, "no dry image before it, seen alike")
                     left_out[reason] = left_out.get(reason, 0) + 1
     names = rows[0].keys() if rows else ("before", "after")
     return Pairs({name: [row[name] for row in rows] for name in names}, left_out)
@@ -169,5 +178,5 @@ def _row(
         "group": group,
         "gap_days": gap if gap is None else round(gap, 5),
         "onset": after.id in onset,
-        "seen_alike": seen_alike(before, after),
+        "seen_alike": same_geometry(before, after),
     }

@@ -1,4 +1,4 @@
-"""GeoTIFFs of the archive, read from memory, and warped onto a grid."""
+"""Records of images: GeoTIFFs read from memory and warped onto the grid of Sentinel-2."""
 
 import warnings
 from collections.abc import Iterator
@@ -23,16 +23,16 @@ from tfds_builders.geotiff import Georeference
 from tfds_builders.sen12_flood.archive import Source, read
 from tfds_builders.shards import Example
 
-LARGEST_SIDE = 8192
-"""Pixels: more are no image of this archive, and would not fit into the memory of a build."""
+MAX_SIDE = 8192
+"""Pixels; a larger image is not of this archive and would exhaust the memory of a build."""
 
 
 class Grid(NamedTuple):
-    """Pixels on the ground.
+    """Pixel grid on the ground.
 
     Attributes:
       shape: rows and columns.
-      place: where they lie.
+      place: CRS and affine transform.
     """
 
     shape: tuple[int, int]
@@ -40,14 +40,14 @@ class Grid(NamedTuple):
 
 
 @contextmanager
-def opened(source: Source) -> Iterator[DatasetReader]:
-    """Opens a GeoTIFF, and no other format, without a file on the disk.
+def open_geotiff(source: Source) -> Iterator[DatasetReader]:
+    """Open a GeoTIFF of one band, in memory; other formats are refused.
 
     Raises:
-      BadFilesError: it cannot be read, now or while it is open, or does not say where it lies.
+      BadFilesError: it cannot be read, now or while it is open, or has no CRS.
     """
     content = read(source)
-    if not content:  # which rasterio takes for a file to be written
+    if not content:  # rasterio would open an empty MemoryFile for writing
         raise bad_file(str(source), "found 0 bytes, expected a GeoTIFF: download or copy it again")
     try:
         with (
@@ -56,15 +56,15 @@ def opened(source: Source) -> Iterator[DatasetReader]:
             MemoryFile(content) as memory,
             memory.open(driver="GTiff") as raster,
         ):
-            if max(raster.shape) > LARGEST_SIDE or raster.count != 1:
+            if max(raster.shape) > MAX_SIDE or raster.count != 1:
                 raise bad_file(
                     str(source),
                     f"found {(raster.count, *raster.shape)} (bands, rows, columns), expected one "
-                    f"band of {LARGEST_SIDE} pixels at most on a side: is this the archive?",
+                    f"band of {MAX_SIDE} pixels at most on a side: is this the archive?",
                 )
             if not raster.crs:
                 raise bad_file(
-                    str(source), "does not say where it lies, expected a CRS: copy it again"
+                    str(source), "found no CRS, expected a georeferenced image: copy it again"
                 )
             yield raster
     except BadFilesError:
@@ -77,21 +77,22 @@ def opened(source: Source) -> Iterator[DatasetReader]:
 
 
 def grid_of(source: Source) -> Grid:
-    """The grid of an image; its pixels are not read.
+    """Return the grid of an image without reading its pixels.
 
     Raises:
       BadFilesError: it cannot be opened.
     """
-    with opened(source) as raster:
+    with open_geotiff(source) as raster:
         return Grid(raster.shape, geotiff.georeference(raster))
 
 
 class Warped(NamedTuple):
-    """A band on a grid.
+    """A band before and after warping.
 
     Attributes:
-      source: the values as the file has them, float32, NaN = nodata.
-      values: (rows, columns) float32, of the nearest pixel; 0 outside of the image, NaN = nodata.
+      source: (row, column) float32 values of the file, NaN = nodata.
+      values: (row, column) float32 values of the nearest pixel on the grid; 0 outside of the image,
+        NaN = nodata.
     """
 
     source: np.ndarray
@@ -99,12 +100,12 @@ class Warped(NamedTuple):
 
 
 def warp(source: Source, grid: Grid) -> Warped:
-    """Reads a band and warps it onto a grid, by nearest neighbour.
+    """Read a band and warp it onto a grid by nearest neighbour.
 
     Raises:
-      BadFilesError: it cannot be read, holds no floats, or cannot be brought there.
+      BadFilesError: it cannot be read or warped, or holds no floating-point values.
     """
-    with opened(source) as raster:
+    with open_geotiff(source) as raster:
         if not geotiff.is_floating(raster.dtypes[0]):
             raise bad_file(
                 str(source),
@@ -126,26 +127,28 @@ def warp(source: Source, grid: Grid) -> Warped:
 
 
 ZEROS = ("nodata", "border")
-UNKNOWN = -1
-"""Of `full_coverage`, where the list does not say."""
+"""Meanings of a power of 0; see `read_record`."""
 
-TEXTS = ("sequence", "product", "vh", "vv", "reference", "time", "orbit_pass")
+UNKNOWN = -1
+"""Value of `full_coverage` where the list does not state it."""
+
+TEXT_FIELDS = ("sequence", "product", "vh", "vv", "reference", "time", "orbit_pass")
 
 
 class Item(NamedTuple):
     """A row of the plan.
 
     Attributes:
-      sequence: id of the image's sequence.
+      sequence: id of the sequence.
       product: name of the Sentinel-1 product.
-      vh: name of the band's file in the archive.
-      vv: likewise.
-      reference: name of the file whose grid the image is brought to.
-      time: of the acquisition, ISO 8601, or "".
+      vh: name of the file of band VH in the archive.
+      vv: name of the file of band VV.
+      reference: name of the file whose grid the image is warped to.
+      time: acquisition time, ISO 8601, or "".
       orbit_pass: "ASCENDING", "DESCENDING" or "".
       flooded: 0 or 1.
       full_coverage: 0, 1 or `UNKNOWN`.
-      relative_orbit: 0 where unknown.
+      relative_orbit: 1 to 175; 0 where unknown.
     """
 
     sequence: str
@@ -161,10 +164,12 @@ class Item(NamedTuple):
 
 
 def as_rows(items: list[Item]) -> np.ndarray:
-    """Items as a structured array, which takes little memory."""
+    """Return items as a structured array, which takes less memory than tuples."""
     columns = {name: np.array([getattr(item, name) for item in items]) for name in Item._fields}
     columns = {
-        name: np.char.encode(values.astype(str), "utf-8") if name in TEXTS else values.astype("i2")
+        name: np.char.encode(values.astype(str), "utf-8")
+        if name in TEXT_FIELDS
+        else values.astype("i2")
         for name, values in columns.items()
     }
     rows = np.empty(len(items), dtype=[(name, values.dtype) for name, values in columns.items()])
@@ -174,13 +179,13 @@ def as_rows(items: list[Item]) -> np.ndarray:
 
 
 def as_item(row: tuple[Any, ...]) -> Item:
-    """The way back from a row."""
+    """Return the item of a row; inverse of `as_rows`."""
     values = [value.decode() if isinstance(value, bytes) else value for value in row]
     return Item._make(values)
 
 
 def sources(place: Path, grids: dict[str, Grid], zeros: str, row: tuple[Any, ...]) -> list[Path]:
-    """The files that an image is made of: the zip, or its own."""
+    """Return the paths of the files that a record is read from: the zip, or its own files."""
     del grids, zeros
     item = as_item(row)
     if place.is_file():
@@ -189,13 +194,13 @@ def sources(place: Path, grids: dict[str, Grid], zeros: str, row: tuple[Any, ...
 
 
 def read_record(place: Path, grids: dict[str, Grid], zeros: str, row: tuple[Any, ...]) -> Example:
-    """The record of an image.
+    """Read the record of an image.
 
     Args:
       place: the zip or the folder.
-      grids: of the sequences.
-      zeros: what a power of 0 means: "nodata", or "border": nodata where both bands are 0 and it
-        connects to the frame's edge, else a dark pixel.
+      grids: grid of every sequence.
+      zeros: meaning of a power of 0: "nodata"; or "border": nodata where both bands are 0 in a
+        region connected to the frame's edge, else a dark pixel.
       row: see `Item`.
 
     Raises:
@@ -206,16 +211,11 @@ def read_record(place: Path, grids: dict[str, Grid], zeros: str, row: tuple[Any,
     files = dict(zip(BANDS, (item.vh, item.vv), strict=True))
     bands = collect(*(partial(read_band, Source(place, files[band]), grid) for band in BANDS))
     power = np.stack(bands, axis=-1)
-    nothing = (power == 0) | np.isnan(power)
+    empty = (power == 0) | np.isnan(power)
     if zeros == "nodata":
-        power[nothing] = np.nan
+        power[empty] = np.nan
     else:
-        from tfds_builders.geotiff import (
-            zero_border,
-            zero_or_nodata,  # 17 MB for every process
-        )
-
-        power[zero_border(zero_or_nodata(power))] = np.nan
+        power[geotiff.zero_border(geotiff.zero_or_nodata(power))] = np.nan
     return {
         "id": f"{item.sequence}/{item.product}",
         "backscatter": units.to_db(power, "linear"),
@@ -227,31 +227,31 @@ def read_record(place: Path, grids: dict[str, Grid], zeros: str, row: tuple[Any,
         "full_coverage": np.int8(item.full_coverage),
         "orbit_pass": item.orbit_pass,
         "relative_orbit": np.int16(item.relative_orbit),
-        "zero_share": np.float64(nothing.mean((0, 1)).max()),
+        "zero_share": np.float64(empty.mean((0, 1)).max()),
     }
 
 
 def read_band(source: Source, grid: Grid) -> np.ndarray:
-    """A band on a grid: linear power, 0 outside of the image, NaN = nodata.
+    """Read a band on a grid: linear power, 0 outside of the image, NaN = nodata.
 
     Raises:
-      BadFilesError: it cannot be read, holds no linear power, or lies elsewhere.
+      BadFilesError: it cannot be read, is not linear power, or does not overlap the grid.
     """
-    found, warped = warp(source, grid)
-    measured = found[found != 0]
-    if wrong := units.what_is_wrong(units.summarise(measured), "linear"):
-        raise bad_file(str(source), wrong.replace("--unit=dB says so", "is this the archive?"))
-    there = warped[~np.isnan(warped) & (warped != 0)]
-    if not there.size:
+    file_values, warped = warp(source, grid)
+    measured = file_values[file_values != 0]
+    if defect := units.what_is_wrong(units.summarise(measured), "linear"):
+        raise bad_file(str(source), defect.replace("--unit=dB says so", "is this the archive?"))
+    on_grid = warped[~np.isnan(warped) & (warped != 0)]
+    if not on_grid.size:
         raise bad_file(
             str(source),
             "found no measurement on the grid of its sequence's Sentinel-2 reference, expected an "
             "image of that place: it lies outside, move it out of the dataset",
         )
-    if units.is_floored(there).all():
+    if units.is_floored(on_grid).all():
         raise bad_file(
             str(source),
-            f"found values from {there.min():.4g} to {there.max():.4g}, none of them above "
+            f"found values from {on_grid.min():.4g} to {on_grid.max():.4g}, none of them above "
             f"{units.PLAUSIBLE_DB[0]:g} dB, expected linear power: download or copy it again",
         )
     return warped

@@ -1,4 +1,4 @@
-"""SEN12-FLOOD, Sentinel-1: every image once, and pairs of dates of which one may be flooded."""
+"""SEN12-FLOOD, Sentinel-1: every image once, and pairs of dates with a label of the second."""
 
 import dataclasses
 from pathlib import Path
@@ -19,17 +19,17 @@ from tfds_builders.sen12_flood.rasters import ZEROS
 
 @dataclasses.dataclass
 class Config(records.PatchConfig):
-    """Which pairs.
+    """Options of the build.
 
     Attributes:
-      pairs: "chronological" or "published".
-      size: side of the images; sequences of another size are left out.
-      zeros: "nodata" or "border".
+      pairs: rule of pairing, "chronological" or "published".
+      size: side of the images in pixels; sequences of another size are left out.
+      zeros: meaning of a power of 0, "nodata" or "border".
       max_zeros: images with this share of zeros in a band, or more, are in no pair.
-      validation_share: of the training sequences.
-      split_seed: of the choice of these.
-      train_list: the list of the training sequences, "" to look for it.
-      test_list: likewise.
+      validation_share: share of the training sequences that become `validation`.
+      split_seed: seed of the choice of the validation sequences.
+      train_list: path of the list of the training sequences; "": look for it.
+      test_list: path of the list of the test sequences; "": look for it.
     """
 
     pairs: str = records.option("chronological", "rule that makes pairs: chronological, published")
@@ -41,15 +41,15 @@ class Config(records.PatchConfig):
         0.25, "images with this share of zeros in a band, or more, are in no pair"
     )
     validation_share: float = records.option(
-        0.15, "of the training sequences for validation, in groups that share products; 0: none"
+        0.15, "share of the training sequences for validation, in whole groups; 0: no validation"
     )
-    split_seed: int = records.option(0, "of the choice of the validation sequences")
-    train_list: str = records.option("", "list of the training sequences, where it is not found")
-    test_list: str = records.option("", "list of the test sequences, where it is not found")
+    split_seed: int = records.option(0, "seed of the choice of the validation sequences")
+    train_list: str = records.option("", "list of the training sequences, if it is not found")
+    test_list: str = records.option("", "list of the test sequences, if it is not found")
 
 
 class Builder(PatchBuilder):
-    """Splits `train`, `validation`, `test`; the pairs of each are in the metadata."""
+    """Builder of `train`, `validation`, `test`; the pairs of each split are in the metadata."""
 
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES: ClassVar[dict[str, str]] = {"1.0.0": "Images once, pairs as references."}
@@ -104,11 +104,11 @@ class Builder(PatchBuilder):
         )
 
     def plan(self, root: Path, scratch: Path, processes: int) -> Plan:
-        """The images of the official splits."""
+        """Plan the images of the official splits."""
         del scratch, processes
         config = self.builder_config
-        check_name(RULES, config.pairs, "rule of --pairs")
-        check_name(ZEROS, config.zeros, "meaning of --zeros")
+        check_name(RULES, config.pairs, "value of --pairs")
+        check_name(ZEROS, config.zeros, "value of --zeros")
         for name, value, low, high in (
             ("size", config.size, 8, 4096),
             ("max_zeros", config.max_zeros, 0.001, 1.0),
@@ -122,7 +122,7 @@ class Builder(PatchBuilder):
 
 
 def _number(dtype: type, doc: str) -> tfds.features.Tensor:
-    """A scalar, stored with all its bits."""
+    """Return a scalar feature that is stored with all its bits."""
     return tfds.features.Tensor(
         shape=(), dtype=dtype, encoding=tfds.features.Encoding.BYTES, doc=doc
     )

@@ -1,4 +1,4 @@
-"""One sequence of the archive: its files matched with what the list says of its images."""
+"""Files of a sequence, matched with the images that the list describes."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -16,11 +16,11 @@ PARTIAL = "an image covers the place in part"
 
 
 class Folder(NamedTuple):
-    """The files of a sequence.
+    """Files of a sequence.
 
     Attributes:
-      path: in the archive.
-      bands: name of the file, by product in lower case and band.
+      path: of the folder in the archive.
+      bands: name of the file by product (lower case) and band.
       references: names of band 4 of the Sentinel-2 images, sorted.
     """
 
@@ -29,17 +29,17 @@ class Folder(NamedTuple):
     references: list[str]
 
 
-class Looked(NamedTuple):
-    """A sequence that was looked at.
+class SequenceSurvey(NamedTuple):
+    """Images of a sequence and their files.
 
     Attributes:
-      images: that the list describes, in its order.
-      items: those that become records.
-      grid: of the records; None where there are none.
-      absent: why images are not among the items, by id.
-      problems: what is wrong.
-      dropped: images that are left out for that.
-      unlisted: images of the folder that the list does not describe.
+      images: all images of the list, in its order.
+      items: images that become records.
+      grid: common grid of the records; None where there are none.
+      absent: reason by id of every image that is deliberately left out.
+      problems: defects of list and files.
+      dropped: number of images that are left out due to defects.
+      unlisted: number of images in the folder that the list does not describe.
     """
 
     images: list[Image]
@@ -52,46 +52,57 @@ class Looked(NamedTuple):
 
 
 def folders(files: Iterable[str]) -> dict[str, list[Folder]]:
-    """The folders with images in an archive, by their own name."""
-    found: dict[str, Folder] = {}
+    """Return the folders with images in an archive, by their last name."""
+    by_path: dict[str, Folder] = {}
     for name in sorted(files):
         path, _, file = name.rpartition("/")
         band = product_names.band_file(file)
         if band or product_names.is_reference(file):
-            folder = found.setdefault(path, Folder(path, {}, []))
+            folder = by_path.setdefault(path, Folder(path, {}, []))
             if band:
                 folder.bands.setdefault((band.product.lower(), band.band), name)
             else:
                 folder.references.append(name)
-    named: dict[str, list[Folder]] = {}
-    for path, folder in found.items():
-        named.setdefault(path.rsplit("/", 1)[-1], []).append(folder)
-    return named
+    by_name: dict[str, list[Folder]] = {}
+    for path, folder in by_path.items():
+        by_name.setdefault(path.rsplit("/", 1)[-1], []).append(folder)
+    return by_name
 
 
 def folder_of(
     sequence: str, entries: Mapping[str, Any], named: Mapping[str, list[Folder]], place: Path
 ) -> Folder | None:
-    """The folder of a sequence: of its id, or as the list calls it; else but for leading zeros.
+    """Return the folder of a sequence, or None.
+
+    It has the name of the id or of the entry "folder"; else, where unambiguous, the name of the id
+    with other leading zeros.
+
+    Args:
+      sequence: id of the sequence.
+      entries: its entry in the list.
+      named: see `folders`.
+      place: the archive, for messages.
 
     Raises:
-      InputError: there are several.
+      InputError: several folders have the name.
     """
-    called = str(entries.get("folder", sequence)).replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
+    listed_name = (
+        str(entries.get("folder", sequence)).replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
+    )
     alike = [name for name in named if name.lstrip("0") == sequence.lstrip("0")]
-    for name in (sequence, called, *(alike if len(alike) == 1 else ())):
-        found = named.get(name, [])
-        if len(found) > 1:
+    for name in (sequence, listed_name, *(alike if len(alike) == 1 else ())):
+        matches = named.get(name, [])
+        if len(matches) > 1:
             raise InputError(
-                f"{place}: found several folders of sequence {sequence}, {found[0].path} and "
-                f"{found[1].path}, expected one: move the others away"
+                f"{place}: found several folders of sequence {sequence}, {matches[0].path} and "
+                f"{matches[1].path}, expected one: move the others away"
             )
-        if found:
-            return found[0]
+        if matches:
+            return matches[0]
     return None
 
 
-def look_at(
+def survey_sequence(
     sequence: str,
     entries: Mapping[str, Any],
     folder: Folder | None,
@@ -101,33 +112,33 @@ def look_at(
     size: int,
     full_only: bool,
     needs: tuple[str, ...],
-) -> Looked:
-    """Finds the images of a sequence.
+) -> SequenceSurvey:
+    """Match the images of a sequence with its files.
 
     Args:
-      sequence: its id.
-      entries: what the list says of it.
-      folder: its files, if there are any.
+      sequence: id of the sequence.
+      entries: its entry in the list.
+      folder: its files; None if there are none.
       place: the archive.
       source: the list, for messages.
-      size: side of the grid that is wanted.
-      full_only: whether images that cover the place in part are left out.
-      needs: what must be known of an image, see `images_of`.
+      size: required side of the grid in pixels.
+      full_only: leave out images that cover the grid in part.
+      needs: fields that must be known of an image, see `index.images_of`.
     """
     images, problems = index.images_of(sequence, entries, source, needs=needs)
     dropped = len(problems)
     if folder is None:
-        where = f"found no folder of sequence {sequence}, which a list names: restore it"
-        problems.append(BadFile(str(place), where))
-        return Looked(images, [], None, {}, problems, dropped + len(images), 0)
+        reason = f"found no folder of sequence {sequence}, which a list names: restore it"
+        problems.append(BadFile(str(place), reason))
+        return SequenceSurvey(images, [], None, {}, problems, dropped + len(images), 0)
     unlisted = len({name for name, _ in folder.bands} - {i.product.lower() for i in images})
-    grid, wrong = _grid(folder, place)
+    grid, grid_problems = _grid(folder, place)
     if grid is None:
-        problems += wrong
-        return Looked(images, [], None, {}, problems, dropped + len(images), unlisted)
+        problems += grid_problems
+        return SequenceSurvey(images, [], None, {}, problems, dropped + len(images), unlisted)
     if grid.shape != (size, size):
         absent = dict.fromkeys((image.id for image in images), f"not {size}x{size} px")
-        return Looked(images, [], None, absent, problems, dropped, unlisted)
+        return SequenceSurvey(images, [], None, absent, problems, dropped, unlisted)
     items, absent = [], {}
     for image in images:
         files = {band: folder.bands.get((image.product.lower(), band)) for band in BANDS}
@@ -146,17 +157,17 @@ def look_at(
             ]
         else:
             items.append(_item(image, files, folder.references[0]))
-    return Looked(images, items, grid, absent, problems, dropped, unlisted)
+    return SequenceSurvey(images, items, grid, absent, problems, dropped, unlisted)
 
 
 def _grid(folder: Folder, place: Path) -> tuple[Grid | None, list[BadFile]]:
-    """The grid of the first Sentinel-2 image."""
+    """Return the grid of the first Sentinel-2 image, or None with the problems."""
     if not folder.references:
-        wrong = (
+        reason = (
             "found no Sentinel-2 reference, expected a file such as S2_2019-01-24_B04.tif: restore "
             "it, or take the sequence out of the list"
         )
-        return None, [BadFile(f"{place}/{folder.path}", wrong)]
+        return None, [BadFile(f"{place}/{folder.path}", reason)]
     try:
         return grid_of(Source(place, folder.references[0])), []
     except BadFilesError as error:
