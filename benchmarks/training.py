@@ -16,6 +16,7 @@ from sar_mixmae_jax.data.sampler import ShuffleSampler
 from sar_mixmae_jax.models import flops
 from sar_mixmae_jax.models.mixmae import init_params
 from sar_mixmae_jax.objectives.reconstruction import pretrain_loss
+from sar_mixmae_jax.tasks.registry import get_task
 from sar_mixmae_jax.tasks.supervised import finetune_loss, init_model_params, predict_outputs
 from sar_mixmae_jax.tasks.task_dataset import TaskDataset, load_task_dataset
 from sar_mixmae_jax.training.batch_predictor import BatchPredictor
@@ -91,12 +92,12 @@ def measure_tuning(
 
     Args:
       config: as made by `configs/pretrain.py`: model, batch and dtype count.
-      task: an entry of `tasks.TASKS`.
+      task: name of the task.
       dataset: for it.
       data_dir: where that is built.
       steps: timed.
     """
-    labelled = load_task_dataset(task, dataset, str(data_dir), "train", BANDS)
+    labelled = load_task_dataset(get_task(task), dataset, str(data_dir), "train", BANDS)
     tuning_config = like_published(config, task, dataset)
     tuning = make_finetune_objective(tuning_config, None, labelled)
     size = batch_size(config, labelled)
@@ -105,9 +106,9 @@ def measure_tuning(
     source, (turns, each) = labelled.patches.source, turns_of(steps)
     batch = next(prefetch_to_device(batches(source, ShuffleSampler(len(source), size, seed=0))))[1]
     train_step = compile_train_step(
-        map_over_devices(partial(finetune_loss, tuning=tuning), optimizer), state, batch
+        map_over_devices(partial(finetune_loss, objective=tuning), optimizer), state, batch
     )
-    predict = BatchPredictor(partial(predict_outputs, tuning=tuning), size)
+    predict = BatchPredictor(partial(predict_outputs, objective=tuning), size)
     many = Subset(source, np.arange(EVALUATED * each * size) % len(source))
 
     def step(count: int = each) -> None:

@@ -1,160 +1,47 @@
-"""What predictions must be like before anything is computed from them."""
+"""Predictions of a model on a split: checked, saved and loaded.
 
-from __future__ import annotations
+What depends on the task is checked by `Task.check_predictions`.
+"""
 
 import dataclasses
 import io
 import json
-import lzma
-import struct
-import tokenize
-import zipfile
-import zlib
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-from scipy.special import expit
+from scipy.special import expit, softmax
 
-from sar_mixmae_jax.utils.errors import InputError, first_line, look_up
+from sar_mixmae_jax.utils.errors import InputError, first_line
 from sar_mixmae_jax.utils.files import atomic_write, report_write_errors
 
-if TYPE_CHECKING:
-    from sar_mixmae_jax.tasks.kinds import Kind
+COLUMN_KINDS = "biufU"
+"""NumPy kinds of the columns: bool, integers, floats, text."""
 
-
-REQUIRED_COLUMNS = "biufU"
-"""NumPy kinds that a column may have: bool, integers, floats, text."""
-
-NAMED = 3
-"""Ids that a message names."""
-
-
-def check_predictions(predictions: Predictions, kinds: Mapping[str, Kind]) -> None:
-    """Refuses predictions that are not as their class describes them.
-
-    Args:
-      predictions: of whatever.
-      kinds: that there are.
-
-    Raises:
-      InputError: says which field is wrong, and which rows.
-    """
-    if not isinstance(predictions.task, str):
-        raise InputError(f"task is {predictions.task!r}, expected one of {', '.join(kinds)}")
-    kind = look_up(dict(kinds), predictions.task, "task")
-    _check_shapes(predictions, kind)
-    _check_values(predictions)
-    _check_columns(predictions, kind)
-    kind.check(predictions)
-    if not isinstance(predictions.about, dict):
-        raise InputError(f"about is {type(predictions.about).__name__}, expected values by name")
-    try:
-        json.dumps(predictions.about, allow_nan=False, indent=1)  # as reports write it
-    except (TypeError, ValueError, RecursionError) as error:
-        raise InputError(f"about is not plain JSON ({error}): give text, numbers, lists") from error
-
-
-def _check_shapes(predictions: Predictions, kind: Kind) -> None:
-    ids, classes = predictions.ids, predictions.classes
-    if kind.classes not in (None, classes):
-        raise InputError(f"classes are {classes}, expected {kind.classes} for {predictions.task}")
-    if not all(isinstance(name, str) for name in classes):
-        raise InputError(f"classes are {classes}: expected names")
-    if not classes or len(set(classes)) < len(classes):
-        raise InputError(f"classes are {classes}: expected at least one, each name once")
-    if ids.ndim != 1 or ids.dtype.kind != "U" or not len(ids):
-        raise InputError(
-            f"ids are {ids.dtype} of shape {ids.shape}: expected text, (n,) with at least one row"
-        )
-    full = (len(ids), len(classes))
-    shapes = {"logits": full, "labels": full[:1] if kind.exclusive else full}
-    for name, expected in shapes.items():
-        array = getattr(predictions, name)
-        if array.shape != expected or array.dtype.kind not in "biuf":
-            raise InputError(
-                f"{name} are {array.dtype} of shape {array.shape}, expected numbers {expected}: "
-                f"{len(ids)} ids, {len(classes)} classes"
-            )
-
-
-def _check_values(predictions: Predictions) -> None:
-    rows = len(predictions.ids)
-    labels = predictions.labels.reshape(rows, -1)
-    with np.errstate(over="ignore"):
-        logits = predictions.logits.astype(np.float32)
-    invalid_predictions(
-        predictions, ~np.isfinite(logits).all(1), "logits are not finite (in float32)"
-    )
-    invalid_predictions(predictions, ~np.isfinite(labels).all(1), "labels are not finite")
-    invalid_predictions(predictions, ~np.isin(labels, (0, 1)).all(1), "labels are neither 0 nor 1")
-    unique, first = np.unique(predictions.ids, return_index=True)
-    if len(unique) < rows:
-        again = np.ones(rows, bool)
-        again[first] = False
-        invalid_predictions(
-            predictions, again, "ids occur more than once, which would count them twice"
-        )
-
-
-def _check_columns(predictions: Predictions, kind: Kind) -> None:
-    rows = len(predictions.ids)
-    if missing := [name for name in ("group", *kind.columns) if name not in predictions.columns]:
-        raise InputError(f"columns lack {', '.join(missing)}: found {sorted(predictions.columns)}")
-    for name, values in predictions.columns.items():
-        if values.shape != (rows,) or values.dtype.kind not in REQUIRED_COLUMNS:
-            raise InputError(
-                f"column {name!r} is {values.dtype} of shape {values.shape}, expected numbers, "
-                f"bool or text of shape ({rows},)"
-            )
-    group = predictions.columns["group"]
-    if group.dtype.kind == "f":
-        invalid_predictions(predictions, ~np.isfinite(group), "column 'group' is not finite")
-
-
-def invalid_predictions(predictions: Predictions, wrong: np.ndarray | np.bool, what: str) -> None:
-    """Refuses rows, naming the first of them."""
-    wrong = np.atleast_1d(wrong)
-    rows = np.flatnonzero(wrong)
-    if len(rows):
-        names = ", ".join(map(str, predictions.ids[rows[:NAMED]]))
-        more = ", …" if len(rows) > NAMED else ""
-        raise InputError(f"{len(rows)} of {len(wrong)} rows: {what}: {names}{more}")
-
+MAX_NAMED = 3
+"""Number of ids that a message lists."""
 
 FORMAT = "sar_mixmae_jax predictions 1"
 COLUMN_PREFIX = "column/"
-"""Before the name of a column in the file."""
-
-DAMAGE = (
-    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError),  # what is packed
-    *(NotImplementedError, RuntimeError),  # packed in an unknown way, encrypted, nested too deeply
-    *(tokenize.TokenError, SyntaxError, MemoryError, OverflowError),  # the head of an array
-    *(ValueError, KeyError, IndexError, TypeError, AttributeError),  # what it holds
-)
-"""What zipfile, NumPy and json raise for files that are not as they should be."""
+"""Prefix of column arrays in the npz."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Predictions:
-    """Logits and labels of n records (classification) or pairs of images (flood).
+    """Logits and labels of n records.
 
     Attributes:
-      task: "classification" (several labels a record) or "flood" (two classes).
-      classes: their names; flood: ("dry", "flood").
-      ids: (n,) str, of record or pair, each once.
+      task: name of the task.
+      classes: names of the classes, in the order of the logits.
+      ids: (n,) str, unique.
       logits: (n, classes) float32.
-      labels: classification: (n, classes) uint8, 1 where a record has the label;
-        flood: (n,) uint8, 1 = flood.
-      columns: (n,) each, numeric, bool or str. Always "group": what is independent of what
-        (scene, tile, group of sequences). Floods also: "before" and "after" (ids of the
-        images), "sequence", and where known "onset" (bool: the image after is the first flooded
-        one of its sequence), "gap_days" (float), "flooded_fraction" (float, NaN unknown),
-        "hard_case" (str, "" none).
-      about: plain JSON that reports show as it is. They are headed by "dataset" and "split", and
-        below it, before any number, show "caveats" (list of str) and whatever has "overlap" in its
-        name.
+      labels: (n,) uint8 number of the class where a record has exactly one ("exclusive"), else
+        (n, classes) uint8, 1 where a record has the class.
+      columns: (n,) each, numeric, bool or str, by name. Always "group", which names what is
+        statistically independent (scene, tile, group of sequences); others depend on the task.
+      provenance: JSON values by name, shown in reports: dataset, split, checkpoint and so on.
+        "dataset" and "split" are the title; "caveats" (list of str) and entries with "overlap" in
+        their name are shown before any number. Stored under the key "about".
 
     Raises:
       InputError: a field is not as above; a logit or label is not finite; an id occurs twice.
@@ -166,7 +53,7 @@ class Predictions:
     logits: np.ndarray
     labels: np.ndarray
     columns: dict[str, np.ndarray]
-    about: dict[str, Any]
+    provenance: dict[str, Any]
 
     def __post_init__(self) -> None:
         for name in ("ids", "logits", "labels"):
@@ -174,31 +61,124 @@ class Predictions:
         object.__setattr__(self, "classes", tuple(self.classes))
         columns = {name: np.asarray(values) for name, values in self.columns.items()}
         object.__setattr__(self, "columns", columns)
-        from sar_mixmae_jax.tasks.kinds import KINDS
-
-        check_predictions(self, KINDS)
+        if not isinstance(self.task, str):
+            raise InputError(f"task is {self.task!r}, expected a name")
+        _check_shapes(self)
+        _check_values(self)
+        _check_columns(self)
+        _check_provenance(self.provenance)
         object.__setattr__(self, "logits", self.logits.astype(np.float32))
         object.__setattr__(self, "labels", self.labels.astype(np.uint8))
 
     @property
     def probabilities(self) -> np.ndarray:
-        """Float64. Any number of classes: sigmoid, (n, classes); one of two: softmax, (n,).
+        """Float64: (n, classes) by sigmoid; exclusive by softmax, of two classes (n,) the second.
 
-        In float64, since in float32 every logit above 17 has the probability 1, and average
-        precision lives on the order of such logits.
+        In float64, since in float32 each logit above 17 has the probability 1, and average
+        precision depends on the order of such logits.
         """
         logits = self.logits.astype(np.float64)
-        exclusive = self.labels.ndim == 1
-        return expit(logits[:, 1] - logits[:, 0] if exclusive else logits)
+        if self.labels.ndim > 1:
+            return expit(logits)
+        if logits.shape[1] == 2:
+            return expit(logits[:, 1] - logits[:, 0])
+        return softmax(logits, axis=1)
 
     @property
     def groups(self) -> np.ndarray:
-        """(n,) number of the group of each row, from 0."""
+        """(n,) int, number of the group of each row, from 0."""
         return np.unique(self.columns["group"], return_inverse=True)[1]
+
+    @property
+    def number_of_groups(self) -> int:
+        """Number of groups."""
+        return int(self.groups.max()) + 1
+
+
+def _check_shapes(predictions: Predictions) -> None:
+    ids, classes = predictions.ids, predictions.classes
+    if not all(isinstance(name, str) for name in classes):
+        raise InputError(f"classes are {classes}: expected names")
+    if not classes or len(set(classes)) < len(classes):
+        raise InputError(f"classes are {classes}: expected at least one, each name once")
+    if ids.ndim != 1 or ids.dtype.kind != "U" or not len(ids):
+        raise InputError(
+            f"ids are {ids.dtype} of shape {ids.shape}: expected text, (n,) with at least one row"
+        )
+    full = (len(ids), len(classes))
+    shapes = {"logits": (full,), "labels": (full, full[:1])}
+    for name, expected in shapes.items():
+        array = getattr(predictions, name)
+        if array.shape not in expected or array.dtype.kind not in "biuf":
+            raise InputError(
+                f"{name} are {array.dtype} of shape {array.shape}, expected numbers "
+                f"{' or '.join(map(str, expected))}: {len(ids)} ids, {len(classes)} classes"
+            )
+
+
+def _check_values(predictions: Predictions) -> None:
+    rows = len(predictions.ids)
+    labels = predictions.labels.reshape(rows, -1)
+    with np.errstate(over="ignore"):
+        logits = predictions.logits.astype(np.float32)
+    refuse_rows(predictions, ~np.isfinite(logits).all(1), "logits are not finite (in float32)")
+    refuse_rows(predictions, ~np.isfinite(labels).all(1), "labels are not finite")
+    values = 2 if predictions.labels.ndim > 1 else max(2, len(predictions.classes))
+    expected = "neither 0 nor 1" if values == 2 else f"not whole numbers from 0 to {values - 1}"
+    unknown = ~np.isin(labels, np.arange(values)).all(1)
+    refuse_rows(predictions, unknown, f"labels are {expected}")
+    _, first = np.unique(predictions.ids, return_index=True)
+    if len(first) < rows:
+        repeated = np.ones(rows, bool)
+        repeated[first] = False
+        refuse_rows(predictions, repeated, "ids occur more than once, which would count them twice")
+
+
+def _check_columns(predictions: Predictions) -> None:
+    rows = len(predictions.ids)
+    if "group" not in predictions.columns:
+        raise InputError(f"columns lack group: found {sorted(predictions.columns)}")
+    for name, values in predictions.columns.items():
+        if values.shape != (rows,) or values.dtype.kind not in COLUMN_KINDS:
+            raise InputError(
+                f"column {name!r} is {values.dtype} of shape {values.shape}, expected numbers, "
+                f"bool or text of shape ({rows},)"
+            )
+    group = predictions.columns["group"]
+    if group.dtype.kind == "f":
+        refuse_rows(predictions, ~np.isfinite(group), "column 'group' is not finite")
+
+
+def _check_provenance(provenance: Any) -> None:
+    if not isinstance(provenance, dict):
+        raise InputError(f"about is {type(provenance).__name__}, expected values by name")
+    try:
+        json.dumps(provenance, allow_nan=False, indent=1)  # as reports write it
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InputError(f"about is not plain JSON ({error}): give text, numbers, lists") from error
+
+
+def refuse_rows(predictions: Predictions, wrong: np.ndarray | np.bool, reason: str) -> None:
+    """Raise if any row is wrong; the message lists the first ids.
+
+    Args:
+      predictions: whose rows are checked.
+      wrong: (n,) bool.
+      reason: what is wrong with the rows.
+
+    Raises:
+      InputError: a row is wrong.
+    """
+    wrong = np.atleast_1d(wrong)
+    rows = np.flatnonzero(wrong)
+    if len(rows):
+        names = ", ".join(map(str, predictions.ids[rows[:MAX_NAMED]]))
+        more = ", …" if len(rows) > MAX_NAMED else ""
+        raise InputError(f"{len(rows)} of {len(wrong)} rows: {reason}: {names}{more}")
 
 
 def save_predictions(predictions: Predictions, path: Path) -> None:
-    """Writes predictions as an npz file without pickles; it appears whole or not at all.
+    """Write predictions as an npz file without pickles, atomically.
 
     Raises:
       InputError: the file cannot be written.
@@ -207,7 +187,7 @@ def save_predictions(predictions: Predictions, path: Path) -> None:
         "format": FORMAT,
         "task": predictions.task,
         "classes": list(predictions.classes),
-        "about": predictions.about,
+        "about": predictions.provenance,
     }
     arrays = {name: getattr(predictions, name) for name in ("ids", "logits", "labels")}
     arrays |= {COLUMN_PREFIX + name: values for name, values in predictions.columns.items()}
@@ -218,32 +198,31 @@ def save_predictions(predictions: Predictions, path: Path) -> None:
 
 
 def load_predictions(path: Path) -> Predictions:
-    """Reads what `save` wrote.
+    """Read a file of `save_predictions`.
 
     Raises:
-      InputError: the file is not there, damaged or of another kind; or what it holds is refused
-        by `Predictions`.
+      InputError: the file does not exist, is damaged or of another format; or its content is
+        refused by `Predictions`.
     """
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
-            head = json.loads(str(arrays.pop("head")))
-            if not isinstance(head["classes"], list):
-                raise TypeError(f"classes are {head['classes']!r}, expected a list")
-            if head["format"] != FORMAT:
-                raise InputError(f"{path} is {head['format']!r}, expected {FORMAT!r}")
-            fields = {name: arrays.pop(name) for name in ("ids", "logits", "labels")}
-            columns = {name.removeprefix(COLUMN_PREFIX): values for name, values in arrays.items()}
-            fields |= {"task": head["task"], "classes": head["classes"], "about": head["about"]}
+        head = json.loads(str(arrays.pop("head")))
+        if not isinstance(head["classes"], list):
+            raise TypeError(f"classes are {head['classes']!r}, expected a list")
+        stored_format = head["format"]
+        fields = {name: arrays.pop(name) for name in ("ids", "logits", "labels")}
+        columns = {name.removeprefix(COLUMN_PREFIX): values for name, values in arrays.items()}
+        fields |= {"task": head["task"], "classes": head["classes"], "provenance": head["about"]}
     except OSError as error:
         raise InputError(f"{path} cannot be read ({first_line(error)}): check the path") from error
-    except DAMAGE as error:
-        if isinstance(error, InputError):
-            raise
+    except Exception as error:  # zipfile, zlib, numpy and json raise a dozen types for damage
         raise InputError(
             f"{path} is damaged or holds no predictions ({first_line(error)}): "
-            "write it again with the command that evaluates"
+            "write it again with `evaluate`"
         ) from error
+    if stored_format != FORMAT:
+        raise InputError(f"{path} is {stored_format!r}, expected {FORMAT!r}")
     try:
         return Predictions(**fields, columns=columns)
     except InputError as error:

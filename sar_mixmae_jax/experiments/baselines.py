@@ -19,7 +19,7 @@ from sar_mixmae_jax.experiments import otsu_baseline
 from sar_mixmae_jax.experiments.otsu_baseline import two_classes
 from sar_mixmae_jax.experiments.stages import TEST, Metrics, flat_metrics
 from sar_mixmae_jax.objectives.radiometry import TO_DB
-from sar_mixmae_jax.tasks.base import TASKS
+from sar_mixmae_jax.tasks.registry import get_task
 from sar_mixmae_jax.tasks.task_dataset import (
     TaskDataset,
     load_task_dataset,
@@ -194,9 +194,10 @@ Splits = tuple[TaskDataset, TaskDataset, TaskDataset]
 def load_baseline_splits(config: ConfigDict, task: str, seed: int) -> Splits:
     """The splits of a task as the fine-tuning with this seed sees them."""
     recipe = config.finetune[task]
+    kind = get_task(recipe.task)
 
     def opened(split: str) -> TaskDataset:
-        return load_task_dataset(recipe.task, recipe.dataset, config.data_dir, split, recipe.bands)
+        return load_task_dataset(kind, recipe.dataset, config.data_dir, split, recipe.bands)
 
     training, validation = (
         take_label_fraction(opened(split), recipe.label_fraction, seed, all_classes=False)
@@ -210,7 +211,7 @@ def measure_baseline(config: ConfigDict, task: str) -> dict[str, list[Metrics]]:
     found: dict[str, list[Metrics]] = {}
     for seed in range(config.seeds):
         splits = load_baseline_splits(config, task, seed)
-        for name, baseline in BASELINES[config.finetune[task].task].items():
+        for name, baseline in BASELINES.get(config.finetune[task].task, {}).items():
             found.setdefault(name, []).append(flat_metrics(baseline(splits)))
     return found
 
@@ -297,8 +298,7 @@ def all_labels(split: TaskDataset) -> Iterator[dict[str, np.ndarray]]:
     """All records in their order, in batches, in dB; the last batch is filled up."""
     order, to_db = SequentialSampler(len(split), BATCH_SIZE), TO_DB[split.patches.unit]
     for batch in batches(split.patches.source, order, 0, order.steps):
-        images = TASKS[split.task].images
-        yield batch | {name: np.asarray(to_db(batch[name])) for name in images}
+        yield batch | {name: np.asarray(to_db(batch[name])) for name in split.task.images}
 
 
 def _joined(

@@ -15,7 +15,7 @@ from sar_mixmae_jax.experiments.stages import Metrics, held_out, protocol
 from sar_mixmae_jax.experiments.statistics import BySeed, Metric, Result, by_seed, spread
 from sar_mixmae_jax.experiments.tables import Section, as_json, markdown, tabulate
 from sar_mixmae_jax.experiments.trials import PRETRAINING, Measured
-from sar_mixmae_jax.tasks.kinds import KINDS
+from sar_mixmae_jax.tasks.registry import get_task
 from sar_mixmae_jax.utils.files import atomic_write
 from sar_mixmae_jax.utils.plotting import add_title, figure_to_png
 
@@ -111,7 +111,7 @@ def compared(config: ConfigDict, task: str) -> list[Metric]:
     name = _named(task)
     return [
         Metric(task, score, f"{name}: {title}", bounded=True)
-        for score, title in KINDS[config.finetune[task].task].compared.items()
+        for score, title in get_task(config.finetune[task].task).score_titles.items()
     ]
 
 

@@ -14,7 +14,7 @@ from sar_mixmae_jax.experiments import reconstruction, trials
 from sar_mixmae_jax.experiments.trials import Trial, run_folder
 from sar_mixmae_jax.inference import evaluator
 from sar_mixmae_jax.models.mixmae import init_params
-from sar_mixmae_jax.tasks.kinds import KINDS
+from sar_mixmae_jax.tasks.registry import get_task
 from sar_mixmae_jax.training import finetune, pretrain
 from sar_mixmae_jax.training.config import make_objective
 from sar_mixmae_jax.training.sharding import fetch_replicated
@@ -110,11 +110,11 @@ def run_finetuning(
 
 def flat_metrics(predicted: Predictions) -> Metrics:
     """The scores by name, and the parts of breakdowns: "recall by hard case/wind"."""
-    kind = KINDS[predicted.task]
-    found = kind.metrics(predicted)
+    task = get_task(predicted.task)
+    found = task.metrics(predicted)
     parts = {
         f"{title}/{name}": value
-        for title, values in kind.breakdowns(found).items()
+        for title, values in task.breakdowns(found).items()
         for name, value in values.items()
     }
-    return kind.read_scores(found) | parts
+    return task.scores(found) | parts

@@ -1,24 +1,17 @@
 """From a tuned model in a workdir to a report about a split of a dataset, mostly `test`."""
 
 import dataclasses
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from absl import logging
 from ml_collections import ConfigDict
 
-from sar_mixmae_jax.data.metadata import BANDS
-from sar_mixmae_jax.data.patch_dataset import load_patch_dataset
 from sar_mixmae_jax.evaluation.predictions import Predictions
 from sar_mixmae_jax.models.knn import KNNConfig
-from sar_mixmae_jax.objectives.radiometry import TO_DB
 from sar_mixmae_jax.run_report import page
 from sar_mixmae_jax.tasks import report
-from sar_mixmae_jax.tasks.base import TASKS
-from sar_mixmae_jax.tasks.flood_panels import PairPicture
-from sar_mixmae_jax.tasks.report import EVIDENCE
+from sar_mixmae_jax.tasks.registry import get_task
 from sar_mixmae_jax.tasks.supervised import FinetuneObjective, param_shapes, predict_outputs
 from sar_mixmae_jax.tasks.task_dataset import TaskDataset, load_task_dataset, make_predictions
 from sar_mixmae_jax.training import checkpoint, distributed, initialisation
@@ -32,8 +25,6 @@ from sar_mixmae_jax.training.workdir import EVALUATION, read_run_record
 from sar_mixmae_jax.utils import hashing
 from sar_mixmae_jax.utils.errors import InputError
 from sar_mixmae_jax.utils.jit import CacheablePartial
-
-DATES = ("before", "after")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,13 +47,13 @@ class SplitPredictions(NamedTuple):
 
     Attributes:
       predictions: of every record, in its order.
-      evidence: (records, row, column) of tiles, where the model has it.
+      extra: (records, …) further outputs of the model, see `Task.extra_outputs`.
       dataset: its name.
       data_dir: where it is built.
     """
 
     predictions: Predictions
-    evidence: np.ndarray | None
+    extra: dict[str, np.ndarray]
     dataset: str
     data_dir: str
 
@@ -89,14 +80,9 @@ def evaluate(
         return {}
     name = made.dataset.replace("/", "-").replace(":", "-")
     folder = out or workdir / EVALUATION / f"{name}-{split}"
-    pictures = None
-    task = made.predictions.task
-    if TASKS[task].images == DATES:
-        pictures = pair_pictures(task, made.dataset, made.data_dir, split, made.evidence)
-    arrays = {}
-    if made.evidence is not None:
-        arrays[EVIDENCE] = {"ids": made.predictions.ids, "evidence": made.evidence}
-    files = report.write_report(made.predictions, folder, pictures, arrays=arrays)
+    task = get_task(made.predictions.task)
+    pictures = task.example_pictures(made.dataset, made.data_dir, split, made.extra)
+    files = report.write_report(made.predictions, folder, pictures, extra=made.extra)
     if read_run_record(workdir):
         page.write_page(workdir)  # which shows the reports
     return files
@@ -127,7 +113,7 @@ def predict(
       InputError: the checkpoint or the dataset cannot be used.
     """
     model = load_model(workdir, which)
-    config, task = model.config, model.metadata["model"]["task"]
+    config, task = model.config, get_task(model.metadata["model"]["task"])
     name = dataset or config.dataset
     where = data_dir or config.data_dir
     labelled = load_task_dataset(task, name, where, split, model.found.bands)
@@ -139,13 +125,12 @@ def predict(
     )
     params = replicate(load_params(model, tuning))
     run = BatchPredictor(
-        CacheablePartial(predict_outputs, tuning), batch_size or TASKS[task].at_once
+        CacheablePartial(predict_outputs, tuning), batch_size or task.eval_batch_size
     )
     made = run(params, labelled.patches.source, description)
     told = prediction_provenance(model, labelled, split, which)
-    return SplitPredictions(
-        make_predictions(labelled, made, told), made.get("evidence"), name, where
-    )
+    extra = {name: made[name] for name in task.extra_arrays if name in made}
+    return SplitPredictions(make_predictions(labelled, made, told), extra, name, where)
 
 
 def load_model(workdir: Path, which: str) -> LoadedModel:
@@ -224,7 +209,7 @@ def prediction_provenance(
         "trained on": trained,
         "encoder": ("not known" if converted else "random") if before is None else before,
     }
-    images = labelled.images()
+    images = labelled.image_ids()
     known = hashing.count_overlap(images, model.found.seen)
     source = "fine-tuning" if before is None else f"pretraining on {before['dataset']} or tuning"
     overlap = f"{known} of {len(images)} images were seen in {source}"
@@ -232,41 +217,3 @@ def prediction_provenance(
         overlap = f"at least {overlap}: the model comes from a file that does not say what it saw"
     told["overlap with training"] = overlap
     return told
-
-
-def pair_pictures(
-    task: str, name: str, data_dir: str, split: str, evidence: np.ndarray | None
-) -> Callable[[int], PairPicture] | None:
-    """Reads a pair when its picture is asked for, with the true water where the dataset has it.
-
-    None where the dataset has not both bands, which pictures show.
-
-    Args:
-      task: whose records are pairs.
-      name: of the dataset.
-      data_dir: where it is built.
-      split: of it.
-      evidence: (pairs, row, column) of tiles, or None.
-    """
-    try:
-        patches = load_task_dataset(task, name, data_dir, split, BANDS).patches
-    except InputError as error:
-        logging.warning("there are no pictures of pairs: %s", error)
-        return None
-    pairs = patches.pairs
-    assert pairs is not None
-    to_db, truth = TO_DB[patches.unit], None
-    if "water" in patches.fields:
-        truth = load_patch_dataset(name, data_dir, split, BANDS, ("id", "water")).source
-
-    def picture(row: int) -> PairPicture:
-        record = patches.source[row]
-        water = None
-        if truth is not None:
-            was, now = (truth[int(pairs[date][row])]["water"] > 0 for date in DATES)
-            water = now.astype(np.uint8) + (was & now)  # 1: new, 2: on both dates
-        tiles = None if evidence is None else evidence[row]
-        before, after = (np.asarray(to_db(record[date])) for date in DATES)
-        return PairPicture(before, after, water, tiles)
-
-    return picture

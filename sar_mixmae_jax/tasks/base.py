@@ -1,188 +1,366 @@
-"""How scores are read from metrics: what the kinds of predictions have in common."""
+"""The interface of a downstream task: records, model, loss, metrics, resampling and report."""
 
-import dataclasses
-from collections.abc import Callable
-from typing import NamedTuple
+import abc
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
-from sar_mixmae_jax.data.date_pairs import PairSource
-from sar_mixmae_jax.data.patch_dataset import PatchDataset, read_column
-from sar_mixmae_jax.evaluation.metrics import Metrics
+from sar_mixmae_jax.data.patch_dataset import PatchDataset
+from sar_mixmae_jax.evaluation import bootstrap
+from sar_mixmae_jax.evaluation.bootstrap import BinaryProblem, Sampled
+from sar_mixmae_jax.evaluation.metrics import Metrics, SummaryMetrics
 from sar_mixmae_jax.evaluation.predictions import Predictions
-from sar_mixmae_jax.models.heads import Classifier, DownstreamModel, FloodDetector
-from sar_mixmae_jax.tasks.kinds import KINDS
+from sar_mixmae_jax.models.architecture import Architecture
+from sar_mixmae_jax.models.heads import DownstreamModel
 from sar_mixmae_jax.utils.errors import InputError
+from sar_mixmae_jax.utils.tables import Lines
+
+Path = tuple[str, ...]
+"""Keys of a value in nested metrics, from the outside in."""
+
+Pictures = Callable[[int], Any]
+"""Row number -> picture of that record, in the form that `Task.figures` draws."""
+
+Figures = dict[str, Callable[[], bytes]]
+"""File name -> function that draws the figure and returns the bytes of a PNG."""
+
+IGNORED_LABEL = -1
+"""Per-pixel label of padding; losses and pooled labels leave such pixels out."""
 
 
 class LabelUnits(NamedTuple):
-    """What labels are given to, where a part of them is taken: records, or sequences of them.
+    """What is labelled as a whole when a fraction of the labels is drawn: records or sequences.
 
     Attributes:
       labels: (units, classes) 1 where a unit has a class.
-      of: (records,) the unit of every record.
+      of: (records,) int, the unit of each record.
     """
 
     labels: np.ndarray
     of: np.ndarray
 
 
-@dataclasses.dataclass(frozen=True)
-class Task:
+class Task(abc.ABC):
     """A downstream task.
 
+    A subclass lives in one module of this package and is registered with
+    `registry.register_task`. Instances hold no state: all instances of a class are equal and have
+    the same hash, so that a task can be part of a jit cache key.
+
+    Labels of a batch are (batch,) for one class a record, (batch, classes) for several, or
+    (batch, height, width) per pixel (`labels_per_pixel`). `pool_logits` and `pool_labels` reduce
+    what is per pixel to one prediction a record, from which the metrics are computed.
+
     Attributes:
-      images: fields of a record that are images, one for every date.
-      fields: of the dataset's records that are read, where it has them.
-      pick: makes the records of the task, of the dataset's.
-      classes: their names.
-      columns: of the patches and the ids of their records: what is known of every record of the
-        task besides; "group" says what is independent.
-      ids: of the records of the task, of the ids of the dataset's records and the columns.
-      units: what labels are given to.
-      model: what stands on the encoder.
-      settings: fields of the configuration that the model is made with.
-      tiled: whether the encoder sees tiles of an image, or all of it.
-      loss: (batch, classes) logits and labels -> (batch,).
-      at_once: records in a batch where nothing is trained.
+      name: str, the value of `config.task`.
+      images: names of the fields of a record that are images, one for each date.
+      optional_fields: names of further fields of the records that are read where they exist.
+      labels_per_pixel: whether labels are (height, width), aligned with the images; they are then
+        resized and flipped with them.
+      exclusive: whether a record has exactly one class, so that pooled labels are (batch,) class
+        numbers; otherwise they are (batch, classes), 0 or 1.
+      fixed_classes: names of the classes where the task defines them; () where the dataset does.
+      required_columns: names of the columns of `Predictions` besides "group".
+      eval_batch_size: records in a batch for inference.
+      extra_arrays: names of the outputs of `extra_outputs`; each is saved as NAME.npz beside a
+        report.
+      score_names: names of all entries of `scores`.
+      score_titles: score name -> title, of the scores by which models are compared; the best
+        checkpoint is chosen by the first.
+      captions: file name -> caption, of all figures that a report may hold.
     """
 
-    images: tuple[str, ...]
-    fields: tuple[str, ...]
-    pick: Callable[[PatchDataset], PatchDataset]
-    classes: Callable[[PatchDataset], tuple[str, ...]]
-    columns: Callable[[PatchDataset, np.ndarray], dict[str, np.ndarray]]
-    ids: Callable[[np.ndarray, dict[str, np.ndarray]], np.ndarray]
-    units: Callable[[PatchDataset], LabelUnits]
-    model: type[DownstreamModel]
-    settings: tuple[str, ...]
-    tiled: bool
-    loss: Callable[[jax.Array, jax.Array], jax.Array]
-    at_once: int
+    name: ClassVar[str]
+    images: ClassVar[tuple[str, ...]] = ("backscatter",)
+    optional_fields: ClassVar[tuple[str, ...]] = ()
+    labels_per_pixel: ClassVar[bool] = False
+    exclusive: ClassVar[bool]
+    fixed_classes: ClassVar[tuple[str, ...]] = ()
+    required_columns: ClassVar[tuple[str, ...]] = ()
+    eval_batch_size: ClassVar[int] = 256
+    extra_arrays: ClassVar[tuple[str, ...]] = ()
+    score_names: ClassVar[tuple[str, ...]]
+    score_titles: ClassVar[Mapping[str, str]]
+    captions: ClassVar[Mapping[str, str]] = {}
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other)
+
+    def __hash__(self) -> int:
+        return hash(type(self))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
+    @property
+    def best_score(self) -> str:
+        """Name of the score by which the best checkpoint is chosen."""
+        return next(iter(self.score_titles))
+
+    # ---- records
+
+    def matches(self, dataset: PatchDataset) -> bool:
+        """Return whether this is the task of a dataset when the configuration names none."""
+        del dataset
+        return False
+
+    def load_records(self, dataset: PatchDataset) -> PatchDataset:
+        """Return the dataset with the records of this task as its source.
+
+        Raises:
+          InputError: the dataset has none.
+        """
+        return dataset
+
+    @abc.abstractmethod
+    def class_names(self, dataset: PatchDataset) -> tuple[str, ...]:
+        """Return the names of the classes, in the order of the logits.
+
+        Raises:
+          InputError: the dataset has no labels for this task.
+        """
+
+    def columns(self, dataset: PatchDataset, ids: np.ndarray) -> dict[str, np.ndarray]:
+        """Return what is known of each record, (records,) by name.
+
+        Args:
+          dataset: as opened, before `load_records`.
+          ids: (patches,) str, ids of its records.
+
+        Returns:
+          Columns of `Predictions`; "group" numbers or names what is statistically independent. By
+          default the acquisition of a patch, since patches of one acquisition are alike.
+        """
+        if not dataset.place_fields:
+            return {"group": ids}
+        return {"group": np.array([name.rsplit("_", dataset.place_fields)[0] for name in ids])}
+
+    def record_ids(self, ids: np.ndarray, columns: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Return the ids of the records of this task, (records,) str.
+
+        Args:
+          ids: (patches,) str, ids of the records of the dataset.
+          columns: of `columns`.
+        """
+        del columns
+        return ids
+
+    @abc.abstractmethod
+    def label_units(self, dataset: PatchDataset) -> LabelUnits:
+        """Return what is labelled as a whole, for stratified fractions of the labels."""
+
+    # ---- model and loss
+
+    def input_size(self, arch: Architecture, dataset: PatchDataset) -> int:
+        """Return the side in pixels to which images are resized before the model.
+
+        Raises:
+          InputError: the images do not fit the model.
+        """
+        del dataset
+        return arch.image_size
+
+    @abc.abstractmethod
+    def make_model(
+        self, arch: Architecture, outputs: int, config: Mapping[str, Any], **settings: Any
+    ) -> DownstreamModel:
+        """Return the untrained model.
+
+        Args:
+          arch: of the encoder.
+          outputs: number of logits.
+          config: the configuration of the run, for fields that only this task has.
+          **settings: the other attributes of `DownstreamModel`.
+        """
+
+    def masks_common_nodata(self, model: DownstreamModel) -> bool:
+        """Return whether pixels without data on one date become nodata on all dates."""
+        del model
+        return True
+
+    @abc.abstractmethod
+    def loss(self, logits: jax.Array, labels: jax.Array) -> jax.Array:
+        """Return the loss of each record, (batch,).
+
+        Args:
+          logits: (batch, …, classes) float32.
+          labels: (batch, …) as the task has them, or pooled.
+        """
+
+    def pool_logits(self, logits: jax.Array) -> jax.Array:
+        """Return logits of whole records, (batch, classes)."""
+        return logits
+
+    def pool_labels(self, labels: jax.Array) -> jax.Array:
+        """Return labels of whole records, (batch,) if `exclusive`, else (batch, classes)."""
+        return labels
+
+    def extra_outputs(
+        self, model: DownstreamModel, params: Any, images: list[jax.Array]
+    ) -> dict[str, jax.Array]:
+        """Return further arrays of a prediction, (batch, …) by a name of `extra_arrays`."""
+        del model, params, images
+        return {}
+
+    # ---- metrics
+
+    def check_predictions(self, predictions: Predictions) -> None:
+        """Check predictions against this task.
+
+        Raises:
+          InputError: classes, label shape or columns are not those of the task.
+        """
+        classes, labels = predictions.classes, predictions.labels
+        if self.fixed_classes not in ((), classes):
+            raise InputError(
+                f"classes are {classes}, expected {self.fixed_classes} for {self.name}"
+            )
+        rows = (len(predictions.ids),)
+        expected = rows if self.exclusive else (*rows, len(classes))
+        if labels.shape != expected:
+            raise InputError(
+                f"labels are {labels.dtype} of shape {labels.shape}, expected numbers {expected}: "
+                f"{len(predictions.ids)} ids, {len(classes)} classes"
+            )
+        missing = [name for name in self.required_columns if name not in predictions.columns]
+        if missing:
+            raise InputError(
+                f"columns lack {', '.join(missing)}: found {sorted(predictions.columns)}"
+            )
+
+    @abc.abstractmethod
+    def metrics(self, predictions: Predictions) -> Metrics:
+        """Return all metrics of predictions as nested values, None where undefined."""
+
+    @abc.abstractmethod
+    def scores(self, metrics: Metrics) -> dict[str, float | None]:
+        """Return the values of `score_names`; None where undefined.
+
+        Args:
+          metrics: of `metrics`.
+        """
+
+    def breakdowns(self, metrics: Metrics) -> dict[str, dict[str, float | None]]:
+        """Return values of parts of the records or classes, by title and part.
+
+        Args:
+          metrics: of `metrics`.
+        """
+        del metrics
+        return {}
+
+    def validation_scalars(self, predictions: Predictions, metrics: Metrics) -> dict[str, float]:
+        """Return the mean loss and the defined scores, as logged: "validation/NAME".
+
+        Args:
+          predictions: of the validation split.
+          metrics: of `metrics`.
+        """
+        losses = self.loss(jnp.asarray(predictions.logits), jnp.asarray(predictions.labels))
+        values = {"loss": float(np.mean(losses)), **self.scores(metrics)}
+        return {f"validation/{name}": value for name, value in values.items() if value is not None}
+
+    # ---- confidence intervals
+
+    @abc.abstractmethod
+    def bootstrap_targets(self, predictions: Predictions) -> dict[Path, BinaryProblem]:
+        """Return the binary problems that are resampled, by the path of their metrics."""
+
+    def macro_averages(
+        self, replicates: Mapping[Path, Mapping[str, Sampled]]
+    ) -> dict[Path, Sampled]:
+        """Return values derived from several binary problems, in each replicate.
+
+        Args:
+          replicates: rates of the problems of `bootstrap_targets` in each replicate, by path.
+
+        Returns:
+          Values by the path of their metric.
+        """
+        del replicates
+        return {}
+
+    def intervals(
+        self, predictions: Predictions, replicates: int | None = None, seed: int = 0
+    ) -> dict[str, Any]:
+        """Return confidence intervals of the metrics; see `bootstrap.intervals`.
+
+        Args:
+          predictions: whose column "group" names what is independent.
+          replicates: number of resamples; None: by `bootstrap.replicates_for`.
+          seed: of the resampling.
+        """
+        targets = self.bootstrap_targets(predictions)
+        count = predictions.number_of_groups
+        return bootstrap.intervals(targets, count, self.macro_averages, replicates, seed)
+
+    # ---- report
+
+    @abc.abstractmethod
+    def summary_metrics(self, metrics: Metrics, intervals: Mapping[str, Any]) -> SummaryMetrics:
+        """Return the main metrics with their intervals.
+
+        Args:
+          metrics: of `metrics`.
+          intervals: `values` of `intervals`.
+        """
+
+    @abc.abstractmethod
+    def report_header(self, metrics: Metrics, intervals: Mapping[str, Any]) -> Lines:
+        """Return the Markdown lines of the main result."""
+
+    def tables(self, metrics: Metrics, intervals: Mapping[str, Any]) -> Lines:
+        """Return the Markdown lines of the detailed tables."""
+        del metrics, intervals
+        return []
+
+    def figures(
+        self,
+        predictions: Predictions,
+        metrics: Metrics,
+        intervals: Mapping[str, Any],
+        title: str,
+        pictures: Pictures | None = None,
+    ) -> Figures:
+        """Return the figures of a report, the one for the training log first.
+
+        Args:
+          predictions: to show.
+          metrics: of `metrics`.
+          intervals: `values` of `intervals`; {} where there are none.
+          title: of the figures.
+          pictures: of `example_pictures`.
+        """
+        del predictions, metrics, intervals, title, pictures
+        return {}
+
+    def example_pictures(
+        self, dataset: str, data_dir: str, split: str, extra: Mapping[str, np.ndarray]
+    ) -> Pictures | None:
+        """Return a function that reads the picture of a record; None where there are none.
+
+        Args:
+          dataset: name of the dataset.
+          data_dir: folder with the built datasets.
+          split: of the dataset.
+          extra: (records, …) arrays of `extra_outputs`.
+        """
+        del dataset, data_dir, split, extra
+        return None
 
 
-# ---- land cover: several labels an image
-
-
-def label_names(patches: PatchDataset) -> tuple[str, ...]:
-    """The classes of a dataset.
-
-    Raises:
-      InputError: it has none.
-    """
-    if not patches.classes:
-        raise InputError(
-            f"{patches.name} has no labels: choose a labelled dataset, such as bigearthnet_s1"
-        )
-    return patches.classes
-
-
-def scenes(patches: PatchDataset, ids: np.ndarray) -> dict[str, np.ndarray]:
-    """The acquisition that a patch is of: patches of one are alike."""
-    names = [name.rsplit("_", patches.place_fields)[0] for name in ids]
-    return {"group": np.array(names if patches.place_fields else ids)}
-
-
-def labelled_records(patches: PatchDataset) -> LabelUnits:
-    """Every record is labelled for itself."""
-    labels = read_column(patches, "labels")
-    return LabelUnits(labels, np.arange(len(labels)))
-
-
-def multilabel_soft_margin_loss(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """Multi-label soft-margin loss: the mean over the classes of the logistic loss, (batch,)."""
-    return optax.sigmoid_binary_cross_entropy(logits, labels.astype(logits.dtype)).mean(-1)
-
-
-# ---- floods: two dates
-
-
-def as_pairs(patches: PatchDataset) -> PatchDataset:
-    """The pairs of a dataset as its records.
-
-    Raises:
-      InputError: it has none.
-    """
-    if patches.pairs is None:
-        raise InputError(
-            f"{patches.name} has no pairs of dates: choose a dataset that has, such as sen12_flood "
-            "or flood_pairs"
-        )
-    return dataclasses.replace(patches, source=PairSource(patches.source, patches.pairs))
-
-
-def known_of_pairs(patches: PatchDataset, ids: np.ndarray) -> dict[str, np.ndarray]:
-    """The columns of the pairs, with the ids of the images in place of their numbers."""
-    assert patches.pairs is not None
-    columns = {name: column for name, column in patches.pairs.items() if name != "flooded"}
-    return columns | {name: ids[columns[name]] for name in ("before", "after")}
-
-
-def names_of_pairs(ids: np.ndarray, columns: dict[str, np.ndarray]) -> np.ndarray:
-    """The id of every pair: "before > after"."""
-    del ids
-    both = zip(columns["before"], columns["after"], strict=True)
-    return np.array([f"{before} > {after}" for before, after in both])
-
-
-def labelled_sequences(patches: PatchDataset) -> LabelUnits:
-    """Who labels a sequence labels all of its pairs; it has a flood or not."""
-    assert patches.pairs is not None
-    _, of = np.unique(patches.pairs["sequence"], return_inverse=True)
-    flooded = np.zeros(of.max() + 1, bool)
-    np.logical_or.at(flooded, of, patches.pairs["flooded"] == 1)
-    return LabelUnits(np.stack([~flooded, flooded], axis=1).astype(np.uint8), of)
-
-
-TASKS = {
-    "classification": Task(
-        images=("backscatter",),
-        fields=("labels",),
-        pick=lambda patches: patches,
-        classes=label_names,
-        columns=scenes,
-        ids=lambda ids, _: ids,
-        units=labelled_records,
-        model=Classifier,
-        settings=(),
-        tiled=False,
-        loss=multilabel_soft_margin_loss,
-        at_once=256,
-    ),
-    "flood": Task(
-        images=("before", "after"),
-        fields=(),
-        pick=as_pairs,
-        classes=lambda _: KINDS["flood"].classes or (),
-        columns=known_of_pairs,
-        ids=names_of_pairs,
-        units=labelled_sequences,
-        model=FloodDetector,
-        settings=("tiling", "pooling"),
-        tiled=True,
-        loss=optax.softmax_cross_entropy_with_integer_labels,
-        at_once=16,  # pairs of 512 px have 32 tiles
-    ),
-}
-"""The tasks by name."""
-
-
-def task_of(patches: PatchDataset) -> str:
-    """The task that a dataset is for: floods where it has pairs, else its labels."""
-    return "flood" if patches.pairs is not None else "classification"
-
-
-def scores(predictions: Predictions, metrics: Metrics) -> dict[str, float]:
-    """The mean loss and the scores that are defined, as they are logged.
+def mean_per_record(values: jax.Array, valid: jax.Array | None = None) -> jax.Array:
+    """Return the mean over all axes but the first, (batch,).
 
     Args:
-      predictions: of a split.
-      metrics: of them.
+      values: (batch, …).
+      valid: (batch, …) bool, the values that count; None: all.
     """
-    task, kind = TASKS[predictions.task], KINDS[predictions.task]
-    losses = task.loss(jnp.asarray(predictions.logits), jnp.asarray(predictions.labels))
-    found = {"loss": float(np.mean(losses)), **kind.read_scores(metrics)}
-    return {f"validation/{name}": value for name, value in found.items() if value is not None}
+    axes = tuple(range(1, values.ndim))
+    if valid is None:
+        return values.mean(axes) if axes else values
+    count = jnp.maximum(valid.sum(axes), 1)
+    return jnp.where(valid, values, 0.0).sum(axes) / count

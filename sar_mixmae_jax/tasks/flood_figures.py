@@ -8,16 +8,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from sar_mixmae_jax.tasks.multilabel_figures import COLOURS, DPI, value_bars
+from sar_mixmae_jax.tasks.classification_figures import COLOURS, DPI, value_bars
 from sar_mixmae_jax.utils.plotting import add_title, figure_to_png
 
-NAMES = {
-    "onset": "onset",
-    "all": "all pairs",
-    "by_pair": "by pair",
-    "by_image": "by image",
-    "by_sequence": "by sequence",
-}
 MATRICES = ("by_image", "by_pair")
 """Weightings of which there are curves and matrices."""
 

@@ -21,9 +21,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from sklearn.metrics import average_precision_score, roc_auc_score
 
+from sar_mixmae_jax.evaluation.bootstrap import set_path
 from sar_mixmae_jax.evaluation.metrics import binary_metrics
 from sar_mixmae_jax.evaluation.tables import number
-from sar_mixmae_jax.tasks.flood_figures import NAMES
 
 WEIGHTINGS: dict[str, str | None] = {
     "by_pair": None,
@@ -31,6 +31,15 @@ WEIGHTINGS: dict[str, str | None] = {
     "by_sequence": "sequence",
 }
 """The column whose values count once each; None: every row does."""
+
+NAMES = {
+    "onset": "onset",
+    "all": "all pairs",
+    "by_pair": "by pair",
+    "by_image": "by image",
+    "by_sequence": "by sequence",
+}
+"""Titles of evaluations and weightings."""
 
 FRACTIONS = (0.0, 0.01, 0.05, 0.15)
 FRACTION_NAMES = ("below 1 %", "1 to 5 %", "5 to 15 %", "15 % and more", "unknown")
@@ -122,17 +131,9 @@ def compute_flood_metrics(
             f"{name}s": len(np.unique(columns[column][view.rows]))
             for name, column in (("image", "after"), ("sequence", "sequence"), ("group", "group"))
         }
-        view_path(found, view.path, counts | values)
+        set_path(found, view.path, counts | values)
     first = next(iter(found))
     return {"pairs": len(labels), "headline": [first, "by_image"], "evaluations": found}
-
-
-def view_path(tree: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
-    """Puts a value into nested dicts, made where they are missing."""
-    *above, last = path
-    for name in above:
-        tree = tree.setdefault(name, {})
-    tree[last] = value
 
 
 AS_PUBLISHED = ("all", "by_pair")

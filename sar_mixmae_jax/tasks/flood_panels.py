@@ -1,12 +1,10 @@
 """Pairs of images worth looking at: the surest answers, right and wrong."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from decimal import ROUND_CEILING, Context, Decimal
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib import colormaps
@@ -19,12 +17,9 @@ from matplotlib.ticker import MaxNLocator
 
 from sar_mixmae_jax.data.metadata import BANDS
 from sar_mixmae_jax.evaluation.metrics import THRESHOLD
+from sar_mixmae_jax.evaluation.predictions import Predictions
 from sar_mixmae_jax.utils.errors import InputError, escape_unprintable
 from sar_mixmae_jax.utils.plotting import NODATA_COLOUR, block_average, figure_to_png
-
-if TYPE_CHECKING:
-    from sar_mixmae_jax.evaluation.predictions import Predictions
-
 
 OUTCOMES = ("floods found", "dry and said so", "floods missed", "false alarms")
 EXAMPLES = 3

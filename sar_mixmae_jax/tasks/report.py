@@ -1,128 +1,131 @@
-"""The report: a folder with the predictions, all metrics with intervals, tables and pictures."""
+"""The report of an evaluation: predictions, metrics with intervals, tables and figures."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from sar_mixmae_jax.evaluation.bootstrap import MIN_GROUPS, intervals
+from sar_mixmae_jax.evaluation.bootstrap import MIN_GROUPS
 from sar_mixmae_jax.evaluation.metrics import THRESHOLD
 from sar_mixmae_jax.evaluation.predictions import Predictions, save_predictions
-from sar_mixmae_jax.tasks.flood_panels import PairPicture
-from sar_mixmae_jax.tasks.kinds import KINDS
+from sar_mixmae_jax.tasks.base import Pictures
+from sar_mixmae_jax.tasks.registry import get_task, task_names
 from sar_mixmae_jax.utils.errors import check_name
 from sar_mixmae_jax.utils.files import atomic_directory, atomic_write, write_arrays
 from sar_mixmae_jax.utils.tables import Lines, escape_markdown
 
 PREDICTIONS, METRICS, REPORT = "predictions.npz", "metrics.json", "report.md"
-EVIDENCE = "evidence.npz"
-ARRAYS = (EVIDENCE,)
-"""Files of arrays that a report may be given."""
-
-OWN = (
-    PREDICTIONS,
-    METRICS,
-    REPORT,
-    *ARRAYS,
-    *(name for one in KINDS.values() for name in one.captions),
-)
-"""Names of all files that a report may hold."""
-
 FORMAT = "sar_mixmae_jax metrics 1"
 FEW_GROUPS = 20
-"""Below, intervals are said to be rough."""
+"""Number of groups below which the report calls the intervals rough."""
+
+
+def array_files() -> list[str]:
+    """Return the names of the array files that a report of any task may hold."""
+    return [f"{array}.npz" for name in task_names() for array in get_task(name).extra_arrays]
+
+
+def report_files() -> list[str]:
+    """Return the names of all files that a report of any task may hold."""
+    figures = [file for name in task_names() for file in get_task(name).captions]
+    return [PREDICTIONS, METRICS, REPORT, *array_files(), *figures]
 
 
 def write_report(
     predictions: Predictions,
     folder: Path,
-    pictures: Callable[[int], PairPicture] | None = None,
+    pictures: Pictures | None = None,
     *,
-    arrays: Mapping[str, dict[str, np.ndarray]] | None = None,
+    extra: Mapping[str, np.ndarray] | None = None,
     replicates: int | None = None,
     seed: int = 0,
 ) -> dict[str, Path]:
-    """Writes a report; it appears whole or not at all, and only a whole one replaces another.
+    """Write a report atomically: only a complete one replaces an earlier one.
 
     Args:
-      predictions: what it is about.
+      predictions: to report.
       folder: of the report: new, empty, or that of an earlier report. Files in it that are not a
         report's are kept.
-      pictures: of floods: gives the picture of a pair by its row.
-      arrays: further files to put into the report: arrays by name, by name of file, of `ARRAYS`.
-      replicates: of the bootstrap; by `bootstrap.replicates_for` if not given.
+      pictures: row number -> picture of the record; see `Task.example_pictures`.
+      extra: (records, …) arrays by a name of `Task.extra_arrays`, each saved as NAME.npz with the
+        ids.
+      replicates: of the bootstrap; None: by `bootstrap.replicates_for`.
       seed: of the bootstrap.
 
     Returns:
-      Paths by name of file: `predictions.npz`, `metrics.json`, `report.md`, arrays, pictures.
+      Paths by name of file: `predictions.npz`, `metrics.json`, `report.md`, arrays, figures.
 
     Raises:
-      InputError: the folder holds something else or cannot be written; a picture cannot be drawn.
+      InputError: the predictions are not valid for their task; the folder holds something else or
+        cannot be written; a picture cannot be drawn.
     """
-    arrays = arrays or {}
-    for name in arrays:
-        check_name(ARRAYS, name, "file of arrays")
-    with atomic_directory(folder, OWN, METRICS) as inside:
-        kind = KINDS[predictions.task]
-        found, sampled = kind.metrics(predictions), intervals(predictions, replicates, seed)
-        values, title = sampled.pop("values"), _title(predictions)
-        draw = kind.figures(predictions, found, values, title, pictures)
+    task = get_task(predictions.task)
+    task.check_predictions(predictions)
+    arrays = {f"{name}.npz": (name, array) for name, array in (extra or {}).items()}
+    for file in arrays:
+        check_name(array_files(), file, "file of arrays")
+    with atomic_directory(folder, report_files(), METRICS) as inside:
+        metrics = task.metrics(predictions)
+        bootstrap = task.intervals(predictions, replicates, seed)
+        intervals, title = bootstrap.pop("values"), _title(predictions)
+        figures = task.figures(predictions, metrics, intervals, title, pictures)
         save_predictions(predictions, inside / PREDICTIONS)
-        for name, values_by_name in arrays.items():
-            write_arrays(inside / name, values_by_name)
-        for name, one in draw.items():
-            atomic_write(inside / name, one())
+        for file, (name, array) in arrays.items():
+            write_arrays(inside / file, {"ids": predictions.ids, name: array})
+        for file, draw in figures.items():
+            atomic_write(inside / file, draw())
         text = [
-            *_head(predictions, sampled, title),
-            *kind.headline(found, values),
+            *_head(predictions, bootstrap, title),
+            *task.report_header(metrics, intervals),
             "",
-            *kind.tables(found, values),
-            *_pictures({name: kind.captions[name] for name in draw}),
-            *_tail(predictions, sampled),
+            *task.tables(metrics, intervals),
+            *_figure_lines({file: task.captions[file] for file in figures}),
+            *_tail(predictions, bootstrap),
         ]
         atomic_write(inside / REPORT, ("\n".join(text) + "\n").encode())
-        everything = {
+        content = {
             "format": FORMAT,
             "task": predictions.task,
             "classes": list(predictions.classes),
             "rows": len(predictions.ids),
             "threshold": THRESHOLD,
-            "about": predictions.about,
-            "lead": kind.lead(found, values)._asdict(),
-            "metrics": found,
-            "bootstrap": sampled,
-            "intervals": values,
+            "about": predictions.provenance,
+            "lead": task.summary_metrics(metrics, intervals)._asdict(),
+            "metrics": metrics,
+            "bootstrap": bootstrap,
+            "intervals": intervals,
         }
-        atomic_write(inside / METRICS, json.dumps(everything, indent=1, allow_nan=False).encode())
-    return {name: folder / name for name in (PREDICTIONS, METRICS, REPORT, *arrays, *draw)}
+        atomic_write(inside / METRICS, json.dumps(content, indent=1, allow_nan=False).encode())
+    return {name: folder / name for name in (PREDICTIONS, METRICS, REPORT, *arrays, *figures)}
 
 
 def _title(predictions: Predictions) -> str:
-    named = [
-        str(predictions.about[key]) for key in ("dataset", "split") if key in predictions.about
-    ]
-    return ", ".join(named) or predictions.task
+    provenance = predictions.provenance
+    names = [str(provenance[key]) for key in ("dataset", "split") if key in provenance]
+    return ", ".join(names) or predictions.task
 
 
-def _head(predictions: Predictions, sampled: dict[str, Any], title: str) -> Lines:
-    """Title and what a reader must know before the first number."""
-    caveats = predictions.about.get("caveats", [])
+def _head(predictions: Predictions, bootstrap: Mapping[str, Any], title: str) -> Lines:
+    """Return the title and the caveats."""
+    caveats = predictions.provenance.get("caveats", [])
     caveats = [caveats] if isinstance(caveats, str) else list(caveats)
     caveats += [
         f"{key.replace('_', ' ')}: {_text(value)}"
-        for key, value in predictions.about.items()
+        for key, value in predictions.provenance.items()
         if "overlap" in key
     ]
-    groups = sampled["groups"]
+    groups = bootstrap["groups"]
     if groups < MIN_GROUPS:
         plural = "" if groups == 1 else "s"
         caveats.append(f"only {groups} independent group{plural}: no interval can be given")
     elif groups < FEW_GROUPS:
         caveats.append(f"only {groups} independent groups: the intervals are rough")
     notes = [
-        line for one in caveats for line in (f"> **Caveat:** {escape_markdown(str(one))}", ">")
+        line
+        for caveat in caveats
+        for line in (f"> **Caveat:** {escape_markdown(str(caveat))}", ">")
     ]
     return [
         f"# {escape_markdown(title)}",
@@ -134,34 +137,34 @@ def _head(predictions: Predictions, sampled: dict[str, Any], title: str) -> Line
     ]
 
 
-def _pictures(shown: dict[str, str]) -> Lines:
-    lines = ["", "## Pictures", ""]
-    for name, text in shown.items():
-        lines += [f"{text}", "", f"![{text}]({name})", ""]
+def _figure_lines(captions: Mapping[str, str]) -> Lines:
+    lines = ["", "## Pictures", ""] if captions else [""]
+    for file, caption in captions.items():
+        lines += [caption, "", f"![{caption}]({file})", ""]
     return lines
 
 
-def _tail(predictions: Predictions, sampled: dict[str, Any]) -> Lines:
-    """How it was computed, and everything that is known about the predictions."""
-    about = [
-        f"- {escape_markdown(key)}: {escape_markdown(_text(one))}"
-        for key, one in predictions.about.items()
+def _tail(predictions: Predictions, bootstrap: Mapping[str, Any]) -> Lines:
+    """Return definitions of the numbers, and the provenance."""
+    provenance = [
+        f"- {escape_markdown(key)}: {escape_markdown(_text(value))}"
+        for key, value in predictions.provenance.items()
     ]
     return [
-        "## How",
+        "## Method",
         "",
         f"- positive: probability strictly above {THRESHOLD}",
-        "- undefined: there is nothing to divide by; never counted as 0. A class that is there and "
-        "never predicted counts as precision 0 in the macro mean, as in the published numbers",
-        f"- brackets: {sampled['level']:.0%} expanded percentile intervals, "
-        f"{sampled['replicates']} resamples of {sampled['groups']} whole groups, "
-        f"seed {sampled['seed']}",
-        "- they tell how sure the numbers are for other groups of this kind; not for other "
-        "regions, and not how much another training run would differ",
+        "- undefined: the denominator is 0; never counted as 0. A class that is present and never "
+        "predicted counts as precision 0 in the macro mean, as in the published numbers",
+        f"- brackets: {bootstrap['level']:.0%} expanded percentile intervals, "
+        f"{bootstrap['replicates']} resamples of {bootstrap['groups']} whole groups, "
+        f"seed {bootstrap['seed']}",
+        "- the intervals cover the choice of groups of this kind, but neither other regions nor "
+        "the variation between training runs",
         "",
-        "## About",
+        "## Provenance",
         "",
-        *(about or ["Nothing was said."]),
+        *(provenance or ["None recorded."]),
     ]
 
 

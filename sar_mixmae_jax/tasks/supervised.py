@@ -1,43 +1,115 @@
 """The fine-tuning objective: raw records to logits, features and losses, on the device."""
 
 import dataclasses
+from collections.abc import Mapping
 from functools import partial, reduce
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from sar_mixmae_jax.models.heads import DownstreamModel, FloodDetector
-from sar_mixmae_jax.objectives.preprocess import Preprocessing, preprocess
-from sar_mixmae_jax.tasks.base import TASKS
-from sar_mixmae_jax.training.train_step import Batch
+from sar_mixmae_jax.models.heads import DownstreamModel
+from sar_mixmae_jax.objectives.preprocess import Preprocessing, preprocess, random_flips
+from sar_mixmae_jax.tasks.base import IGNORED_LABEL, Task
+from sar_mixmae_jax.utils.errors import InputError
+
+Batch = Mapping[str, jax.Array]
+"""(batch, …) fields of records by name."""
 
 
 @dataclasses.dataclass(frozen=True)
 class FinetuneObjective:
-    """What is tuned for what.
+    """Task, model and preprocessing of a fine-tuning run; hashable, so that it can be jitted with.
 
     Attributes:
-      task: an entry of `TASKS`.
+      task: the task.
       model: encoder and head.
       preprocessing: of one date.
     """
 
-    task: str
+    task: Task
     model: DownstreamModel
     preprocessing: Preprocessing
 
 
-def prepare_batch(
-    batch: Batch, key: jax.Array | None, tuning: FinetuneObjective
-) -> list[jax.Array]:
-    """The images of a batch, one array (batch, height, width, band) a date, standardised.
+def finetune_loss(
+    params: Any, batch: Batch, key: jax.Array, objective: FinetuneObjective
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    """Return the summed loss of a microbatch, its number of records, and the loss of each.
 
-    All dates of a record are flipped alike, if there is a key, else not at all. What one date did
-    not measure is nodata on the others too: it would look like a change. Not with `released`
-    tiling, whose published model knows no nodata.
+    Args:
+      params: {"encoder", "head"}.
+      batch: raw images and "labels".
+      key: for flips and stochastic depth.
+      objective: what is trained.
     """
-    settings, names = tuning.preprocessing, TASKS[tuning.task].images
+    flip_key, drop_key = jax.random.split(key)
+    images = prepare_batch(batch, flip_key, objective)
+    labels = prepare_labels(batch["labels"], flip_key, objective)
+    logits = apply_model(objective.model, params, images, key=drop_key)
+    losses = objective.task.loss(logits, labels)
+    return losses.sum(), (jnp.asarray(len(losses), jnp.float32), losses)
+
+
+def predict_outputs(
+    params: Any, batch: Batch, objective: FinetuneObjective
+) -> dict[str, jax.Array]:
+    """Return logits and labels of whole records and `Task.extra_outputs`; nothing is random.
+
+    Args:
+      params: {"encoder", "head"}.
+      batch: raw images and "labels".
+      objective: what was trained.
+
+    Returns:
+      (batch, …) arrays: "logits" (batch, classes), "labels", and further ones.
+    """
+    task, model = objective.task, objective.model
+    images = prepare_batch(batch, None, objective)
+    logits = apply_model(model, params, images)
+    return {
+        "logits": task.pool_logits(logits),
+        "labels": task.pool_labels(prepare_labels(batch["labels"], None, objective)),
+        **task.extra_outputs(model, params, images),
+    }
+
+
+def encode_features(
+    params: Any, batch: Batch, objective: FinetuneObjective
+) -> dict[str, jax.Array]:
+    """Return features of records and the other fields of a batch.
+
+    Args:
+      params: {"encoder"}.
+      batch: raw images and further fields.
+      objective: model and preprocessing.
+
+    Returns:
+      "features" (batch, width) float32, and all fields that are no images, labels pooled.
+    """
+    images = prepare_batch(batch, None, objective)
+    features = apply_model(objective.model, params, images, method="features")
+    rest = {name: batch[name] for name in batch if name not in objective.task.images}
+    if "labels" in rest:
+        labels = prepare_labels(rest["labels"], None, objective)
+        rest["labels"] = objective.task.pool_labels(labels)
+    return {"features": features, **rest}
+
+
+def prepare_batch(
+    batch: Batch, key: jax.Array | None, objective: FinetuneObjective
+) -> list[jax.Array]:
+    """Return the standardised images of a batch, (batch, height, width, band) for each date.
+
+    All dates of a record are flipped alike. What one date did not measure is nodata on the others
+    too, since it would look like a change; see `Task.masks_common_nodata`.
+
+    Args:
+      batch: raw images.
+      key: for the flips; None: no flips.
+      objective: task, model and preprocessing.
+    """
+    settings, names = objective.preprocessing, objective.task.images
     together = dataclasses.replace(
         settings,
         mean=settings.mean * len(names),
@@ -50,66 +122,63 @@ def prepare_batch(
     dates, valid = (
         jnp.split(array, len(names), axis=-1) for array in (prepared.images, prepared.valid)
     )
-    if getattr(tuning.model, "tiling", None) == "released":
+    if not objective.task.masks_common_nodata(objective.model):
         return dates
     everywhere = reduce(jnp.logical_and, valid)
     return [jnp.where(everywhere, date, 0.0) for date in dates]
 
 
+def prepare_labels(
+    labels: jax.Array, key: jax.Array | None, objective: FinetuneObjective
+) -> jax.Array:
+    """Return labels aligned with the images of `prepare_batch`.
+
+    Args:
+      labels: (batch, …); per pixel (batch, height, width) integers.
+      key: that of `prepare_batch`.
+      objective: task and preprocessing.
+
+    Returns:
+      The labels as they are; per pixel (batch, size, size) int32, resized to the nearest pixel or
+      padded with `IGNORED_LABEL`, and flipped as the images.
+
+    Raises:
+      InputError: per-pixel labels are not (batch, height, width).
+    """
+    if not objective.task.labels_per_pixel:
+        return labels
+    if labels.ndim != 3:
+        raise InputError(f"labels are of shape {labels.shape}: expected (batch, height, width)")
+    settings, size = objective.preprocessing, objective.preprocessing.image_size
+    labels = labels.astype(jnp.int32)
+    if labels.shape[1:] != (size, size) and settings.resize_mode == "pad":
+        extra = [size - side for side in labels.shape[1:]]
+        margins = [(0, 0), *((more // 2, more - more // 2) for more in extra)]
+        labels = jnp.pad(labels, margins, constant_values=IGNORED_LABEL)
+    elif labels.shape[1:] != (size, size):
+        labels = jax.image.resize(labels, (len(labels), size, size), method="nearest")
+    if settings.random_flip and key is not None:
+        labels = random_flips(labels[..., None], key)[..., 0]
+    return labels
+
+
 def apply_model(
     model: DownstreamModel, params: Any, images: list[jax.Array], **settings: Any
 ) -> jax.Array:
-    """The model, or one of its methods, of the images of all dates."""
-    made = model.apply({"params": params}, *images, **settings)
-    assert isinstance(made, jax.Array)
-    return made
-
-
-def finetune_loss(
-    params: Any, batch: Batch, key: jax.Array, tuning: FinetuneObjective
-) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    """The summed loss of a share, with its number of records and the loss of each."""
-    flip_key, drop_key = jax.random.split(key)
-    images = prepare_batch(batch, flip_key, tuning)
-    logits = apply_model(tuning.model, params, images, key=drop_key)
-    losses = TASKS[tuning.task].loss(logits, batch["labels"])
-    return losses.sum(), (jnp.asarray(len(losses), jnp.float32), losses)
-
-
-def predict_outputs(params: Any, batch: Batch, tuning: FinetuneObjective) -> dict[str, jax.Array]:
-    """{"logits": (batch, classes), "labels"}, and "evidence" where it exists; nothing random."""
-    images = prepare_batch(batch, None, tuning)
-    made = {"logits": apply_model(tuning.model, params, images), "labels": batch["labels"]}
-    if has_evidence(tuning.model):
-        made["evidence"] = apply_model(tuning.model, params, images, method="evidence")
-    return made
-
-
-def has_evidence(model: DownstreamModel) -> bool:
-    """Whether the logits of an image are the mean of those of its tiles."""
-    return (
-        isinstance(model, FloodDetector)
-        and (model.tiling, model.pooling) == ("spatial", "mean")
-        and model.votes is None
-    )
+    """Return the output of the model, or of one of its methods, for the images of all dates."""
+    outputs = model.apply({"params": params}, *images, **settings)
+    assert isinstance(outputs, jax.Array)
+    return outputs
 
 
 @partial(jax.jit, static_argnums=0)
-def init_model_params(tuning: FinetuneObjective, key: jax.Array) -> Any:
-    """Parameters before training: {"encoder": …, "head": …}."""
-    side, bands = tuning.model.arch.image_size, tuning.model.arch.bands
-    images = [jnp.zeros((1, side, side, bands))] * len(TASKS[tuning.task].images)
-    return tuning.model.init(key, *images)["params"]
+def init_model_params(objective: FinetuneObjective, key: jax.Array) -> Any:
+    """Return parameters before training: {"encoder": …, "head": …}."""
+    arch = objective.model.arch
+    images = [jnp.zeros((1, arch.image_size, arch.image_size, arch.bands))]
+    return objective.model.init(key, *images * len(objective.task.images))["params"]
 
 
-def param_shapes(tuning: FinetuneObjective) -> Any:
-    """Shapes and types of {"encoder", "head"}."""
-    return jax.eval_shape(partial(init_model_params, tuning), jax.random.key(0))
-
-
-def encode_features(params: Any, batch: Batch, tuning: FinetuneObjective) -> dict[str, jax.Array]:
-    """{"features": (batch, width)} and what else the batch holds besides its images."""
-    images = prepare_batch(batch, None, tuning)
-    made = apply_model(tuning.model, params, images, method="features")
-    rest = {name: batch[name] for name in batch if name not in TASKS[tuning.task].images}
-    return {"features": made, **rest}
+def param_shapes(objective: FinetuneObjective) -> Any:
+    """Return shapes and types of {"encoder", "head"}."""
+    return jax.eval_shape(partial(init_model_params, objective), jax.random.key(0))

@@ -19,7 +19,7 @@ from sar_mixmae_jax.data.metadata import BANDS
 from sar_mixmae_jax.models.heads import POOLINGS, TILINGS
 from sar_mixmae_jax.models.resize import resize_position_tables
 from sar_mixmae_jax.objectives.weighting import Weighting
-from sar_mixmae_jax.tasks.kinds import KINDS
+from sar_mixmae_jax.tasks.registry import get_task
 from sar_mixmae_jax.torch_interop import metadata, published_checkpoints, tensor_files
 from sar_mixmae_jax.torch_interop.infer_architecture import (
     LARGEST_IMAGE,
@@ -54,9 +54,8 @@ from tfds_builders.bigearthnet_s1.constants import CLASSES_19
 
 PUBLISHED_CLASSES: dict[str, Sequence[str]] = {
     "classification": CLASSES_19,
-    "flood": KINDS["flood"].classes or (),
 }
-"""Of the published models, in the order of their outputs."""
+"""Of the published models whose task does not fix them, in the order of their outputs."""
 
 
 class Imported(NamedTuple):
@@ -190,9 +189,11 @@ def model_of(
     shapes = expected_shapes(found)
     made = make_buffers(found.arch, decoder=found.has_decoder)
     check_tensors(file.tensors, shapes, found, made, encoder_only=choices.encoder_only)
-    classes = told.classes if told and told.task else PUBLISHED_CLASSES.get(found.kind, ())
-    fixed = KINDS[found.kind].classes if found.outputs else None
-    if found.outputs and (len(classes) != found.outputs or fixed not in (None, tuple(classes))):
+    fixed = get_task(found.kind).fixed_classes if found.outputs else ()
+    classes = fixed or PUBLISHED_CLASSES.get(found.kind, ())
+    if told and told.task:
+        classes = told.classes
+    if found.outputs and (len(classes) != found.outputs or fixed not in ((), tuple(classes))):
         raise InputError(
             f"its head has {found.outputs} outputs, and its classes are {len(classes)}, of "
             f"{found.kind}: --encoder_only takes the encoder without it"
@@ -246,7 +247,7 @@ def recipe(task: str, known: Published | None, file: str) -> dict[str, Any]:
     dataset = known.built if known else dataset
     config = finetune.get_config(f"task={task},dataset={dataset}")
     config.init = file
-    config.best_metric = f"validation/{KINDS[task].best}"
+    config.best_metric = f"validation/{get_task(task).best_score}"
     return json.loads(config.to_json_best_effort())
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from sar_mixmae_jax.data.metadata import BANDS
 from sar_mixmae_jax.models.heads import POOLINGS, TILINGS
-from sar_mixmae_jax.tasks.kinds import KINDS
+from sar_mixmae_jax.tasks.registry import task_names
 from sar_mixmae_jax.torch_interop.published_checkpoints import Statistics, check_decibels
 from sar_mixmae_jax.utils.errors import InputError
 
@@ -58,7 +58,7 @@ def metadata_from_text(text: str | None) -> TensorFileMetadata | None:
             raise ValueError("its unit is not dB")
         note = TensorFileMetadata(
             statistics=_statistics(fields["statistics"]),
-            task=_one_of((None, *KINDS), fields["task"]),
+            task=_one_of((None, *task_names()), fields["task"]),
             classes=tuple(_text(name) for name in fields["classes"]),
             decoder_num_heads=_one_of((None, *range(1, 1025)), fields["decoder_num_heads"]),
             tiling=_one_of(TILINGS, fields["tiling"]),

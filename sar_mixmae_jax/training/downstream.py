@@ -11,11 +11,10 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from sar_mixmae_jax.data.patch_dataset import PatchDataset, load_patch_dataset
-from sar_mixmae_jax.models.heads import HEAD_INITS, POOLINGS, TILINGS, check_tiles
+from sar_mixmae_jax.models.heads import HEAD_INITS, POOLINGS, TILINGS
 from sar_mixmae_jax.models.knn import KNNConfig
 from sar_mixmae_jax.objectives.preprocess import Preprocessing
-from sar_mixmae_jax.tasks.base import TASKS
-from sar_mixmae_jax.tasks.kinds import KINDS
+from sar_mixmae_jax.tasks.base import Task
 from sar_mixmae_jax.tasks.supervised import FinetuneObjective, prepare_batch
 from sar_mixmae_jax.tasks.task_dataset import TaskDataset, load_task_dataset, take_label_fraction
 from sar_mixmae_jax.training.config import check_numbers, compute_dtype, make_retention_policy
@@ -24,25 +23,25 @@ from sar_mixmae_jax.training.initialisation import SourceCheckpoint, encoder_arc
 from sar_mixmae_jax.utils.errors import InputError, check_name
 
 
-def complete_config(config: ConfigDict, task: str) -> ConfigDict:
+def complete_config(config: ConfigDict, task: Task) -> ConfigDict:
     """The configuration with the task's metric where none is named, checked before anything else.
 
     Args:
       config: as made by `configs/finetune.py`.
-      task: an entry of `TASKS`, that of the dataset where the encoder is frozen.
+      task: of the run; that of the dataset where the encoder is frozen.
 
     Raises:
       InputError: a name or a number in the configuration cannot be used.
     """
     config = config.copy_and_resolve_references()
     if config.best_metric is None:
-        config.best_metric = f"validation/{KINDS[task].best}"
+        config.best_metric = f"validation/{task.best_score}"
     check_numbers(config)
     make_retention_policy(config)
     check_name(TILINGS, config.tiling, "tiling")
     check_name(POOLINGS, config.pooling, "pooling")
     check_name(HEAD_INITS, config.get("head_init") or "tiny", "head_init")
-    scores = [f"validation/{name}" for name in ("loss", *KINDS[task].scores)]
+    scores = [f"validation/{name}" for name in ("loss", *task.score_names)]
     check_name(scores, config.best_metric, "best_metric")
     for field in ("train_split", "validation_split"):
         parts = [part.partition("[")[0].strip() for part in config[field].split("+")]
@@ -55,7 +54,7 @@ def complete_config(config: ConfigDict, task: str) -> ConfigDict:
 
 
 def load_splits(
-    config: ConfigDict, encoder: SourceCheckpoint | None, task: str
+    config: ConfigDict, encoder: SourceCheckpoint | None, task: Task
 ) -> tuple[TaskDataset, TaskDataset]:
     """What is trained on and what is validated on, with the bands of the encoder.
 
@@ -129,30 +128,27 @@ def make_finetune_objective(
       InputError: sizes do not fit together.
     """
     arch = encoder_architecture(config, encoder)
-    task, patches, scene = TASKS[split.task], split.patches, arch.image_size
-    if task.tiled:
-        check_tiles(patches.size, arch.image_size)
-        scene = patches.size
-    model = task.model(
+    task, patches = split.task, split.patches
+    model = task.make_model(
         arch,
         len(split.classes),
-        compute_dtype(config.dtype),
-        config.remat,
-        config.get("drop_path", 0.0),
-        config.get("head_init") or ("xavier" if encoder is None else "tiny"),
-        votes,
-        **{name: config[name] for name in task.settings},
+        config,
+        dtype=compute_dtype(config.dtype),
+        remat=config.remat,
+        drop_path=config.get("drop_path", 0.0),
+        head_init=config.get("head_init") or ("xavier" if encoder is None else "tiny"),
+        votes=votes,
     )
     values = preprocessing_conventions(config, encoder, patches)["statistics"]
     preprocessing = Preprocessing(
-        image_size=scene,
+        image_size=task.input_size(arch, patches),
         mean=tuple(values["mean"]),
         std=tuple(values["std"]),
         resize_mode=config.resize_mode,
         random_flip=config.random_flip,
         unit=patches.unit,
     )
-    return FinetuneObjective(split.task, model, preprocessing)
+    return FinetuneObjective(task, model, preprocessing)
 
 
 def check_fit(tuning: FinetuneObjective, split: TaskDataset) -> None:
@@ -167,7 +163,7 @@ def check_fit(tuning: FinetuneObjective, split: TaskDataset) -> None:
         for name, value in record.items()
         if name != "id"
     }
-    jax.eval_shape(partial(prepare_batch, tuning=tuning), batch, jax.random.key(0))
+    jax.eval_shape(partial(prepare_batch, objective=tuning), batch, jax.random.key(0))
 
 
 def run_title(config: ConfigDict, encoder: SourceCheckpoint | None) -> str:
@@ -194,7 +190,7 @@ def describe_run(
             "variant": encoder.variant if encoder else config.model.variant or "base",
             "architecture": dataclasses.asdict(tuning.model.arch),
             "dtype": np.dtype(tuning.model.dtype).name,
-            "task": training.task,
+            "task": training.task.name,
             "classes": list(training.classes),
             **({"votes": dataclasses.asdict(votes)} if votes else {}),
             **preprocessing_conventions(config, encoder, training.patches),

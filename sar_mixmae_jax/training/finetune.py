@@ -10,7 +10,7 @@ import optax
 from ml_collections import ConfigDict
 
 from sar_mixmae_jax.data.sampler import ShuffleSampler
-from sar_mixmae_jax.tasks.base import TASKS
+from sar_mixmae_jax.tasks.registry import get_task
 from sar_mixmae_jax.tasks.supervised import finetune_loss, init_model_params
 from sar_mixmae_jax.training.config import check_batch
 from sar_mixmae_jax.training.distributed import is_primary_process
@@ -28,7 +28,6 @@ from sar_mixmae_jax.training.train_step import TrainState, init_state
 from sar_mixmae_jax.training.trainer import RunResult, TrainingJob, run_training
 from sar_mixmae_jax.training.validation_evaluator import ValidationEvaluator
 from sar_mixmae_jax.utils import hashing
-from sar_mixmae_jax.utils.errors import check_name
 from sar_mixmae_jax.utils.jit import CacheablePartial
 
 
@@ -45,11 +44,11 @@ def train(config: ConfigDict, workdir: Path, stop: Callable[[], bool] = lambda: 
         be used; what can be known beforehand is refused before anything is written.
       DivergedError: the loss or its gradient is not finite; the last checkpoint stays.
     """
-    check_name(TASKS, config.task, "task")
-    config = complete_config(config, config.task)
+    task = get_task(config.task)
+    config = complete_config(config, task)
     check_batch(config, jax.device_count(), mixed=False)
     encoder = resolve_encoder(config, workdir)
-    training, validation = load_splits(config, encoder, config.task)
+    training, validation = load_splits(config, encoder, task)
     ShuffleSampler(len(training), config.batch_size, config.seed)  # enough of them for a batch
     tuning = make_finetune_objective(config, encoder, training)
     check_fit(tuning, training)
@@ -72,7 +71,9 @@ def train(config: ConfigDict, workdir: Path, stop: Callable[[], bool] = lambda: 
         )
 
     def load(state: TrainState) -> TrainState:
-        return dataclasses.replace(state, params=replace_encoder(state.params, tuning, encoder))
+        return dataclasses.replace(
+            state, params=replace_encoder(state.params, tuning.model.arch, encoder)
+        )
 
     job = TrainingJob(
         title=f"{run_title(config, encoder)} on {training.patches.title}",
@@ -82,12 +83,12 @@ def train(config: ConfigDict, workdir: Path, stop: Callable[[], bool] = lambda: 
         load=load,
         share_loss=CacheablePartial(finetune_loss, tuning),
         watcher=ValidationEvaluator(
-            tuning, validation, max(config.batch_size, TASKS[config.task].at_once)
+            tuning, validation, max(config.batch_size, task.eval_batch_size)
         ),
         look_every=config.validate_every,
         save_every=config.checkpoint_every,
         look_first=False,
-        seen=hashing.merge_packed_ids(encoder.seen if encoder else "", training.images()),
-        images=len(TASKS[config.task].images),
+        seen=hashing.merge_packed_ids(encoder.seen if encoder else "", training.image_ids()),
+        images=len(task.images),
     )
     return run_training(job, config, workdir, stop)

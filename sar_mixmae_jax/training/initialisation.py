@@ -17,7 +17,6 @@ from sar_mixmae_jax.models.architecture import Architecture
 from sar_mixmae_jax.models.mixmae import make_encoder
 from sar_mixmae_jax.models.resize import resize_position_tables
 from sar_mixmae_jax.objectives.weighting import Weighting
-from sar_mixmae_jax.tasks.supervised import FinetuneObjective
 from sar_mixmae_jax.training.checkpoint import checkpoint_dir, checkpoint_steps, read_metadata
 from sar_mixmae_jax.training.optimizer import at_first_step
 from sar_mixmae_jax.training.restore import read_subtree
@@ -290,9 +289,7 @@ def resize_architecture(
     )
 
 
-def replace_encoder(
-    params: Any, tuning: FinetuneObjective, encoder: SourceCheckpoint | None
-) -> Any:
+def replace_encoder(params: Any, arch: Architecture, encoder: SourceCheckpoint | None) -> Any:
     """The same with the encoder of a checkpoint, if there is one.
 
     Raises:
@@ -300,7 +297,7 @@ def replace_encoder(
     """
     if encoder is None:
         return params
-    return {**params, "encoder": load_encoder_params(encoder, tuning.model.arch)}
+    return {**params, "encoder": load_encoder_params(encoder, arch)}
 
 
 INPUT_FIELDS = ("image_size", "pretrain_image_size", "window_sizes")

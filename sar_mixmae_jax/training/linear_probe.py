@@ -16,8 +16,8 @@ from ml_collections import ConfigDict
 from sar_mixmae_jax.data.patch_dataset import load_patch_dataset
 from sar_mixmae_jax.models.knn import KNNConfig, knn_predict, l2_normalise
 from sar_mixmae_jax.objectives.radiometry import TO_DB
-from sar_mixmae_jax.tasks.base import TASKS, scores, task_of
-from sar_mixmae_jax.tasks.kinds import KINDS
+from sar_mixmae_jax.tasks.base import Task
+from sar_mixmae_jax.tasks.registry import task_for_dataset
 from sar_mixmae_jax.tasks.supervised import FinetuneObjective, init_model_params, param_shapes
 from sar_mixmae_jax.tasks.task_dataset import TaskDataset, make_predictions
 from sar_mixmae_jax.training import feature_cache
@@ -72,7 +72,7 @@ class LinearFits(NamedTuple):
 
 
 def fit_linear_layers(
-    task: str,
+    task: Task,
     features: np.ndarray,
     labels: np.ndarray,
     classes: int,
@@ -86,7 +86,7 @@ def fit_linear_layers(
     """Trains with AdamW on standardised features, the rate falling to 0 in half a cosine.
 
     Args:
-      task: an entry of `TASKS`, for its loss.
+      task: for its loss.
       features: (records, width).
       labels: (records, …) of the task.
       classes: logits.
@@ -120,20 +120,19 @@ def _train(
     labels: jax.Array,
     key: jax.Array,
     *,
-    task: str,
+    task: Task,
     classes: int,
     steps: int,
     batch_size: int,
     weight_decay: float,
 ) -> tuple[jax.Array, jax.Array]:
     """The kernel and bias that one rate leads to."""
-    loss_of = TASKS[task].loss
     optimizer = optax.adamw(1.0, weight_decay=weight_decay, mask=(True, False))
     params = jnp.zeros((features.shape[1], classes)), jnp.zeros(classes)
 
     def loss(params: Any, rows: jax.Array) -> jax.Array:
         logits = jnp.matmul(features[rows], params[0], precision="highest") + params[1]
-        return loss_of(logits, labels[rows]).mean()
+        return task.loss(logits, labels[rows]).mean()
 
     def step(carry: Any, number: jax.Array) -> tuple[Any, None]:
         params, state = carry
@@ -187,8 +186,9 @@ def train(config: ConfigDict, workdir: Path, stop: Callable[[], bool] = lambda: 
     found = load_patch_dataset(
         config.dataset, config.data_dir, config.train_split, bands, units=tuple(TO_DB)
     )
-    config = complete_config(config, task_of(found))
-    training, validation = load_splits(config, encoder, task_of(found))
+    task = task_for_dataset(found)
+    config = complete_config(config, task)
+    training, validation = load_splits(config, encoder, task)
     linear_tuning = make_finetune_objective(config, encoder, training)
     check_fit(linear_tuning, training)
     tuning = make_finetune_objective(config, encoder, training, method.votes(config, training))
@@ -199,13 +199,13 @@ def train(config: ConfigDict, workdir: Path, stop: Callable[[], bool] = lambda: 
         if not checkpoint_steps(workdir):
             record.add_start(describe_start(0) | {"settings": comparable_settings(description)})
             params = init_model_params(linear_tuning, jax.random.key(config.seed))
-            params = replace_encoder(params, linear_tuning, encoder)
+            params = replace_encoder(params, linear_tuning.model.arch, encoder)
             name = json.dumps(description["model"]["pretrained"] or config.seed)
             both = read_features(config, workdir, name, linear_tuning, params, training, validation)
             head = method.fit(config, training, validation, *both)
             write_scores(workdir / SCORES, head)
             params = {"encoder": params["encoder"], "head": head.params}
-            packed = hashing.merge_packed_ids(encoder.seen if encoder else "", training.images())
+            packed = hashing.merge_packed_ids(encoder.seen if encoder else "", training.image_ids())
             save_probe(config, workdir, description, params, head, packed)
             record.note_saved(config.probe.steps)
         last = checkpoint_steps(workdir)[-1]
@@ -250,7 +250,7 @@ def read_features(
 ) -> list[FeatureCache]:
     """The features of the training and the validation split, computed where they are not there."""
     whole = replicate({"encoder": params["encoder"]})
-    at_once = config.batch_size or TASKS[tuning.task].at_once
+    at_once = config.batch_size or tuning.task.eval_batch_size
     return [
         feature_cache.load_or_compute_features(
             workdir / f"features-{name}.npz", encoder, tuning, whole, split, at_once
@@ -315,7 +315,7 @@ def fit_neighbours(
 
 def knn_validation_logits(config: ConfigDict, training: TaskDataset) -> KNNConfig:
     """How the records of the training split vote."""
-    exclusive = KINDS[training.task].exclusive
+    exclusive = training.task.exclusive
     return KNNConfig(len(training), config.probe.neighbours, config.probe.temperature, exclusive)
 
 
@@ -343,7 +343,7 @@ def validation_metrics(
 ) -> dict[str, float]:
     """The scores of logits for a split, and their loss."""
     made = make_predictions(split, {"logits": logits, "labels": labels}, {})
-    return scores(made, KINDS[made.task].metrics(made))
+    return split.task.validation_scalars(made, split.task.metrics(made))
 
 
 def save_probe(

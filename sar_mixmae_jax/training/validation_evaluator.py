@@ -6,8 +6,7 @@ from typing import Any
 
 from sar_mixmae_jax.evaluation.metrics import Metrics
 from sar_mixmae_jax.evaluation.predictions import Predictions
-from sar_mixmae_jax.tasks.base import scores
-from sar_mixmae_jax.tasks.kinds import KINDS
+from sar_mixmae_jax.tasks.base import Task
 from sar_mixmae_jax.tasks.supervised import FinetuneObjective, predict_outputs
 from sar_mixmae_jax.tasks.task_dataset import TaskDataset, make_predictions
 from sar_mixmae_jax.training.batch_predictor import BatchPredictor
@@ -36,19 +35,23 @@ class ValidationEvaluator:
         """The scores that are defined, and the mean loss."""
         made = self._predict(params, self._split.patches.source)
         predicted = make_predictions(self._split, made, {})
-        kind = KINDS[predicted.task]
-        found = kind.metrics(predicted)
-        scalars, name = scores(predicted, found), kind.best
+        task = self._split.task
+        metrics = task.metrics(predicted)
+        scalars, name = task.validation_scalars(predicted, metrics), task.best_score
         value = scalars.get(f"validation/{name}")
         shown = "undefined" if value is None else f"{value:.3f}"
         headline = f"{name.replace('_', ' ')} {shown} on {len(self._split)} for validation"
-        return EvalResult(scalars, headline, partial(draw_validation, predicted, found))
+        has_figures = bool(task.captions)
+        draw = partial(draw_validation, task, predicted, metrics) if has_figures else None
+        return EvalResult(scalars, headline, draw)
 
     def warn(self, scalars: dict[str, float]) -> None:
         """There is nothing to warn of."""
 
 
-def draw_validation(predicted: Predictions, found: Metrics, path: Path, title: str) -> None:
-    """Writes the precision-recall curves."""
-    figures = KINDS[predicted.task].figures(predicted, found, {}, title, None)
-    atomic_write(path, figures["precision_recall.png"]())
+def draw_validation(
+    task: Task, predictions: Predictions, metrics: Metrics, path: Path, title: str
+) -> None:
+    """Write the first figure of the task, the precision-recall curves."""
+    figures = task.figures(predictions, metrics, {}, title)
+    atomic_write(path, next(iter(figures.values()))())

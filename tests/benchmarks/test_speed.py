@@ -9,6 +9,7 @@ from benchmarks import measure, reading, training
 from benchmarks.speed import measure_all, table
 from sar_mixmae_jax.data.patch_dataset import PatchDataset
 from sar_mixmae_jax.models import flops
+from sar_mixmae_jax.tasks.registry import get_task
 from sar_mixmae_jax.tasks.task_dataset import TaskDataset
 from sar_mixmae_jax.training.config import make_model
 from tests.shrink import small_config
@@ -74,7 +75,7 @@ def test_batches_of_pairs_hold_as_many_images_as_those_of_patches(tmp_path, batc
         pairs={} if pairs else None,
         size=pairs or 120,
     )
-    one = TaskDataset("flood", patches, np.array([]), {}, ())
+    one = TaskDataset(get_task("flood"), patches, np.array([]), {}, ())
     assert training.batch_size(config, one) == expected
 
 

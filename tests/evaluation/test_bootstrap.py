@@ -7,7 +7,6 @@ from sklearn.metrics import average_precision_score
 from sar_mixmae_jax.evaluation.bootstrap import (
     Sampled,
     interval,
-    intervals,
     make_binary_problem,
     replicate_average_precision,
     replicate_rates,
@@ -17,6 +16,11 @@ from sar_mixmae_jax.evaluation.bootstrap import (
 from sar_mixmae_jax.evaluation.metrics import RATES, binary_metrics, multilabel_metrics
 from sar_mixmae_jax.evaluation.predictions import Predictions
 from sar_mixmae_jax.tasks import flood_metrics
+from sar_mixmae_jax.tasks.registry import get_task
+
+
+def intervals(predictions: Predictions, **settings) -> dict:
+    return get_task(predictions.task).intervals(predictions, **settings)
 
 
 def simulated(rows=400, groups=12, classes=3, seed=0) -> Predictions:

@@ -27,7 +27,7 @@ def crafted(path: Path, **changes) -> None:
         ({"classes": None}, "classes are None, expected a list"),
         ({"classes": "ab"}, "classes are 'ab', expected a list"),
         ({"classes": [1, 2]}, "expected names"),
-        ({"task": None}, "task is None, expected one of classification, flood"),
+        ({"task": None}, "task is None, expected a name"),
         ({"task": ["flood"]}, "task is"),
         ({"about": None}, "about is NoneType, expected values by name"),
         ({"about": ["d"]}, "about is list"),
@@ -57,7 +57,7 @@ def test_about_that_is_nested_too_deeply():
     for _ in range(5000):
         deep = [deep]
     with pytest.raises(InputError, match="about is not plain JSON"):
-        classified(about={"deep": deep})
+        classified(provenance={"deep": deep})
 
 
 def test_flipped_bits_are_said_in_one_line(tmp_path):

@@ -2,9 +2,8 @@
 
 import pytest
 
-from sar_mixmae_jax.evaluation.bootstrap import intervals
 from sar_mixmae_jax.evaluation.predictions import Predictions
-from tests.evaluation.test_bootstrap import simulated
+from tests.evaluation.test_bootstrap import intervals, simulated
 
 
 def unlabelled(held=()) -> Predictions:

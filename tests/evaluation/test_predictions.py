@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from sar_mixmae_jax.evaluation.predictions import Predictions, load_predictions, save_predictions
+from sar_mixmae_jax.tasks.registry import get_task
 from sar_mixmae_jax.utils.errors import InputError
 
 
@@ -18,7 +19,7 @@ def classified(**changes) -> Predictions:
         "logits": np.array([[0.0, 2.0], [-30.0, 40.0], [1.0, -1.0]], np.float32),
         "labels": np.array([[0, 1], [1, 1], [0, 0]], np.uint8),
         "columns": {"group": np.array(["x", "x", "y"]), "time": np.array([1.0, np.nan, 2.0])},
-        "about": {"dataset": "d", "caveats": ["ünsure"]},
+        "provenance": {"dataset": "d", "caveats": ["ünsure"]},
     }
     return Predictions(**(fields | changes))
 
@@ -37,7 +38,7 @@ def paired(labels=(1, 0, 0), columns=(), **changes) -> Predictions:
         "logits": np.array([[0.0, 1.0], [2.0, 0.0], [3.0, 3.0]], np.float32),
         "labels": np.array(labels),
         "columns": known | dict(columns),
-        "about": {},
+        "provenance": {},
     }
     return Predictions(**(fields | changes))
 
@@ -78,19 +79,18 @@ NAN = np.array([[0.0, 2.0], [np.nan, 1.0], [1.0, np.inf]])
         ({"logits": np.full((3, 2), 1e39)}, "3 of 3 rows: logits are not finite"),
         ({"labels": NAN}, "labels are not finite.*: b, c"),
         ({"labels": np.array([[0, 1], [2, 1], [0, 0]])}, "neither 0 nor 1: b"),
-        ({"labels": np.zeros(3)}, r"labels are .* expected numbers \(3, 2\)"),
+        ({"labels": np.zeros((2, 2))}, r"labels are .* expected numbers \(3, 2\) or \(3,\)"),
         ({"logits": np.zeros((3, 3))}, "logits are"),
         ({"logits": np.array([["a", "b"]] * 3)}, "logits are"),
         ({"ids": np.array(["a", "b", "a"])}, "more than once, .*: a"),
         ({"ids": np.array([1, 2, 3])}, "ids are int64"),
         ({"classes": ("water", "water")}, "each name once"),
-        ({"task": "regression"}, "unknown task 'regression'"),
         ({"columns": {}}, "columns lack group"),
         ({"columns": {"group": np.zeros(2)}}, "column 'group' is float64 of shape"),
         ({"columns": {"group": np.array([0, np.nan, 1])}}, "'group' is not finite: b"),
         ({"columns": {"group": np.array([None, 1, 2])}}, "column 'group' is object"),
-        ({"about": {"path": object()}}, "about is not plain JSON"),
-        ({"about": {"loss": float("nan")}}, "about is not plain JSON"),
+        ({"provenance": {"path": object()}}, "about is not plain JSON"),
+        ({"provenance": {"loss": float("nan")}}, "about is not plain JSON"),
         (
             {"ids": np.array([], str), "logits": np.zeros((0, 2)), "labels": np.zeros((0, 2))},
             "at least one row",
@@ -115,16 +115,38 @@ def test_what_is_refused(changes, message):
     ],
 )
 def test_what_is_refused_of_floods(changes, message):
+    predictions = paired(**changes)
     with pytest.raises(InputError, match=message):
-        paired(**changes)
+        get_task("flood").check_predictions(predictions)
 
 
 def test_floods_need_their_columns():
+    predictions = Predictions(
+        "flood", ("dry", "flood"), np.array(["a"]), np.zeros((1, 2)), np.zeros(1),
+        {"group": np.array(["g"])}, {},
+    )  # fmt: skip
     with pytest.raises(InputError, match="lack before, after, sequence: found \\['group'\\]"):
-        Predictions(
-            "flood", ("dry", "flood"), np.array(["a"]), np.zeros((1, 2)), np.zeros(1),
-            {"group": np.array(["g"])}, {},
-        )  # fmt: skip
+        get_task("flood").check_predictions(predictions)
+
+
+def test_predictions_are_checked_against_their_task():
+    with pytest.raises(InputError, match="unknown task 'regression': known are"):
+        get_task(classified(task="regression").task)
+    one_class_each = classified(labels=np.zeros(3))
+    with pytest.raises(InputError, match=r"labels are .* expected numbers \(3, 2\)"):
+        get_task("classification").check_predictions(one_class_each)
+
+
+def test_one_of_three_classes():
+    logits = np.array([[0.0, 2.0, 1.0], [3.0, 0.0, 0.0], [1.0, 1.0, 1.0]])
+    fields = {"classes": ("water", "forest", "town"), "logits": logits}
+    predictions = classified(labels=np.array([1, 0, 2]), **fields)
+    np.testing.assert_allclose(predictions.probabilities.sum(1), 1)
+    np.testing.assert_allclose(predictions.probabilities[2], 1 / 3)
+    with pytest.raises(
+        InputError, match="1 of 3 rows: labels are not whole numbers from 0 to 2: b"
+    ):
+        classified(labels=np.array([1, 3, 2]), **fields)
 
 
 def test_files_that_are_no_predictions(tmp_path):

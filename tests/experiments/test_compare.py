@@ -69,7 +69,7 @@ def test_numbers_are_those_of_the_saved_predictions(compared, small):
         cell = Trial(task, "none", 0)
         predicted = load_predictions(trials.run_folder(workdir, cell) / "predictions-test.npz")
         assert stages.flat_metrics(predicted) == trials.read_trial(workdir, cell).metrics
-        assert predicted.about["split"] == "test"
+        assert predicted.provenance["split"] == "test"
 
 
 def test_finished_cells_are_kept_and_missing_ones_made(compared, small, monkeypatch):

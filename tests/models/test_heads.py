@@ -9,6 +9,7 @@ from sar_mixmae_jax.models.architecture import Architecture
 from sar_mixmae_jax.models.heads import TILINGS, Classifier, FloodDetector, check_tiles
 from sar_mixmae_jax.models.layers import drop_path_factors, scale_branch
 from sar_mixmae_jax.objectives.preprocess import Preprocessing
+from sar_mixmae_jax.tasks.registry import get_task
 from sar_mixmae_jax.tasks.supervised import (
     FinetuneObjective,
     finetune_loss,
@@ -144,7 +145,9 @@ def test_a_change_is_the_difference_of_tiles_encoded_alone(classifier, tiling, p
 
 def flood_tuning(**settings):
     preprocessing = Preprocessing(64, (-19.0, -12.0), (3.0, 2.0), **settings)
-    return FinetuneObjective("flood", FloodDetector(SIZE, 2, head_init="xavier"), preprocessing)
+    return FinetuneObjective(
+        get_task("flood"), FloodDetector(SIZE, 2, head_init="xavier"), preprocessing
+    )
 
 
 def test_both_dates_are_flipped_alike_and_not_at_all_in_evaluation():
@@ -182,7 +185,7 @@ def test_the_loss_of_a_share_is_the_sum_over_its_records(classifier):
     """With the rate at 0; labels are 0 or 1 for each of five classes."""
     model = Classifier(SIZE, 5, drop_path=0.0, head_init="xavier")
     preprocessing = Preprocessing(32, (0.0, 0.0), (1.0, 1.0), random_flip=False)
-    tuning = FinetuneObjective("classification", model, preprocessing)
+    tuning = FinetuneObjective(get_task("classification"), model, preprocessing)
     images = noise(5, 32, 32, 2)
     params = classifier[1]["params"]
     labels = np.random.default_rng(0).integers(0, 2, (5, 5)).astype(np.uint8)
@@ -204,7 +207,9 @@ def test_what_one_date_did_not_measure_is_no_change():
     """A strip without data on one date gives what it gives on both; a tile of it does not count."""
     detector = FloodDetector(SIZE, 2, head_init="xavier")
     tuning = FinetuneObjective(
-        "flood", detector, Preprocessing(64, (-19.0, -12.0), (5.0, 5.0), random_flip=False)
+        get_task("flood"),
+        detector,
+        Preprocessing(64, (-19.0, -12.0), (5.0, 5.0), random_flip=False),
     )
     rng = np.random.default_rng(0)
     before, after = (rng.normal(-15, 5, (1, 64, 64, 2)).astype(np.float32) for _ in range(2))

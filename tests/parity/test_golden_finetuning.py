@@ -13,7 +13,7 @@ from sar_mixmae_jax.models.architecture import VARIANTS
 from sar_mixmae_jax.models.heads import Classifier, FloodDetector
 from sar_mixmae_jax.models.layers import sincos_position_embedding
 from sar_mixmae_jax.models.resize import bicubic_resize, resize_position_tables
-from sar_mixmae_jax.tasks.base import TASKS
+from sar_mixmae_jax.tasks.registry import get_task
 from sar_mixmae_jax.training.optimizer import decay_mask, layer_scales
 from tests.reference import here, nhwc, params_from, relative_error, to_here
 
@@ -38,7 +38,7 @@ def test_golden_classification(classifier):
 
     def loss(params):
         logits = classifier.apply({"params": params}, images)
-        return TASKS["classification"].loss(logits, labels).mean(), logits
+        return get_task("classification").loss(logits, labels).mean(), logits
 
     (value, logits), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
     features = jax.jit(lambda p: classifier.apply({"params": p}, images, method="features"))(params)

@@ -20,7 +20,7 @@ def flood(said=None, later=(), gaps=True) -> Predictions:
         del columns["gap_days"]
     logits = made.logits if said is None else np.tile((0.0, said), (24, 1))
     return Predictions(
-        "flood", made.classes, made.ids, logits, made.labels, columns, made.about
+        "flood", made.classes, made.ids, logits, made.labels, columns, made.provenance
     )  # fmt: skip
 
 

@@ -6,6 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from sar_mixmae_jax.tasks.registry import get_task
 from sar_mixmae_jax.tasks.task_dataset import (
     choose_fraction,
     load_task_dataset,
@@ -72,7 +73,9 @@ def test_classes_that_are_left_without_a_unit_are_named():
 
 
 def open_floods(data_dir, split="train"):
-    return load_task_dataset("flood", "flood_pairs/own", str(data_dir), split, ("VH", "VV"))
+    return load_task_dataset(
+        get_task("flood"), "flood_pairs/own", str(data_dir), split, ("VH", "VV")
+    )
 
 
 def test_a_part_of_a_split_keeps_ids_columns_and_records_together(floods):
@@ -116,7 +119,9 @@ def test_a_part_that_leaves_out_a_class_is_refused_where_it_is_trained_on(built,
         return {**record, "labels": labels}
 
     data = rewrite(built, "bigearthnet_s1/v1/2.0.0", tmp_path, {}, relabelled)
-    whole = load_task_dataset("classification", "bigearthnet_s1", str(data), "train", ("VH", "VV"))
+    whole = load_task_dataset(
+        get_task("classification"), "bigearthnet_s1", str(data), "train", ("VH", "VV")
+    )
     (beach,) = (row for row in range(8) if whole.patches.source[row]["labels"][15])
     fields, name = whole.classes[2], whole.classes[15]
     with pytest.raises(InputError) as refused:

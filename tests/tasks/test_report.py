@@ -1,6 +1,7 @@
 """The report: what is in it, what it says first, and that it is there whole or not at all."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -8,11 +9,13 @@ from matplotlib.colors import to_rgb
 from PIL import Image
 
 from sar_mixmae_jax.evaluation.predictions import Predictions, load_predictions
-from sar_mixmae_jax.tasks import multilabel_figures, report
+from sar_mixmae_jax.tasks import classification_figures, report
 from sar_mixmae_jax.tasks.flood_panels import OUTCOMES, PairPicture
 from sar_mixmae_jax.tasks.report import write_report
 from sar_mixmae_jax.utils.errors import InputError
 from sar_mixmae_jax.utils.plotting import NODATA_COLOUR
+
+NAN = re.compile(r"\bnan\b", re.IGNORECASE)
 
 
 def classified(groups=6, about=None) -> Predictions:
@@ -63,7 +66,7 @@ def test_a_report_about_labels(tmp_path):
     names = {"predictions.npz", "metrics.json", "report.md"}
     pictures = {"precision_recall.png", "classes.png", "confusion.png"}
     assert set(paths) == names | pictures
-    assert set(paths) <= set(report.OWN)
+    assert set(paths) <= set(report.report_files())
     assert {path.name for path in (tmp_path / "deep" / "report").iterdir()} == set(paths)
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["report"]
     for name in pictures:
@@ -84,13 +87,13 @@ def test_a_report_about_labels(tmp_path):
     assert places == sorted(places)
     assert "Without positives, so not evaluated: never there." in text
     assert r"a $very\_long$ \| name" in text
-    assert "nan" not in text.lower()
+    assert not NAN.search(text)
 
 
 def test_a_report_about_floods(tmp_path):
     paths = write_report(paired(), tmp_path / "report", picture, replicates=50)
     pairs = {f"pairs_{kind.replace(' ', '_')}.png" for kind in OUTCOMES}
-    assert pairs <= set(paths) <= set(report.OWN)
+    assert pairs <= set(paths) <= set(report.report_files())
     text = paths["report.md"].read_text()
     told = json.loads(paths["metrics.json"].read_text())
     onset = told["metrics"]["evaluations"]["onset"]["by_image"]
@@ -106,7 +109,7 @@ def test_a_report_about_floods(tmp_path):
     assert f"false-alarm rate {onset['false_alarm_rate']:.3f}" in text
     assert "Every pair is called" not in text
     assert all(f"]({name})" in text for name in pairs)
-    assert "nan" not in text.lower()
+    assert not NAN.search(text)
     pixels = np.asarray(Image.open(paths["pairs_floods_found.png"]).convert("RGB")).astype(int)
     colour = np.round(255 * np.array(to_rgb(NODATA_COLOUR))).astype(int)
     assert (np.abs(pixels - colour).max(-1) < 3).mean() > 0.05  # a quarter of five panels of six
@@ -123,7 +126,7 @@ def test_a_report_that_cannot_be_finished_leaves_the_old_one(tmp_path, monkeypat
     folder = tmp_path / "report"
     write_report(classified(), folder, replicates=2)
     old = {path.name: path.read_bytes() for path in folder.iterdir()}
-    monkeypatch.setattr(multilabel_figures, "bars", fail)
+    monkeypatch.setattr(classification_figures, "bars", fail)
     with pytest.raises(InputError, match=r"report cannot be written \(OSError: disk full\)"):
         write_report(classified(groups=3), folder)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == old
@@ -170,7 +173,7 @@ def test_folders_that_are_no_reports(tmp_path):
 
 
 def test_only_floods_have_pictures(tmp_path):
-    with pytest.raises(InputError, match="only floods have pairs"):
+    with pytest.raises(InputError, match="found pictures for classification: expected none"):
         write_report(classified(), tmp_path / "report", picture)
 
 
@@ -184,22 +187,24 @@ def test_one_record(tmp_path, label):
     text = paths["report.md"].read_text()
     assert "only 1 independent group:" in text
     assert "undefined" in text
-    assert "nan" not in text.lower()
+    assert not NAN.search(text)
 
 
 def test_further_arrays_are_part_of_the_report(tmp_path, monkeypatch):
-    folder, arrays = tmp_path / "report", {"evidence.npz": {"evidence": np.arange(3.0)}}
-    paths = write_report(classified(), folder, arrays=arrays, replicates=2)
-    np.testing.assert_array_equal(np.load(paths["evidence.npz"])["evidence"], np.arange(3.0))
+    folder, evidence = tmp_path / "report", np.arange(90.0)
+    paths = write_report(classified(), folder, extra={"evidence": evidence}, replicates=2)
+    stored = np.load(paths["evidence.npz"])
+    np.testing.assert_array_equal(stored["evidence"], evidence)
+    np.testing.assert_array_equal(stored["ids"], classified().ids)
     with monkeypatch.context() as patched:
-        patched.setattr(multilabel_figures, "bars", fail)
+        patched.setattr(classification_figures, "bars", fail)
         with pytest.raises(InputError, match="disk full"):
-            write_report(classified(), folder, arrays={"evidence.npz": {"evidence": np.zeros(9)}})
-    np.testing.assert_array_equal(np.load(paths["evidence.npz"])["evidence"], np.arange(3.0))
+            write_report(classified(), folder, extra={"evidence": np.zeros(90)})
+    np.testing.assert_array_equal(np.load(paths["evidence.npz"])["evidence"], evidence)
     assert "evidence.npz" not in write_report(classified(), folder, replicates=2)
     assert not paths["evidence.npz"].exists()
     with pytest.raises(InputError, match=r"unknown file of arrays 'x\.npz'"):
-        write_report(classified(), folder, arrays={"x.npz": {}})
+        write_report(classified(), folder, extra={"x": evidence})
 
 
 @pytest.mark.parametrize("held", [(), (0,)])
@@ -213,4 +218,4 @@ def test_labels_of_no_class_and_of_one(tmp_path, held):
     assert (told["intervals"]["published_score"]["low"] is None) == (not held)
     assert ("Published score: **undefined**" in text) == (not held)
     assert "resamples a class is missing" not in text
-    assert "nan" not in text.lower()
+    assert not NAN.search(text)

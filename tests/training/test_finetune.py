@@ -11,7 +11,8 @@ import optax
 import pytest
 
 from sar_mixmae_jax.evaluation.predictions import load_predictions
-from sar_mixmae_jax.inference.evaluator import evaluate, pair_pictures
+from sar_mixmae_jax.inference.evaluator import evaluate
+from sar_mixmae_jax.tasks.registry import get_task
 from sar_mixmae_jax.tasks.supervised import param_shapes, predict_outputs
 from sar_mixmae_jax.tasks.task_dataset import load_task_dataset
 from sar_mixmae_jax.training import downstream, finetune, initialisation
@@ -90,7 +91,7 @@ def logits(job, rows=(0, 1)) -> np.ndarray:
     tuning = job.share_loss.settings
     records = [job.source[row] for row in rows]
     batch = {name: np.stack([r[name] for r in records]) for name in records[0] if name != "id"}
-    made = jax.jit(partial(predict_outputs, tuning=tuning))(visible(first_params(job)), batch)
+    made = jax.jit(partial(predict_outputs, objective=tuning))(visible(first_params(job)), batch)
     return np.asarray(made["logits"])
 
 
@@ -229,7 +230,7 @@ def test_an_encoder_of_one_band_takes_that_band_of_two(job, blind, encoder_run, 
     assert single.description["model"]["architecture"]["bands"] == 1
     assert single.share_loss.settings.preprocessing.mean == (-12.5951,)
     stored = load_task_dataset(
-        "classification", "bigearthnet_s1", str(blind), "train", ("VH", "VV")
+        get_task("classification"), "bigearthnet_s1", str(blind), "train", ("VH", "VV")
     )
     np.testing.assert_array_equal(
         single.source[0]["backscatter"], stored.patches.source[0]["backscatter"][..., 1:]
@@ -264,7 +265,7 @@ def test_floods_in_tiles(detector, floods, tmp_path):
     assert evidence["ids"].tolist() == predicted.ids.tolist()
     of_images = predicted.logits[:, 1] - predicted.logits[:, 0]
     np.testing.assert_allclose(evidence["evidence"].mean((1, 2)), of_images, atol=1e-5)
-    assert predicted.about["overlap with training"].startswith("0 of 8 images")
+    assert predicted.provenance["overlap with training"].startswith("0 of 8 images")
 
 
 def test_a_split_without_floods_has_undefined_scores_and_no_zeros(detector, floods):
@@ -272,10 +273,12 @@ def test_a_split_without_floods_has_undefined_scores_and_no_zeros(detector, floo
     _, workdir = detector
     found = initialisation.find_source_checkpoint(workdir)
     config = small_tuning(floods, f"{FLOODS},init={workdir}", **{"model.image_size": 64})
-    split = load_task_dataset("flood", "flood_pairs/own", str(floods), "validation", found.bands)
+    split = load_task_dataset(
+        get_task("flood"), "flood_pairs/own", str(floods), "validation", found.bands
+    )
     dry = np.flatnonzero(split.patches.pairs["flooded"] == 0)
     assert len(dry) == 1
-    split = split.chosen(dry)
+    split = split.subset(dry)
     tuning = downstream.make_finetune_objective(config, found, split)
     params = read_subtree(found.path, {"params": param_shapes(tuning)})[0]["params"]
     look = ValidationEvaluator(tuning, split, 4).look(params)
@@ -290,7 +293,7 @@ def test_where_no_score_is_defined_the_latest_is_taken_and_says_so(tuned, built,
     """A class that is in no record of the split has no average precision, and others do."""
     workdir = shutil.copytree(tuned[1], tmp_path / "run")
     files = evaluate(workdir, data_dir=str(built), which="latest", out=tmp_path / "latest")
-    about = load_predictions(files["predictions.npz"]).about
+    about = load_predictions(files["predictions.npz"]).provenance
     assert about["chosen on"] == "by hand: --checkpoint=latest"
     report = files["report.md"].read_text()
     assert "undefined" in report  # 16 of the 19 classes of the imitation are nowhere
@@ -300,9 +303,10 @@ def test_where_no_score_is_defined_the_latest_is_taken_and_says_so(tuned, built,
 
 def test_pairs_without_both_bands_have_no_pictures(floods, tmp_path, caplog):
     other = rewrite(floods, "flood_pairs/own/1.0.0", tmp_path, {"bands": ["HH", "VV"]})
-    assert pair_pictures("flood", "flood_pairs/own", str(other), "test", None) is None
-    assert "there are no pictures of pairs: unknown band" in caplog.text
-    assert pair_pictures("flood", "flood_pairs/own", str(floods), "test", None)(0).water.any()
+    example_pictures = get_task("flood").example_pictures
+    assert example_pictures("flood_pairs/own", str(other), "test", {}) is None
+    assert "no pictures of pairs: unknown band" in caplog.text
+    assert example_pictures("flood_pairs/own", str(floods), "test", {})(0).water.any()
 
 
 # ---- other data

@@ -10,6 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from sar_mixmae_jax.inference.evaluator import predict
 from sar_mixmae_jax.main import PROGRAMS
 from sar_mixmae_jax.models.knn import KNNConfig, knn_predict
+from sar_mixmae_jax.tasks.registry import get_task
 from sar_mixmae_jax.training import feature_cache, linear_probe
 from sar_mixmae_jax.training.checkpoint import read_metadata
 from sar_mixmae_jax.training.initialisation import find_source_checkpoint
@@ -60,9 +61,9 @@ def test_features_are_computed_once(probed, built, encoder_run, tmp_path, monkey
     for name in ("features-train.npz", "features-validation.npz"):
         (tmp_path / name).write_bytes((workdir / name).read_bytes())
     calls = []
-    compute = feature_cache.compute
+    compute = feature_cache.compute_features
     monkeypatch.setattr(
-        feature_cache, "compute", lambda *given: calls.append(given) or compute(*given)
+        feature_cache, "compute_features", lambda *given: calls.append(given) or compute(*given)
     )
     linear_probe.train(config, tmp_path)
     assert not calls
@@ -90,7 +91,7 @@ def test_linear_fits_what_scikit_learn_fits():
     labels = (features @ [1.0, 0.05] + rng.normal(size=400) > 3.15).astype(np.int32)
     settings = {"steps": 3000, "batch_size": 400, "weight_decay": 0.0, "seed": 0}
     fit = linear_probe.fit_linear_layers(
-        "flood", features, labels, 2, learning_rates=(1e-4, 3e-2), **settings
+        get_task("flood"), features, labels, 2, learning_rates=(1e-4, 3e-2), **settings
     )
     logits = fit.logits(features)
     assert logits.shape == (2, 400, 2)

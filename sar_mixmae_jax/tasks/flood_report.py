@@ -1,0 +1,206 @@
+"""Tables and figures of a report about flood detection."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from sar_mixmae_jax.evaluation import curves
+from sar_mixmae_jax.evaluation.metrics import Metrics
+from sar_mixmae_jax.evaluation.predictions import Predictions
+from sar_mixmae_jax.evaluation.tables import metrics_table, number, with_interval
+from sar_mixmae_jax.tasks import flood_figures, flood_metrics
+from sar_mixmae_jax.tasks.base import Figures, Pictures
+from sar_mixmae_jax.tasks.flood_metrics import NAMES, WEIGHTINGS
+from sar_mixmae_jax.tasks.flood_panels import (
+    OUTCOMES,
+    check_pair_pictures,
+    choose_examples,
+    draw_pairs,
+    scales,
+)
+from sar_mixmae_jax.utils.tables import Lines
+
+RATE_TITLES = {
+    "f1": "F1",
+    "precision": "precision",
+    "recall": "recall",
+    "average_precision": "AP",
+    "balanced_accuracy": "balanced accuracy",
+    "false_alarm_rate": "false alarms",
+    "accuracy": "accuracy",
+    "prevalence": "prevalence",
+}
+COUNT_TITLES = {"rows": "pairs", "images": "images", "sequences": "sequences"}
+DEFINITIONS = {
+    "onset": "Positives are the pairs whose image after is the first flooded one of its sequence, "
+    "negatives all dry pairs; later flooded images, which stay labelled so by rule, are left out.",
+    "all": "Every pair; by pair is how published numbers are counted.",
+}
+BREAKDOWNS = {
+    "by_flooded_fraction": ("flooded fraction", ("recall",)),
+    "by_hard_case": ("hard case", ("recall", "false_alarm_rate")),
+}
+
+
+def report_header(metrics: Metrics, intervals: Mapping[str, Any]) -> Lines:
+    """Return the first evaluation by image, beside what needs no model; by sequence and by pair.
+
+    Args:
+      metrics: of `Flood.metrics`.
+      intervals: `values` of `bootstrap.intervals`.
+    """
+    first = metrics["headline"][0]
+    values, ranges = metrics["evaluations"][first]["by_image"], intervals[first]["by_image"]
+    shown = {name: with_interval(values[name], ranges[name]) for name in RATE_TITLES}
+    prevalence = values["prevalence"]
+    always = None if values["f1"] is None else 2 * prevalence / (1 + prevalence)
+    return [
+        f"**AP {shown['average_precision']}** (chance {number(prevalence)}), "
+        f"**F1 {shown['f1']}** (always flood {number(always)}), "
+        f"**balanced accuracy {shown['balanced_accuracy']}**, "
+        f"**false-alarm rate {shown['false_alarm_rate']}** ({NAMES[first]}, by image)",
+        "",
+        *_paragraph(_constant_prediction(values["confusion"])),
+        *_paragraph(flood_metrics.temporal_gap_sentence(metrics["gap_alone"])),
+        DEFINITIONS[first],
+        "",
+        *_weighting_table(metrics, intervals, first),
+        "",
+        "The headline is by image: every image after counts once, shared by its pairs: one "
+        "new image, one decision.",
+    ]
+
+
+def _paragraph(text: str) -> Lines:
+    return [text, ""] if text else []
+
+
+def _constant_prediction(cells: Mapping[str, float]) -> str:
+    """Return a sentence if all predictions are equal; else ""."""
+    predicted = {"flood": cells["fp"] + cells["tp"], "dry": cells["tn"] + cells["fn"]}
+    classes = [name for name, weight in predicted.items() if weight > 0]
+    if len(classes) != 1:
+        return ""
+    return (
+        f"**Every pair is called {classes[0]}**: at this threshold the model distinguishes "
+        "nothing; only AP measures whether its scores do."
+    )
+
+
+def _weighting_table(metrics: Metrics, intervals: Mapping[str, Any], evaluation: str) -> Lines:
+    """Return a table with a row for each weighting; equal rows are merged."""
+    order = sorted(WEIGHTINGS, key=lambda weighting: weighting != "by_image")
+    names = flood_metrics.deduplicate_views(
+        metrics["evaluations"], intervals, [(evaluation, weighting) for weighting in order]
+    )
+    rows = [
+        (
+            text.removeprefix(f"{NAMES[evaluation]}, "),
+            metrics["evaluations"][evaluation][weighting],
+            intervals[evaluation][weighting],
+        )
+        for (_, weighting), text in names.items()
+    ]
+    return metrics_table(NAMES[evaluation], rows, RATE_TITLES, COUNT_TITLES)
+
+
+def tables(metrics: Metrics, intervals: Mapping[str, Any]) -> Lines:
+    """Return the other evaluation, and breakdowns of all.
+
+    Args:
+      metrics: of `Flood.metrics`.
+      intervals: `values` of `bootstrap.intervals`.
+    """
+    lines: Lines = []
+    evaluations, first = metrics["evaluations"], metrics["headline"][0]
+    for name, values in evaluations.items():
+        if name != first and (values, intervals[name]) == (evaluations[first], intervals[first]):
+            same = f"The same as {NAMES[first]}: there is no later flooded image to leave out."
+            lines += ["## All pairs", "", same, ""]
+            continue
+        if name != first:
+            lines += ["## All pairs", "", DEFINITIONS[name], ""]
+            lines += [*_weighting_table(metrics, intervals, name), ""]
+        for breakdown, (title, rates) in BREAKDOWNS.items():
+            if breakdown not in values:
+                continue
+            rows = [
+                (part, part_values, intervals[name][breakdown][part])
+                for part, part_values in values[breakdown].items()
+            ]
+            titles = {rate: RATE_TITLES[rate] for rate in rates}
+            lines += [f"### By {title}, {NAMES[name]}, by image", ""]
+            lines += [*metrics_table(title, rows, titles, COUNT_TITLES), ""]
+    return lines
+
+
+def figures(
+    predictions: Predictions,
+    metrics: Metrics,
+    intervals: Mapping[str, Any],
+    title: str,
+    pictures: Pictures | None,
+) -> Figures:
+    """Return the figures for which there is something to draw.
+
+    Args:
+      predictions: of floods.
+      metrics: of `Flood.metrics`.
+      intervals: `values` of `bootstrap.intervals`; {} where there are none.
+      title: of the figures.
+      pictures: row number -> `PairPicture`; None: no examples.
+
+    Raises:
+      InputError: a picture of `pictures` cannot be drawn.
+    """
+    evaluations, first = metrics["evaluations"], metrics["headline"][0]
+    probabilities, labels = predictions.probabilities, predictions.labels
+    names = flood_metrics.deduplicate_views(
+        evaluations,
+        intervals,
+        [(name, weighting) for name in evaluations for weighting in flood_figures.MATRICES],
+    )
+    views = {view.path: view for view in flood_metrics.views(labels, predictions.columns)}
+    shown = [
+        curves.Curve(
+            name,
+            probabilities[views[path].rows],
+            labels[views[path].rows],
+            views[path].weights,
+            evaluations[path[0]][path[1]],
+        )
+        for path, name in names.items()
+    ]
+    draw: Figures = {
+        "precision_recall.png": lambda: curves.precision_recall(
+            shown, f"Precision and recall: {title}"
+        ),
+        "confusion.png": lambda: flood_figures.confusion(
+            evaluations, names, f"Truth and prediction: {title}"
+        ),
+    }
+    if any(name in evaluations[first] for name in BREAKDOWNS):
+        draw["breakdowns.png"] = lambda: flood_figures.breakdowns(
+            evaluations[first], intervals[first], f"{NAMES[first].capitalize()}, by image: {title}"
+        )
+    return draw | (_pair_figures(predictions, pictures) if pictures else {})
+
+
+def pair_figure_name(outcome: str) -> str:
+    """Return the file name of the examples of an outcome."""
+    return f"pairs_{outcome.replace(' ', '_')}.png"
+
+
+def _pair_figures(predictions: Predictions, pictures: Pictures) -> Figures:
+    """Return one figure for each outcome that occurs, all with the same scales."""
+    examples = choose_examples(predictions)
+    chosen = {outcome: examples[outcome] for outcome in OUTCOMES if examples[outcome]}
+    by_row = {row: pictures(row) for rows in chosen.values() for row in rows}
+    for row, picture in by_row.items():
+        check_pair_pictures(picture, str(predictions.ids[row]))
+    scale = scales(by_row.values())
+
+    def drawing(outcome: str, rows: list[int]) -> Callable[[], bytes]:
+        heading = outcome[0].upper() + outcome[1:]
+        return lambda: draw_pairs(predictions, rows, [by_row[row] for row in rows], scale, heading)
+
+    return {pair_figure_name(outcome): drawing(outcome, rows) for outcome, rows in chosen.items()}
