@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
+import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from sar_mixmae_jax.models.architecture import Architecture
@@ -68,25 +69,78 @@ def compare_trees(
         yield name, ours, theirs
 
 
+class Arrays(dict[str, np.ndarray]):
+    """Arrays of a file by name; a test that reads an absent one is skipped with its name."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(np.load(path) if path.exists() else {})
+        self.path = path
+
+    def __missing__(self, name: str) -> np.ndarray:
+        pytest.skip(f"{self.path} has no array {name!r}")
+
+
+def architecture_from(tensors: Mapping[str, np.ndarray], image_size: int) -> Architecture:
+    """Read the sizes of an encoder from its tensors, by PyTorch name."""
+    depths: list[int] = []
+    tables = {}
+    for name, tensor in tensors.items():
+        if block := re.match(r"layers\.(\d+)\.blocks\.(\d+)\..*bias_table$", name):
+            stage = int(block[1])
+            depths.extend([0] * (stage + 1 - len(depths)))
+            depths[stage] += 1
+            tables[stage] = tensor.shape
+    positions = tensors.get("absolute_pos_embed")
+    kernel = tensors["patch_embed.proj.weight"]
+    if positions is not None:
+        image_size = round(positions.shape[1] ** 0.5) * kernel.shape[-1]
+    return Architecture(
+        embed_dim=kernel.shape[0],
+        bands=kernel.shape[1],
+        patch_size=kernel.shape[-1],
+        depths=tuple(depths),
+        num_heads=tuple(tables[stage][1] for stage in range(len(depths))),
+        window_sizes=tuple(
+            (round(tables[stage][0] ** 0.5) + 1) // 2 for stage in range(len(depths))
+        ),
+        image_size=image_size,
+    )
+
+
 class Golden:
-    """A folder of the form of `tests/golden`."""
+    """A folder of the form of `tests/golden`.
+
+    It holds `config.json`, `mixmim_*.npz` and `pretrain.npz`. All else may be missing: tests that
+    need it are skipped with its name. Nothing is read from another folder.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.config = json.loads((folder / "config.json").read_text())
-        self.pretrain = dict(np.load(folder / "pretrain.npz"))
-        self.tensors = dict(np.load(next(folder.glob("mixmim_*.npz"))))
+        self.config = json.loads(self.path("config.json").read_text())
+        self.pretrain = Arrays(self.path("pretrain.npz"))
+        self.finetune = Arrays(folder / "finetune.npz")
+        self.tensors = dict(np.load(self.path("mixmim_*.npz")))
+
+    def path(self, pattern: str) -> Path:
+        """Path of the first file that matches; without one, the test is skipped."""
+        paths = sorted(self.folder.glob(pattern))
+        if not paths:
+            pytest.skip(f"{self.folder} has no {pattern}")
+        return paths[0]
 
     def under(self, prefix: str) -> dict[str, np.ndarray]:
         """The arrays of pretrain.npz below a prefix, by the rest of their name."""
-        return {
+        arrays = {
             name.removeprefix(prefix): array
             for name, array in self.pretrain.items()
             if name.startswith(prefix)
         }
+        if not arrays:
+            pytest.skip(f"{self.folder / 'pretrain.npz'} has no array under {prefix!r}")
+        return arrays
 
     def architecture(self) -> Architecture:
-        """The golden model's size."""
+        """Sizes of the pretraining model."""
         config = self.config
         return Architecture(
             embed_dim=config["embed"],
@@ -100,8 +154,27 @@ class Golden:
         )
 
     def params(self) -> dict:
-        """The golden model's parameters."""
+        """Parameters of the pretraining model."""
         return params_from(self.tensors)
+
+    def finetuned(self, kind: str) -> tuple[Architecture, dict, int]:
+        """Architecture, parameters and number of outputs of a downstream model.
+
+        Args:
+          kind: "classify" or "flood".
+        """
+        arrays = self.folder / f"finetuned_{kind}.npz"  # the same tensors, readable without torch
+        if arrays.exists():
+            tensors = dict(np.load(arrays))
+        else:
+            path = self.path(f"mixmim_*_{kind}.pth")
+            torch = pytest.importorskip("torch", reason=f"{path} is read by PyTorch")
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            state = state.get("model", state)
+            tensors = {name: tensor.numpy() for name, tensor in state.items()}
+        tensors = {name.removeprefix("encoder."): tensor for name, tensor in tensors.items()}
+        outputs = tensors["head.weight"].shape[0]
+        return architecture_from(tensors, self.config["img"]), params_from(tensors), outputs
 
 
 def nhwc(images: np.ndarray) -> np.ndarray:

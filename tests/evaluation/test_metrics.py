@@ -28,7 +28,7 @@ def average_precision_by_hand(scores, labels, weights) -> float:
 
 
 def test_golden_values(golden: Golden):
-    arrays = dict(np.load(golden.folder / "finetune.npz"))
+    arrays = golden.finetune
     labels = arrays["metrics/labels"]
     found = multilabel_metrics(
         arrays["metrics/probabilities"], labels, [str(n) for n in range(labels.shape[1])]

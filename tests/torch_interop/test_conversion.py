@@ -52,8 +52,7 @@ def choices(golden, **more) -> Choices:
 
 def file_of(golden, kind: str = "") -> Path:
     """The golden checkpoint of a model: pretraining, "_classify" or "_flood"."""
-    paths = {path.stem: path for path in golden.folder.glob("mixmim_*.pth")}
-    return paths[min(paths, key=len) + kind]
+    return golden.path(f"{golden.path('mixmim_*.npz').stem}{kind}.pth")
 
 
 def content_of(path: Path) -> dict:
@@ -111,7 +110,7 @@ def test_the_reconstruction_of_a_converted_pretraining(golden, imported):
 
 def test_the_logits_of_a_converted_classifier(golden, imported):
     found = initialisation.find_source_checkpoint(imported["classify"])
-    values = np.load(golden.folder / "finetune.npz")
+    values = golden.finetune
     params = params_of(imported["classify"], "classification", 19)
     model = Classifier(found.arch, 19)
     logits = jax.jit(lambda p: model.apply({"params": p}, nhwc(values["classify/x"])))(params)
@@ -122,7 +121,7 @@ def test_the_logits_of_a_converted_classifier(golden, imported):
 @pytest.mark.parametrize("tiling", ["released", "spatial"])
 @pytest.mark.parametrize("pooling", ["mean", "max"])
 def test_the_logits_of_a_converted_flood_detector(golden, imported, tiling, pooling):
-    values = np.load(golden.folder / "finetune.npz")
+    values = golden.finetune
     params = params_of(imported["flood"], "flood", 2)
     arch = initialisation.find_source_checkpoint(imported["flood"]).arch
     model = FloodDetector(arch, 2, tiling=tiling, pooling=pooling)
@@ -298,7 +297,7 @@ def test_the_next_step_is_that_of_pytorch(golden, imported):
 
 
 def test_another_input_size_on_the_way_in(golden, tmp_path):
-    values = np.load(golden.folder / "finetune.npz")
+    values = golden.finetune
     asked = choices(golden, image_size=256)
     made = from_torch(file_of(golden), tmp_path / "run", asked)
     arch = initialisation.find_source_checkpoint(made.checkpoint).arch
