@@ -257,7 +257,7 @@ class _ArraySource:
         return len(self._images)
 
     def __getitem__(self, index: int) -> Record:
-        return {"backscatter": self._images[index]}
+        return {"id": np.int64(index), "backscatter": self._images[index]}
 
 
 def _encode_batch(

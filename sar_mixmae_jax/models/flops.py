@@ -1,4 +1,4 @@
-"""Floating-point operations of the matrix products of a model, counted from its sizes.
+"""Floating-point operations of the matrix products of a model, counted from its architecture.
 
 A product of (n, k) by (k, m) counts 2 n k m; elementwise work is not counted. A training step
 costs three times the forward pass: the products once forward, twice backward.
@@ -8,7 +8,7 @@ from sar_mixmae_jax.models.architecture import Architecture
 
 
 def encoder_flops(arch: Architecture) -> int:
-    """Forward pass of the encoder for one image."""
+    """Return the operations of a forward pass of the encoder for one image."""
     side = arch.image_size // arch.patch_size
     total = 2 * side**2 * arch.patch_size**2 * arch.bands * arch.embed_dim
     for stage in range(1, len(arch.depths)):
@@ -18,7 +18,7 @@ def encoder_flops(arch: Architecture) -> int:
 
 
 def encoder_block_flops(arch: Architecture) -> int:
-    """The encoder's blocks alone, which remat computes once more."""
+    """Return the operations of the encoder's blocks, which remat computes once more."""
     total = 0
     for stage, (depth, window) in enumerate(zip(arch.depths, arch.window_sizes, strict=True)):
         side, width = arch.image_size // (arch.patch_size << stage), arch.embed_dim << stage
@@ -27,27 +27,27 @@ def encoder_block_flops(arch: Architecture) -> int:
 
 
 def decoder_flops(arch: Architecture) -> int:
-    """Forward pass of the decoder for one image: each mixture is decoded into two sequences."""
-    cells, width = arch.mask_grid**2, arch.decoder_embed_dim
-    embed = 2 * cells * (arch.embed_dim << (len(arch.depths) - 1)) * width
-    predict = 2 * cells * width * arch.mask_unit**2 * arch.bands
+    """Return the operations of a forward pass of the decoder for one image, two sequences."""
+    units, width = arch.mask_grid**2, arch.decoder_embed_dim
+    embed = 2 * units * (arch.embed_dim << (len(arch.depths) - 1)) * width
+    predict = 2 * units * width * arch.mask_unit**2 * arch.bands
     return embed + decoder_block_flops(arch) + 2 * predict
 
 
 def decoder_block_flops(arch: Architecture) -> int:
-    """The decoder's blocks alone, both sequences."""
-    cells, width = arch.mask_grid**2, arch.decoder_embed_dim
-    return 2 * arch.decoder_depth * _block_flops(cells, cells, width, arch.mlp_ratio)
+    """Return the operations of the decoder's blocks for one image, two sequences."""
+    units, width = arch.mask_grid**2, arch.decoder_embed_dim
+    return 2 * arch.decoder_depth * _block_flops(units, units, width, arch.mlp_ratio)
 
 
 def train_step_flops(arch: Architecture, batch: int, *, remat: bool = False) -> int:
-    """Forward and backward pass of pretraining on a batch, with remat the blocks once more."""
-    again = encoder_block_flops(arch) + decoder_block_flops(arch) if remat else 0
-    return batch * (3 * (encoder_flops(arch) + decoder_flops(arch)) + again)
+    """Return the operations of forward and backward pass of pretraining on a batch."""
+    recomputed = encoder_block_flops(arch) + decoder_block_flops(arch) if remat else 0
+    return batch * (3 * (encoder_flops(arch) + decoder_flops(arch)) + recomputed)
 
 
-def _block_flops(tokens: int, seen: int, width: int, mlp_ratio: int) -> int:
-    """A transformer block over `tokens`, each attending to `seen`."""
+def _block_flops(tokens: int, attended: int, width: int, mlp_ratio: int) -> int:
+    """Return the operations of a block over `tokens`, each attending to `attended` tokens."""
     projections = 2 * tokens * width * width * (4 + 2 * mlp_ratio)
-    attention = 2 * 2 * tokens * seen * width
+    attention = 2 * 2 * tokens * attended * width
     return projections + attention

@@ -1,7 +1,7 @@
-"""What stands on the encoder: a classifier of an image, and one of the change between two dates.
+"""Models of downstream tasks: a classifier of images, and a detector of change between two dates.
 
-Both make features first, (batch, width), and logits by one linear layer of them; so whatever is
-done with the features of one (probing, neighbours, embedding) is done with those of the other.
+Both compute features (batch, width) with the encoder and logits from them with one linear layer, so
+that probing, nearest neighbours and embedding apply to both alike.
 """
 
 from collections.abc import Callable
@@ -19,23 +19,23 @@ from sar_mixmae_jax.models.mixmae import make_encoder
 from sar_mixmae_jax.utils.errors import InputError
 
 HEAD_INITS = {
-    "tiny": nn.initializers.normal(2e-5),  # as published, on a pretrained encoder
-    "xavier": nn.initializers.xavier_uniform(),  # as published, without one
+    "tiny": nn.initializers.normal(2e-5),  # as published, for a pretrained encoder
+    "xavier": nn.initializers.xavier_uniform(),  # as published, for a random encoder
 }
-"""How the weights of a linear head start; a tiny one teaches the encoder nothing at first."""
+"""Initialisers of a linear head; with `tiny`, gradients of the encoder are small at first."""
 
 
 class DownstreamModel(nn.Module):
-    """An encoder with a head; what an image is to it, its subclasses say.
+    """Encoder with a head; subclasses define the inputs.
 
     Attributes:
       arch: of the encoder.
-      outputs: logits.
-      dtype: of the computation; parameters and logits are float32.
+      outputs: int, number of logits.
+      dtype: of the computation; parameters, features and logits are float32.
       remat: recompute blocks in the backward pass.
-      drop_path: highest rate at which branches of blocks are left out in training.
+      drop_path: rate of drop path in the last block, in training; see `layers.drop_path_factors`.
       head_init: an entry of `HEAD_INITS`.
-      votes: how neighbours vote, in place of a linear head.
+      votes: settings of a nearest-neighbour head; None for a linear head.
     """
 
     arch: Architecture
@@ -47,7 +47,7 @@ class DownstreamModel(nn.Module):
     votes: KNNConfig | None = None
 
     def setup(self) -> None:
-        """Makes encoder and head."""
+        """Create encoder and head."""
         self.encoder = make_encoder(self.arch, self.dtype, self.remat)
         if self.votes is not None:
             self.head: nn.Module = KNNHead(self.votes, self.outputs)
@@ -64,9 +64,11 @@ class DownstreamModel(nn.Module):
         return self.encoder(images).astype(jnp.float32)
 
     def pool(self, images: jax.Array, key: jax.Array | None) -> jax.Array:
-        """(batch, height, width, band) standardised -> (batch, width) float32: the mean token.
+        """Return the mean tokens of images, (batch, width) float32.
 
-        With a key, branches are left out at random.
+        Args:
+          images: (batch, height, width, band), standardised.
+          key: for drop path in training, or None.
         """
         keep = None
         if key is not None and self.drop_path:
@@ -75,23 +77,23 @@ class DownstreamModel(nn.Module):
 
 
 class Classifier(DownstreamModel):
-    """Labels of an image."""
+    """Classifier of single images."""
 
     def features(self, image: jax.Array, key: jax.Array | None = None) -> jax.Array:
-        """(batch, height, width, band) standardised -> (batch, width)."""
+        """Return (batch, width) features of standardised images, see `pool`."""
         return self.pool(image, key)
 
     def __call__(self, image: jax.Array, key: jax.Array | None = None) -> jax.Array:
-        """(batch, height, width, band) standardised -> (batch, outputs) logits."""
+        """Return (batch, outputs) logits of standardised images, see `pool`."""
         return self.head(self.features(image, key))
 
 
 class FloodDetector(DownstreamModel):
-    """Whether the second of two dates is flooded: the change of tiles, each encoded by itself.
+    """Detector of a flood on the second of two dates, from the change of separately encoded tiles.
 
     Attributes:
-      tiling: an entry of `TILINGS`.
-      pooling: an entry of `POOLINGS`, over the tiles.
+      tiling: an entry of `TILINGS`, the cut of an image into inputs of the encoder.
+      pooling: an entry of `POOLINGS`, of the changes of all tiles.
     """
 
     tiling: str = "spatial"
@@ -100,13 +102,20 @@ class FloodDetector(DownstreamModel):
     def changes(
         self, before: jax.Array, after: jax.Array, key: jax.Array | None = None
     ) -> tuple[jax.Array, jax.Array]:
-        """(batch, height, width, band) of two dates -> (batch, tiles, width) |difference|.
+        """Return the absolute differences of the features of every tile, and which tiles count.
 
-        And (batch, tiles) whether anything of a tile was measured: else it is 0 throughout.
+        Args:
+          before: (batch, height, width, band), standardised, 0 at nodata.
+          after: the same of the later date.
+          key: for drop path in training, or None.
+
+        Returns:
+          (batch, tiles, width) float32, and (batch, tiles) bool: False where nothing of a tile was
+          measured on either date.
         """
         tiles = [TILINGS[self.tiling](image, self.arch.image_size) for image in (before, after)]
         batch, count = tiles[0].shape[:2]
-        both = jnp.concatenate(tiles).reshape(-1, *tiles[0].shape[2:])
+        both = jnp.concatenate(tiles).reshape(-1, *tiles[0].shape[2:])  # dates * batch * tiles, …
         pooled = self.pool(both, key).reshape(2, batch, count, -1)
         known = (tiles[0] != 0).any((2, 3, 4)) | (tiles[1] != 0).any((2, 3, 4))
         return jnp.abs(pooled[0] - pooled[1]), known
@@ -114,61 +123,65 @@ class FloodDetector(DownstreamModel):
     def features(
         self, before: jax.Array, after: jax.Array, key: jax.Array | None = None
     ) -> jax.Array:
-        """(batch, height, width, band) of two dates -> (batch, width)."""
+        """Return (batch, width) pooled changes between two dates, see `changes`."""
         return POOLINGS[self.pooling](*self.changes(before, after, key))
 
     def __call__(
         self, before: jax.Array, after: jax.Array, key: jax.Array | None = None
     ) -> jax.Array:
-        """(batch, height, width, band) of two dates -> (batch, outputs) logits."""
+        """Return (batch, outputs) logits of two dates, see `changes`."""
         return self.head(self.features(before, after, key))
 
     def evidence(self, before: jax.Array, after: jax.Array) -> jax.Array:
-        """(batch, row of tiles, column of tiles) logit of the flood minus that of its absence.
+        """Return a map of the logit of "flood" minus that of "dry", one value per tile.
 
-        Only for spatial tiles and their mean, where the mean of this map over the tiles that were
-        measured is the difference of the logits of the image. 0 where nothing was measured.
+        Defined for tiling "spatial" and pooling "mean": the mean of the map over the measured tiles
+        is the difference of the two logits of the image.
+
+        Returns:
+          (batch, tile row, tile column) float32, 0 where nothing was measured.
         """
         rows = before.shape[1] // self.arch.image_size
         changes, known = self.changes(before, after)
         logits = self.head(changes)
-        apart = jnp.where(known, logits[..., 1] - logits[..., 0], 0.0)
-        return apart.reshape(len(before), rows, -1)
+        difference = jnp.where(known, logits[..., 1] - logits[..., 0], 0.0)
+        return difference.reshape(len(before), rows, -1)
 
 
 def spatial_tiles(image: jax.Array, side: int) -> jax.Array:
-    """(batch, height, width, band) -> (batch, tiles, side, side, band), row by row."""
-    cells = patchify(image, side)
-    return cells.reshape(*cells.shape[:2], side, side, image.shape[-1])
+    """Return (batch, tiles, side, side, band) of (batch, height, width, band), row by row."""
+    tiles = patchify(image, side)
+    return tiles.reshape(*tiles.shape[:2], side, side, image.shape[-1])
 
 
 def released_tiles(image: jax.Array, side: int) -> jax.Array:
-    """Tiles as the published code cuts them: each holds two neighbouring tiles of one band.
+    """Return tiles as the published code cuts them, each of two neighbouring tiles of one band.
 
-    It flattens (band, row, column) into pairs without a permutation: of 16 tiles in two bands, 8
-    hold VH twice and 8 VV twice. For the published checkpoint of SEN12-FLOOD alone.
+    The published code reshapes (band, row, column) to pairs without transposing: of 16 tiles in two
+    bands, 8 hold VH twice and 8 VV twice. For the published SEN12-FLOOD checkpoint only; same
+    arguments and shapes as `spatial_tiles`.
     """
     tiles = spatial_tiles(image, side)  # batch, tile, row, column, band
     batch, count, *_, bands = tiles.shape
-    of_one_band = jnp.moveaxis(tiles, -1, 1).reshape(batch, count, bands, side, side)
-    return jnp.moveaxis(of_one_band, 2, -1)
+    paired = jnp.moveaxis(tiles, -1, 1).reshape(batch, count, bands, side, side)
+    return jnp.moveaxis(paired, 2, -1)  # batch, tile, row, column, one band twice
 
 
 TILINGS: dict[str, Callable[[jax.Array, int], jax.Array]] = {
     "spatial": spatial_tiles,
     "released": released_tiles,
 }
-"""Ways to cut an image into what the encoder sees."""
+"""Functions that cut an image into inputs of the encoder: (image, side) -> tiles."""
 
 
 def mean_change(changes: jax.Array, known: jax.Array) -> jax.Array:
-    """(batch, tiles, width) and (batch, tiles) -> (batch, width) mean over the known tiles."""
+    """Return the mean change, (batch, width), over the known tiles; see `FloodDetector.changes`."""
     weights = known[..., None].astype(changes.dtype)
     return (changes * weights).sum(1) / jnp.maximum(weights.sum(1), 1.0)
 
 
 def largest_change(changes: jax.Array, known: jax.Array) -> jax.Array:
-    """(batch, tiles, width) and (batch, tiles) -> (batch, width) largest of the known tiles."""
+    """Return the largest change, (batch, width), of the known tiles, per channel."""
     return jnp.where(known[..., None], changes, 0.0).max(1)
 
 
@@ -176,11 +189,15 @@ POOLINGS: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
     "mean": mean_change,
     "max": largest_change,
 }
-"""Ways to make one change of those of all tiles."""
+"""Functions that pool the changes of all tiles: (changes, known) -> (batch, width)."""
 
 
 def check_tiles(size: int, tile: int) -> None:
-    """Refuses images that tiles do not fill.
+    """Raise unless whole tiles fill an image.
+
+    Args:
+      size: side of the image, pixels.
+      tile: side of a tile, pixels.
 
     Raises:
       InputError: names both sizes.

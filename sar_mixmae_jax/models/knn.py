@@ -1,7 +1,7 @@
-"""What stands on the encoder: a classifier of an image, and one of the change between two dates.
+"""Nearest-neighbour classification on features: weighted votes of the records of a memory.
 
-Both make features first, (batch, width), and logits by one linear layer of them; so whatever is
-done with the features of one (probing, neighbours, embedding) is done with those of the other.
+The memory is stored as parameters of the head, so that a checkpoint holds all that a prediction
+needs: 4 bytes x records x (width + classes), 1.1 GB for 270,000 records and the `base` encoder.
 """
 
 import dataclasses
@@ -11,16 +11,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+MIN_VOTE = 1e-4
+"""Limit of a share of the votes from 0 and from 1, which keeps logits finite."""
+
+BATCH_SIZE = 1024
+"""Records compared with the memory at a time."""
+
 
 @dataclasses.dataclass(frozen=True)
 class KNNConfig:
-    """How neighbours vote.
+    """Settings of a nearest-neighbour head.
 
     Attributes:
-      records: in the memory.
-      neighbours: that vote.
-      temperature: of the weight of a vote by its cosine similarity.
-      exclusive: whether a record has exactly one class.
+      records: int, records in the memory.
+      neighbours: int, records that vote.
+      temperature: float, divisor of the cosine similarity in the softmax of the vote weights.
+      exclusive: bool, whether a record has exactly one class.
     """
 
     records: int
@@ -30,9 +36,14 @@ class KNNConfig:
 
 
 class KNNHead(nn.Module):
-    """A head without training: the nearest records of a memory vote for their labels.
+    """Head without training: the nearest records of the memory vote for their labels.
 
-    Its parameters are the memory: (records, width) features of length 1, (records, classes) labels.
+    Its parameters are the memory: `features`, (records, width) of length 1, and `labels`,
+    (records, classes).
+
+    Attributes:
+      votes: settings.
+      outputs: int, classes.
     """
 
     votes: KNNConfig
@@ -40,40 +51,36 @@ class KNNHead(nn.Module):
 
     @nn.compact
     def __call__(self, features: jax.Array) -> jax.Array:
-        """(batch, width) -> (batch, outputs) logits of the share of the votes."""
-        votes, nothing = self.votes, nn.initializers.zeros
-        memory = self.param("features", nothing, (votes.records, features.shape[-1]))
-        labels = self.param("labels", nothing, (votes.records, self.outputs))
-        likeness = jnp.matmul(l2_normalise(features), memory.T, precision="highest")
-        nearest, which = jax.lax.top_k(likeness, min(votes.neighbours, votes.records))
-        weights = nn.softmax(nearest / votes.temperature)
-        share = jnp.einsum("bn,bnc->bc", weights, labels[which], precision="highest")
-        share = jnp.clip(share, MIN_VALID_FRACTION, 1 - MIN_VALID_FRACTION)
+        """Return (batch, outputs) logits of the shares of the votes, of (batch, width) features."""
+        votes, zeros = self.votes, nn.initializers.zeros
+        memory = self.param("features", zeros, (votes.records, features.shape[-1]))
+        labels = self.param("labels", zeros, (votes.records, self.outputs))
+        similarity = jnp.matmul(l2_normalise(features), memory.T, precision="highest")
+        nearest, indices = jax.lax.top_k(similarity, min(votes.neighbours, votes.records))
+        weights = nn.softmax(nearest / votes.temperature)  # batch, neighbours
+        share = jnp.einsum("bn,bnc->bc", weights, labels[indices], precision="highest")
+        share = jnp.clip(share, MIN_VOTE, 1 - MIN_VOTE)
         return jnp.log(share) if votes.exclusive else jnp.log(share) - jnp.log1p(-share)
 
 
 def knn_predict(
     votes: KNNConfig, params: dict[str, np.ndarray], features: np.ndarray
 ) -> np.ndarray:
-    """(records, classes) logits of (records, width) features, by the memory in `params`."""
+    """Return (records, classes) logits of (records, width) features.
+
+    Args:
+      votes: settings.
+      params: memory, "features" and "labels"; see `KNNHead`.
+      features: of the records to classify.
+    """
     head = KNNHead(votes, params["labels"].shape[1])
     apply = jax.jit(head.apply)
-    parts = [
-        features[first : first + TILES_PER_BATCH]
-        for first in range(0, len(features), TILES_PER_BATCH)
-    ]
-    return np.concatenate([np.asarray(apply({"params": params}, part)) for part in parts])
+    starts = range(0, len(features), BATCH_SIZE)
+    parts = [apply({"params": params}, features[start : start + BATCH_SIZE]) for start in starts]
+    return np.concatenate([np.asarray(part) for part in parts])
 
 
 def l2_normalise(features: jax.Array) -> jax.Array:
-    """(batch, width) scaled to length 1; what is 0 stays 0."""
+    """Return (batch, width) features scaled to length 1; a vector of zeros stays."""
     length = jnp.linalg.norm(features, axis=-1, keepdims=True)
     return features / jnp.maximum(length, 1e-12)
-
-
-MIN_VALID_FRACTION = 1e-4
-"""Of the votes, so that logits are finite."""
-
-
-TILES_PER_BATCH = 1024
-"""Records that are compared with the whole memory."""

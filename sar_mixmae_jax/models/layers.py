@@ -1,8 +1,7 @@
-"""Drop path (stochastic depth, Huang et al. 2016): branches of blocks left out at random.
+"""Layers of encoder and decoder, with the conventions of the PyTorch reference.
 
-In training each of the two branches of a block is left out for an image with a probability that
-grows linearly from 0 at the first block to `rate` at the last; what stays is scaled up, so that the
-mean stays the same. What is drawn is an array that the encoder is given, so it has no random state.
+Inside blocks, activations are matrices (rows, width): the tokens of all windows or sequences of a
+batch, one after another.
 """
 
 from collections.abc import Sequence
@@ -15,40 +14,22 @@ import numpy as np
 from jax.nn.initializers import Initializer
 from jax.typing import DTypeLike
 
-
-def drop_path_factors(key: jax.Array, rate: float, blocks: int, images: int) -> jax.Array:
-    """(blocks, 2, images) factors of the attention and the MLP branches: 0, or 1 / (1 - p).
-
-    Args:
-      key: of the draw.
-      rate: probability p of the last block, below 1.
-      blocks: of the encoder.
-      images: in the batch.
-    """
-    kept = 1.0 - rate * jnp.arange(blocks) / max(blocks - 1, 1)
-    kept = kept[:, None, None]
-    return jax.random.bernoulli(key, kept, (blocks, 2, images)) / kept
-
-
-def scale_branch(rows: jax.Array, factors: jax.Array) -> jax.Array:
-    """(rows, width), image after image, times the (images,) factor of its image."""
-    images = rows.reshape(len(factors), -1, rows.shape[-1])
-    return (images * factors[:, None, None].astype(rows.dtype)).reshape(rows.shape)
-
-
 EPSILON = 1e-5
-"""LayerNorm's epsilon everywhere in the reference; Flax's default is 1e-6."""
+"""Epsilon of every LayerNorm of the reference; the default of Flax is 1e-6."""
 
 
 def matmul_precision(dtype: DTypeLike) -> jax.lax.Precision | None:
-    """float32 means float32 on every device: accelerators would round the products otherwise."""
+    """Return the precision of matrix products: full float32, or the default of other types.
+
+    Accelerators round the factors of float32 products to fewer bits by default.
+    """
     return jax.lax.Precision.HIGHEST if dtype == jnp.float32 else None
 
 
 def linear(
     features: int, dtype: DTypeLike, *, bias: bool = True, name: str | None = None
 ) -> nn.Dense:
-    """A linear layer with Xavier-uniform weights and zero bias, computed in `dtype`."""
+    """Return a linear layer with Xavier-uniform weights and zero bias, computed in `dtype`."""
     return nn.Dense(
         features,
         use_bias=bias,
@@ -60,22 +41,27 @@ def linear(
 
 
 def layer_norm(dtype: DTypeLike, *, name: str | None = None) -> nn.LayerNorm:
-    """LayerNorm over the last axis; mean and variance in float32, the output in `dtype`.
+    """Return a LayerNorm over the last axis; moments in float32, output in `dtype`.
 
-    The variance is taken around the mean; Flax's default, E[x²] - E[x]², loses digits.
+    The variance is computed around the mean; the default of Flax, E[x²] - E[x]², loses digits.
     """
     return nn.LayerNorm(epsilon=EPSILON, dtype=dtype, use_fast_variance=False, name=name)
 
 
 class MLP(nn.Module):
-    """Linear, exact (erf) GELU, linear."""
+    """Linear layer, exact (erf) GELU, linear layer.
+
+    Attributes:
+      ratio: int, hidden width over input width.
+      dtype: of the computation.
+    """
 
     ratio: int
     dtype: DTypeLike
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """(rows, width) -> (rows, width)."""
+        """Return (rows, width) of (rows, width)."""
         width = x.shape[-1]
         x = linear(self.ratio * width, self.dtype, name="fc1")(x)
         x = nn.gelu(x, approximate=False)
@@ -90,8 +76,8 @@ def attend(qkv: jax.Array, tokens: int, heads: int, bias: jax.Array | float = 0.
         (head, width / heads).
       tokens: rows of a sequence.
       heads: number of heads.
-      bias: added to the logits: (heads, tokens, tokens) for every sequence, or with one more axis
-        for so many sequences in turn.
+      bias: added to the logits: (heads, tokens, tokens) for every sequence, or
+        (sequences, heads, tokens, tokens) for that many sequences in turn.
 
     Returns:
       (rows, width).
@@ -109,24 +95,58 @@ def attend(qkv: jax.Array, tokens: int, heads: int, bias: jax.Array | float = 0.
         preferred_element_type=jnp.float32,
     )
     logits = logits * query.shape[-1] ** -0.5 + bias
-    attention = nn.softmax(logits, axis=-1).astype(qkv.dtype)
+    attention = nn.softmax(logits, axis=-1).astype(qkv.dtype)  # (..., heads, tokens, tokens)
     out = jnp.einsum("...hqk,...khd->...qhd", attention, value, precision=precision)
     return out.reshape(rows, triple // 3)
 
 
+def drop_path_factors(key: jax.Array, rate: float, blocks: int, images: int) -> jax.Array:
+    """Draw the factors of drop path (stochastic depth, Huang et al., ECCV 2016).
+
+    Each of the two branches of a block is dropped for an image with a probability p that grows
+    linearly from 0 at the first block to `rate` at the last. Kept branches are divided by 1 - p,
+    which keeps the mean. The factors are an input of the encoder, which thus has no random state.
+
+    Args:
+      key: of the draw.
+      rate: probability p of the last block, below 1.
+      blocks: of the encoder.
+      images: in the batch.
+
+    Returns:
+      (blocks, 2, images) factors of the attention and the MLP branches: 0 or 1 / (1 - p).
+    """
+    kept = 1.0 - rate * jnp.arange(blocks) / max(blocks - 1, 1)
+    kept = kept[:, None, None]
+    return jax.random.bernoulli(key, kept, (blocks, 2, images)) / kept
+
+
+def scale_branch(rows: jax.Array, factors: jax.Array) -> jax.Array:
+    """Multiply (rows, width), image after image, by the (images,) factor of each image."""
+    images = rows.reshape(len(factors), -1, rows.shape[-1])  # image, token, width
+    return (images * factors[:, None, None].astype(rows.dtype)).reshape(rows.shape)
+
+
 def sincos_position_embedding(side: int, width: int) -> np.ndarray:
-    """MAE's fixed 2-D embedding of a square grid: (side, side, width), computed in float32.
+    """Return the fixed 2-D position embedding of MAE (He et al., CVPR 2022) for a square grid.
 
     The first half of the channels encodes the column, the second half the row; each half is sine
-    then cosine of width / 4 frequencies from 1 down to 1e-4.
+    then cosine of width / 4 frequencies from 1 down to 1e-4. Computed in float32.
+
+    Args:
+      side: rows and columns of the grid.
+      width: channels.
+
+    Returns:
+      (side, side, width) float32.
 
     Raises:
       ValueError: `width` is not a multiple of 4.
     """
     if width % 4:
-        raise ValueError(f"a width of {width} was given: expected a multiple of 4")
-    share = (np.arange(width // 4) / (width // 4)).astype(np.float32)
-    frequencies = np.float32(1) / np.float32(10_000) ** share
+        raise ValueError(f"width is {width}, expected a multiple of 4")
+    exponents = (np.arange(width // 4) / (width // 4)).astype(np.float32)
+    frequencies = np.float32(1) / np.float32(10_000) ** exponents
     angles = np.arange(side, dtype=np.float32)[:, None] * frequencies  # (side, width / 4)
     axis = np.concatenate([np.sin(angles), np.cos(angles)], axis=1)  # (side, width / 2)
     columns = np.broadcast_to(axis[None, :], (side, side, width // 2))
@@ -135,7 +155,7 @@ def sincos_position_embedding(side: int, width: int) -> np.ndarray:
 
 
 def torch_conv_init(fan_in: int) -> Initializer:
-    """PyTorch's default for convolutions: uniform within ±1/sqrt(fan_in), weight and bias alike."""
+    """Return PyTorch's default for convolutions, weight and bias: uniform in ±1/sqrt(fan_in)."""
 
     def init(
         key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32, out_sharding: Any = None

@@ -1,7 +1,7 @@
-"""Mask cells: cutting images into cells and back, and the statistics of a cell.
+"""Mask units: patchify and its inverse, the statistics of a unit, masks and mixing.
 
-A cell is a square of `side` pixels (32 in the published models), the unit that is masked and the
-unit that the decoder reconstructs. Its values are laid out (row, column, band), band last.
+A mask unit is a square of `side` pixels (32 in the published models): it is masked as a whole and
+reconstructed as a whole. Its values are laid out (row, column, band), band last.
 """
 
 import jax
@@ -9,60 +9,64 @@ import jax.numpy as jnp
 
 
 def patchify(images: jax.Array, side: int) -> jax.Array:
-    """(batch, height, width, band) -> (batch, cells, side * side * band), cells row by row."""
+    """Return (batch, units, side * side * band) of (batch, height, width, band), row by row."""
     batch, height, width, bands = images.shape
     rows, columns = height // side, width // side
-    cells = images.reshape(batch, rows, side, columns, side, bands)
-    cells = cells.transpose(0, 1, 3, 2, 4, 5)  # batch, row of cells, column of cells, ...
-    return cells.reshape(batch, rows * columns, side * side * bands)
+    units = images.reshape(batch, rows, side, columns, side, bands)
+    units = units.transpose(0, 1, 3, 2, 4, 5)  # batch, unit row, unit column, row, column, band
+    return units.reshape(batch, rows * columns, side * side * bands)
 
 
-def unpatchify(cells: jax.Array, side: int, bands: int) -> jax.Array:
-    """The way back from `patchify`, for square images."""
-    batch, count, _ = cells.shape
+def unpatchify(units: jax.Array, side: int, bands: int) -> jax.Array:
+    """Return (batch, height, width, band) of `patchify`'s output, for square images."""
+    batch, count, _ = units.shape
     rows = round(count**0.5)
-    images = cells.reshape(batch, rows, rows, side, side, bands)
-    images = images.transpose(0, 1, 3, 2, 4, 5)
+    images = units.reshape(batch, rows, rows, side, side, bands)
+    images = images.transpose(0, 1, 3, 2, 4, 5)  # batch, unit row, row, unit column, column, band
     return images.reshape(batch, rows * side, rows * side, bands)
 
 
-def cell_moments(cells: jax.Array, valid: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Mean and deviation of every cell over its valid values, all bands together.
+def unit_moments(units: jax.Array, valid: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Return mean and deviation of every unit over its valid values, all bands together.
 
-    The deviation is sqrt(variance + 1e-6), the variance unbiased, as in MAE's normalised target.
+    The deviation is sqrt(variance + 1e-6) with the unbiased variance, as in MAE's normalised
+    target (He et al., CVPR 2022).
 
     Args:
-      cells: (batch, cells, values).
+      units: (batch, units, values).
       valid: the same shape, True where measured.
 
     Returns:
-      Two arrays (batch, cells, 1). A cell without a valid value has mean 0 and deviation 1e-3.
+      Two arrays (batch, units, 1). A unit without a valid value has mean 0 and deviation 1e-3.
     """
     count = valid.sum(-1, keepdims=True)
-    mean = jnp.where(valid, cells, 0.0).sum(-1, keepdims=True) / jnp.maximum(count, 1)
-    squares = jnp.where(valid, jnp.square(cells - mean), 0.0).sum(-1, keepdims=True)
+    mean = jnp.where(valid, units, 0.0).sum(-1, keepdims=True) / jnp.maximum(count, 1)
+    squares = jnp.where(valid, jnp.square(units - mean), 0.0).sum(-1, keepdims=True)
     return mean, jnp.sqrt(squares / jnp.maximum(count - 1, 1) + 1e-6)
 
 
 def random_mask(key: jax.Array, side: int, ratio: float) -> jax.Array:
-    """A (side, side) grid of cells with round(ratio * side²) ones at random places."""
-    cells = side * side
-    ones = jnp.arange(cells) < round(ratio * cells)
+    """Return a (side, side) grid of mask units with round(ratio * side²) ones, else zeros."""
+    units = side * side
+    ones = jnp.arange(units) < round(ratio * units)
     return jax.random.permutation(key, ones).reshape(side, side).astype(jnp.float32)
 
 
 def upsample_mask(mask: jax.Array, side: int) -> jax.Array:
-    """Repeats the (cells, cells) mask to a (side, side) grid of tokens or pixels."""
+    """Repeat a (units, units) mask to a (side, side) grid of tokens or pixels."""
     factor = side // mask.shape[0]
     return mask.repeat(factor, axis=0).repeat(factor, axis=1)
 
 
 def mix_tokens(images: jax.Array, mask: jax.Array) -> jax.Array:
-    """Own where the mask is 0, partner where it is 1.
+    """Mix each image with its partner, the image at the same place of the reversed batch.
 
     Args:
       images: (batch, side, side, channel) pixels or tokens.
-      mask: (cells, cells), enlarged to the grid of `images`.
+      mask: (units, units), 0 where the image itself is kept, 1 where the partner is taken.
+
+    Returns:
+      (batch, side, side, channel).
     """
     from_partner = upsample_mask(mask, images.shape[1])[None, :, :, None] == 1
     return jnp.where(from_partner, images[::-1], images)

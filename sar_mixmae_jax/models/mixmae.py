@@ -1,7 +1,7 @@
-"""MixMAE: encode two images mixed into one, decode both, and the table of model sizes.
+"""MixMAE: encode two images mixed into one, decode both (Liu et al., CVPR 2023).
 
-Mixing halves what a masked autoencoder wastes on mask tokens: every token of the encoder's input
-belongs to one of the two images, and each image is reconstructed where the other was shown.
+No token of the encoder's input is a mask token: each belongs to one of the two images, and each
+image is reconstructed where the other was shown.
 """
 
 from functools import partial
@@ -18,7 +18,7 @@ from sar_mixmae_jax.models.swin import Encoder
 
 
 def make_encoder(arch: Architecture, dtype: DTypeLike, remat: bool) -> Encoder:
-    """The encoder of a model, in pretraining and after it."""
+    """Return the encoder of an architecture, for pretraining and for downstream tasks."""
     positions = arch.pretrain_image_size // arch.patch_size if arch.pretrain_image_size else None
     return Encoder(
         arch.patch_size,
@@ -34,7 +34,14 @@ def make_encoder(arch: Architecture, dtype: DTypeLike, remat: bool) -> Encoder:
 
 
 class DecoderBlock(nn.Module):
-    """A standard transformer block: x + attention(norm(x)), then x + MLP(norm(x))."""
+    """Transformer block: x + attention(norm(x)), then x + MLP(norm(x)).
+
+    Attributes:
+      tokens: int, tokens of a sequence.
+      num_heads: int, attention heads.
+      mlp_ratio: int, hidden width of the MLP over its input's.
+      dtype: of the computation.
+    """
 
     tokens: int
     num_heads: int
@@ -43,7 +50,7 @@ class DecoderBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """(rows, width), sequence after sequence of `tokens` -> the same shape."""
+        """Return (rows, width) of (rows, width), sequence after sequence of `tokens` rows."""
         width = x.shape[-1]
         qkv = linear(3 * width, self.dtype, name="qkv")(layer_norm(self.dtype, name="norm1")(x))
         y = attend(qkv, self.tokens, self.num_heads)
@@ -54,7 +61,13 @@ class DecoderBlock(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Reconstructs both images of a mixture from the tokens that each one kept."""
+    """Reconstruction of both images of a mixture, each from the tokens that it kept.
+
+    Attributes:
+      arch: of the model.
+      dtype: of the computation; parameters and predictions are float32.
+      remat: recompute the blocks in the backward pass.
+    """
 
     arch: Architecture
     dtype: DTypeLike
@@ -62,87 +75,95 @@ class Decoder(nn.Module):
 
     @nn.compact
     def __call__(self, tokens: jax.Array, mask: jax.Array) -> jax.Array:
-        """Decodes.
+        """Return the predicted values of all mask units of both images.
 
         Args:
-          tokens: (batch, row, column, channel) of the encoder.
-          mask: (cells, cells), 1 where a token belongs to the partner.
+          tokens: (batch, row, column, channel) of the encoder, one per mask unit.
+          mask: (units, units), 1 where a token belongs to the partner.
 
         Returns:
-          (2 * batch, cells, cell² * bands) float32: first the reconstructions of the images, then
+          (2 * batch, units, unit² * bands) float32: the reconstructions of the images, then
           those of their partners.
         """
         arch = self.arch
         block_class = nn.remat(DecoderBlock) if self.remat else DecoderBlock
-        cells, width = mask.size, arch.decoder_embed_dim
+        units, width = mask.size, arch.decoder_embed_dim
         x = linear(width, self.dtype, name="embed")(tokens.reshape(-1, tokens.shape[-1]))
-        x = x.reshape(-1, cells, width)
+        x = x.reshape(-1, units, width)  # batch, units, width
         mask_token = self.param("mask_token", nn.initializers.normal(0.02), (1, 1, width))
         from_partner = mask.reshape(1, -1, 1) == 1
         mask_token = mask_token.astype(x.dtype)
         own = jnp.where(from_partner, mask_token, x)
         partner = jnp.where(from_partner, x, mask_token)
-        x = jnp.concatenate([own, partner])  # 2 * batch, cells, width
+        x = jnp.concatenate([own, partner])  # 2 * batch, units, width
         positions = sincos_position_embedding(mask.shape[0], width)
-        x = (x + positions.reshape(1, -1, width).astype(x.dtype)).reshape(-1, width)
+        x = x + positions.reshape(1, -1, width).astype(x.dtype)
+        x = x.reshape(-1, width)  # 2 * batch * units, width
         for block in range(arch.decoder_depth):
             name = f"block_{block}"
-            x = block_class(cells, arch.decoder_num_heads, arch.mlp_ratio, self.dtype, name=name)(x)
+            x = block_class(units, arch.decoder_num_heads, arch.mlp_ratio, self.dtype, name=name)(x)
         x = layer_norm(self.dtype, name="norm")(x)
         values = arch.mask_unit * arch.mask_unit * arch.bands
-        return linear(values, jnp.float32, name="pred")(x).reshape(-1, cells, values)
+        x = linear(values, jnp.float32, name="pred")(x)
+        return x.reshape(-1, units, values)  # 2 * batch, units, values
 
 
 class MixMAE(nn.Module):
-    """The pretraining model: `encode` and `decode`, or both by calling it."""
+    """The pretraining model: `encode`, `decode`, or both by calling it.
+
+    Attributes:
+      arch: its sizes.
+      dtype: of the computation; parameters and predictions are float32.
+      remat: recompute the blocks in the backward pass.
+    """
 
     arch: Architecture
     dtype: DTypeLike = jnp.float32
     remat: bool = False
 
     def setup(self) -> None:
-        """Makes the two halves."""
+        """Create encoder and decoder."""
         self.encoder = make_encoder(self.arch, self.dtype, self.remat)
         self.decoder = Decoder(self.arch, self.dtype, self.remat)
 
     def encode(self, images: jax.Array, mask: jax.Array | None = None) -> jax.Array:
-        """See `Encoder`."""
+        """Apply the encoder; see `Encoder`."""
         return self.encoder(images, mask)
 
     def decode(self, tokens: jax.Array, mask: jax.Array) -> jax.Array:
-        """See `Decoder`."""
+        """Apply the decoder; see `Decoder`."""
         return self.decoder(tokens, mask)
 
     def __call__(self, images: jax.Array, mask: jax.Array) -> jax.Array:
-        """Predicts every cell of every image from the view in which it was hidden.
+        """Predict every mask unit of every image from the view in which it was hidden.
 
         Args:
           images: (batch, height, width, band), standardised.
-          mask: (cells, cells), 1 where a cell comes from the partner image.
+          mask: (units, units), 1 where a unit comes from the partner image.
 
         Returns:
-          (batch, cells, cell² * bands) float32, values laid out as by `cells.patchify`.
+          (batch, units, unit² * bands) float32, values laid out as by `masking.patchify`.
         """
         return unmix(self.decode(self.encode(images, mask), mask), mask)
 
 
 @partial(jax.jit, static_argnums=0)
 def init_params(model: MixMAE, key: jax.Array) -> Any:
-    """Parameters before training: {"encoder": …, "decoder": …}."""
+    """Return initial parameters: {"encoder": …, "decoder": …}."""
     arch = model.arch
     images = jnp.zeros((2, arch.image_size, arch.image_size, arch.bands))
     return model.init(key, images, jnp.zeros((arch.mask_grid, arch.mask_grid)))["params"]
 
 
 def unmix(reconstructions: jax.Array, mask: jax.Array) -> jax.Array:
-    """Picks, for each image and cell, the reconstruction made without seeing that cell.
+    """Select, for each image and mask unit, the reconstruction made without seeing that unit.
 
     Args:
-      reconstructions: (2 * batch, cells, values), images first, then their partners.
-      mask: (cells, cells), 1 where a cell comes from the partner.
+      reconstructions: (2 * batch, units, values), images first, then their partners.
+      mask: (units, units), 1 where a unit comes from the partner.
 
     Returns:
-      (batch, cells, values): the image's own sequence where the mask is 1, and where it is 0 the
+      (batch, units, values): the image's own sequence where the mask is 1, and where it is 0 the
       second sequence of the mixture in which it was the partner.
     """
     own, as_partner = jnp.split(reconstructions, 2)

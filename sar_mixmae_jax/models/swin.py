@@ -1,8 +1,8 @@
-"""The encoder: a hierarchical windowed transformer without shifts (Swin as MixMIM uses it).
+"""Encoder: a hierarchical transformer with unshifted windows, Swin as used by MixMIM.
 
-Feature maps are (batch, row, column, channel); inside a stage they are cut into windows once, and
-the tokens of all windows of the batch are the rows of one matrix. A mask, where there is one, is a
-grid of zeros and ones for the whole batch: a token attends only to tokens of its own mask value.
+Feature maps are (batch, row, column, channel). Inside a stage they are cut into windows once, and
+the tokens of all windows of the batch are the rows of one matrix. An optional mask is one grid of
+zeros and ones for the whole batch; a token attends only to tokens of its own mask value.
 """
 
 import flax.linen as nn
@@ -26,19 +26,19 @@ from sar_mixmae_jax.models.resize import bicubic_resize
 
 
 def to_windows(grid: jax.Array, window: int) -> jax.Array:
-    """(batch, row, column, channel) -> (batch, windows, window², channel)."""
-    cells = patchify(grid, window)
-    return cells.reshape(*cells.shape[:2], window * window, grid.shape[-1])
+    """Return (batch, windows, window², channel) of (batch, row, column, channel)."""
+    windows = patchify(grid, window)
+    return windows.reshape(*windows.shape[:2], window * window, grid.shape[-1])
 
 
 def from_windows(windows: jax.Array) -> jax.Array:
-    """The way back from `to_windows`, to a square map."""
+    """Return the square map (batch, row, column, channel) of `to_windows`' output."""
     batch, count, tokens, channels = windows.shape
     return unpatchify(windows.reshape(batch, count, -1), round(tokens**0.5), channels)
 
 
 def relative_position_index(window: int) -> np.ndarray:
-    """(window², window²) indices into a bias table of (2 window - 1)² row-major offsets."""
+    """Return (window², window²) indices into a table of (2 window - 1)² row-major offsets."""
     rows, columns = np.divmod(np.arange(window * window), window)
     row_offset = rows[:, None] - rows[None, :] + window - 1
     column_offset = columns[:, None] - columns[None, :] + window - 1
@@ -46,7 +46,13 @@ def relative_position_index(window: int) -> np.ndarray:
 
 
 class WindowAttention(nn.Module):
-    """Self-attention inside windows with a learned bias per relative position."""
+    """Self-attention inside windows with a learned bias per relative position.
+
+    Attributes:
+      num_heads: int, attention heads.
+      window: int, side of a window, tokens.
+      dtype: of the computation.
+    """
 
     num_heads: int
     window: int
@@ -54,21 +60,36 @@ class WindowAttention(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, mask: jax.Array | None) -> jax.Array:
-        """(rows, width), window after window, with a (windows, tokens) mask or None -> the same."""
+        """Attend inside windows.
+
+        Args:
+          x: (rows, width), window after window.
+          mask: (windows, tokens) of an image, the same for all images, or None.
+
+        Returns:
+          (rows, width).
+        """
         width = x.shape[-1]
         offsets = (2 * self.window - 1) ** 2
         table = self.param("bias_table", nn.initializers.normal(0.02), (offsets, self.num_heads))
         bias = table[relative_position_index(self.window)].transpose(2, 0, 1)  # head, query, key
         if mask is not None:
-            other = mask[:, None, :, None] != mask[:, None, None, :]  # window, 1, query, key
-            bias = jnp.where(other, -1e30, bias)
+            differ = mask[:, None, :, None] != mask[:, None, None, :]  # window, 1, query, key
+            bias = jnp.where(differ, -1e30, bias)
         qkv = linear(3 * width, self.dtype, name="qkv")(x)
         x = attend(qkv, self.window**2, self.num_heads, bias)
         return linear(width, self.dtype, name="proj")(x)
 
 
 class Block(nn.Module):
-    """x + attention(norm(x)), then x + MLP(norm(x)), attention inside windows."""
+    """Transformer block with attention inside windows: x + attention(norm(x)), x + MLP(norm(x)).
+
+    Attributes:
+      num_heads: int, attention heads.
+      window: int, side of a window, tokens.
+      mlp_ratio: int, hidden width of the MLP over its input's.
+      dtype: of the computation.
+    """
 
     num_heads: int
     window: int
@@ -79,9 +100,15 @@ class Block(nn.Module):
     def __call__(
         self, x: jax.Array, mask: jax.Array | None, keep: jax.Array | None = None
     ) -> jax.Array:
-        """(rows, width), window after window, with a (windows, tokens) mask or None -> the same.
+        """Apply the block.
 
-        With `keep`, (2, images), the branches are scaled by it; see `drop_path`.
+        Args:
+          x: (rows, width), window after window.
+          mask: (windows, tokens) of an image, or None.
+          keep: (2, images) factors of the two branches, or None; see `layers.drop_path_factors`.
+
+        Returns:
+          (rows, width).
         """
         attention = WindowAttention(self.num_heads, self.window, self.dtype, name="attn")
         mlp = MLP(self.mlp_ratio, self.dtype, name="mlp")
@@ -92,25 +119,34 @@ class Block(nn.Module):
 
 
 class PatchMerging(nn.Module):
-    """Halves the map and doubles the width: 2x2 neighbours concatenated, normalised, projected."""
+    """Downsampling between stages: 2x2 neighbours concatenated, normalised, projected.
+
+    Attributes:
+      dtype: of the computation.
+    """
 
     dtype: DTypeLike
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """(batch, row, column, width) -> (batch, row / 2, column / 2, 2 width)."""
+        """Return (batch, row / 2, column / 2, 2 width) of (batch, row, column, width)."""
         batch, rows, columns, width = x.shape
         x = x.reshape(batch, rows // 2, 2, columns // 2, 2, width)
         # Neighbours in the order (0,0), (1,0), (0,1), (1,1): the column is the slower of the two.
-        x = layer_norm(self.dtype, name="norm")(
-            x.transpose(0, 1, 3, 4, 2, 5).reshape(-1, 4 * width)
-        )
+        x = x.transpose(0, 1, 3, 4, 2, 5).reshape(-1, 4 * width)
+        x = layer_norm(self.dtype, name="norm")(x)
         x = linear(2 * width, self.dtype, bias=False, name="reduction")(x)
         return x.reshape(batch, rows // 2, columns // 2, 2 * width)
 
 
 class PatchEmbedding(nn.Module):
-    """A convolution whose stride is its kernel, hence one matrix product, and LayerNorm."""
+    """Convolution with stride equal to its kernel, as one matrix product, and LayerNorm.
+
+    Attributes:
+      patch: int, side of a token, pixels.
+      embed_dim: int, channels of a token.
+      dtype: of the computation.
+    """
 
     patch: int
     embed_dim: int
@@ -118,10 +154,10 @@ class PatchEmbedding(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
-        """(batch, height, width, band) -> (batch, height / patch, width / patch, channel)."""
+        """Return (batch, row, column, channel) tokens of (batch, height, width, band) images."""
         batch, height, width, _ = images.shape
         x = patchify(images, self.patch)
-        x = x.reshape(-1, x.shape[-1])
+        x = x.reshape(-1, x.shape[-1])  # batch * tokens, patch² * bands
         x = nn.Dense(
             self.embed_dim,
             dtype=self.dtype,
@@ -138,16 +174,16 @@ class Encoder(nn.Module):
     """Patch embedding, mixing, position embedding, stages of blocks with merging, final LayerNorm.
 
     Attributes:
-      patch: pixels per token side.
-      width: width of the first stage; each later stage doubles it.
+      patch: int, side of a token in the first stage, pixels.
+      embed_dim: int, channels of the first stage; each later stage doubles them.
       depths: blocks per stage.
-      heads: attention heads per stage.
-      windows: window side per stage, in tokens; never larger than the stage's map.
-      mlp_ratio: width of the hidden layer over the width of the block.
+      num_heads: attention heads per stage.
+      window_sizes: side of a window per stage, tokens; limited to the side of the stage's map.
+      mlp_ratio: int, hidden width of an MLP over its input's.
       dtype: of the computation; parameters are float32.
       remat: recompute the blocks in the backward pass instead of keeping their activations.
-      positions: side of the map that the position embedding was made for, from which it is resized
-        to that of the images; None: that of the images.
+      positions: side of the map that the position embedding was made for, tokens; the embedding is
+        resized from it to the map of the images. None: the map of the images.
     """
 
     patch: int
@@ -164,15 +200,16 @@ class Encoder(nn.Module):
     def __call__(
         self, images: jax.Array, mask: jax.Array | None = None, keep: jax.Array | None = None
     ) -> jax.Array:
-        """Encodes images, mixed by `mask` with their partners, or as they are without one.
+        """Encode images, mixed with their partners if there is a mask.
 
         Args:
           images: (batch, height, width, band), standardised.
-          mask: (cells, cells), 1 where a cell comes from the partner image, or None.
-          keep: (blocks, 2, batch) factors of the branches of the blocks, or None; see `drop_path`.
+          mask: (units, units), 1 where a mask unit comes from the partner image, or None.
+          keep: (blocks, 2, batch) factors of the branches of the blocks, or None; see
+            `layers.drop_path_factors`.
 
         Returns:
-          (batch, row, column, channel), one token per mask cell.
+          (batch, row, column, channel), one token per mask unit.
         """
         block_class = nn.remat(Block) if self.remat else Block
         x = PatchEmbedding(self.patch, self.embed_dim, self.dtype, name="patch_embed")(images)
@@ -192,15 +229,14 @@ class Encoder(nn.Module):
             window = min(window, side)
             stage_mask = None
             if mask is not None:
-                stage_mask = to_windows(upsample_mask(mask, side)[None, :, :, None], window)[
-                    0, :, :, 0
-                ]
-            windows = to_windows(x, window)
+                stage_mask = upsample_mask(mask, side)[None, :, :, None]
+                stage_mask = to_windows(stage_mask, window)[0, :, :, 0]  # windows, tokens
+            windows = to_windows(x, window)  # batch, windows, tokens, channel
             rows = windows.reshape(-1, x.shape[-1])
             for block in range(depth):
                 name = f"stage_{stage}_block_{block}"
-                make = block_class(heads, window, self.mlp_ratio, self.dtype, name=name)
-                rows = make(rows, stage_mask, None if keep is None else keep[done])
+                apply = block_class(heads, window, self.mlp_ratio, self.dtype, name=name)
+                rows = apply(rows, stage_mask, None if keep is None else keep[done])
                 done += 1
-            x = from_windows(rows.reshape(windows.shape))
+            x = from_windows(rows.reshape(windows.shape))  # batch, row, column, channel
         return layer_norm(self.dtype, name="norm")(x)

@@ -1,4 +1,4 @@
-"""Is the weighting doing anything, and where does the loss go? Numbers about one batch."""
+"""Diagnostics of a batch: contrast of the loss weights, and where the loss and the bias are."""
 
 from typing import NamedTuple
 
@@ -11,15 +11,15 @@ from sar_mixmae_jax.objectives.reconstruction import Reconstruction, restored_im
 from sar_mixmae_jax.objectives.weighting import PIXELS
 
 NEARLY_CONSTANT = 0.03
-"""Below this coefficient of variation AdamW all but cancels the weights."""
+"""Coefficient of variation below which AdamW nearly cancels the effect of the weights."""
 
 
 class Contrast(NamedTuple):
-    """How much the weights of a patch differ; (patch, band) each, NaN where nothing was measured.
+    """Contrast of the weights of each image, (batch, band), NaN where nothing was measured.
 
     Attributes:
-      cv: coefficient of variation, deviation over mean.
-      dark_bright: mean weight in the darkest over that in the brightest decile.
+      cv: coefficient of variation, standard deviation over mean.
+      dark_bright: mean weight in the darkest decile of pixels over that in the brightest.
     """
 
     cv: jax.Array
@@ -27,17 +27,17 @@ class Contrast(NamedTuple):
 
 
 def contrast(batch: PreparedBatch) -> Contrast:
-    """The contrast of the weights of every patch and band."""
-    seen = jnp.where(batch.valid, batch.images, jnp.nan)
+    """Return the contrast of the weights of every image and band."""
+    measured = jnp.where(batch.valid, batch.images, jnp.nan)
     weights = jnp.where(batch.valid, batch.weights, jnp.nan)
-    low, high = _deciles(seen)
-    dark = jnp.nanmean(jnp.where(seen <= low, weights, jnp.nan), PIXELS)
-    bright = jnp.nanmean(jnp.where(seen >= high, weights, jnp.nan), PIXELS)
+    low, high = _deciles(measured)
+    dark = jnp.nanmean(jnp.where(measured <= low, weights, jnp.nan), PIXELS)
+    bright = jnp.nanmean(jnp.where(measured >= high, weights, jnp.nan), PIXELS)
     return Contrast(jnp.nanstd(weights, PIXELS) / jnp.nanmean(weights, PIXELS), dark / bright)
 
 
 def flat_fraction(cv: jax.Array) -> jax.Array:
-    """(band,) share of patches with a CV below `NEARLY_CONSTANT`, of (patch, band) CVs."""
+    """Return the (band,) share of images with a CV below `NEARLY_CONSTANT`, of (batch, band)."""
     return jnp.nanmean(jnp.where(cv >= 0, cv < NEARLY_CONSTANT, jnp.nan), 0)
 
 
@@ -46,40 +46,45 @@ def diagnose(
     result: Reconstruction,
     settings: Preprocessing,
     bands: tuple[str, ...],
-    cell: int,
+    side: int,
 ) -> dict[str, jax.Array]:
-    """Weight and reconstruction diagnostics of a batch; scalars by name, some per band.
+    """Return diagnostics of weights and reconstruction, scalars by name.
 
-    - weight_cv: median over patches of the weights' deviation over mean.
-    - weight_p05, weight_p95: percentiles over all valid pixels.
+    Per band, as "NAME/BAND":
+
+    - weight_cv: median over images of the coefficient of variation of the weights.
+    - weight_p05, weight_p95: percentiles of the weights over all valid pixels.
     - weight_dark_bright: median ratio of the mean weight in the darkest to the brightest decile.
-    - weight_flat_share: share of patches with a CV below `NEARLY_CONSTANT`.
-    - loss_dark_share: share of the weighted loss that falls on the darkest decile of pixels.
+    - weight_flat_share: share of images with a CV below `NEARLY_CONSTANT`.
+    - loss_dark_share: share of the weighted loss in the darkest decile of pixels.
     - bias_db: mean of reconstruction minus measurement, dB.
-    - explained_variance: 1 - weighted error / weighted error of predicting 0, over both bands: 0
-      where the model knows no more than the mean. Speckle keeps it well below 1.
+
+    Over both bands:
+
+    - explained_variance: 1 - weighted error / weighted error of predicting 0; 0 for a model that
+      predicts the mean, and well below 1 for any model because of speckle.
 
     Args:
-      batch: what went into the model.
-      result: what came out.
+      batch: input of the model.
+      result: its reconstruction.
       settings: of the preprocessing, for the statistics.
       bands: names of the bands.
-      cell: side of a mask cell in pixels.
+      side: of a mask unit, pixels.
     """
-    seen = jnp.where(batch.valid, batch.images, jnp.nan)
+    measured = jnp.where(batch.valid, batch.images, jnp.nan)
     weights = jnp.where(batch.valid, batch.weights, jnp.nan)
-    error = unpatchify(result.error, cell, len(bands))
-    low, _ = _deciles(seen)
+    error = unpatchify(result.error, side, len(bands))
+    low, _ = _deciles(measured)
     cv, dark_bright = contrast(batch)
-    prediction = restored_images(result, cell, len(bands))
-    bias = jnp.nanmean(prediction - seen, (0, *PIXELS)) * jnp.array(settings.std)
+    prediction = restored_images(result, side, len(bands))
+    bias = jnp.nanmean(prediction - measured, (0, *PIXELS)) * jnp.array(settings.std)
     per_band = {
         "weight_cv": jnp.nanmedian(cv, 0),
         "weight_p05": jnp.nanpercentile(weights, 5.0, axis=(0, *PIXELS)),
         "weight_p95": jnp.nanpercentile(weights, 95.0, axis=(0, *PIXELS)),
         "weight_dark_bright": jnp.nanmedian(dark_bright, 0),
         "weight_flat_share": flat_fraction(cv),
-        "loss_dark_share": jnp.where(seen <= low, error, 0.0).sum((0, *PIXELS))
+        "loss_dark_share": jnp.where(measured <= low, error, 0.0).sum((0, *PIXELS))
         / jnp.maximum(error.sum((0, *PIXELS)), 1e-12),
         "bias_db": bias,
     }
@@ -95,11 +100,16 @@ def diagnose(
 
 
 def nearly_constant(scalars: dict[str, float], bands: tuple[str, ...]) -> list[str]:
-    """The bands whose weights are nearly constant in the median patch."""
+    """Return the bands whose weights are nearly constant in the median image.
+
+    Args:
+      scalars: of `diagnose`.
+      bands: names of the bands.
+    """
     return [band for band in bands if scalars[f"weight_cv/{band}"] < NEARLY_CONSTANT]
 
 
-def _deciles(seen: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The lowest and the highest decile of the pixels of every patch and band, NaN = nodata."""
-    low, high = jnp.nanpercentile(seen, jnp.array([10.0, 90.0]), axis=PIXELS, keepdims=True)
+def _deciles(images: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Return the first and the last decile of the pixels of every image and band, NaN ignored."""
+    low, high = jnp.nanpercentile(images, jnp.array([10.0, 90.0]), axis=PIXELS, keepdims=True)
     return low, high

@@ -1,7 +1,6 @@
-"""Backscatter: dB and linear power, nodata, standardisation.
+"""Preprocessing on the device: unit, size, flips, standardisation and loss weights of a batch.
 
-Everywhere in this project an image is an array (batch, height, width, band), bands in the order
-the configuration names, backscatter in dB, and nodata is whatever is not finite (NaN in records).
+For the conventions of images and nodata see `radiometry`.
 """
 
 import dataclasses
@@ -17,12 +16,16 @@ from sar_mixmae_jax.utils.errors import InputError, look_up
 
 
 def resize(db: jax.Array, size: int) -> jax.Array:
-    """Bilinear resizing with half-pixel centres, in dB as the published code does it.
+    """Resize bilinearly with half-pixel centres, in dB as in the published code.
 
-    Measurements and their validity are resized alike and divided, so that nodata pulls nothing
-    towards itself; a pixel is kept where at least half of its support is valid.
-    Upsampling 120 to 128 px leaves a ripple of period 16 px in the noise variance; `pad` does not.
-    Shrinking averages over what a new pixel covers.
+    Values and validity are resized alike and divided, so that nodata does not bias its neighbours;
+    a pixel is valid where at least half of its support is. Shrinking averages over the area of a
+    new pixel. Upsampling from 120 to 128 px leaves a ripple of 16 px period in the noise variance,
+    which `pad` avoids.
+
+    Args:
+      db: (batch, height, width, band), dB.
+      size: new height and width, pixels.
     """
     if db.shape[1:3] == (size, size):
         return db
@@ -34,15 +37,19 @@ def resize(db: jax.Array, size: int) -> jax.Array:
 
 
 def pad(db: jax.Array, size: int) -> jax.Array:
-    """Surrounds the patch with nodata up to `size`, pixels untouched.
+    """Surround images with nodata up to `size`; pixels are unchanged.
+
+    Args:
+      db: (batch, height, width, band), dB.
+      size: new height and width, pixels.
 
     Raises:
-      InputError: the patch is larger than `size`.
+      InputError: the images are larger than `size`.
     """
     height, width = db.shape[1:3]
     if height > size or width > size:
         raise InputError(
-            f"cannot pad patches of {height}x{width} px to {size} px: choose resize_mode=resize or "
+            f"cannot pad images of {height}x{width} px to {size} px: choose resize_mode=resize or "
             "a larger image_size"
         )
     top, left = (size - height) // 2, (size - width) // 2
@@ -51,11 +58,11 @@ def pad(db: jax.Array, size: int) -> jax.Array:
 
 
 RESIZE_MODES: dict[str, Callable[[jax.Array, int], jax.Array]] = {"resize": resize, "pad": pad}
-"""The ways to bring a patch to the model's input size, by name."""
+"""Functions that convert images to the input size of the model."""
 
 
 def random_flips(images: jax.Array, key: jax.Array) -> jax.Array:
-    """Flips each image left-right and up-down, each with probability one half."""
+    """Flip each image left-right and up-down, each with probability 1/2."""
     left_right, up_down = jax.random.bernoulli(key, shape=(2, images.shape[0], 1, 1, 1))
     images = jnp.where(left_right, images[:, :, ::-1], images)
     return jnp.where(up_down, images[:, ::-1], images)
@@ -66,15 +73,15 @@ NO_WEIGHTING = Weighting("none")
 
 @dataclasses.dataclass(frozen=True)
 class Preprocessing:
-    """What happens to a batch on the device.
+    """Settings of `preprocess`.
 
     Attributes:
-      image_size: input side of the model in pixels.
-      resize_mode: an entry of `spatial.FITS`: "resize" or "pad".
-      random_flip: whether to flip at random.
+      image_size: int, side of the model's input, pixels.
       mean: mean of each band, dB.
       std: standard deviation of each band, dB.
-      weighting: how the loss is weighted; of no meaning where nothing is reconstructed.
+      weighting: of the reconstruction loss; unused by other losses.
+      resize_mode: an entry of `RESIZE_MODES`: "resize" or "pad".
+      random_flip: bool, whether images are flipped at random.
       unit: of the raw batch, an entry of `radiometry.TO_DB`.
     """
 
@@ -92,12 +99,12 @@ class Preprocessing:
 
 
 class PreparedBatch(NamedTuple):
-    """A batch ready for the model; all arrays are (batch, height, width, band).
+    """Batch for the model; all arrays are (batch, height, width, band).
 
     Attributes:
-      images: standardised, 0 at nodata.
-      weights: of the loss, 0 at nodata.
-      valid: True where measured.
+      images: float32, standardised, 0 at nodata.
+      weights: float32, of the loss, 0 at nodata.
+      valid: bool, True where measured.
     """
 
     images: jax.Array
@@ -106,12 +113,12 @@ class PreparedBatch(NamedTuple):
 
 
 def preprocess(raw: jax.Array, key: jax.Array, settings: Preprocessing) -> PreparedBatch:
-    """Prepares a batch of raw backscatter.
+    """Prepare a batch of raw backscatter.
 
     Args:
       raw: (batch, height, width, band) in `settings.unit`, float32 or float16, nodata not finite.
-      key: for the flips.
-      settings: what to do.
+      key: of the flips.
+      settings: of the preprocessing.
     """
     db = TO_DB[settings.unit](raw.astype(jnp.float32))
     db = RESIZE_MODES[settings.resize_mode](db, settings.image_size)

@@ -1,4 +1,4 @@
-"""Losses, unreduced: who averages decides over what."""
+"""Pretraining objective: the weighted reconstruction error of mask units, unreduced."""
 
 import dataclasses
 from typing import Any, NamedTuple
@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from sar_mixmae_jax.models.masking import cell_moments, patchify, random_mask, unpatchify
+from sar_mixmae_jax.models.masking import patchify, random_mask, unit_moments, unpatchify
 from sar_mixmae_jax.models.mixmae import MixMAE
 from sar_mixmae_jax.objectives.preprocess import PreparedBatch, Preprocessing, preprocess
 
@@ -14,7 +14,7 @@ from sar_mixmae_jax.objectives.preprocess import PreparedBatch, Preprocessing, p
 def weighted_squared_error(
     prediction: jax.Array, target: jax.Array, weights: jax.Array
 ) -> jax.Array:
-    """W (prediction - target)², element by element.
+    """Return weights * (prediction - target)², element by element; the arrays have equal shapes.
 
     Raises:
       ValueError: the shapes differ.
@@ -29,13 +29,13 @@ def weighted_squared_error(
 
 @dataclasses.dataclass(frozen=True)
 class PretrainObjective:
-    """What a model is trained for.
+    """Model and loss of pretraining.
 
     Attributes:
       model: the MixMAE.
-      preprocessing: what happens to the raw batch.
-      mask_ratio: share of cells that come from the partner image.
-      norm_pix_loss: whether target cells are standardised one by one.
+      preprocessing: of the raw batch.
+      mask_ratio: float, share of mask units that come from the partner image.
+      norm_pix_loss: bool, whether each target mask unit is standardised by its own moments.
     """
 
     model: MixMAE
@@ -47,28 +47,38 @@ class PretrainObjective:
 def pretrain_loss(
     params: Any, batch: dict[str, jax.Array], key: jax.Array, objective: PretrainObjective
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    """The summed weighted error of a share, with its number of valid pixels and error by patch."""
+    """Return the summed weighted error of a microbatch, and what it is averaged over.
+
+    Args:
+      params: of the model.
+      batch: "backscatter", (batch, height, width, band) in the unit of the preprocessing.
+      key: of flips and mask.
+      objective: model and loss.
+
+    Returns:
+      (error, (count, errors)): the summed error, the number of valid values, and the (batch,)
+      error of each image. The caller divides by the counts of all microbatches.
+    """
     flip_key, mask_key = jax.random.split(key)
     prepared = preprocess(batch["backscatter"], flip_key, objective.preprocessing)
-    model, norm_pix_loss = objective.model, objective.norm_pix_loss
+    model = objective.model
     mask = random_mask(mask_key, model.arch.mask_grid, objective.mask_ratio)
-    error = reconstruct(model, params, prepared, mask, norm_pix_loss=norm_pix_loss).error.sum(
-        (1, 2)
-    )
-    return error.sum(), (prepared.valid.sum().astype(jnp.float32), error)
+    result = reconstruct(model, params, prepared, mask, norm_pix_loss=objective.norm_pix_loss)
+    errors = result.error.sum((1, 2))  # (batch,)
+    return errors.sum(), (prepared.valid.sum().astype(jnp.float32), errors)
 
 
 class Reconstruction(NamedTuple):
-    """What the model made of a batch, in cells: (batch, cells, values) unless said otherwise.
+    """Reconstruction of a batch by mask units, arrays (batch, units, values) unless noted.
 
     Attributes:
-      prediction: the decoder's output for every cell.
-      error: w (prediction - target)², 0 at nodata.
-      null_error: the same for a prediction of 0: the mean of the cell with normalised targets, of
-        the dataset without.
-      valid: True where measured.
-      offset: what normalising the target subtracted: (batch, cells, 1), or a 0 without.
-      spread: what normalising the target divided by: (batch, cells, 1), or a 1 without.
+      prediction: output of the decoder.
+      error: weight * (prediction - target)², 0 at nodata.
+      null_error: the same for a prediction of 0, which is the mean of the unit if targets are
+        normalised, else the mean of the dataset.
+      valid: bool, True where measured.
+      offset: mean subtracted from the target, (batch, units, 1); scalar 0 if not normalised.
+      spread: deviation the target was divided by, (batch, units, 1); scalar 1 if not normalised.
     """
 
     prediction: jax.Array
@@ -80,9 +90,14 @@ class Reconstruction(NamedTuple):
 
 
 def restored_images(result: Reconstruction, side: int, bands: int) -> jax.Array:
-    """The prediction as standardised images (batch, height, width, band).
+    """Return the prediction as standardised images (batch, height, width, band).
 
-    With normalised targets every cell gets its target's own mean and deviation back.
+    With normalised targets, every unit is scaled by the mean and deviation of its own target.
+
+    Args:
+      result: of `reconstruct`.
+      side: of a mask unit, pixels.
+      bands: number of bands.
     """
     return unpatchify(result.prediction * result.spread + result.offset, side, bands)
 
@@ -90,22 +105,22 @@ def restored_images(result: Reconstruction, side: int, bands: int) -> jax.Array:
 def reconstruct(
     model: MixMAE, params: Any, batch: PreparedBatch, mask: jax.Array, *, norm_pix_loss: bool
 ) -> Reconstruction:
-    """Runs the model and compares with the target.
+    """Apply the model and compare its prediction with the target.
 
     Args:
       model: the MixMAE.
       params: its parameters.
       batch: the prepared images.
-      mask: (cells, cells), 1 where a cell comes from the partner image.
-      norm_pix_loss: standardise every target cell by its own mean and deviation, bands together.
+      mask: (units, units), 1 where a mask unit comes from the partner image.
+      norm_pix_loss: standardise every target unit by its own mean and deviation, bands together.
     """
     side = model.arch.mask_unit
     prediction = model.apply({"params": params}, batch.images, mask)
     assert isinstance(prediction, jax.Array)
-    target = patchify(batch.images, side)
+    target = patchify(batch.images, side)  # batch, units, values
     valid = patchify(batch.valid, side)
     if norm_pix_loss:
-        offset, spread = cell_moments(target, valid)
+        offset, spread = unit_moments(target, valid)
     else:
         offset, spread = jnp.zeros(()), jnp.ones(())
     target = (target - offset) / spread

@@ -1,8 +1,8 @@
-"""Loss weights from backscatter power: dark, smooth surfaces count more than bright scatterers.
+"""Loss weights from backscatter power: larger for dark, smooth surfaces than for bright scatterers.
 
-With P the linear power of a patch, n(P) = (P - min) / (max - min + 1e-6) over its pixels and s the
-scale, the weight is exp(s (1 - n(P))), between 1 and e^s (Caglayan et al., IGARSS 2025 and JSTARS
-2026). Nodata enters neither minimum nor maximum and weighs 0.
+With the linear power P of an image, n(P) = (P - min) / (max - min + 1e-6) over its pixels and the
+scale s, the weight is exp(s (1 - n(P))), between 1 and e^s (Caglayan et al., IGARSS 2025 and JSTARS
+2026). Nodata is left out of minimum and maximum and has weight 0.
 """
 
 import dataclasses
@@ -18,6 +18,8 @@ PIXELS = (1, 2)
 """The height and width axes of (batch, height, width, band)."""
 
 MAX_SMOOTH = 31
+"""Largest side of the moving average, pixels."""
+
 DOMAINS = ("physical", "standardised")
 POWER_DOMAINS = ("linear", "db")
 NORMALISATIONS = ("none", "mean")
@@ -25,16 +27,16 @@ NORMALISATIONS = ("none", "mean")
 
 @dataclasses.dataclass(frozen=True)
 class Weighting:
-    """How the reconstruction error is weighted.
+    """Weighting of the reconstruction error.
 
     Attributes:
       name: an entry of `WEIGHTINGS`.
-      domain: "physical" computes power from dB, as the papers write; "standardised" from the
-        standardised image, 10^(z/10), as the released training code does.
-      scale: s; negative values emphasise bright areas.
+      domain: "physical" computes power from dB, as in the text of the papers; "standardised" from
+        the standardised image, 10^(z/10), as in the released training code.
+      scale: float, s; negative values emphasise bright areas.
       power_domain: "linear" normalises linear power; "db" normalises its dB.
-      clip: percentiles (low, high) to which it is clipped before min-max, or None.
-      smooth: side in pixels of a moving average over linear power, odd; 1 does nothing.
+      clip: percentiles (low, high) used in place of minimum and maximum, or None.
+      smooth: int, side of a moving average over linear power, pixels, odd; 1: no averaging.
       normalise: "mean" divides each map by its mean over valid pixels; "none" does not.
     """
 
@@ -71,13 +73,13 @@ def _are_percentiles(clip: tuple) -> bool:
 def loss_weights(
     db: jax.Array, standardised: jax.Array, valid: jax.Array, weighting: Weighting
 ) -> jax.Array:
-    """The weight of every pixel and band.
+    """Return the weight of every pixel and band.
 
     Args:
-      db: (batch, height, width, band) backscatter in dB.
+      db: (batch, height, width, band) backscatter, dB.
       standardised: the same, standardised.
-      valid: the same, True where measured.
-      weighting: which weights.
+      valid: of the same shape, True where measured.
+      weighting: settings.
 
     Returns:
       (batch, height, width, band) weights, 0 at nodata.
@@ -95,25 +97,25 @@ def loss_weights(
 
 
 def per_channel(power: jax.Array, valid: jax.Array, weighting: Weighting) -> jax.Array:
-    """One map per band from the band's own power (journal, the default)."""
+    """Return one map per band from its own power (journal, the default)."""
     return jnp.exp(weighting.scale * (1.0 - _unit_range(power, valid, weighting)))
 
 
 def shared_average(power: jax.Array, valid: jax.Array, weighting: Weighting) -> jax.Array:
-    """One map for all bands from their mean power (IGARSS, and the released code).
+    """Return one map for all bands from their mean power (IGARSS, and the released code).
 
-    Minimum and maximum are over pixels where all bands were measured; a pixel that lacks a band is
-    weighted by the others.
+    Minimum and maximum are taken over pixels where all bands were measured; the weight of a pixel
+    that lacks a band is computed from the others.
     """
     measured = valid.sum(-1, keepdims=True)
     mean = jnp.where(valid, power, 0.0).sum(-1, keepdims=True) / jnp.maximum(measured, 1)
-    mean = jnp.where(measured > 0, mean, 1.0)  # any positive power: it weighs nothing
+    mean = jnp.where(measured > 0, mean, 1.0)  # any positive value: the weight is set to 0 later
     weights = per_channel(mean, valid.all(-1, keepdims=True), weighting)
     return jnp.broadcast_to(weights, power.shape)
 
 
 def none(power: jax.Array, valid: jax.Array, weighting: Weighting) -> jax.Array:
-    """Weight 1 everywhere: plain MixMAE, the baseline."""
+    """Return weights of 1, those of plain MixMAE."""
     del valid, weighting
     return jnp.ones_like(power)
 
@@ -123,11 +125,11 @@ WEIGHTINGS: dict[str, Callable[[jax.Array, jax.Array, Weighting], jax.Array]] = 
     "shared_average": shared_average,
     "none": none,
 }
-"""The weightings by name: (linear power, valid, settings) -> weights."""
+"""Weighting functions by name: (linear power, valid, settings) -> weights."""
 
 
 def _moving_average(values: jax.Array, valid: jax.Array, side: int) -> jax.Array:
-    """Mean of the valid values in a side x side window; nodata keeps its own value."""
+    """Return the mean of the valid values in a side x side window; nodata is unchanged."""
 
     def window_sum(array: jax.Array) -> jax.Array:
         return jax.lax.reduce_window(
@@ -140,7 +142,7 @@ def _moving_average(values: jax.Array, valid: jax.Array, side: int) -> jax.Array
 
 
 def _unit_range(power: jax.Array, valid: jax.Array, weighting: Weighting) -> jax.Array:
-    """n(.): power, or its dB, min-max normalised over the valid pixels of each patch and band."""
+    """Return n(P): power or its dB, min-max normalised over the valid pixels per image and band."""
     values = power if weighting.power_domain == "linear" else linear_to_db(power)
     if weighting.clip is None:
         low = jnp.where(valid, values, jnp.inf).min(PIXELS, keepdims=True)

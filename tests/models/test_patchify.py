@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 
-from sar_mixmae_jax.models.masking import cell_moments, patchify, unpatchify
+from sar_mixmae_jax.models.masking import patchify, unit_moments, unpatchify
 
 
 def test_layout_is_row_column_band():
@@ -17,7 +17,7 @@ def test_moments_are_of_valid_values_only():
     rng = np.random.default_rng(0)
     cells = rng.normal(3, 2, (2, 3, 32)).astype(np.float32)
     valid = rng.random(cells.shape) < 0.6
-    mean, std = jax.jit(cell_moments)(np.where(valid, cells, 1e6), valid)
+    mean, std = jax.jit(unit_moments)(np.where(valid, cells, 1e6), valid)
     for image in range(2):
         for cell in range(3):
             seen = cells[image, cell][valid[image, cell]]
@@ -27,6 +27,6 @@ def test_moments_are_of_valid_values_only():
 
 
 def test_moments_of_an_empty_cell_are_finite():
-    mean, std = cell_moments(np.full((1, 1, 8), np.nan), np.zeros((1, 1, 8), bool))
+    mean, std = unit_moments(np.full((1, 1, 8), np.nan), np.zeros((1, 1, 8), bool))
     assert float(mean[0, 0, 0]) == 0
     assert np.isfinite(std).all()

@@ -170,7 +170,7 @@ def test_an_odd_share_of_the_batch_is_refused_before_anything_is_written(built, 
 
 def test_patches_that_do_not_fit_are_refused_before_anything_is_written(built, tmp_path):
     changes = {"resize_mode": "pad", "model.image_size": 64}
-    with pytest.raises(InputError, match="cannot pad patches of 120x120 px to 64 px"):
+    with pytest.raises(InputError, match="cannot pad images of 120x120 px to 64 px"):
         train(small_config(built, **changes), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
