@@ -1,12 +1,7 @@
-"""How fast is it here? `python -m benchmarks --variant=base --batch_size=8`.
+"""Measurements that developers run from a source tree; not installed.
 
-```
- options.py    flags, and the configurations of them
- measuring.py  simulated data on the disk, and everything measured on them
-   reading.py     reading and batching, against a loop over samples on the host
-   training.py    pretraining: the step, and the loop that reads its batches
-   tuning.py      fine-tuning: the step, and evaluation from the disk
-   machine.py     what the numbers belong to, and its matrix products
- clock.py      turns in one process        table.py      the results as a table
-```
+`speed` measures reading, training and evaluation (with `reading`, `training` and `measure`),
+`building` the dataset builders, `sen12_storage` two layouts of flood records; `profile_step` traces
+a step; `simulator_check` and `flood_pairs_sheet` draw simulated images beside real ones. Each runs
+as `python -m benchmarks.NAME --help` and may import every package and `configs`.
 """

@@ -25,7 +25,7 @@ from absl import flags, logging
 from sar_mixmae_jax.data.metadata import BANDS
 from sar_mixmae_jax.data.patch_dataset import batches, load_patch_dataset
 from sar_mixmae_jax.data.sampler import ShuffleSampler
-from sar_mixmae_jax.utils.command_line import fail
+from sar_mixmae_jax.utils.command_line import fail, parse_flags
 from sar_mixmae_jax.utils.errors import UserError
 from tfds_builders import process_pool
 from tfds_builders.bigearthnet_s1.fake_patches import write_patch
@@ -57,12 +57,12 @@ class Row(NamedTuple):
 
 def main(argv: Sequence[str]) -> None:
     """Runs all measurements."""
+    parse_flags(argv, FLAGS, __doc__)
     logging.set_verbosity(logging.ERROR)
     try:
-        FLAGS(argv)
         with tempfile.TemporaryDirectory() as folder:
             rows = [*measure(Path(folder), PATCHES.value, RECORDS.value)]
-    except (UserError, flags.Error) as error:
+    except UserError as error:
         fail(error)
     print("| | |\n|---|---|")
     for row in rows:

@@ -3,12 +3,12 @@
 `python -m benchmarks.flood_pairs_sheet --picture=docs/flood_pairs.png`
 """
 
+import sys
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 import numpy as np
-from absl import app, flags
+from absl import flags
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
@@ -18,7 +18,7 @@ from scipy.ndimage import uniform_filter
 from sar_mixmae_jax.data.metadata import BANDS
 from sar_mixmae_jax.utils.command_line import fail, parse_flags
 from sar_mixmae_jax.utils.decibel import db_to_linear, linear_to_db
-from sar_mixmae_jax.utils.errors import InputError, UserError
+from sar_mixmae_jax.utils.errors import UserError
 from sar_mixmae_jax.utils.files import atomic_write
 from sar_mixmae_jax.utils.plotting import figure_to_png
 from tfds_builders.flood_pairs.cases import CYCLE, Case
@@ -104,9 +104,8 @@ def _draw_pair(axes: Sequence[Axes], before: Image, after: Image) -> tuple:
 
 def main(argv: Sequence[str]) -> None:
     """Draws what the flags name."""
+    parse_flags(argv, FLAGS, __doc__)
     try:
-        if len(argv) > 1:
-            raise InputError(f"found {argv[1]!r}, expected only flags: see --help")
         draw(SEED.value, SIZE.value, Path(PICTURE.value))
     except UserError as error:
         fail(error)
@@ -114,4 +113,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main, flags_parser=partial(parse_flags, flag_values=FLAGS))
+    main(sys.argv)

@@ -1,4 +1,4 @@
-"""The flags, and the configurations that they make."""
+"""Clock, machine and flags that the benchmarks share."""
 
 import platform
 import resource
@@ -20,29 +20,29 @@ from tqdm import tqdm
 from configs import pretrain
 from tfds_builders.process_pool import cores
 
-FLAGS = flags.FlagValues()
-VARIANT = flags.DEFINE_string(
-    "variant", "tiny", "size of the model, of mixmae.VARIANTS", flag_values=FLAGS
-)
-BATCH_SIZE = flags.DEFINE_integer(
-    "batch_size", 8, "patches in a batch, of all devices", 1, flag_values=FLAGS
-)
-DTYPE = flags.DEFINE_string("dtype", "auto", "float32, bfloat16, or auto", flag_values=FLAGS)
+Results = dict[str, Any]
+"""Measurements by name, as JSON."""
 
 
-def config_of_flags() -> ConfigDict:
-    """The published recipe with the variant, batch and dtype that the flags say."""
-    config = pretrain.get_config(f"variant={VARIANT.value}")
-    config.batch_size, config.dtype = BATCH_SIZE.value, DTYPE.value
+def define_model_flags(flag_values: flags.FlagValues) -> None:
+    """Define the flags of the model that is measured."""
+    flags.DEFINE_string("variant", "tiny", "size of the model", flag_values=flag_values)
+    flags.DEFINE_integer(
+        "batch_size", 8, "patches in a batch, of all devices", 1, flag_values=flag_values
+    )
+    flags.DEFINE_string("dtype", "auto", "float32, bfloat16 or auto", flag_values=flag_values)
+
+
+def config_from_flags(flag_values: flags.FlagValues) -> ConfigDict:
+    """Return the published recipe with the flags of `define_model_flags`."""
+    config = pretrain.get_config(f"variant={flag_values['variant'].value}")
+    config.batch_size = flag_values["batch_size"].value
+    config.dtype = flag_values["dtype"].value
     return config
 
 
-Results = dict[str, Any]
-"""What was measured, by name, as JSON has it."""
-
-
 def seconds(function: Callable[[], Any]) -> float:
-    """How long a call takes."""
+    """Return the wall-clock seconds of a call."""
     start = time.perf_counter()
     function()
     return time.perf_counter() - start
@@ -51,28 +51,28 @@ def seconds(function: Callable[[], Any]) -> float:
 def in_turns(
     parts: Mapping[str, Callable[[], Any]], turns: int, description: str
 ) -> dict[str, float]:
-    """The median seconds of each part; in every turn each of them is called once.
+    """Return the median seconds of each part; every turn calls each of them once.
 
     Args:
-      parts: what to measure, by name; each waits until its work is done.
-      turns: how many.
-      description: for the progress bar.
+      parts: functions to time, by name; each blocks until its work is done.
+      turns: number of turns.
+      description: text of the progress bar.
     """
     times: dict[str, list[float]] = {name: [] for name in parts}
     for _ in tqdm(range(turns), desc=description, unit="turn"):
         for name, part in parts.items():
             times[name].append(seconds(part))
-    return {name: float(np.median(found)) for name, found in times.items()}
+    return {name: float(np.median(values)) for name, values in times.items()}
 
 
-def turns_of(steps: int) -> tuple[int, int]:
-    """How many turns of how many steps make up so many steps, nearly."""
-    each = max(1, min(5, steps // 2))
-    return max(1, steps // each), each
+def split_into_turns(steps: int) -> tuple[int, int]:
+    """Return a number of turns, and of steps in each, that together are about `steps`."""
+    steps_per_turn = max(1, min(5, steps // 2))
+    return max(1, steps // steps_per_turn), steps_per_turn
 
 
 def describe_machine() -> Results:
-    """What the numbers belong to."""
+    """Return the hardware and versions that the measurements belong to."""
     device = jax.devices()[0]
     return {
         "device": device.device_kind,
@@ -85,7 +85,7 @@ def describe_machine() -> Results:
 
 
 def processor_name() -> str:
-    """The CPU's name as the system tells it."""
+    """Return the model name of the CPU."""
     info = Path("/proc/cpuinfo")
     if info.exists():
         for line in info.read_text().splitlines():
@@ -95,7 +95,13 @@ def processor_name() -> str:
 
 
 def measure_matrix_products(dtype: DTypeLike, side: int, repeats: int = 9) -> Results:
-    """Median rate of square matrix products on one device, times the number of devices."""
+    """Return the median rate of square matrix products on one device, times the device count.
+
+    Args:
+      dtype: of the matrices; float32 products have the highest precision.
+      side: rows and columns of the matrices.
+      repeats: number of timed products.
+    """
     key = jax.random.key(0)
     matrix = jax.random.normal(key, (side, side), dtype)
     multiply = jax.jit(partial(jnp.matmul, precision="highest" if dtype == jnp.float32 else None))
@@ -108,7 +114,7 @@ def measure_matrix_products(dtype: DTypeLike, side: int, repeats: int = 9) -> Re
 
 
 def peak_memory() -> int:
-    """Bytes: of the device where it tells, else the resident memory of this process."""
+    """Return the peak memory in bytes: of the device if JAX reports it, else of this process."""
     stats = jax.devices()[0].memory_stats()
     if stats:
         return int(stats["peak_bytes_in_use"])

@@ -21,7 +21,7 @@ from benchmarks.building import Row, peak_memory
 from sar_mixmae_jax.data.date_pairs import PairSource
 from sar_mixmae_jax.data.metadata import BANDS
 from sar_mixmae_jax.data.patch_dataset import load_patch_dataset
-from sar_mixmae_jax.utils.command_line import fail
+from sar_mixmae_jax.utils.command_line import fail, parse_flags
 from sar_mixmae_jax.utils.errors import UserError
 from tfds_builders import process_pool, records
 from tfds_builders.build import build
@@ -155,12 +155,12 @@ def _time(source: Any, number: int) -> float:
 
 def main(argv: Sequence[str]) -> None:
     """Prints the table."""
+    parse_flags(argv, FLAGS, __doc__)
     logging.set_verbosity(logging.ERROR)
     try:
-        FLAGS(argv)
         with tempfile.TemporaryDirectory() as folder:
             rows = [*measure(Path(folder), SEQUENCES.value, READS.value)]
-    except (UserError, flags.Error) as error:
+    except UserError as error:
         fail(error)
     print("| | |\n|---|---|")
     for row in rows:

@@ -5,13 +5,13 @@ windows that are calm by chance: an image of 4.4 looks has calm windows of 7 to 
 numbers compare patches with patches, and do not say how many looks a product has.
 """
 
+import sys
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from absl import app, flags
+from absl import flags
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, FigureBase
@@ -243,9 +243,8 @@ def _draw_table(axis: Axes, real: Sequence[np.ndarray], like: Sequence[np.ndarra
 
 def main(argv: Sequence[str]) -> None:
     """Draws what the flags name."""
+    parse_flags(argv, FLAGS, __doc__, {"real": "DIR"})
     try:
-        if len(argv) > 1 or not REAL.value:
-            raise InputError("found no --real, expected a folder of real patches: --real=DIR")
         real = read(Path(REAL.value))
         simulated = [simulate(len(real[0]), (SEED.value, i)) for i in range(PATCHES.value)]
         draw(real, simulated, Path(OUT.value))
@@ -255,4 +254,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main, flags_parser=partial(parse_flags, flag_values=FLAGS))
+    main(sys.argv)

@@ -1,25 +1,26 @@
-"""`python -m benchmarks --variant=base --batch_size=8`.
+"""Measure reading, training and evaluation on this machine.
 
-Measures, in one run: reading and batching, against a loop that does everything per sample on the
-host; the step of pretraining, and its loop; the step of fine-tuning against evaluation; and the
-step's arithmetic against the matrix products of this machine. Prints a table, and writes JSON with
---out.
+  python -m benchmarks.speed --variant=base --batch_size=8
+
+Measures in one run: reading and batching, against a loop over samples on the host; the pretraining
+step and its loop; the fine-tuning step against evaluation; and the arithmetic of the step against
+the matrix products of this machine. Prints a table, and writes JSON with --out.
 """
 
 import json
+import sys
 import tempfile
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 import numpy as np
-from absl import app, flags, logging
+from absl import flags, logging
 from ml_collections import ConfigDict
 
-from benchmarks import measure
 from benchmarks.measure import (
-    FLAGS,
     Results,
+    config_from_flags,
+    define_model_flags,
     describe_machine,
     measure_matrix_products,
     peak_memory,
@@ -29,11 +30,12 @@ from benchmarks.training import measure_training, measure_tuning
 from sar_mixmae_jax.data.metadata import BANDS
 from sar_mixmae_jax.data.patch_dataset import load_patch_dataset
 from sar_mixmae_jax.training.config import compute_dtype
-from sar_mixmae_jax.utils.command_line import fail, parse_flags
-from sar_mixmae_jax.utils.errors import UserError
+from sar_mixmae_jax.utils.command_line import parse_flags, report_errors
 from tfds_builders.bigearthnet_s1.fake_patches import write_patches
 from tfds_builders.build import build
 
+FLAGS = flags.FlagValues()
+define_model_flags(FLAGS)
 STEPS = flags.DEFINE_integer(
     "steps", 10, "timed steps, of each step and of the loop", 1, flag_values=FLAGS
 )
@@ -44,21 +46,19 @@ PAIRS = flags.DEFINE_integer(
 OUT = flags.DEFINE_string("out", None, "JSON file to write", flag_values=FLAGS)
 
 
+@report_errors()
 def main(argv: Sequence[str]) -> None:
-    """Runs all measurements."""
-    del argv
-    logging.set_verbosity(logging.ERROR)  # TFDS warns of every config of one's own
-    try:
-        results = measure_all(measure.config_of_flags(), STEPS.value, PATCHES.value, PAIRS.value)
-    except UserError as error:
-        fail(error)
+    """Measure as the command line says, and print the table."""
+    parse_flags(argv, FLAGS, __doc__)
+    logging.set_verbosity(logging.ERROR)  # TFDS warns of every config that is not its own
+    results = measure_all(config_from_flags(FLAGS), STEPS.value, PATCHES.value, PAIRS.value)
     print(table(results))
     if OUT.value:
         Path(OUT.value).write_text(json.dumps(results, indent=2) + "\n")
 
 
 def table(results: Results) -> str:
-    """The results as a Markdown table."""
+    """Return the results as a Markdown table."""
     r, machine = results, results["machine"]
     share = r["flops_per_second"] / r["matrix_flops_per_second"]
     rows = {
@@ -90,29 +90,29 @@ def table(results: Results) -> str:
 
 
 DATASET_PATCHES, DATASET_PAIRS = "bigearthnet_s1/v1_unsplit", "flood_pairs/benchmark"
-"""Datasets, as they are built here."""
-SCENE = 2
-"""Sides of an image of floods in tiles."""
+"""Names of the simulated datasets."""
+FLOOD_TILES = 2
+"""Side of a flood image in tiles."""
 
 
 def measure_all(
     config: ConfigDict, steps: int, count: int, pairs: int = 16, side: int = 4096
 ) -> Results:
-    """All measurements for a configuration; images are simulated and on disk.
+    """Return all measurements for a configuration, on simulated images on disk.
 
     Args:
-      config: as made by `configs/pretrain.py`.
-      steps: timed, of each.
-      count: patches on disk.
-      pairs: of two dates on disk.
-      side: of the matrix products.
+      config: as returned by `configs/pretrain.py`.
+      steps: number of timed steps, of each kind.
+      count: number of patches on disk.
+      pairs: number of pairs of dates on disk.
+      side: rows and columns of the matrix products.
     """
     dtype = compute_dtype(config.dtype)
     with tempfile.TemporaryDirectory() as folder:
         raw, data_dir = Path(folder, "raw"), Path(folder, "data")
         write_patches(raw, max(count, config.batch_size))
         build(DATASET_PATCHES, data_dir, raw)
-        size = SCENE * config.model.image_size
+        size = FLOOD_TILES * config.model.image_size
         build(DATASET_PAIRS, data_dir, options={"pairs": pairs + pairs % 2, "size": size})
         patches = load_patch_dataset(DATASET_PATCHES, data_dir, "train", BANDS)
         return {
@@ -132,4 +132,4 @@ def measure_all(
 
 
 if __name__ == "__main__":
-    app.run(main, flags_parser=partial(parse_flags, flag_values=FLAGS))
+    main(sys.argv)

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from benchmarks.measure import Results, in_turns, seconds, turns_of
+from benchmarks.measure import Results, in_turns, seconds, split_into_turns
 from configs import finetune as recipe
 from sar_mixmae_jax.data.metadata import BANDS
 from sar_mixmae_jax.data.patch_dataset import PatchDataset, Subset, batches
@@ -50,7 +50,7 @@ def measure_training(config: ConfigDict, patches: PatchDataset, steps: int) -> R
     )
     made = []
     compiling = seconds(lambda: made.append(compile_train_step(mapped, state, batch)))
-    train_step, (turns, each) = made[0], turns_of(steps)
+    train_step, (turns, each) = made[0], split_into_turns(steps)
 
     def step_alone(count: int = each) -> None:
         nonlocal state
@@ -103,7 +103,7 @@ def measure_tuning(
     size = batch_size(config, labelled)
     optimizer = make_optimizer(tuning_config, lambda _: 1e-4)
     state = replicate(init_state(partial(init_model_params, tuning), optimizer, jax.random.key(0)))
-    source, (turns, each) = labelled.patches.source, turns_of(steps)
+    source, (turns, each) = labelled.patches.source, split_into_turns(steps)
     batch = next(prefetch_to_device(batches(source, ShuffleSampler(len(source), size, seed=0))))[1]
     train_step = compile_train_step(
         map_over_devices(partial(finetune_loss, objective=tuning), optimizer), state, batch

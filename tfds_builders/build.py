@@ -1,10 +1,11 @@
-"""Builds a dataset: `python -m tfds_builders.build NAME --manual_dir=RAW --data_dir=WHERE`.
+"""Build a dataset.
 
-NAME is the folder of a builder here, with `/config` if not its default. Flags of the dataset, which
-`python -m tfds_builders.build NAME --help` lists too, make a config of one's own, called `own` or
-as NAME says: `python -m tfds_builders.build synthetic_s1/many --patches=100000`.
+  sar-mixmae build bigearthnet_s1 --manual_dir=RAW
+  sar-mixmae build synthetic_s1/many --patches=100000
 
-A build that stops leaves nothing that reads as a dataset; the same command goes on where it was.
+NAME is a dataset, DATASET or DATASET/CONFIG. A dataset has flags of its own, which
+`sar-mixmae build NAME --help` lists; they make a new config, called `own` unless NAME has one.
+A build that was stopped continues with the same command; until then there is no dataset.
 """
 
 import contextlib
@@ -21,7 +22,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 import tensorflow_datasets as tfds
-from absl import app, flags, logging
+from absl import flags, logging
 
 import tfds_builders
 from sar_mixmae_jax.data.metadata import check_features
@@ -38,13 +39,23 @@ from tfds_builders.finalize import BAD_FILES
 from tfds_builders.patch_builder import PatchBuilder
 from tfds_builders.plan import Build, Columns
 
+FLAGS = flags.FlagValues()
 MANUAL_DIR = flags.DEFINE_string(
-    "manual_dir", None, "folder with the raw data, if any is needed; or their only file"
+    "manual_dir",
+    None,
+    "folder with the raw data, if the dataset needs any, or their only file",
+    flag_values=FLAGS,
 )
-DATA_DIR = flags.DEFINE_string("data_dir", "data", "folder to build into")
-SKIP_BAD = flags.DEFINE_boolean("skip_bad", False, "leave out files that cannot be used")
-PROCESSES = flags.DEFINE_integer("processes", None, "how many at once, instead of one a core", 1)
-ORDER_SEED = flags.DEFINE_integer("order_seed", 0, "of the order of the records", 0)
+DATA_DIR = flags.DEFINE_string("data_dir", "data", "folder of built datasets", flag_values=FLAGS)
+SKIP_BAD = flags.DEFINE_boolean(
+    "skip_bad", False, "leave out files that cannot be used", flag_values=FLAGS
+)
+PROCESSES = flags.DEFINE_integer(
+    "processes", None, "number of processes (default: one a core)", 1, flag_values=FLAGS
+)
+ORDER_SEED = flags.DEFINE_integer(
+    "order_seed", 0, "seed of the order of the records", 0, flag_values=FLAGS
+)
 
 OWN = "own"
 """The config that options make, if it is given no other name."""
@@ -260,20 +271,29 @@ DEFINE: dict[type, Callable[..., Any]] = {
 }
 
 
-def parse(argv: Sequence[str]) -> list[str]:
-    """Parses the command line; the dataset that it names adds the flags of its config."""
+def parse(argv: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
+    """Parse the command line; the dataset that it names adds the flags of its config.
+
+    Returns:
+      The positional arguments, and the fields of the config that the command line sets.
+    """
     words = [argument for argument in argv[1:] if not argument.startswith("-")]
     known = [word for word in words if word.partition("/")[0] in builder_names()]
-    try:
-        dataset = next(iter([*known, *words]), "").partition("/")[0]
-        fields = option_fields(builder_class(dataset)) if dataset else []
-    except InputError as error:
-        fail(error)
+    dataset = next(iter([*known, *words]), "").partition("/")[0]
+    fields = option_fields(builder_class(dataset)) if dataset else []
+    flag_values = flags.FlagValues()
+    flag_values.append_flag_values(FLAGS)
     for field in fields:
         DEFINE[type(field.default)](
-            field.name, None, f"{field.metadata['help']} (default: {field.default})"
+            field.name,
+            None,
+            f"{field.metadata['help']} (default: {field.default})",
+            flag_values=flag_values,
         )
-    return parse_flags(argv)
+    names = parse_flags(argv, flag_values, __doc__, operands=None)
+    FLAGS.mark_as_parsed()
+    values = {field.name: flag_values[field.name].value for field in fields}
+    return names, {name: value for name, value in values.items() if value is not None}
 
 
 def option_fields(builder: type[PatchBuilder]) -> list[dataclasses.Field]:
@@ -281,13 +301,6 @@ def option_fields(builder: type[PatchBuilder]) -> list[dataclasses.Field]:
     first = builder.BUILDER_CONFIGS[0]
     names = first.options()
     return [field for field in dataclasses.fields(first) if field.name in names]
-
-
-def given_options(name: str) -> dict[str, Any]:
-    """The options of the dataset that the command line set."""
-    fields = option_fields(builder_class(name.partition("/")[0]))
-    values = {field.name: flags.FLAGS[field.name].value for field in fields}
-    return {name: value for name, value in values.items() if value is not None}
 
 
 def summary(folder: Path) -> str:
@@ -326,17 +339,22 @@ def _pairs_told(columns: Columns | None) -> str:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Builds what the command line names."""
-    logging.set_verbosity(logging.ERROR)  # TFDS warns of every config of one's own
-    signal.signal(signal.SIGTERM, _terminate)
+    """Build the dataset that the command line names.
+
+    Args:
+      argv: program name and arguments.
+    """
     try:
-        if len(argv) != 2:
+        names, options = parse(argv)
+        logging.set_verbosity(logging.ERROR)  # TFDS warns of every config that is not its own
+        signal.signal(signal.SIGTERM, _terminate)
+        if len(names) != 1:
             raise InputError(
-                f"found {len(argv) - 1} dataset names, expected one of "
-                f"{', '.join(builder_names())}: python -m tfds_builders.build NAME"
+                f"found {len(names)} dataset names, expected one of "
+                f"{', '.join(builder_names())}: sar-mixmae build NAME"
             )
         how = Build(SKIP_BAD.value, PROCESSES.value, ORDER_SEED.value)
-        folder = build(argv[1], DATA_DIR.value, MANUAL_DIR.value, given_options(argv[1]), how)
+        folder = build(names[0], DATA_DIR.value, MANUAL_DIR.value, options, how)
     except UserError as error:
         fail(error)
     except KeyboardInterrupt:
@@ -353,4 +371,4 @@ def _terminate(number: int, frame: FrameType | None) -> NoReturn:
 
 
 if __name__ == "__main__":
-    app.run(main, flags_parser=parse)
+    main(sys.argv)

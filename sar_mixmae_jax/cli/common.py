@@ -1,119 +1,94 @@
-"""What the program says when the user gave it something it cannot use."""
+"""Set-up of a process that runs a command: logging, XLA, compilation cache, several processes."""
 
+import faulthandler
 import logging as standard_logging
 import os
 import platform
-import re
 import sys
 import threading
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 from absl import flags, logging
-from ml_collections import ConfigDict, config_flags
 
 from sar_mixmae_jax.training import distributed
-from sar_mixmae_jax.utils.command_line import check_given, fail
-from sar_mixmae_jax.utils.errors import InputError, UserError
 
-CACHE = "~/.cache/sar_mixmae_jax"
-"""Where compiled programs are kept, unless a configuration says otherwise."""
-DETERMINISTIC = "--xla_gpu_deterministic_ops=true"
+DEFAULT_CACHE = "~/.cache/sar_mixmae_jax"
+"""Folder of compiled programs, unless a configuration names another."""
+DETERMINISTIC_OPS = "--xla_gpu_deterministic_ops=true"
 
 
-def ask_for_determinism() -> None:
-    """GPU kernels that give the same bits every time, some of them slower."""
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {DETERMINISTIC}"
+def enable_deterministic_ops() -> None:
+    """Request GPU kernels that return the same bits in every run; call before JAX starts."""
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {DETERMINISTIC_OPS}"
 
 
-def cache_programs(cache: str) -> None:
-    """Keeps compiled programs for all runs, unless JAX_COMPILATION_CACHE_DIR says where already.
+def enable_compilation_cache(folder: str = DEFAULT_CACHE) -> None:
+    """Share compiled programs between runs; JAX_COMPILATION_CACHE_DIR takes precedence.
 
     Args:
-      cache: folder. What is in there is run as code: it must belong to the user alone.
+      folder: path. Its content is executed, so it must be writable by the user alone.
     """
     if os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         return
-    folder = Path(cache).expanduser()
-    if jax.default_backend() == "cpu":  # they may use instructions that another host does not have
-        folder /= platform.node()
+    path = Path(folder).expanduser()
+    if jax.default_backend() == "cpu":  # code for this host's instruction set
+        path /= platform.node()
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
     except (OSError, RuntimeError) as error:
-        logging.warning("no compilation cache, %s cannot be made: %s", folder, error)
+        logging.warning("no compilation cache: cannot create %s: %s", path, error)
         return
-    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_compilation_cache_dir", str(path))
 
 
-def say_things_once() -> None:
-    """Keeps Orbax, asyncio and tensorboardX from printing, with tracebacks, what they raise too.
+def configure_logging() -> None:
+    """Log warnings of this project to stderr, without duplicates of errors that are raised too.
 
-    What they raise is told in one line where it is caught.
+    Orbax, asyncio and tensorboardX print tracebacks of errors that they also raise; the command
+    reports these in one line.
     """
 
-    def is_ours(record: standard_logging.LogRecord) -> bool:
+    def is_not_duplicate(record: standard_logging.LogRecord) -> bool:
         return record.name != "asyncio" and "orbax" not in record.pathname
 
-    def unless_abandoned(unraisable: Any) -> None:
-        # Writes that were under way when one of them failed have nobody to report to.
+    def report_unraisable(unraisable: Any) -> None:
+        # Raised by pending writes after another write has failed and was reported.
         if "Event loop is closed" not in str(unraisable.exc_value):
             sys.__unraisablehook__(unraisable)
 
-    def unless_watched(died: threading.ExceptHookArgs) -> None:
-        # Its thread is watched by `logs`, which tells of its end.
-        if not type(died.thread).__module__.startswith("tensorboardX"):
-            threading.__excepthook__(died)
+    def report_thread(failure: threading.ExceptHookArgs) -> None:
+        # `metric_logger` reports the end of tensorboardX's writer thread.
+        if not type(failure.thread).__module__.startswith("tensorboardX"):
+            threading.__excepthook__(failure)
 
+    faulthandler.enable()
+    logging.use_absl_handler()
     logging.set_verbosity(logging.WARNING)
-    logging.get_absl_handler().addFilter(is_ours)
-    sys.unraisablehook = unless_abandoned
-    threading.excepthook = unless_watched
+    logging.get_absl_handler().addFilter(is_not_duplicate)
+    sys.unraisablehook = report_unraisable
+    threading.excepthook = report_thread
 
 
-COORDINATOR_ADDRESS = flags.DEFINE_string(
-    "coordinator_address", None, "host:port of the first of several processes; clusters tell it"
-)
-NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "how many processes there are")
-PROCESS_ID = flags.DEFINE_integer("process_id", None, "which one this is, from 0")
+def define_process_flags(flag_values: flags.FlagValues) -> None:
+    """Define the flags that join several processes to one run."""
+    flags.DEFINE_string(
+        "coordinator_address",
+        None,
+        "host:port of process 0, for several processes outside a cluster that JAX detects",
+        flag_values=flag_values,
+    )
+    flags.DEFINE_integer("num_processes", None, "number of processes", flag_values=flag_values)
+    flags.DEFINE_integer(
+        "process_id", None, "index of this process, from 0", flag_values=flag_values
+    )
 
 
-def join_processes_from_flags() -> None:
-    """Starts what the flags say, see `processes.start`."""
-    distributed.join_processes(COORDINATOR_ADDRESS.value, NUM_PROCESSES.value, PROCESS_ID.value)
-
-
-CONFIG = config_flags.DEFINE_config_file("config", None, "experiment: configs/NAME.py:arguments")
-UNKNOWN_FIELD = re.compile(r"[\w.]+(?=\\*['\"])")
-"""The names that ml_collections quotes when a field is not there: the field, then the closest."""
-
-
-def parse_config_flags(argv: Sequence[str], required: Mapping[str, str]) -> list[str]:
-    """Parses the command line; what cannot be used ends the program with one line.
-
-    Args:
-      argv: the program and its arguments.
-      required: flags that must be given, with an example of each.
-    """
-    try:
-        rest = flags.FLAGS(argv)
-        if len(rest) > 1:
-            raise InputError(f"found {rest[1:]}, expected flags such as --config.batch_size=64")
-        check_given(required)
-        if not isinstance(CONFIG.value, ConfigDict):  # a file that is not there shows only here
-            raise InputError(f"cannot read {flags.FLAGS['config'].serialize()}: check the path")
-    except (KeyError, AttributeError) as error:
-        unknown = UNKNOWN_FIELD.findall(str(error))
-        if not unknown:
-            raise
-        name, *close = unknown
-        hint = f"did you mean {close[0]!r}? " if close else ""
-        fail(
-            InputError(
-                f"unknown configuration field {name!r}: {hint}the config file lists them all"
-            )
-        )
-    except (flags.Error, UserError, OSError, TypeError, ValueError) as error:
-        fail(InputError(str(error).rsplit("Error: ", 1)[-1]))  # of a traceback, the end
-    return rest
+def join_processes(flag_values: flags.FlagValues) -> None:
+    """Join the processes that the flags of `define_process_flags` or the cluster name."""
+    distributed.join_processes(
+        flag_values["coordinator_address"].value,
+        flag_values["num_processes"].value,
+        flag_values["process_id"].value,
+    )

@@ -1,70 +1,93 @@
 """Write the features of a dataset to a file.
 
-`python -m sar_mixmae_jax.cli.embed --checkpoint=runs/base --dataset=NAME`
+  sar-mixmae embed --checkpoint=runs/base --dataset=bigearthnet_s1/v2
 
-
-Writes an .npz with `ids`, `features`, `labels` where the dataset has them, and `about` (JSON).
+The file is an .npz with `ids`, `features`, `labels` where the dataset has them, and `about`, the
+JSON description of encoder and dataset.
 """
 
+import sys
 from collections.abc import Sequence
-from functools import partial
 
-from absl import app, flags
+from absl import flags
 
 from sar_mixmae_jax.cli import common
 from sar_mixmae_jax.inference.features import embed, load_embedding_dataset, write_features
 from sar_mixmae_jax.training import distributed
+from sar_mixmae_jax.training.checkpoint import select_step
 from sar_mixmae_jax.training.distributed import Heartbeat
 from sar_mixmae_jax.training.initialisation import find_source_checkpoint
-from sar_mixmae_jax.utils.command_line import fail, parse_flags
-from sar_mixmae_jax.utils.errors import UserError
+from sar_mixmae_jax.utils.command_line import parse_flags, report_errors
+from sar_mixmae_jax.utils.errors import InputError
 from sar_mixmae_jax.utils.files import check_local_path, check_writable
 
+FLAGS = flags.FlagValues()
+WORKDIR = flags.DEFINE_string("workdir", None, "run that made the encoder", flag_values=FLAGS)
 CHECKPOINT = flags.DEFINE_string(
     "checkpoint",
     None,
-    "workdir of a run, whose newest checkpoint is taken, or one of its checkpoints",
+    "path of a checkpoint or of a run; with --workdir: best, latest or a step of the run",
+    flag_values=FLAGS,
 )
-DATASET = flags.DEFINE_string("dataset", None, "name, name/config or name/config:version")
-DATA_DIR = flags.DEFINE_string("data_dir", "data", "where it is built")
-SPLIT = flags.DEFINE_string("split", "train", "of the dataset, or several: train+validation")
-OUT = flags.DEFINE_string("out", "features.npz", "file to write")
+DATASET = flags.DEFINE_string(
+    "dataset", None, "name, name/config or name/config:version", flag_values=FLAGS
+)
+DATA_DIR = flags.DEFINE_string("data_dir", "data", "folder of built datasets", flag_values=FLAGS)
+SPLIT = flags.DEFINE_string(
+    "split", "train", "split of the dataset, or several: train+validation", flag_values=FLAGS
+)
+OUT = flags.DEFINE_string("out", "features.npz", "file to write", flag_values=FLAGS)
 RESIZE_MODE = flags.DEFINE_string(
-    "resize_mode", "resize", "to the encoder's input size: resize or pad"
+    "resize_mode", "resize", "resize or pad to the input size of the encoder", flag_values=FLAGS
 )
-DTYPE = flags.DEFINE_string("dtype", "auto", "float32, bfloat16, or auto")
-BATCH_SIZE = flags.DEFINE_integer("batch_size", 256, "records at a time, of all devices", 1)
+DTYPE = flags.DEFINE_string("dtype", "auto", "float32, bfloat16 or auto", flag_values=FLAGS)
+BATCH_SIZE = flags.DEFINE_integer(
+    "batch_size", 256, "records in a batch, of all devices", 1, flag_values=FLAGS
+)
+common.define_process_flags(FLAGS)
 
 
+@report_errors()
 def main(argv: Sequence[str]) -> None:
-    """Encodes what the flags say, and names the file."""
-    del argv
-    common.say_things_once()
-    try:
-        out = check_local_path("--out", OUT.value)
-        check_writable(out, "--out")
-        common.join_processes_from_flags()
-        common.cache_programs(common.CACHE)
-        with Heartbeat():
-            encoder = find_source_checkpoint(str(CHECKPOINT.value))
-            patches = load_embedding_dataset(
-                encoder, str(DATASET.value), DATA_DIR.value, SPLIT.value
-            )
-            made = embed(
-                encoder,
-                patches,
-                resize_mode=RESIZE_MODE.value,
-                dtype=DTYPE.value,
-                batch_size=BATCH_SIZE.value,
-            )
-            write_features(out, made)
-    except UserError as error:
-        fail(error)
+    """Encode a dataset as the command line says, and print the path of the file."""
+    parse_flags(argv, FLAGS, __doc__, {"dataset": "bigearthnet_s1/v2"})
+    common.configure_logging()
+    path = checkpoint_path()
+    out = check_local_path("--out", OUT.value)
+    check_writable(out, "--out")
+    common.join_processes(FLAGS)
+    common.enable_compilation_cache()
+    with Heartbeat():
+        encoder = find_source_checkpoint(path)
+        patches = load_embedding_dataset(encoder, DATASET.value, DATA_DIR.value, SPLIT.value)
+        arrays = embed(
+            encoder,
+            patches,
+            resize_mode=RESIZE_MODE.value,
+            dtype=DTYPE.value,
+            batch_size=BATCH_SIZE.value,
+        )
+        write_features(out, arrays)
     if distributed.is_primary_process():
-        records, width = made["features"].shape
+        records, width = arrays["features"].shape
         print(f"{out}: {records} records of {width} features by {encoder.path}")
 
 
+def checkpoint_path() -> str:
+    """Return the path of the checkpoint that --workdir and --checkpoint name.
+
+    Raises:
+      InputError: neither was given, or the run has no such checkpoint.
+    """
+    if WORKDIR.value:
+        workdir = check_local_path("--workdir", WORKDIR.value)
+        return str(select_step(workdir, CHECKPOINT.value or "latest"))
+    if not CHECKPOINT.value:
+        raise InputError(
+            "found no --checkpoint and no --workdir, expected --checkpoint=PATH or --workdir=RUN"
+        )
+    return CHECKPOINT.value
+
+
 if __name__ == "__main__":
-    required = {"checkpoint": "runs/base", "dataset": "bigearthnet_s1/v2"}
-    app.run(main, flags_parser=partial(parse_flags, required=required))
+    main(sys.argv)

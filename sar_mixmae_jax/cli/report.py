@@ -1,27 +1,28 @@
-"""`python -m sar_mixmae_jax.cli.report WORKDIR` writes WORKDIR/summary.html again."""
+"""Write the HTML page of a run.
 
+  sar-mixmae report runs/base
+
+Training writes the page WORKDIR/summary.html when it ends; this command writes it again.
+"""
+
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from absl import app
+from absl import flags
 
 from sar_mixmae_jax.run_report.page import write_page
-from sar_mixmae_jax.utils.command_line import fail, parse_flags
-from sar_mixmae_jax.utils.errors import InputError, UserError
+from sar_mixmae_jax.utils.command_line import parse_flags, report_errors
+
+FLAGS = flags.FlagValues()
 
 
+@report_errors()
 def main(argv: Sequence[str]) -> None:
-    """Writes the page of the run that the command line names, and says where it is."""
-    try:
-        if len(argv) != 2:
-            raise InputError(
-                f"found {len(argv) - 1} folders, expected one: "
-                "python -m sar_mixmae_jax.cli.report WORKDIR"
-            )
-        print(write_page(Path(argv[1])))
-    except UserError as error:
-        fail(error)
+    """Write the page of the run that the command line names, and print its path."""
+    (workdir,) = parse_flags(argv, FLAGS, __doc__, operands=("WORKDIR",))
+    print(write_page(Path(workdir)))
 
 
 if __name__ == "__main__":
-    app.run(main, flags_parser=parse_flags)
+    main(sys.argv)

@@ -1,55 +1,86 @@
-"""Parsing of absl flags, and errors as one line."""
+"""Command lines: absl flags of one command, a short help text, and errors as one line.
+
+Every command keeps its flags in a `flags.FlagValues` of its own, so that modules of commands can be
+imported together.
+"""
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import NoReturn
 
 from absl import flags
 
-from sar_mixmae_jax.utils.errors import InputError, escape_unprintable
+from sar_mixmae_jax.utils.errors import InputError, UserError, escape_unprintable
+
+EXIT_ERROR = 2
+"""Exit status after an error that the user can correct."""
+HELP_FLAGS = frozenset({"-h", "-help", "--help", "-helpfull", "--helpfull"})
+HELP_WIDTH = 96
 
 
 def fail(error: Exception) -> NoReturn:
-    """Prints an error as one line and ends the program with 2."""
+    """Print an error as one line and exit with status 2."""
     print("error:", escape_unprintable(" ".join(str(error).split())), file=sys.stderr)
-    sys.exit(2)
+    sys.exit(EXIT_ERROR)
 
 
 def fail_at_once(error: Exception) -> NoReturn:
-    """As `fail`, without waiting for threads of libraries, which may never end after a failure."""
+    """Print an error as `fail` does, and exit without joining threads that may never end."""
     with suppress(SystemExit):
         fail(error)
     sys.stdout.flush()
-    os._exit(2)
+    os._exit(EXIT_ERROR)
+
+
+@contextmanager
+def report_errors() -> Iterator[None]:
+    """End the program with one line if the body raises a `UserError`; usable as a decorator."""
+    try:
+        yield
+    except UserError as error:
+        fail(error)
 
 
 def parse_flags(
     argv: Sequence[str],
+    flag_values: flags.FlagValues,
+    description: str | None,
     required: Mapping[str, str] | None = None,
-    flag_values: flags.FlagValues = flags.FLAGS,
+    operands: Sequence[str] | None = (),
 ) -> list[str]:
-    """Parses absl's flags; what cannot be used ends the program with one line.
+    """Parse a command line and return its positional arguments.
+
+    `--help` prints the description and the flags, and exits with 0; an unusable command line exits
+    with 2 after one line.
 
     Args:
-      argv: the program and its arguments.
-      required: flags that must be given, with an example of each.
-      flag_values: the flags of the command.
+      argv: program name and arguments.
+      flag_values: flags of the command.
+      description: text of the help, usually the docstring of the command's module.
+      required: example value of every flag that must be given, by name.
+      operands: names of the positional arguments; None leaves their check to the command.
     """
+    print_help_if_asked(argv, flag_values, description, required)
     try:
-        rest = flag_values(argv)
+        flag_values.unparse_flags()  # a second call in one process starts from the defaults
+        positional = flag_values(argv)[1:]
         check_given(required or {}, flag_values)
+        if operands is not None:
+            check_operands(positional, operands)
     except (flags.Error, InputError) as error:
         fail(error)
-    return rest
+    flags.FLAGS.mark_as_parsed()  # absl's logging waits for the global flags, which have defaults
+    return positional
 
 
-def check_given(required: Mapping[str, str], flag_values: flags.FlagValues = flags.FLAGS) -> None:
-    """Refuses a command line without the flags that must be given.
+def check_given(required: Mapping[str, str], flag_values: flags.FlagValues) -> None:
+    """Check that all required flags have a value.
 
     Raises:
-      InputError: names those that are missing, with an example of each that is needed.
+      InputError: names the missing flags, with an example of all required ones.
     """
     missing = [name for name in required if not flag_values[name].value]
     if missing:
@@ -57,3 +88,54 @@ def check_given(required: Mapping[str, str], flag_values: flags.FlagValues = fla
             f"found no --{' and no --'.join(missing)}, expected "
             + " ".join(f"--{name}={example}" for name, example in required.items())
         )
+
+
+def check_operands(positional: Sequence[str], operands: Sequence[str]) -> None:
+    """Check the number of positional arguments.
+
+    Raises:
+      InputError: there are more or fewer than `operands` names.
+    """
+    if len(positional) != len(operands):
+        expected = " ".join(operands) or "only flags, such as --batch_size=64"
+        raise InputError(f"found the arguments {list(positional)}, expected {expected}; see --help")
+
+
+def print_help_if_asked(
+    argv: Sequence[str],
+    flag_values: flags.FlagValues,
+    description: str | None,
+    required: Mapping[str, str] | None = None,
+) -> None:
+    """Print the help of a command and exit with 0 if the command line contains `--help`."""
+    if HELP_FLAGS.intersection(argv[1:]):
+        print(help_text(flag_values, description, required))
+        sys.exit(0)
+
+
+def help_text(
+    flag_values: flags.FlagValues,
+    description: str | None,
+    required: Mapping[str, str] | None = None,
+) -> str:
+    """Return the description and a list of the flags with their defaults."""
+    names = {
+        name: f"--[no]{name}" if flag_values[name].boolean else f"--{name}" for name in flag_values
+    }
+    indent = 4 + max(map(len, names.values()), default=0)
+    lines = [(description or "").strip(), "", "Flags:"]
+    for name, shown in names.items():
+        flag = flag_values[name]
+        note = ""
+        if name in (required or {}):
+            note = " (required)"
+        elif flag.default is not None and "(default" not in flag.help:
+            note = f" (default: {str(flag.default).lower() if flag.boolean else flag.default})"
+        lines += textwrap.wrap(
+            flag.help + note,
+            HELP_WIDTH,
+            initial_indent=f"  {shown}".ljust(indent),
+            subsequent_indent=" " * indent,
+            break_on_hyphens=False,
+        )
+    return "\n".join(lines)

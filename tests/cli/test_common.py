@@ -25,7 +25,7 @@ def told(call: str, **environment: str) -> str:
 
 def test_deterministic_kernels_and_a_cache_for_this_host(tmp_path):
     cache = tmp_path / "cache"
-    seen = told(f"ask_for_determinism(); cache_programs('{cache}')")
+    seen = told(f"enable_deterministic_ops(); enable_compilation_cache('{cache}')")
     flags, folder = seen.split()
     assert flags == "--xla_gpu_deterministic_ops=true"
     assert Path(folder).parent == cache
@@ -35,7 +35,7 @@ def test_deterministic_kernels_and_a_cache_for_this_host(tmp_path):
 def test_the_variable_goes_before_the_configuration(tmp_path):
     given = str(tmp_path / "given")
     seen = told(
-        f"cache_programs('{tmp_path}/cache')",
+        f"enable_compilation_cache('{tmp_path}/cache')",
         JAX_COMPILATION_CACHE_DIR=given,
     )
     assert seen.split()[-1] == given
@@ -44,5 +44,5 @@ def test_the_variable_goes_before_the_configuration(tmp_path):
 
 def test_a_cache_that_cannot_be_made_is_no_reason_to_stop(tmp_path):
     (tmp_path / "file").write_text("")
-    call = f"cache_programs('{tmp_path}/file/cache')"
+    call = f"enable_compilation_cache('{tmp_path}/file/cache')"
     assert told(call).endswith("None")

@@ -14,8 +14,6 @@ import numpy as np
 import psutil
 import pytest
 import tensorflow_datasets as tfds
-from absl import flags
-from absl.testing import flagsaver
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 from tensorflow_datasets.core import shuffle
 
@@ -370,10 +368,10 @@ def test_mended_files_are_read_again_and_good_shards_are_not(tmp_path, small_sha
 
 
 PROGRAM = """
-from absl import app
+import sys
 from tfds_builders import build, plan
 plan.PATCHES_PER_SHARD = 100  # many shards of few patches
-app.run(build.main, flags_parser=build.parse)
+build.main(sys.argv)
 """
 COMMAND = [sys.executable, "-c", PROGRAM, "synthetic_s1/many", "--size=32"]
 
@@ -612,16 +610,12 @@ def test_only_what_the_build_made_is_cleaned_up(raw, tmp_path):
 
 
 def test_the_command_says_what_was_wrong_in_one_line(tmp_path, capsys):
-    flags.FLAGS.mark_as_parsed()
     for arguments, message in (
-        (["build"], "found 0 dataset names, expected one of bigearthnet_s1"),
-        (["build", "bigearthnet"], "did you mean 'bigearthnet_s1'"),
+        ([], "found 0 dataset names, expected one of bigearthnet_s1"),
+        (["bigearthnet"], "did you mean 'bigearthnet_s1'"),
     ):
-        with (
-            flagsaver.flagsaver((command.DATA_DIR, str(tmp_path))),
-            pytest.raises(SystemExit) as stopped,
-        ):
-            command.main(command.parse(arguments) if len(arguments) > 1 else arguments)
+        with pytest.raises(SystemExit) as stopped:
+            command.main(["build", f"--data_dir={tmp_path}", *arguments])
         assert stopped.value.code == 2
         lines = capsys.readouterr().err.splitlines()
         assert len(lines) == 1

@@ -141,8 +141,6 @@ def copy(data_dir: Path, tmp_path: Path) -> Path:
 
 
 def run(*arguments: str) -> None:
-    for flag in inspect.FLAGS:  # as in a new process
-        inspect.FLAGS[flag].unparse()
     inspect.main(["inspect", *map(str, arguments)])
 
 

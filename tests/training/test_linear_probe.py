@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
+from sar_mixmae_jax.cli.train import TRAINERS
 from sar_mixmae_jax.inference.evaluator import predict
-from sar_mixmae_jax.main import PROGRAMS
 from sar_mixmae_jax.models.knn import KNNConfig, knn_predict
 from sar_mixmae_jax.tasks.registry import get_task
 from sar_mixmae_jax.training import feature_cache, linear_probe
@@ -24,7 +24,7 @@ def probed(built, encoder_run, tmp_path_factory):
     """A linear probe of the small encoder: its configuration, workdir and outcome."""
     workdir = tmp_path_factory.mktemp("probe")
     config = probe_config(built, f"task=linear_probe,init={encoder_run}")
-    return config, workdir, PROGRAMS[config.trainer](config, workdir)
+    return config, workdir, TRAINERS[config.trainer](config, workdir)
 
 
 def test_the_encoder_stays_and_the_best_rate_is_kept(probed, encoder_run):

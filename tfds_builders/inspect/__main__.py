@@ -1,7 +1,9 @@
-"""What is in a dataset? `python -m tfds_builders.inspect NAME --data_dir=data`.
+"""Report what a built dataset contains.
+
+  sar-mixmae inspect synthetic_s1
 
 Reads a built dataset once and writes a report with pictures. With --write_statistics, training
-standardises with what was measured, instead of with what the dataset came with.
+standardises with the measured statistics instead of those that the dataset came with.
 """
 
 import re
@@ -12,7 +14,7 @@ from pathlib import Path
 from absl import flags, logging
 from tqdm import tqdm
 
-from sar_mixmae_jax.utils.command_line import fail
+from sar_mixmae_jax.utils.command_line import fail, parse_flags
 from sar_mixmae_jax.utils.errors import InputError, UserError, first_line
 from sar_mixmae_jax.utils.files import atomic_write
 from sar_mixmae_jax.utils.tables import format_numbers
@@ -23,13 +25,13 @@ from tfds_builders.inspect.survey import FEATURES, Survey, survey
 from tfds_builders.inspect.write_statistics import write_statistics
 from tfds_builders.statistics import DEVIATIONS, BandMoments, own_statistics
 
-FLAGS = flags.FlagValues()  # of this command: other commands have flags of the same names
+FLAGS = flags.FlagValues()
 DATA_DIR = flags.DEFINE_string("data_dir", "data", "folder of built datasets", flag_values=FLAGS)
 OUT = flags.DEFINE_string(
     "out", None, "folder to write into (default: inspect/NAME)", flag_values=FLAGS
 )
 SPLIT = flags.DEFINE_string(
-    "split", None, "only these splits, such as train or train+validation", flag_values=FLAGS
+    "split", None, "splits, such as train or train+validation (default: all)", flag_values=FLAGS
 )
 PATCHES = flags.DEFINE_integer(
     "patches", None, "only so many patches, spread over each split", 1, flag_values=FLAGS
@@ -47,24 +49,15 @@ DEVIATION = flags.DEFINE_enum(
     "that --write_statistics writes: over all pixels, or the mean of those of patches",
     flag_values=FLAGS,
 )
-HELP = flags.DEFINE_boolean("help", False, "show this", flag_values=FLAGS)
 
 
 def main(argv: Sequence[str]) -> None:
     """Inspects the dataset that the command line names; the first argument is the program."""
+    (name,) = parse_flags(argv, FLAGS, __doc__, operands=("NAME",))
     logging.set_verbosity(logging.WARNING)
     try:
-        names = FLAGS(argv)[1:]
-        if HELP.value:
-            print(f"{__doc__}\n{FLAGS.get_help()}")
-            return
-        if len(names) != 1:
-            raise InputError(
-                f"found {len(names)} dataset names, expected one: python -m tfds_builders.inspect "
-                "NAME"
-            )
-        _run(names[0])
-    except (UserError, flags.Error) as error:
+        _run(name)
+    except UserError as error:
         fail(error)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)

@@ -1,0 +1,74 @@
+"""Pretrain, fine-tune or probe a model.
+
+  sar-mixmae train --config=pretrain:variant=base --workdir=runs/base
+  sar-mixmae train --config=finetune:task=flood,init=runs/base --workdir=runs/flood
+
+--config names a configuration file and its arguments; --config.FIELD=VALUE changes a field of it.
+A run that was stopped continues with the same command.
+"""
+
+import sys
+from collections.abc import Sequence
+
+import jax
+from absl import flags
+
+from sar_mixmae_jax.cli import common
+from sar_mixmae_jax.cli.config_file import CONFIG_HELP, parse_config_flags
+from sar_mixmae_jax.training import distributed, finetune, linear_probe, pretrain
+from sar_mixmae_jax.training.distributed import Heartbeat
+from sar_mixmae_jax.training.preemption import PreemptionHandler
+from sar_mixmae_jax.training.trainer import RunResult
+from sar_mixmae_jax.utils.command_line import report_errors
+from sar_mixmae_jax.utils.errors import look_up
+from sar_mixmae_jax.utils.files import check_local_path
+
+FLAGS = flags.FlagValues()
+flags.DEFINE_string("config", None, CONFIG_HELP, flag_values=FLAGS)
+WORKDIR = flags.DEFINE_string(
+    "workdir", None, "folder of the run: checkpoints, logs and pictures", flag_values=FLAGS
+)
+common.define_process_flags(FLAGS)
+REQUIRED = {"config": "pretrain", "workdir": "runs/NAME"}
+
+TRAINERS = {"pretrain": pretrain.train, "finetune": finetune.train, "probe": linear_probe.train}
+"""Training functions by the configuration field `trainer`."""
+
+
+@report_errors()
+def main(argv: Sequence[str]) -> None:
+    """Train as the command line says, and list the files of the run."""
+    config = parse_config_flags(argv, FLAGS, __doc__, REQUIRED)
+    common.configure_logging()
+    train = look_up(TRAINERS, config.trainer, "trainer")
+    workdir = check_local_path("--workdir", WORKDIR.value)
+    check_local_path("--config.data_dir", str(config.data_dir))
+    if config.deterministic:
+        common.enable_deterministic_ops()
+    common.join_processes(FLAGS)
+    if config.compilation_cache:
+        common.enable_compilation_cache(config.compilation_cache)
+    preempted = PreemptionHandler()  # after jax.distributed, which has a SIGTERM handler of its own
+    if distributed.is_primary_process():
+        print("devices:", ", ".join(map(str, jax.devices())))
+    with Heartbeat():
+        result = train(config, workdir, preempted)
+    if distributed.is_primary_process():
+        print_result(result)
+    if preempted():
+        sys.exit(preempted.exit_status)
+
+
+def print_result(result: RunResult) -> None:
+    """Print the number of steps and the files of a run, or where it stopped."""
+    step = int(result.state.step)
+    if not result.finished:
+        print(f"stopped after step {step}, which is saved: continue with the same command")
+        return
+    print(f"done: {step} steps of {result.title}")
+    for name, path in result.files.items():
+        print(f"  {name}: {path}")
+
+
+if __name__ == "__main__":
+    main(sys.argv)
