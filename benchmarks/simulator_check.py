@@ -245,7 +245,7 @@ def main(argv: Sequence[str]) -> None:
     """Draws what the flags name."""
     parse_flags(argv, FLAGS, __doc__, {"real": "DIR"})
     try:
-        real = read(Path(REAL.value))
+        real = read(Path(str(REAL.value)))
         simulated = [simulate(len(real[0]), (SEED.value, i)) for i in range(PATCHES.value)]
         draw(real, simulated, Path(OUT.value))
     except UserError as error:

@@ -59,7 +59,7 @@ def main(argv: Sequence[str]) -> None:
     common.enable_compilation_cache()
     with Heartbeat():
         encoder = find_source_checkpoint(path)
-        patches = load_embedding_dataset(encoder, DATASET.value, DATA_DIR.value, SPLIT.value)
+        patches = load_embedding_dataset(encoder, str(DATASET.value), DATA_DIR.value, SPLIT.value)
         arrays = embed(
             encoder,
             patches,

@@ -1,147 +1,169 @@
-"""What will a run cost? `python -m sar_mixmae_jax.cli.estimate --config=configs/pretrain.py`.
+"""Estimate memory and time of a pretraining run.
 
-No model is run, no dataset is opened, no accelerator is needed. Prints tables, and writes JSON with
---out. docs/results.md compares with measurements.
+  sar-mixmae estimate --config=pretrain:variant=base --devices=8
+
+Counts operations and bytes from the configuration alone, and divides them by the figures of named
+accelerators; docs/results.md compares with measurements. Prints tables; --out writes JSON.
 """
 
 import json
+import math
+import sys
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import jax
-from absl import app, flags
+from absl import flags
 
-from sar_mixmae_jax.cli.common import CONFIG, parse_config_flags
-from sar_mixmae_jax.training.accelerators import GIB
-from sar_mixmae_jax.training.cost import BIGEARTHNET_V2, estimate
-from sar_mixmae_jax.utils.command_line import fail
-from sar_mixmae_jax.utils.errors import InputError, UserError
+from sar_mixmae_jax.cli.config_file import CONFIG_HELP, parse_config_flags
+from sar_mixmae_jax.training.accelerators import ASSUMED_UTILISATION, GIB
+from sar_mixmae_jax.training.cost import BIGEARTHNET_V2, Results, estimate
+from sar_mixmae_jax.utils.command_line import report_errors
+from sar_mixmae_jax.utils.errors import InputError
 from sar_mixmae_jax.utils.files import atomic_write
-from sar_mixmae_jax.utils.tables import format_duration, markdown_table
+from sar_mixmae_jax.utils.tables import markdown_table
 
+FLAGS = flags.FlagValues()
+flags.DEFINE_string("config", None, CONFIG_HELP, flag_values=FLAGS)
 RECORDS = flags.DEFINE_integer(
     "records",
     BIGEARTHNET_V2,
-    "patches in an epoch (default: recommended patches of train and validation in the metadata "
-    "table of BigEarthNet v2.0)",
+    f"patches in an epoch (default: {BIGEARTHNET_V2}, train and validation of BigEarthNet v2)",
     1,
+    flag_values=FLAGS,
 )
-DEVICES = flags.DEFINE_integer("devices", 1, "how many share the batch", 1)
-SIDE = flags.DEFINE_integer("side", 120, "of a stored patch in pixels", 1, 2**16)
+DEVICES = flags.DEFINE_integer(
+    "devices", 1, "number of devices that share the batch", 1, flag_values=FLAGS
+)
+SIDE = flags.DEFINE_integer(
+    "side", 120, "side of a stored patch in pixels", 1, 2**16, flag_values=FLAGS
+)
 UTILISATION = flags.DEFINE_float(
     "utilisation",
     None,
-    "share of the peak that products reach, instead of those in the table",
+    "fraction of the peak that matrix products reach (default: see the table)",
     0.001,
     1.0,
+    flag_values=FLAGS,
 )
-OUT = flags.DEFINE_string("out", None, "JSON file to write")
+OUT = flags.DEFINE_string("out", None, "JSON file to write", flag_values=FLAGS)
+
+NOTE = (
+    f"Times have two digits at most: a utilisation of {ASSUMED_UTILISATION:.0%} is an assumption "
+    "where it is not marked as measured. Not counted: exchange of gradients, reading, evaluation, "
+    "compilation and checkpoints."
+)
 
 
+@report_errors()
 def main(argv: Sequence[str]) -> None:
-    """Estimates what the flags say."""
-    del argv
-    jax.config.update("jax_platforms", "cpu")  # takes no accelerator from a run that is going on
-    try:
-        results = estimate(
-            CONFIG.value,
-            RECORDS.value,
-            devices=DEVICES.value,
-            side=SIDE.value,
-            utilisation=UTILISATION.value,
-        )
-        print(tables(results))
-        if OUT.value:
+    """Estimate as the command line says, and print the tables."""
+    config = parse_config_flags(argv, FLAGS, __doc__, {"config": "pretrain"})
+    jax.config.update("jax_platforms", "cpu")  # no computation: leave accelerators to others
+    results = estimate(
+        config,
+        RECORDS.value,
+        devices=DEVICES.value,
+        side=SIDE.value,
+        utilisation=UTILISATION.value,
+    )
+    print(tables(results))
+    if OUT.value:
+        try:
             atomic_write(Path(OUT.value), json.dumps(results, indent=2).encode() + b"\n")
-    except OSError as error:
-        fail(InputError(f"cannot write {OUT.value}: {error.strerror}: choose another --out"))
-    except UserError as error:
-        fail(error)
-
-
-Results = dict[str, Any]
-
-
-CAVEAT = (
-    "At best: exchanging gradients, reading, looking and saving are not counted, and nothing was "
-    "measured on an accelerator; see docs/results.md."
-)
+        except OSError as error:
+            raise InputError(
+                f"cannot write {OUT.value}: {error.strerror}: choose another --out"
+            ) from error
 
 
 def tables(results: Results) -> str:
-    """All results as Markdown."""
-    parts = [run_table(results), memory_table(results), accelerator_table(results), CAVEAT]
+    """Return all results as Markdown."""
+    parts = (run_table(results), memory_table(results), accelerator_table(results), NOTE)
     return "\n\n".join(parts)
 
 
 def run_table(results: Results) -> str:
-    """The run and its arithmetic."""
+    """Return the table of the run and its arithmetic."""
     r = results
     sizes = (f"{size / 1e3:.1f} kB in {name}" for name, size in r["record_bytes"].items())
     rows = {
         "model": f"{r['variant']}, {r['parameters']:,} parameters",
         "run": f"{r['steps']:,} steps of {r['batch_size']:,} of {r['records']:,} patches",
-        "forward, an image": f"{r['encoder_flops'] / 1e9:.2f} GFLOP encoder, "
+        "forward pass, one image": f"{r['encoder_flops'] / 1e9:.2f} GFLOP encoder, "
         f"{r['decoder_flops'] / 1e9:.2f} GFLOP decoder",
-        "a step": f"{r['step_flops'] / 1e12:.3g} TFLOP",
-        "the run": f"{r['run_flops'] / 1e18:.3g} EFLOP",
-        "a record, uncompressed": ", ".join(sizes),
+        "step": f"{r['step_flops'] / 1e12:.3g} TFLOP",
+        "whole run": f"{r['run_flops'] / 1e18:.3g} EFLOP",
+        "record, uncompressed": ", ".join(sizes),
     }
     return "\n".join(markdown_table(("", ""), rows.items(), text=2))
 
 
 def memory_table(results: Results) -> str:
-    """Memory of a device by part, a column for each dtype."""
+    """Return the table of a device's memory by purpose, with a column for each dtype."""
     columns = results["memory"].values()
-    about = f"{results['batch_size'] // results['devices']:,} images on a device"
-    about += f" in {results['grad_accum_steps']} shares" if results["grad_accum_steps"] > 1 else ""
-    about += ", remat" if results["remat"] else ""
+    title = f"GiB, {results['batch_size'] // results['devices']:,} images on a device"
+    if results["grad_accum_steps"] > 1:
+        title += f" in {results['grad_accum_steps']} microbatches"
+    if results["remat"]:
+        title += ", remat"
     parts = [(part, [column[part] for column in columns]) for part in next(iter(columns))]
     parts = [(part, sizes) for part, sizes in parts if any(sizes)]
     parts.append(("total", [sum(column.values()) for column in columns]))
     rows = ([part, *(f"{size / GIB:.2f}" for size in sizes)] for part, sizes in parts)
-    return "\n".join(markdown_table((f"GiB, {about}", *results["memory"]), rows))
+    return "\n".join(markdown_table((title, *results["memory"]), rows))
 
 
 def accelerator_table(results: Results) -> str:
-    """Time, rates and the largest batch by accelerator; a dash is what is not known."""
+    """Return the table of times, rates and the largest batch; a dash marks unknown numbers."""
     head = (
         f"{results['devices']} x",
         "dtype",
-        "peak",
-        "products reach",
-        "a step: products",
-        "traffic",
+        "peak, TFLOP/s",
+        "utilisation",
+        "step: products",
+        "step: memory traffic",
         "images/s",
-        "the run",
-        "reading float32",
-        "float16",
+        "whole run",
+        "reading float32, MB/s",
+        "reading float16, MB/s",
         "largest batch",
     )
-    rows = (_row(name, found) for name, found in results["accelerators"].items())
+    rows = (_row(name, device) for name, device in results["accelerators"].items())
     return "\n".join(markdown_table(head, rows, text=2))
 
 
-def _row(name: str, found: Results) -> list[str]:
-    reading = found["reading_bytes_per_second"] or {"float32": None, "float16": None}
-    source = "measured" if found["utilisation_measured"] else "assumed"
+def _row(name: str, device: Results) -> list[str]:
+    reading = device["reading_bytes_per_second"] or {"float32": None, "float16": None}
+    source = "measured" if device["utilisation_measured"] else "assumed"
     numbers: list[tuple[float | None, Callable[[float], str]]] = [
-        (found["peak_flops_per_second"], lambda peak: f"{peak / 1e12:.3g} TFLOP/s"),
-        (found["utilisation"], lambda share: f"{share:.0%}, {source}"),
-        (found["products_seconds"], format_duration),
-        (found["traffic_seconds"], format_duration),
-        (found["images_per_second"], lambda rate: f"{rate:,.{0 if rate >= 100 else 1}f}"),
-        (found["run_seconds"], format_duration),
-        *((rate, lambda rate: f"{rate / 1e6:,.1f} MB/s") for rate in reading.values()),
-        (found["largest_batch"], lambda images: f"{images:,}"),
+        (device["peak_flops_per_second"], lambda peak: f"{peak / 1e12:.3g}"),
+        (device["utilisation"], lambda fraction: f"{fraction:.0%}, {source}"),
+        (device["products_seconds"], two_digit_duration),
+        (device["traffic_seconds"], two_digit_duration),
+        (device["images_per_second"], two_digits),
+        (device["run_seconds"], two_digit_duration),
+        *((rate, lambda rate: two_digits(rate / 1e6)) for rate in reading.values()),
+        (device["largest_batch"], lambda images: f"{images:,}"),
     ]
     cells = ("-" if number is None else text(number) for number, text in numbers)
-    return [name, found["dtype"], *cells]
+    return [name, device["dtype"], *cells]
+
+
+def two_digits(value: float) -> str:
+    """Format a number with two significant digits: 10237 as "10,000", 0.0251 as "0.025"."""
+    rounded = float(f"{value:.1e}")
+    decimals = 1 - math.floor(math.log10(rounded)) if rounded > 0 else 0
+    return f"{rounded:,.{max(decimals, 0)}f}"
+
+
+def two_digit_duration(seconds: float) -> str:
+    """Format a duration in the unit that suits it, with two significant digits."""
+    for unit, length in (("days", 86400.0), ("h", 3600.0), ("min", 60.0), ("s", 1.0)):
+        if seconds >= 2 * length:
+            return f"{two_digits(seconds / length)} {unit}"
+    return f"{two_digits(1e3 * seconds)} ms"
 
 
 if __name__ == "__main__":
-    app.run(
-        main, flags_parser=partial(parse_config_flags, required={"config": "configs/pretrain.py"})
-    )
+    main(sys.argv)

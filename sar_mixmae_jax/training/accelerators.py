@@ -1,4 +1,4 @@
-"""What a device can do at best: peak arithmetic, memory and its bandwidth, from data sheets."""
+"""Peak arithmetic, memory and bandwidth of accelerators, from data sheets."""
 
 import dataclasses
 
@@ -7,9 +7,9 @@ TPU_FLOAT32_PASSES = 6
 """bfloat16 products that make one float32 product of `precision=highest` on a TPU (bf16_6x)."""
 
 ASSUMED_UTILISATION = 0.4
-"""Share of the peak that products reach on accelerators: an assumption, nothing was measured.
+"""Fraction of the peak that matrix products reach where no step was measured: an assumption.
 
-Memory traffic is accounted for apart. Put in what `benchmarks` finds on a device.
+Memory traffic is accounted for separately.
 """
 
 
@@ -18,13 +18,14 @@ class Accelerator:
     """One device as JAX counts them: a chip.
 
     Attributes:
-      source: where the numbers are from.
+      source: origin of the numbers.
       float32: peak FLOP/s of float32 products with `precision=highest`.
       bfloat16: peak dense FLOP/s of bfloat16 products; None where `dtype=auto` is float32.
-      memory: bytes; None where it is not the device's own.
-      bandwidth: bytes/s of the memory; None where it is not known.
-      utilisation: share of the peak that a training step reaches.
-      measured: whether the utilisation was measured.
+      memory: bytes; None for memory that is shared with other processes.
+      bandwidth: bytes/s of the memory; None if unknown.
+      utilisation: fraction of the peak that a training step reaches.
+      measured: whether the utilisation was measured, on a whole step including its waits for
+        memory.
     """
 
     source: str
@@ -36,18 +37,18 @@ class Accelerator:
     measured: bool = False
 
     def peak(self, dtype: str) -> float | None:
-        """Peak FLOP/s in "float32" or "bfloat16"; None where it is not known."""
+        """Return the peak FLOP/s in "float32" or "bfloat16", or None if unknown."""
         return {"float32": self.float32, "bfloat16": self.bfloat16}[dtype]
 
-    def resolve(self, dtype: str) -> str:
-        """What `dtype` means on this device, as `configuration.compute_dtype` has it."""
+    def resolve_dtype(self, dtype: str) -> str:
+        """Return the dtype that "auto" means on this device, as `config.compute_dtype` does."""
         if dtype != "auto":
             return dtype
         return "bfloat16" if self.bfloat16 else "float32"
 
 
 def _tpu(version: str, tera: float, memory: int, bandwidth: float) -> Accelerator:
-    """A TPU, which makes a float32 product of several bfloat16 ones."""
+    """Return a TPU, which computes a float32 product as several bfloat16 products."""
     source = f"Google Cloud documentation, TPU {version}"
     return Accelerator(
         source, tera * 1e12 / TPU_FLOAT32_PASSES, tera * 1e12, memory, bandwidth * GB
@@ -55,7 +56,7 @@ def _tpu(version: str, tera: float, memory: int, bandwidth: float) -> Accelerato
 
 
 def _gpu(name: str, tera: float, float32: float, memory: int, bandwidth: float) -> Accelerator:
-    """A GPU of NVIDIA: float32 of the highest precision leaves the tensor cores unused."""
+    """Return an NVIDIA GPU; float32 of the highest precision does not use tensor cores."""
     source = f"NVIDIA {name} data sheet, without sparsity"
     return Accelerator(source, float32 * 1e12, tera * 1e12, memory, bandwidth * GB)
 
@@ -67,7 +68,9 @@ ACCELERATORS = {
     "TPU v6e": _tpu("v6e", 918, 32 * GB, 1640),
     "A100 80GB": _gpu("A100 80GB SXM", 312, 19.5, 80 * GB, 2039),
     "H100 SXM": _gpu("H100 SXM", 989, 67, 80 * GB, 3350),
-    "H200": _gpu("H200 SXM", 989, 67, 141 * GB, 4800),
+    "H200": dataclasses.replace(  # 50.0 ms for 256 images of `base`: docs/results.md
+        _gpu("H200 SXM", 989, 67, 141 * GB, 4800), utilisation=0.184, measured=True
+    ),
     "L4": _gpu("L4", 121, 30.3, 24 * GB, 300),
     "CPU, 2 cores": Accelerator(
         "docs/results.md: products of 4096³ and the step of `base`, measured",
@@ -76,7 +79,4 @@ ACCELERATORS = {
         measured=True,
     ),
 }
-"""The devices that times are estimated for, by name.
-
-The utilisation of the CPU is that of a whole step, waiting for its memory included.
-"""
+"""Devices that times are estimated for, by name."""
