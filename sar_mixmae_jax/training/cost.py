@@ -137,7 +137,7 @@ def count_parameters(model: MixMAE) -> int:
     """Count the parameters of a model from their shapes, without initialising them."""
     arch = model.arch
     images = jax.ShapeDtypeStruct((2, arch.image_size, arch.image_size, arch.bands), jnp.float32)
-    mask = jax.ShapeDtypeStruct((arch.grid, arch.grid), jnp.float32)
+    mask = jax.ShapeDtypeStruct((arch.mask_grid, arch.mask_grid), jnp.float32)
     shapes = jax.eval_shape(model.init, jax.random.key(0), images, mask)
     return sum(leaf.size for leaf in jax.tree.leaves(shapes["params"]))
 

@@ -111,7 +111,7 @@ def blocks(arch: Architecture) -> list[Block]:
         side, width = arch.image_size // (arch.patch_size << stage), arch.embed_dim << stage
         logits = arch.num_heads[stage] * side**2 * min(window, side) ** 2
         sizes += depth * [Block(side**2 * width, logits)]
-    cells = arch.grid**2
+    cells = arch.mask_grid**2
     logits = 2 * arch.decoder_num_heads * cells**2
     return sizes + arch.decoder_depth * [Block(2 * cells * arch.decoder_embed_dim, logits)]
 
@@ -135,7 +135,7 @@ def _layer_norm_bytes(values: int, itemsize: int) -> int:
 def _outside_of_blocks(arch: Architecture, itemsize: int) -> int:
     """Patch embedding, merging, the last norms, and the error of the prediction."""
     side = arch.image_size // arch.patch_size
-    pixels, cells = arch.image_size**2 * arch.bands, arch.grid**2
+    pixels, cells = arch.image_size**2 * arch.bands, arch.mask_grid**2
     merged = sum(
         (side >> stage) ** 2 * (arch.embed_dim << stage) for stage in range(len(arch.depths) - 1)
     )
