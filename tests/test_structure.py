@@ -1,0 +1,171 @@
+"""Rules of the code base: direction of imports, size of an import, file names, docstrings."""
+
+import ast
+import re
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SOURCES = ("sar_mixmae_jax", "tfds_builders", "benchmarks", "configs")
+
+PACKAGE = "sar_mixmae_jax."
+MAY_IMPORT = {
+    "utils": (),
+    "data": ("utils",),
+    "evaluation": ("utils",),
+    "models": ("utils",),
+    "objectives": ("utils", "data.metadata", "models"),
+    "tasks": ("utils", "data", "evaluation", "models", "objectives"),
+    "training": ("utils", "data", "evaluation", "models", "objectives", "tasks"),
+}
+"""Sub-packages of `sar_mixmae_jax`, and what each may import besides itself."""
+MAY_IMPORT["inference"] = (*MAY_IMPORT["training"], "training")
+for name in ("experiments", "torch_interop", "run_report"):
+    MAY_IMPORT[name] = (*MAY_IMPORT["inference"], "inference")
+MAY_IMPORT["experiments"] = (*MAY_IMPORT["experiments"], "run_report")  # pages of its runs
+EVERYTHING = (*MAY_IMPORT, "cli", "main")
+BUILDERS = ("utils", "data.metadata", "data.published_statistics")
+
+
+def sources(*folders: str) -> list[Path]:
+    """Paths of the Python files below folders of the repository."""
+    return sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py"))
+
+
+def module_of(path: Path) -> str:
+    """Dotted name of a file's module."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports_of(path: Path) -> set[str]:
+    """Dotted names of the modules of this project that a file imports, anywhere in it."""
+    modules = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            modules |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            for alias in node.names:
+                below = f"{node.module}.{alias.name}"
+                file = ROOT.joinpath(*below.split("."))
+                is_module = file.with_suffix(".py").exists() or (file / "__init__.py").exists()
+                modules.add(below if is_module else node.module)
+    return {name for name in modules if name.split(".")[0] in SOURCES}
+
+
+def allowed(module: str, imported: str) -> bool:
+    """Return whether the layering permits an import."""
+    top, target = module.split(".")[0], imported.split(".")[0]
+    if top == "benchmarks":
+        return True
+    if top == "configs":
+        return target in ("configs", "sar_mixmae_jax")
+    if target in ("configs", "benchmarks"):
+        return False
+    if top == "tfds_builders":
+        permitted = (*BUILDERS, *(("objectives",) if ".inspect" in module else ()))
+    elif module == "sar_mixmae_jax":
+        permitted = ("inference",)  # when the attribute is asked for
+    else:
+        own = module.split(".")[1]
+        if own in ("cli", "main"):
+            return True
+        permitted = (own, *MAY_IMPORT[own])
+    if target == "tfds_builders":
+        return top == "tfds_builders"
+    if imported == "sar_mixmae_jax":
+        return True
+    below = imported.removeprefix(PACKAGE)
+    return any(below == name or below.startswith(name + ".") for name in permitted)
+
+
+def test_imports_point_in_one_direction():
+    edges = [
+        (module_of(path), imported)
+        for path in sources(*SOURCES)
+        for imported in sorted(imports_of(path))
+    ]
+    assert len(edges) > 500
+    assert [f"{module} imports {name}" for module, name in edges if not allowed(module, name)] == []
+
+
+def test_there_is_no_circle_of_imports():
+    graph = {module_of(path): imports_of(path) for path in sources(*SOURCES)}
+    finished: set[str] = set()
+
+    def visit(module: str, path: tuple[str, ...]) -> None:
+        if module in path:
+            pytest.fail(" -> ".join((*path[path.index(module) :], module)))
+        if module in finished:
+            return
+        for imported in sorted(graph.get(module, ())):
+            if imported != module:
+                visit(imported, (*path, module))
+        finished.add(module)
+
+    for module in graph:
+        visit(module, ())
+
+
+def test_no_import_is_hidden_from_the_interpreter():
+    hidden = [module_of(path) for path in sources(*SOURCES) if "TYPE_CHECKING" in path.read_text()]
+    assert hidden == []
+
+
+def loaded_by(module: str) -> set[str]:
+    """Names of all modules that are loaded after importing one in a fresh interpreter."""
+    program = f"import sys, {module}; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    return set(done.stdout.split())
+
+
+def test_pretraining_loads_few_modules_and_no_scikit_learn():
+    loaded = loaded_by("sar_mixmae_jax.training.pretrain")
+    own = {name for name in loaded if name.split(".")[0] in SOURCES}
+    assert len(own) <= 50, sorted(own)
+    assert "sklearn" not in loaded
+    assert {name for name in own if ".tasks" in name or ".evaluation" in name} == set()
+
+
+def test_the_package_and_the_builders_load_no_jax():
+    """Worker processes of a build import the builders; `import sar_mixmae_jax` is cheap."""
+    modules = ("sar_mixmae_jax", "tfds_builders.build", "tfds_builders.s1_folder.window_plan")
+    for module in modules:
+        assert "jax" not in loaded_by(module), module
+
+
+def test_files_are_few_and_have_names_of_their_own():
+    paths = sources(*SOURCES)
+    assert len(paths) <= 185
+    names = Counter(path.name for path in paths)
+    shared = {"__init__.py", "__main__.py"}
+    assert [name for name, count in names.items() if count > 1 and name not in shared] == []
+
+
+@pytest.mark.parametrize("package", [*MAY_IMPORT, "cli"])
+def test_packages_describe_themselves(package):
+    text = ast.get_docstring(ast.parse((ROOT / PACKAGE[:-1] / package / "__init__.py").read_text()))
+    assert text is not None
+    assert len(text.splitlines()) >= 3, f"{package}/__init__.py: describe content and imports"
+
+
+OPENINGS = re.compile(r"(What|Whether|How|Of|Who|Where|When|Which|So|As)\b")
+"""First words of sentences that name nothing and command nothing."""
+
+
+def test_docstrings_begin_with_a_noun_or_an_imperative():
+    bad = []
+    for path in sources(*SOURCES):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+                text = ast.get_docstring(node)
+                if text and OPENINGS.match(text):
+                    where = f"{path.relative_to(ROOT)}:{getattr(node, 'lineno', 1)}"
+                    bad.append(f"{where}: {text.splitlines()[0]}")
+    assert bad == []
