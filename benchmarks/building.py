@@ -30,7 +30,7 @@ from sar_mixmae_jax.utils.errors import UserError
 from tfds_builders import process_pool
 from tfds_builders.bigearthnet_s1.fake_patches import write_patch
 from tfds_builders.build import build
-from tfds_builders.plan import Build
+from tfds_builders.plan import BuildSettings
 from tfds_builders.process_pool import Tick
 
 FLAGS = flags.FlagValues()
@@ -78,17 +78,17 @@ def measure(folder: Path, patches: int, records: int) -> Iterator[Row]:
       records: of the dataset of which the start is timed.
     """
     raw = folder / "raw"
-    tasks = np.array_split(np.arange(patches), 4 * process_pool.cores())
+    tasks = np.array_split(np.arange(patches), 4 * process_pool.available_cores())
     jobs = [(raw, numbers.tolist()) for numbers in tasks]
     for _ in process_pool.run_tasks(
         _write_raw,
         jobs,
-        processes=process_pool.cores(),
+        processes=process_pool.available_cores(),
         total=patches,
         description="writing GeoTIFFs",
     ):
         pass
-    yield Row("cores", str(process_pool.cores()))
+    yield Row("cores", str(process_pool.available_cores()))
     yield from measure_building(folder, raw, patches)
     for dtype in ("float32", "float16"):
         yield from measure_reading(folder, dtype)
@@ -114,11 +114,11 @@ def measure_building(folder: Path, raw: Path, patches: int) -> Iterator[Row]:
         "simulated": ("synthetic_s1/benchmark", {"patches": patches * 4 // 5}),
     }
     for what, (name, options) in kinds.items():
-        for processes in sorted({1, process_pool.cores()}):
+        for processes in sorted({1, process_pool.available_cores()}):
             data_dir = folder / f"built{processes}"
             start = time.perf_counter()
             with peak_memory() as peak:
-                built = build(name, data_dir, raw, options, Build(processes=processes))
+                built = build(name, data_dir, raw, options, BuildSettings(processes=processes))
             seconds = time.perf_counter() - start
             count = tfds.builder_from_directory(built).info.splits.total_num_examples
             yield Row(
@@ -160,7 +160,7 @@ def peak_memory() -> Iterator[list[float]]:
 
 def measure_reading(folder: Path, dtype: str) -> Iterator[Row]:
     """Size of a record and rate of reading, shuffled, in batches, as training reads."""
-    data_dir = folder / f"built{process_pool.cores()}"
+    data_dir = folder / f"built{process_pool.available_cores()}"
     info = tfds.builder_from_directory(data_dir / f"bigearthnet_s1/{dtype}/2.0.0").info
     count = info.splits.total_num_examples
     size = sum(split.num_bytes for split in info.splits.values())
@@ -178,7 +178,7 @@ def measure_reading(folder: Path, dtype: str) -> Iterator[Row]:
 
 def measure_rounding(folder: Path) -> Row:
     """What float16 loses."""
-    data_dir = folder / f"built{process_pool.cores()}"
+    data_dir = folder / f"built{process_pool.available_cores()}"
     full, half = (
         load_patch_dataset(f"bigearthnet_s1/{dtype}", data_dir, "train", BANDS).source
         for dtype in ("float32", "float16")

@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from configs import pretrain
-from tfds_builders.process_pool import cores
+from tfds_builders.process_pool import available_cores
 
 Results = dict[str, Any]
 """Measurements by name, as JSON."""
@@ -78,7 +78,7 @@ def describe_machine() -> Results:
         "device": device.device_kind,
         "devices": jax.device_count(),
         "processor": processor_name(),
-        "cores": cores(),
+        "cores": available_cores(),
         "python": platform.python_version(),
         "jax": jax.__version__,
     }

@@ -13,7 +13,7 @@ from sar_mixmae_jax.data.metadata import BANDS
 from sar_mixmae_jax.data.patch_dataset import PatchDataset, batches
 from sar_mixmae_jax.data.sampler import ShuffleSampler
 from sar_mixmae_jax.utils.decibel import db_to_linear
-from tfds_builders.bigearthnet_s1.files import band_files, read_band
+from tfds_builders.bigearthnet_s1.patch_files import band_files, read_band
 
 PREFETCHED = 8
 """Batches, at least as many as the pipeline reads ahead."""

@@ -26,7 +26,7 @@ from sar_mixmae_jax.utils.errors import UserError
 from tfds_builders import process_pool, records
 from tfds_builders.build import build
 from tfds_builders.patch_builder import PatchBuilder
-from tfds_builders.plan import Build, Plan
+from tfds_builders.plan import BuildSettings, Plan
 from tfds_builders.sen12_flood import fake_archive
 from tfds_builders.sen12_flood.fake_archive import Place, Shot
 from tfds_builders.shards import Example
@@ -80,7 +80,7 @@ class BothDates(PatchBuilder):
             {"train": np.arange(len(pairs_in(images)))},
             read_both,
             arguments=(images,),
-            per_shard=32,
+            records_per_shard=32,
         )
 
 
@@ -112,11 +112,11 @@ def measure(folder: Path, sequences: int, reads: int) -> Iterator[Row]:
     fake_archive.write_archive(raw, places, splits, SIZE)
     fake_archive.pack(raw / fake_archive.FOLDER, raw / "archive.zip")
     (raw / fake_archive.FOLDER).rename(folder / "unpacked")
-    for processes in sorted({1, process_pool.cores()}):
+    for processes in sorted({1, process_pool.available_cores()}):
         data = folder / f"data{processes}"
         start = time.perf_counter()
         with peak_memory() as peak:
-            build(f"sen12_flood/{CONFIG}", data, raw, how=Build(processes=processes))
+            build(f"sen12_flood/{CONFIG}", data, raw, settings=BuildSettings(processes=processes))
         seconds = time.perf_counter() - start
         yield Row(
             f"building from the zip, {processes} processes",
@@ -126,7 +126,7 @@ def measure(folder: Path, sequences: int, reads: int) -> Iterator[Row]:
     both = BothDates(
         data_dir=str(folder / "both"),
         config=Config(name="train", images=str(data)),
-        build=Build(processes=1),
+        settings=BuildSettings(processes=1),
     )
     both.download_and_prepare()
     forms: dict[str, tuple[Any, Path, str]] = {

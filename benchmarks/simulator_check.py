@@ -24,7 +24,7 @@ from sar_mixmae_jax.utils.decibel import db_to_linear
 from sar_mixmae_jax.utils.errors import InputError, UserError
 from sar_mixmae_jax.utils.files import atomic_write
 from sar_mixmae_jax.utils.plotting import NODATA_COLOUR, figure_to_png
-from tfds_builders.bigearthnet_s1.files import read_patch
+from tfds_builders.bigearthnet_s1.patch_files import read_patch
 from tfds_builders.synthetic_s1.land_cover import CLASSES
 from tfds_builders.synthetic_s1.simulator import Patch, simulate
 

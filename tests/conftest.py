@@ -12,7 +12,7 @@ from tests.reference import Golden
 from tests.shrink import small_config
 from tfds_builders.bigearthnet_s1.fake_patches import write_lists, write_patches
 from tfds_builders.build import build
-from tfds_builders.plan import Build
+from tfds_builders.plan import BuildSettings
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["XLA_FLAGS"] = (
@@ -56,7 +56,7 @@ def floods(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data folder with `flood_pairs/own`: 8, 2 and 4 pairs of 128 px, half of each flooded."""
     data_dir = tmp_path_factory.mktemp("floods")
     options = {"pairs": 8, "size": 128}
-    build("flood_pairs/own", data_dir, options=options, how=Build(processes=1))
+    build("flood_pairs/own", data_dir, options=options, settings=BuildSettings(processes=1))
     return data_dir
 
 

@@ -5,12 +5,12 @@ import shutil
 from pathlib import Path
 
 from tfds_builders.build import build
-from tfds_builders.plan import Build
+from tfds_builders.plan import Build, BuildSettings
 from tfds_builders.sen12_flood import fake_archive
 from tfds_builders.sen12_flood.fake_archive import EXAMPLE, EXAMPLE_SPLITS, FOLDER, Shot
 
 SIZE = 48
-ALONE = Build(processes=1)
+ALONE = BuildSettings(processes=1)
 FLOODED = EXAMPLE["0140"].shots
 
 

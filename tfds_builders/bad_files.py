@@ -25,15 +25,15 @@ class BadFilesError(InputError):
 
     def __init__(self, problems: Iterable[BadFile]) -> None:
         """Keeps the problems, at least one."""
-        self.problems = tuple(problems)
-        first, more = self.problems[0], len(self.problems) - 1
+        self.bad_files = tuple(problems)
+        first, more = self.bad_files[0], len(self.bad_files) - 1
         super().__init__(
             f"{first.file}: {first.reason}" + (f" (and {more} more bad files)" if more else "")
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Lets the error travel between processes with its problems."""
-        return BadFilesError, (self.problems,)
+        return BadFilesError, (self.bad_files,)
 
 
 def bad_file(path: Path | str, reason: str) -> BadFilesError:
@@ -41,7 +41,7 @@ def bad_file(path: Path | str, reason: str) -> BadFilesError:
     return BadFilesError([BadFile(str(path), reason)])
 
 
-def is_text(name: str) -> bool:
+def is_utf8(name: str) -> bool:
     """Whether a file name, as the system gives it, can be written as UTF-8."""
     try:
         name.encode()
@@ -50,7 +50,7 @@ def is_text(name: str) -> bool:
     return True
 
 
-def collect(*reads: Callable[[], Any]) -> list[Any]:
+def collect_results(*reads: Callable[[], Any]) -> list[Any]:
     """The results of all calls; where some find bad files, one error that names all of them.
 
     Raises:
@@ -62,7 +62,7 @@ def collect(*reads: Callable[[], Any]) -> list[Any]:
         try:
             results.append(read())
         except BadFilesError as error:
-            problems.extend(error.problems)
+            problems.extend(error.bad_files)
     if problems:
         raise BadFilesError(problems)
     return results

@@ -37,7 +37,7 @@ from sar_mixmae_jax.utils.errors import (
 )
 from tfds_builders.finalize import BAD_FILES
 from tfds_builders.patch_builder import PatchBuilder
-from tfds_builders.plan import Build, Columns
+from tfds_builders.plan import BuildSettings, Columns
 
 FLAGS = flags.FlagValues()
 MANUAL_DIR = flags.DEFINE_string(
@@ -81,7 +81,7 @@ def make_builder(
     name: str,
     data_dir: str | Path,
     options: Mapping[str, Any] | None = None,
-    build: Build | None = None,
+    settings: BuildSettings | None = None,
 ) -> PatchBuilder:
     """A builder by name.
 
@@ -89,7 +89,7 @@ def make_builder(
       name: "dataset" or "dataset/config"; with options, the config is to be a new one.
       data_dir: where to build.
       options: fields of the config that differ from the dataset's first config.
-      build: how to build.
+      settings: how to build.
 
     Raises:
       InputError: there is no such dataset or config, or an option would change a config that has a
@@ -109,7 +109,7 @@ def make_builder(
             f"{config_name} of {dataset}: give yours another name, such as {dataset}/{OWN}"
         )
     named = config_name and config_name not in known
-    if options or (builder.ANY_CONFIG and named):
+    if options or (builder.ACCEPTS_ANY_CONFIG_NAME and named):
         config = dataclasses.replace(
             first, name=config_name or OWN, description="", **(options or {})
         )
@@ -119,7 +119,7 @@ def make_builder(
         except InputError as error:
             raise InputError(f"{error}; one of your own needs a flag, see --help") from error
     try:
-        return builder(data_dir=str(data_dir), config=config, build=build)
+        return builder(data_dir=str(data_dir), config=config, settings=settings)
     except InputError:
         raise
     except Exception as error:  # reads what was built there before
@@ -134,7 +134,7 @@ def build(
     data_dir: str | Path,
     manual_dir: str | Path | None = None,
     options: Mapping[str, Any] | None = None,
-    how: Build | None = None,
+    settings: BuildSettings | None = None,
 ) -> Path:
     """Builds a dataset unless it is there, and returns its folder.
 
@@ -144,7 +144,7 @@ def build(
       manual_dir: where the raw data lie, for datasets that need it: a folder, or a file where the
         dataset can be a single one.
       options: of a config of one's own.
-      how: to build.
+      settings: how to build.
 
     Raises:
       InputError: unknown name, no raw data, a file in place of a folder, a folder that cannot be
@@ -153,8 +153,8 @@ def build(
     """
     raw = Path(manual_dir).absolute() if manual_dir else None
     try:
-        how = dataclasses.replace(how or Build(), raw=raw)
-        builder = make_builder(name, data_dir, options, how)
+        settings = dataclasses.replace(settings or BuildSettings(), raw=raw)
+        builder = make_builder(name, data_dir, options, settings)
         folder = Path(builder.data_path)
         if folder.exists():
             check_same(builder, folder)
@@ -189,7 +189,7 @@ def check_same(builder: PatchBuilder, folder: Path) -> None:
     info = read_info(folder)
     metadata = info.metadata
     built = {**metadata.get("options", {}), "order_seed": metadata.get("order_seed")}
-    asked = {**builder.builder_config.options(), "order_seed": builder.how.order_seed}
+    asked = {**builder.builder_config.options(), "order_seed": builder.settings.order_seed}
     if built != asked:
         raise InputError(
             f"{folder} was built with {built}, expected {asked}: remove it, or give this config "
@@ -245,7 +245,7 @@ def check_raw(name: str, manual_dir: str | Path | None, builder: PatchBuilder) -
             f"--manual_dir {manual_dir}: found no such folder, or an empty one, expected the "
             f"raw data: {instructions}"
         )
-    if is_file and not builder.ONE_FILE:
+    if is_file and not builder.ACCEPTS_SINGLE_FILE:
         raise InputError(
             f"--manual_dir {manual_dir} is a file, and {name} is built from a folder: "
             f"{instructions}"
@@ -353,8 +353,8 @@ def main(argv: Sequence[str]) -> None:
                 f"found {len(names)} dataset names, expected one of "
                 f"{', '.join(builder_names())}: sar-mixmae build NAME"
             )
-        how = Build(SKIP_BAD.value, PROCESSES.value, ORDER_SEED.value)
-        folder = build(names[0], DATA_DIR.value, MANUAL_DIR.value, options, how)
+        settings = BuildSettings(SKIP_BAD.value, PROCESSES.value, ORDER_SEED.value)
+        folder = build(names[0], DATA_DIR.value, MANUAL_DIR.value, options, settings)
     except UserError as error:
         fail(error)
     except KeyboardInterrupt:

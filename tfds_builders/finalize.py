@@ -12,8 +12,8 @@ from tensorflow_datasets.core import splits
 from sar_mixmae_jax.data.metadata import BANDS, ids_file
 from sar_mixmae_jax.utils.errors import InputError
 from tfds_builders.bad_files import BadFile, write_table
+from tfds_builders.band_statistics import BandMoments, dataset_statistics
 from tfds_builders.plan import Pairs, Plan
-from tfds_builders.statistics import BandMoments, own_statistics
 
 if TYPE_CHECKING:
     from tfds_builders.patch_builder import PatchBuilder, Written
@@ -68,12 +68,12 @@ def describe(
                 filename_template=builder._get_filename_template(split_name=split),
             )
         )
-        moments[split] = sum((report.moments for report in reports), BandMoments.none(len(BANDS)))
+        moments[split] = sum((report.moments for report in reports), BandMoments.zeros(len(BANDS)))
     builder.info.set_splits(splits.SplitDict(infos))
     metadata = builder.info.metadata
-    metadata.update(plan.facts)
+    metadata.update(plan.metadata)
     metadata["notes"] = list(plan.notes)
-    metadata["order_seed"] = builder.how.order_seed
+    metadata["order_seed"] = builder.settings.order_seed
     vh, vv = moments["train"].mean()
     if vh > vv:
         metadata["notes"].append(
@@ -82,16 +82,16 @@ def describe(
         )
     metadata["measured"] = {split: values.describe() for split, values in moments.items()}
     if metadata["statistics"] is None:
-        metadata["statistics"] = own_statistics(moments["train"], "global", ["train"], BANDS)
+        metadata["statistics"] = dataset_statistics(moments["train"], "global", ["train"], BANDS)
     planned = sum(len(items) for items in plan.items.values())
     records = sum(records_of(written).values())
     metadata["left_out"] = {
-        "patches": planned - records + plan.dropped,
+        "patches": planned - records + plan.num_dropped,
         "bad_files": len(problems),
     }
     metadata["checksum"] = checksum(written)
-    if plan.pair:
-        made = {split: plan.pair(split, index_of(written, split)) for split in plan.items}
+    if plan.make_pairs:
+        made = {split: plan.make_pairs(split, index_of(written, split)) for split in plan.items}
         check_pairs(made)
         metadata["pairs"] = {
             split: {name: list(values) for name, values in pairs.columns.items()}

@@ -22,7 +22,7 @@ from tfds_builders.bad_files import BadFilesError, bad_file
 
 logging.getLogger("rasterio").setLevel(logging.CRITICAL)  # what matters of it is in our errors
 
-SETTINGS = {
+GDAL_SETTINGS = {
     "GDAL_CACHEMAX": 112 * 2**20,  # of decoded blocks; the default grows with the machine
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",  # files beside may name any other, or an address
     "GDAL_PAM_ENABLED": "NO",
@@ -56,7 +56,7 @@ def open_raster(path: Path, *, keep: bool = False) -> Iterator[DatasetReader]:
     try:
         with (
             warnings.catch_warnings(action="ignore", category=NotGeoreferencedWarning),
-            rasterio.Env(**SETTINGS),
+            rasterio.Env(**GDAL_SETTINGS),
             _kept(path) if keep else rasterio.open(path, driver="GTiff") as raster,
         ):
             yield raster
@@ -82,7 +82,7 @@ def _open(path: Path, *version: int) -> DatasetReader:
     return rasterio.open(path, driver="GTiff")
 
 
-def read(
+def read_band(
     raster: DatasetReader, band: int, window: Window | None = None, nodata: float | None = None
 ) -> np.ndarray:
     """Reads a band, counted from 1, as (rows, columns) float32 with NaN = nodata.
@@ -225,12 +225,12 @@ def zero_or_nodata(values: np.ndarray) -> np.ndarray:
     return ((values == 0) | np.isnan(values)).all(-1)
 
 
-def zero_border(zero: np.ndarray) -> np.ndarray:
+def border_zeros(zero: np.ndarray) -> np.ndarray:
     """The pixels of a (rows, columns) mask that connect to its edge through the mask."""
-    return zero_border_of_strips(Strips([zero]))[0]
+    return border_zeros_in_strips(Strips([zero]))[0]
 
 
-def zero_border_of_strips(zero: Strips) -> Strips:
+def border_zeros_in_strips(zero: Strips) -> Strips:
     """The same for a mask that is too large to be looked at in one piece.
 
     What touches the edge is followed downwards and upwards from strip to strip until nothing is

@@ -18,7 +18,7 @@ import sar_mixmae_jax
 from sar_mixmae_jax.utils.errors import InputError
 from tfds_builders import finalize, plan, process_pool, shards, staging
 from tfds_builders.bad_files import BadFile, BadFilesError, bad_files_table, write_table
-from tfds_builders.plan import Build, Plan
+from tfds_builders.plan import BuildSettings, Plan
 from tfds_builders.process_pool import Tick
 from tfds_builders.shards import Report, Task
 
@@ -42,31 +42,35 @@ class PatchBuilder(FileReaderBuilder):
     """A builder of a patch dataset."""
 
     MANUAL_DOWNLOAD_INSTRUCTIONS: ClassVar[str | None] = None
-    ANY_CONFIG: ClassVar[bool] = False
+    ACCEPTS_ANY_CONFIG_NAME: ClassVar[bool] = False
     """Whether a config of any name may be built without options, since the raw data differ."""
-    ONE_FILE: ClassVar[bool] = False
+    ACCEPTS_SINGLE_FILE: ClassVar[bool] = False
     """Whether the raw data may be a single file, which `plan` then gets in place of a folder."""
 
     def __init__(
-        self, *, file_format: str | None = None, build: Build | None = None, **settings: Any
+        self,
+        *,
+        file_format: str | None = None,
+        settings: BuildSettings | None = None,
+        **kwargs: Any,
     ) -> None:
         """As TFDS makes builders; array_record is the format, since training reads no other.
 
         Args:
           file_format: array_record, if anything.
-          build: how to build.
-          **settings: of TFDS.
+          settings: how to build.
+          **kwargs: arguments of the TFDS builder.
         """
-        self.how = build or Build()
-        super().__init__(file_format=file_format or "array_record", **settings)
+        self.settings = settings or BuildSettings()
+        super().__init__(file_format=file_format or "array_record", **kwargs)
 
     @abc.abstractmethod
     def plan(self, root: Path, scratch: Path, processes: int) -> Plan:
         """Looks at the raw data.
 
         Args:
-          root: folder of the raw data, or their file with `ONE_FILE`; of no meaning for a dataset
-            that has none.
+          root: folder of the raw data, or their file with `ACCEPTS_SINGLE_FILE`; unused where the
+            dataset has no raw data.
           scratch: an empty folder for what reading needs besides; it is removed after the build.
           processes: how many may be used.
 
@@ -74,13 +78,13 @@ class PatchBuilder(FileReaderBuilder):
           InputError: this is no such dataset.
         """
 
-    def download_and_prepare(self, **settings: Any) -> None:
+    def download_and_prepare(self, **kwargs: Any) -> None:
         """Builds the dataset unless it is there; see TFDS."""
         if self.data_path.exists():
             return
         versions = Path(self.data_path).parent
         with staging.lock_staging(versions):
-            super().download_and_prepare(**settings)
+            super().download_and_prepare(**kwargs)
             staging.remove_staging(
                 staging.staging_dir(versions, str(self.version))
             )  # it is published
@@ -96,15 +100,15 @@ class PatchBuilder(FileReaderBuilder):
                 f"found the file format {self.info.file_format.value}, expected array_record, "
                 "which is what training reads: leave --file_format out"
             )
-        how = self.how
-        processes = how.processes or process_pool.cores()
+        how = self.settings
+        processes = how.processes or process_pool.available_cores()
         unfinished = Path(self._data_dir)
         with staging.open_staging(unfinished, str(self.version)) as folder:
             root = Path()
             if self.MANUAL_DOWNLOAD_INSTRUCTIONS:
                 root = how.raw or Path(dl_manager.manual_dir)
             planned = self.plan(root, folder / staging.SCRATCH, processes)
-            if not planned.problems:  # which tell more
+            if not planned.bad_files:  # which tell more
                 sizes = {name: len(rows) for name, rows in planned.items.items()}
                 finalize.check_splits(sizes, planned.notes)
             facts = {
@@ -118,7 +122,7 @@ class PatchBuilder(FileReaderBuilder):
             tasks = plan.tasks(planned, folder, self.info.features, how.order_seed)
             drop_stale(tasks, processes)
             written = write_missing(tasks, processes, download_config)
-            problems = [*planned.problems, *(p for one in written for p in one.report.problems)]
+            problems = [*planned.bad_files, *(p for one in written for p in one.report.problems)]
             counts = {**dict.fromkeys(planned.items, 0), **finalize.records_of(written)}
             if problems and not (how.skip_bad and all(counts.values())):
                 for one in written:

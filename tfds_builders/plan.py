@@ -19,7 +19,7 @@ PATCHES_PER_SHARD = 1_000
 
 
 @dataclasses.dataclass(frozen=True)
-class Build:
+class BuildSettings:
     """How a dataset is built, whatever it is.
 
     Attributes:
@@ -63,15 +63,15 @@ class Plan:
       sources: names the files that `read` reads, of the same; none: there are no raw files.
       arguments: the same for every item, plain data.
       identity: what tells these raw data from others that have the same items.
-      run: so many neighbouring items stay together, for what is read faster so.
-      per_shard: records of a shard, or None for `PATCHES_PER_SHARD`; what a killed build loses is
-        one shard for every core.
-      problems: what was found to be missing or wrong before any patch was read.
-      dropped: how many patches are not among the items for that.
-      index: features that `pair` is given of every record, scalars and texts.
-      pair: makes the pairs of a split of what its records say of themselves, in their order; for
-        datasets of two dates.
-      facts: for the dataset's metadata.
+      run_length: so many neighbouring items stay together, for what is read faster so.
+      records_per_shard: number of records per shard; None: `PATCHES_PER_SHARD`. A killed build
+        loses at most one shard per core.
+      bad_files: what was found to be missing or wrong before any patch was read.
+      num_dropped: how many patches are not among the items for that.
+      index_features: features that `make_pairs` is given of every record, scalars and texts.
+      make_pairs: function of a split's name and its index columns that returns its pairs; None:
+        the dataset has no pairs.
+      metadata: for the dataset's metadata.
       notes: sentences for whoever builds it, kept in the metadata too.
     """
 
@@ -80,13 +80,13 @@ class Plan:
     sources: Callable[..., list[Path]] | None = None
     arguments: tuple[Any, ...] = ()
     identity: Any = ()
-    run: int = 1
-    per_shard: int | None = None
-    problems: Sequence[BadFile] = ()
-    dropped: int = 0
-    index: tuple[str, ...] = ()
-    pair: "Callable[[str, Columns], Pairs] | None" = None
-    facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    run_length: int = 1
+    records_per_shard: int | None = None
+    bad_files: Sequence[BadFile] = ()
+    num_dropped: int = 0
+    index_features: tuple[str, ...] = ()
+    make_pairs: "Callable[[str, Columns], Pairs] | None" = None
+    metadata: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     notes: Sequence[str] = ()
 
 
@@ -105,12 +105,12 @@ def tasks(
     """
     read = partial(plan.read, *plan.arguments)
     sources = partial(plan.sources, *plan.arguments) if plan.sources else None
-    index = tuple(dict.fromkeys(("id", *plan.index)))
+    index = tuple(dict.fromkeys(("id", *plan.index_features)))
     found = []
     for split, items in plan.items.items():
-        count = -(-len(items) // (plan.per_shard or PATCHES_PER_SHARD))
+        count = -(-len(items) // (plan.records_per_shard or PATCHES_PER_SHARD))
         for number in range(count):
-            chosen = deal(len(items), count, plan.run, order_seed)[number]
+            chosen = deal(len(items), count, plan.run_length, order_seed)[number]
             path = folder / f"{split}-{number:05d}"
             found.append(Task(path, split, features, read, sources, items[chosen], index))
     return found
@@ -144,7 +144,7 @@ def fingerprint(plan: Plan, facts: Mapping[str, Any]) -> str:
       facts: what else decides it, of plain values.
     """
     known = {**facts, "arguments": repr(plan.arguments), "identity": repr(plan.identity)}
-    known["shards"] = [plan.per_shard or PATCHES_PER_SHARD, plan.run]
+    known["shards"] = [plan.records_per_shard or PATCHES_PER_SHARD, plan.run_length]
     digest = hashlib.sha256(json.dumps(known, sort_keys=True).encode())
     for name, items in plan.items.items():
         digest.update(f"{name} {items.dtype}".encode() + items.tobytes())

@@ -37,7 +37,7 @@ class StoppedError(Exception):
     """Raised inside a task that is to stop, because the build as a whole ends."""
 
 
-def cores() -> int:
+def available_cores() -> int:
     """How many cores this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))

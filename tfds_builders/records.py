@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
+from sar_mixmae_jax.data.bigearthnet import BandStatistics
 from sar_mixmae_jax.data.metadata import BANDS
-from sar_mixmae_jax.data.published_statistics import BandStatistics
 from sar_mixmae_jax.utils.errors import look_up
 from tfds_builders.geotiff import Georeference
 
@@ -100,7 +100,7 @@ def dataset_info(
         features=tfds.features.FeaturesDict(
             {
                 "id": tfds.features.Text(),
-                "backscatter": image(size, dtype),
+                "backscatter": image_feature(size, dtype),
                 **(labels if classes else {}),
                 **(place if georeferenced else {}),
                 **(features or {}),
@@ -118,7 +118,7 @@ def dataset_info(
     )
 
 
-def image(size: int, dtype: Any = np.float32) -> tfds.features.Tensor:
+def image_feature(size: int, dtype: Any = np.float32) -> tfds.features.Tensor:
     """A (row, column, band) image; raw bytes read and write fastest."""
     return tfds.features.Tensor(
         shape=(size, size, len(BANDS)), dtype=dtype, encoding=tfds.features.Encoding.BYTES

@@ -22,8 +22,8 @@ from tensorflow_datasets.core import example_serializer
 from sar_mixmae_jax.utils.errors import InputError, first_line
 from sar_mixmae_jax.utils.files import atomic_write
 from tfds_builders.bad_files import BadFile, BadFilesError
+from tfds_builders.band_statistics import BandMoments
 from tfds_builders.process_pool import Tick
-from tfds_builders.statistics import BandMoments
 
 Example = dict[str, Any]
 
@@ -92,7 +92,7 @@ def write(task: Task, tick: Tick) -> Report:
     """
     serializer = example_serializer.ExampleSerializer(task.features.get_serialized_info())
     backscatter = task.features["backscatter"]
-    moments = BandMoments.none(backscatter.shape[-1])
+    moments = BandMoments.zeros(backscatter.shape[-1])
     problems: list[BadFile] = []
     index: dict[str, list[Any]] = {name: [] for name in task.index}
     checksum, count, when = hashlib.sha256(), 0, stamp(task)
@@ -104,10 +104,10 @@ def write(task: Task, tick: Tick) -> Report:
             try:
                 example = task.read(item)
             except BadFilesError as error:
-                problems.extend(error.problems)
+                problems.extend(error.bad_files)
                 continue
             values = example["backscatter"].astype(backscatter.np_dtype)
-            moments += BandMoments.of(values[None])
+            moments += BandMoments.from_patches(values[None])
             encoded = task.features.encode_example({**example, "backscatter": values})
             # without being told, every process writes the features in an order of its own
             record = serializer.get_tf_example(encoded).SerializeToString(deterministic=True)

@@ -73,7 +73,7 @@ def infer_power_unit(summary: Summary) -> str:
     return "dB" if summary.dark > 0.01 * summary.measured else "linear"
 
 
-def what_is_wrong(summary: Summary, unit: str) -> str | None:
+def find_unit_error(summary: Summary, unit: str) -> str | None:
     """Why values cannot be backscatter in a unit, or None where they can.
 
     Args:

@@ -50,7 +50,7 @@ from sar_mixmae_jax.training.workdir import RunRecord, describe_start, versions
 from sar_mixmae_jax.utils import hashing
 from sar_mixmae_jax.utils.errors import InputError, check_name
 from sar_mixmae_jax.utils.files import report_write_errors, write_arrays
-from tfds_builders.bigearthnet_s1.constants import CLASSES_19
+from tfds_builders.bigearthnet_s1.corine_classes import CLASSES_19
 
 PUBLISHED_CLASSES: dict[str, Sequence[str]] = {
     "classification": CLASSES_19,

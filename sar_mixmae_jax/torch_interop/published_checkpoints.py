@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 from absl import logging
 
+from sar_mixmae_jax.data.bigearthnet import PUBLISHED_STATISTICS as STATISTICS
+from sar_mixmae_jax.data.bigearthnet import BandStatistics as Statistics
 from sar_mixmae_jax.data.metadata import BANDS
-from sar_mixmae_jax.data.published_statistics import PUBLISHED_STATISTICS as STATISTICS
-from sar_mixmae_jax.data.published_statistics import BandStatistics as Statistics
 from sar_mixmae_jax.utils.errors import InputError, look_up
 
 

@@ -14,7 +14,7 @@ from sar_mixmae_jax.training.config import make_schedule
 from sar_mixmae_jax.utils.errors import InputError
 from tests.shrink import SMALL_ENCODER, SMALL_MODEL
 from tfds_builders.build import build
-from tfds_builders.plan import Build
+from tfds_builders.plan import BuildSettings
 
 RUN = {"total_steps": 2, "batch_size": 4, "log_every": 1}
 
@@ -23,9 +23,9 @@ RUN = {"total_steps": 2, "batch_size": 4, "log_every": 1}
 def small(tmp_path_factory):
     """`configs/compare.py` on tiny data: one arm, one seed."""
     data_dir = tmp_path_factory.mktemp("data")
-    one = Build(processes=1)
-    build("synthetic_s1/compare", data_dir, options={"patches": 16, "size": 32}, how=one)
-    build("flood_pairs/compare", data_dir, options={"pairs": 8, "size": 128}, how=one)
+    one = BuildSettings(processes=1)
+    build("synthetic_s1/compare", data_dir, options={"patches": 16, "size": 32}, settings=one)
+    build("flood_pairs/compare", data_dir, options={"pairs": 8, "size": 128}, settings=one)
     config = recipe.get_config()
     config.data_dir, config.seeds, config.compared = str(data_dir), 1, ("none",)
     config.measured_batches = 1

@@ -12,7 +12,7 @@ from sar_mixmae_jax.data.patch_dataset import load_patch_dataset
 from sar_mixmae_jax.utils.errors import InputError
 from tfds_builders.bad_files import BadFilesError
 from tfds_builders.bigearthnet_s1 import fake_patches, version1, version2
-from tfds_builders.bigearthnet_s1.constants import CLASSES_19, to_19
+from tfds_builders.bigearthnet_s1.corine_classes import CLASSES_19, to_19
 from tfds_builders.build import build
 
 SPLITS = ("train", "validation", "test")
@@ -142,7 +142,7 @@ def test_lists_that_name_absent_repeated_and_shared_patches(raw, tmp_path):
     )
     with pytest.raises(BadFilesError) as raised:
         build("bigearthnet_s1", tmp_path / "data", tmp_path / "raw")
-    reasons = sorted(problem.reason for problem in raised.value.problems)
+    reasons = sorted(problem.reason for problem in raised.value.bad_files)
     assert len(reasons) == 4
     for found, expected in zip(
         reasons,
@@ -163,7 +163,7 @@ def test_a_place_in_two_splits_under_two_names(raw, tmp_path):
     rows = f"S2A_0,{fake_patches.name_of(3)}\n"
     (tmp_path / "raw/test.csv").write_text(rows)
     plan = version1.plan(tmp_path / "raw", unsplit=False)
-    assert [problem.reason for problem in plan.problems] == [
+    assert [problem.reason for problem in plan.bad_files] == [
         "names the Sentinel-2 patch S2A_0, and train.csv does too: mend the lists"
     ]
 
@@ -214,7 +214,7 @@ def test_bad_rows_of_the_table_are_all_named(raw2, tmp_path):
     fake_patches.write_table(root / version2.TABLE, rows)
     plan = version2.plan(root, snow_and_cloud=False)
     assert {split: len(plan.items[split]) for split in SPLITS} == dict.fromkeys(SPLITS, 1)
-    told = {problem.reason.split()[1].split("_")[-2]: problem.reason for problem in plan.problems}
+    told = {problem.reason.split()[1].split("_")[-2]: problem.reason for problem in plan.bad_files}
     assert set(told) == {"0", "77", "1", "2", "3", "6"}
     assert "of a Sentinel-2 patch that it names more than once" in told["6"]
     assert "more than once" in told["0"]

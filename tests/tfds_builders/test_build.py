@@ -26,7 +26,7 @@ from tfds_builders.bad_files import BadFilesError
 from tfds_builders.bigearthnet_s1.fake_patches import name_of, write_patch, write_patches
 from tfds_builders.build import build, builder_names, make_builder
 from tfds_builders.geotiff import write_band
-from tfds_builders.plan import Build
+from tfds_builders.plan import BuildSettings
 from tfds_builders.synthetic_s1 import synthetic_s1_dataset_builder as synthetic
 from tfds_builders.synthetic_s1.simulator import labels, simulate
 
@@ -133,7 +133,7 @@ def test_the_order_comes_from_a_seed_and_not_from_the_processes(tmp_path, small_
             "synthetic_s1/few",
             tmp_path / str(number),
             options={**FEW, "patches": 35},
-            how=Build(processes=processes, order_seed=seed),
+            settings=BuildSettings(processes=processes, order_seed=seed),
         )
         for number, (processes, seed) in enumerate(((1, 0), (2, 0), (1, 1)))
     ]
@@ -200,7 +200,7 @@ def test_what_is_built_already_is_said_to_be(raw, built, tmp_path, capsys):
     assert "is built already: remove it to build it again" in capsys.readouterr().err
     build("synthetic_s1/few", tmp_path, options=FEW)
     with pytest.raises(InputError, match=r"was built with .*order_seed': 0.*order_seed': 1"):
-        build("synthetic_s1/few", tmp_path, options=FEW, how=Build(order_seed=1))
+        build("synthetic_s1/few", tmp_path, options=FEW, settings=BuildSettings(order_seed=1))
     with pytest.raises(InputError, match=r"was built with .*: 30.*expected .*: 31"):
         build("synthetic_s1/few", tmp_path, options={**FEW, "patches": 31})
 
@@ -293,7 +293,7 @@ def test_all_bad_files_are_collected_and_nothing_is_left(damaged, tmp_path, caps
         build(UNSPLIT, tmp_path, damaged)
     told = {
         next(part for part in Path(problem.file).parts if part.startswith("S1A")): problem.reason
-        for problem in raised.value.problems
+        for problem in raised.value.bad_files
     }
     assert set(told) == {name_of(number) for number in range(1, len(DAMAGES) + 1)}
     for number, (_, message) in enumerate(DAMAGES.values(), start=1):
@@ -309,11 +309,11 @@ def test_both_files_of_a_patch_are_named(tmp_path):
         os.truncate(path, 10)
     with pytest.raises(BadFilesError) as raised:
         build(UNSPLIT, tmp_path / "data", tmp_path / "raw")
-    assert len(raised.value.problems) == 3
+    assert len(raised.value.bad_files) == 3
 
 
 def test_bad_files_are_left_out_and_counted(damaged, tmp_path, small_shards):
-    folder = build(UNSPLIT, tmp_path, damaged, how=Build(skip_bad=True))
+    folder = build(UNSPLIT, tmp_path, damaged, settings=BuildSettings(skip_bad=True))
     info, records = records_of(folder)
     assert set(records) == {name_of(0)}
     bad = len(DAMAGES)
@@ -336,7 +336,7 @@ def test_a_split_of_which_nothing_can_be_used(tmp_path):
     folder = write_patch(tmp_path / "raw", 1)
     os.truncate(band(folder), 10)
     with pytest.raises(InputError, match="split train has no patch that can be used"):
-        build(UNSPLIT, tmp_path / "data", tmp_path / "raw", how=Build(skip_bad=True))
+        build(UNSPLIT, tmp_path / "data", tmp_path / "raw", settings=BuildSettings(skip_bad=True))
     assert left(tmp_path / "data") == []
 
 
@@ -356,11 +356,11 @@ def test_mended_files_are_read_again_and_good_shards_are_not(tmp_path, small_sha
         return write(task, tick)
 
     monkeypatch.setattr(shards, "write", counting)
-    folder = build(UNSPLIT, tmp_path / "data", raw, how=Build(processes=1))
+    folder = build(UNSPLIT, tmp_path / "data", raw, settings=BuildSettings(processes=1))
     assert len(written) == 1
     assert len(records_of(folder)[1]) == 9
     assert content(folder) == content(
-        build(UNSPLIT, tmp_path / "again", raw, how=Build(processes=1))
+        build(UNSPLIT, tmp_path / "again", raw, settings=BuildSettings(processes=1))
     )
 
 
@@ -436,9 +436,16 @@ def test_a_second_call_makes_only_what_is_missing(tmp_path, small_shards, monkey
 
     monkeypatch.setattr(shards, "write", failing)
     with pytest.raises(KeyboardInterrupt):
-        build("synthetic_s1/few", tmp_path / "data", options=options, how=Build(processes=1))
+        build(
+            "synthetic_s1/few",
+            tmp_path / "data",
+            options=options,
+            settings=BuildSettings(processes=1),
+        )
     assert len([name for name in left(tmp_path / "data") if name.endswith(".json")]) == 4
-    folder = build("synthetic_s1/few", tmp_path / "data", options=options, how=Build(processes=1))
+    folder = build(
+        "synthetic_s1/few", tmp_path / "data", options=options, settings=BuildSettings(processes=1)
+    )
     assert len(calls) == 5 + 9 - 4
     assert content(folder) == content(whole)
     assert not any("incomplete" in str(path) for path in (tmp_path / "data").rglob("*"))
@@ -463,7 +470,12 @@ def interrupted_after_a_shard(monkeypatch):
 
 def test_another_plan_does_not_take_over_shards(tmp_path, small_shards, monkeypatch):
     with interrupted_after_a_shard(monkeypatch):
-        build("synthetic_s1/few", tmp_path, options={**FEW, "seed": 1}, how=Build(processes=1))
+        build(
+            "synthetic_s1/few",
+            tmp_path,
+            options={**FEW, "seed": 1},
+            settings=BuildSettings(processes=1),
+        )
     folder = build("synthetic_s1/few", tmp_path, options={**FEW, "seed": 2})
     assert all(name.startswith("synthetic_2") for name in records_of(folder)[1])
 
@@ -510,7 +522,7 @@ def test_a_shard_that_is_not_what_was_written_is_found_and_made_again(
     with monkeypatch.context() as patch:
         patch.setattr(shards, "write", damaged)
         with pytest.raises(InputError, match=message):
-            build("synthetic_s1/few", tmp_path, options=FEW, how=Build(processes=1))
+            build("synthetic_s1/few", tmp_path, options=FEW, settings=BuildSettings(processes=1))
     assert not (tmp_path / "synthetic_s1/few/1.0.0").exists()
     assert len(records_of(build("synthetic_s1/few", tmp_path, options=FEW))[1]) == 30
 
@@ -522,9 +534,9 @@ def test_other_raw_data_do_not_take_over_shards(tmp_path, small_shards, monkeypa
     write_band(path, simulate(120, (8, 8)).backscatter[..., 1])
 
     with interrupted_after_a_shard(monkeypatch):
-        build(UNSPLIT, tmp_path / "data", first, how=Build(processes=1))
-    built = build(UNSPLIT, tmp_path / "data", second, how=Build(processes=1))
-    again = build(UNSPLIT, tmp_path / "alone", second, how=Build(processes=1))
+        build(UNSPLIT, tmp_path / "data", first, settings=BuildSettings(processes=1))
+    built = build(UNSPLIT, tmp_path / "data", second, settings=BuildSettings(processes=1))
+    again = build(UNSPLIT, tmp_path / "alone", second, settings=BuildSettings(processes=1))
     assert content(built) == content(again)
 
 
@@ -542,7 +554,7 @@ def test_a_bug_is_no_full_disk(tmp_path, monkeypatch):
 
     monkeypatch.setattr(synthetic, "read_record", bug)
     with pytest.raises(RuntimeError, match="a bug"):
-        build("synthetic_s1/few", tmp_path, options=FEW, how=Build(processes=1))
+        build("synthetic_s1/few", tmp_path, options=FEW, settings=BuildSettings(processes=1))
     assert left(tmp_path) == []
 
 
@@ -725,15 +737,15 @@ def test_raw_files_that_change_between_two_calls_are_read_again(tmp_path, small_
     raw = write_patches(tmp_path / "raw", 9)
     os.truncate(band(raw / name_of(4)), 10)
     with pytest.raises(BadFilesError):
-        build(UNSPLIT, tmp_path / "data", raw, how=Build(processes=1))
+        build(UNSPLIT, tmp_path / "data", raw, settings=BuildSettings(processes=1))
     for number in (0, 4):
         values = simulate(120, (9, number)).backscatter
         for index, name in enumerate(("VH", "VV")):
             band(raw / name_of(number), name).unlink()
             write_band(band(raw / name_of(number), name), values[..., index])
-    folder = build(UNSPLIT, tmp_path / "data", raw, how=Build(processes=1))
+    folder = build(UNSPLIT, tmp_path / "data", raw, settings=BuildSettings(processes=1))
     assert "of 3 shards are there already" in capsys.readouterr().err
-    again = build(UNSPLIT, tmp_path / "again", raw, how=Build(processes=1))
+    again = build(UNSPLIT, tmp_path / "again", raw, settings=BuildSettings(processes=1))
     assert content(folder) == content(again)
 
 

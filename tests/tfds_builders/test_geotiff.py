@@ -12,7 +12,7 @@ from tfds_builders.geotiff import (
     georeference,
     of_window,
     open_raster,
-    read,
+    read_band,
     same_grid,
     spacing,
     write_band,
@@ -27,7 +27,7 @@ def db() -> np.ndarray:
 
 def read_file(path, **settings):
     with open_raster(path) as raster:
-        return read(raster, 1, **settings)
+        return read_band(raster, 1, **settings)
 
 
 def test_reads_what_was_written(tmp_path, db):
@@ -111,7 +111,7 @@ def test_a_file_kept_open_is_not_mistaken_for_its_successor(tmp_path, db):
     for shift in (0, 1):
         write_bands(tmp_path / "a.tif", np.stack([db + shift]), compress=["lzw", "none"][shift])
         with open_raster(tmp_path / "a.tif", keep=True) as raster:
-            np.testing.assert_array_equal(read(raster, 1), db + shift)
+            np.testing.assert_array_equal(read_band(raster, 1), db + shift)
 
 
 def test_only_tiff_is_read_as_tiff(tmp_path, db):

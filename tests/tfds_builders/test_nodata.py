@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from tfds_builders.geotiff import Strips, zero_border, zero_border_of_strips
+from tfds_builders.geotiff import Strips, border_zeros, border_zeros_in_strips
 
 
 def flood(zero: np.ndarray) -> np.ndarray:
@@ -31,9 +31,9 @@ def flood(zero: np.ndarray) -> np.ndarray:
 def test_strips_find_what_a_walk_finds(share, height):
     zero = np.random.default_rng(int(100 * share)).random((40, 31)) < share
     strips = Strips(zero[top : top + height] for top in range(0, 40, height))
-    found = np.concatenate(list(zero_border_of_strips(strips)))
+    found = np.concatenate(list(border_zeros_in_strips(strips)))
     np.testing.assert_array_equal(found, flood(zero))
-    np.testing.assert_array_equal(zero_border(zero), flood(zero))
+    np.testing.assert_array_equal(border_zeros(zero), flood(zero))
 
 
 def test_a_winding_path_is_followed_up_and_down_through_the_strips():
@@ -44,7 +44,7 @@ def test_a_winding_path_is_followed_up_and_down_through_the_strips():
     zero[10, 11] = zero[10, 10]
     zero[0, 1] = True  # the only way in
     strips = Strips(zero[top : top + 2] for top in range(0, 12, 2))
-    found = np.concatenate(list(zero_border_of_strips(strips)))
+    found = np.concatenate(list(border_zeros_in_strips(strips)))
     np.testing.assert_array_equal(found, flood(zero))
     assert found[5, 9]
 
@@ -53,5 +53,5 @@ def test_zeros_inside_are_measurements():
     zero = np.zeros((20, 20), bool)
     zero[:, :3] = True
     zero[10:12, 10:12] = True
-    np.testing.assert_array_equal(zero_border(zero)[:, :3], True)
-    assert zero_border(zero).sum() == 60
+    np.testing.assert_array_equal(border_zeros(zero)[:, :3], True)
+    assert border_zeros(zero).sum() == 60

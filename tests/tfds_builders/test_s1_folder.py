@@ -12,7 +12,7 @@ from tfds_builders.bad_files import BadFilesError
 from tfds_builders.build import build, summary
 from tfds_builders.geotiff import write_band, write_bands
 from tfds_builders.records import acquisition_time
-from tfds_builders.s1_folder import files, windows
+from tfds_builders.s1_folder import raster_files, windows
 from tfds_builders.s1_folder.windows import Cut, nodata_share
 
 
@@ -238,7 +238,7 @@ def test_all_bad_files_are_named_at_once(tmp_path, db):
     (root / "zero.tif").touch()
     with pytest.raises(BadFilesError) as raised:
         build_folder(root, tmp_path, unit="dB")
-    told = {problem.file.rsplit("/", 1)[1]: problem.reason for problem in raised.value.problems}
+    told = {problem.file.rsplit("/", 1)[1]: problem.reason for problem in raised.value.bad_files}
     expected = {
         "alone_VV.tif": "no VH belongs to it",
         "grid_VH.tif": "expected the grid of",
@@ -285,7 +285,7 @@ def test_settings_that_cannot_be_used(tmp_path, db, options, message):
     ],
 )
 def test_polarisations_in_names(text, band):
-    assert files.polarisation(text) == band
+    assert raster_files.polarisation(text) == band
 
 
 # ---- what other processors deliver

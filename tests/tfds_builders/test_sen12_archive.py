@@ -8,7 +8,7 @@ import pytest
 
 from sar_mixmae_jax.utils.errors import InputError
 from tests.sen12 import SIZE, built_example, change_list, example, make, metadata
-from tfds_builders.plan import Build
+from tfds_builders.plan import BuildSettings
 from tfds_builders.sen12_flood import archive_plan, fake_archive, product_names, splits
 from tfds_builders.sen12_flood.archive import Source
 from tfds_builders.sen12_flood.fake_archive import EXAMPLE_SPLITS, FOLDER, Shot
@@ -62,7 +62,9 @@ def test_a_file_that_is_no_zip_is_named(tmp_path):
 
 def test_processes_do_not_matter(archive, built, tmp_path, monkeypatch):
     monkeypatch.setattr(archive_plan, "IMAGES_PER_SHARD", 8)
-    serial, parallel = (make(archive, tmp_path / str(n), Build(processes=n)) for n in (1, 2))
+    serial, parallel = (
+        make(archive, tmp_path / str(n), BuildSettings(processes=n)) for n in (1, 2)
+    )
     assert serial == parallel
     assert len(serial["pairs"]["train"]["before"]) == len(
         metadata(built, "dates")["pairs"]["train"]["before"]

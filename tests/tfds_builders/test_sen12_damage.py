@@ -13,7 +13,7 @@ from tests.sen12 import FLOODED, SIZE, bands, change_list, example, make, withou
 from tfds_builders.bad_files import BadFilesError
 from tfds_builders.build import build
 from tfds_builders.geotiff import write_band
-from tfds_builders.plan import Build
+from tfds_builders.plan import BuildSettings
 from tfds_builders.sen12_flood import fake_archive
 from tfds_builders.sen12_flood.archive import Source
 from tfds_builders.sen12_flood.fake_archive import FOLDER
@@ -132,7 +132,7 @@ def test_what_is_wrong_is_named_and_can_be_left_out(copy, tmp_path, damage, caps
     with pytest.raises(BadFilesError):
         make(copy, tmp_path)
     assert message in capsys.readouterr().err
-    facts = make(copy, tmp_path, Build(skip_bad=True, processes=1))
+    facts = make(copy, tmp_path, BuildSettings(skip_bad=True, processes=1))
     partial = 1 if images == 6 and damage != "reference" else 0
     assert facts["left_out"]["patches"] in (images, images - partial)
     assert facts["left_out"]["bad_files"] > 0

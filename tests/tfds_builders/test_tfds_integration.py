@@ -41,9 +41,10 @@ from synthetic_s1.synthetic_s1_dataset_builder import Builder, Config
 sys.path.pop(0)
 
 if __name__ == "__main__":
-    from tfds_builders.plan import Build
+    from tfds_builders.plan import BuildSettings
     config = Config(name="few", patches=1100, size=32)
-    builder = Builder(data_dir={str(tmp_path)!r}, config=config, build=Build(processes=2))
+    settings = BuildSettings(processes=2)
+    builder = Builder(data_dir={str(tmp_path)!r}, config=config, settings=settings)
     builder.download_and_prepare()
 
 """

@@ -5,7 +5,7 @@ import pytest
 
 from sar_mixmae_jax.data.metadata import FLOOR_DB
 from sar_mixmae_jax.utils.errors import InputError
-from tfds_builders.units import EMPTY, summarise, to_db, what_is_wrong
+from tfds_builders.units import EMPTY, find_unit_error, summarise, to_db
 
 
 @pytest.fixture
@@ -14,7 +14,7 @@ def db() -> np.ndarray:
 
 
 def wrong(values, unit="dB"):
-    return what_is_wrong(summarise(values), unit)
+    return find_unit_error(summarise(values), unit)
 
 
 def test_each_unit_is_taken_for_itself(db):

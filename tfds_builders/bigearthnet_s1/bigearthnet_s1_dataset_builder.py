@@ -6,12 +6,12 @@ from typing import ClassVar
 
 import tensorflow_datasets as tfds
 
-from sar_mixmae_jax.data.published_statistics import PUBLISHED_STATISTICS, BandStatistics
+from sar_mixmae_jax.data.bigearthnet import PUBLISHED_STATISTICS, BandStatistics
 from sar_mixmae_jax.utils.errors import InputError, look_up
 from tfds_builders import records
 from tfds_builders.bigearthnet_s1 import version1, version2
-from tfds_builders.bigearthnet_s1.constants import CLASSES_19
-from tfds_builders.bigearthnet_s1.files import SIZE
+from tfds_builders.bigearthnet_s1.corine_classes import CLASSES_19
+from tfds_builders.bigearthnet_s1.patch_files import SIZE
 from tfds_builders.patch_builder import PatchBuilder
 from tfds_builders.plan import Plan
 

@@ -13,10 +13,10 @@ import numpy as np
 from sar_mixmae_jax.data.metadata import BANDS
 from sar_mixmae_jax.utils.errors import InputError, first_line
 from tfds_builders import records
-from tfds_builders.bad_files import BadFile, bad_file, collect, is_text
-from tfds_builders.bigearthnet_s1 import files
-from tfds_builders.bigearthnet_s1.constants import CLASSES_19, to_19
-from tfds_builders.bigearthnet_s1.files import band_files, read_patch
+from tfds_builders.bad_files import BadFile, bad_file, collect_results, is_utf8
+from tfds_builders.bigearthnet_s1 import patch_files
+from tfds_builders.bigearthnet_s1.corine_classes import CLASSES_19, to_19
+from tfds_builders.bigearthnet_s1.patch_files import band_files, read_patch
 from tfds_builders.plan import Plan
 from tfds_builders.shards import Example
 
@@ -43,9 +43,11 @@ def plan(root: Path, *, unsplit: bool) -> Plan:
     there = patch_folders(patches)
     if unsplit:
         return Plan(
-            {"train": there}, read_record, sources, (patches,), facts={"caveats": [NO_SPLIT]}
+            {"train": there}, read_record, sources, (patches,), metadata={"caveats": [NO_SPLIT]}
         )
-    lists = {split: files.find_split_file(patches, name, ADVICE) for split, name in LISTS.items()}
+    lists = {
+        split: patch_files.find_split_file(patches, name, ADVICE) for split, name in LISTS.items()
+    }
     rows = {split: read_list(path) for split, path in lists.items()}
     names = {split: both[:, 1] for split, both in rows.items()}
     problems = [
@@ -62,9 +64,9 @@ def plan(root: Path, *, unsplit: bool) -> Plan:
         read_record,
         sources,
         (patches,),
-        problems=problems,
-        dropped=sum(map(len, names.values())) - len(taken),
-        facts={"caveats": [CAVEAT]},
+        bad_files=problems,
+        num_dropped=sum(map(len, names.values())) - len(taken),
+        metadata={"caveats": [CAVEAT]},
         notes=notes,
     )
 
@@ -89,7 +91,7 @@ def patch_folders(root: Path) -> np.ndarray:
             "S1A_IW_GRDH_1SDV_20170613T165043_33UUP_87_48: name the folder that holds them"
         )
     for name in names:
-        if not is_text(name):
+        if not is_utf8(name):
             raise bad_file(root / name, "found a name that is no UTF-8: rename it")
     return np.array([name.encode() for name in names])
 
@@ -170,7 +172,7 @@ def read_record(patches: Path, item: bytes) -> Example:
     """
     name = item.decode()
     folder = patches / name
-    patch, facts = collect(
+    patch, facts = collect_results(
         partial(read_patch, folder, BANDS),
         partial(read_metadata, labels_file(folder)),
     )

@@ -12,9 +12,9 @@ from sar_mixmae_jax.data.metadata import BANDS
 from sar_mixmae_jax.utils.errors import InputError, first_line
 from tfds_builders import records
 from tfds_builders.bad_files import BadFile
-from tfds_builders.bigearthnet_s1 import files
-from tfds_builders.bigearthnet_s1.constants import CLASSES_19
-from tfds_builders.bigearthnet_s1.files import band_files, read_patch
+from tfds_builders.bigearthnet_s1 import patch_files
+from tfds_builders.bigearthnet_s1.corine_classes import CLASSES_19
+from tfds_builders.bigearthnet_s1.patch_files import band_files, read_patch
 from tfds_builders.plan import Plan
 from tfds_builders.shards import Example
 
@@ -44,13 +44,13 @@ def plan(root: Path, *, snow_and_cloud: bool) -> Plan:
       InputError: a table is missing or cannot be read.
     """
     patches = root / "BigEarthNet-S1" if (root / "BigEarthNet-S1").is_dir() else root
-    paths = [files.find_split_file(patches, TABLE, ADVICE)]
+    paths = [patch_files.find_split_file(patches, TABLE, ADVICE)]
     table = read_table(paths[0])
     flagged = pc.or_(*(pc.fill_null(table[flag], False) for flag in FLAGS))
     tables = [table.filter(pc.invert(flagged))]
     notes = [NOTE, f"{len(table) - len(tables[0])} rows of {TABLE} have snow, cloud or shadow"]
     if snow_and_cloud:
-        paths.append(files.find_split_file(patches, SNOW_AND_CLOUD, ADVICE))
+        paths.append(patch_files.find_split_file(patches, SNOW_AND_CLOUD, ADVICE))
         tables.append(read_table(paths[1]))
     source = np.repeat(np.arange(len(tables)), [len(one) for one in tables])
     table = pa.concat_tables(tables)
@@ -77,8 +77,8 @@ def plan(root: Path, *, snow_and_cloud: bool) -> Plan:
         read_record,
         sources,
         (patches,),
-        problems=problems,
-        dropped=int((~usable).sum()),
+        bad_files=problems,
+        num_dropped=int((~usable).sum()),
         notes=notes,
     )
 

@@ -58,7 +58,7 @@ class Builder(PatchBuilder):
             "the same scene on two dates, with seasons and weather in between and a flood in half "
             "of the pairs; with the truth.",
             features={
-                "noise_free": records.image(size, np.float16),
+                "noise_free": records.image_feature(size, np.float16),
                 "land_cover": _map(
                     size, "index into the classes of the metadata; under floods what stands in them"
                 ),
@@ -99,11 +99,11 @@ class Builder(PatchBuilder):
             },
             read_record,
             arguments=(config.size, config.seed),
-            run=2,
-            per_shard=PER_SHARD,
-            index=INDEX,
-            pair=pair,
-            facts={"caveats": ["simulated"]},
+            run_length=2,
+            records_per_shard=PER_SHARD,
+            index_features=INDEX,
+            make_pairs=pair,
+            metadata={"caveats": ["simulated"]},
         )
 
 

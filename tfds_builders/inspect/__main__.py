@@ -18,12 +18,12 @@ from sar_mixmae_jax.utils.command_line import fail, parse_flags
 from sar_mixmae_jax.utils.errors import InputError, UserError, first_line
 from sar_mixmae_jax.utils.files import atomic_write
 from sar_mixmae_jax.utils.tables import format_numbers
+from tfds_builders.band_statistics import STD_KINDS, BandMoments, dataset_statistics
 from tfds_builders.inspect import dataset as dataset_module
 from tfds_builders.inspect.dataset import Dataset, Record, spread
 from tfds_builders.inspect.report import TRAIN, write_inspection
 from tfds_builders.inspect.survey import FEATURES, Survey, survey
 from tfds_builders.inspect.write_statistics import write_statistics
-from tfds_builders.statistics import DEVIATIONS, BandMoments, own_statistics
 
 FLAGS = flags.FlagValues()
 DATA_DIR = flags.DEFINE_string("data_dir", "data", "folder of built datasets", flag_values=FLAGS)
@@ -45,7 +45,7 @@ WRITE_STATISTICS = flags.DEFINE_boolean(
 DEVIATION = flags.DEFINE_enum(
     "deviation",
     "global",
-    list(DEVIATIONS),
+    list(STD_KINDS),
     "that --write_statistics writes: over all pixels, or the mean of those of patches",
     flag_values=FLAGS,
 )
@@ -77,9 +77,9 @@ def _run(name: str) -> None:
     surveys = {split: _survey(dataset, split, PATCHES.value) for split in splits}
     if WRITE_STATISTICS.value:
         moments = sum(
-            (surveys[split].moments for split in own), BandMoments.none(len(dataset.bands))
+            (surveys[split].moments for split in own), BandMoments.zeros(len(dataset.bands))
         )
-        statistics = own_statistics(moments, DEVIATION.value, own, dataset.bands)
+        statistics = dataset_statistics(moments, DEVIATION.value, own, dataset.bands)
         write_statistics(dataset.folder, statistics)
         before, dataset = dataset, dataset_module.open_dataset(name, DATA_DIR.value)
         print(f"statistics before: {_told(before)}\nstatistics now:    {_told(dataset)}")

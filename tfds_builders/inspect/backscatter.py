@@ -22,7 +22,7 @@ def statistics(found: Findings) -> Lines:
     rows, standardised = [], []
     for split, survey in found.surveys.items():
         moments = survey.moments
-        deviations, patches = moments.global_deviation(), moments.mean_patch_deviation()
+        deviations, patches = moments.global_std(), moments.mean_patch_std()
         for band, name in enumerate(found.dataset.bands):
             mean, std = found.mean[band], found.std[band]
             values = (moments.mean()[band], deviations[band], patches[band], mean, std)
@@ -74,7 +74,7 @@ def distribution(found: Findings) -> Lines:
                 *read_percentiles(survey, band, PERCENTILES),
                 survey.highest[band],
             )
-            nodata = format_fraction(survey.moments.nodata_share()[band])
+            nodata = format_fraction(survey.moments.nodata_fraction()[band])
             figures = (f"{value:.2f}" if math.isfinite(value) else "-" for value in values)
             rows.append((split, name, nodata, *figures, f"{below:,}", f"{above:,}"))
     head = (f"{value:g} %" for value in PERCENTILES)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from tfds_builders.statistics import BandMoments
+from tfds_builders.band_statistics import BandMoments
 from tfds_builders.units import PLAUSIBLE_DB
 
 FEATURES = ("id", "backscatter", "labels", "time", "crs", "transform", "country")
@@ -78,7 +78,7 @@ def survey(batches: Iterable[Sequence[dict[str, Any]]], bands: int, classes: int
     """
     found = Survey(
         records=0,
-        moments=BandMoments.none(bands),
+        moments=BandMoments.zeros(bands),
         histogram=np.zeros((bands, len(EDGES) + 1), np.int64),
         lowest=np.full(bands, np.inf),
         highest=np.full(bands, -np.inf),
@@ -123,7 +123,7 @@ def _add_backscatter(found: Survey, patches: Sequence[np.ndarray]) -> None:
     by_band = np.empty((bands, len(patches), rows * columns), np.float32)
     for number, patch in enumerate(patches):
         by_band[:, number] = patch.reshape(-1, bands).T
-    found.moments += BandMoments.of(np.stack(patches))
+    found.moments += BandMoments.from_patches(np.stack(patches))
     for band, values in enumerate(by_band):
         nodata = ~np.isfinite(values)
         np.copyto(values, np.inf, where=nodata)

@@ -51,7 +51,7 @@ class Builder(PatchBuilder):
     BUILDER_CONFIGS: ClassVar[list[Config]] = [
         Config(name="default", description="files that say themselves what they hold, 128 px")
     ]
-    ANY_CONFIG = True
+    ACCEPTS_ANY_CONFIG_NAME = True
     MANUAL_DOWNLOAD_INSTRUCTIONS = "name the folder of the GeoTIFFs as --manual_dir"
 
     def _info(self) -> tfds.core.DatasetInfo:

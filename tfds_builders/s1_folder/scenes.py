@@ -13,7 +13,7 @@ from sar_mixmae_jax.utils.errors import InputError
 from sar_mixmae_jax.utils.files import atomic_write
 from tfds_builders import geotiff
 from tfds_builders.bad_files import BadFile, BadFilesError, bad_file
-from tfds_builders.s1_folder.files import File, without_polarisation
+from tfds_builders.s1_folder.raster_files import File, without_polarisation
 
 
 class Layer(NamedTuple):
@@ -89,12 +89,12 @@ def group(root: Path, files: Sequence[File], said: Said) -> tuple[list[Scene], l
                 }
                 scenes.append(_scene(root, str(file.path.with_suffix("")), layers, [file], said))
         except BadFilesError as error:
-            problems.extend(error.problems)
+            problems.extend(error.bad_files)
     for name, of_bands in single.items():
         try:
             scenes.append(_scene_of_files(root, name, of_bands, said))
         except BadFilesError as error:
-            problems.extend(error.problems)
+            problems.extend(error.bad_files)
     first = {scene.name: scene for scene in reversed(scenes)}
     for scene in scenes:
         if first[scene.name] is not scene:

@@ -14,7 +14,7 @@ from tfds_builders.bad_files import BadFile, BadFilesError
 from tfds_builders.plan import Plan
 from tfds_builders.process_pool import Tick
 from tfds_builders.s1_folder import scenes
-from tfds_builders.s1_folder.files import File, describe_file, find_files
+from tfds_builders.s1_folder.raster_files import File, describe_file, find_files
 from tfds_builders.s1_folder.scenes import Said, Scene
 from tfds_builders.s1_folder.windows import Cut, Survey, border_path, read_window, survey
 from tfds_builders.shards import Example
@@ -70,9 +70,9 @@ def plan(root: Path, scratch: Path, said: Said, cut: Cut, processes: int) -> Pla
         sources,
         (root, scratch, cut.size, said.nodata),
         identity=found,
-        run=RUN,
-        problems=problems,
-        facts={"quantity": quantity, "caveats": [NO_SPLIT], "pixel_spacing_m": _spacings(used)},
+        run_length=RUN,
+        bad_files=problems,
+        metadata={"quantity": quantity, "caveats": [NO_SPLIT], "pixel_spacing_m": _spacings(used)},
         notes=_notes(files, used, list(surveys.values()), quantity, cut),
     )
 
@@ -88,7 +88,7 @@ def _each(
     )
     for number, result in run(partial(_numbered, function), list(enumerate(tasks)), unit=unit):
         if isinstance(result, BadFilesError):
-            problems.extend(result.problems)
+            problems.extend(result.bad_files)
         else:
             results[number] = result
     return [results[number] for number in sorted(results)], problems

@@ -10,7 +10,7 @@ from rasterio.windows import Window
 from sar_mixmae_jax.data.metadata import BANDS
 from tfds_builders import geotiff, units
 from tfds_builders.bad_files import bad_file
-from tfds_builders.geotiff import Strips, zero_border_of_strips, zero_or_nodata
+from tfds_builders.geotiff import Strips, border_zeros_in_strips, zero_or_nodata
 from tfds_builders.s1_folder.scenes import Scene
 
 STRIP_PIXELS = 2 * 2**20
@@ -73,9 +73,9 @@ def survey(root: Path, scene: Scene, cut: Cut, nodata: float | None, border: Pat
             measured = values[..., number][~all_zero]  # zeros may be nodata, and tell no units
             summaries[number] += units.summarise(measured)
     for layer, summary in zip(scene.layers, summaries, strict=True):
-        if wrong := units.what_is_wrong(summary, scene.unit):
+        if wrong := units.find_unit_error(summary, scene.unit):
             raise bad_file(root / layer.path, wrong)
-    outside = zero_border_of_strips(zero)
+    outside = border_zeros_in_strips(zero)
     if any(strip.any() for strip in outside):
         np.save(border, np.concatenate([np.packbits(strip, axis=1) for strip in outside]))
     missing = (one | other for one, other in zip(nan, outside, strict=True))
@@ -106,7 +106,7 @@ def read_window(root: Path, scene: Scene, window: Window, nodata: float | None) 
     bands = []
     for layer in scene.layers:
         with geotiff.open_raster(root / layer.path, keep=True) as raster:
-            bands.append(geotiff.read(raster, layer.number, window, nodata))
+            bands.append(geotiff.read_band(raster, layer.number, window, nodata))
     return np.stack(bands, axis=-1)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sar_mixmae_jax.utils.errors import InputError, first_line
-from tfds_builders.bad_files import bad_file, is_text
+from tfds_builders.bad_files import bad_file, is_utf8
 from tfds_builders.sen12_flood import product_names
 
 MAX_DEPTH = 4
@@ -97,7 +97,7 @@ def file_names(place: Path) -> list[str]:
     return sorted(
         name
         for name in names
-        if is_text(name) and not any(part.startswith(HIDDEN) for part in name.split("/"))
+        if is_utf8(name) and not any(part.startswith(HIDDEN) for part in name.split("/"))
     )
 
 

@@ -109,14 +109,14 @@ def plan(root: Path, options: Options) -> Plan:
         read_record,
         sources,
         (place, grids, options.zeros),
-        per_shard=IMAGES_PER_SHARD,
-        problems=problems,
-        dropped=sum(survey.dropped for survey in surveys.values()),
-        index=pairing.INDEX,
-        pair=partial(
+        records_per_shard=IMAGES_PER_SHARD,
+        bad_files=problems,
+        num_dropped=sum(survey.dropped for survey in surveys.values()),
+        index_features=pairing.INDEX,
+        make_pairs=partial(
             pairing.make_pairs, scenes=scenes, rule=options.pairs, max_zeros=options.max_zeros
         ),
-        facts={
+        metadata={
             "caveats": [f"{len(overlap.shared)} products in both train and test"]
             if overlap.shared
             else [],

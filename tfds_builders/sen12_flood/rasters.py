@@ -18,7 +18,7 @@ from rasterio.warp import Resampling, reproject
 from sar_mixmae_jax.data.metadata import BANDS
 from sar_mixmae_jax.utils.errors import first_line
 from tfds_builders import geotiff, units
-from tfds_builders.bad_files import BadFilesError, bad_file, collect
+from tfds_builders.bad_files import BadFilesError, bad_file, collect_results
 from tfds_builders.geotiff import Georeference
 from tfds_builders.sen12_flood.archive import Source, read
 from tfds_builders.shards import Example
@@ -52,7 +52,7 @@ def open_geotiff(source: Source) -> Iterator[DatasetReader]:
     try:
         with (
             warnings.catch_warnings(action="ignore", category=NotGeoreferencedWarning),
-            rasterio.Env(**geotiff.SETTINGS),
+            rasterio.Env(**geotiff.GDAL_SETTINGS),
             MemoryFile(content) as memory,
             memory.open(driver="GTiff") as raster,
         ):
@@ -112,7 +112,7 @@ def warp(source: Source, grid: Grid) -> Warped:
                 f"found {raster.dtypes[0]} values, expected floating-point backscatter: copy it "
                 "again",
             )
-        values = geotiff.read(raster, 1)
+        values = geotiff.read_band(raster, 1)
         warped = np.zeros(grid.shape, np.float32)
         reproject(
             values,
@@ -209,13 +209,15 @@ def read_record(place: Path, grids: dict[str, Grid], zeros: str, row: tuple[Any,
     item = as_item(row)
     grid = grids[item.sequence]
     files = dict(zip(BANDS, (item.vh, item.vv), strict=True))
-    bands = collect(*(partial(read_band, Source(place, files[band]), grid) for band in BANDS))
+    bands = collect_results(
+        *(partial(read_band, Source(place, files[band]), grid) for band in BANDS)
+    )
     power = np.stack(bands, axis=-1)
     empty = (power == 0) | np.isnan(power)
     if zeros == "nodata":
         power[empty] = np.nan
     else:
-        power[geotiff.zero_border(geotiff.zero_or_nodata(power))] = np.nan
+        power[geotiff.border_zeros(geotiff.zero_or_nodata(power))] = np.nan
     return {
         "id": f"{item.sequence}/{item.product}",
         "backscatter": units.to_db(power, "linear"),
@@ -239,7 +241,7 @@ def read_band(source: Source, grid: Grid) -> np.ndarray:
     """
     file_values, warped = warp(source, grid)
     measured = file_values[file_values != 0]
-    if defect := units.what_is_wrong(units.summarise(measured), "linear"):
+    if defect := units.find_unit_error(units.summarise(measured), "linear"):
         raise bad_file(str(source), defect.replace("--unit=dB says so", "is this the archive?"))
     on_grid = warped[~np.isnan(warped) & (warped != 0)]
     if not on_grid.size:

@@ -7,7 +7,7 @@ from typing import ClassVar
 import numpy as np
 import tensorflow_datasets as tfds
 
-from sar_mixmae_jax.data.published_statistics import PUBLISHED_STATISTICS
+from sar_mixmae_jax.data.bigearthnet import PUBLISHED_STATISTICS
 from sar_mixmae_jax.utils.errors import InputError, check_name
 from tfds_builders import records
 from tfds_builders.patch_builder import PatchBuilder
@@ -66,7 +66,7 @@ class Builder(PatchBuilder):
             pairs="published",
         ),
     ]
-    ONE_FILE = True
+    ACCEPTS_SINGLE_FILE = True
     MANUAL_DOWNLOAD_INSTRUCTIONS = (
         "name the zip of SEN12-FLOOD, the folder that holds it, or its unpacked sequences, as "
         "--manual_dir, with S1list.json and the lists of the split (CSV files with train and with "

@@ -171,7 +171,7 @@ def _grid(folder: Folder, place: Path) -> tuple[Grid | None, list[BadFile]]:
     try:
         return grid_of(Source(place, folder.references[0])), []
     except BadFilesError as error:
-        return None, list(error.problems)
+        return None, list(error.bad_files)
 
 
 def _item(image: Image, files: Mapping[str, str | None], reference: str) -> Item:

@@ -56,7 +56,7 @@ class Builder(PatchBuilder):
             "parcels, forests, water and villages with texture, correlated speckle, subtracted "
             "noise, point targets and swath borders; with the truth.",
             features={
-                "noise_free": records.image(size),
+                "noise_free": records.image_feature(size),
                 "land_cover": tfds.features.Tensor(
                     shape=(size, size),
                     dtype=np.uint8,
@@ -89,5 +89,5 @@ class Builder(PatchBuilder):
             },
             read_record,
             arguments=(config.size, config.seed),
-            facts={"caveats": ["simulated"]},
+            metadata={"caveats": ["simulated"]},
         )

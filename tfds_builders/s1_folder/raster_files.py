@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from sar_mixmae_jax.utils.errors import InputError
 from tfds_builders import geotiff
-from tfds_builders.bad_files import BadFile, bad_file, is_text
+from tfds_builders.bad_files import BadFile, bad_file, is_utf8
 
 GEOTIFF_SUFFIXES = (".tif", ".tiff")
 
@@ -65,11 +65,11 @@ def find_files(root: Path) -> tuple[list[Path], list[BadFile]]:
     problems += [
         BadFile(str(root / path), "found a name that is no UTF-8: rename it")
         for path in paths
-        if not is_text(str(path))
+        if not is_utf8(str(path))
     ]
     if not paths and not problems:
         raise InputError(f"{root}: found no file *.tif or *.tiff in it or below, expected GeoTIFFs")
-    return sorted(path for path in paths if is_text(str(path))), problems
+    return sorted(path for path in paths if is_utf8(str(path))), problems
 
 
 def describe_file(root: Path, path: Path) -> File:

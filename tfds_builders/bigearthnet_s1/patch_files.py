@@ -10,8 +10,8 @@ import numpy as np
 
 from sar_mixmae_jax.utils.errors import InputError
 from tfds_builders import geotiff, units
-from tfds_builders.bad_files import bad_file, collect
-from tfds_builders.geotiff import Georeference, zero_border, zero_or_nodata
+from tfds_builders.bad_files import bad_file, collect_results
+from tfds_builders.geotiff import Georeference, border_zeros, zero_or_nodata
 
 SIZE = 120
 """Side of a patch, pixels of 10 m."""
@@ -42,7 +42,7 @@ def read_patch(folder: Path, bands: Sequence[str]) -> Patch:
         holds no dB, or is nodata everywhere; of all files at once.
     """
     paths = band_files(folder, bands)
-    read = collect(*(partial(read_band, path) for path in paths))
+    read = collect_results(*(partial(read_band, path) for path in paths))
     backscatter = np.stack([values for values, _ in read], axis=-1)
     place = read[0][1]
     for path, (_, other) in zip(paths[1:], read[1:], strict=True):
@@ -52,7 +52,7 @@ def read_patch(folder: Path, bands: Sequence[str]) -> Patch:
                 f"found its bands on two grids, {path.name} on {tuple(other)} and {paths[0].name} "
                 f"on {tuple(place)}, expected one grid: copy both again",
             )
-    backscatter[zero_border(zero_or_nodata(backscatter))] = np.nan
+    backscatter[border_zeros(zero_or_nodata(backscatter))] = np.nan
     return Patch(backscatter, place)
 
 
@@ -76,9 +76,9 @@ def read_band(path: Path) -> tuple[np.ndarray, Georeference]:
                 f"found {shape} (bands, rows, columns), expected (1, {SIZE}, {SIZE}): is this file "
                 "of the dataset?",
             )
-        values, place = geotiff.read(raster, 1), geotiff.georeference(raster)
+        values, place = geotiff.read_band(raster, 1), geotiff.georeference(raster)
     # zeros may be nodata, which only both bands together tell
-    if wrong := units.what_is_wrong(units.summarise(values[values != 0]), "dB"):
+    if wrong := units.find_unit_error(units.summarise(values[values != 0]), "dB"):
         raise bad_file(path, wrong)
     return values, place
 

@@ -34,12 +34,12 @@ class BandMoments:
     deviations: np.ndarray
 
     @classmethod
-    def none(cls, bands: int) -> "BandMoments":
+    def zeros(cls, bands: int) -> "BandMoments":
         """Of no patch."""
         return cls(*(np.zeros(bands) for _ in dataclasses.fields(cls)))
 
     @classmethod
-    def of(cls, patches: np.ndarray) -> "BandMoments":
+    def from_patches(cls, patches: np.ndarray) -> "BandMoments":
         """Of (patch, row, column, band) dB, NaN = nodata."""
         count, rows, columns, bands = patches.shape
         values = np.empty((bands, count, rows * columns))  # bands apart: many times faster
@@ -84,18 +84,18 @@ class BandMoments:
         """Of all valid pixels, dB; NaN for a band without any."""
         return [_ratio(total, valid) for total, valid in zip(self.total, self.valid, strict=True)]
 
-    def global_deviation(self) -> list[float]:
+    def global_std(self) -> list[float]:
         """The standard deviation over all valid pixels of all patches, dB."""
         return [
             math.sqrt(max(_ratio(squares, valid) - mean**2, 0.0))
             for squares, valid, mean in zip(self.squares, self.valid, self.mean(), strict=True)
         ]
 
-    def mean_patch_deviation(self) -> list[float]:
+    def mean_patch_std(self) -> list[float]:
         """The mean of the patches' own standard deviations, dB: smaller than the global one."""
         return [_ratio(sum_, n) for sum_, n in zip(self.deviations, self.patches, strict=True)]
 
-    def nodata_share(self) -> list[float]:
+    def nodata_fraction(self) -> list[float]:
         """Share of pixels without a measurement."""
         return [1.0 - _ratio(v, n) for v, n in zip(self.valid, self.pixels, strict=True)]
 
@@ -104,35 +104,35 @@ class BandMoments:
         return {
             "patches": int(self.patches.max()),
             "mean": self.mean(),
-            "global_deviation": self.global_deviation(),
-            "mean_patch_deviation": self.mean_patch_deviation(),
-            "nodata_share": self.nodata_share(),
+            "global_deviation": self.global_std(),
+            "mean_patch_deviation": self.mean_patch_std(),
+            "nodata_share": self.nodata_fraction(),
             "floored_pixels": int(self.floored.sum()),
         }
 
 
-DEVIATIONS = {
-    "global": (BandMoments.global_deviation, "the deviation over all pixels"),
-    "per_patch": (BandMoments.mean_patch_deviation, "the mean of per-patch deviations"),
+STD_KINDS = {
+    "global": (BandMoments.global_std, "the deviation over all pixels"),
+    "per_patch": (BandMoments.mean_patch_std, "the mean of per-patch deviations"),
 }
 """The deviations by name: how each is computed, and what it is."""
 
 
-def own_statistics(
+def dataset_statistics(
     moments: BandMoments, deviation: str, splits: Sequence[str], bands: Sequence[str]
 ) -> dict[str, Any]:
     """Statistics in the form of a dataset's metadata.
 
     Args:
       moments: of all patches of the splits.
-      deviation: an entry of `DEVIATIONS`.
+      deviation: an entry of `STD_KINDS`.
       splits: that were read.
       bands: their names.
 
     Raises:
       InputError: a band has no mean, or no deviation to divide by.
     """
-    compute, meaning = DEVIATIONS[deviation]
+    compute, meaning = STD_KINDS[deviation]
     names = f"the split{'s' if len(splits) > 1 else ''} {', '.join(splits)}"
     mean, std = moments.mean(), compute(moments)
     for band, average, spread in zip(bands, mean, std, strict=True):
