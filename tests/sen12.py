@@ -45,7 +45,7 @@ def metadata(data: Path, config: str) -> dict:
     return json.loads((data / f"sen12_flood/{config}/1.0.0/metadata.json").read_text())
 
 
-def make(root: Path, tmp_path: Path, how: Build = ALONE, **options) -> dict:
+def make(root: Path, tmp_path: Path, how: BuildSettings = ALONE, **options) -> dict:
     """Build the example with options and return its metadata."""
     folder = build("sen12_flood/own", tmp_path / "data", root, {"size": SIZE, **options}, how)
     return json.loads((folder / "metadata.json").read_text())
