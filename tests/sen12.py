@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 from tfds_builders.build import build
-from tfds_builders.plan import Build, BuildSettings
+from tfds_builders.plan import BuildSettings
 from tfds_builders.sen12_flood import fake_archive
 from tfds_builders.sen12_flood.fake_archive import EXAMPLE, EXAMPLE_SPLITS, FOLDER, Shot
 
