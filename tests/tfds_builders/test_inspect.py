@@ -1,4 +1,4 @@
-"""Looking at a built dataset: what the report says is what NumPy finds in the patches."""
+"""Inspection of a built dataset: the report agrees with NumPy on the patches."""
 
 import dataclasses
 import json
@@ -14,18 +14,17 @@ import pytest
 import tensorflow_datasets as tfds
 from matplotlib.image import imread
 
-from sar_mixmae_jax.data.bigearthnet import BandStatistics
 from sar_mixmae_jax.data.patch_dataset import load_patch_dataset
+from sar_mixmae_jax.data.bigearthnet import BandStatistics
 from sar_mixmae_jax.utils.errors import InputError
 from sar_mixmae_jax.utils.files import atomic_write
-from sar_mixmae_jax.utils.plotting import block_average
-from tfds_builders.band_statistics import BandMoments, dataset_statistics
 from tfds_builders.inspect import __main__ as inspect
 from tfds_builders.inspect import dataset as dataset_module
 from tfds_builders.inspect.geolocation import distances, locate
-from tfds_builders.inspect.loss_weights import weight_table
+from tfds_builders.inspect.loss_weights import weight_contrasts
 from tfds_builders.inspect.survey import EDGES, percentiles, survey
 from tfds_builders.records import PatchConfig, dataset_info
+from tfds_builders.band_statistics import BandMoments, dataset_statistics
 
 SIDE = 24
 CLASSES = (
@@ -34,7 +33,7 @@ CLASSES = (
     "Moors, heathland and sclerophyllous vegetation",
 )
 EARTH = 6378137.0  # radius of the sphere of EPSG:3857, m
-PUBLISHED = BandStatistics((-19.0, -12.0), (3.0, 4.0), "somebody's patches")
+PUBLISHED = BandStatistics((-19.0, -12.0), (3.0, 4.0), "published patches")
 NAME = "tiny/own/1.0.0"
 
 
@@ -46,7 +45,7 @@ def patch(rng: np.random.Generator, level: float) -> np.ndarray:
 
 
 def record(split: str, number: int) -> dict:
-    """Patches of `test` are 10 dB brighter: nobody could take them for those of `train`."""
+    """Return a record; patches of `test` are 10 dB brighter than those of `train`."""
     rng = np.random.default_rng([number, len(split)])
     degrees = (10.0 + number, 50.0 + (1.0 if split == "test" else 0.0))
     return {
@@ -72,7 +71,7 @@ RECORDS = {
 
 
 def measured(split: str) -> dict:
-    """The sums of the build, of which those of `test` are not right."""
+    """Return the sums of the build, deliberately wrong for `test`."""
     values = BandMoments.from_patches(
         np.stack([record["backscatter"] for record in RECORDS[split]])
     ).describe()
@@ -81,7 +80,7 @@ def measured(split: str) -> dict:
 
 
 class Builder(tfds.core.ShardBasedBuilder):
-    """Everything that a record can hold."""
+    """Dataset with every feature that a record can have."""
 
     name = "tiny"
     VERSION = tfds.core.Version("1.0.0")
@@ -104,7 +103,7 @@ class Builder(tfds.core.ShardBasedBuilder):
 
 
 class Plain(tfds.core.ShardBasedBuilder):
-    """Only what every record holds, in float16, all of one value."""
+    """Dataset with the mandatory features only, in float16, of one value."""
 
     name = "plain"
     VERSION = tfds.core.Version("1.0.0")
@@ -125,7 +124,7 @@ def keyed(rows: list[dict]) -> Iterator[tuple[str, dict]]:
 
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data folder with `tiny` and `plain`."""
+    """Data folder with `tiny` and `plain`."""
     folder = tmp_path_factory.mktemp("inspected")
     for builder in (Builder, Plain):
         builder(data_dir=folder, file_format="array_record").download_and_prepare(
@@ -136,7 +135,7 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def copy(data_dir: Path, tmp_path: Path) -> Path:
-    """A copy that a test may change."""
+    """Copy of the data folder that a test may change."""
     return Path(shutil.copytree(data_dir, tmp_path / "data"))
 
 
@@ -146,14 +145,14 @@ def run(*arguments: str) -> None:
 
 @pytest.fixture(scope="module")
 def out(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the command writes about `tiny`."""
+    """Folder with the output of the command for `tiny`."""
     folder = tmp_path_factory.mktemp("out") / "of" / "tiny"
     run("tiny", f"--data_dir={data_dir}", f"--out={folder}")
     return folder
 
 
 def rows(report: str, *start: str) -> list[str]:
-    """The cells of the first row of a table that starts with these cells."""
+    """Return the remaining cells of the first table row that starts with these cells."""
     for line in report.splitlines():
         cells = [cell.strip() for cell in line.strip("| ").split("|")]
         if cells[: len(start)] == list(start) and len(cells) > len(start):
@@ -193,10 +192,10 @@ def test_files_are_whole_and_linked(out):
 def test_statistics_are_those_of_numpy(out, split, band):
     report = (out / "report.md").read_text()
     name, values = ("VH", "VV")[band], valid(split, band)
-    found = [float(x) for x in rows(section(report, "Statistics"), split, name)]
+    cells = [float(x) for x in rows(section(report, "Statistics"), split, name)]
     expected = [values.mean(), values.std(), per_patch(split, band)]
-    np.testing.assert_allclose(found[:3], expected, atol=6e-5)
-    assert found[3:] == [PUBLISHED.mean[band], PUBLISHED.std[band]]
+    np.testing.assert_allclose(cells[:3], expected, atol=6e-5)
+    assert cells[3:] == [PUBLISHED.mean[band], PUBLISHED.std[band]]
     nodata, *quantiles, below, above = rows(section(report, "Distribution"), split, name)
     pixels = len(RECORDS[split]) * SIDE**2
     assert nodata == f"{100 * (1 - len(values) / pixels):.2f} %"
@@ -209,8 +208,8 @@ def test_statistics_are_those_of_numpy(out, split, band):
 def test_labels_times_and_countries_are_counted(out):
     report = (out / "report.md").read_text()
     for number, name in enumerate(CLASSES, 1):
-        found = rows(report, str(number), name)
-        assert found == [
+        cells = rows(report, str(number), name)
+        assert cells == [
             str(sum(int(row["labels"][number - 1]) for row in RECORDS[split])) for split in RECORDS
         ]
     times = section(report, "Times of acquisition")
@@ -227,7 +226,7 @@ def test_labels_times_and_countries_are_counted(out):
 
 def test_places_are_located_and_splits_measured(out):
     places = section((out / "report.md").read_text(), "Places")
-    assert "2 of 27 patches have no place" in places
+    assert "2 of 27 patches have no known place" in places
     # every patch of test lies one degree north of one of train
     nearest = np.array(rows(places, "test"), float)
     np.testing.assert_allclose(nearest, np.radians(1.0) * 6371.0, atol=0.05)
@@ -273,9 +272,9 @@ def test_a_dataset_that_has_little_is_reported_on(data_dir, tmp_path, capsys):
     report = (tmp_path / "report.md").read_text()
     for sentence in (
         "The records have no labels.",
-        "The records do not say where they lie.",
-        "The records do not say when they were acquired.",
-        "The build left no sums to compare with.",
+        "The records have no coordinates.",
+        "The records have no times of acquisition.",
+        "The metadata have no sums of the build to compare with.",
         "**Training cannot use this dataset**",
     ):
         assert sentence in report
@@ -300,7 +299,7 @@ def test_a_dataset_that_has_little_is_reported_on(data_dir, tmp_path, capsys):
         (["tiny", "--split=train+tset"], "unknown split of tiny/own/1.0.0 'tset': did you mean"),
         (["tiny", "--out=/dev/null/here"], "--out /dev/null/here cannot be written"),
         (["tiny", "--write_statistics", "--patches=5"], "leave --patches out"),
-        (["tiny", "--write_statistics", "--split=test"], "expected one that training may see"),
+        (["tiny", "--write_statistics", "--split=test"], "expected one that training may use"),
         (["tiny", "--deviation=both"], "should be one of <global|per_patch>"),
         ([], "found 0 dataset names"),
     ],
@@ -329,7 +328,7 @@ def test_records_that_cannot_be_read_are_named(copy, tmp_path, capsys):
     assert metadata["statistics"]["of"] == PUBLISHED.of
 
 
-def test_a_sample_is_spread_and_said_to_be_one(data_dir, tmp_path):
+def test_a_sample_is_spread(data_dir, tmp_path):
     assert dataset_module.spread(20, 4).tolist() == [0, 5, 10, 15]
     assert dataset_module.spread(3, 4).tolist() == [0, 1, 2]
     dataset = dataset_module.open_dataset("tiny", data_dir)
@@ -345,29 +344,28 @@ def test_sums_do_not_depend_on_the_batches(monkeypatch, data_dir):
         dataset_module.read(dataset, "train", np.arange(20), ("id", "backscatter", "labels"))
     )
     assert [len(batch) for batch in batches] == [3, 3, 3, 3, 3, 3, 2]
-    found = survey(batches, 2, 3)
+    sums = survey(batches, 2, 3)
     one_by_one = sum(
-        (BandMoments.from_patches(r["backscatter"][None]) for r in RECORDS["train"]),
-        BandMoments.zeros(2),
+        (BandMoments.from_patches(r["backscatter"][None]) for r in RECORDS["train"]), BandMoments.zeros(2)
     )
-    for name, value in dataclasses.asdict(found.moments).items():
+    for name, value in dataclasses.asdict(sums.moments).items():
         np.testing.assert_allclose(value, getattr(one_by_one, name), rtol=1e-9)
     labels = np.array([row["labels"] for row in RECORDS["train"]]).astype(int)
-    for one, other in np.ndindex(3, 3):
-        assert found.together[one, other] == sum(row[one] and row[other] for row in labels)
-    assert found.unlabelled == sum(not row.any() for row in labels)
+    for first, second in np.ndindex(3, 3):
+        assert sums.cooccurrence[first, second] == sum(row[first] and row[second] for row in labels)
+    assert sums.unlabelled == sum(not row.any() for row in labels)
     for band in (0, 1):
         expected, _ = np.histogram(valid("train", band), EDGES)
-        np.testing.assert_array_equal(found.histogram[band, 1:-1], expected)
+        np.testing.assert_array_equal(sums.histogram[band, 1:-1], expected)
 
 
 def test_what_lies_outside_of_the_histogram_is_counted():
     values = np.array([-95.0, -90.0, 49.9, 50.0, 60.0, np.nan], np.float32).reshape(1, 6, 1)
-    found = survey([[{"id": b"a", "backscatter": values}]], 1, 0)
-    assert found.outside.tolist() == [[1, 2]]
-    assert found.histogram[0, [1, -2]].tolist() == [1, 1]
-    assert (found.lowest[0], found.highest[0]) == (-95.0, 60.0)
-    np.testing.assert_allclose(percentiles(found, 0, (0, 100)), (-95.0, 60.0))
+    sums = survey([[{"id": b"a", "backscatter": values}]], 1, 0)
+    assert sums.outside.tolist() == [[1, 2]]
+    assert sums.histogram[0, [1, -2]].tolist() == [1, 1]
+    assert (sums.lowest[0], sums.highest[0]) == (-95.0, 60.0)
+    np.testing.assert_allclose(percentiles(sums, 0, (0, 100)), (-95.0, 60.0))
     nothing = survey([[{"id": b"a", "backscatter": values[:, 5:]}]], 1, 0)
     assert nothing.histogram.sum() == 0
     assert np.isnan(percentiles(nothing, 0, (50,))).all()
@@ -377,11 +375,11 @@ def test_centres_are_those_of_patches():
     row = {"id": b"", "backscatter": np.zeros((4, 6, 2)), "crs": b"EPSG:32633"}
     turned = {**row, "transform": np.array([1.0, 20.0, 5e5, 30.0, -4.0, 6e6])}
     unknown = {**row, "transform": np.full(6, np.nan)}
-    found = survey([[turned, unknown]], 2, 0)
-    assert {crs: list(xy) for crs, xy in found.centres.items()} == {
+    sums = survey([[turned, unknown]], 2, 0)
+    assert {crs: list(xy) for crs, xy in sums.centres.items()} == {
         "EPSG:32633": [5e5 + 3 + 40, 6e6 + 90 - 8]
     }
-    assert found.unplaced == 1
+    assert sums.unplaced == 1
 
 
 def test_places_are_found_by_crs():
@@ -390,9 +388,9 @@ def test_places_are_found_by_crs():
         "EPSG:32633": [500_000.0, 0.0],  # where the central meridian crosses the equator
         "nonsense": [1.0, 2.0],
     }
-    found = locate(centres, unplaced=2)
-    np.testing.assert_allclose(found.degrees, [[24.5, 60.25], [-70, -33], [15, 0]], atol=1e-6)
-    assert found.unknown == 3
+    places = locate(centres, unplaced=2)
+    np.testing.assert_allclose(places.degrees, [[24.5, 60.25], [-70, -33], [15, 0]], atol=1e-6)
+    assert places.unknown == 3
     here = locate({"EPSG:4326": [179.5, 0.0]}, 0)
     there = locate({"EPSG:4326": [-179.5, 0.0, 90.0, 0.0]}, 0)
     np.testing.assert_allclose(distances(here, there), [np.radians(1.0) * 6371.0], rtol=1e-6)
@@ -406,7 +404,7 @@ def test_weights_are_those_of_the_papers():
     mean, std = (-18.0, -11.0), (5.0, 4.0)
     rng = np.random.default_rng(0)
     patches = [rng.normal(-15, 4, (128, 128, 2)) for _ in range(5)]  # the size of the recipe
-    found = {(row.name, row.domain): row for row in weight_table(patches, mean, std)}
+    contrasts = {(row.name, row.domain): row for row in weight_contrasts(patches, mean, std)}
     levels: dict[tuple[str, str], Callable] = {
         ("per_channel", "physical"): lambda patch, band: 10 ** (patch[..., band] / 10),
         ("shared_average", "physical"): lambda patch, band: (10 ** (patch / 10)).mean(-1),
@@ -422,26 +420,17 @@ def test_weights_are_those_of_the_papers():
                 low, high = np.percentile(seen, (10, 90))
                 cvs.append(weights.std() / weights.mean())
                 ratios.append(weights[seen <= low].mean() / weights[seen >= high].mean())
-            assert found[key].cv[band] == pytest.approx(np.median(cvs), rel=1e-3)
-            assert found[key].dark_bright[band] == pytest.approx(np.median(ratios), rel=1e-3)
-            assert found[key].flat[band] == pytest.approx(np.mean(np.array(cvs) < 0.03))
-    assert found["none", "physical"].flat == [1.0, 1.0]
-
-
-def test_power_is_averaged_where_it_was_measured():
-    db = np.array([[0.0, 10.0, np.nan], [np.nan, np.nan, np.nan]])
-    expected = [[10 * np.log10(5.5), np.nan]]
-    np.testing.assert_allclose(block_average(db, 2), expected)
-    assert block_average(db, 1) is db
+            assert contrasts[key].cv[band] == pytest.approx(np.median(cvs), rel=1e-3)
+            assert contrasts[key].dark_bright[band] == pytest.approx(np.median(ratios), rel=1e-3)
+            assert contrasts[key].flat[band] == pytest.approx(np.mean(np.array(cvs) < 0.03))
+    assert contrasts["none", "physical"].flat == [1.0, 1.0]
 
 
 def test_statistics_of_nothing_are_refused():
     values = np.random.default_rng(0).normal(size=(8, 8, 2))
     values[..., 1] = np.nan
     with pytest.raises(InputError, match="band VV has the mean nan dB"):
-        dataset_statistics(
-            BandMoments.from_patches(values[None]), "global", ["train"], ["VH", "VV"]
-        )
+        dataset_statistics(BandMoments.from_patches(values[None]), "global", ["train"], ["VH", "VV"])
 
 
 def test_a_file_that_cannot_be_finished_leaves_the_old_one(tmp_path, monkeypatch):

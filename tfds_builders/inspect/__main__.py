@@ -2,7 +2,7 @@
 
   sar-mixmae inspect synthetic_s1
 
-Reads a built dataset once and writes a report with pictures. With --write_statistics, training
+Read a built dataset once and write a report with pictures. With --write_statistics, training
 standardises with the measured statistics instead of those that the dataset came with.
 """
 
@@ -18,12 +18,12 @@ from sar_mixmae_jax.utils.command_line import fail, parse_flags
 from sar_mixmae_jax.utils.errors import InputError, UserError, first_line
 from sar_mixmae_jax.utils.files import atomic_write
 from sar_mixmae_jax.utils.tables import format_numbers
-from tfds_builders.band_statistics import STD_KINDS, BandMoments, dataset_statistics
 from tfds_builders.inspect import dataset as dataset_module
 from tfds_builders.inspect.dataset import Dataset, Record, spread
-from tfds_builders.inspect.report import TRAIN, write_inspection
+from tfds_builders.inspect.inspection import TRAIN, inspect_dataset
+from tfds_builders.inspect.inspection_report import write_inspection
 from tfds_builders.inspect.survey import FEATURES, Survey, survey
-from tfds_builders.inspect.write_statistics import write_statistics
+from tfds_builders.band_statistics import STD_KINDS, BandMoments, dataset_statistics
 
 FLAGS = flags.FlagValues()
 DATA_DIR = flags.DEFINE_string("data_dir", "data", "folder of built datasets", flag_values=FLAGS)
@@ -34,25 +34,25 @@ SPLIT = flags.DEFINE_string(
     "split", None, "splits, such as train or train+validation (default: all)", flag_values=FLAGS
 )
 PATCHES = flags.DEFINE_integer(
-    "patches", None, "only so many patches, spread over each split", 1, flag_values=FLAGS
+    "patches", None, "only this many patches, spread over each split", 1, flag_values=FLAGS
 )
 WRITE_STATISTICS = flags.DEFINE_boolean(
     "write_statistics",
     False,
-    "make what was measured (on train, or on --split) the statistics that training uses",
+    "use the statistics measured here (on train, or on --split) in training",
     flag_values=FLAGS,
 )
 DEVIATION = flags.DEFINE_enum(
     "deviation",
     "global",
     list(STD_KINDS),
-    "that --write_statistics writes: over all pixels, or the mean of those of patches",
+    "standard deviation for --write_statistics: over all pixels, or the mean of per-patch ones",
     flag_values=FLAGS,
 )
 
 
 def main(argv: Sequence[str]) -> None:
-    """Inspects the dataset that the command line names; the first argument is the program."""
+    """Inspect the dataset named on the command line; argv[0] is the program."""
     (name,) = parse_flags(argv, FLAGS, __doc__, operands=("NAME",))
     logging.set_verbosity(logging.WARNING)
     try:
@@ -65,53 +65,58 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _run(name: str) -> None:
-    """Looks, writes, and prints."""
+    """Read the dataset, write statistics if asked for, then report and summary."""
     dataset = dataset_module.open_dataset(name, DATA_DIR.value)
-    named = re.split(r"[+,]", SPLIT.value) if SPLIT.value else []
-    splits = dataset_module.check_splits(dataset, named)
-    own = named or [TRAIN]
+    named_splits = re.split(r"[+,]", SPLIT.value) if SPLIT.value else []
+    splits = dataset_module.check_splits(dataset, named_splits)
+    statistics_splits = named_splits or [TRAIN]
     if WRITE_STATISTICS.value:
-        _check_writable(splits, own)
+        _check_statistics_splits(splits, statistics_splits)
     out = Path(OUT.value or Path("inspect", re.sub(r"[/:]", "_", name)))
-    _prepare(out)
+    _check_out(out)
     surveys = {split: _survey(dataset, split, PATCHES.value) for split in splits}
     if WRITE_STATISTICS.value:
         moments = sum(
-            (surveys[split].moments for split in own), BandMoments.zeros(len(dataset.bands))
+            (surveys[split].moments for split in statistics_splits),
+            BandMoments.zeros(len(dataset.bands)),
         )
-        statistics = dataset_statistics(moments, DEVIATION.value, own, dataset.bands)
-        write_statistics(dataset.folder, statistics)
-        before, dataset = dataset, dataset_module.open_dataset(name, DATA_DIR.value)
-        print(f"statistics before: {_told(before)}\nstatistics now:    {_told(dataset)}")
-    files = write_inspection(dataset, surveys, out, whole=PATCHES.value is None)
-    print("\n".join(_table(dataset, surveys)))
+        statistics = dataset_statistics(moments, DEVIATION.value, statistics_splits, dataset.bands)
+        dataset_module.write_statistics(dataset.folder, statistics)
+        former, dataset = dataset, dataset_module.open_dataset(name, DATA_DIR.value)
+        print(
+            f"statistics before: {_format_statistics(former)}\n"
+            f"statistics now:    {_format_statistics(dataset)}"
+        )
+    inspection = inspect_dataset(dataset, surveys, complete=PATCHES.value is None)
+    files = write_inspection(inspection, out)
+    print("\n".join(_summary(dataset, surveys)))
     print("\n".join(str(path) for path in files))
 
 
-def _check_writable(splits: Sequence[str], own: Sequence[str]) -> None:
-    """Refuses statistics that would not be of all patches of the splits that are meant."""
+def _check_statistics_splits(splits: Sequence[str], statistics_splits: Sequence[str]) -> None:
+    """Raise InputError unless the statistics are of all patches of splits that training may use."""
     if PATCHES.value is not None:
         raise InputError(
             "--write_statistics with --patches: found a sample, expected whole splits: leave "
             "--patches out"
         )
-    if not set(own) <= set(splits):
+    if not set(statistics_splits) <= set(splits):
         raise InputError(
-            f"--write_statistics: found no split {TRAIN} among {', '.join(splits)}: say with "
-            "--split which to take"
+            f"--write_statistics: found no split {TRAIN} among {', '.join(splits)}: name the "
+            "splits with --split"
         )
-    if "test" in own:
+    if "test" in statistics_splits:
         raise InputError(
             "--write_statistics with --split=test: found the split that results are reported on, "
-            "expected one that training may see"
+            "expected one that training may use"
         )
 
 
-def _prepare(out: Path) -> None:
-    """Makes the folder, and tries whether it can be written.
+def _check_out(out: Path) -> None:
+    """Create the output folder and check that it is writable.
 
     Raises:
-      InputError: it cannot.
+      InputError: it is not.
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -124,7 +129,7 @@ def _prepare(out: Path) -> None:
 
 
 def _survey(dataset: Dataset, split: str, patches: int | None) -> Survey:
-    """The pass over a split, with a progress bar."""
+    """Add up the records of a split, with a progress bar."""
     indices = spread(dataset.records[split], patches)
     with tqdm(total=len(indices), desc=split, unit=" patches", disable=None, leave=False) as bar:
 
@@ -137,30 +142,30 @@ def _survey(dataset: Dataset, split: str, patches: int | None) -> Survey:
         return survey(batches, len(dataset.bands), len(dataset.classes))
 
 
-def _told(dataset: Dataset) -> str:
-    """The statistics that training uses."""
+def _format_statistics(dataset: Dataset) -> str:
+    """Return the statistics that training uses, as text."""
     mean, std = (format_numbers(dataset.statistics[name]) for name in ("mean", "std"))
-    return f"mean {mean} dB, deviation {std} dB ({dataset.statistics['of']})"
+    return f"mean {mean} dB, std {std} dB ({dataset.statistics['of']})"
 
 
-def _table(dataset: Dataset, surveys: Mapping[str, Survey]) -> list[str]:
-    """What is most important, for the terminal."""
+def _summary(dataset: Dataset, surveys: Mapping[str, Survey]) -> list[str]:
+    """Return the statistics of every split and band, as lines for the terminal."""
     width = max(map(len, [*surveys, "split"]))
     lines = [
         dataset.name,
         *(f"caveat: {caveat}" for caveat in dataset.caveats),
-        f"{'split':<{width}}    patches  band   mean dB  deviation dB  per patch dB    nodata",
+        f"{'split':<{width}}    patches  band   mean dB    std dB  per-patch std dB    nodata",
     ]
-    for split, found in surveys.items():
-        values = found.moments.describe()
+    for split, sums in surveys.items():
+        values = sums.moments.describe()
         for band, name in enumerate(dataset.bands):
             lines.append(
-                f"{split:<{width}}  {found.records:>9,}  {name:<4}  {values['mean'][band]:>8.3f}"
-                f"  {values['global_deviation'][band]:>12.3f}"
-                f"  {values['mean_patch_deviation'][band]:>12.3f}"
+                f"{split:<{width}}  {sums.records:>9,}  {name:<4}  {values['mean'][band]:>8.3f}"
+                f"  {values['global_deviation'][band]:>8.3f}"
+                f"  {values['mean_patch_deviation'][band]:>16.3f}"
                 f"  {100 * values['nodata_share'][band]:>6.2f} %"
             )
-    return [*lines, f"training uses: {_told(dataset)}"]
+    return [*lines, f"training uses: {_format_statistics(dataset)}"]
 
 
 if __name__ == "__main__":

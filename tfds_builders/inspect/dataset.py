@@ -1,6 +1,7 @@
-"""Opens a built dataset to look at it: its facts, and its records in batches, in their order."""
+"""A built dataset: its metadata, its records in batches, and rewriting its statistics."""
 
 import dataclasses
+import json
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,24 +13,25 @@ import tensorflow_datasets as tfds
 
 from sar_mixmae_jax.data.metadata import open_builder
 from sar_mixmae_jax.utils.errors import InputError, check_name, first_line
+from sar_mixmae_jax.utils.files import atomic_write
 
 BATCH_BYTES = 2**21
-"""Of backscatter read at once: what is computed with it stays near the processor's cache."""
+"""Bytes of backscatter per batch, so that it stays in the processor cache."""
 
 Record = dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """A dataset as it was built.
+    """A built dataset.
 
     Attributes:
       name: dataset, config and version.
-      folder: where it lies.
-      metadata: of the dataset; see `records.dataset_info`.
-      records: number of records of every split.
-      sizes: bytes of every split.
-      builder: that reads it.
+      folder: path of its files.
+      metadata: see `records.dataset_info`.
+      records: number of records by split.
+      sizes: bytes by split.
+      builder: TFDS builder that reads it.
     """
 
     name: str
@@ -46,47 +48,47 @@ class Dataset:
 
     @property
     def classes(self) -> list[str]:
-        """Names of the classes; none: the records have no labels."""
+        """Names of the classes; empty if the records have no labels."""
         return self.metadata.get("classes") or []
 
     @property
     def statistics(self) -> dict[str, Any]:
-        """Mean, std and what they are of, as training uses them; NaN where it could not."""
+        """Entries mean, std and of, as training uses them; NaN where they cannot be used."""
         try:
             values = self.metadata["statistics"]
             mean, std = (np.array(values[name], float) for name in ("mean", "std"))
             if mean.shape == std.shape == (len(self.bands),):
                 return {"mean": mean.tolist(), "std": std.tolist(), "of": str(values["of"])}
-        except (KeyError, TypeError, ValueError):  # as it is where there are none
+        except (KeyError, TypeError, ValueError):  # missing or malformed
             pass
         absent = [np.nan] * len(self.bands)
         return {"mean": absent, "std": absent, "of": "nothing: training needs statistics"}
 
     @property
     def caveats(self) -> list[str]:
-        """What every result on the dataset must say."""
+        """Caveats that every result on the dataset must state."""
         return list(self.metadata.get("caveats") or [])
 
     @property
     def title(self) -> str:
-        """The name, and below it the caveats, for pictures."""
+        """Name and caveats, for figures."""
         return "\n".join([self.name, *textwrap.wrap("; ".join(self.caveats), 80)])
 
     @property
     def features(self) -> Mapping[str, Any]:
-        """The features of a record by name."""
+        """Features of a record by name."""
         return dict(self.builder.info.features)
 
 
 def open_dataset(name: str, data_dir: str | Path) -> Dataset:
-    """Opens a dataset, usable statistics or not.
+    """Open a dataset, with or without usable statistics.
 
     Args:
       name: "dataset", "dataset/config" or "dataset/config:version".
-      data_dir: where datasets are built.
+      data_dir: folder of built datasets.
 
     Raises:
-      InputError: there is none, or it does not say what its numbers are.
+      InputError: there is none, or its metadata cannot be used.
     """
     builder = open_builder(name, data_dir)
     info = builder.info
@@ -98,7 +100,7 @@ def open_dataset(name: str, data_dir: str | Path) -> Dataset:
             raise ValueError(f"unit {unit}, bands {bands} of records with {stored}")
         for key in ("bands", "classes", "caveats", "notes"):
             values = metadata.get(key) or []
-            if not isinstance(values, list) or not all(isinstance(one, str) for one in values):
+            if not isinstance(values, list) or not all(isinstance(text, str) for text in values):
                 raise TypeError(f"{key} is {values!r}, expected a list of texts")
         if not info.splits or not all(split.num_examples for split in info.splits.values()):
             raise ValueError(f"empty splits among {list(info.splits)}")
@@ -118,10 +120,10 @@ def open_dataset(name: str, data_dir: str | Path) -> Dataset:
 
 
 def check_splits(dataset: Dataset, names: Sequence[str]) -> list[str]:
-    """The splits that were named, or all.
+    """Return the named splits, or all if none is named.
 
     Raises:
-      InputError: one is not there.
+      InputError: the dataset has no such split.
     """
     for name in names:
         check_name(dataset.records, name, f"split of {dataset.name}")
@@ -129,7 +131,7 @@ def check_splits(dataset: Dataset, names: Sequence[str]) -> list[str]:
 
 
 def spread(records: int, count: int | None) -> np.ndarray:
-    """Indices of `count` records spread evenly over a split; all where there are no more."""
+    """Return `count` indices spread evenly over `records`; all indices if there are no more."""
     if count is None or count >= records:
         return np.arange(records)
     return (np.arange(count) * records) // count
@@ -138,19 +140,19 @@ def spread(records: int, count: int | None) -> np.ndarray:
 def read(
     dataset: Dataset, split: str, indices: np.ndarray, features: Sequence[str]
 ) -> Iterator[list[Record]]:
-    """Reads records a batch at a time.
+    """Read records in batches.
 
     Args:
-      dataset: of which.
-      split: of the dataset.
-      indices: of the records, in the order in which they are read.
-      features: that are wanted; those that the dataset lacks are not in the records.
+      dataset: the dataset.
+      split: name of the split.
+      indices: of the records, in the order of reading.
+      features: names of the features; those that the dataset lacks are not in the records.
 
     Raises:
       InputError: a record cannot be read.
     """
-    wanted = {name: dataset.features[name] for name in features if name in dataset.features}
-    parse = tfds.features.FeaturesDict(wanted).deserialize_example_np
+    selected = {name: dataset.features[name] for name in features if name in dataset.features}
+    parse = tfds.features.FeaturesDict(selected).deserialize_example_np
     backscatter = dataset.features["backscatter"]
     size = int(np.prod(backscatter.shape)) * np.dtype(backscatter.np_dtype).itemsize
     step = max(1, BATCH_BYTES // size)
@@ -162,10 +164,10 @@ def read(
         batch = indices[start : start + step].tolist()
         try:
             return [parse(record) for record in source.__getitems__(batch)]
-        except Exception:  # whichever it was, it is read again by itself
+        except Exception:  # read singly, to find which one
             return [_read_one(dataset, split, source, parse, index) for index in batch]
 
-    with ThreadPoolExecutor(1) as reader:  # reads the next batch while this one is looked at
+    with ThreadPoolExecutor(1) as reader:  # reads ahead while a batch is in use
         ahead = reader.submit(fetch, 0)
         for start in range(step, len(indices) + step, step):
             records = ahead.result()
@@ -177,8 +179,37 @@ def read(
 def _read_one(dataset: Dataset, split: str, source: Any, parse: Any, index: int) -> Record:
     try:
         return parse(source[index])
-    except Exception as error:  # of the record reader or the parser, of several types
+    except Exception as error:  # type depends on record reader and parser
         raise InputError(
             f"{dataset.name}/{split}: record {index} cannot be read ({first_line(error)}): build "
             "the dataset again"
+        ) from error
+
+
+def write_statistics(folder: Path, statistics: Mapping[str, Any]) -> None:
+    """Replace the statistics in `metadata.json` of a dataset.
+
+    The former ones go to `statistics_before`, and those of earlier replacements to its `before`.
+
+    Args:
+      folder: of the dataset.
+      statistics: "mean" and "std" in dB, and "of", a description of the pixels they are from.
+
+    Raises:
+      InputError: the file cannot be read or written.
+    """
+    path = folder / "metadata.json"
+    try:
+        metadata = json.loads(path.read_text())
+        former = metadata["statistics"]
+        if former != statistics:
+            history = dict(former or {})
+            if metadata.get("statistics_before"):
+                history["before"] = metadata["statistics_before"]
+            metadata["statistics_before"] = history or None
+            metadata["statistics"] = dict(statistics)
+            atomic_write(path, json.dumps(metadata).encode())
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{path} cannot be rewritten ({first_line(error)}): the statistics are unchanged"
         ) from error

@@ -1,4 +1,4 @@
-"""A contact sheet: patches side by side, pixel for pixel, on one scale of grey for each band."""
+"""Figures of an inspection: contact sheet, histograms, labels and a map, as PNG bytes."""
 
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -20,23 +20,23 @@ from tfds_builders.inspect.geolocation import Places
 from tfds_builders.inspect.survey import BINS_PER_DB, EDGES, Survey, percentiles
 
 SHEET_DPI = 100
-LARGEST = 250
-"""Pixels of the picture that a patch may take: larger ones are averaged, smaller ones enlarged."""
+MAX_PATCH_PIXELS = 250
+"""Pixels of the figure per patch side: larger patches are averaged, smaller ones enlarged."""
 
 GAP, CAPTION, HEAD, FOOT, MARGIN = 6, 34, 42, 92, 16
 """Pixels: between bands, for a caption, above the first row, below the last, at the sides."""
 
-LINE = 72
-"""Characters of a caption below two patches of `LARGEST`."""
+MAX_CAPTION = 72
+"""Characters of a caption below two patches of `MAX_PATCH_PIXELS`."""
 
 Box = tuple[float, float, float, float]
 
 
-class Shown(NamedTuple):
-    """A patch that is drawn.
+class LabelledPatch(NamedTuple):
+    """A patch of the contact sheet.
 
     Attributes:
-      caption: id and split.
+      caption: text below the patch.
       backscatter: (row, column, band) dB, NaN = nodata.
     """
 
@@ -44,25 +44,25 @@ class Shown(NamedTuple):
     backscatter: np.ndarray
 
 
-def contact_sheet(
-    patches: Sequence[Shown],
+def draw_contact_sheet(
+    patches: Sequence[LabelledPatch],
     bands: Sequence[str],
     scales: Sequence[tuple[float, float]],
     title: str,
     columns: int = 3,
 ) -> bytes:
-    """Draws patches with their bands beside each other, as the bytes of a PNG.
+    """Draw patches side by side, pixel for pixel, with one grey scale for each band.
 
     Args:
       patches: at least one, all of one size.
       bands: names of the bands.
-      scales: ends of the grey scale of each band, dB.
+      scales: (low, high) ends of the grey scale of each band, dB.
       title: of the figure.
       columns: patches in a row.
     """
     head = HEAD + 20 * len(title.splitlines())
     rows, side = -(-len(patches) // columns), patches[0].backscatter.shape[0]
-    block, zoom = max(1, -(-side // LARGEST)), max(1, LARGEST // side)
+    block, zoom = max(1, -(-side // MAX_PATCH_PIXELS)), max(1, MAX_PATCH_PIXELS // side)
     shown = -(-side // block) * zoom
     width = len(bands) * (shown + GAP) - GAP
     size = (
@@ -72,7 +72,7 @@ def contact_sheet(
     figure = Figure(figsize=(size[0] / SHEET_DPI, size[1] / SHEET_DPI), dpi=SHEET_DPI)
 
     def box(left: float, top: float, wide: float, high: float) -> Box:
-        """Of pixels from the top left corner, in the figure's own measure."""
+        """Return figure coordinates of a box in pixels from the top left corner."""
         return left / size[0], 1 - (top + high) / size[1], wide / size[0], high / size[1]
 
     norms = [Normalize(*scale) for scale in scales]
@@ -89,7 +89,8 @@ def contact_sheet(
                 axis.set_title(bands[band], fontsize=10, pad=4)
         x, y, *_ = box(left, top + shown + 3, 1, 0)
         lines = textwrap.wrap(
-            escape_unprintable(patch.caption), max(20, LINE * width // (2 * LARGEST))
+            escape_unprintable(patch.caption),
+            max(20, MAX_CAPTION * width // (2 * MAX_PATCH_PIXELS)),
         )
         caption = "\n".join(lines)
         figure.text(x, y, caption, fontsize=7.5, va="top", linespacing=1.1, parse_math=False)
@@ -117,31 +118,31 @@ def contact_sheet(
 
 DPI = 110
 COLOURS = ("tab:blue", "tab:red", "tab:green", "tab:purple", "tab:brown", "tab:olive")
-"""Of the splits, in their order."""
+"""Colours of the splits, in their order."""
 
-MOST_ANNOTATED = 50
-"""Classes up to which every cell of the matrix has its number."""
+MAX_ANNOTATED = 50
+"""Largest number of classes for which the cells of the matrix show numbers."""
 
 
 def colour(number: int) -> str:
-    """Of a split by its number."""
+    """Return the colour of a split by its number."""
     return COLOURS[number % len(COLOURS)]
 
 
-def histograms(
+def draw_histograms(
     surveys: Mapping[str, Survey],
     bands: Sequence[str],
     mean: Sequence[float],
     std: Sequence[float],
     title: str,
 ) -> bytes:
-    """Density of every band and split on a linear and on a logarithmic axis.
+    """Draw the density of every band and split on a linear and on a logarithmic axis.
 
     Args:
       surveys: by split.
       bands: names of the bands.
-      mean: with which training standardises, dB.
-      std: the same.
+      mean: (band,) mean with which training standardises, dB.
+      std: (band,) standard deviation with which training standardises, dB.
       title: of the figure.
     """
     figure = Figure(figsize=(5.0 * len(bands), 7.2), layout="constrained", dpi=DPI)
@@ -149,10 +150,10 @@ def histograms(
     figure.suptitle(title)
     for band, name in enumerate(bands):
         top, bottom = axes[:, band]
-        for number, (split, found) in enumerate(surveys.items()):
-            inside = found.histogram[band, 1:-1]
-            density = inside / max(found.histogram[band].sum(), 1) * BINS_PER_DB
-            width = 1.0 + 0.7 * (len(surveys) - 1 - number)  # so that those below are seen
+        for number, (split, survey) in enumerate(surveys.items()):
+            inside = survey.histogram[band, 1:-1]
+            density = inside / max(survey.histogram[band].sum(), 1) * BINS_PER_DB
+            width = 1.0 + 0.7 * (len(surveys) - 1 - number)  # wider lines below stay visible
             for axis in (top, bottom):
                 axis.stairs(density, EDGES, color=colour(number), label=split, linewidth=width)
         for axis in (top, bottom):
@@ -163,28 +164,28 @@ def histograms(
             axis.grid(alpha=0.3)
         top.set_title(name)
         top.set_ylim(bottom=0)
-        if any(found.histogram[band].any() for found in surveys.values()):
+        if any(survey.histogram[band].any() for survey in surveys.values()):
             bottom.set_yscale("log")
         bottom.set_xlabel(f"{name} backscatter (dB)")
         bottom.set_xlim(_value_range(surveys, band))
     handles, _ = axes[0, 0].get_legend_handles_labels()
     handles.append(Line2D([], [], color="0.45", linestyle="--", label="mean used by training"))
-    handles.append(Line2D([], [], color="0.9", linewidth=8, label="± deviation used by training"))
+    handles.append(Line2D([], [], color="0.9", linewidth=8, label="± std used by training"))
     columns = len(handles) if len(handles) <= 5 else 3
     figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False)
     return figure_to_png(figure)
 
 
 def _value_range(surveys: Mapping[str, Survey], band: int) -> tuple[float, float]:
-    """From the lowest to the highest value of any split, without a millionth at either end."""
-    ends = [percentiles(found, band, (1e-4, 100 - 1e-4)) for found in surveys.values()]
+    """Return the range of a band over all splits, dB, without a millionth at either end."""
+    ends = [percentiles(survey, band, (1e-4, 100 - 1e-4)) for survey in surveys.values()]
     if not np.isfinite(ends).any():
         return float(EDGES[0]), float(EDGES[-1])
     return float(np.nanmin(ends)) - 1.0, float(np.nanmax(ends)) + 1.0
 
 
 def draw_labels(surveys: Mapping[str, Survey], classes: Sequence[str], title: str) -> bytes:
-    """How often labels occur in every split, and how often together, all splits joined.
+    """Draw the frequency of labels by split, and their co-occurrence over all splits.
 
     Args:
       surveys: by split.
@@ -194,25 +195,25 @@ def draw_labels(surveys: Mapping[str, Survey], classes: Sequence[str], title: st
     names = [
         "\n".join(textwrap.wrap(f"{number}  {name}", 46)) for number, name in enumerate(classes, 1)
     ]
-    together = sum(found.together for found in surveys.values())
-    counts = np.diagonal(together)
+    cooccurrence = sum(survey.cooccurrence for survey in surveys.values())
+    counts = np.diagonal(cooccurrence)
     with np.errstate(invalid="ignore"):
-        shares = 100.0 * together / counts[:, None]
+        shares = 100.0 * cooccurrence / counts[:, None]
     side = max(4.0, 0.42 * len(classes))
     figure = Figure(figsize=(side + 7.5, side + 1.6), layout="constrained", dpi=DPI)
     figure.suptitle(title)
     bars, matrix = figure.subplots(1, 2, sharey=True, width_ratios=(2.6, side))
     _bars(bars, surveys, names)
-    np.fill_diagonal(shares, np.nan)  # 100 everywhere: it says nothing
+    np.fill_diagonal(shares, np.nan)  # 100 for every label
     highest = 10 * np.ceil(np.max(shares, initial=10, where=np.isfinite(shares)) / 10)
     colours = colormaps["viridis"].with_extremes(bad="0.9")
-    # not "equal": the rows must stay beside the bars
+    # "auto" keeps the rows aligned with the bars
     image = matrix.imshow(shares, cmap=colours, vmin=0, vmax=highest, aspect="auto")
     numbers = range(1, len(classes) + 1)
     matrix.set_xticks(range(len(classes)), [str(number) for number in numbers], fontsize=8)
     matrix.set_xlabel("label (numbers as on the left; grey: itself, or no patch has the row's)")
     matrix.set_title("Share of patches with the row's label that have the column's too")
-    if len(classes) <= MOST_ANNOTATED:
+    if len(classes) <= MAX_ANNOTATED:
         for (row, column), share in np.ndenumerate(shares):
             if np.isfinite(share):
                 shade = "black" if share > 0.6 * highest else "white"
@@ -224,10 +225,10 @@ def draw_labels(surveys: Mapping[str, Survey], classes: Sequence[str], title: st
 
 
 def _bars(axis: Axes, surveys: Mapping[str, Survey], names: Sequence[str]) -> None:
-    """Share of the patches of each split that have a label."""
+    """Draw the share of the patches of each split that have a label."""
     height = 0.8 / len(surveys)
-    for number, (split, found) in enumerate(surveys.items()):
-        share = 100.0 * np.diagonal(found.together) / max(found.records, 1)
+    for number, (split, survey) in enumerate(surveys.items()):
+        share = 100.0 * np.diagonal(survey.cooccurrence) / max(survey.records, 1)
         rows = np.arange(len(names)) - 0.4 + height * (number + 0.5)
         axis.barh(rows, share, height, color=colour(number), label=split)
     axis.set_yticks(range(len(names)), names, fontsize=8)
@@ -237,26 +238,26 @@ def _bars(axis: Axes, surveys: Mapping[str, Survey], names: Sequence[str]) -> No
     axis.figure.legend(loc="outside lower left", ncols=len(surveys), frameon=False)
 
 
-def draw_places(found: Mapping[str, Places], title: str) -> bytes:
-    """A map of patch centres, longitude shrunk as it is at their latitude.
+def draw_places(places: Mapping[str, Places], title: str) -> bytes:
+    """Draw a map of patch centres in a projection that is true to scale at its centre.
 
     Args:
-      found: by split.
+      places: by split.
       title: of the figure.
     """
-    every = np.concatenate([one.degrees for one in found.values()])
-    centre = (every.min(0) + every.max(0)) / 2
+    degrees = np.concatenate([split_places.degrees for split_places in places.values()])
+    centre = (degrees.min(0) + degrees.max(0)) / 2
     aspect = 1 / max(np.cos(np.radians(centre[1])), 0.05)
-    half = np.maximum((every.max(0) - every.min(0)) * 0.53, [0.02 * aspect, 0.02])
+    half = np.maximum((degrees.max(0) - degrees.min(0)) * 0.53, [0.02 * aspect, 0.02])
     ratio = float(np.clip(half[1] / half[0] * aspect, 0.4, 1.6))
-    height = 7.64 * ratio + 0.75 + 0.23 * (len(found) + len(title.splitlines()))
+    height = 7.64 * ratio + 0.75 + 0.23 * (len(places) + len(title.splitlines()))
     figure = Figure(figsize=(8.2, height), layout="constrained", dpi=DPI)
     axis = figure.subplots()
-    size = float(np.clip(90 / np.sqrt(len(every)), 0.8, 7.0))
-    # by turns, so that no split hides another
+    size = float(np.clip(90 / np.sqrt(len(degrees)), 0.8, 7.0))
+    # interleaved, so that no split hides another
     for turn in range(20):
-        for number, one in enumerate(found.values()):
-            longitude, latitude = one.degrees[turn::20].T
+        for number, split_places in enumerate(places.values()):
+            longitude, latitude = split_places.degrees[turn::20].T
             axis.plot(
                 longitude, latitude, "o", markersize=size, markeredgewidth=0, color=colour(number)
             )
@@ -269,13 +270,20 @@ def draw_places(found: Mapping[str, Places], title: str) -> bytes:
     axis.grid(alpha=0.4)
     axis.set_title(title)
     handles = [
-        Line2D([], [], marker="o", linestyle="", color=colour(number), label=_count(split, one))
-        for number, (split, one) in enumerate(found.items())
+        Line2D(
+            [],
+            [],
+            marker="o",
+            linestyle="",
+            color=colour(number),
+            label=_count(split, split_places),
+        )
+        for number, (split, split_places) in enumerate(places.items())
     ]
     figure.legend(handles=handles, loc="outside lower center", frameon=False)
     return figure_to_png(figure)
 
 
-def _count(split: str, one: Places) -> str:
-    lacking = f", {one.unknown:,} more without a place" if one.unknown else ""
-    return f"{split}: {len(one.degrees):,} patches{lacking}"
+def _count(split: str, places: Places) -> str:
+    missing = f", {places.unknown:,} without a place" if places.unknown else ""
+    return f"{split}: {len(places.degrees):,} patches{missing}"

@@ -1,4 +1,4 @@
-"""Where patches lie: longitude and latitude from any CRS, and how far they are from each other."""
+"""Longitude and latitude of patch centres from any CRS, and distances between them."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -11,15 +11,15 @@ from scipy.spatial import cKDTree
 EARTH_RADIUS = 6371.0  # km
 
 CHUNK = 50_000
-"""Coordinates that are transformed at once: the library takes and gives lists."""
+"""Coordinates per transformation, which converts to and from lists."""
 
 
 class Places(NamedTuple):
-    """Where patches lie.
+    """Places of the patches of a split.
 
     Attributes:
-      degrees: (patch, 2) longitude and latitude of patch centres.
-      unknown: patches whose place cannot be said.
+      degrees: (patch, 2) longitude and latitude of the patch centres, WGS 84.
+      unknown: number of patches without a known place.
     """
 
     degrees: np.ndarray
@@ -27,11 +27,11 @@ class Places(NamedTuple):
 
 
 def locate(centres: Mapping[str, Sequence[float]], unplaced: int) -> Places:
-    """Longitude and latitude on WGS 84.
+    """Transform patch centres to longitude and latitude.
 
     Args:
-      centres: by CRS, x and y of patch centres in turn, in its units.
-      unplaced: patches that have no coordinates.
+      centres: x and y in turn, in units of the CRS, by CRS.
+      unplaced: number of patches without coordinates.
     """
     parts = [np.empty((0, 2))]
     for crs, values in centres.items():
@@ -40,7 +40,7 @@ def locate(centres: Mapping[str, Sequence[float]], unplaced: int) -> Places:
             x, y = pairs[start : start + CHUNK].T
             try:
                 parts.append(np.column_stack(transform(crs, "EPSG:4326", x, y)))
-            except (CRSError, RasterioError, ValueError):  # no CRS that is known here
+            except (CRSError, RasterioError, ValueError):  # unknown CRS
                 parts.append(np.full((len(x), 2), np.nan))
     degrees = np.concatenate(parts)
     known = np.isfinite(degrees).all(1) & (np.abs(degrees[:, 1]) <= 90)
@@ -48,13 +48,13 @@ def locate(centres: Mapping[str, Sequence[float]], unplaced: int) -> Places:
 
 
 def distances(places: Places, others: Places) -> np.ndarray:
-    """(patch,) distance in km of each patch to the nearest of the others, centre to centre."""
+    """Return (patch,) distances in km to the nearest of the other places, centre to centre."""
     near, _ = cKDTree(_on_sphere(others.degrees)).query(_on_sphere(places.degrees))
     return EARTH_RADIUS * 2 * np.arcsin(np.minimum(near / 2, 1.0))
 
 
 def _on_sphere(degrees: np.ndarray) -> np.ndarray:
-    """(place, 3) points on the unit sphere."""
+    """Return (place, 3) points on the unit sphere."""
     longitude, latitude = np.radians(degrees).T
     return np.column_stack(
         [

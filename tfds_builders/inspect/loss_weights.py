@@ -1,6 +1,5 @@
-"""What every weighting of the loss does to a sample of patches, before anything is trained."""
+"""Contrast of the loss weights of every weighting on a sample of patches, before training."""
 
-import dataclasses
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -8,24 +7,26 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from configs import pretrain
 from sar_mixmae_jax.objectives.diagnostics import Contrast, contrast, flat_fraction
 from sar_mixmae_jax.objectives.preprocess import Preprocessing, preprocess
 from sar_mixmae_jax.objectives.weighting import WEIGHTINGS, Weighting
 
+IMAGE_SIZE = 128
+"""Input side of the default pretraining, to which patches are resized, pixels."""
+
 CHUNK = 32
-"""Patches that are on the device at once."""
+"""Patches per call of the compiled function."""
 
 
-class Row(NamedTuple):
-    """What a weighting does; one number for each band.
+class WeightContrast(NamedTuple):
+    """Contrast of the weights of a weighting.
 
     Attributes:
-      name: an entry of `WEIGHTINGS`.
-      domain: in which power is computed.
-      cv: median over patches of the coefficient of variation of their weights.
-      dark_bright: median of the mean weight in the darkest over that in the brightest decile.
-      flat: share of patches whose weights are nearly constant.
+      name: an entry of `WEIGHTINGS`, with the settings that are not the defaults.
+      domain: domain in which power is computed, "physical" or "standardised".
+      cv: (band,) median over patches of the coefficient of variation of the weights.
+      dark_bright: (band,) median ratio of the mean weights in the darkest and brightest decile.
+      flat: (band,) share of patches whose weights are nearly constant.
     """
 
     name: str
@@ -35,15 +36,16 @@ class Row(NamedTuple):
     flat: list[float]
 
 
-def weight_table(
+def weight_contrasts(
     patches: Iterable[np.ndarray], mean: Sequence[float], std: Sequence[float]
-) -> list[Row]:
-    """Weighs patches as `configs/pretrain.py` would, in all weightings.
+) -> list[WeightContrast]:
+    """Compute the contrast of the loss weights for all weightings.
 
     Args:
       patches: (row, column, band) backscatter in dB, all of one size.
-      mean: with which training standardises, dB.
-      std: the same; where they cannot be used, the standardised domain is left out.
+      mean: (band,) mean with which training standardises, dB.
+      std: (band,) standard deviation, dB; unless all are finite and positive, the standardised
+        domain is left out.
     """
     weightings = [Weighting(name) for name in WEIGHTINGS]
     weightings.append(Weighting("per_channel", clip=(1.0, 99.0)))  # robust forms
@@ -52,29 +54,23 @@ def weight_table(
         weightings.append(Weighting("per_channel", domain="standardised"))
         weightings.append(Weighting("shared_average", domain="standardised"))  # the released code
     else:
-        mean, std = [0.0] * len(mean), [1.0] * len(std)  # physical weights know nothing of them
-    recipe = pretrain.get_config()
-    settings = Preprocessing(
-        image_size=recipe.model.image_size,
-        resize_mode=recipe.resize_mode,
-        random_flip=False,
-        mean=tuple(mean),
-        std=tuple(std),
-        weighting=weightings[0],
-    )
-    every = [dataclasses.replace(settings, weighting=weighting) for weighting in weightings]
+        mean, std = [0.0] * len(mean), [1.0] * len(std)  # the physical domain does not use them
+    settings = [
+        Preprocessing(IMAGE_SIZE, tuple(mean), tuple(std), weighting, random_flip=False)
+        for weighting in weightings
+    ]
 
     @jax.jit
     def contrasts(db: jax.Array) -> list[Contrast]:
-        return [contrast(preprocess(db, jax.random.key(0), one)) for one in every]
+        return [contrast(preprocess(db, jax.random.key(0), each)) for each in settings]
 
-    found = [contrasts(jnp.asarray(chunk, jnp.float32)) for chunk in _chunks(patches)]
+    chunks = [contrasts(jnp.asarray(chunk, jnp.float32)) for chunk in _chunks(patches)]
     rows = []
     for number, weighting in enumerate(weightings):
-        cv = jnp.concatenate([chunk[number].cv for chunk in found])
-        dark_bright = jnp.concatenate([chunk[number].dark_bright for chunk in found])
+        cv = jnp.concatenate([chunk[number].cv for chunk in chunks])
+        dark_bright = jnp.concatenate([chunk[number].dark_bright for chunk in chunks])
         rows.append(
-            Row(
+            WeightContrast(
                 _title(weighting),
                 weighting.domain,
                 jnp.nanmedian(cv, 0).tolist(),
@@ -86,14 +82,14 @@ def weight_table(
 
 
 def _title(weighting: Weighting) -> str:
-    """The name of a weighting, with the settings that differ from the defaults."""
+    """Return the name of a weighting with the settings that are not the defaults."""
     clip = f", clip={weighting.clip}" if weighting.clip else ""
     domain = f", power_domain={weighting.power_domain}" if weighting.power_domain == "db" else ""
     return f"{weighting.name}{domain}{clip}"
 
 
 def _chunks(patches: Iterable[np.ndarray]) -> Iterable[np.ndarray]:
-    """(chunk, row, column, band) arrays."""
+    """Yield (chunk, row, column, band) arrays."""
     chunk: list[np.ndarray] = []
     for patch in patches:
         chunk.append(patch)

@@ -1,0 +1,12 @@
+"""Helpers of figures: averages of backscatter."""
+
+import numpy as np
+
+from sar_mixmae_jax.utils.plotting import block_average
+
+
+def test_power_is_averaged_where_it_was_measured():
+    db = np.array([[0.0, 10.0, np.nan], [np.nan, np.nan, np.nan]])
+    expected = [[10 * np.log10(5.5), np.nan]]
+    np.testing.assert_allclose(block_average(db, 2), expected)
+    assert block_average(db, 1) is db
