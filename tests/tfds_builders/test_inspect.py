@@ -14,17 +14,17 @@ import pytest
 import tensorflow_datasets as tfds
 from matplotlib.image import imread
 
-from sar_mixmae_jax.data.patch_dataset import load_patch_dataset
 from sar_mixmae_jax.data.bigearthnet import BandStatistics
+from sar_mixmae_jax.data.patch_dataset import load_patch_dataset
 from sar_mixmae_jax.utils.errors import InputError
 from sar_mixmae_jax.utils.files import atomic_write
+from tfds_builders.band_statistics import BandMoments, dataset_statistics
 from tfds_builders.inspect import __main__ as inspect
 from tfds_builders.inspect import dataset as dataset_module
 from tfds_builders.inspect.geolocation import distances, locate
 from tfds_builders.inspect.loss_weights import weight_contrasts
 from tfds_builders.inspect.survey import EDGES, percentiles, survey
 from tfds_builders.records import PatchConfig, dataset_info
-from tfds_builders.band_statistics import BandMoments, dataset_statistics
 
 SIDE = 24
 CLASSES = (
@@ -346,7 +346,8 @@ def test_sums_do_not_depend_on_the_batches(monkeypatch, data_dir):
     assert [len(batch) for batch in batches] == [3, 3, 3, 3, 3, 3, 2]
     sums = survey(batches, 2, 3)
     one_by_one = sum(
-        (BandMoments.from_patches(r["backscatter"][None]) for r in RECORDS["train"]), BandMoments.zeros(2)
+        (BandMoments.from_patches(r["backscatter"][None]) for r in RECORDS["train"]),
+        BandMoments.zeros(2),
     )
     for name, value in dataclasses.asdict(sums.moments).items():
         np.testing.assert_allclose(value, getattr(one_by_one, name), rtol=1e-9)
@@ -430,7 +431,9 @@ def test_statistics_of_nothing_are_refused():
     values = np.random.default_rng(0).normal(size=(8, 8, 2))
     values[..., 1] = np.nan
     with pytest.raises(InputError, match="band VV has the mean nan dB"):
-        dataset_statistics(BandMoments.from_patches(values[None]), "global", ["train"], ["VH", "VV"])
+        dataset_statistics(
+            BandMoments.from_patches(values[None]), "global", ["train"], ["VH", "VV"]
+        )
 
 
 def test_a_file_that_cannot_be_finished_leaves_the_old_one(tmp_path, monkeypatch):

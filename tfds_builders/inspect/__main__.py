@@ -18,12 +18,12 @@ from sar_mixmae_jax.utils.command_line import fail, parse_flags
 from sar_mixmae_jax.utils.errors import InputError, UserError, first_line
 from sar_mixmae_jax.utils.files import atomic_write
 from sar_mixmae_jax.utils.tables import format_numbers
+from tfds_builders.band_statistics import STD_KINDS, BandMoments, dataset_statistics
 from tfds_builders.inspect import dataset as dataset_module
 from tfds_builders.inspect.dataset import Dataset, Record, spread
 from tfds_builders.inspect.inspection import TRAIN, inspect_dataset
 from tfds_builders.inspect.inspection_report import write_inspection
 from tfds_builders.inspect.survey import FEATURES, Survey, survey
-from tfds_builders.band_statistics import STD_KINDS, BandMoments, dataset_statistics
 
 FLAGS = flags.FlagValues()
 DATA_DIR = flags.DEFINE_string("data_dir", "data", "folder of built datasets", flag_values=FLAGS)
