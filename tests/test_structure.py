@@ -28,7 +28,7 @@ for name in ("experiments", "torch_interop", "run_report"):
     MAY_IMPORT[name] = (*MAY_IMPORT["inference"], "inference")
 MAY_IMPORT["experiments"] = (*MAY_IMPORT["experiments"], "run_report")  # pages of its runs
 EVERYTHING = (*MAY_IMPORT, "cli", "main")
-BUILDERS = ("utils", "data.metadata", "data.published_statistics")
+BUILDERS = ("utils", "data.metadata", "data.bigearthnet")
 
 
 def sources(*folders: str) -> list[Path]:

@@ -13,8 +13,10 @@ from absl import flags
 
 from sar_mixmae_jax.cli import common
 from sar_mixmae_jax.inference.evaluator import evaluate
+from sar_mixmae_jax.run_report.page import write_page
 from sar_mixmae_jax.training import distributed
 from sar_mixmae_jax.training.distributed import Heartbeat
+from sar_mixmae_jax.training.workdir import read_run_record
 from sar_mixmae_jax.utils.command_line import parse_flags, report_errors
 from sar_mixmae_jax.utils.files import check_local_path
 
@@ -65,6 +67,8 @@ def main(argv: Sequence[str]) -> None:
             batch_size=BATCH_SIZE.value,
         )
     if distributed.is_primary_process():
+        if read_run_record(workdir):
+            write_page(workdir)  # the summary lists the evaluations of the run
         head, first, *_ = files["report.md"].read_text().split("\n## ")
         print(head, first, sep="\n## ")
         for name, path in files.items():

@@ -9,7 +9,6 @@ from ml_collections import ConfigDict
 
 from sar_mixmae_jax.evaluation.predictions import Predictions
 from sar_mixmae_jax.models.knn import KNNConfig
-from sar_mixmae_jax.run_report import page
 from sar_mixmae_jax.tasks import report
 from sar_mixmae_jax.tasks.registry import get_task
 from sar_mixmae_jax.tasks.supervised import FinetuneObjective, param_shapes, predict_outputs
@@ -21,7 +20,7 @@ from sar_mixmae_jax.training.downstream import make_finetune_objective
 from sar_mixmae_jax.training.initialisation import SourceCheckpoint
 from sar_mixmae_jax.training.restore import read_subtree
 from sar_mixmae_jax.training.sharding import replicate
-from sar_mixmae_jax.training.workdir import EVALUATION, read_run_record
+from sar_mixmae_jax.training.workdir import EVALUATION
 from sar_mixmae_jax.utils import hashing
 from sar_mixmae_jax.utils.errors import InputError
 from sar_mixmae_jax.utils.jit import CacheablePartial
@@ -82,10 +81,7 @@ def evaluate(
     folder = out or workdir / EVALUATION / f"{name}-{split}"
     task = get_task(made.predictions.task)
     pictures = task.example_pictures(made.dataset, made.data_dir, split, made.extra)
-    files = report.write_report(made.predictions, folder, pictures, extra=made.extra)
-    if read_run_record(workdir):
-        page.write_page(workdir)  # which shows the reports
-    return files
+    return report.write_report(made.predictions, folder, pictures, extra=made.extra)
 
 
 def predict(
