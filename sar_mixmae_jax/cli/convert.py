@@ -15,7 +15,7 @@ import jax
 from absl import flags
 
 from sar_mixmae_jax.cli import common
-from sar_mixmae_jax.torch_interop.from_torch import Choices, from_torch
+from sar_mixmae_jax.torch_interop.from_torch import ImportOptions, from_torch
 from sar_mixmae_jax.torch_interop.to_torch import to_torch
 from sar_mixmae_jax.utils.command_line import check_given, parse_flags, report_errors
 from sar_mixmae_jax.utils.errors import InputError, look_up
@@ -68,7 +68,7 @@ CHECKPOINT = flags.DEFINE_string(
 def import_file(path: Path) -> str:
     """Convert a PyTorch file and return a description of the checkpoint."""
     check_given({"workdir": "runs/NAME"}, FLAGS)
-    choices = Choices(
+    options = ImportOptions(
         statistics=STATISTICS.value,
         image_size=IMAGE_SIZE.value,
         decoder_num_heads=DECODER_NUM_HEADS.value,
@@ -77,12 +77,13 @@ def import_file(path: Path) -> str:
         tiling=TILING.value,
         pooling=POOLING.value,
     )
-    result = from_torch(path, check_local_path("--workdir", WORKDIR.value), choices)
+    result = from_torch(path, check_local_path("--workdir", WORKDIR.value), options)
     arch = result.model.arch
     optimizer = ""
     if result.steps is not None:
         optimizer = (
-            f"; optimizer after {result.steps:,} steps, last learning rate {result.rate:.3g}"
+            f"; optimizer after {result.steps:,} steps, "
+            f"last learning rate {result.learning_rate:.3g}"
         )
     return (
         f"{result.checkpoint}: {result.model.variant} ({result.model.kind}), "

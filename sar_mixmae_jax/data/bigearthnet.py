@@ -1,4 +1,4 @@
-"""Published band statistics that the published checkpoints and built datasets share; no JAX."""
+"""Published constants shared by checkpoints and built datasets: band statistics and class names."""
 
 from typing import NamedTuple
 
@@ -32,3 +32,26 @@ PUBLISHED_STATISTICS = {
     ),
 }
 """Statistics published with SAR-W-MixMAE, by data set."""
+
+CLASSES_19 = (
+    "Urban fabric",
+    "Industrial or commercial units",
+    "Arable land",
+    "Permanent crops",
+    "Pastures",
+    "Complex cultivation patterns",
+    "Land principally occupied by agriculture, with significant areas of natural vegetation",
+    "Agro-forestry areas",
+    "Broad-leaved forest",
+    "Coniferous forest",
+    "Mixed forest",
+    "Natural grassland and sparsely vegetated areas",
+    "Moors, heathland and sclerophyllous vegetation",
+    "Transitional woodland, shrub",
+    "Beaches, dunes, sands",
+    "Inland wetlands",
+    "Coastal wetlands",
+    "Inland waters",
+    "Marine waters",
+)
+"""Classes of BigEarthNet-19 in the order of the outputs of published classifiers."""

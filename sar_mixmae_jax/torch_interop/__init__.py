@@ -1,11 +1,7 @@
-"""Weights from PyTorch and to PyTorch, equal bit by bit.
+"""Import of PyTorch checkpoints and export to PyTorch, with bitwise equal parameters.
 
-```
- tensor_files.py      .pth and .safetensors: read without running anything, written whole
- published.py         the files that the authors published: checksums, statistics, weighting
- recognition.py       which model it is, from its tensors alone
- names.py             names and layouts beside those here          buffers.py   what is not learnt
- moments.py           the state of their optimizer
- importing.py         all of it: a file becomes a checkpoint       exporting.py the way back
-```
+`tensor_files` reads and writes .pth and .safetensors; `infer_architecture` identifies the model
+from its tensors, `published_checkpoints` the released files; `name_mapping` and `optimizer_state`
+convert; `metadata` is the JSON beside the tensors. `from_torch` (with `converted_run`) and
+`to_torch` are the entry points. Imports everything up to `training`; PyTorch only when used.
 """

@@ -1,4 +1,7 @@
-"""Which model a file holds, from its tensors alone; its own notes are a hint and not the truth."""
+"""Inference of the architecture of a PyTorch model from the names and shapes of its tensors.
+
+Nothing else in a file is trusted, so that models of other tools convert too.
+"""
 
 import dataclasses
 import re
@@ -12,35 +15,36 @@ import numpy as np
 from sar_mixmae_jax.models.architecture import VARIANTS, Architecture
 from sar_mixmae_jax.models.mixmae import MixMAE, init_params
 from sar_mixmae_jax.torch_interop.name_mapping import (
-    CLOSE,
     POSITIONS,
+    TOLERANCE,
     make_positions,
     torch_parameters,
 )
 from sar_mixmae_jax.training import initialisation
 from sar_mixmae_jax.utils.errors import InputError
 
-PATCHES, HEAD = "patch_embed.proj.weight", "head.weight"
-NAMED = 5
+PATCH_EMBEDDING, HEAD = "patch_embed.proj.weight", "head.weight"
+LISTED_NAMES = 5
 """Names that a message lists."""
 
-MOST_BLOCKS, LARGEST_IMAGE = 256, 1024
-"""Blocks of a stage, and pixels of a side, beyond which nobody trains such a model."""
+MAX_BLOCKS, MAX_IMAGE_SIZE = 256, 1024
+"""Largest number of blocks in a stage, and largest input side in pixels, that are accepted."""
 
-HEADS = {2: "flood", 19: "classification"}
-"""The task of the published models by the number of outputs."""
+TASK_BY_OUTPUTS = {2: "flood", 19: "classification"}
+"""Task of the published models by the number of outputs."""
 
 Tensors = Mapping[str, np.ndarray]
+"""Tensors by PyTorch's names."""
 
 
 class InferredModel(NamedTuple):
-    """What a file holds.
+    """Model in a file.
 
     Attributes:
-      kind: "pretraining", "encoder", or a task.
+      kind: "pretraining", "encoder", or the name of a task.
       variant: an entry of `VARIANTS`, or "custom".
-      arch: of the model.
-      outputs: of its head; 0 without one.
+      arch: its sizes.
+      outputs: of its head; 0 without a head.
     """
 
     kind: str
@@ -60,22 +64,22 @@ def infer_model(
     decoder_num_heads: int | None = None,
     encoder_only: bool = False,
     task: str | None = None,
-    close: float = CLOSE,
+    tolerance: float = TOLERANCE,
 ) -> InferredModel:
-    """Recognises a model.
+    """Infer kind, variant and architecture.
 
     Args:
-      tensors: by PyTorch's names.
-      decoder_num_heads: attention heads of the decoder, not stored in tensors; None: those of the
+      tensors: of the file.
+      decoder_num_heads: attention heads of the decoder, which no shape shows; None: those of the
         variant.
-      encoder_only: leave decoder or head.
+      encoder_only: ignore decoder and head.
       task: of the head; None: by the number of its outputs.
-      close: position embeddings that differ by less are the same.
+      tolerance: largest difference of equal position embeddings.
 
     Raises:
-      InputError: it is no model of this kind, or of one that this project does not have.
+      InputError: the tensors are not those of a MixMIM model, or of one without counterpart here.
     """
-    width, bands, patch_size = _patches(tensors)
+    width, bands, patch_size = _patch_embedding(tensors)
     depths, heads, windows = _stages(tensors)
     arch = Architecture(
         embed_dim=width,
@@ -85,9 +89,10 @@ def infer_model(
         bands=bands,
         patch_size=patch_size,
         mlp_ratio=_shape(tensors, "layers.0.blocks.0.mlp.fc1.weight", 2)[0] // width,
-        image_size=_side(tensors) * patch_size,
+        image_size=_first_map_side(tensors) * patch_size,
     )
-    arch = dataclasses.replace(arch, pretrain_image_size=_position_size(tensors, arch, close))
+    pretrain_size = _pretrain_image_size(tensors, arch, tolerance)
+    arch = dataclasses.replace(arch, pretrain_image_size=pretrain_size)
     has_decoder = any(name.startswith("decoder_") for name in tensors) and not encoder_only
     if has_decoder:
         arch = _with_decoder(tensors, arch, decoder_num_heads)
@@ -102,51 +107,52 @@ def _kind(has_decoder: bool, outputs: int, task: str | None) -> str:
         return "pretraining"
     if outputs and task:
         return task
-    if outputs and outputs not in HEADS:
+    if outputs and outputs not in TASK_BY_OUTPUTS:
         raise InputError(
             f"the head has {outputs} outputs, expected 19 (BigEarthNet-19) or 2 (floods): "
-            "--encoder_only takes the encoder without it"
+            "--encoder_only converts the encoder without it"
         )
-    return HEADS.get(outputs, "encoder")
+    return TASK_BY_OUTPUTS.get(outputs, "encoder")
 
 
-def _patches(tensors: Tensors) -> tuple[int, int, int]:
-    """Width, bands and patch size."""
-    if PATCHES not in tensors:
-        some = ", ".join(sorted(tensors)[:NAMED])
+def _patch_embedding(tensors: Tensors) -> tuple[int, int, int]:
+    """Return width, bands and patch size."""
+    if PATCH_EMBEDDING not in tensors:
+        some = ", ".join(sorted(tensors)[:LISTED_NAMES])
         raise InputError(
-            f"there is no {PATCHES} among its {len(tensors)} tensors ({some}, …): expected a "
+            f"found no {PATCH_EMBEDDING} among {len(tensors)} tensors ({some}, …): expected a "
             "MixMIM model of SAR-W-MixMAE"
         )
-    width, bands, rows, columns = _shape(tensors, PATCHES, 4)
+    width, bands, rows, columns = _shape(tensors, PATCH_EMBEDDING, 4)
     if bands == 3:
         raise InputError(
-            "it takes three channels: it is a model of RGB images, such as the original MixMIM "
-            "of ImageNet, whose filters mean nothing for VH and VV; choose a two-band checkpoint "
-            "of SAR-W-MixMAE, or pretrain with configs/pretrain.py"
+            f"{PATCH_EMBEDDING} has three channels: filters of RGB models, such as the original "
+            "MixMIM of ImageNet, do not apply to VH and VV; choose a two-band checkpoint of "
+            "SAR-W-MixMAE, or pretrain with configs/pretrain.py"
         )
     if bands != 2 or rows != columns or rows & (rows - 1):
         raise InputError(
-            f"{PATCHES} is {(width, bands, rows, columns)}, expected (width, 2, 4, 4): VH and VV"
+            f"{PATCH_EMBEDDING} is {(width, bands, rows, columns)}, expected (width, 2, 4, 4): VH "
+            "and VV"
         )
     return width, bands, rows
 
 
 def _stages(tensors: Tensors) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
-    """Depths, heads and windows of the stages."""
+    """Return depths, attention heads and window sizes of the stages."""
     depths: dict[int, int] = {}
     tables: dict[int, tuple[int, ...]] = {}
     for name, tensor in tensors.items():
-        if not (found := re.match(r"layers\.(\d{1,3})\.blocks\.(\d{1,3})\.", name)):
+        if not (match := re.match(r"layers\.(\d{1,3})\.blocks\.(\d{1,3})\.", name)):
             continue
-        stage, block = map(int, found.groups())
+        stage, block = map(int, match.groups())
         depths[stage] = max(depths.get(stage, 0), block + 1)
         if name.endswith("relative_position_bias_table") and tensor.ndim == 2:
             tables[stage] = tensor.shape
     stages = range(len(depths))
     if not depths or set(depths) != {*stages} or set(tables) != {*stages}:
         raise InputError(
-            f"its stages are {sorted(depths)}, with bias tables in {sorted(tables)}: expected "
+            f"found the stages {sorted(depths)}, with bias tables in {sorted(tables)}: expected "
             "layers.0 and so on, with relative_position_bias_table in each"
         )
     sides = [(round(tables[stage][0] ** 0.5) + 1) // 2 for stage in stages]
@@ -155,67 +161,71 @@ def _stages(tensors: Tensors) -> tuple[tuple[int, ...], tuple[int, ...], tuple[i
         raise InputError(
             f"a relative_position_bias_table is {wrong[0]}: expected ((2 · window - 1)², heads)"
         )
-    if max(depths.values()) > MOST_BLOCKS or max(sides) > LARGEST_IMAGE:
+    if max(depths.values()) > MAX_BLOCKS or max(sides) > MAX_IMAGE_SIZE:
         raise InputError(
-            f"it has {max(depths.values())} blocks in a stage and windows of {max(sides)} tokens: "
-            f"expected at most {MOST_BLOCKS} and {LARGEST_IMAGE}"
+            f"found {max(depths.values())} blocks in a stage and windows of {max(sides)} tokens: "
+            f"expected at most {MAX_BLOCKS} and {MAX_IMAGE_SIZE}"
         )
     heads = tuple(tables[stage][1] for stage in stages)
     return tuple(depths[stage] for stage in stages), heads, tuple(sides)
 
 
-def _side(tensors: Tensors) -> int:
-    """Tokens along a side of the first stage."""
+def _first_map_side(tensors: Tensors) -> int:
+    """Return the tokens along a side of the first stage."""
     if POSITIONS not in tensors:
-        raise InputError(f"there is no {POSITIONS}, which alone says for which input size it is")
+        raise InputError(f"found no {POSITIONS}, from which the input size is inferred")
     tokens = _shape(tensors, POSITIONS, 3)[1]
     side = round(tokens**0.5)
     if side * side != tokens:
-        raise InputError(f"{POSITIONS} has {tokens} tokens: expected those of a square")
-    if side > LARGEST_IMAGE // 2:
+        raise InputError(f"{POSITIONS} has {tokens} tokens: expected a square number")
+    if side > MAX_IMAGE_SIZE // 2:
         raise InputError(
-            f"{POSITIONS} has {side} tokens a side: expected at most {LARGEST_IMAGE // 2}"
+            f"{POSITIONS} has {side} tokens a side: expected at most {MAX_IMAGE_SIZE // 2}"
         )
     return side
 
 
-def _position_size(tensors: Tensors, arch: Architecture, close: float) -> int | None:
-    """The input size that the position embedding was made for; None: that of the model."""
-    given = tensors[POSITIONS]
-    others = range(arch.mask_unit, 2 * arch.image_size + 1, arch.mask_unit)
-    for candidate in (None, *(other for other in others if other != arch.image_size)):
-        made = make_positions(arch.image_size, candidate, arch)
-        if made.shape == given.shape and np.allclose(made, given, rtol=0, atol=close):
+def _pretrain_image_size(tensors: Tensors, arch: Architecture, tolerance: float) -> int | None:
+    """Return the input size that the position embedding was made for; None: that of the model."""
+    stored = tensors[POSITIONS]
+    sizes = range(arch.mask_unit, 2 * arch.image_size + 1, arch.mask_unit)
+    for candidate in (None, *(size for size in sizes if size != arch.image_size)):
+        positions = make_positions(arch.image_size, candidate, arch)
+        if positions.shape == stored.shape and np.allclose(
+            positions, stored, rtol=0, atol=tolerance
+        ):
             return candidate
     raise InputError(
-        f"{POSITIONS} is no sine-cosine embedding, as it is or resized: a model with learnt "
-        "positions has no counterpart here"
+        f"{POSITIONS} is not a sine-cosine embedding, original or resized: models with learned "
+        "positions cannot be converted"
     )
 
 
 def _with_decoder(tensors: Tensors, arch: Architecture, heads: int | None) -> Architecture:
-    """The size with that of the decoder.
+    """Return the architecture with the sizes of the decoder.
 
     Raises:
-      InputError: nobody knows its number of heads.
+      InputError: its number of heads cannot be inferred.
     """
     numbers = {
-        int(found[1])
+        int(match[1])
         for name in tensors
-        if (found := re.match(r"decoder_blocks\.(\d{1,3})\.", name))
+        if (match := re.match(r"decoder_blocks\.(\d{1,3})\.", name))
     }
     width, depth = _shape(tensors, "decoder_embed.weight", 2)[0], len(numbers)
     if heads is None:
-        twins = [
-            one for one in VARIANTS.values() if _same(one, arch) and one.decoder_embed_dim == width
+        matches = [
+            known
+            for known in VARIANTS.values()
+            if _same_encoder(known, arch) and known.decoder_embed_dim == width
         ]
-        if not twins:
+        if not matches:
             raise InputError(
-                f"it matches none of {', '.join(VARIANTS)} (width {arch.embed_dim}, "
-                f"depths {arch.depths}, decoder {width} wide), "
-                "and its number of attention heads cannot be inferred: give --decoder_num_heads"
+                f"cannot infer the attention heads of the decoder: the model (width "
+                f"{arch.embed_dim}, depths {arch.depths}, decoder width {width}) matches none of "
+                f"{', '.join(VARIANTS)}: give --decoder_num_heads"
             )
-        heads = twins[0].decoder_num_heads
+        heads = matches[0].decoder_num_heads
     return dataclasses.replace(
         arch, decoder_embed_dim=width, decoder_depth=depth, decoder_num_heads=heads
     )
@@ -223,71 +233,73 @@ def _with_decoder(tensors: Tensors, arch: Architecture, heads: int | None) -> Ar
 
 def _variant(arch: Architecture, has_decoder: bool) -> str:
     decoder = ("decoder_embed_dim", "decoder_depth", "decoder_num_heads") if has_decoder else ()
-    for name, one in VARIANTS.items():
-        if _same(one, arch) and all(getattr(one, f) == getattr(arch, f) for f in decoder):
+    for name, known in VARIANTS.items():
+        if _same_encoder(known, arch) and all(
+            getattr(known, f) == getattr(arch, f) for f in decoder
+        ):
             return name
     return "custom"
 
 
-def _same(one: Architecture, other: Architecture) -> bool:
-    """Whether two encoders are of one size, whatever the size of their input."""
+def _same_encoder(first: Architecture, second: Architecture) -> bool:
+    """Return whether two encoders have equal sizes at any input size."""
     fields = ("embed_dim", "depths", "num_heads", "mlp_ratio", "patch_size", "bands")
-    return all(getattr(one, name) == getattr(other, name) for name in fields)
+    return all(getattr(first, name) == getattr(second, name) for name in fields)
 
 
 def _shape(tensors: Tensors, name: str, axes: int) -> tuple[int, ...]:
     if name not in tensors:
-        raise InputError(f"there is no {name}: expected a MixMIM model of SAR-W-MixMAE")
+        raise InputError(f"found no {name}: expected a MixMIM model of SAR-W-MixMAE")
     shape = tensors[name].shape
     if len(shape) != axes or 0 in shape:
         raise InputError(f"{name} is {shape}: expected {axes} axes")
     return tuple(shape)
 
 
-def expected_shapes(found: InferredModel) -> Any:
-    """Shapes and types of the parameters of a model, by part."""
-    if found.has_decoder:
-        return jax.eval_shape(partial(init_params, MixMAE(found.arch)), jax.random.key(0))
-    parts = {"encoder": initialisation.encoder_param_shapes(found.arch)}
-    if found.outputs:
-        kernel = jax.ShapeDtypeStruct((found.arch.feature_width, found.outputs), np.float32)
-        bias = jax.ShapeDtypeStruct((found.outputs,), np.float32)
+def expected_shapes(model: InferredModel) -> Any:
+    """Return shapes and types of the parameters of a model: {"encoder", "decoder" or "head"}."""
+    if model.has_decoder:
+        return jax.eval_shape(partial(init_params, MixMAE(model.arch)), jax.random.key(0))
+    parts = {"encoder": initialisation.encoder_param_shapes(model.arch)}
+    if model.outputs:
+        kernel = jax.ShapeDtypeStruct((model.arch.feature_width, model.outputs), np.float32)
+        bias = jax.ShapeDtypeStruct((model.outputs,), np.float32)
         parts["head"] = {"kernel": kernel, "bias": bias}
     return parts
 
 
 def check_tensors(
-    tensors: Mapping[str, np.ndarray],
+    tensors: Tensors,
     shapes: Any,
-    found: InferredModel,
-    known: Iterable[str],
+    model: InferredModel,
+    buffers: Iterable[str],
     *,
     encoder_only: bool,
 ) -> None:
-    """Compares the tensors of a file with those of the model that it seems to hold.
+    """Compare the tensors of a file with those of the inferred model.
 
     Args:
       tensors: of the file.
       shapes: of the parameters of the model.
-      found: the model.
-      known: names of its buffers, which may be there.
-      encoder_only: whether a decoder or a head is left aside.
+      model: that was inferred.
+      buffers: names of its buffers, which may be missing.
+      encoder_only: whether decoder and head are ignored.
 
     Raises:
-      InputError: names what is missing, what is too much, or what has another shape.
+      InputError: names tensors that are missing, unexpected, of another shape, or not finite.
     """
-    wanted = torch_parameters(shapes, found.arch)
-    parameters = {*tensors} - {*known}
+    expected = torch_parameters(shapes, model.arch)
+    names = {*tensors} - {*buffers}
     if encoder_only:
-        parameters = {name for name in parameters if not name.startswith(("decoder_", "head."))}
-        parameters -= {"mask_token"}
-    missing, unexpected = wanted.keys() - parameters, parameters - wanted.keys()
+        names = {name for name in names if not name.startswith(("decoder_", "head."))}
+        names -= {"mask_token"}
+    missing, unexpected = expected.keys() - names, names - expected.keys()
     if missing or unexpected:
         raise InputError(
-            f"its tensors are not those of {found.variant} ({found.kind}): missing "
+            f"the tensors are not those of {model.variant} ({model.kind}): missing "
             f"{list_names(missing)}; unexpected {list_names(unexpected)}: choose another file"
         )
-    for name, (_, shape) in wanted.items():
+    for name, (_, shape) in expected.items():
         tensor = tensors[name]
         if tensor.shape != shape or tensor.dtype != np.float32:
             raise InputError(
@@ -299,7 +311,7 @@ def check_tensors(
 
 
 def list_names(names: Iterable[str]) -> str:
-    """The first of some names, and how many more there are."""
-    every = sorted(names)
-    more = f" and {len(every) - NAMED} more" if len(every) > NAMED else ""
-    return (", ".join(name[:100] for name in every[:NAMED]) or "none") + more
+    """Return the first of some names, and the number of the others."""
+    ordered = sorted(names)
+    more = f" and {len(ordered) - LISTED_NAMES} more" if len(ordered) > LISTED_NAMES else ""
+    return (", ".join(name[:100] for name in ordered[:LISTED_NAMES]) or "none") + more

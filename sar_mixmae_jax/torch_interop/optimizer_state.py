@@ -1,14 +1,13 @@
-"""The state of PyTorch's AdamW as that of ours: moments and the number of steps.
+"""Conversion of the state of PyTorch's AdamW: moments and the number of steps.
 
-The optimizer numbers the trainable tensors by group: first those without weight decay (1-D ones),
-then those with; in each the order of the model.
+PyTorch numbers the trained tensors by parameter group: first those without weight decay (1-D), then
+those with; inside a group in the order of the model.
 """
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from sar_mixmae_jax.models.architecture import Architecture
@@ -16,18 +15,19 @@ from sar_mixmae_jax.torch_interop.name_mapping import is_buffer, torch_parameter
 from sar_mixmae_jax.torch_interop.tensor_files import as_array
 from sar_mixmae_jax.utils.errors import InputError, first_line
 
-FIRST, SECOND, STEP = "exp_avg", "exp_avg_sq", "step"
-MOST_STEPS = 2**31
+MEAN, SQUARE, STEP = "exp_avg", "exp_avg_sq", "step"
+MAX_STEPS = 2**31
+WITHOUT = "--nooptimizer converts the model alone"
 
 
 class AdamMoments(NamedTuple):
-    """What AdamW remembers.
+    """State of AdamW.
 
     Attributes:
-      mean: of the gradients, a tree like the parameters.
-      square: of their squares.
-      steps: that were taken.
-      rate: of the last one.
+      mean: first moments, a tree like the parameters.
+      square: second moments, likewise.
+      steps: int, steps taken.
+      rate: float, learning rate of the last step.
     """
 
     mean: Any
@@ -37,7 +37,7 @@ class AdamMoments(NamedTuple):
 
 
 def numbered_params(tensors: Mapping[str, np.ndarray]) -> list[str]:
-    """The names of the trainable tensors in the order in which the optimizer numbers them."""
+    """Return the names of the trained tensors in the order in which PyTorch numbers them."""
     trained = [name for name in tensors if not is_buffer(name)]
     return sorted(trained, key=lambda name: tensors[name].ndim > 1)  # stable
 
@@ -49,10 +49,10 @@ def read_moments(
     arch: Architecture,
     path: Path,
 ) -> AdamMoments:
-    """Reads the state of an optimizer.
+    """Convert the state of an optimizer.
 
     Args:
-      optimizer: {"state", "param_groups"} of AdamW.
+      optimizer: {"state", "param_groups"} of PyTorch's AdamW.
       tensors: of the model, in its order.
       shapes: of all parameters here.
       arch: of the model.
@@ -62,7 +62,6 @@ def read_moments(
       InputError: it is not the state of such an optimizer for this model.
     """
     names = numbered_params(tensors)
-    wanted = torch_parameters(shapes, arch)
     try:
         groups, state = optimizer["param_groups"], optimizer["state"]
         numbers = [number for group in groups for number in group["params"]]
@@ -72,39 +71,55 @@ def read_moments(
             raise ValueError(f"it has {len(groups)} groups with the weight decays {decays}")
         if len({*numbers}) != len(names) or {*state} != {*numbers} or len(numbers) != len(names):
             raise ValueError(f"it has {len(state)} tensors, and the model {len(names)}")
-        of = dict(zip(names, (state[number] for number in numbers), strict=True))
-        found = {
-            key: {name: as_array(name, of[name][key], path) for name in names}
-            for key in (FIRST, SECOND)
+        by_name = dict(zip(names, (state[number] for number in numbers), strict=True))
+        moments = {
+            key: {name: as_array(name, by_name[name][key], path) for name in names}
+            for key in (MEAN, SQUARE)
         }
-        steps = {float(of[name][STEP]) for name in names}
+        steps = {float(by_name[name][STEP]) for name in names}
         rate = float(groups[1]["lr"])
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RuntimeError) as error:
-        if isinstance(error, InputError):
-            raise
+    except InputError:
+        raise
+    except Exception as error:  # any error of a malformed state
         raise InputError(
-            f"its optimizer is not the AdamW of a pretraining ({first_line(error)}): expected "
-            "group 0 without weight decay and group 1 with; --nooptimizer takes the model alone"
+            f"the optimizer is not the AdamW of a pretraining ({first_line(error)}): expected "
+            f"group 0 without weight decay and group 1 with; {WITHOUT}"
         ) from error
-    for key, arrays in found.items():
+    _check_moments(moments, {n: shape for n, (_, shape) in torch_parameters(shapes, arch).items()})
+    mean, square = (tree_from(moments[key], shapes, arch) for key in (MEAN, SQUARE))
+    return AdamMoments(mean, square, _common_step(steps), rate)
+
+
+def _check_moments(
+    moments: dict[str, dict[str, np.ndarray]], shapes: dict[str, tuple[int, ...]]
+) -> None:
+    """Check moments by key and name of a tensor.
+
+    Raises:
+      InputError: an array has another shape or type, is not finite, or negative where squared.
+    """
+    for key, arrays in moments.items():
+        minimum = -np.inf if key == MEAN else 0.0
         for name, array in arrays.items():
-            if array.shape != wanted[name][1] or array.dtype != np.float32:
+            if array.shape != shapes[name] or array.dtype != np.float32:
                 raise InputError(
                     f"{key} of {name} is {array.dtype}{array.shape}, expected "
-                    f"float32{wanted[name][1]}: --nooptimizer takes the model alone"
+                    f"float32{shapes[name]}: {WITHOUT}"
                 )
-    done = steps.pop()
-    if steps or not (done.is_integer() and 0 <= done < MOST_STEPS):
+            if not (np.isfinite(array).all() and array.min() >= minimum):
+                raise InputError(f"{key} of {name} is not finite or negative: {WITHOUT}")
+
+
+def _common_step(steps: set[float]) -> int:
+    """Return the step that all tensors share.
+
+    Raises:
+      InputError: they differ, or are not whole numbers.
+    """
+    step = next(iter(steps))
+    if len(steps) > 1 or not (step.is_integer() and 0 <= step < MAX_STEPS):
         raise InputError(
-            f"its tensors were trained for {done:g} steps, some for {sorted(steps)[:3]}: expected "
-            "one whole number; --nooptimizer takes the model alone"
+            f"the tensors were trained for {', '.join(f'{s:g}' for s in sorted(steps)[:3])} steps: "
+            f"expected one whole number; {WITHOUT}"
         )
-    mean, square = (tree_from(found[key], shapes, arch) for key in (FIRST, SECOND))
-    for tree, what in ((mean, FIRST), (square, SECOND)):
-        least = -np.inf if what == FIRST else 0.0
-        if not all(np.isfinite(x).all() and x.min() >= least for x in jax.tree.leaves(tree)):
-            raise InputError(
-                f"its optimizer has {what} that is not finite or negative: --nooptimizer takes the "
-                "model alone"
-            )
-    return AdamMoments(mean, square, int(done), rate)
+    return int(step)

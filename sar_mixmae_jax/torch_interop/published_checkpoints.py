@@ -1,4 +1,4 @@
-"""The files that the authors published: how to know them, and what they do not say themselves."""
+"""The released PyTorch checkpoints: how to identify them, and what their tensors do not show."""
 
 import hashlib
 from collections.abc import Sequence
@@ -7,22 +7,22 @@ from typing import NamedTuple
 
 from absl import logging
 
-from sar_mixmae_jax.data.bigearthnet import PUBLISHED_STATISTICS as STATISTICS
-from sar_mixmae_jax.data.bigearthnet import BandStatistics as Statistics
 from sar_mixmae_jax.data.metadata import BANDS
+from sar_mixmae_jax.data.bigearthnet import PUBLISHED_STATISTICS, BandStatistics
 from sar_mixmae_jax.utils.errors import InputError, look_up
 
 
-class Published(NamedTuple):
-    """A published file.
+class PublishedFile(NamedTuple):
+    """A released file.
 
     Attributes:
-      sha256: of all of it.
-      statistics: an entry of `STATISTICS`.
-      dataset: what it was trained on last.
-      built: the same as it is named here.
-      caveat: what results with it must say.
-      weighting: of the loss of its pretraining.
+      sha256: of its content.
+      statistics: an entry of `PUBLISHED_STATISTICS`.
+      dataset: name of the dataset it was last trained on, in publications.
+      built: name of that dataset in this project.
+      caveat: limitation that results with the file must state.
+      weighting: (name, domain) of the pretraining loss in the released training scripts; the files
+        do not record it.
     """
 
     sha256: str
@@ -30,46 +30,46 @@ class Published(NamedTuple):
     dataset: str
     built: str
     caveat: str
-    weighting: tuple[str, str] = ("shared_average", "standardised")
+    weighting: tuple[str, str] = ("per_channel", "standardised")
 
 
-BOTH = (
+SPLITS_CAVEAT = (
     "its encoder was pretrained on train and validation of BigEarthNet {}, without labels; test "
     "patches of one version of BigEarthNet can be training patches of the other"
 )
-"""Of published models: the splits of the two versions are not the same."""
+"""Caveat of models of one version of BigEarthNet: the splits of the two versions differ."""
 
 
 FILES = {
-    "benv1_pretrain_checkpoint_64.pth": Published(
+    "benv1_pretrain_checkpoint_64.pth": PublishedFile(
         "b4f385f96a1eef96c8b32768b57cee79060fe3d920c7273e2c70e43cc1c90700",
         "bigearthnet_v1",
         "BigEarthNet v1",
         "bigearthnet_s1/v1",
-        BOTH.format("v1"),
+        SPLITS_CAVEAT.format("v1"),
     ),
-    "benv1_finetune_checkpoint_best.pth": Published(
+    "benv1_finetune_checkpoint_best.pth": PublishedFile(
         "3778df30224903644d772d151a086d4a1bb006ab61c55ac6534ecb00fe3ae083",
         "bigearthnet_v1",
         "BigEarthNet v1",
         "bigearthnet_s1/v1",
-        BOTH.format("v1"),
+        SPLITS_CAVEAT.format("v1"),
     ),
-    "benv2_pretrain_checkpoint_64.pth": Published(
+    "benv2_pretrain_checkpoint_64.pth": PublishedFile(
         "13ab3855a2faee9dc1ca0fb50ba483cc4e0d735b9fc8d1f03e75764c356d0b93",
         "bigearthnet_v2",
         "BigEarthNet v2",
         "bigearthnet_s1/v2",
-        BOTH.format("v2"),
+        SPLITS_CAVEAT.format("v2"),
     ),
-    "benv2_finetune_checkpoint_best.pth": Published(
+    "benv2_finetune_checkpoint_best.pth": PublishedFile(
         "9592399dcc5f34f608a4b558f897a919d4dd4feb06fc975c108e8f4191689c18",
         "bigearthnet_v2",
         "BigEarthNet v2",
         "bigearthnet_s1/v2",
-        BOTH.format("v2"),
+        SPLITS_CAVEAT.format("v2"),
     ),
-    "sen12_finetune_checkpoint_best.pth": Published(
+    "sen12_finetune_checkpoint_best.pth": PublishedFile(
         "33d06401a433191233322a24c551145e53622b6702b4fa9d6d0178cd2392c541",
         "bigearthnet_v1",
         "SEN12-FLOOD",
@@ -78,17 +78,19 @@ FILES = {
         "of BigEarthNet v1",
     ),
 }
-"""By name."""
+"""Released files by name."""
 
 
 def file_digest(path: Path) -> str:
-    """The SHA-256 of a file.
+    """Return the SHA-256 of a file.
 
     Raises:
       InputError: it cannot be read.
     """
     if not path.is_file():
-        raise InputError(f"{path} cannot be read (it is no file): name a .pth or .safetensors file")
+        raise InputError(
+            f"{path} cannot be read (no such file): expected a .pth or .safetensors file"
+        )
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -96,79 +98,85 @@ def file_digest(path: Path) -> str:
         raise InputError(f"{path} cannot be read ({error.strerror}): check the path") from error
 
 
-def identify_file(path: Path, sha256: str) -> Published | None:
-    """The published file that this is, whatever its name; None, with a note, if it is none.
+def identify_file(path: Path, sha256: str) -> PublishedFile | None:
+    """Return the released file with this content, whatever its name; None if there is none.
 
     Raises:
-      InputError: it has the name of one, and another content.
+      InputError: the name is that of a released file, and the content is not.
     """
-    for name, known in FILES.items():
-        if known.sha256 == sha256:
+    for name, published in FILES.items():
+        if published.sha256 == sha256:
             print(f"{path.name} is {name}, as published")
-            return known
+            return published
     if path.name in FILES:
         raise InputError(
             f"{path} has the name of a published file and another content (SHA-256 {sha256}, "
-            f"expected {FILES[path.name].sha256}): fetch it again, or give it another name if it "
-            "is your own"
+            f"expected {FILES[path.name].sha256}): download it again, or rename it if it is "
+            "your own"
         )
-    logging.warning("%s is none of the published files: what it says of itself counts", path.name)
+    logging.warning(
+        "%s is none of the published files: its own metadata and the flags are used", path.name
+    )
     return None
 
 
-def published_statistics(
-    asked: str | None, known: Published | None, told: Statistics | None
-) -> Statistics:
-    """What inputs of a model are standardised with.
+def choose_statistics(
+    flag: str | None, published: PublishedFile | None, stored: BandStatistics | None
+) -> BandStatistics:
+    """Return the statistics with which the inputs of a model are standardised.
 
     Args:
-      asked: an entry of `STATISTICS`, or "mean VH,mean VV,std VH,std VV" in dB.
-      known: the published file, if it is one.
-      told: what the file itself says, if it is one of this project.
+      flag: an entry of `PUBLISHED_STATISTICS`, or "MEAN_VH,MEAN_VV,STD_VH,STD_VV" in dB; None if
+        the flag was not given.
+      published: the released file, if it is one.
+      stored: statistics in the metadata of the file, if it is one of this project.
 
     Raises:
-      InputError: nobody says what they are, or two say different things.
+      InputError: the statistics are unknown, or the flag contradicts the file.
     """
-    said = STATISTICS[known.statistics] if known else told
-    if asked is None:
-        if said is None:
+    known = PUBLISHED_STATISTICS[published.statistics] if published else stored
+    if flag is None:
+        if known is None:
             raise InputError(
-                "a .pth does not say what its inputs were standardised with, and another mean or "
-                "deviation makes its features worthless: give --statistics, one of "
-                f"{', '.join(STATISTICS)}, or MEAN_VH,MEAN_VV,STD_VH,STD_VV in dB"
+                "a .pth does not hold the statistics of its inputs, and features are useless "
+                f"with wrong ones: give --statistics, one of {', '.join(PUBLISHED_STATISTICS)}, or "
+                "MEAN_VH,MEAN_VV,STD_VH,STD_VV in dB"
             )
-        return said
-    found = _numbers(asked) if "," in asked else look_up(STATISTICS, asked, "--statistics")
-    if said and (said.mean, said.std) != (found.mean, found.std):
+        return known
+    if "," in flag:
+        chosen = _parse_statistics(flag)
+    else:
+        chosen = look_up(PUBLISHED_STATISTICS, flag, "--statistics")
+    if known and (known.mean, known.std) != (chosen.mean, chosen.std):
         raise InputError(
-            f"--statistics is {asked}, and the file is known to have been trained with mean "
-            f"{said.mean} and std {said.std} ({said.of}): leave the flag out"
+            f"--statistics is {flag}, and the file was trained with mean {known.mean} and std "
+            f"{known.std} ({known.of}): leave the flag out"
         )
-    return found
+    return chosen
 
 
-def _numbers(text: str) -> Statistics:
+def _parse_statistics(text: str) -> BandStatistics:
     try:
         numbers = [float(part) for part in text.split(",")] if text.isascii() else []
     except ValueError:
         numbers = []
-    means, stds = tuple(numbers[: len(BANDS)]), tuple(numbers[len(BANDS) :])
+    mean, std = tuple(numbers[: len(BANDS)]), tuple(numbers[len(BANDS) :])
     try:
-        check_decibels(means, stds)
+        check_statistics(mean, std)
     except ValueError as error:
         raise InputError(
             f"--statistics is {text[:100]!r} ({error}): expected MEAN_VH,MEAN_VV,STD_VH,STD_VV"
         ) from error
-    return Statistics(means, stds, f"given by hand: --statistics={text}")
+    return BandStatistics(mean, std, f"given by hand: --statistics={text}")
 
 
-def check_decibels(mean: Sequence[float], std: Sequence[float]) -> None:
-    """Refuses what no backscatter has.
+def check_statistics(mean: Sequence[float], std: Sequence[float]) -> None:
+    """Raise unless the values can be statistics of backscatter in dB, one per band.
 
     Raises:
-      ValueError: says what was expected.
+      ValueError: states what was expected.
     """
     if len(mean) != len(BANDS) or len(std) != len(BANDS):
         raise ValueError(f"expected {len(BANDS)} means and deviations")
-    if not all(-100 < one < 100 for one in mean) or not all(0.01 < one < 100 for one in std):
+    if not all(-100 < value < 100 for value in mean) or not all(0.01 < v < 100 for v in std):
         raise ValueError("expected means within 100 dB of 0, deviations from 0.01 to 100 dB")

@@ -2,29 +2,8 @@
 
 from collections.abc import Iterable
 
+from sar_mixmae_jax.data.bigearthnet import CLASSES_19
 from sar_mixmae_jax.utils.errors import look_up
-
-CLASSES_19 = (
-    "Urban fabric",
-    "Industrial or commercial units",
-    "Arable land",
-    "Permanent crops",
-    "Pastures",
-    "Complex cultivation patterns",
-    "Land principally occupied by agriculture, with significant areas of natural vegetation",
-    "Agro-forestry areas",
-    "Broad-leaved forest",
-    "Coniferous forest",
-    "Mixed forest",
-    "Natural grassland and sparsely vegetated areas",
-    "Moors, heathland and sclerophyllous vegetation",
-    "Transitional woodland, shrub",
-    "Beaches, dunes, sands",
-    "Inland wetlands",
-    "Coastal wetlands",
-    "Inland waters",
-    "Marine waters",
-)
 
 GROUP_OF_43: dict[str, int | None] = {
     "Continuous urban fabric": 0,
