@@ -38,7 +38,10 @@ SPLIT = flags.DEFINE_string(
 )
 OUT = flags.DEFINE_string("out", "features.npz", "file to write", flag_values=FLAGS)
 RESIZE_MODE = flags.DEFINE_string(
-    "resize_mode", "resize", "resize or pad to the input size of the encoder", flag_values=FLAGS
+    "resize_mode",
+    None,
+    "resize or pad to the input size of the encoder (default: as in its run)",
+    flag_values=FLAGS,
 )
 DTYPE = flags.DEFINE_string("dtype", "auto", "float32, bfloat16 or auto", flag_values=FLAGS)
 BATCH_SIZE = flags.DEFINE_integer(

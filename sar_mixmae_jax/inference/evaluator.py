@@ -1,4 +1,4 @@
-"""From a tuned model in a workdir to a report about a split of a dataset, mostly `test`."""
+"""Evaluation of a fine-tuned run on a split of a dataset: predictions and a report."""
 
 import dataclasses
 from pathlib import Path
@@ -28,27 +28,27 @@ from sar_mixmae_jax.utils.jit import CacheablePartial
 
 @dataclasses.dataclass(frozen=True)
 class LoadedModel:
-    """A tuned model of a checkpoint.
+    """Checkpoint of a fine-tuned model, without its parameters.
 
     Attributes:
-      found: the checkpoint and what its encoder expects.
+      source: the checkpoint, as its encoder is described.
       metadata: of the checkpoint.
       config: of its run.
     """
 
-    found: SourceCheckpoint
+    source: SourceCheckpoint
     metadata: dict[str, Any]
     config: ConfigDict
 
 
 class SplitPredictions(NamedTuple):
-    """What a model said of a split.
+    """Predictions of a split.
 
     Attributes:
       predictions: of every record, in its order.
-      extra: (records, …) further outputs of the model, see `Task.extra_outputs`.
-      dataset: its name.
-      data_dir: where it is built.
+      extra: (records, …) further outputs of the model by name, see `Task.extra_outputs`.
+      dataset: name of the dataset.
+      data_dir: folder of built datasets that holds it.
     """
 
     predictions: Predictions
@@ -60,7 +60,7 @@ class SplitPredictions(NamedTuple):
 def evaluate(
     workdir: Path, *, split: str = "test", out: Path | None = None, **choice: Any
 ) -> dict[str, Path]:
-    """Predicts a split and writes the report.
+    """Predict a split and write the report.
 
     Args:
       workdir: of a run of `configs/finetune.py`.
@@ -69,19 +69,19 @@ def evaluate(
       **choice: see `predict`.
 
     Returns:
-      Paths by name of file; none but in the first process.
+      File name -> path of the written files; empty except in the primary process.
 
     Raises:
       InputError: the checkpoint, the dataset or the folder cannot be used.
     """
-    made = predict(workdir, split=split, description=f"predicting {split}", **choice)
+    result = predict(workdir, split=split, description=f"predicting {split}", **choice)
     if not distributed.is_primary_process():
         return {}
-    name = made.dataset.replace("/", "-").replace(":", "-")
+    name = result.dataset.replace("/", "-").replace(":", "-")
     folder = out or workdir / EVALUATION / f"{name}-{split}"
-    task = get_task(made.predictions.task)
-    pictures = task.example_pictures(made.dataset, made.data_dir, split, made.extra)
-    return report.write_report(made.predictions, folder, pictures, extra=made.extra)
+    task = get_task(result.predictions.task)
+    pictures = task.example_pictures(result.dataset, result.data_dir, split, result.extra)
+    return report.write_report(result.predictions, folder, pictures, extra=result.extra)
 
 
 def predict(
@@ -94,51 +94,54 @@ def predict(
     batch_size: int | None = None,
     description: str | None = None,
 ) -> SplitPredictions:
-    """Predicts a split.
+    """Predict a split.
 
     Args:
       workdir: of a run of `configs/finetune.py`.
       split: of the dataset.
       which: "best" by the metric of the run, "latest", or a step.
-      dataset: another one than that of the run, with the same classes.
-      data_dir: where it is built, if not where the run found it.
-      batch_size: records at a time, of all devices; None: the task's.
-      description: beside the progress bar; None shows none.
+      dataset: name of a dataset with the same classes; None: that of the run.
+      data_dir: folder of built datasets; None: that of the run.
+      batch_size: records at a time, of all devices; None: that of the task.
+      description: text beside a progress bar; None for no progress bar.
 
     Raises:
       InputError: the checkpoint or the dataset cannot be used.
     """
     model = load_model(workdir, which)
     config, task = model.config, get_task(model.metadata["model"]["task"])
-    name = dataset or config.dataset
-    where = data_dir or config.data_dir
-    labelled = load_task_dataset(task, name, where, split, model.found.bands)
+    name, data_dir = dataset or config.dataset, data_dir or config.data_dir
+    labelled = load_task_dataset(task, name, data_dir, split, model.source.bands)
     check_classes(model, labelled)
     distributed.broadcast_check({**model.metadata, "evaluated": labelled.patches.describe()})
     votes = model.metadata["model"].get("votes")
-    tuning = make_finetune_objective(
-        config, model.found, labelled, KNNConfig(**votes) if votes else None
+    objective = make_finetune_objective(
+        config, model.source, labelled, KNNConfig(**votes) if votes else None
     )
-    params = replicate(load_params(model, tuning))
-    run = BatchPredictor(
-        CacheablePartial(predict_outputs, tuning), batch_size or task.eval_batch_size
+    params = replicate(load_params(model, objective))
+    predictor = BatchPredictor(
+        CacheablePartial(predict_outputs, objective), batch_size or task.eval_batch_size
     )
-    made = run(params, labelled.patches.source, description)
-    told = prediction_provenance(model, labelled, split, which)
-    extra = {name: made[name] for name in task.extra_arrays if name in made}
-    return SplitPredictions(make_predictions(labelled, made, told), extra, name, where)
+    outputs = predictor(params, labelled.patches.source, description)
+    provenance = prediction_provenance(model, labelled, split, which)
+    extra = {name: outputs[name] for name in task.extra_arrays if name in outputs}
+    return SplitPredictions(make_predictions(labelled, outputs, provenance), extra, name, data_dir)
 
 
 def load_model(workdir: Path, which: str) -> LoadedModel:
-    """The checkpoint of a run.
+    """Read the description of a checkpoint of a run.
+
+    Args:
+      workdir: of the run.
+      which: "best", "latest", or a step.
 
     Raises:
-      InputError: there is none, or it is of no tuned model.
+      InputError: there is none, or it holds no fine-tuned model.
     """
     path = checkpoint.select_step(workdir, which)
     try:
         metadata = checkpoint.read_metadata(path)
-        found = initialisation.read_source_checkpoint(path, metadata)
+        source = initialisation.read_source_checkpoint(path, metadata)
         config = from_json(metadata["config"])
         metadata["model"]["task"], metadata["model"]["classes"]
     except (ValueError, KeyError, TypeError) as error:
@@ -146,70 +149,92 @@ def load_model(workdir: Path, which: str) -> LoadedModel:
             f"{path} cannot be evaluated ({error}): expected a run of configs/finetune.py, or "
             "another --checkpoint of it"
         ) from error
-    return LoadedModel(found, metadata, config)
+    return LoadedModel(source, metadata, config)
 
 
 def check_classes(model: LoadedModel, labelled: TaskDataset) -> None:
-    """Refuses labels that mean something else than in training.
+    """Raise unless the labels of a dataset are those that the model was trained on.
 
     Raises:
-      InputError: names both.
+      InputError: names the classes of both.
     """
     trained = tuple(model.metadata["model"]["classes"])
     if labelled.classes != trained:
         raise InputError(
             f"{labelled.patches.name} has the classes {', '.join(labelled.classes)}, and "
-            f"{model.found.path} was trained on {', '.join(trained)}: choose a dataset with the "
+            f"{model.source.path} was trained on {', '.join(trained)}: choose a dataset with the "
             "same ones in the same order"
         )
 
 
-def load_params(model: LoadedModel, tuning: FinetuneObjective) -> Any:
-    """{"encoder", "head"} of the checkpoint.
+def load_params(model: LoadedModel, objective: FinetuneObjective) -> Any:
+    """Load {"encoder", "head"} of a checkpoint.
 
     Raises:
-      InputError: it is damaged.
+      InputError: the checkpoint is damaged.
     """
     try:
-        return read_subtree(model.found.path, {"params": param_shapes(tuning)})[0]["params"]
+        return read_subtree(model.source.path, {"params": param_shapes(objective)})[0]["params"]
     except ValueError as error:
-        raise InputError(f"{model.found.path}: {error}: choose another --checkpoint") from error
+        raise InputError(f"{model.source.path}: {error}: choose another --checkpoint") from error
 
 
 def prediction_provenance(
     model: LoadedModel, labelled: TaskDataset, split: str, which: str
 ) -> dict[str, Any]:
-    """What a reader of the results must know, as JSON has it."""
-    described, metadata = labelled.patches.describe(), model.metadata
-    metric, converted = model.config.best_metric, metadata["model"].get("converted")
-    chosen = f"{model.config.validation_split} by {metric}"
+    """Return the provenance that is stored and reported with predictions, as JSON types.
+
+    Args:
+      model: that predicted.
+      labelled: dataset that was predicted.
+      split: of that dataset.
+      which: choice of the checkpoint, see `predict`.
+    """
+    described, metadata, config = labelled.patches.describe(), model.metadata, model.config
+    trained_on = metadata["dataset"]
+    metric, converted = config.best_metric, metadata["model"].get("converted")
+    chosen = f"{config.validation_split} by {metric}"
     trained = (
-        f"{metadata['dataset']['name']}, {metadata['dataset']['records']} records "
-        f"(label_fraction {model.config.label_fraction:g})"
+        f"{trained_on['name']}, {trained_on['records']} records "
+        f"(label_fraction {config.label_fraction:g})"
     )
     if converted:
         chosen = f"not known: converted from {converted['file']}"
-        trained = f"{metadata['dataset']['name']}: converted from {converted['file']}"
+        trained = f"{trained_on['name']}: converted from {converted['file']}"
     elif which != "best":
         chosen = f"by hand: --checkpoint={which}"
     elif metric not in metadata["metrics"]:
-        chosen = f"the latest, since {metric} is undefined on {model.config.validation_split}"
-    before = metadata["model"]["pretrained"]
-    told: dict[str, Any] = {
+        chosen = f"the latest, since {metric} is undefined on {config.validation_split}"
+    pretrained = metadata["model"]["pretrained"]
+    random_or_unknown = "not known" if converted else "random"
+    return {
         "dataset": described["name"],
         "split": split,
-        "caveats": [*described["caveats"], *(metadata["dataset"]["caveats"] if converted else ())],
+        "caveats": [*described["caveats"], *(trained_on["caveats"] if converted else ())],
         "dataset checksum": described["checksum"],
-        "checkpoint": str(model.found.path),
+        "checkpoint": str(model.source.path),
         "chosen on": chosen,
         "trained on": trained,
-        "encoder": ("not known" if converted else "random") if before is None else before,
+        "encoder": random_or_unknown if pretrained is None else pretrained,
+        "overlap with training": training_overlap(
+            labelled.image_ids(), model.source.seen, pretrained
+        ),
     }
-    images = labelled.image_ids()
-    known = hashing.count_overlap(images, model.found.seen)
-    source = "fine-tuning" if before is None else f"pretraining on {before['dataset']} or tuning"
-    overlap = f"{known} of {len(images)} images were seen in {source}"
-    if not hashing.is_complete(model.found.seen):
-        overlap = f"at least {overlap}: the model comes from a file that does not say what it saw"
-    told["overlap with training"] = overlap
-    return told
+
+
+def training_overlap(images: np.ndarray, seen: str, pretrained: dict[str, Any] | None) -> str:
+    """Return a sentence about the images that were in the training data of a model.
+
+    Args:
+      images: (images,) str, ids of the evaluated images.
+      seen: hashes of the ids of its training data, see `hashing.pack_ids`.
+      pretrained: description of its pretrained encoder, or None.
+    """
+    count = hashing.count_overlap(images, seen)
+    source = "fine-tuning"
+    if pretrained is not None:
+        source = f"pretraining on {pretrained['dataset']} or tuning"
+    overlap = f"{count} of {len(images)} images were seen in {source}"
+    if hashing.is_complete(seen):
+        return overlap
+    return f"at least {overlap}: the model comes from a file that does not say what it saw"
