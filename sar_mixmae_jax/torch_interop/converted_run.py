@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from sar_mixmae_jax.data.metadata import BANDS
 from sar_mixmae_jax.data.bigearthnet import BandStatistics
+from sar_mixmae_jax.data.metadata import BANDS
 from sar_mixmae_jax.objectives.weighting import Weighting
 from sar_mixmae_jax.tasks.registry import get_task
 from sar_mixmae_jax.torch_interop.infer_architecture import InferredModel

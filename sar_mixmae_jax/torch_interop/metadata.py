@@ -4,8 +4,8 @@ import dataclasses
 import json
 from typing import Any
 
-from sar_mixmae_jax.data.metadata import BANDS
 from sar_mixmae_jax.data.bigearthnet import BandStatistics
+from sar_mixmae_jax.data.metadata import BANDS
 from sar_mixmae_jax.models.heads import POOLINGS, TILINGS
 from sar_mixmae_jax.tasks.registry import task_names
 from sar_mixmae_jax.torch_interop.published_checkpoints import check_statistics

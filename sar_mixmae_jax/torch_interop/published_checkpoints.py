@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 from absl import logging
 
-from sar_mixmae_jax.data.metadata import BANDS
 from sar_mixmae_jax.data.bigearthnet import PUBLISHED_STATISTICS, BandStatistics
+from sar_mixmae_jax.data.metadata import BANDS
 from sar_mixmae_jax.utils.errors import InputError, look_up
 
 

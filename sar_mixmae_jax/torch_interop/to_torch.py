@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 
 from flax.traverse_util import flatten_dict
 
-from sar_mixmae_jax.data.metadata import BANDS
 from sar_mixmae_jax.data.bigearthnet import BandStatistics
+from sar_mixmae_jax.data.metadata import BANDS
 from sar_mixmae_jax.torch_interop import tensor_files
 from sar_mixmae_jax.torch_interop.infer_architecture import InferredModel, expected_shapes
 from sar_mixmae_jax.torch_interop.metadata import (
