@@ -17,10 +17,11 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from benchmarks import measure
-from sar_mixmae_jax.models.mixmae import init_params
+from sar_mixmae_jax.models.mixmae import MixMAE, init_params
 from sar_mixmae_jax.objectives.preprocess import Preprocessing
 from sar_mixmae_jax.objectives.reconstruction import PretrainObjective, pretrain_loss
-from sar_mixmae_jax.training.config import make_model, make_weighting
+from sar_mixmae_jax.objectives.weighting import Weighting
+from sar_mixmae_jax.training.config import compute_dtype, make_arch
 from sar_mixmae_jax.training.optimizer import adamw
 from sar_mixmae_jax.training.sharding import replicate, shard_batch
 from sar_mixmae_jax.training.train_step import compile_train_step, init_state, map_over_devices
@@ -50,10 +51,13 @@ def trace_step(config: ConfigDict, folder: Path) -> Path:
     """
     size, bands = config.model.image_size, len(config.bands)
     preprocessing = Preprocessing(
-        size, mean=(-15.0,) * bands, std=(5.0,) * bands, weighting=make_weighting(config)
+        size, mean=(-15.0,) * bands, std=(5.0,) * bands, weighting=Weighting(**config.weighting)
     )
     objective = PretrainObjective(
-        make_model(config), preprocessing, config.mask_ratio, config.norm_pix_loss
+        MixMAE(make_arch(config), compute_dtype(config.dtype), config.remat),
+        preprocessing,
+        config.mask_ratio,
+        config.norm_pix_loss,
     )
     optimizer = adamw(lambda _: 1e-4, b1=0.9, b2=0.95, weight_decay=0.05)
     state = replicate(

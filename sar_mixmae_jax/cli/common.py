@@ -4,10 +4,7 @@ import faulthandler
 import logging as standard_logging
 import os
 import platform
-import sys
-import threading
 from pathlib import Path
-from typing import Any
 
 import jax
 from absl import flags, logging
@@ -46,29 +43,17 @@ def enable_compilation_cache(folder: str = DEFAULT_CACHE) -> None:
 def configure_logging() -> None:
     """Log warnings of this project to stderr, without duplicates of errors that are raised too.
 
-    Orbax, asyncio and tensorboardX print tracebacks of errors that they also raise; the command
-    reports these in one line.
+    Orbax and asyncio log tracebacks of errors that they also raise; the command reports these in
+    one line.
     """
 
     def is_not_duplicate(record: standard_logging.LogRecord) -> bool:
         return record.name != "asyncio" and "orbax" not in record.pathname
 
-    def report_unraisable(unraisable: Any) -> None:
-        # Raised by pending writes after another write has failed and was reported.
-        if "Event loop is closed" not in str(unraisable.exc_value):
-            sys.__unraisablehook__(unraisable)
-
-    def report_thread(failure: threading.ExceptHookArgs) -> None:
-        # `metric_logger` reports the end of tensorboardX's writer thread.
-        if not type(failure.thread).__module__.startswith("tensorboardX"):
-            threading.__excepthook__(failure)
-
     faulthandler.enable()
     logging.use_absl_handler()
     logging.set_verbosity(logging.WARNING)
     logging.get_absl_handler().addFilter(is_not_duplicate)
-    sys.unraisablehook = report_unraisable
-    threading.excepthook = report_thread
 
 
 def define_process_flags(flag_values: flags.FlagValues) -> None:

@@ -9,12 +9,14 @@ A run that was stopped continues with the same command.
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import jax
 from absl import flags
 
 from sar_mixmae_jax.cli import common
 from sar_mixmae_jax.cli.config_file import CONFIG_HELP, parse_config_flags
+from sar_mixmae_jax.run_report.page import write_page
 from sar_mixmae_jax.training import distributed, finetune, linear_probe, pretrain
 from sar_mixmae_jax.training.distributed import Heartbeat
 from sar_mixmae_jax.training.preemption import PreemptionHandler
@@ -54,19 +56,19 @@ def main(argv: Sequence[str]) -> None:
     with Heartbeat():
         result = train(config, workdir, preempted)
     if distributed.is_primary_process():
-        print_result(result)
+        print_result(result, write_page(workdir))
     if preempted():
         sys.exit(preempted.exit_status)
 
 
-def print_result(result: RunResult) -> None:
+def print_result(result: RunResult, summary: Path) -> None:
     """Print the number of steps and the files of a run, or where it stopped."""
     step = int(result.state.step)
     if not result.finished:
         print(f"stopped after step {step}, which is saved: continue with the same command")
         return
     print(f"done: {step} steps of {result.title}")
-    for name, path in result.files.items():
+    for name, path in {**result.files, "summary": summary}.items():
         print(f"  {name}: {path}")
 
 

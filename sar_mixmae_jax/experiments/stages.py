@@ -14,6 +14,7 @@ from sar_mixmae_jax.experiments import reconstruction, trials
 from sar_mixmae_jax.experiments.trials import Trial, run_folder
 from sar_mixmae_jax.inference import evaluator
 from sar_mixmae_jax.models.mixmae import init_params
+from sar_mixmae_jax.run_report.page import write_page
 from sar_mixmae_jax.tasks.registry import get_task
 from sar_mixmae_jax.training import finetune, pretrain
 from sar_mixmae_jax.training.config import make_objective
@@ -43,7 +44,9 @@ def run_pretraining(
       UserError: the run cannot be made.
     """
     recipe = trials.pretraining_config(config, cell)
-    outcome = pretrain.train(recipe, run_folder(workdir, cell), stop)
+    folder = run_folder(workdir, cell)
+    outcome = pretrain.train(recipe, folder, stop)
+    write_page(folder)
     if not outcome.finished:
         raise StoppedError
     patches = held_out(config)
@@ -101,6 +104,7 @@ def run_finetuning(
     """
     recipe, folder = trials.finetuning_config(config, workdir, cell), run_folder(workdir, cell)
     outcome = finetune.train(recipe, folder, stop)
+    write_page(folder)
     if not outcome.finished:
         raise StoppedError
     predicted = evaluator.predict(folder, split=TEST).predictions

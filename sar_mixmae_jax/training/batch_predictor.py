@@ -15,7 +15,7 @@ from jax.sharding import PartitionSpec
 from sar_mixmae_jax.data.patch_dataset import Source, batches
 from sar_mixmae_jax.data.sampler import SequentialSampler
 from sar_mixmae_jax.training.distributed import is_primary_process, process_shard
-from sar_mixmae_jax.training.metric_logger import progress_bar
+from sar_mixmae_jax.training.progress import progress_bar
 from sar_mixmae_jax.training.sharding import AXIS, fetch_replicated, mesh, prefetch_to_device
 from sar_mixmae_jax.training.train_step import REPLICATED, Batch
 

@@ -1,7 +1,6 @@
-"""From configuration fields to plain settings, checked.
+"""Parts of a run built from configuration fields, and checks of these fields.
 
-Configurations are `ml_collections` dictionaries made by the files in `configs`; this is the one
-place that knows their field names.
+Configurations are `ml_collections` dictionaries made by the files in `configs`.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,7 +14,8 @@ from ml_collections import ConfigDict
 
 from sar_mixmae_jax.data.patch_dataset import PatchDataset
 from sar_mixmae_jax.data.sampler import ShuffleSampler
-from sar_mixmae_jax.models import architecture, mixmae
+from sar_mixmae_jax.models.architecture import Architecture, make_architecture
+from sar_mixmae_jax.models.mixmae import MixMAE
 from sar_mixmae_jax.objectives.preprocess import Preprocessing
 from sar_mixmae_jax.objectives.reconstruction import PretrainObjective
 from sar_mixmae_jax.objectives.weighting import Weighting
@@ -85,11 +85,11 @@ RULES: tuple[tuple[str, Callable[[Number], bool], tuple[str, ...]], ...] = (
     ),
     ("a number between -10 and 10", lambda value: abs(value) <= 10, ("weighting.scale",)),
 )
-"""What numbers must be, and the fields that are checked; None means that a field is not used."""
+"""(limits in words, test, fields); a field that is None is not used and not checked."""
 
 
 def check_numbers(config: ConfigDict) -> None:
-    """Checks every number in a configuration that has limits.
+    """Check every number in a configuration that has limits.
 
     Raises:
       InputError: names the first field that is outside of them.
@@ -99,8 +99,8 @@ def check_numbers(config: ConfigDict) -> None:
         for name in names:
             if values.get(name) is not None and not holds(values[name]):
                 raise InputError(f"{name} is {values[name]}: expected {expected}")
-    whole = values.get("schedule_epochs")
-    if whole is not None and values["warmup_epochs"] >= whole:
+    schedule_epochs = values.get("schedule_epochs")
+    if schedule_epochs is not None and values["warmup_epochs"] >= schedule_epochs:
         raise InputError(
             f"warmup_epochs is {config.warmup_epochs}: expected less than schedule_epochs, "
             f"{config.schedule_epochs}"
@@ -108,7 +108,7 @@ def check_numbers(config: ConfigDict) -> None:
 
 
 def parse_arguments(arguments: str, **defaults: str) -> dict[str, str]:
-    """Parses "name=value,name=value", the part of --config after the colon; later ones win.
+    """Parse "name=value,name=value", the part of --config after the colon; later ones win.
 
     Raises:
       InputError: an argument is not of this form, or its name is unknown.
@@ -124,57 +124,35 @@ def parse_arguments(arguments: str, **defaults: str) -> dict[str, str]:
     return values
 
 
-def make_model(config: ConfigDict) -> mixmae.MixMAE:
-    """The model that a configuration describes.
+def make_arch(config: ConfigDict) -> Architecture:
+    """Return the architecture of the model to pretrain.
 
     Raises:
-      InputError: unknown variant or dtype, or sizes that do not fit together.
+      InputError: unknown variant, sizes that do not fit together, bands that repeat, or a mask
+        ratio that leaves nothing to reconstruct.
     """
-    changes = dict(config.model)
-    arch = architecture.make_architecture(
-        changes.pop("variant"), bands=len(config.bands), **changes
-    )
-    return mixmae.MixMAE(arch, compute_dtype(config.dtype), config.remat)
+    if not config.bands or len(set(config.bands)) < len(config.bands):
+        raise InputError(f"bands is {config.bands}: expected at least one, each once")
+    sizes = dict(config.model)
+    arch = make_architecture(sizes.pop("variant"), bands=len(config.bands), **sizes)
+    units = arch.mask_grid**2
+    if not 0 < round(config.mask_ratio * units) < units:
+        raise InputError(
+            f"mask_ratio is {config.mask_ratio}, which is {config.mask_ratio * units:g} of {units} "
+            "mask units: expected at least one unit from each of two mixed images"
+        )
+    return arch
 
 
 def compute_dtype(name: str) -> DTypeLike:
-    """float32, bfloat16, or "auto": bfloat16 on accelerators and float32 on CPU."""
+    """Return the type for "float32", "bfloat16", or "auto": bfloat16, but float32 on CPU."""
     if name == "auto":
         name = "float32" if jax.default_backend() == "cpu" else "bfloat16"
     return look_up({"float32": jnp.float32, "bfloat16": jnp.bfloat16}, name, "dtype")
 
 
-def check_pretrain_config(config: ConfigDict, devices: int) -> None:
-    """Checks all that can be checked before the data is opened.
-
-    Raises:
-      InputError: a name or a number in the configuration cannot be used.
-    """
-    check_numbers(config)
-    check_batch(config, devices)
-    make_weighting(config)
-    make_retention_policy(config)
-    if not config.bands or len(set(config.bands)) < len(config.bands):
-        raise InputError(f"bands is {config.bands}: expected at least one, each once")
-    cells = make_model(config).arch.mask_grid ** 2
-    if not 0 < round(config.mask_ratio * cells) < cells:
-        raise InputError(
-            f"mask_ratio is {config.mask_ratio}, which is {config.mask_ratio * cells:g} of {cells} "
-            "cells: expected at least one cell from each of two mixed images"
-        )
-
-
-def make_weighting(config: ConfigDict) -> Weighting:
-    """How the loss is weighted.
-
-    Raises:
-      InputError: a name or a number is not usable.
-    """
-    return Weighting(**config.weighting)
-
-
 def make_retention_policy(config: ConfigDict) -> RetentionPolicy:
-    """Which checkpoints stay.
+    """Return which checkpoints are kept.
 
     Raises:
       InputError: the metric is unknown.
@@ -184,27 +162,27 @@ def make_retention_policy(config: ConfigDict) -> RetentionPolicy:
     )
 
 
-def make_schedule(config: ConfigDict, order: ShuffleSampler) -> optax.Schedule:
-    """The learning rate at a step.
+def make_schedule(config: ConfigDict, sampler: ShuffleSampler) -> optax.Schedule:
+    """Return the learning rate as a function of the step.
 
-    Without `schedule_epochs` it falls over what is trained, which may be shorter than the warm-up
-    in a trial: then the schedule is twice the warm-up.
+    Without `schedule_epochs` it decays over what is trained, but at least over twice the warm-up:
+    a trial may be shorter than the warm-up.
     """
-    trained = order.progress(config.total_steps) if config.total_steps else config.epochs
+    trained = sampler.progress(config.total_steps) if config.total_steps else config.epochs
     trained = max(trained, 2 * config.warmup_epochs)
     return learning_rate(
         peak=peak_learning_rate(config.optimizer.base_learning_rate, config.batch_size),
         end_learning_rate=config.optimizer.end_learning_rate,
         warmup_epochs=config.warmup_epochs,
         schedule_epochs=config.schedule_epochs or trained,
-        order=order,
+        sampler=sampler,
     )
 
 
-def make_optimizer(config: ConfigDict, rate: optax.Schedule) -> optax.GradientTransformation:
-    """What is done with the gradient."""
+def make_optimizer(config: ConfigDict, schedule: optax.Schedule) -> optax.GradientTransformation:
+    """Return AdamW with the settings of the configuration."""
     return adamw(
-        rate,
+        schedule,
         b1=config.optimizer.b1,
         b2=config.optimizer.b2,
         weight_decay=config.optimizer.weight_decay,
@@ -213,42 +191,48 @@ def make_optimizer(config: ConfigDict, rate: optax.Schedule) -> optax.GradientTr
     )
 
 
-def make_objective(config: ConfigDict, patches: PatchDataset) -> PretrainObjective:
-    """What the model is trained for, with the statistics of its data.
+def make_objective(
+    config: ConfigDict, dataset: PatchDataset, arch: Architecture | None = None
+) -> PretrainObjective:
+    """Return model, preprocessing and loss of pretraining.
+
+    Args:
+      config: of a pretraining run.
+      dataset: for the statistics that images are standardised with.
+      arch: of the model; None: that of the configuration.
 
     Raises:
-      InputError: a name or a number in the configuration is not usable.
+      InputError: a name or a number in the configuration cannot be used.
     """
     preprocessing = Preprocessing(
         image_size=config.model.image_size,
-        mean=patches.mean,
-        std=patches.std,
-        weighting=make_weighting(config),
+        mean=dataset.mean,
+        std=dataset.std,
+        weighting=Weighting(**config.weighting),
         resize_mode=config.resize_mode,
         random_flip=config.random_flip,
     )
-    return PretrainObjective(
-        make_model(config), preprocessing, config.mask_ratio, config.norm_pix_loss
-    )
+    model = MixMAE(arch or make_arch(config), compute_dtype(config.dtype), config.remat)
+    return PretrainObjective(model, preprocessing, config.mask_ratio, config.norm_pix_loss)
 
 
 def check_batch(config: ConfigDict, devices: int, *, mixed: bool = True) -> None:
-    """Checks that the batch can be shared among devices, and mixed in pairs in each share.
+    """Check that the batch divides into microbatches, of even size where images are mixed.
 
     Args:
       config: of the run.
-      devices: that share the batch.
+      devices: among which the batch is split.
       mixed: whether images are mixed in pairs.
 
     Raises:
-      InputError: the batch does not divide, or a share is odd where images are mixed.
+      InputError: the batch does not divide, or a microbatch is odd where images are mixed.
     """
-    shares = devices * config.grad_accum_steps
-    size, rest = divmod(config.batch_size, shares)
+    microbatches = devices * config.grad_accum_steps
+    size, rest = divmod(config.batch_size, microbatches)
     if not mixed and (rest or size < 1):
         raise InputError(
             f"batch_size is {config.batch_size} on {devices} device(s) with "
-            f"grad_accum_steps={config.grad_accum_steps}: choose a multiple of {shares}"
+            f"grad_accum_steps={config.grad_accum_steps}: choose a multiple of {microbatches}"
         )
     if mixed and (rest or size % 2 or size < 2):
         accumulated = (
@@ -256,28 +240,28 @@ def check_batch(config: ConfigDict, devices: int, *, mixed: bool = True) -> None
         )
         raise InputError(
             f"batch_size is {config.batch_size} on {devices} device(s){accumulated}, which is "
-            f"{config.batch_size / shares:g} each: expected an even number each, because images "
-            f"are mixed in pairs: choose a multiple of {2 * shares}"
+            f"{config.batch_size / microbatches:g} each: expected an even number each, because "
+            f"images are mixed in pairs: choose a multiple of {2 * microbatches}"
         )
 
 
 def from_json(fields: dict[str, Any]) -> ConfigDict:
-    """A configuration of what JSON made of one, which has no tuples."""
+    """Return the configuration that was stored as JSON, which has no tuples."""
     plain = {name: tuple(v) if isinstance(v, list) else v for name, v in flatten(fields)}
     config = ConfigDict()
     for name, value in plain.items():
         *groups, field = name.split(".")
-        place = config
+        parent = config
         for group in groups:
-            if group not in place:
-                place[group] = ConfigDict()
-            place = place[group]
-        place[field] = value
+            if group not in parent:
+                parent[group] = ConfigDict()
+            parent = parent[group]
+        parent[field] = value
     return config.lock()
 
 
 def flatten(tree: dict, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """("group.field", value) of every field."""
+    """Yield ("group.field", value) of every field."""
     for name, value in tree.items():
         if isinstance(value, dict):
             yield from flatten(value, f"{prefix}{name}.")

@@ -15,7 +15,7 @@ from sar_mixmae_jax.data.sampler import ShuffleSampler
 from sar_mixmae_jax.models import flops
 from sar_mixmae_jax.models.mixmae import MixMAE
 from sar_mixmae_jax.training.accelerators import ACCELERATORS, Accelerator
-from sar_mixmae_jax.training.config import check_pretrain_config, make_model
+from sar_mixmae_jax.training.config import check_batch, check_numbers, make_arch
 from sar_mixmae_jax.training.device_memory import (
     FLOAT32,
     ITEMSIZES,
@@ -84,20 +84,21 @@ def estimate(
     Raises:
       InputError: the configuration cannot be used, or a batch is larger than the dataset.
     """
-    check_pretrain_config(config, devices)
+    check_numbers(config)
+    check_batch(config, devices)
+    arch = make_arch(config)
     sampler = ShuffleSampler(records, config.batch_size, config.seed)
-    model = make_model(config)
     step = DeviceStep(
-        model.arch,
-        parameters=count_parameters(model),
+        arch,
+        parameters=count_parameters(MixMAE(arch)),
         images=config.batch_size // devices,
         side=side,
         remat=config.remat,
         grad_accum_steps=config.grad_accum_steps,
     )
     steps = config.total_steps or sampler.steps(config.epochs)
-    step_flops = flops.train_step_flops(model.arch, config.batch_size, remat=config.remat)
-    values = side**2 * model.arch.bands
+    step_flops = flops.train_step_flops(arch, config.batch_size, remat=config.remat)
+    values = side**2 * arch.bands
     results = {
         "variant": config.model.variant,
         "parameters": step.parameters,
@@ -107,8 +108,8 @@ def estimate(
         "grad_accum_steps": step.grad_accum_steps,
         "remat": step.remat,
         "steps": steps,
-        "encoder_flops": flops.encoder_flops(model.arch),
-        "decoder_flops": flops.decoder_flops(model.arch),
+        "encoder_flops": flops.encoder_flops(arch),
+        "decoder_flops": flops.decoder_flops(arch),
         "step_flops": step_flops,
         "run_flops": steps * step_flops,
         "record_bytes": {"float32": 4 * values, "float16": 2 * values},

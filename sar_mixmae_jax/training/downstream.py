@@ -2,10 +2,8 @@
 
 import dataclasses
 import json
-from functools import partial
 from typing import Any
 
-import jax
 import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
@@ -15,7 +13,7 @@ from sar_mixmae_jax.models.heads import HEAD_INITS, POOLINGS, TILINGS
 from sar_mixmae_jax.models.knn import KNNConfig
 from sar_mixmae_jax.objectives.preprocess import Preprocessing
 from sar_mixmae_jax.tasks.base import Task
-from sar_mixmae_jax.tasks.supervised import FinetuneObjective, prepare_batch
+from sar_mixmae_jax.tasks.supervised import FinetuneObjective
 from sar_mixmae_jax.tasks.task_dataset import TaskDataset, load_task_dataset, take_label_fraction
 from sar_mixmae_jax.training.config import check_numbers, compute_dtype, make_retention_policy
 from sar_mixmae_jax.training.distributed import is_primary_process
@@ -149,21 +147,6 @@ def make_finetune_objective(
         unit=patches.unit,
     )
     return FinetuneObjective(task, model, preprocessing)
-
-
-def check_fit(tuning: FinetuneObjective, split: TaskDataset) -> None:
-    """Checks that a record can be read and brought to the model.
-
-    Raises:
-      InputError: it cannot be read, or is of a size that does not fit.
-    """
-    record = split.patches.source[0]
-    batch = {
-        name: jax.ShapeDtypeStruct((2, *np.shape(value)), value.dtype)
-        for name, value in record.items()
-        if name != "id"
-    }
-    jax.eval_shape(partial(prepare_batch, objective=tuning), batch, jax.random.key(0))
 
 
 def run_title(config: ConfigDict, encoder: SourceCheckpoint | None) -> str:

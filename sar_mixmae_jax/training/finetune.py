@@ -6,16 +6,19 @@ from functools import partial
 from pathlib import Path
 
 import jax
-import optax
 from ml_collections import ConfigDict
 
 from sar_mixmae_jax.data.sampler import ShuffleSampler
 from sar_mixmae_jax.tasks.registry import get_task
-from sar_mixmae_jax.tasks.supervised import finetune_loss, init_model_params
-from sar_mixmae_jax.training.config import check_batch
+from sar_mixmae_jax.tasks.supervised import finetune_loss, init_model_params, prepare_batch
+from sar_mixmae_jax.training.config import (
+    check_batch,
+    make_optimizer,
+    make_retention_policy,
+    make_schedule,
+)
 from sar_mixmae_jax.training.distributed import is_primary_process
 from sar_mixmae_jax.training.downstream import (
-    check_fit,
     complete_config,
     describe_run,
     load_splits,
@@ -24,34 +27,49 @@ from sar_mixmae_jax.training.downstream import (
     run_title,
 )
 from sar_mixmae_jax.training.initialisation import replace_encoder, resolve_encoder
-from sar_mixmae_jax.training.train_step import TrainState, init_state
-from sar_mixmae_jax.training.trainer import RunResult, TrainingJob, run_training
+from sar_mixmae_jax.training.setup import RunSetup, check_fit
+from sar_mixmae_jax.training.train_step import TrainState
+from sar_mixmae_jax.training.trainer import RunResult, run_training
 from sar_mixmae_jax.training.validation_evaluator import ValidationEvaluator
 from sar_mixmae_jax.utils import hashing
 from sar_mixmae_jax.utils.jit import CacheablePartial
 
 
 def train(config: ConfigDict, workdir: Path, stop: Callable[[], bool] = lambda: False) -> RunResult:
-    """Fine-tunes, or goes on where the run in `workdir` was.
+    """Fine-tune, or resume the run in `workdir`.
 
     Args:
-      config: as made by `configs/finetune.py`.
+      config: as returned by `configs/finetune.py`.
       workdir: for everything the run writes; the same folder for all processes.
-      stop: asked after every step; True, in any process, saves and ends the run early.
+      stop: called after every step; True, in any process, saves and ends the run early.
 
     Raises:
       InputError: the configuration, the encoder, the dataset, the workdir or all checkpoints cannot
-        be used; what can be known beforehand is refused before anything is written.
-      DivergedError: the loss or its gradient is not finite; the last checkpoint stays.
+        be used.
+      DivergedError: the loss or its gradient is not finite; the last checkpoint is kept.
+    """
+    return run_training(set_up(config, workdir), workdir, stop)
+
+
+def set_up(config: ConfigDict, workdir: Path) -> RunSetup:
+    """Build all that a fine-tuning run needs; nothing is written.
+
+    Args:
+      config: as returned by `configs/finetune.py`.
+      workdir: of a run that is resumed, for the encoder that it began with.
+
+    Raises:
+      InputError: names what cannot be built.
     """
     task = get_task(config.task)
     config = complete_config(config, task)
     check_batch(config, jax.device_count(), mixed=False)
     encoder = resolve_encoder(config, workdir)
     training, validation = load_splits(config, encoder, task)
-    ShuffleSampler(len(training), config.batch_size, config.seed)  # enough of them for a batch
+    sampler = ShuffleSampler(len(training), config.batch_size, config.seed)
+    schedule = make_schedule(config, sampler)
     tuning = make_finetune_objective(config, encoder, training)
-    check_fit(tuning, training)
+    check_fit(partial(prepare_batch, objective=tuning), training.patches.source)
     if is_primary_process():
         settings, of = (
             tuning.preprocessing,
@@ -65,30 +83,28 @@ def train(config: ConfigDict, workdir: Path, stop: Callable[[], bool] = lambda: 
         )
         print(f"standardised with {used.statistics}")
 
-    def init(optimizer: optax.GradientTransformation) -> TrainState:
-        return init_state(
-            partial(init_model_params, tuning), optimizer, jax.random.key(config.seed)
-        )
-
     def load(state: TrainState) -> TrainState:
         return dataclasses.replace(
             state, params=replace_encoder(state.params, tuning.model.arch, encoder)
         )
 
-    job = TrainingJob(
+    return RunSetup(
+        config=config,
         title=f"{run_title(config, encoder)} on {training.patches.title}",
         description=describe_run(config, encoder, training, tuning),
         source=training.patches.source,
-        init=init,
-        load=load,
-        share_loss=CacheablePartial(finetune_loss, tuning),
-        watcher=ValidationEvaluator(
+        sampler=sampler,
+        schedule=schedule,
+        optimizer=make_optimizer(config, schedule),
+        retention=make_retention_policy(config),
+        init_params=partial(init_model_params, tuning),
+        load_weights=load,
+        loss_fn=CacheablePartial(finetune_loss, tuning),
+        evaluator=ValidationEvaluator(
             tuning, validation, max(config.batch_size, task.eval_batch_size)
         ),
-        look_every=config.validate_every,
-        save_every=config.checkpoint_every,
-        look_first=False,
-        seen=hashing.merge_packed_ids(encoder.seen if encoder else "", training.image_ids()),
-        images=len(task.images),
+        eval_every=config.validate_every,
+        eval_at_start=False,
+        train_ids=hashing.merge_packed_ids(encoder.seen if encoder else "", training.image_ids()),
+        images_per_record=len(task.images),
     )
-    return run_training(job, config, workdir, stop)

@@ -18,7 +18,12 @@ from sar_mixmae_jax.models.knn import KNNConfig, knn_predict, l2_normalise
 from sar_mixmae_jax.objectives.radiometry import TO_DB
 from sar_mixmae_jax.tasks.base import Task
 from sar_mixmae_jax.tasks.registry import task_for_dataset
-from sar_mixmae_jax.tasks.supervised import FinetuneObjective, init_model_params, param_shapes
+from sar_mixmae_jax.tasks.supervised import (
+    FinetuneObjective,
+    init_model_params,
+    param_shapes,
+    prepare_batch,
+)
 from sar_mixmae_jax.tasks.task_dataset import TaskDataset, make_predictions
 from sar_mixmae_jax.training import feature_cache
 from sar_mixmae_jax.training.checkpoint import (
@@ -29,7 +34,6 @@ from sar_mixmae_jax.training.checkpoint import (
 )
 from sar_mixmae_jax.training.config import make_retention_policy
 from sar_mixmae_jax.training.downstream import (
-    check_fit,
     complete_config,
     describe_run,
     load_splits,
@@ -39,6 +43,7 @@ from sar_mixmae_jax.training.downstream import (
 from sar_mixmae_jax.training.feature_cache import FeatureCache
 from sar_mixmae_jax.training.initialisation import replace_encoder, resolve_encoder
 from sar_mixmae_jax.training.restore import read_subtree
+from sar_mixmae_jax.training.setup import check_fit
 from sar_mixmae_jax.training.sharding import replicate
 from sar_mixmae_jax.training.train_step import TrainState
 from sar_mixmae_jax.training.trainer import RunResult
@@ -190,7 +195,7 @@ def train(config: ConfigDict, workdir: Path, stop: Callable[[], bool] = lambda: 
     config = complete_config(config, task)
     training, validation = load_splits(config, encoder, task)
     linear_tuning = make_finetune_objective(config, encoder, training)
-    check_fit(linear_tuning, training)
+    check_fit(partial(prepare_batch, objective=linear_tuning), training.patches.source)
     tuning = make_finetune_objective(config, encoder, training, method.votes(config, training))
     description = describe_run(config, encoder, training, tuning)
     with lock_workdir(workdir):

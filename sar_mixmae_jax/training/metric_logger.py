@@ -1,10 +1,9 @@
-"""What a run writes while it goes: TensorBoard, metrics.jsonl, and a progress bar."""
+"""Log of a run: `metrics.jsonl`, TensorBoard events, pictures and the progress bar."""
 
 import json
 import shutil
 import sys
 import time
-from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,116 +12,156 @@ from typing import Any
 import numpy as np
 from absl import logging
 from matplotlib.image import imread
-from tensorboardX import SummaryWriter
+from tensorboardX import summary
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.proto.summary_pb2 import Summary
 from tqdm import tqdm
 
+from sar_mixmae_jax.training.distributed import is_primary_process
+from sar_mixmae_jax.training.progress import progress_bar
+from sar_mixmae_jax.training.setup import EvalResult, RunSetup
 from sar_mixmae_jax.utils.errors import InputError, first_line
 from sar_mixmae_jax.utils.files import atomic_write, unused_path
 
 METRICS, TENSORBOARD = "metrics.jsonl", "tensorboard"
-"""In the workdir."""
+"""Names in the workdir."""
 
 
-class MetricWriter:
-    """Scalars to TensorBoard and to `metrics.jsonl`, one JSON object a line with its step.
+class MetricLogger:
+    """Log, picture and progress bar of one start of a run; only the primary process writes."""
 
-    What was logged is kept in memory too: files that vanish during the run are written again.
-    """
-
-    def __init__(self, workdir: Path, step: int) -> None:
-        """Continues the log of a run, without what was logged after `step`.
+    def __init__(self, workdir: Path, setup: RunSetup, start: int) -> None:
+        """Continue the log of a run.
 
         Args:
           workdir: of the run.
-          step: the run goes on after this step; -1 for a run from scratch.
+          setup: of the run.
+          start: steps done.
+        """
+        self._picture = workdir / setup.evaluator.picture
+        self._title, self._start, self._steps = setup.title, start, setup.total_steps
+        self._writer = MetricWriter(workdir, start or -1) if is_primary_process() else None
+        self._bar: tqdm | None = None
+
+    def advance(self) -> None:
+        """Move the bar by a step; it starts with the first, so that compilation is not timed."""
+        if self._bar is None:
+            self._bar = progress_bar(self._start, self._steps, shown=is_primary_process())
+        self._bar.update()
+
+    def write(self, step: int, scalars: Mapping[str, float]) -> None:
+        """Log the scalars of a step."""
+        if self._writer:
+            self._writer.write(step, scalars)
+
+    def write_progress(self, step: int, scalars: Mapping[str, float]) -> None:
+        """Log the scalars of a step, and show loss and rate beside the bar."""
+        self.write(step, scalars)
+        if self._bar is not None:
+            self._bar.set_postfix_str(
+                f"loss {scalars['loss']:.4f}, {scalars['images_per_second']:.1f} images/s"
+            )
+
+    def write_evaluation(self, step: int, result: EvalResult, *, draw: bool) -> None:
+        """Log the scalars of an evaluation, print its headline and, with `draw`, its picture."""
+        if self._writer is None:
+            return
+        self._writer.write(step, result.scalars)
+        if self._bar is not None:
+            self._bar.write(f"step {step}: {result.headline}", sys.stderr)
+        if draw and result.draw:
+            with report_log_errors(self._picture.parent):
+                result.draw(self._picture, f"{self._title}, step {step}: {result.headline}")
+            self._writer.write_picture(step, self._picture)
+
+    def close(self) -> None:
+        """Close the files and the bar."""
+        if self._bar is not None:
+            self._bar.close()
+        if self._writer:
+            self._writer.close()
+
+
+class MetricWriter:
+    """Scalars to TensorBoard and to `metrics.jsonl`, one JSON object with its step a line."""
+
+    def __init__(self, workdir: Path, step: int) -> None:
+        """Continue the log of a run, without what was logged after `step`.
+
+        Args:
+          workdir: of the run.
+          step: last step that is kept; -1 for a run from scratch.
 
         Raises:
-          InputError: it cannot be written.
+          InputError: the log cannot be written.
         """
         self.path = workdir / METRICS
-        self.tensorboard = workdir / TENSORBOARD
-        self._writer: Any = None
-        with self.writing():
+        with report_log_errors(workdir):
             if is_damaged(self.path, step) and self.path.exists():
                 copy = unused_path(self.path)
                 shutil.copy2(self.path, copy)
-                logging.warning("what was there of %s is kept as %s", self.path, copy.name)
-            self._lines = [line for line in read_metrics(self.path) if line["step"] <= step]
-            self._rewrite()
-            self._writer = self._open(purge_step=step + 1)
+                logging.warning("the damaged %s is kept as %s", self.path, copy.name)
+            kept = [line for line in read_metrics(self.path) if line["step"] <= step]
+            workdir.mkdir(parents=True, exist_ok=True)
+            atomic_write(self.path, "".join(map(_json_line, kept)).encode())
+            (workdir / TENSORBOARD).mkdir(exist_ok=True)
+            self._events = EventsWriter(str(workdir / TENSORBOARD / "events"))
+            start = SessionLog(status=SessionLog.START)
+            self._add_event(step + 1, session_log=start)  # hides what is there of later steps
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:
-        """Logs scalars of a step; a value that is not finite becomes null in the JSON.
+        """Log scalars of a step; a value that is not finite becomes null in the JSON.
+
+        Raises:
+          InputError: they cannot be written.
+        """
+        finite = {name: value if np.isfinite(value) else None for name, value in scalars.items()}
+        with report_log_errors(self.path.parent):
+            with self.path.open("a") as file:
+                file.write(_json_line({"step": step, **finite}))
+            values = [
+                Summary.Value(tag=name, simple_value=value) for name, value in scalars.items()
+            ]
+            self._add_event(step, summary=Summary(value=values))
+
+    def write_picture(self, step: int, path: Path) -> None:
+        """Show a PNG in TensorBoard, under the name of its file.
 
         Raises:
           InputError: it cannot be written.
         """
-        finite = {name: value if np.isfinite(value) else None for name, value in scalars.items()}
-        self._lines.append({"step": step, **finite})
-        with self.writing():
-            if self.path.exists():
-                with self.path.open("a") as file:
-                    file.write(_json(self._lines[-1]))
-            else:
-                logging.warning("%s was gone and is written again", self.path)
-                self._rewrite()
-            if self.tensorboard.exists():
-                self._add(self._lines[-1])
-            else:
-                logging.warning("%s was gone and is written again", self.tensorboard)
-                self._writer = self._open()
-                for line in self._lines:
-                    self._add(line)
-
-    def picture(self, step: int, name: str, path: Path) -> None:
-        """Shows a PNG in TensorBoard."""
-        with self.writing():
-            self._writer.add_image(name, imread(path)[..., :3], step, dataformats="HWC")
+        with report_log_errors(self.path.parent):
+            pixels = imread(path)[..., :3]
+            self._add_event(step, summary=summary.image(path.stem, pixels, dataformats="HWC"))
 
     def close(self) -> None:
-        """Writes what is buffered."""
-        if self._writer_lives():
-            with self.writing():
-                self._writer.close()
+        """Close the event file."""
+        with report_log_errors(self.path.parent):
+            self._events.close()
 
-    def _open(self, **options: Any) -> SummaryWriter:
-        """Events are written by a thread, from a queue that has no end: nobody waits for it."""
-        return SummaryWriter(str(self.tensorboard), flush_secs=30, max_queue=0, **options)
-
-    def _writer_lives(self) -> bool:
-        """Whether the thread still writes; it dies of a full disk without a word to others."""
-        writer = self._writer and self._writer.file_writer
-        return writer is None or writer.event_writer._worker.is_alive()
-
-    def _add(self, line: dict[str, Any]) -> None:
-        step = line["step"]
-        for name, value in line.items():
-            if name != "step":
-                self._writer.add_scalar(name, float("nan") if value is None else value, step)
-
-    def _rewrite(self) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        atomic_write(self.path, "".join(map(_json, self._lines)).encode())
-
-    @contextmanager
-    def writing(self) -> Iterator[None]:
-        """Tells of a log or picture that cannot be written.
-
-        Raises:
-          InputError: it cannot.
-        """
-        try:
-            yield
-            if not self._writer_lives():
-                raise OSError(f"{self.tensorboard} could not be written")
-        except OSError as error:
-            raise InputError(
-                f"{self.path.parent}: log or picture cannot be written ({first_line(error)}): see "
-                "that the disk has room and start again; the run goes on from its last checkpoint"
-            ) from error
+    def _add_event(self, step: int, **content: Any) -> None:
+        self._events.write_event(Event(wall_time=time.time(), step=step, **content))
+        self._events.flush()
 
 
-def _json(line: dict[str, Any]) -> str:
+@contextmanager
+def report_log_errors(workdir: Path) -> Iterator[None]:
+    """Name the workdir in the error of a log or picture that cannot be written.
+
+    Raises:
+      InputError: an `OSError` was raised inside.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"{workdir}: log or picture cannot be written ({first_line(error)}): see that the disk "
+            "has room and start again; the run is resumed from its last checkpoint"
+        ) from error
+
+
+def _json_line(line: dict[str, Any]) -> str:
     return json.dumps(line) + "\n"
 
 
@@ -159,9 +198,9 @@ def parse_metrics(path: Path) -> tuple[list[dict[str, Any]], list[int]]:
 
 
 def is_damaged(path: Path, step: int) -> bool:
-    """Whether lines of a `metrics.jsonl` are broken, or missing up to a step that was saved.
+    """Return True if lines of a `metrics.jsonl` are broken, or missing up to a saved step.
 
-    A last line that is cut off is none of them: so does a killed process leave it.
+    A last line that is cut off does not count: a killed process leaves one.
     """
     content = path.read_bytes() if path.exists() else b""
     lines = read_metrics(path)
@@ -169,47 +208,23 @@ def is_damaged(path: Path, step: int) -> bool:
     return step > 0 and (broken or not any(line["step"] == step for line in lines))
 
 
+def warn_if_damaged(path: Path, step: int) -> None:
+    """Warn of lines that are lost from a `metrics.jsonl`.
+
+    Raises:
+      InputError: the log cannot be read.
+    """
+    try:
+        if is_damaged(path, step):
+            logging.warning("%s is damaged or missing, and lines of it are lost", path)
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be read ({first_line(error)}): restore it, or move it away and start "
+            "again"
+        ) from error
+
+
 def last_saved(path: Path) -> int | None:
-    """The newest step that a `metrics.jsonl` says was saved."""
+    """Return the newest step that was saved according to a `metrics.jsonl`."""
     saved = [line["step"] for line in read_metrics(path) if "checkpoint_seconds" in line]
     return max(saved, default=None)
-
-
-def progress_bar(step: int, steps: int, *, shown: bool, description: str | None = None) -> tqdm:
-    """A bar over steps, with the time left; seldom redrawn in a log file."""
-    return tqdm(
-        mininterval=0.2 if sys.stderr.isatty() else 10.0,
-        total=steps,
-        disable=not shown,
-        initial=step,
-        desc=description,
-        unit="step",
-        dynamic_ncols=True,
-        bar_format="{l_bar}{bar}| step {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]",
-    )
-
-
-class StepTimer:
-    """Adds up the time spent in named parts, by a clock that never jumps."""
-
-    def __init__(self) -> None:
-        """Starts."""
-        self._parts: defaultdict[str, float] = defaultdict(float)
-        self._start = time.monotonic()
-
-    @contextmanager
-    def part(self, name: str) -> Iterator[None]:
-        """Adds the time inside the `with` to a part."""
-        start = time.monotonic()
-        try:
-            yield
-        finally:
-            self._parts[name] += time.monotonic() - start
-
-    def lap(self) -> tuple[float, dict[str, float]]:
-        """Seconds in all, and by part, since the start or the last lap; starts the next."""
-        now = time.monotonic()
-        seconds, parts = now - self._start, dict(self._parts)
-        self._parts.clear()
-        self._start = now
-        return seconds, parts

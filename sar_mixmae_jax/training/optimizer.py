@@ -17,32 +17,32 @@ BLOCK = re.compile(r"stage_(\d+)_block_(\d+)")
 
 @dataclasses.dataclass(frozen=True)
 class Rate:
-    """The rate at a step, an optax schedule; equal ones are one to whoever compiles with them.
+    """Learning rate by step, an optax schedule that is hashable, so that programs can be cached.
 
     Attributes:
       peak: at the end of the warm-up.
       end_learning_rate: at the end of the schedule.
-      warmup: steps of it.
-      whole: steps of the schedule, warm-up included.
-      before: how many steps of this length more are done than the step says.
+      warmup_steps: length of the warm-up.
+      total_steps: length of the schedule, warm-up included.
+      offset: added to the step: epochs done in batches of another size, as steps of this size.
     """
 
     peak: float
     end_learning_rate: float
-    warmup: float
-    whole: float
-    before: float = 0.0
+    warmup_steps: float
+    total_steps: float
+    offset: float = 0.0
 
     def __call__(self, step: Any) -> Any:
-        """The rate after so many steps."""
+        """Return the rate after `step` steps."""
         schedule = optax.warmup_cosine_decay_schedule(
-            init_value=0.0 if self.warmup else self.peak,
+            init_value=0.0 if self.warmup_steps else self.peak,
             peak_value=self.peak,
-            warmup_steps=self.warmup,
-            decay_steps=self.whole,
+            warmup_steps=self.warmup_steps,
+            decay_steps=self.total_steps,
             end_value=self.end_learning_rate,
         )
-        return schedule(step + self.before)
+        return schedule(step + self.offset)
 
 
 def learning_rate(
@@ -51,9 +51,9 @@ def learning_rate(
     end_learning_rate: float,
     warmup_epochs: float,
     schedule_epochs: float,
-    order: ShuffleSampler,
+    sampler: ShuffleSampler,
 ) -> Rate:
-    """The rate at a step: linear from 0 over the warm-up, then half a cosine.
+    """Return the rate by step: linear from 0 over the warm-up, then half a cosine.
 
     The schedule runs over `schedule_epochs`, which may be more than are trained: the published
     recipe stops at epoch 64 of a schedule over 1,024.
@@ -63,24 +63,24 @@ def learning_rate(
       end_learning_rate: rate at the end of the schedule.
       warmup_epochs: length of the warm-up.
       schedule_epochs: length of the whole, warm-up included.
-      order: tells how many epochs are done at a step; the rate follows the fractional epoch.
+      sampler: for the epochs done at a step; the rate follows the fractional epoch.
     """
     return Rate(
         peak=peak,
         end_learning_rate=end_learning_rate,
-        warmup=warmup_epochs * order.steps_per_epoch,
-        whole=schedule_epochs * order.steps_per_epoch,
-        before=order.start * order.steps_per_epoch - order.step,
+        warmup_steps=warmup_epochs * sampler.steps_per_epoch,
+        total_steps=schedule_epochs * sampler.steps_per_epoch,
+        offset=sampler.start * sampler.steps_per_epoch - sampler.step,
     )
 
 
 def peak_learning_rate(base: float, batch_size: int) -> float:
-    """The linear scaling rule: the base rate is for a total batch of 256."""
+    """Return the peak rate by the linear scaling rule: the base rate is for a batch of 256."""
     return base * batch_size / 256
 
 
 def layer_scales(params: Any, decay: float) -> Any:
-    """What the rate of every tensor is multiplied by: layer-wise decay as published.
+    """Return the factor on the rate of every tensor: layer-wise decay as published.
 
     The last block of the encoder has `decay`, each block before it another factor of it, and the
     patch embedding one more. A merging layer belongs to the block after it; the final LayerNorm and
@@ -93,8 +93,8 @@ def layer_scales(params: Any, decay: float) -> Any:
     blocks = sorted(
         (int(stage), int(block))
         for name in params["encoder"]
-        if (found := BLOCK.fullmatch(name))
-        for stage, block in [found.groups()]
+        if (match := BLOCK.fullmatch(name))
+        for stage, block in [match.groups()]
     )
     layers = {"patch_embed": -1}
     for number, (stage, block) in enumerate(blocks):
@@ -112,7 +112,7 @@ def layer_scales(params: Any, decay: float) -> Any:
 
 
 def decay_mask(params: Any) -> Any:
-    """True for the tensors that weight decay applies to: all but 1-D ones.
+    """Return True for the tensors that weight decay applies to: all but 1-D ones.
 
     Biases and LayerNorms are 1-D; the bias tables and the mask token are not, and do decay.
     """
@@ -120,15 +120,15 @@ def decay_mask(params: Any) -> Any:
 
 
 def at_first_step(opt_state: Any) -> Any:
-    """The same moments at the beginning of a schedule."""
+    """Return the optimizer state with its schedule reset to the first step."""
 
     def is_schedule(node: Any) -> bool:
         return isinstance(node, optax.ScaleByScheduleState)
 
-    def rewound(node: Any) -> Any:
+    def reset(node: Any) -> Any:
         return node._replace(count=jnp.zeros_like(node.count)) if is_schedule(node) else node
 
-    return jax.tree.map(rewound, opt_state, is_leaf=is_schedule)
+    return jax.tree.map(reset, opt_state, is_leaf=is_schedule)
 
 
 @cache
@@ -141,10 +141,10 @@ def adamw(
     clip_norm: float | None = None,
     layer_decay: float = 1.0,
 ) -> optax.GradientTransformation:
-    """AdamW with decoupled decay, scaled by the rate, on `decay_mask`; one for equal arguments.
+    """Return AdamW with decoupled decay on `decay_mask`; cached, so that programs can be too.
 
     Args:
-      schedule: the rate at a step.
+      schedule: learning rate by step.
       b1: decay of the mean gradient.
       b2: decay of the mean squared gradient.
       weight_decay: per unit of the rate.

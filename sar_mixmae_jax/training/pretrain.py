@@ -9,16 +9,22 @@ from typing import Any
 
 import jax
 import numpy as np
-import optax
-from absl import logging
 from ml_collections import ConfigDict
 
 from sar_mixmae_jax.data.patch_dataset import PatchDataset, load_patch_dataset
 from sar_mixmae_jax.data.sampler import ShuffleSampler
 from sar_mixmae_jax.models.mixmae import init_params
-from sar_mixmae_jax.objectives.preprocess import preprocess
+from sar_mixmae_jax.objectives.preprocess import Preprocessing, preprocess
 from sar_mixmae_jax.objectives.reconstruction import PretrainObjective, pretrain_loss
-from sar_mixmae_jax.training.config import check_pretrain_config, make_objective
+from sar_mixmae_jax.training.config import (
+    check_batch,
+    check_numbers,
+    make_arch,
+    make_objective,
+    make_optimizer,
+    make_retention_policy,
+    make_schedule,
+)
 from sar_mixmae_jax.training.distributed import is_primary_process
 from sar_mixmae_jax.training.initialisation import (
     SourceCheckpoint,
@@ -28,114 +34,107 @@ from sar_mixmae_jax.training.initialisation import (
     resolve_source_checkpoint,
     warn_weighting_changed,
 )
-from sar_mixmae_jax.training.optimizer import peak_learning_rate
 from sar_mixmae_jax.training.reconstruction_evaluator import ReconstructionEvaluator
-from sar_mixmae_jax.training.train_step import TrainState, init_state
-from sar_mixmae_jax.training.trainer import RunResult, TrainingJob, run_training
+from sar_mixmae_jax.training.setup import RunSetup, check_fit, warn_of_low_learning_rate
+from sar_mixmae_jax.training.train_step import Batch
+from sar_mixmae_jax.training.trainer import RunResult, run_training
 from sar_mixmae_jax.utils import hashing
 from sar_mixmae_jax.utils.jit import CacheablePartial
 
-TINY_RATE = 2e-5
-"""Below this peak rate a short run learns nothing."""
-
 
 def train(config: ConfigDict, workdir: Path, stop: Callable[[], bool] = lambda: False) -> RunResult:
-    """Pretrains, or goes on where the run in `workdir` was.
+    """Pretrain, or resume the run in `workdir`.
 
     Args:
-      config: as made by `configs/pretrain.py`.
+      config: as returned by `configs/pretrain.py`.
       workdir: for everything the run writes; the same folder for all processes.
-      stop: asked after every step; True, in any process, saves and ends the run early.
+      stop: called after every step; True, in any process, saves and ends the run early.
 
     Raises:
-      InputError: the configuration, the dataset, the workdir or all checkpoints cannot be used;
-        what can be known beforehand is refused before anything is written.
-      DivergedError: the loss or its gradient is not finite; the last checkpoint stays.
+      InputError: the configuration, the dataset, the workdir or all checkpoints cannot be used.
+      DivergedError: the loss or its gradient is not finite; the last checkpoint is kept.
     """
-    check_pretrain_config(config, jax.device_count())
-    origin = resolve_source_checkpoint(config, workdir)
-    bands = origin.bands if origin else config.bands
-    patches = load_patch_dataset(config.dataset, config.data_dir, config.split, bands)
-    patches = inherit_preprocessing(patches, origin)
-    ShuffleSampler(
-        len(patches.source), config.batch_size, config.seed
-    )  # enough of them for a batch
-    objective = make_objective(config, patches)
-    arch = continued_architecture(objective.model.arch, origin, config.model.window_sizes)
-    objective = dataclasses.replace(objective, model=objective.model.clone(arch=arch))
-    warn_weighting_changed(objective.preprocessing.weighting, origin)
-    check_fit(objective, patches)
-    warn_of_tiny_rate(config)
+    return run_training(set_up(config, workdir), workdir, stop)
+
+
+def set_up(config: ConfigDict, workdir: Path) -> RunSetup:
+    """Build all that a pretraining run needs; nothing is written.
+
+    Args:
+      config: as returned by `configs/pretrain.py`.
+      workdir: of a run that is resumed, for the checkpoint that it began with.
+
+    Raises:
+      InputError: names what cannot be built.
+    """
+    check_numbers(config)
+    check_batch(config, jax.device_count())
+    retention = make_retention_policy(config)
+    arch = make_arch(config)
+    source = resolve_source_checkpoint(config, workdir)
+
+    bands = source.bands if source else config.bands
+    dataset = load_patch_dataset(config.dataset, config.data_dir, config.split, bands)
+    dataset = inherit_preprocessing(dataset, source)
+    sampler = ShuffleSampler(len(dataset.source), config.batch_size, config.seed)
+    schedule = make_schedule(config, sampler)
+    optimizer = make_optimizer(config, schedule)
+
+    arch = continued_architecture(arch, source, config.model.window_sizes)
+    objective = make_objective(config, dataset, arch)
+    check_fit(partial(prepare, settings=objective.preprocessing), dataset.source)
+    warn_weighting_changed(objective.preprocessing.weighting, source)
+    warn_of_low_learning_rate(config)
     if is_primary_process():
-        print(f"standardised with {patches.statistics}")
+        print(f"standardised with {dataset.statistics}")
 
-    def init(optimizer: optax.GradientTransformation) -> TrainState:
-        init_model = partial(init_params, objective.model)
-        return init_state(init_model, optimizer, jax.random.key(config.seed))
-
-    job = TrainingJob(
-        title=f"{config.model.variant} on {patches.title}",
-        description=describe(config, patches, objective, origin),
-        source=patches.source,
-        init=init,
-        load=partial(load_pretraining_state, arch=arch, origin=origin),
-        share_loss=CacheablePartial(pretrain_loss, objective),
-        watcher=ReconstructionEvaluator(
+    return RunSetup(
+        config=config,
+        title=f"{config.model.variant} on {dataset.title}",
+        description=describe(config, dataset, objective, source),
+        source=dataset.source,
+        sampler=sampler,
+        schedule=schedule,
+        optimizer=optimizer,
+        retention=retention,
+        init_params=partial(init_params, objective.model),
+        load_weights=partial(load_pretraining_state, arch=arch, origin=source),
+        loss_fn=CacheablePartial(pretrain_loss, objective),
+        evaluator=ReconstructionEvaluator(
             objective,
-            patches,
+            dataset,
             count=config.diagnostic_patches,
             drawn=config.picture_patches,
             seed=config.seed,
         ),
-        look_every=config.picture_every,
-        save_every=config.checkpoint_every,
-        look_first=True,
-        seen=hashing.merge_packed_ids(origin.seen if origin else "", patches.ids()),
+        eval_every=config.picture_every,
+        eval_at_start=True,
+        train_ids=hashing.merge_packed_ids(source.seen if source else "", dataset.ids()),
     )
-    return run_training(job, config, workdir, stop)
 
 
-def check_fit(objective: PretrainObjective, patches: PatchDataset) -> None:
-    """Checks that a record can be read and brought to the model.
-
-    Raises:
-      InputError: it cannot be read, or is of a size that does not fit.
-    """
-    image = patches.source[0]["backscatter"]
-    prepare = partial(preprocess, settings=objective.preprocessing)
-    batch = jax.ShapeDtypeStruct((2, *image.shape), image.dtype)
-    jax.eval_shape(prepare, batch, jax.random.key(0))
-
-
-def warn_of_tiny_rate(config: ConfigDict) -> None:
-    """Warns where the published rate and a small batch make a rate that learns nothing."""
-    peak = peak_learning_rate(config.optimizer.base_learning_rate, config.batch_size)
-    if peak < TINY_RATE and is_primary_process():
-        logging.warning(
-            "the peak learning rate is %.1e: the published base rate of 1.5e-4 is for batches of "
-            "256, and this batch is %d; raise --config.optimizer.base_learning_rate",
-            peak,
-            config.batch_size,
-        )
+def prepare(batch: Batch, key: jax.Array, settings: Preprocessing) -> Any:
+    """Preprocess the images of a batch."""
+    return preprocess(batch["backscatter"], key, settings)
 
 
 def describe(
     config: ConfigDict,
-    patches: PatchDataset,
+    dataset: PatchDataset,
     objective: PretrainObjective,
-    origin: SourceCheckpoint | None,
+    source: SourceCheckpoint | None,
 ) -> dict[str, Any]:
-    """What is trained on what: all that a stranger needs to use the encoder, as JSON has it."""
+    """Return what is trained on what, as it is stored with every checkpoint."""
     description = {
         "config": json.loads(config.to_json_best_effort()),
-        "dataset": patches.describe(),
+        "dataset": dataset.describe(),
         "model": {
             "variant": config.model.variant,
             "architecture": dataclasses.asdict(objective.model.arch),
             "weighting": dataclasses.asdict(objective.preprocessing.weighting),
             "dtype": np.dtype(objective.model.dtype).name,
-            **patches.conventions(),
-            "pretrained": origin.description if origin else None,
+            **dataset.conventions(),
+            "pretrained": source.description if source else None,
         },
     }
     return json.loads(json.dumps(description))

@@ -1,4 +1,4 @@
-"""A look at the model from outside the train step: diagnostics and pictures of fixed patches.
+"""Evaluation of pretraining: diagnostics and pictures of fixed patches.
 
 The patches, their mask and their orientation stay the same throughout a run, so that pictures of
 different steps can be compared.
@@ -21,13 +21,13 @@ from sar_mixmae_jax.objectives.preprocess import preprocess
 from sar_mixmae_jax.objectives.radiometry import destandardise
 from sar_mixmae_jax.objectives.reconstruction import PretrainObjective, reconstruct, restored_images
 from sar_mixmae_jax.training import reconstruction_picture
-from sar_mixmae_jax.training.callbacks import EvalResult
 from sar_mixmae_jax.training.reconstruction_picture import Panels
+from sar_mixmae_jax.training.setup import EvalResult
 from sar_mixmae_jax.training.sharding import fetch_replicated
 
 
 class ReconstructionEvaluator:
-    """Looks at the first patches of a dataset with the model's parameters; a `journal.Watcher`."""
+    """Evaluator of the reconstruction of the first patches of a dataset."""
 
     picture = "reconstruction.png"
 
@@ -40,13 +40,13 @@ class ReconstructionEvaluator:
         drawn: int,
         seed: int,
     ) -> None:
-        """Reads the patches.
+        """Read the patches.
 
         Args:
-          objective: what the model is trained for.
+          objective: of pretraining.
           patches: the dataset.
-          count: how many patches to look at, made even; fewer where there are fewer.
-          drawn: how many of them to draw.
+          count: number of patches, made even; fewer where there are fewer.
+          drawn: number of them in the picture.
           seed: of the mask.
         """
         count = max(2, min(count, len(patches.source)) // 2 * 2)
@@ -54,16 +54,16 @@ class ReconstructionEvaluator:
         self._backscatter = jnp.stack([record["backscatter"] for record in records])
         self._ids = [record["id"].decode() for record in records[:drawn]]
         self._objective, self._bands = objective, patches.bands
-        self._seed = np.uint32(seed % 2**32)  # an argument of the program: no other for another
+        self._seed = np.uint32(seed % 2**32)  # traced: one program for all seeds
 
-    def look(self, params: Any) -> EvalResult:
-        """Looks at the patches with the given parameters."""
-        scalars, panels = self.inspect(params)
+    def evaluate(self, params: Any) -> EvalResult:
+        """Evaluate replicated parameters."""
+        scalars, panels = self.reconstruct(params)
         headline = f"{100 * scalars['explained_variance']:.1f} % of the weighted variance explained"
         return EvalResult(scalars, headline, partial(self.draw, panels))
 
-    def inspect(self, params: Any) -> tuple[dict[str, float], Panels]:
-        """The diagnostics, and what there is to draw."""
+    def reconstruct(self, params: Any) -> tuple[dict[str, float], Panels]:
+        """Return the diagnostics, and the panels of the picture."""
         scalars, panels = jax.device_get(
             evaluate_reconstruction(
                 fetch_replicated(params),
@@ -84,7 +84,7 @@ class ReconstructionEvaluator:
         return {name: float(value) for name, value in scalars.items()}, panels
 
     def warn(self, scalars: dict[str, float]) -> None:
-        """Warns where the weighting hardly differs from none."""
+        """Warn where the weighting hardly differs from none."""
         weighting = self._objective.preprocessing.weighting
         if weighting.name == "none":
             return
@@ -101,7 +101,7 @@ class ReconstructionEvaluator:
             )
 
     def draw(self, panels: Panels, path: Path, title: str) -> None:
-        """Writes the picture."""
+        """Write the picture."""
         norm_pix_loss = self._objective.norm_pix_loss
         reconstruction_picture.draw_reconstruction(
             panels, self._ids, self._bands, path, title=title, norm_pix_loss=norm_pix_loss
@@ -116,7 +116,7 @@ def evaluate_reconstruction(
     objective: PretrainObjective,
     bands: tuple[str, ...],
 ) -> tuple[dict[str, jax.Array], Panels]:
-    """The diagnostics of patches as they lie, and what there is to draw of them."""
+    """Return the diagnostics of patches without flips, and the panels of the picture."""
     settings = dataclasses.replace(objective.preprocessing, random_flip=False)
     model, key = objective.model, jax.random.key(seed)
     batch = preprocess(backscatter, key, settings)

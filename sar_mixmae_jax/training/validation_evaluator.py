@@ -10,13 +10,13 @@ from sar_mixmae_jax.tasks.base import Task
 from sar_mixmae_jax.tasks.supervised import FinetuneObjective, predict_outputs
 from sar_mixmae_jax.tasks.task_dataset import TaskDataset, make_predictions
 from sar_mixmae_jax.training.batch_predictor import BatchPredictor
-from sar_mixmae_jax.training.callbacks import EvalResult
+from sar_mixmae_jax.training.setup import EvalResult
 from sar_mixmae_jax.utils.files import atomic_write
 from sar_mixmae_jax.utils.jit import CacheablePartial
 
 
 class ValidationEvaluator:
-    """Scores a model on a split; a `journal.Watcher`."""
+    """Scores a model on a split; an `Evaluator`."""
 
     picture = "validation.png"
 
@@ -31,7 +31,7 @@ class ValidationEvaluator:
         self._split = split
         self._predict = BatchPredictor(CacheablePartial(predict_outputs, tuning), batch_size)
 
-    def look(self, params: Any) -> EvalResult:
+    def evaluate(self, params: Any) -> EvalResult:
         """The scores that are defined, and the mean loss."""
         made = self._predict(params, self._split.patches.source)
         predicted = make_predictions(self._split, made, {})
@@ -46,7 +46,7 @@ class ValidationEvaluator:
         return EvalResult(scalars, headline, draw)
 
     def warn(self, scalars: dict[str, float]) -> None:
-        """There is nothing to warn of."""
+        """No-op."""
 
 
 def draw_validation(

@@ -27,11 +27,11 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
-from unittest import mock
 
 import jax
 import numpy as np
 
+from sar_mixmae_jax.run_report.page import write_page
 from sar_mixmae_jax.training import pretrain, sharding
 from sar_mixmae_jax.training.checkpoint import CheckpointManager, RetentionPolicy
 from sar_mixmae_jax.training.train_step import TrainState
@@ -116,9 +116,10 @@ class Specimen:
         with contextlib.ExitStack() as stack:
             stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
             stack.enter_context(contextlib.redirect_stderr(io.StringIO()))
-            if not page:
-                stack.enter_context(mock.patch("sar_mixmae_jax.run_report.page.write_page"))
-            return pretrain.train(config, workdir).state
+            state = pretrain.train(config, workdir).state
+            if page:
+                write_page(workdir)
+            return state
 
     def later(self) -> dict[str, str]:
         """The arrays after `LATER` steps."""

@@ -127,7 +127,7 @@ def test_asked_to_stop_it_saves_and_goes_on_from_there(
     settings = flags(built, total_steps=step + 2, checkpoint_every=5000, picture_every=5000)
     again = run(no_tensorflow, "sar_mixmae_jax.main", *settings, f"--workdir={workdir}")
     assert again.returncode == 0, again.stderr
-    assert f"going on after step {step}" in again.stdout
+    assert f"resuming after step {step}" in again.stdout
     losses = [json.loads(line) for line in metrics.read_text().splitlines() if '"loss"' in line]
     assert [line["step"] for line in losses] == list(range(1, step + 3))
 

@@ -191,7 +191,7 @@ def test_golden_schedule(golden, check):
         end_learning_rate=1e-6,
         warmup_epochs=40,
         schedule_epochs=1024,
-        order=ShuffleSampler(records=steps, batch_size=1, seed=0),
+        sampler=ShuffleSampler(records=steps, batch_size=1, seed=0),
     )
     ours = [schedule(epoch * steps) for epoch in epochs]
     check("schedule/lr", ours, values["schedule/lr"])

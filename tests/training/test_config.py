@@ -8,10 +8,9 @@ from sar_mixmae_jax.models.architecture import VARIANTS
 from sar_mixmae_jax.objectives.weighting import Weighting
 from sar_mixmae_jax.training.config import (
     check_batch,
-    check_pretrain_config,
+    check_numbers,
     compute_dtype,
-    make_model,
-    make_weighting,
+    make_arch,
 )
 from sar_mixmae_jax.utils.errors import InputError
 
@@ -27,8 +26,8 @@ def test_arguments_choose_model_data_and_weighting():
 
 def test_the_default_is_the_published_recipe():
     config = pretrain.get_config()
-    assert make_model(config).arch == VARIANTS["base"]
-    assert make_weighting(config) == Weighting("per_channel", "physical", 1.0)
+    assert make_arch(config) == VARIANTS["base"]
+    assert Weighting(**config.weighting) == Weighting("per_channel", "physical", 1.0)
     assert (config.norm_pix_loss, config.mask_ratio, config.resize_mode) == (True, 0.5, "resize")
     assert (config.epochs, config.schedule_epochs, config.warmup_epochs) == (64, 1024, 40)
     assert config.batch_size == 8 * 256
@@ -64,7 +63,7 @@ def test_a_share_that_cannot_be_paired(batch, devices):
 def test_one_band_is_a_model_of_one_band():
     config = pretrain.get_config("variant=tiny")
     config.bands = ("VV",)
-    assert make_model(config).arch.bands == 1
+    assert make_arch(config).bands == 1
 
 
 @pytest.mark.parametrize(
@@ -76,7 +75,7 @@ def test_one_band_is_a_model_of_one_band():
         ("total_steps", -1, "total_steps is -1"),
         ("optimizer.base_learning_rate", float("nan"), "base_learning_rate is nan"),
         ("weighting.scale", float("nan"), "scale is nan: expected a number between -10 and 10"),
-        ("mask_ratio", 0.001, "expected at least one cell from each"),
+        ("mask_ratio", 0.001, "expected at least one unit from each"),
         ("bands", ("VV", "VV"), "expected at least one, each once"),
         ("optimizer.end_learning_rate", float("nan"), "end_learning_rate is nan"),
         ("seed", -1, "seed is -1"),
@@ -86,5 +85,10 @@ def test_one_band_is_a_model_of_one_band():
 def test_numbers_outside_of_their_limits(field, value, message):
     config = pretrain.get_config()
     config.update_from_flattened_dict({field: value})
+
+    def check() -> None:
+        check_numbers(config)
+        make_arch(config)
+
     with pytest.raises(InputError, match=message):
-        check_pretrain_config(config, devices=1)
+        check()

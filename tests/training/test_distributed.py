@@ -81,7 +81,7 @@ def test_a_process_told_to_stop_stops_all_and_a_dead_one_is_named(settings, tmp_
     processes[1].send_signal(signal.SIGTERM)
     (status, output, _), (other_status, *_) = map(finish, processes)
     assert (status, other_status) == (0, 0)
-    assert "which is saved: the same command goes on from there" in output
+    assert "which is saved: continue with the same command" in output
 
     before = len(losses(tmp_path))
     processes = start_together(2, *arguments, devices=2)

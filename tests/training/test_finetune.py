@@ -7,7 +7,6 @@ from functools import partial
 
 import jax
 import numpy as np
-import optax
 import pytest
 
 from sar_mixmae_jax.evaluation.predictions import load_predictions
@@ -76,19 +75,18 @@ def detector(floods, encoder_run, tmp_path_factory):
 
 
 @pytest.fixture
-def job(monkeypatch, tmp_path):
-    """What would be trained: (configuration) -> Job, without a step."""
-    monkeypatch.setattr(finetune, "run_training", lambda job, *_: job)
-    return lambda config, workdir=tmp_path / "new": finetune.train(config, workdir)
+def job(tmp_path):
+    """Set-up of a run: (configuration) -> RunSetup, without a step."""
+    return lambda config, workdir=tmp_path / "new": finetune.set_up(config, workdir)
 
 
 def first_params(job):
-    return job.load(job.init(optax.sgd(0.1))).params
+    return job.load_weights(job.init_state()).params
 
 
 def logits(job, rows=(0, 1)) -> np.ndarray:
     """Of the first records, with the parameters before the first step."""
-    tuning = job.share_loss.settings
+    tuning = job.loss_fn.settings
     records = [job.source[row] for row in rows]
     batch = {name: np.stack([r[name] for r in records]) for name in records[0] if name != "id"}
     made = jax.jit(partial(predict_outputs, objective=tuning))(visible(first_params(job)), batch)
@@ -138,7 +136,7 @@ def test_it_starts_from_the_encoder_of_the_checkpoint_and_from_no_opinion(job, b
         found.path, {"params": {"encoder": initialisation.encoder_param_shapes(found.arch)}}
     )[0]
     assert equal(params["encoder"], stored["params"]["encoder"])
-    assert not equal(params["encoder"], started.init(optax.sgd(0.1)).params["encoder"])
+    assert not equal(params["encoder"], started.init_state().params["encoder"])
     assert 1.5e-5 < params["head"]["kernel"].std() < 2.5e-5
     assert not params["head"]["bias"].any()
     random = first_params(job(small_tuning(blind)))
@@ -152,7 +150,7 @@ def test_the_recipe_is_the_published_one_unless_it_is_told(job, blind, encoder_r
     assert config["best_metric"] == "validation/average_precision_macro"
     assert config["optimizer"]["layer_decay"] == 0.7
     assert config["drop_path"] == 0.1
-    assert pretrained_one.look_every is pretrained_one.save_every is None  # every epoch
+    assert pretrained_one.eval_every is pretrained_one.config.checkpoint_every is None  # an epoch
     random = job(small_tuning(blind)).description["config"]
     assert random["optimizer"]["layer_decay"] == 1.0  # or its first layers would hardly learn
 
@@ -228,7 +226,7 @@ def test_an_encoder_of_one_band_takes_that_band_of_two(job, blind, encoder_run, 
     single = job(small_tuning(blind, f"init={encoder_run}"))
     assert single.description["model"]["bands"] == ["VV"]
     assert single.description["model"]["architecture"]["bands"] == 1
-    assert single.share_loss.settings.preprocessing.mean == (-12.5951,)
+    assert single.loss_fn.settings.preprocessing.mean == (-12.5951,)
     stored = load_task_dataset(
         get_task("classification"), "bigearthnet_s1", str(blind), "train", ("VH", "VV")
     )
@@ -281,7 +279,7 @@ def test_a_split_without_floods_has_undefined_scores_and_no_zeros(detector, floo
     split = split.subset(dry)
     tuning = downstream.make_finetune_objective(config, found, split)
     params = read_subtree(found.path, {"params": param_shapes(tuning)})[0]["params"]
-    look = ValidationEvaluator(tuning, split, 4).look(params)
+    look = ValidationEvaluator(tuning, split, 4).evaluate(params)
     assert "validation/average_precision" not in look.scalars
     assert "validation/recall" not in look.scalars
     assert look.scalars["validation/accuracy"] in (0.0, 1.0)
@@ -344,10 +342,10 @@ def test_statistics_are_those_of_the_checkpoint(job, built, encoder_run, tmp_pat
     statistics = {"mean": [0.0, 0.0], "std": [1.0, 1.0], "of": "elsewhere"}
     other = rewrite(built, V1, tmp_path, {"statistics": statistics})
     tuned = job(small_tuning(other, f"init={encoder_run}"))
-    assert tuned.share_loss.settings.preprocessing.mean == (-19.2309, -12.5951)
+    assert tuned.loss_fn.settings.preprocessing.mean == (-19.2309, -12.5951)
     assert tuned.description["model"]["statistics"]["mean"] == [-19.2309, -12.5951]
     random = job(small_tuning(other))
-    assert random.share_loss.settings.preprocessing.mean == (0.0, 0.0)
+    assert random.loss_fn.settings.preprocessing.mean == (0.0, 0.0)
 
 
 def test_both_splits_are_reduced(job, floods, encoder_run):
@@ -357,7 +355,7 @@ def test_both_splits_are_reduced(job, floods, encoder_run):
     assert len(reduced.source) == 4
     assert reduced.description["dataset"]["records"] == 4
     splits = {"train_split": "validation", "validation_split": "train"}  # the larger one
-    assert len(job(small_tuning(floods, arguments, **settings, **splits)).watcher._split) == 4
+    assert len(job(small_tuning(floods, arguments, **settings, **splits)).evaluator._split) == 4
     with pytest.raises(InputError, match=r"found 4 records, expected at least a batch of 8"):
         job(small_tuning(floods, arguments, **{**settings, "batch_size": 8}))
 

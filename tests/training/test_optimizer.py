@@ -16,7 +16,7 @@ def test_corners_of_the_schedule():
         end_learning_rate=0.5,
         warmup_epochs=2,
         schedule_epochs=10,
-        order=order(100),
+        sampler=order(100),
     )
     assert rate(0) == 0
     assert rate(100) == pytest.approx(1.0)
@@ -32,7 +32,7 @@ def test_no_warmup_starts_at_the_peak():
         end_learning_rate=0.0,
         warmup_epochs=0,
         schedule_epochs=10,
-        order=order(10),
+        sampler=order(10),
     )
     assert rate(0) == pytest.approx(2.0)
 
@@ -45,7 +45,7 @@ def test_the_rate_follows_the_epochs_when_the_batch_changes():
     """Two of ten epochs in steps of 10 records, then steps of 20: the rate goes on smoothly."""
     before = ShuffleSampler(records=100, batch_size=10, seed=0)
     after = before.go_on(20, 20)
-    settings = {"peak": 2.0, "floor": 0.0, "warmup_epochs": 1, "schedule_epochs": 10}
-    one, other = (learning_rate(**settings, order=order) for order in (before, after))
+    settings = {"peak": 2.0, "end_learning_rate": 0.0, "warmup_epochs": 1, "schedule_epochs": 10}
+    one, other = (learning_rate(**settings, sampler=order) for order in (before, after))
     assert float(other(20)) == pytest.approx(float(one(20)))
     assert float(other(25)) == pytest.approx(float(one(30)))  # 3 epochs done, either way

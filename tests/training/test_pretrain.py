@@ -45,7 +45,6 @@ def test_a_run_writes_what_it_names(whole):
         "metrics",
         "reconstruction picture",
         "record of the run",
-        "summary",
     }
     assert all(path.exists() for path in outcome.files.values())
     for name in ("loss", "learning_rate", "gradient_norm", "images_per_second"):
@@ -140,7 +139,7 @@ def test_a_finished_run_does_nothing_but_name_its_files(whole, built):
 
     def files() -> dict[str, bytes]:
         found = (path for path in workdir.rglob("*") if path.is_file() and path.name != "lock")
-        return {str(path): path.read_bytes() for path in found if path.name != "summary.html"}
+        return {str(path): path.read_bytes() for path in found}
 
     before = files()
     again = train(small_config(built), workdir)
@@ -231,20 +230,6 @@ def at_step(wanted: int, action: Callable[[], object]) -> Callable[[], bool]:
     return stop
 
 
-def test_logs_that_vanish_during_the_run_are_written_again(whole, built, tmp_path):
-    _, undisturbed = whole
-
-    def remove() -> None:
-        shutil.rmtree(tmp_path / "tensorboard")
-        (tmp_path / "metrics.jsonl").unlink()
-
-    outcome = train(small_config(built), tmp_path, at_step(3, remove))
-    assert metrics(tmp_path, "loss") == metrics(undisturbed, "loss")
-    (events,) = (tmp_path / "tensorboard").glob("events.*")
-    assert events.stat().st_size > 1000
-    assert outcome.files["summary"].exists()
-
-
 def test_a_clock_that_jumps_does_no_harm(whole, built, tmp_path, monkeypatch):
     """A day back after three steps, as when the time is set on a machine that has started."""
     _, undisturbed = whole
@@ -322,7 +307,7 @@ def test_accumulating_in_a_run(built, tmp_path, caplog):
     train(small_config(built, total_steps=2, batch_size=8, grad_accum_steps=2), tmp_path)
     with caplog.at_level(logging.WARNING):
         train(small_config(built, total_steps=3, batch_size=8), tmp_path)
-    assert "the batch was cut into 4 share(s) and is now into 2" in caplog.text
+    assert "the batch was cut into 4 microbatch(es) and is now cut into 2" in caplog.text
 
 
 def test_a_checkpoint_folder_that_is_gone_is_no_fresh_start(built, tmp_path):

@@ -45,7 +45,7 @@ def inspector(patches, weighting=Weighting(), drawn=2):  # noqa: B008, it is fro
 
 
 def test_the_reconstruction_of_an_oracle_is_the_measurement_in_db(patches):
-    scalars, panels = inspector(patches).inspect({})
+    scalars, panels = inspector(patches).reconstruct({})
     source = np.stack([patches.source[index]["backscatter"] for index in range(2)])
     np.testing.assert_allclose(panels.measured, source, atol=1e-4)
     np.testing.assert_allclose(panels.reconstructed, source, atol=1e-3)
@@ -54,7 +54,7 @@ def test_the_reconstruction_of_an_oracle_is_the_measurement_in_db(patches):
 
 
 def test_the_mixture_is_own_where_the_mask_is_0_and_partner_where_it_is_1(patches):
-    panels = inspector(patches, drawn=4).inspect({})[1]
+    panels = inspector(patches, drawn=4).reconstruct({})[1]
     cell = 32 // len(panels.mask)
     for row, column in np.ndindex(panels.mask.shape):
         here = np.s_[:, row * cell : (row + 1) * cell, column * cell : (column + 1) * cell]
