@@ -1,8 +1,8 @@
-"""Precision-recall curves: one small picture for each question, as the bytes of a PNG."""
+"""Precision-recall curves: one panel for each class or view."""
 
 import textwrap
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -10,41 +10,44 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from sklearn.metrics import precision_recall_curve
 
-from sar_mixmae_jax.evaluation.tables import UNDEFINED, number
 from sar_mixmae_jax.utils.plotting import add_title, figure_to_png
+from sar_mixmae_jax.utils.tables import UNDEFINED, format_metric
 
 DPI = 110
 COLUMNS = 5
-MOST_POINTS = 1000
-"""Of a curve: more cannot be told apart."""
+MAX_POINTS = 1000
+"""Points of a curve; more cannot be distinguished."""
 
 CURVE, AT_THRESHOLD, CHANCE = "tab:blue", "tab:orange", "0.5"
 
 
 class Curve(NamedTuple):
-    """What is drawn in one of the pictures.
+    """Content of one panel.
 
     Attributes:
-      name: of the class or the evaluation.
-      probabilities: (n,).
-      labels: (n,).
-      weights: (n,).
-      metrics: of `metrics.binary`.
+      name: of the class or view.
+      probabilities: (n,) of the positive class.
+      labels: (n,) 1 for a positive.
+      weights: (n,) of the rows.
+      metrics: of `metrics.binary_metrics`.
     """
 
     name: str
     probabilities: np.ndarray
     labels: np.ndarray
     weights: np.ndarray
-    metrics: dict
+    metrics: Mapping[str, Any]
 
 
 def precision_recall(curves: Sequence[Curve], title: str) -> bytes:
-    """Draws the curves in the order in which they are given.
+    """Draw curves in their order.
 
     Args:
       curves: at least one.
       title: of the figure.
+
+    Returns:
+      Bytes of a PNG.
     """
     columns = min(COLUMNS, len(curves))
     rows = -(-len(curves) // columns)
@@ -56,7 +59,7 @@ def precision_recall(curves: Sequence[Curve], title: str) -> bytes:
     )
     axes = figure.subplots(rows, columns, squeeze=False)
     for axis, curve in zip(axes.flat, curves, strict=False):
-        _draw(axis, curve, width=26 if size < 3 else 44)
+        _draw_panel(axis, curve, width=26 if size < 3 else 44)
     for axis in axes.flat[len(curves) :]:
         axis.set_axis_off()
     for axis in axes[:, 0]:
@@ -74,11 +77,12 @@ def precision_recall(curves: Sequence[Curve], title: str) -> bytes:
     return figure_to_png(figure)
 
 
-def _draw(axis: Axes, curve: Curve, width: int) -> None:
-    found = curve.metrics
+def _draw_panel(axis: Axes, curve: Curve, width: int) -> None:
+    """Draw one curve; `width` is the number of characters of a line of its title."""
+    metrics = curve.metrics
     name = "\n".join(textwrap.wrap(curve.name, width, max_lines=2, placeholder=" …"))
-    precision = found["average_precision"]
-    axis.set_title(f"{name}\nAP {number(precision)}", fontsize=9, parse_math=False)
+    precision = metrics["average_precision"]
+    axis.set_title(f"{name}\nAP {format_metric(precision)}", fontsize=9, parse_math=False)
     axis.set_xlim(-0.02, 1.02)
     axis.set_ylim(-0.02, 1.04)
     axis.set_xticks((0, 0.5, 1))
@@ -86,15 +90,15 @@ def _draw(axis: Axes, curve: Curve, width: int) -> None:
     axis.grid(alpha=0.3)
     axis.set_box_aspect(1)
     if precision is None:
-        missing = "no positives" if not found["prevalence"] else "no negatives"
+        missing = "no positives" if not metrics["prevalence"] else "no negatives"
         axis.text(0.5, 0.5, f"{UNDEFINED}:\n{missing}", ha="center", va="center", color="0.3")
         return
     y, x, _ = precision_recall_curve(
         curve.labels, curve.probabilities, sample_weight=curve.weights, drop_intermediate=True
     )
     y[-1] = y[-2]  # scikit-learn ends at precision 1, which no threshold gives
-    shown = np.unique(np.linspace(0, len(x) - 1, min(len(x), MOST_POINTS)).round().astype(int))
-    axis.axhline(found["prevalence"], color=CHANCE, linestyle="--", linewidth=1)
+    shown = np.unique(np.linspace(0, len(x) - 1, min(len(x), MAX_POINTS)).round().astype(int))
+    axis.axhline(metrics["prevalence"], color=CHANCE, linestyle="--", linewidth=1)
     axis.plot(x[shown], y[shown], color=CURVE, drawstyle="steps-post", linewidth=1.3)
-    if found["precision"] is not None:
-        axis.plot(found["recall"], found["precision"], "o", color=AT_THRESHOLD, markersize=5)
+    if metrics["precision"] is not None:
+        axis.plot(metrics["recall"], metrics["precision"], "o", color=AT_THRESHOLD, markersize=5)

@@ -1,28 +1,28 @@
-"""Metrics of predictions: plain functions of probabilities, labels and weights, by scikit-learn.
+"""Metrics as functions of probabilities, labels and weights, computed by scikit-learn.
 
-**Positive is strictly above 0.5**, as torchmetrics has it.
+**Positive is strictly above 0.5**, as in torchmetrics.
 
-**What is undefined is None**, never 0 and never NaN:
+**Undefined values are None**, never 0 and never NaN:
 
-- recall needs a positive; the rate of false alarms a negative;
+- recall needs a positive; the false-alarm rate a negative;
 - average precision, F1, precision and balanced accuracy need both: without negatives nothing can
   be wrong, and without positives nothing can be found;
-- precision also needs something that is predicted positive; F1 is then 0, by its definition.
+- precision also needs a positive prediction; F1 is then 0, by its definition.
 
-**Macro averages** are over the classes for which a value can be asked at all (see `n_classes`
-beside each), so a class that the split does not hold changes nothing. A class that is there and
-never predicted counts as precision 0 in `precision`, as in torchmetrics and the published
-numbers: left out, it would reward a model for never naming what is hard.
+**Macro averages** are over the classes for which a value is defined (see `n_classes` beside each),
+so a class that is absent from the split changes nothing. A class that is present and never
+predicted counts as precision 0 in `precision`, as in torchmetrics and the published numbers:
+leaving it out would reward a model for never predicting a difficult class.
 `precision_where_predicted` leaves it out.
 
-**Agreement with torchmetrics** (257 records, 19 classes, every class there; its sums are
-float32), ours minus theirs: average precision macro -4.9e-8, micro 6.2e-8; F1 macro -1.3e-8,
+**Agreement with torchmetrics** (257 records, 19 classes, all present; its sums are float32),
+ours minus theirs: average precision macro -4.9e-8, micro 6.2e-8; F1 macro -1.3e-8,
 micro 1.3e-8; precision macro 5.0e-9, micro -2.9e-8; recall macro 9.1e-9, micro -1.1e-8. Where a
-class has no positives, torchmetrics differs by definition: it counts 0 for it in the macro means
-of F1 and precision.
+class has no positives, torchmetrics differs by definition: it counts it as 0 in the macro means of
+F1 and precision.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -44,7 +44,10 @@ RATES = (
     "accuracy",
     "prevalence",
 )
-"""The values of one question, each between 0 and 1 or None."""
+"""The rates of a binary problem, each between 0 and 1 or None."""
+
+Metrics = Mapping[str, Any]
+"""Metrics as in a report: values by name, nested by class, average or view."""
 
 MACRO = ("average_precision", "f1", "precision", "recall", "balanced_accuracy")
 PUBLISHED = (
@@ -53,18 +56,18 @@ PUBLISHED = (
     (1.2, "macro", "average_precision"),
     (1.2, "macro", "precision"),
 )
-"""Terms of the score by which the published classifier was selected."""
+"""Factor, average and rate of the terms of the score that selected the published classifier."""
 
 
 def binary_metrics(
     probabilities: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None
 ) -> dict[str, Any]:
-    """Metrics of one question with two answers.
+    """Return the metrics of a binary problem.
 
     Args:
-      probabilities: (n,) of the positive answer.
-      labels: (n,) 1 where it is true.
-      weights: (n,) what each row counts, at least 0; one each if not given.
+      probabilities: (n,) float, of the positive class.
+      labels: (n,) 1 for a positive.
+      weights: (n,) float, weight of each row, at least 0; None: 1 each.
 
     Returns:
       `RATES` (None = undefined), `rows` and `confusion` (weights of true and false positives and
@@ -106,25 +109,25 @@ def multilabel_metrics(
     classes: Sequence[str],
     weights: np.ndarray | None = None,
 ) -> dict[str, Any]:
-    """Metrics of several labels a record.
+    """Return the metrics of several labels a record.
 
     Args:
-      probabilities: (n, classes).
+      probabilities: (n, classes) float.
       labels: (n, classes), 1 where a record has the label.
-      classes: names.
-      weights: (n,) what each record counts; one each if not given.
+      classes: names of the classes.
+      weights: (n,) float, weight of each record; None: 1 each.
 
     Returns:
       `records`, `labels_per_record` and `predicted_per_record` (means over the records);
-      `per_class` by name and `micro` (all cells as one question), as of `binary`; `macro` (see the
-      module; `n_classes` says over how many classes each mean is); `published_score`.
+      `per_class` by name and `micro` (all cells as one problem), as of `binary_metrics`; `macro`
+      (see the module; `n_classes` is the number of classes of each mean); `published_score`.
     """
     per_class = {
         name: binary_metrics(probabilities[:, number], labels[:, number], weights)
         for number, name in enumerate(classes)
     }
     repeated = None if weights is None else np.repeat(weights, len(classes))
-    found = {
+    metrics = {
         "records": len(labels),
         "labels_per_record": float(np.average(labels.sum(1), weights=weights)),
         "predicted_per_record": float(
@@ -134,50 +137,42 @@ def multilabel_metrics(
         "macro": _macro(per_class),
         "micro": binary_metrics(probabilities.ravel(), labels.ravel(), repeated),
     }
-    return found | {"published_score": published_score(found)}
+    return metrics | {"published_score": published_score(metrics)}
 
 
 def _macro(per_class: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
-    """Means over the classes for which a value is defined."""
+    """Return means over the classes for which a value is defined."""
     values: dict[str, list[float]] = {name: [] for name in (*MACRO, "precision_where_predicted")}
-    for found in per_class.values():
+    for rates in per_class.values():
         for name in MACRO:
-            value = found[name]
-            if name == "precision" and found["f1"] is not None:  # asked, if not answered
+            value = rates[name]
+            if name == "precision" and rates["f1"] is not None:  # present, but never predicted
                 value = value or 0.0
             if value is not None:
                 values[name].append(value)
-        if found["precision"] is not None:
-            values["precision_where_predicted"].append(found["precision"])
+        if rates["precision"] is not None:
+            values["precision_where_predicted"].append(rates["precision"])
     means: dict[str, Any] = {
         name: float(np.mean(every)) if every else None for name, every in values.items()
     }
     return means | {"n_classes": {name: len(every) for name, every in values.items()}}
 
 
-def published_score(found: Mapping[str, Any]) -> float | None:
-    """1.3 F1-macro + 1.1 F1-micro + 1.2 AP-macro + 1.2 precision-macro; at most 4.8."""
-    terms = [(factor, found[average][name]) for factor, average, name in PUBLISHED]
+def published_score(metrics: Metrics) -> float | None:
+    """Return 1.3 F1-macro + 1.1 F1-micro + 1.2 AP-macro + 1.2 precision-macro; at most 4.8."""
+    terms = [(factor, metrics[average][name]) for factor, average, name in PUBLISHED]
     if any(value is None for _, value in terms):
         return None
     return float(sum(factor * value for factor, value in terms))
 
 
-Metrics = Mapping[str, Any]
-"""As reports have them: values by name, in groups by name."""
-
-
-Scores = Mapping[str, Callable[[Metrics], float | None]]
-"""What reads a value, by the name of the score."""
-
-
 class SummaryMetrics(NamedTuple):
-    """The first numbers of a report.
+    """The main metrics of a report.
 
     Attributes:
-      of: what they are the mean of, or about.
-      values: by name; None where undefined.
-      intervals: by name, {"low", "high"}.
+      of: name of the average or view, as "macro" or "onset, by image".
+      values: rates by name; None where undefined.
+      intervals: by name of the rate, of `bootstrap.interval`.
     """
 
     of: str

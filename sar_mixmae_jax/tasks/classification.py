@@ -18,14 +18,21 @@ from sar_mixmae_jax.evaluation.metrics import (
     multilabel_metrics,
 )
 from sar_mixmae_jax.evaluation.predictions import Predictions
-from sar_mixmae_jax.evaluation.tables import metrics_table, missing_intervals, number, with_interval
 from sar_mixmae_jax.models.architecture import Architecture
 from sar_mixmae_jax.models.heads import Classifier
 from sar_mixmae_jax.tasks import classification_figures
 from sar_mixmae_jax.tasks.base import Figures, LabelUnits, Path, Pictures, Task, mean_per_record
 from sar_mixmae_jax.tasks.registry import register_task
 from sar_mixmae_jax.utils.errors import InputError
-from sar_mixmae_jax.utils.tables import Lines, escape_markdown, markdown_table
+from sar_mixmae_jax.utils.tables import (
+    Lines,
+    escape_markdown,
+    format_interval,
+    format_metric,
+    markdown_table,
+    metrics_table,
+    missing_interval_notes,
+)
 
 RATE_TITLES = {
     "average_precision": "AP",
@@ -171,31 +178,31 @@ class Classification(Task):
         rows = [
             (
                 title,
-                with_interval(macro[name], ranges[name]),
+                format_interval(macro[name], ranges[name]),
                 macro["n_classes"][name],
-                with_interval(metrics["micro"][name], intervals["micro"][name]),
+                format_interval(metrics["micro"][name], intervals["micro"][name]),
             )
             for name, title in RATE_TITLES.items()
         ]
-        score = with_interval(metrics[PUBLISHED_SCORE], intervals[PUBLISHED_SCORE])
+        score = format_interval(metrics[PUBLISHED_SCORE], intervals[PUBLISHED_SCORE])
         terms = " + ".join(f"{factor} {name} {average}" for factor, average, name in PUBLISHED)
-        where = macro["precision_where_predicted"]
+        where = format_metric(macro["precision_where_predicted"])
         over = macro["n_classes"]["precision_where_predicted"]
         defined = [one for name, one in ranges.items() if macro[name] is not None]
         lost = max((one["undefined"] for one in defined), default=0)
         note = f" In up to {lost} resamples a class is missing: macro intervals leave these out."
         first = ", ".join(
-            f"{RATE_TITLES[name]} {with_interval(macro[name], ranges[name])}"
+            f"{RATE_TITLES[name]} {format_interval(macro[name], ranges[name])}"
             for name in ("average_precision", "f1")
         )
         return [
             f"**{first}** (macro)",
             "",
             *markdown_table(("", "macro", "classes", "micro"), rows),
-            *missing_intervals([("macro", macro, ranges)], RATE_TITLES),
+            *missing_interval_notes([("macro", macro, ranges)], RATE_TITLES),
             "",
             f"Published score: **{score}** ({terms.replace('_', ' ')}; at most 4.8).",
-            f"Precision macro over the {over} classes that are predicted at all: {number(where)}.",
+            f"Precision macro over the {over} classes that are predicted at all: {where}.",
             f"{metrics['records']:,} records with {metrics['labels_per_record']:.2f} labels each; "
             f"{metrics['predicted_per_record']:.2f} predicted.{note if lost else ''}",
         ]

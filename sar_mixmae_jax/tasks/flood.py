@@ -59,8 +59,10 @@ class Flood(Task):
         "confusion.png": "Truth and prediction; an image or a pair counts once.",
         "breakdowns.png": "Recall by flooded fraction, and predictions for hard cases, by image.",
     } | {
-        flood_report.pair_figure_name(outcome): f"Pairs, the surest of each sequence: {outcome}."
-        for outcome in OUTCOMES
+        flood_report.pair_figure_name(
+            outcome
+        ): f"Pairs, the most certain of each sequence: {title}."
+        for outcome, title in OUTCOMES.items()
     }
 
     # ---- records

@@ -1,4 +1,4 @@
-"""Pairs of images worth looking at: the surest answers, right and wrong."""
+"""Example pairs of a report on floods: the most certain predictions, right and wrong."""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
@@ -21,9 +21,16 @@ from sar_mixmae_jax.evaluation.predictions import Predictions
 from sar_mixmae_jax.utils.errors import InputError, escape_unprintable
 from sar_mixmae_jax.utils.plotting import NODATA_COLOUR, block_average, figure_to_png
 
-OUTCOMES = ("floods found", "dry and said so", "floods missed", "false alarms")
+OUTCOMES = {
+    "floods_found": "floods found",
+    "dry_and_said_so": "dry and predicted dry",
+    "floods_missed": "floods missed",
+    "false_alarms": "false alarms",
+}
+"""Titles of the outcomes of a prediction; the keys are parts of file names."""
+
 EXAMPLES = 3
-"""Pairs of each kind, at most."""
+"""Maximum number of pairs of each outcome."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -32,10 +39,10 @@ class PairPicture:
 
     Attributes:
       before: (row, column, 2) dB, bands VH and VV, NaN = nodata.
-      after: the same place later.
-      water: (row, column) 0 dry, 1 where water is new after, 2 where it is on both dates; None if
-        unknown.
-      evidence: (rows, columns) of tiles: logit of flood minus logit of dry; None if unknown.
+      after: (row, column, 2), the same place later.
+      water: (row, column) int, 0 dry, 1 where water is new after, 2 where it is on both dates;
+        None if unknown.
+      evidence: (rows, columns) of tiles, logit of flood minus logit of dry; None if unknown.
     """
 
     before: np.ndarray
@@ -45,11 +52,11 @@ class PairPicture:
 
 
 def check_pair_pictures(picture: PairPicture, pair: str) -> None:
-    """Refuses a picture that cannot be drawn.
+    """Check that a picture can be drawn.
 
     Args:
       picture: of the pair.
-      pair: its id, for the message.
+      pair: id of the pair, for the message.
 
     Raises:
       InputError: shapes do not fit, water is of no known class, or evidence is not finite.
@@ -77,36 +84,39 @@ def check_pair_pictures(picture: PairPicture, pair: str) -> None:
 
 
 def choose_examples(predictions: Predictions, count: int = EXAMPLES) -> dict[str, list[int]]:
-    """Numbers of the pairs of each of `KINDS`, the surest answer first.
+    """Return row numbers by outcome, the most certain prediction first.
 
-    Of a sequence only its surest pair is taken: the others are nearly the same picture.
+    Only one pair of a sequence is chosen: the others are nearly the same picture.
 
     Args:
       predictions: of floods.
-      count: pairs of each kind, at most.
+      count: maximum number of pairs of each outcome.
     """
     probability = predictions.probabilities
-    said, true = probability > THRESHOLD, predictions.labels == 1
-    of_kind = dict(
-        zip(OUTCOMES, (said & true, ~said & ~true, ~said & true, said & ~true), strict=True)
-    )
+    predicted, true = probability > THRESHOLD, predictions.labels == 1
+    has_outcome = (predicted & true, ~predicted & ~true, ~predicted & true, predicted & ~true)
     order = np.argsort(-np.abs(probability - THRESHOLD), kind="stable")
     sequence = predictions.columns["sequence"]
     chosen = {}
-    for kind, wanted in of_kind.items():
-        rows = order[wanted[order]]
+    for outcome, has in zip(OUTCOMES, has_outcome, strict=True):
+        rows = order[has[order]]
         _, first = np.unique(sequence[rows], return_index=True)
-        chosen[kind] = [int(row) for row in rows[np.sort(first)[:count]]]
+        chosen[outcome] = [int(row) for row in rows[np.sort(first)[:count]]]
     return chosen
 
 
 MAX_PANEL_PIXELS = 256
-"""Pixels of a panel's side: larger pictures are averaged in power, or speckle hides the rest."""
+"""Side of a panel in pixels; larger pictures are averaged in power, which reduces speckle."""
 
 PERCENTILES = (1, 99)
 DRY_COLOUR, WATER_COLOUR, FLOOD_COLOUR = "0.9", "#9ecae1", "#08519c"
-WEAKEST = 0.5
-"""Logits: the scale of evidence goes at least so far, so that weak evidence looks weak."""
+WATER_COLOURS = ListedColormap([DRY_COLOUR, FLOOD_COLOUR, WATER_COLOUR]).with_extremes(
+    bad=NODATA_COLOUR
+)
+"""Colours of the values of `PairPicture.water`."""
+
+MIN_EVIDENCE_SCALE = 0.5
+"""Logits: minimum end of the scale of evidence, so that weak evidence looks weak."""
 
 GREY = colormaps["gray"].with_extremes(bad=NODATA_COLOUR)
 EVIDENCE_COLOURS = colormaps["PRGn_r"]
@@ -114,11 +124,11 @@ EVIDENCE_COLOURS = colormaps["PRGn_r"]
 
 
 class Scales(NamedTuple):
-    """The scales of all figures of a report, so that they can be compared.
+    """Colour scales shared by all figures of a report, so that they can be compared.
 
     Attributes:
       bands: of each band, dB; the same for both dates.
-      evidence: symmetric about 0, to at least `WEAKEST`.
+      evidence: symmetric about 0, to at least `MIN_EVIDENCE_SCALE`.
     """
 
     bands: tuple[Normalize, ...]
@@ -126,28 +136,28 @@ class Scales(NamedTuple):
 
 
 def scales(pictures: Iterable[PairPicture]) -> Scales:
-    """Percentiles of all dates of all pictures together, and the strongest evidence."""
+    """Return scales from percentiles over all dates of all pictures, and the largest evidence."""
     pictures = list(pictures)
     norms = []
     for band in range(len(BANDS)):
-        dates = [date for one in pictures for date in (one.before, one.after)]
+        dates = [date for picture in pictures for date in (picture.before, picture.after)]
         values = np.concatenate([reduce_to_panel(date[..., band]).ravel() for date in dates])
         values = values[np.isfinite(values)]
         low, high = np.percentile(values, PERCENTILES) if values.size else (-30.0, 0.0)
         norms.append(Normalize(float(low), float(max(high, low + 1.0))))
-    strongest = [float(np.abs(one.evidence).max()) for one in pictures if one.evidence is not None]
-    end = _rounded_up(max(strongest, default=0.0))
+    evidence = [picture.evidence for picture in pictures if picture.evidence is not None]
+    end = _round_up(max((float(np.abs(tiles).max()) for tiles in evidence), default=0.0))
     return Scales(tuple(norms), Normalize(-end, end))
 
 
-def _rounded_up(value: float) -> float:
-    """To two significant digits, and at least `WEAKEST`, so that the ends of a scale are exact."""
-    value = max(value, WEAKEST)
+def _round_up(value: float) -> float:
+    """Round up to two significant digits, so that the labelled ends of a scale are exact."""
+    value = max(value, MIN_EVIDENCE_SCALE)
     return float(Decimal(value).normalize(Context(prec=2, rounding=ROUND_CEILING)))
 
 
-def digits(value: float) -> str:
-    """Evidence with its sign and its first digits."""
+def format_evidence(value: float) -> str:
+    """Format evidence with its sign and its first digits."""
     size = abs(value)
     if size == 0:
         return "0"
@@ -156,53 +166,54 @@ def digits(value: float) -> str:
     return f"{value:+.1g}" if size < 0.01 else f"{value:+.2g}" if size < 10 else f"{value:+.0f}"
 
 
-def _tick_step(size: int) -> int:
+def _block_size(size: int) -> int:
+    """Return the number of pixels of an image that become one pixel of a panel."""
     return max(1, -(-size // MAX_PANEL_PIXELS))
 
 
 def reduce_to_panel(db: np.ndarray) -> np.ndarray:
     """Average backscatter (row, column) in power to at most `MAX_PANEL_PIXELS` a side."""
-    return block_average(db, _tick_step(max(db.shape)))
+    return block_average(db, _block_size(max(db.shape)))
 
 
 def draw_backscatter(axis: Axes, db: np.ndarray, norm: Normalize) -> None:
-    """One band (row, column) of one date."""
+    """Draw one band (row, column) of one date."""
     axis.imshow(reduce_to_panel(db), cmap=GREY, norm=norm, interpolation="nearest")
 
 
-def draw_water(axis: Axes, one: PairPicture) -> None:
-    """Where water is new, and where it was before; nodata of the date after is nodata here."""
-    if one.water is None:
+def draw_water(axis: Axes, picture: PairPicture) -> None:
+    """Draw new water and water of both dates; nodata of the date after is nodata here."""
+    if picture.water is None:
         _draw_unknown(axis)
         return
-    step = _tick_step(max(one.water.shape))
-    there = one.water[::step, ::step].astype(float)
-    there[~np.isfinite(one.after[::step, ::step]).any(-1)] = np.nan
-    three = ListedColormap([DRY_COLOUR, FLOOD_COLOUR, WATER_COLOUR])
-    colours = three.with_extremes(bad=NODATA_COLOUR)
-    axis.imshow(there, cmap=colours, vmin=0, vmax=2, interpolation="nearest")
+    step = _block_size(max(picture.water.shape))
+    water = picture.water[::step, ::step].astype(float)
+    water[~np.isfinite(picture.after[::step, ::step]).any(-1)] = np.nan
+    axis.imshow(water, cmap=WATER_COLOURS, vmin=0, vmax=2, interpolation="nearest")
 
 
-def draw_evidence(axis: Axes, one: PairPicture, norm: Normalize) -> None:
-    """Evidence of every tile, in the shape of the picture, with its number where there is room."""
-    if one.evidence is None:
+def draw_evidence(axis: Axes, picture: PairPicture, norm: Normalize) -> None:
+    """Draw the evidence of each tile as a map, with numbers where there is room."""
+    if picture.evidence is None:
         _draw_unknown(axis)
         return
-    height, width = one.before.shape[:2]
+    height, width = picture.before.shape[:2]
     axis.imshow(
-        one.evidence,
+        picture.evidence,
         cmap=EVIDENCE_COLOURS,
         norm=norm,
         interpolation="nearest",
         extent=(0, width, height, 0),
     )
-    rows, columns = one.evidence.shape
+    rows, columns = picture.evidence.shape
     if max(rows, columns) > 6:
         return
-    for (row, column), value in np.ndenumerate(one.evidence):
+    for (row, column), value in np.ndenumerate(picture.evidence):
         x, y = (column + 0.5) * width / columns, (row + 0.5) * height / rows
         shade = "white" if abs(value) > 0.65 * (norm.vmax or 1.0) else "black"
-        axis.text(x, y, digits(float(value)), ha="center", va="center", fontsize=7, color=shade)
+        axis.text(
+            x, y, format_evidence(float(value)), ha="center", va="center", fontsize=7, color=shade
+        )
 
 
 def _draw_unknown(axis: Axes) -> None:
@@ -229,40 +240,43 @@ def draw_pairs(
     scale: Scales,
     title: str,
 ) -> bytes:
-    """Draws pairs below each other, as the bytes of a PNG.
+    """Draw pairs below each other.
 
     Args:
       predictions: of floods.
       rows: numbers of the pairs, at least one.
       pictures: of these pairs.
-      scale: of `pair_panels.scales`.
+      scale: of `scales`.
       title: of the figure.
+
+    Returns:
+      Bytes of a PNG.
     """
     names = [f"{band} {when}" for band in BANDS for when in ("before", "after")]
-    names += ["water (truth)"] if any(one.water is not None for one in pictures) else []
-    names += ["evidence of tiles"] if any(one.evidence is not None for one in pictures) else []
+    names += ["water (truth)"] if any(p.water is not None for p in pictures) else []
+    names += ["evidence of tiles"] if any(p.evidence is not None for p in pictures) else []
     lefts = np.cumsum([MARGIN, *(PANEL + (GAP if n % 2 == 0 else APART) for n in range(5))])
-    shape = np.array([one.before.shape[:2] for one in pictures])
+    shape = np.array([picture.before.shape[:2] for picture in pictures])
     high = int(np.clip(PANEL * (shape[:, 0] / shape[:, 1]).max(), 0.4 * PANEL, 1.6 * PANEL))
     width, step = int(lefts[len(names) - 1]) + PANEL + MARGIN, CAPTION + high
     height = HEAD + len(rows) * step + FOOT
     figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI)
 
     def box(left: float, top: float, wide: float, tall: float) -> Box:
-        """Of pixels from the top left corner, in the figure's own measure."""
+        """Convert pixels from the top left corner to fractions of the figure."""
         return left / width, 1 - (top + tall) / height, wide / width, tall / height
 
     figure.text(
         MARGIN / width, 1 - 14 / height, title, va="top", fontsize=13, weight="bold",
         parse_math=False,
     )  # fmt: skip
-    for number, (row, one) in enumerate(zip(rows, pictures, strict=True)):
+    for number, (row, picture) in enumerate(zip(rows, pictures, strict=True)):
         top = HEAD + number * step
         figure.text(
             MARGIN / width, 1 - (top + 14) / height, caption(predictions, row), va="top",
             fontsize=9, linespacing=1.25, parse_math=False,
         )  # fmt: skip
-        for left, name, draw in zip(lefts, names, _panels(one, scale, names), strict=False):
+        for left, name, draw in zip(lefts, names, _panels(picture, scale, names), strict=False):
             axis = figure.add_axes(box(left, top + CAPTION, PANEL, high))
             axis.set_xticks([])
             axis.set_yticks([])
@@ -272,17 +286,19 @@ def draw_pairs(
     return figure_to_png(figure)
 
 
-def _panels(one: PairPicture, scale: Scales, names: Sequence[str]) -> list[Callable[[Axes], None]]:
-    """What draws each of the panels."""
+def _panels(
+    picture: PairPicture, scale: Scales, names: Sequence[str]
+) -> list[Callable[[Axes], None]]:
+    """Return the functions that draw the panels."""
     draw: list[Callable[[Axes], None]] = [
         partial(draw_backscatter, db=date[..., band], norm=scale.bands[band])
         for band in range(len(BANDS))
-        for date in (one.before, one.after)
+        for date in (picture.before, picture.after)
     ]
     if any("truth" in name for name in names):
-        draw.append(partial(draw_water, one=one))
+        draw.append(partial(draw_water, picture=picture))
     if any("evidence" in name for name in names):
-        draw.append(partial(draw_evidence, one=one, norm=scale.evidence))
+        draw.append(partial(draw_evidence, picture=picture, norm=scale.evidence))
     return draw
 
 
@@ -294,7 +310,7 @@ def _legend(
     scale: Scales,
     top: float,
 ) -> None:
-    """A colour bar below both dates of each band and below the evidence; what colours mean."""
+    """Draw colour bars below both dates of each band and below the evidence, and a legend."""
     bars = [
         (lefts[2 * band], 2 * PANEL + GAP, norm, GREY, f"{name}, both dates (dB)")
         for band, (name, norm) in enumerate(zip(BANDS, scale.bands, strict=True))
@@ -328,27 +344,27 @@ def _legend(
 
 
 def caption(predictions: Predictions, row: int) -> str:
-    """What was said of a pair and what is known of it, in two lines."""
-    known = {name: values[row] for name, values in predictions.columns.items()}
+    """Return prediction and metadata of a pair, in two lines."""
+    columns = {name: values[row] for name, values in predictions.columns.items()}
     facts = [
         f"P(flood) {_probability(float(predictions.probabilities[row]))}",
         f"truth: {predictions.classes[predictions.labels[row]]}",
     ]
-    if known.get("onset"):
+    if columns.get("onset"):
         facts.append("onset")
-    if np.isfinite(known.get("gap_days", np.nan)):
-        facts.append(f"{known['gap_days']:g} days apart")
-    if np.isfinite(known.get("flooded_fraction", np.nan)):
-        facts.append(f"{100 * known['flooded_fraction']:.2g} % flooded")
-    if known.get("hard_case"):
-        facts.append(f"hard case: {known['hard_case']}")
-    images = escape_unprintable(f"{known['before']} → {known['after']}")
+    if np.isfinite(columns.get("gap_days", np.nan)):
+        facts.append(f"{columns['gap_days']:g} days apart")
+    if np.isfinite(columns.get("flooded_fraction", np.nan)):
+        facts.append(f"{100 * columns['flooded_fraction']:.2g} % flooded")
+    if columns.get("hard_case"):
+        facts.append(f"hard case: {columns['hard_case']}")
+    images = escape_unprintable(f"{columns['before']} → {columns['after']}")
     images = images if len(images) <= MAX_CAPTION else f"{images[:MAX_CAPTION]} …"
     return f"{escape_unprintable(';  '.join(facts))}\n{images}"
 
 
 def _probability(value: float) -> str:
-    """Four digits; the ends as what they are beyond."""
+    """Format with four decimals; values nearer to 0 or 1 as "<" and ">"."""
     if value < 0.0001:
         return "< 0.0001"
     return "> 0.9999" if value > 0.9999 else f"= {value:.4f}"

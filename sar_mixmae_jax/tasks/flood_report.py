@@ -6,7 +6,6 @@ from typing import Any
 from sar_mixmae_jax.evaluation import curves
 from sar_mixmae_jax.evaluation.metrics import Metrics
 from sar_mixmae_jax.evaluation.predictions import Predictions
-from sar_mixmae_jax.evaluation.tables import metrics_table, number, with_interval
 from sar_mixmae_jax.tasks import flood_figures, flood_metrics
 from sar_mixmae_jax.tasks.base import Figures, Pictures
 from sar_mixmae_jax.tasks.flood_metrics import NAMES, WEIGHTINGS
@@ -17,7 +16,7 @@ from sar_mixmae_jax.tasks.flood_panels import (
     draw_pairs,
     scales,
 )
-from sar_mixmae_jax.utils.tables import Lines
+from sar_mixmae_jax.utils.tables import Lines, format_interval, format_metric, metrics_table
 
 RATE_TITLES = {
     "f1": "F1",
@@ -50,12 +49,12 @@ def report_header(metrics: Metrics, intervals: Mapping[str, Any]) -> Lines:
     """
     first = metrics["headline"][0]
     values, ranges = metrics["evaluations"][first]["by_image"], intervals[first]["by_image"]
-    shown = {name: with_interval(values[name], ranges[name]) for name in RATE_TITLES}
+    shown = {name: format_interval(values[name], ranges[name]) for name in RATE_TITLES}
     prevalence = values["prevalence"]
     always = None if values["f1"] is None else 2 * prevalence / (1 + prevalence)
     return [
-        f"**AP {shown['average_precision']}** (chance {number(prevalence)}), "
-        f"**F1 {shown['f1']}** (always flood {number(always)}), "
+        f"**AP {shown['average_precision']}** (chance {format_metric(prevalence)}), "
+        f"**F1 {shown['f1']}** (always flood {format_metric(always)}), "
         f"**balanced accuracy {shown['balanced_accuracy']}**, "
         f"**false-alarm rate {shown['false_alarm_rate']}** ({NAMES[first]}, by image)",
         "",
@@ -186,8 +185,8 @@ def figures(
 
 
 def pair_figure_name(outcome: str) -> str:
-    """Return the file name of the examples of an outcome."""
-    return f"pairs_{outcome.replace(' ', '_')}.png"
+    """Return the file name of the figure of an outcome, a key of `OUTCOMES`."""
+    return f"pairs_{outcome}.png"
 
 
 def _pair_figures(predictions: Predictions, pictures: Pictures) -> Figures:
@@ -200,7 +199,7 @@ def _pair_figures(predictions: Predictions, pictures: Pictures) -> Figures:
     scale = scales(by_row.values())
 
     def drawing(outcome: str, rows: list[int]) -> Callable[[], bytes]:
-        heading = outcome[0].upper() + outcome[1:]
+        heading = OUTCOMES[outcome].capitalize()
         return lambda: draw_pairs(predictions, rows, [by_row[row] for row in rows], scale, heading)
 
     return {pair_figure_name(outcome): drawing(outcome, rows) for outcome, rows in chosen.items()}

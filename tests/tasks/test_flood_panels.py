@@ -15,11 +15,11 @@ from tests.tasks.test_report import paired
 def test_pairs_to_look_at():
     made = paired()
     chosen = choose_examples(made, count=2)
-    assert chosen["false alarms"] == [0]
-    assert chosen["floods missed"] == [5]
-    assert chosen["floods found"] == [23, 17]  # the surest, and not pair 22 of the same sequence
-    assert len(chosen["dry and said so"]) == 2
-    assert all(made.labels[row] == 0 for row in chosen["dry and said so"])
+    assert chosen["false_alarms"] == [0]
+    assert chosen["floods_missed"] == [5]
+    assert chosen["floods_found"] == [23, 17]  # the surest, and not pair 22 of the same sequence
+    assert len(chosen["dry_and_said_so"]) == 2
+    assert all(made.labels[row] == 0 for row in chosen["dry_and_said_so"])
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_scales_are_those_of_both_dates():
      (0.004, "+0.004"), (0.0009, "+9e-04"), (-12.6, "-13"), (123.4, "+123")],
 )  # fmt: skip
 def test_digits_of_evidence(value, text):
-    assert flood_panels.digits(value) == text
+    assert flood_panels.format_evidence(value) == text
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from sar_mixmae_jax.evaluation.predictions import Predictions
-from sar_mixmae_jax.evaluation.tables import missing_intervals
 from sar_mixmae_jax.tasks.report import write_report
+from sar_mixmae_jax.utils.tables import missing_interval_notes
 from tests.tasks.test_report import paired
 
 
@@ -82,12 +82,12 @@ def test_equal_views_are_shown_once(tmp_path):
 def test_reasons_of_missing_intervals_are_short(tmp_path):
     rows = [("a", {"f1": 0.5}, {"f1": {"low": None, "reason": "few", "why": "3 groups"}})]
     rows += [("b", {"f1": 0.5}, {"f1": {"low": None, "reason": "few", "why": "4 groups"}})]
-    assert missing_intervals(rows, {"f1": "F1"}) == ["", "[-] no interval: few."]
+    assert missing_interval_notes(rows, {"f1": "F1"}) == ["", "[-] no interval: few."]
     rows += [(f"c{n}", {"f1": 1.0}, {"f1": {"low": None, "reason": "same"}}) for n in range(9)]
     rows += [("d", {"f1": 1.0}, {"f1": {"low": 0.9, "high": 1.0}})]
     rows += [("e", {"f1": None}, {"f1": {"low": None, "reason": "undefined"}})]
-    lines = missing_intervals(rows, {"f1": "F1"})
+    lines = missing_interval_notes(rows, {"f1": "F1"})
     assert [line for line in lines if line.startswith("-")] == [
         r"- few: a, b \(F1\)", r"- same: c0, c1, c2, c3, c4, c5 and 3 more \(F1\)"
     ]  # fmt: skip
-    assert missing_intervals(rows[-2:], {"f1": "F1"}) == []
+    assert missing_interval_notes(rows[-2:], {"f1": "F1"}) == []

@@ -92,7 +92,7 @@ def test_a_report_about_labels(tmp_path):
 
 def test_a_report_about_floods(tmp_path):
     paths = write_report(paired(), tmp_path / "report", picture, replicates=50)
-    pairs = {f"pairs_{kind.replace(' ', '_')}.png" for kind in OUTCOMES}
+    pairs = {f"pairs_{outcome}.png" for outcome in OUTCOMES}
     assert pairs <= set(paths) <= set(report.report_files())
     text = paths["report.md"].read_text()
     told = json.loads(paths["metrics.json"].read_text())
