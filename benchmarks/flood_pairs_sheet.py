@@ -1,4 +1,4 @@
-"""Draws twelve pairs, a row for every hard case, a dry one beside a flooded one.
+"""Picture of simulated pairs: two rows without and one for each hard case; dry and flooded.
 
 `python -m benchmarks.flood_pairs_sheet --picture=docs/flood_pairs.png`
 """
@@ -28,7 +28,7 @@ FLAGS = flags.FlagValues()
 PICTURE = flags.DEFINE_string(
     "picture", "docs/flood_pairs.png", "picture to write", flag_values=FLAGS
 )
-SEED = flags.DEFINE_integer("seed", 1, "of the pairs", 0, flag_values=FLAGS)
+SEED = flags.DEFINE_integer("seed", 1, "seed of the pairs", 0, flag_values=FLAGS)
 SIZE = flags.DEFINE_integer("size", 256, "side of an image in pixels", 128, flag_values=FLAGS)
 
 BAND = "VV"
@@ -45,12 +45,12 @@ CAPTION = (
 
 
 def draw(seed: int, size: int, path: Path) -> None:
-    """Writes the picture.
+    """Draw the pairs and write the picture.
 
     Args:
       seed: of the pairs.
       size: side of an image in pixels.
-      path: a PNG.
+      path: of the PNG.
     """
     figure = Figure(figsize=(16, 2.15 * len(CASES) + 1), layout="constrained", dpi=75)
     axes = figure.subplots(len(CASES), 2 * len(PANELS))
@@ -90,7 +90,7 @@ def draw(seed: int, size: int, path: Path) -> None:
 
 
 def _draw_pair(axes: Sequence[Axes], before: Image, after: Image) -> tuple:
-    """Fills the panels of a pair; returns what the scales of grey and colour are made of."""
+    """Fill the panels of a pair; return the images for the grey and the colour scale."""
     levels = [date.patch.backscatter[..., BANDS.index(BAND)] for date in (before, after)]
     for axis, level in zip(axes, levels, strict=False):
         grey = axis.imshow(level, cmap="gray", vmin=SCALE_DB[0], vmax=SCALE_DB[1])
@@ -103,7 +103,7 @@ def _draw_pair(axes: Sequence[Axes], before: Image, after: Image) -> tuple:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Draws what the flags name."""
+    """Draw the picture of the flags."""
     parse_flags(argv, FLAGS, __doc__)
     try:
         draw(SEED.value, SIZE.value, Path(PICTURE.value))

@@ -1,7 +1,8 @@
-"""Images once, or pairs that hold both? `python -m benchmarks.sen12_storage`.
+"""Storage of SEN12-FLOOD: images once, or both dates in a record.
 
-Builds a simulated archive of 512x512 px, with time and memory, and the same pairs as records of
-both dates; reads the pairs of both at random, as training does. Prints a table.
+`python -m benchmarks.sen12_storage` builds a simulated archive of 512x512 px, with time and memory,
+and the same pairs as records of both dates; reads pairs of both forms at random, as training does;
+and prints a table.
 """
 
 import dataclasses
@@ -32,8 +33,10 @@ from tfds_builders.sen12_flood.fake_archive import Place, Shot
 from tfds_builders.shards import Example
 
 FLAGS = flags.FlagValues()
-SEQUENCES = flags.DEFINE_integer("sequences", 8, "of 12 images each", 3, flag_values=FLAGS)
-READS = flags.DEFINE_integer("reads", 300, "pairs that are read", 10, flag_values=FLAGS)
+SEQUENCES = flags.DEFINE_integer(
+    "sequences", 8, "sequences of 12 images each", 3, flag_values=FLAGS
+)
+READS = flags.DEFINE_integer("reads", 300, "pairs to read", 10, flag_values=FLAGS)
 
 SIZE = 512
 SHOTS = tuple(Shot(6 * turn, turn >= 8, "S1A" if turn % 2 else "S1B") for turn in range(12))
@@ -42,7 +45,7 @@ CONFIG = "published"
 
 @dataclasses.dataclass
 class Config(records.PatchConfig):
-    """Where the images are.
+    """Source of the images.
 
     Attributes:
       images: data folder with the dataset of single images.
@@ -52,7 +55,7 @@ class Config(records.PatchConfig):
 
 
 class BothDates(PatchBuilder):
-    """Records of both dates, one below the other, of the pairs of a built dataset."""
+    """Dataset of the pairs of a built dataset; a record has both dates, one below the other."""
 
     VERSION = tfds.core.Version("1.0.0")
     BUILDER_CONFIGS: ClassVar[list[Config]] = [Config(name="pairs")]
@@ -73,7 +76,7 @@ class BothDates(PatchBuilder):
         )
 
     def plan(self, root: Path, scratch: Path, processes: int) -> Plan:
-        """The pairs of `train`."""
+        """Plan the pairs of `train`."""
         del root, scratch, processes
         images = self.builder_config.images
         return Plan(
@@ -86,25 +89,25 @@ class BothDates(PatchBuilder):
 
 @lru_cache(maxsize=1)
 def pairs_in(data_dir: str) -> PairSource:
-    """The pairs of `train`, read from the dataset of single images."""
+    """Return the pairs of `train`, read from the dataset of single images."""
     patches = load_patch_dataset(f"sen12_flood/{CONFIG}", data_dir, "train", BANDS)
     return PairSource(patches.source, patches.pairs or {})
 
 
 def read_both(data_dir: str, number: int) -> Example:
-    """A record of both dates."""
+    """Read a record of both dates."""
     pair = pairs_in(data_dir)[number]
     both = np.concatenate([pair["before"], pair["after"]])
     return {"id": pair["id"].decode(), "backscatter": both}
 
 
 def measure(folder: Path, sequences: int, reads: int) -> Iterator[Row]:
-    """All measurements.
+    """Yield all measurements.
 
     Args:
       folder: for the data; 120 MB for every sequence.
-      sequences: of the archive.
-      reads: how many pairs are read of each form.
+      sequences: number of sequences of the archive.
+      reads: number of pairs that are read of each form.
     """
     raw, data = folder / "raw", folder / "data"
     places = {f"{number:04d}": Place(SHOTS, number) for number in range(sequences)}
@@ -154,7 +157,7 @@ def _time(source: Any, number: int) -> float:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Prints the table."""
+    """Print the table."""
     parse_flags(argv, FLAGS, __doc__)
     logging.set_verbosity(logging.ERROR)
     try:

@@ -1,8 +1,10 @@
-"""Speckle statistics where a patch is calm: the same numbers of real patches and simulated ones.
+"""Picture and statistics of real and simulated patches: values, speckle in homogeneous areas.
 
-A patch's calmest windows are those of the highest equivalent number of looks. Choosing them favours
-windows that are calm by chance: an image of 4.4 looks has calm windows of 7 to 10. So these
-numbers compare patches with patches, and do not say how many looks a product has.
+`python -m benchmarks.simulator_check --real=DIR --picture=docs/simulator.png`
+
+The homogeneous areas of a patch are its windows of the highest equivalent number of looks (ENL).
+This choice favours windows that are homogeneous by chance: an image of 4.4 looks has windows of 7
+to 10. The numbers therefore compare patches with patches and are no estimate of a product's ENL.
 """
 
 import sys
@@ -34,13 +36,13 @@ HOMOGENEOUS_FRACTION = 0.05  # of the windows of a patch
 
 
 class HomogeneousAreas(NamedTuple):
-    """Medians over the calmest windows of a patch; the first three hold one value per band.
+    """Medians over the homogeneous areas of a patch.
 
     Attributes:
-      looks: equivalent number of looks, mean² / variance of linear power.
-      lag1: autocorrelation of linear power one pixel apart, rows and columns together.
-      lag2: two pixels apart.
-      between_bands: correlation of VH and VV power, where both bands are calm.
+      looks: (band,) equivalent number of looks, mean² / variance of linear power.
+      lag1: (band,) autocorrelation of linear power one pixel apart, rows and columns together.
+      lag2: (band,) autocorrelation two pixels apart.
+      between_bands: correlation of VH and VV power in windows that are homogeneous in both bands.
     """
 
     looks: np.ndarray
@@ -50,10 +52,10 @@ class HomogeneousAreas(NamedTuple):
 
 
 def speckle_in_homogeneous_areas(backscatter: np.ndarray) -> HomogeneousAreas:
-    """Measures a patch.
+    """Measure the speckle of a patch.
 
     Args:
-      backscatter: (size, size, 2) dB, NaN = nodata; at least one window must be free of it.
+      backscatter: (size, size, 2) dB, NaN = nodata; at least one window must be free of nodata.
     """
     power = np.moveaxis(db_to_linear(backscatter.astype(np.float64)), -1, 0)
     windows = sliding_window_view(power, (WINDOW, WINDOW), axis=(1, 2))[:, ::STRIDE, ::STRIDE]
@@ -76,31 +78,35 @@ def speckle_in_homogeneous_areas(backscatter: np.ndarray) -> HomogeneousAreas:
 
 
 def _autocorrelation(deviation: np.ndarray, lag: int) -> np.ndarray:
-    """Autocovariance of windows, (band, window, row, column) to (band, window)."""
+    """Return the (band, window) autocovariance of (band, window, row, column) deviations."""
     rows = (deviation[..., lag:, :] * deviation[..., :-lag, :]).mean((2, 3))
     columns = (deviation[..., lag:] * deviation[..., :-lag]).mean((2, 3))
     return (rows + columns) / 2
 
 
 PERCENTS = (1, 5, 25, 50, 75, 95, 99)
-UNLIKE = ("Calm water", "Wind-roughened water", "Urban")  # the six real patches: one lake, no town
-UNLIKE_SHARE = 0.2
+UNREPRESENTED = (
+    "Calm water",
+    "Wind-roughened water",
+    "Urban",
+)  # the six real patches: one lake, no town
+UNREPRESENTED_SHARE = 0.2
 
 
 def resembles(patch: Patch) -> bool:
-    """Whether a simulated patch has little water and town and no nodata, as the real ones shown."""
-    unlike = np.isin(patch.land_cover, [list(CLASSES).index(name) for name in UNLIKE]).mean()
-    return bool(unlike < UNLIKE_SHARE and np.isfinite(patch.backscatter).all())
+    """Return True if a patch has little water and town and no nodata, as the real ones."""
+    unlike = np.isin(patch.land_cover, [list(CLASSES).index(name) for name in UNREPRESENTED]).mean()
+    return bool(unlike < UNREPRESENTED_SHARE and np.isfinite(patch.backscatter).all())
 
 
 def quantiles(patches: Sequence[np.ndarray]) -> np.ndarray:
-    """Quantiles of VH, VV and VV - VH, dB, medians over patches: (percent, 3)."""
+    """Return quantiles of VH, VV and VV - VH in dB, medians over patches: (percent, 3)."""
     values = [np.nanpercentile(with_ratio(patch), PERCENTS, axis=(0, 1)) for patch in patches]
     return np.median(values, axis=0)
 
 
 def with_ratio(patch: np.ndarray) -> np.ndarray:
-    """Adds VV - VH as a third band."""
+    """Append VV - VH as a third band."""
     return np.concatenate([patch, patch[..., 1:] - patch[..., :1]], axis=-1)
 
 
@@ -109,7 +115,7 @@ REAL = flags.DEFINE_string(
     "real", None, "folder of patch folders, NAME/NAME_VV.tif", flag_values=FLAGS
 )
 OUT = flags.DEFINE_string("picture", "docs/simulator.png", "picture to write", flag_values=FLAGS)
-SEED = flags.DEFINE_integer("seed", 1, "of the simulated patches", flag_values=FLAGS)
+SEED = flags.DEFINE_integer("seed", 1, "seed of the simulated patches", flag_values=FLAGS)
 PATCHES = flags.DEFINE_integer(
     "patches", 300, "simulated patches in the statistics", 20, flag_values=FLAGS
 )
@@ -122,31 +128,31 @@ LIKE = "simulated, under 20 % water and town"
 CAPTION = (
     "Real: six patches of BigEarthNet-S1; contains modified Copernicus Sentinel data 2017-2018. "
     "Simulated: the first six of a seed\nthat was chosen to show fields, a lake and the edge of "
-    "the swath. Quantiles and calm windows are medians over patches;\ncalm windows are the 5 % of "
+    "the swath. Quantiles and speckle are medians over patches;\nhomogeneous areas are the 5 % of "
     "11x11 windows with the highest equivalent number of looks."
 )
 
 
 def read(folder: Path) -> list[np.ndarray]:
-    """Patches below a folder: (size, size, 2) dB, bands VH, VV.
+    """Read the patches below a folder: (size, size, 2) dB, bands VH, VV.
 
     Raises:
       InputError: there is none.
       BadFilesError: one cannot be read.
     """
-    found = sorted(folder.glob("*/*_VV.tif"))
-    if not found:
+    paths = sorted(folder.glob("*/*_VV.tif"))
+    if not paths:
         raise InputError(f"--real {folder}: found no NAME/NAME_VV.tif, expected patch folders")
-    return [read_patch(path.parent, BANDS).backscatter for path in found]
+    return [read_patch(path.parent, BANDS).backscatter for path in paths]
 
 
 def draw(real: Sequence[np.ndarray], simulated: Sequence[Patch], path: Path) -> None:
-    """Writes the picture.
+    """Draw real and simulated patches with their statistics and write the picture.
 
     Args:
-      real: patches, (size, size, 2) dB.
-      simulated: the first are shown, all are in the histograms.
-      path: a PNG.
+      real: (size, size, 2) patches in dB.
+      simulated: the first `SHOWN` are drawn, all are in the histograms.
+      path: of the PNG.
     """
     everything = [patch.backscatter for patch in simulated]
     like = [patch.backscatter for patch in simulated if resembles(patch)]
@@ -164,7 +170,7 @@ def draw(real: Sequence[np.ndarray], simulated: Sequence[Patch], path: Path) -> 
 def _draw_patches(
     figure: FigureBase, real: Sequence[np.ndarray], simulated: Sequence[np.ndarray]
 ) -> None:
-    """Two rows a band, real over simulated, on one grey scale."""
+    """Draw two rows a band, real above simulated, on one grey scale."""
     grey = colormaps["gray"].with_extremes(bad=NODATA_COLOUR)
     axes = figure.subplots(4, SHOWN, squeeze=False, gridspec_kw={"wspace": 0.02, "hspace": 0.02})
     for axis in axes.flat:
@@ -209,7 +215,7 @@ def _draw_histograms(
 
 
 def _draw_table(axis: Axes, real: Sequence[np.ndarray], like: Sequence[np.ndarray]) -> None:
-    """A row per kind and band, a column per statistic."""
+    """Draw a row per kind and band, a column per statistic."""
     rows = {}
     for kind, patches in (("real", real), ("simulated*", like)):
         percents = quantiles(patches)
@@ -230,7 +236,7 @@ def _draw_table(axis: Axes, real: Sequence[np.ndarray], like: Sequence[np.ndarra
         rowLabels=[f"{name}, {kind}" for name, kind in keys],
         colLabels=[
             *(f"{percent} % (dB)" for percent in PERCENTS),
-            *("calm: looks", "lag-1", "lag-2", "VH-VV corr."),
+            *("ENL", "lag-1", "lag-2", "VH-VV corr."),
         ],
         loc="center",
         cellLoc="center",
@@ -242,7 +248,7 @@ def _draw_table(axis: Axes, real: Sequence[np.ndarray], like: Sequence[np.ndarra
 
 
 def main(argv: Sequence[str]) -> None:
-    """Draws what the flags name."""
+    """Draw the picture of the flags."""
     parse_flags(argv, FLAGS, __doc__, {"real": "DIR"})
     try:
         real = read(Path(str(REAL.value)))

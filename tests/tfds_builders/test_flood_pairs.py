@@ -1,4 +1,4 @@
-"""Pairs of two dates: what they share, what floods, and what must not tell a flood."""
+"""Simulated pairs: what both dates share, what floods, and what must not reveal a flood."""
 
 import json
 from collections import Counter
@@ -12,10 +12,10 @@ from scipy.ndimage import label, uniform_filter
 from sar_mixmae_jax.utils.errors import InputError
 from tfds_builders.build import build, make_builder
 from tfds_builders.flood_pairs import flood_simulator
-from tfds_builders.flood_pairs.cases import CYCLE, WINDS, Case, case_of, weather
-from tfds_builders.flood_pairs.flood_records import pair
+from tfds_builders.flood_pairs.cases import CYCLE, WINDS, Case, case_of, draw_weather
+from tfds_builders.flood_pairs.flood_records import pair_dates
 from tfds_builders.flood_pairs.flood_simulator import DATES, STREAMS, simulate_date, streams
-from tfds_builders.flood_pairs.terrain import Terrain, flood, terrain
+from tfds_builders.flood_pairs.terrain import Terrain, draw_terrain, flood_land
 from tfds_builders.synthetic_s1.land_cover import CLASSES, NUMBER
 
 SIZE = 128
@@ -34,15 +34,15 @@ def pairs():
 
 @pytest.fixture
 def steady(monkeypatch):
-    """No season: nothing differs between dates but speckle, what moves, and what a case says."""
-    for name in ("SEASON_DB", "BAND_DB", "PARCEL_DB", "SWITCHED", "SMOOTH"):
+    """Remove all change between dates but speckle, ships and vehicles, and the hard case."""
+    for name in ("PHENOLOGY_DB", "BAND_DB", "PARCEL_DB", "SWITCHED", "SMOOTH"):
         monkeypatch.setattr(flood_simulator, name, 0.0)
     monkeypatch.setattr(flood_simulator, "WIND_DB", (0.0, 0.0))
     monkeypatch.setattr("tfds_builders.flood_pairs.cases.SNOW_SHARE", 1.0)
 
 
 def auc(flooded, values):
-    """Probability that a flooded pair has the higher value."""
+    """Return the probability that a flooded pair has the higher value."""
     ours, theirs = values[flooded][:, None], values[~flooded]
     return ((ours > theirs) + 0.5 * (ours == theirs)).mean()
 
@@ -109,7 +109,7 @@ def test_water_rises_from_the_water_that_is_there(pairs):
 
 
 def _at_the_edge(parts):
-    """Parts that may be connected outside of the image: it is cut out of a larger scene."""
+    """Return parts that may be connected outside of the image, which is cut from a larger scene."""
     return np.unique(np.concatenate([parts[0], parts[-1], parts[:, 0], parts[:, -1]]))
 
 
@@ -125,31 +125,31 @@ def test_water_does_not_pass_a_dyke_until_it_is_over_it():
     height = np.array([[0, 1, 2, 9, 1, 1, 1, 20, 30, 31]], np.float32)
     water = np.array([[True] + [False] * 9])
     ground = Terrain(height, water, ~water)
-    assert flood(ground, 0.2).tolist() == [[False, True, True] + [False] * 7]
-    assert flood(ground, 0.6).tolist() == [[False] + [True] * 6 + [False] * 3]  # all at once
+    assert flood_land(ground, 0.2).tolist() == [[False, True, True] + [False] * 7]
+    assert flood_land(ground, 0.6).tolist() == [[False] + [True] * 6 + [False] * 3]  # all at once
 
 
 def test_floods_lie_low():
     for seed in range(20):
         rng = np.random.default_rng(seed)
-        ground = terrain(rng, np.zeros((SIZE, SIZE), np.int64), 1)
-        new = flood(ground, 0.1)
+        ground = draw_terrain(rng, np.zeros((SIZE, SIZE), np.int64), 1)
+        new = flood_land(ground, 0.1)
         dry = ~new & ~ground.water
         assert new.mean() == pytest.approx(0.1, rel=0.3)
         assert ground.height[new].max() < np.quantile(ground.height[dry], 0.5)
 
 
 def level_change(case, numbers, where):
-    """Median change of the truth over pixels that `where(before, after)` picks: (pair, 2) dB."""
-    found = []
+    """Return the median change of the truth over pixels of `where(before, after)`: (pair, 2) dB."""
+    changes = []
     for number in numbers:
         before, after = both(case, 1, 0, number)
         inside = where(before, after)
         if inside.sum() > 150:
             change = after.patch.noise_free[inside] - before.patch.noise_free[inside]
-            found.append(np.median(change, axis=0))
-    assert len(found) >= 5
-    return np.array(found)
+            changes.append(np.median(change, axis=0))
+    assert len(changes) >= 5
+    return np.array(changes)
 
 
 def _new_over(*names):
@@ -217,7 +217,7 @@ def test_floods_of_the_case_vegetation_are_under_what_stands(pairs):
 
 def test_snow_melts_to_grass():
     cover = np.arange(len(CLASSES), dtype=np.uint8)
-    thawed = flood_simulator.thaw(cover)
+    thawed = flood_simulator.melt_snow(cover)
     assert thawed[NUMBER["Snow or frozen ground"]] == NUMBER["Grassland"]
     assert (thawed == cover).sum() == len(cover) - 1
 
@@ -227,7 +227,7 @@ def test_fields_are_sown_and_harvested(monkeypatch):
     region = np.repeat(np.arange(4000), 2).reshape(80, 100)
     cover = np.full((80, 100), NUMBER["Crops"], np.uint8)
     cover[40:] = NUMBER["Forest"]
-    changed, gain = flood_simulator.fields(np.random.default_rng(0), cover, region, 4000)
+    changed, gain = flood_simulator.change_fields(np.random.default_rng(0), cover, region, 4000)
     assert (changed[:40] == NUMBER["Bare soil"]).mean() == pytest.approx(0.5, abs=0.05)
     assert (changed[40:] == NUMBER["Forest"]).all()
     assert (gain[40:] == 0).all()
@@ -235,7 +235,7 @@ def test_fields_are_sown_and_harvested(monkeypatch):
     assert (gain[:40] < -2.5).mean() == pytest.approx(0.04, abs=0.02)  # rolled
 
 
-# ---- what must not tell a flood
+# ---- what must not reveal a flood
 
 
 def test_half_are_flooded_and_cases_have_fixed_shares_of_either_label():
@@ -248,34 +248,34 @@ def test_half_are_flooded_and_cases_have_fixed_shares_of_either_label():
 
 def test_winds_of_both_dates_are_alike_in_flooded_and_dry_pairs():
     windy = CYCLE.count("wind") / len(CYCLE)
-    found = []
+    totals = []
     for flooded in (False, True):
         total: Counter = Counter()
         for hard, share in ((True, windy), (False, 1 - windy)):
             for winds, probability in WINDS[flooded, hard].items():
                 total[winds] += share * probability
-        found.append(total)
-    assert found[0].keys() == found[1].keys()
-    for winds, probability in found[0].items():
-        assert probability == pytest.approx(found[1][winds])
+        totals.append(total)
+    assert totals[0].keys() == totals[1].keys()
+    for winds, probability in totals[0].items():
+        assert probability == pytest.approx(totals[1][winds])
 
 
 def test_weather_but_for_the_wind_is_the_same_with_a_flood_and_without():
     for hard_case in dict.fromkeys(CYCLE):
         for seed in range(5):
             dry, flooded = (
-                weather(np.random.default_rng(seed), Case(label, hard_case))
+                draw_weather(np.random.default_rng(seed), Case(label, hard_case))
                 for label in (False, True)
             )
             assert dry._replace(windy=(False, False)) == flooded._replace(windy=(False, False))
 
 
-def test_no_global_number_tells_a_flood(pairs):
+def test_no_global_number_reveals_a_flood(pairs):
     """Small floods are as frequent as large ones, so the mean change tells little.
 
-    Measured at 256 px, 896 pairs: mean change .66 (VH) and .62 (VV); share of pixels 3 dB darker
-    .66 and .64; 5th percentile of the change .73 and .70; share 6 dB darker after a 5x5 mean .83
-    and .79, among pairs of the case wind .29 in VV: what calms looks like a flood, not the flood.
+    Measured at 256 px, 896 pairs: mean change 0.66 (VH) and 0.62 (VV); share of pixels 3 dB darker
+    0.66 and 0.64; 5th percentile of the change 0.73 and 0.70; share 6 dB darker after a 5x5 mean
+    0.83 and 0.79, among pairs of the case wind 0.29 in VV, where calming water looks like a flood.
     """
     flooded = np.array([case.flooded for case, *_ in pairs])
     images = [(before.patch.backscatter, after.patch.backscatter) for _, before, after in pairs]
@@ -327,10 +327,10 @@ def test_records_are_the_simulation(folder):
 
 
 def test_the_metadata_says_which_records_are_pairs(folder):
-    made = json.loads((folder / "metadata.json").read_text())["pairs"]
+    pairs = json.loads((folder / "metadata.json").read_text())["pairs"]
     builder = tfds.builder_from_directory(folder)
     for split, count in (("train", 6), ("validation", 2), ("test", 4)):
-        columns, source = made[split], builder.as_data_source(split)
+        columns, source = pairs[split], builder.as_data_source(split)
         assert {len(values) for values in columns.values()} == {count}
         assert sum(columns["flooded"]) == count / 2
         assert sorted(columns["before"] + columns["after"]) == list(range(2 * count))
@@ -358,7 +358,7 @@ def test_pairs_do_not_depend_on_the_order_of_the_records():
         "flooded_fraction": [0.25, 0.0, 0.0, 0.0],
         "hard_case": ["wind", "", "", "wind"],
     }
-    columns = pair("train", records).columns
+    columns = pair_dates("train", records).columns
     assert dict(columns) == {
         "before": [3, 1],
         "after": [0, 2],

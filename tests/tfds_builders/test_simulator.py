@@ -1,7 +1,7 @@
-"""The simulator against real patches.
+"""Simulated patches compared with real ones.
 
-What is called real here was measured on six patches of BigEarthNet-S1 with the same functions. They
-hold fields, pasture, forest, relief and one lake, no town; so they are compared with the simulated
+"Real" values were measured on six patches of BigEarthNet-S1 with the same functions. They hold
+fields, pasture, forest, relief and one lake, no town; so they are compared with the simulated
 patches that have little water and town.
 """
 
@@ -14,7 +14,7 @@ from scipy.ndimage import binary_dilation, binary_erosion
 from benchmarks.simulator_check import PERCENTS, quantiles, resembles, speckle_in_homogeneous_areas
 from tfds_builders.synthetic_s1 import backscatter
 from tfds_builders.synthetic_s1.backscatter import point_targets
-from tfds_builders.synthetic_s1.fields import blur, fractal
+from tfds_builders.synthetic_s1.fields import blur, fractal_fields
 from tfds_builders.synthetic_s1.land_cover import CLASSES, LANDSCAPES
 from tfds_builders.synthetic_s1.simulator import Patch, labels, simulate
 from tfds_builders.synthetic_s1.speckle import LOOKS, measure, resample, speckle
@@ -30,13 +30,13 @@ def patches():
 
 @pytest.fixture(scope="module")
 def like_real(patches):
-    found = [patch.backscatter for patch in patches if resembles(patch)]
-    assert len(found) > 100
-    return found
+    alike = [patch.backscatter for patch in patches if resembles(patch)]
+    assert len(alike) > 100
+    return alike
 
 
 @pytest.fixture(scope="module")
-def calm_windows(like_real):
+def homogeneous_areas(like_real):
     return [speckle_in_homogeneous_areas(patch) for patch in like_real[:100]]
 
 
@@ -51,7 +51,7 @@ def test_a_seed_is_a_patch_in_any_thread_and_at_any_size(size):
 
 
 def test_a_seed_gives_the_patches_that_it_always_gave():
-    """Written down once: whoever has a dataset of a seed can make it again."""
+    """Values of stored patches: a dataset can be simulated again from its seed."""
     for seed, counts, seen, truth in (
         (1, [856, 0, 163, 221, 0, 371, 2463, 0, 22, 0, 0], -11.8305, -11.4988),
         (4, [0, 0, 1624, 540, 831, 338, 631, 132, 0, 0, 0], -10.3810, -10.1679),
@@ -77,7 +77,7 @@ def test_a_patch_has_the_stated_shapes_and_types(patches):
 
 @pytest.mark.parametrize("looks", [LOOKS[0], LOOKS[-1]])
 def test_speckle_is_gamma_of_unit_mean_and_independent_between_bands(looks):
-    """Nominal: 4.4 looks before resampling. Real: correlation of the bands .01 to .14."""
+    """Nominal: 4.4 looks before resampling. Real: correlation of the bands 0.01 to 0.14."""
     intensity = speckle(np.random.default_rng(0), 700, looks).astype(np.float64)
     assert intensity.mean() == pytest.approx(1.0, abs=0.01)
     assert 1 / intensity.var() == pytest.approx(looks, rel=0.03)
@@ -87,7 +87,7 @@ def test_speckle_is_gamma_of_unit_mean_and_independent_between_bands(looks):
 
 
 def test_resampled_speckle_is_correlated_as_in_real_products():
-    """Real: lag-1 .63 to .71, lag-2 .12 to .25; rows and columns alike."""
+    """Real: lag-1 0.63 to 0.71, lag-2 0.12 to 0.25; rows and columns alike."""
     intensity = resample(speckle(np.random.default_rng(0), 700, 4.4)).astype(np.float64)
     deviation = intensity - intensity.mean()
     for lag, low, high in ((1, 0.63, 0.71), (2, 0.12, 0.25)):
@@ -98,25 +98,25 @@ def test_resampled_speckle_is_correlated_as_in_real_products():
             assert low <= (one * other).mean() / intensity.var() <= high
 
 
-def test_calm_windows_have_the_looks_of_real_ones(calm_windows):
+def test_homogeneous_areas_have_the_looks_of_real_ones(homogeneous_areas):
     """Real, six patches: VH 6.4 to 8.7, VV 8.6 to 9.8, medians 7.9 and 8.9."""
-    vh, vv = np.transpose([patch.looks for patch in calm_windows])
+    vh, vv = np.transpose([patch.looks for patch in homogeneous_areas])
     assert np.median(vh) == pytest.approx(7.9, abs=1.0)
     assert np.median(vv) == pytest.approx(8.9, abs=1.0)
     assert np.percentile(vv, 95) - np.percentile(vv, 5) > 1.5  # scenes differ
 
 
-def test_calm_windows_have_the_correlation_of_real_ones(calm_windows):
-    """Real: lag-1 .60 to .64, lag-2 .08 to .14 in 11x11 windows, whose own mean is taken out."""
-    lag1 = np.median([patch.lag1 for patch in calm_windows], axis=0)
-    lag2 = np.median([patch.lag2 for patch in calm_windows], axis=0)
+def test_homogeneous_areas_have_the_correlation_of_real_ones(homogeneous_areas):
+    """Real: lag-1 0.60 to 0.64, lag-2 0.08 to 0.14 in 11x11 windows minus their own mean."""
+    lag1 = np.median([patch.lag1 for patch in homogeneous_areas], axis=0)
+    lag2 = np.median([patch.lag2 for patch in homogeneous_areas], axis=0)
     assert ((lag1 > 0.59) & (lag1 < 0.66)).all()
     assert ((lag2 > 0.07) & (lag2 < 0.16)).all()
 
 
-def test_bands_are_hardly_correlated_in_calm_windows(calm_windows):
-    """Real: .01 to .19, median .09: independent speckle, shared texture."""
-    assert 0.0 < np.median([patch.between_bands for patch in calm_windows]) < 0.19
+def test_bands_are_hardly_correlated_in_homogeneous_areas(homogeneous_areas):
+    """Real: 0.01 to 0.19, median 0.09: independent speckle, shared texture."""
+    assert 0.0 < np.median([patch.between_bands for patch in homogeneous_areas]) < 0.19
 
 
 # Lowest and highest over the six real patches, dB, by percent of the pixels of a patch.
@@ -191,9 +191,9 @@ def test_subtracting_noise_darkens_where_speckle_is_dark():
 
 @pytest.mark.parametrize("seed", range(6))
 def test_backscatter_falls_with_incidence(seed):
-    """Land -.1 to -.2 dB per degree in VV; water -.5 to -1. The same scene under two angles."""
+    """Land -0.1 to -0.2 dB per degree in VV; water -0.5 to -1. The same scene under two angles."""
     near, far = (
-        backscatter.ground(np.random.default_rng(seed), 64, angle) for angle in (32.0, 44.0)
+        backscatter.draw_ground(np.random.default_rng(seed), 64, angle) for angle in (32.0, 44.0)
     )
     np.testing.assert_array_equal(near.cover, far.cover)
     slope = 10 * np.log10(far.power[1] / near.power[1]) / 12
@@ -203,16 +203,16 @@ def test_backscatter_falls_with_incidence(seed):
 
 
 def test_incidence_grows_across_a_scene():
-    """.064 degrees per km; -.8 dB per degree in VV on wind-roughened water."""
+    """0.064 degrees per km; -0.8 dB per degree in VV on wind-roughened water."""
     cover = np.full((100, 100), NUMBER["Wind-roughened water"], np.uint8)
     region = np.zeros((100, 100), np.int32)
-    decibel = backscatter.means(np.random.default_rng(0), cover, region, 1, 38.0)[1]
+    decibel = backscatter.mean_backscatter(np.random.default_rng(0), cover, region, 1, 38.0)[1]
     assert decibel[0, -1] - decibel[0, 0] == pytest.approx(-0.8 * 0.064 * 0.99, rel=0.01)
     assert (decibel == decibel[0]).all()
 
 
 def test_texture_is_correlated_over_50_to_200_m():
-    field = fractal(np.random.default_rng(0), 600, backscatter.TEXTURE_STEPS)[0]
+    field = fractal_fields(np.random.default_rng(0), 600, backscatter.TEXTURE_STEPS)[0]
     correlation = [(field[:, lag:] * field[:, :-lag]).mean() / field.var() for lag in range(1, 30)]
     reach = 1 + np.argmax(np.array(correlation) < np.exp(-1))
     assert 5 <= reach <= 20  # pixels of 10 m
@@ -221,10 +221,10 @@ def test_texture_is_correlated_over_50_to_200_m():
 def test_texture_is_shared_by_the_bands_and_of_the_order_of_the_class(monkeypatch):
     """The same scene with its texture and without."""
     seeds = range(6)
-    textured = [backscatter.ground(np.random.default_rng(seed), 400, 38.0) for seed in seeds]
+    textured = [backscatter.draw_ground(np.random.default_rng(seed), 400, 38.0) for seed in seeds]
     flat = np.ones_like(backscatter.texture_tables())
     monkeypatch.setattr(backscatter, "texture_tables", lambda: flat)
-    bare = [backscatter.ground(np.random.default_rng(seed), 400, 38.0) for seed in seeds]
+    bare = [backscatter.draw_ground(np.random.default_rng(seed), 400, 38.0) for seed in seeds]
     texture = np.stack([t.power / b.power for t, b in zip(textured, bare, strict=True)], axis=1)
     np.testing.assert_allclose(texture[0], texture[1], rtol=1e-4)
     cover = np.stack([ground.cover for ground in bare])
@@ -306,14 +306,14 @@ def test_landscapes_name_classes_and_shares_are_whole():
 
 
 def class_means(patches, name):
-    """Mean truth of a class in each patch that has enough of it: (patch, 2) dB."""
-    found = []
+    """Return the mean truth of a class in each patch with enough of it: (patch, 2) dB."""
+    means = []
     for patch in patches:
         inside = (patch.land_cover == NUMBER[name]) & np.isfinite(patch.noise_free[..., 0])
         inside = binary_erosion(inside, iterations=2)  # what is near shines into it
         if inside.sum() > 200:
-            found.append(patch.noise_free[inside].mean(0))
-    return np.array(found)
+            means.append(patch.noise_free[inside].mean(0))
+    return np.array(means)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,8 @@
-"""Which pair is flooded, which is hard, and what else happens between its two dates.
+"""Labels, hard cases and weather of the pairs.
 
-Nothing but the flood depends on the label: what is drawn here has the same distribution in flooded
-and in dry pairs, the winds of both dates together too. So no trace of the weather tells a flood.
+Only the flood depends on the label: everything else drawn here has the same distribution in flooded
+and in dry pairs, including the winds of both dates together, so the weather does not reveal a
+flood.
 """
 
 from datetime import date, timedelta
@@ -12,41 +13,41 @@ import numpy as np
 CYCLE = ("", "wind", "", "vegetation", "", "wet soil", "", "sand", "", "")
 """Hard cases of dry pairs in turn, and of flooded ones; "": none.
 
-- wind: in flooded pairs the wind roughens the water after the flood, which is hardly darker than
-  land then; in dry ones roughened water falls calm, and turns dark without a flood.
-- vegetation: woods and reeds in the low ground, bright where flooded; in dry pairs woods turn
-  brighter too, wherever they are.
-- wet soil: rain on open ground makes it brighter, whether or not a flood comes with it.
-- sand: smooth sand or asphalt in the low ground, as dark as the water that may come over it.
+- wind: in flooded pairs, wind roughens the water after the flood, which is then hardly darker than
+  land; in dry pairs, roughened water becomes calm and dark without a flood.
+- vegetation: forest and wetland in the low ground, bright where flooded; in dry pairs all forest
+  becomes brighter too.
+- wet soil: rain makes open ground brighter, with or without a flood.
+- sand: smooth sand or asphalt in the low ground, as dark as the water that may cover it.
 """
 
 CALM, WINDY = False, True
-CALMS = (WINDY, CALM)
-WINDS = {  # flooded, wind is the hard case: probabilities of the winds before and after
+WIND_DROPS = (WINDY, CALM)
+WINDS = {  # by (flooded, hard case is wind): probabilities of the winds before and after
     (False, False): {(CALM, CALM): 16 / 18, (WINDY, WINDY): 1 / 18, (CALM, WINDY): 1 / 18},
-    (False, True): {CALMS: 1.0},
-    (True, False): {(CALM, CALM): 16 / 18, CALMS: 2 / 18},
+    (False, True): {WIND_DROPS: 1.0},
+    (True, False): {(CALM, CALM): 16 / 18, WIND_DROPS: 2 / 18},
     (True, True): {(WINDY, WINDY): 0.5, (CALM, WINDY): 0.5},
 }
-FLOOD_SHARE = (0.005, 0.4)  # of the scene: small floods are as frequent as large ones, in logs
+FLOOD_SHARE = (0.005, 0.4)  # of the scene, log-uniform
 WET_DB = (2.0, 4.0)  # rain on open ground
 WOODS_DB = (1.0, 3.0)  # leaves or wet crowns
 DRYING_DB = (-3.0, 0.0)  # sand
-DOUBLE_BOUNCE_DB = {  # VH, VV: water under what stands in it
+DOUBLE_BOUNCE_DB = {  # VH, VV: water under vegetation and buildings
     "Forest": ((0.0, 2.0), (3.0, 6.0)),
     "Wetland": ((0.0, 2.0), (3.0, 6.0)),
     "Urban": ((0.0, 1.0), (2.0, 5.0)),
 }
-SNOW_SHARE = 0.6  # of the dates on which winter landscapes are white
-FIRST_DAY, DAYS = date(2016, 1, 1), 3000  # in which first dates lie
+SNOW_SHARE = 0.6  # of the dates of winter landscapes
+FIRST_DAY, DAYS = date(2016, 1, 1), 3000  # range of first dates
 GAP_DAYS = (6, 12, 18, 24, 36, 48)
 
 
 class Case(NamedTuple):
-    """What a pair is.
+    """Label and difficulty of a pair.
 
     Attributes:
-      flooded: whether there is a flood at the second date.
+      flooded: True if there is a flood at the second date.
       hard_case: one of `CYCLE`.
     """
 
@@ -55,18 +56,18 @@ class Case(NamedTuple):
 
 
 class Weather(NamedTuple):
-    """What happens between two dates.
+    """Changes between two dates.
 
     Attributes:
-      windy: whether the wind roughens water, before and after.
-      snow: whether there is snow where it may be, before and after.
-      soil_db: change of open ground.
-      woods_db: change of woods.
-      sand_db: change of sand and asphalt.
-      bounce_db: gain of what stands in water, VH and VV by class.
-      flood_share: of the scene that is to be flooded if there is a flood.
+      windy: True if wind roughens the water, before and after.
+      snow: True if there is snow on classes that can have it, before and after.
+      soil_db: change of open ground, dB.
+      woods_db: change of forest, dB.
+      sand_db: change of sand and asphalt, dB.
+      bounce_db: double-bounce gain over water by class, VH and VV, dB.
+      flood_share: share of the scene that a flood covers, if there is one.
       day: of the first acquisition.
-      gap_days: to the second.
+      gap_days: days to the second acquisition.
     """
 
     windy: tuple[bool, bool]
@@ -81,16 +82,16 @@ class Weather(NamedTuple):
 
 
 def case_of(number: int) -> Case:
-    """The case of a pair by its number in the split: exactly half of any even count are flooded."""
+    """Return the case of a pair by its number; half of any even number of pairs are flooded."""
     return Case(number % 2 == 1, CYCLE[number // 2 % len(CYCLE)])
 
 
-def weather(rng: np.random.Generator, case: Case) -> Weather:
-    """Draws what happens between the dates of a pair."""
+def draw_weather(rng: np.random.Generator, case: Case) -> Weather:
+    """Draw the changes between the dates of a pair."""
     hard = case.hard_case
     winds = WINDS[case.flooded, hard == "wind"]
     windy = list(winds)[rng.choice(len(winds), p=list(winds.values()))]
-    white = (rng.random(2) < SNOW_SHARE) & (hard != "wet soil")  # rain melts it
+    snow = (rng.random(2) < SNOW_SHARE) & (hard != "wet soil")  # rain melts it
     soil, woods, sand = rng.uniform(*np.transpose([WET_DB, WOODS_DB, DRYING_DB]))
     bounce = {
         name: (float(rng.uniform(*vh)), float(rng.uniform(*vv)))
@@ -98,7 +99,7 @@ def weather(rng: np.random.Generator, case: Case) -> Weather:
     }
     return Weather(
         windy=windy,
-        snow=(bool(white[0]), bool(white[1])),
+        snow=(bool(snow[0]), bool(snow[1])),
         soil_db=soil * (hard == "wet soil"),
         woods_db=woods * (hard == "vegetation"),
         sand_db=sand * (hard == "sand"),

@@ -9,37 +9,37 @@ import tensorflow_datasets as tfds
 
 from sar_mixmae_jax.utils.errors import InputError
 from tfds_builders import records
-from tfds_builders.flood_pairs.flood_records import INDEX, ITEM, pair, read_record
+from tfds_builders.flood_pairs.flood_records import INDEX, ITEM, pair_dates, read_record
 from tfds_builders.patch_builder import PatchBuilder
 from tfds_builders.plan import Plan
 from tfds_builders.synthetic_s1.land_cover import CLASSES
 from tfds_builders.synthetic_s1.simulator import SPLITS
 
 TILE = 128
-"""Sides are multiples of it: images are cut into tiles of the size that encoders take."""
-PART = {"train": 1, "validation": 4, "test": 2}
-"""Splits have this fraction of the pairs of `train`: results come from `test`, so it is large."""
+"""Side of the tiles that encoders take; the side of an image is a multiple."""
+TRAIN_RATIO = {"train": 1, "validation": 4, "test": 2}
+"""Ratio of the pairs of `train` to those of a split; `test` is large for precise results."""
 PER_SHARD = 128
-"""Records of 0.7 MB."""
+"""Records per shard, of 0.7 MB each."""
 
 
 @dataclasses.dataclass
 class Config(records.PatchConfig):
-    """What is simulated.
+    """Options of the simulation.
 
     Attributes:
-      pairs: in the split `train`.
+      pairs: number of pairs in `train`.
       size: side of an image in pixels.
-      seed: the same seed gives the same pairs.
+      seed: of the simulation; equal seeds give equal pairs.
     """
 
     pairs: int = records.option(512, "number of pairs in train, even: half of them are flooded")
     size: int = records.option(256, f"side of an image in pixels, a multiple of {TILE}")
-    seed: int = records.option(0, "of the simulation: the same seed gives the same pairs")
+    seed: int = records.option(0, "seed of the simulation: equal seeds give equal pairs")
 
 
 class Builder(PatchBuilder):
-    """Splits `train`, `validation` and `test`, of different scenes; half of each is flooded."""
+    """Builder of `train`, `validation` and `test`, of different scenes; half of each is flooded."""
 
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES: ClassVar[dict[str, str]] = {"1.0.0": "Pairs of two dates with the truth."}
@@ -80,7 +80,7 @@ class Builder(PatchBuilder):
         )
 
     def plan(self, root: Path, scratch: Path, processes: int) -> Plan:
-        """Both dates of every pair, one after the other; no scene is in two splits."""
+        """Number both dates of every pair, one after the other; no scene is in two splits."""
         del root, scratch, processes
         config = self.builder_config
         for name, value, low, high, step in (
@@ -91,7 +91,7 @@ class Builder(PatchBuilder):
             if not low <= value <= high or value % step:
                 multiple = f", a multiple of {step}" if step > 1 else ""
                 raise InputError(f"--{name}={value}: expected from {low} to {high}{multiple}")
-        counts = [2 * -(-config.pairs // (2 * PART[split])) for split in SPLITS]
+        counts = [2 * -(-config.pairs // (2 * TRAIN_RATIO[split])) for split in SPLITS]
         return Plan(
             {
                 split: np.array([(part, i // 2, i % 2) for i in range(2 * count)], dtype=ITEM)
@@ -102,13 +102,13 @@ class Builder(PatchBuilder):
             run_length=2,
             records_per_shard=PER_SHARD,
             index_features=INDEX,
-            make_pairs=pair,
+            make_pairs=pair_dates,
             metadata={"caveats": ["simulated"]},
         )
 
 
 def _map(size: int, doc: str) -> tfds.features.Tensor:
-    """A (row, column) map of small numbers."""
+    """Return the feature of a (row, column) map of uint8."""
     return tfds.features.Tensor(
         shape=(size, size), dtype=np.uint8, encoding=tfds.features.Encoding.BYTES, doc=doc
     )

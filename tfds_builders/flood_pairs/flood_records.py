@@ -1,4 +1,4 @@
-"""The pairs of a split, made of what its records say of themselves."""
+"""Records of the simulated dates, and the pairs of a split."""
 
 from datetime import date
 from typing import Any
@@ -14,7 +14,7 @@ from tfds_builders.synthetic_s1.land_cover import CLASSES
 from tfds_builders.synthetic_s1.simulator import SPLITS, labels
 
 INDEX = ("sequence", "date", "flooded", "flooded_fraction", "hard_case")
-"""Features of the records that pairs are made of."""
+"""Features of the records that `pair_dates` reads."""
 
 COLUMNS = (
     "before",
@@ -27,15 +27,15 @@ COLUMNS = (
     "flooded_fraction",
     "hard_case",
 )
-"""What is known of every pair."""
+"""Columns of the pairs in the metadata."""
 
 
-def pair(split: str, records: Columns) -> Pairs:
-    """Pairs the two dates of every sequence; sequences are independent of each other.
+def pair_dates(split: str, records: Columns) -> Pairs:
+    """Pair the two dates of every sequence; sequences are independent of each other.
 
     Args:
-      split: name of the split.
-      records: `INDEX`, a value for every record.
+      split: name of the split, unused.
+      records: columns `INDEX` of the records.
     """
     del split
     dates: dict[str, list[tuple[str, int]]] = {}
@@ -59,12 +59,12 @@ ITEM = np.dtype([("split", np.int8), ("number", np.int32), ("date", np.int8)])
 
 
 def read_record(size: int, seed: int, item: tuple[int, int, int]) -> Example:
-    """Simulates one date of a pair.
+    """Simulate a record: one date of a pair.
 
     Args:
       size: side in pixels.
       seed: of the dataset.
-      item: number of the split, of the pair in it, and of the date: 0 or 1.
+      item: numbers of the split, of the pair in it, and of the date: 0 or 1.
     """
     split, number, date = item
     case = case_of(number)

@@ -1,44 +1,48 @@
-"""What differs between dates besides the flood: seasons, fields, snow, rain and wind."""
+"""Images of both dates of a pair: flood, phenology, fields, snow, rain and wind."""
 
 from datetime import date, timedelta
 from typing import NamedTuple
 
 import numpy as np
 
-from tfds_builders.flood_pairs.cases import Case, Weather, weather
-from tfds_builders.flood_pairs.terrain import Terrain, flood, floodplain, terrain
+from tfds_builders.flood_pairs.cases import Case, Weather, draw_weather
+from tfds_builders.flood_pairs.terrain import Terrain, cover_low_ground, draw_terrain, flood_land
 from tfds_builders.synthetic_s1 import backscatter, layout
 from tfds_builders.synthetic_s1.backscatter import point_targets
-from tfds_builders.synthetic_s1.fields import fractal, smooth
+from tfds_builders.synthetic_s1.fields import fractal_fields, smooth_fields
 from tfds_builders.synthetic_s1.land_cover import CLASSES, NUMBER, Landscape
 from tfds_builders.synthetic_s1.layout import WIND_STEP
-from tfds_builders.synthetic_s1.simulator import INCIDENCE_DEG, Patch, decibel
-from tfds_builders.synthetic_s1.speckle import LOOKS, MARGIN, noise, observe, speckle
+from tfds_builders.synthetic_s1.simulator import INCIDENCE_DEG, Patch, stack_db
+from tfds_builders.synthetic_s1.speckle import LOOKS, MARGIN, noise_floor, observe, speckle
 
-SEASON_DB = 0.6  # deviation of a class on a date, both bands together
+PHENOLOGY_DB = 0.6  # std of a class between dates, both bands together
 BAND_DB = 0.25  # each band alone
-STEADY = {"Urban": 0.3}  # share of it
-PARCEL_DB = 0.6  # deviation of a field on a date
+STEADY = {"Urban": 0.3}  # factor on both
+PARCEL_DB = 0.6  # std of a field between dates
 SWITCHED = 0.15  # of the fields on a date: sown or harvested
 SMOOTH = 0.05  # of the fields on a date: rolled after the harvest
 SMOOTH_DB = (-5.0, -2.0)
-WIND_DB = (0.0, 4.0)  # the stronger the wind, the brighter
-BREEZE = (1.2, 2.5)  # level of the field that decides between calm and roughened water
+WIND_DB = (0.0, 4.0)  # gain of roughened water
+BREEZE = (1.2, 2.5)  # threshold between calm and roughened water
 
 FIELDS = ("Crops", "Bare soil", "Wet soil", "Grassland")
 OPEN = (*FIELDS, "Smooth sand or asphalt")
 
 
 def rough_water(rng: np.random.Generator, size: int, windy: bool) -> np.ndarray:
-    """Where the wind roughens water on a date, all but a rest or only there: (size, size)."""
+    """Draw the mask of wind-roughened water on a date: most of it or little, (size, size)."""
     level = rng.uniform(*BREEZE)
-    return smooth(rng, 1, size, WIND_STEP)[0] > (-level if windy else level)
+    return smooth_fields(rng, 1, size, WIND_STEP)[0] > (-level if windy else level)
 
 
 def class_shift(rng: np.random.Generator, weather: Weather, after: bool) -> np.ndarray:
-    """What a date adds to every class: (2, class) float32 dB."""
+    """Draw the change of every class on a date by phenology, weather and wind.
+
+    Returns:
+      (2, class) float32 dB.
+    """
     names = tuple(CLASSES)
-    shift = SEASON_DB * rng.standard_normal(len(names))
+    shift = PHENOLOGY_DB * rng.standard_normal(len(names))
     shift = shift + BAND_DB * rng.standard_normal((2, len(names)))
     shift *= [STEADY.get(name, 1.0) for name in names]
     wind = rng.uniform(*WIND_DB)
@@ -51,32 +55,32 @@ def class_shift(rng: np.random.Generator, weather: Weather, after: bool) -> np.n
     return shift.astype(np.float32)
 
 
-def fields(
+def change_fields(
     rng: np.random.Generator, cover: np.ndarray, region: np.ndarray, count: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The fields on a date.
+    """Draw the state of the fields on a date.
 
     Args:
-      rng: of the date.
-      cover: class of every pixel, (size, size).
-      region: number of the parcel of every pixel.
-      count: of parcels.
+      rng: random numbers of the date.
+      cover: (size, size) class of every pixel.
+      region: (size, size) number of the parcel of every pixel.
+      count: number of parcels.
 
     Returns:
-      The cover, some fields sown and some harvested; what is added to both bands, dB.
+      The cover with some fields sown and some harvested, and a gain of both bands in dB.
     """
-    switched, rolled = rng.random((2, count)) < np.array([[SWITCHED], [SMOOTH]])
-    other = np.arange(len(CLASSES), dtype=np.uint8)
+    switched, smooth = rng.random((2, count)) < np.array([[SWITCHED], [SMOOTH]])
+    swapped = np.arange(len(CLASSES), dtype=np.uint8)
     crops, bare = NUMBER["Crops"], NUMBER["Bare soil"]
-    other[[crops, bare]] = bare, crops
-    gain = rng.normal(0, PARCEL_DB, count) + rng.uniform(*SMOOTH_DB, count) * rolled
-    field = np.isin(np.arange(len(CLASSES)), [NUMBER[name] for name in FIELDS])
-    changed = np.where(switched[region], other[cover], cover)
-    return changed, gain.astype(np.float32)[region] * field[cover]
+    swapped[[crops, bare]] = bare, crops
+    gain = rng.normal(0, PARCEL_DB, count) + rng.uniform(*SMOOTH_DB, count) * smooth
+    is_field = np.isin(np.arange(len(CLASSES)), [NUMBER[name] for name in FIELDS])
+    changed = np.where(switched[region], swapped[cover], cover)
+    return changed, gain.astype(np.float32)[region] * is_field[cover]
 
 
-def thaw(cover: np.ndarray) -> np.ndarray:
-    """The cover without snow and frost: grass."""
+def melt_snow(cover: np.ndarray) -> np.ndarray:
+    """Return the cover with grassland in place of snow and frozen ground."""
     return np.where(cover == NUMBER["Snow or frozen ground"], np.uint8(NUMBER["Grassland"]), cover)
 
 
@@ -92,7 +96,7 @@ STREAMS = (
     "targets",
     "instrument",
 )
-"""Names of the streams; the place of a name is the spawn key of NumPy's `SeedSequence`."""
+"""Random streams; the position of a name is its spawn key in NumPy's `SeedSequence`."""
 
 Streams = dict[str, np.random.Generator]
 
@@ -101,9 +105,9 @@ class Image(NamedTuple):
     """One date of a pair.
 
     Attributes:
-      patch: what is seen, and the truth; the cover under flooded woods, reeds and houses stays.
-      water: (size, size) bool, where there is water, also under what stands in it.
-      flooded_fraction: share of the pixels that have water and had none at the first date.
+      patch: measurement and truth; the cover under flooded vegetation and buildings stays.
+      water: (size, size) bool, water, also under vegetation and buildings.
+      flooded_fraction: share of the pixels with water that have none at the first date.
       day: of the acquisition.
     """
 
@@ -114,15 +118,15 @@ class Image(NamedTuple):
 
 
 class Scene(NamedTuple):
-    """What both dates share.
+    """State that both dates share.
 
     Attributes:
-      cover: class of every pixel of the land, (size, size) uint8.
-      region: number of the parcel of every pixel.
-      parcels: how many.
-      ground: heights, and water without a flood.
-      landscape: what it is made of.
-      incidence: degrees.
+      cover: (size, size) uint8 class of every pixel, without water.
+      region: (size, size) number of the parcel of every pixel.
+      parcels: number of parcels.
+      ground: heights and permanent water.
+      landscape: composition of the scene.
+      incidence: angle at the centre, degrees.
     """
 
     cover: np.ndarray
@@ -134,7 +138,7 @@ class Scene(NamedTuple):
 
 
 def simulate_date(size: int, seed: tuple[int, ...], case: Case, name: str) -> Image:
-    """Simulates a date; the same arguments give the same image, bitwise.
+    """Simulate a date; equal arguments give bitwise equal images.
 
     Args:
       size: side in pixels.
@@ -143,69 +147,72 @@ def simulate_date(size: int, seed: tuple[int, ...], case: Case, name: str) -> Im
       name: "before" or "after".
     """
     rng, after = streams(seed), name == "after"
-    happened = weather(rng["weather"], case)
-    scene = _scene(rng, size + 2 * MARGIN, case.hard_case)
+    weather = draw_weather(rng["weather"], case)
+    scene = _draw_scene(rng, size + 2 * MARGIN, case.hard_case)
     water = scene.ground.water
-    new = flood(scene.ground, happened.flood_share) if case.flooded and after else water & False
-    cover, power = _look(rng, scene, new, happened, after)
+    new = flood_land(scene.ground, weather.flood_share) if case.flooded and after else water & False
+    cover, power = _power_of_date(rng, scene, new, weather, after)
     seen, truth = _observe(rng, scene, power, rng[name])
     inner = np.s_[MARGIN:-MARGIN, MARGIN:-MARGIN]
     cover, water, new = cover[inner], (water | new)[inner], new[inner]
     if rng["instrument"].integers(2):  # the radar looks east or west
         seen, truth, cover, water = (values[..., ::-1] for values in (seen, truth, cover, water))
-    patch = Patch(decibel(seen), decibel(truth), np.ascontiguousarray(cover), scene.incidence)
-    day = happened.day + timedelta(days=happened.gap_days * after)
+    patch = Patch(stack_db(seen), stack_db(truth), np.ascontiguousarray(cover), scene.incidence)
+    day = weather.day + timedelta(days=weather.gap_days * after)
     return Image(patch, np.ascontiguousarray(water), float(new.mean()), day)
 
 
 def streams(seed: tuple[int, ...]) -> Streams:
-    """The streams of a pair by name, independent of each other."""
+    """Return the independent random streams of a pair by name."""
     return {
         name: np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(number,)))
         for number, name in enumerate(STREAMS)
     }
 
 
-def _scene(rng: Streams, size: int, hard_case: str) -> Scene:
+def _draw_scene(rng: Streams, size: int, hard_case: str) -> Scene:
     incidence = float(rng["layout"].uniform(*INCIDENCE_DEG))
-    landscape = layout.pick(rng["layout"])
-    region, count = layout.parcels(rng["layout"], size, landscape)
-    cover = layout.land(rng["layout"], region, count, landscape)
-    ground = terrain(rng["terrain"], region, count)
-    cover = floodplain(rng["terrain"], cover, ground.low, hard_case)
+    landscape = layout.draw_landscape(rng["layout"])
+    region, count = layout.draw_parcels(rng["layout"], size, landscape)
+    cover = layout.draw_land_cover(rng["layout"], region, count, landscape)
+    ground = draw_terrain(rng["terrain"], region, count)
+    cover = cover_low_ground(rng["terrain"], cover, ground.low, hard_case)
     return Scene(cover, region, count, ground, landscape, incidence)
 
 
-def _look(
-    rng: Streams, scene: Scene, new: np.ndarray, happened: Weather, after: bool
+def _power_of_date(
+    rng: Streams, scene: Scene, new: np.ndarray, weather: Weather, after: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The cover at a date, `new` of it flooded, and the linear power of every pixel."""
-    own = rng[DATES[after]]
-    cover, gain = fields(own, scene.cover, scene.region, scene.parcels)
-    if not happened.snow[after]:
-        cover = thaw(cover)
-    shift = class_shift(own, happened, after)
-    rough = rough_water(own, len(cover), happened.windy[after])
-    standing = np.isin(cover, [NUMBER[name] for name in happened.bounce_db])
+    """Return the cover and the linear power of a date; `new` is the mask of the flood."""
+    date_rng = rng[DATES[after]]
+    cover, gain = change_fields(date_rng, scene.cover, scene.region, scene.parcels)
+    if not weather.snow[after]:
+        cover = melt_snow(cover)
+    shift = class_shift(date_rng, weather, after)
+    rough = rough_water(date_rng, len(cover), weather.windy[after])
+    emergent = np.isin(cover, [NUMBER[name] for name in weather.bounce_db])
     wet = scene.ground.water | new
-    cover = layout.flood(cover, scene.ground.water | (new & ~standing), rough)
-    level = backscatter.means(rng["classes"], cover, scene.region, scene.parcels, scene.incidence)
-    level += backscatter.shape(rng["shape"], cover, scene.region, scene.landscape)
+    cover = layout.cover_with_water(cover, scene.ground.water | (new & ~emergent), rough)
+    level = backscatter.mean_backscatter(
+        rng["classes"], cover, scene.region, scene.parcels, scene.incidence
+    )
+    level += backscatter.structure_gain(rng["shape"], cover, scene.region, scene.landscape)
     level += shift.take(cover, axis=1) + gain * ~wet
-    for name, bounce in happened.bounce_db.items():
+    for name, bounce in weather.bounce_db.items():
         level[:, new & (cover == NUMBER[name])] += np.array(bounce, np.float32)[:, None]
-    texture = fractal(rng["texture"], len(cover), backscatter.TEXTURE_STEPS)[0]
-    return cover, backscatter.power(level, cover, texture)
+    texture = fractal_fields(rng["texture"], len(cover), backscatter.TEXTURE_STEPS)[0]
+    return cover, backscatter.textured_power(level, cover, texture)
 
 
 def _observe(
-    rng: Streams, scene: Scene, power: np.ndarray, own: np.random.Generator
+    rng: Streams, scene: Scene, power: np.ndarray, date_rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What the instrument sees of the power on a date, and the truth: (2, size, size) linear."""
-    still = np.uint8(NUMBER["Calm water"])
-    ground = np.where(scene.ground.water, still, scene.cover)[1:-1, 1:-1]
+    """Return the measured image of a date and the truth: (2, size, size) linear."""
+    calm_water = np.uint8(NUMBER["Calm water"])
+    ground = np.where(scene.ground.water, calm_water, scene.cover)[1:-1, 1:-1]
     targets = point_targets(rng["targets"], ground)
-    targets += point_targets(own, np.full_like(ground, still))  # ships and vehicles: they move
+    # ships and vehicles differ between dates
+    targets += point_targets(date_rng, np.full_like(ground, calm_water))
     size, instrument = len(ground), rng["instrument"]
-    looks, floor = LOOKS[instrument.integers(len(LOOKS))], noise(instrument, size)
-    return observe(power, targets, floor, speckle(own, size, looks))
+    looks, floor = LOOKS[instrument.integers(len(LOOKS))], noise_floor(instrument, size)
+    return observe(power, targets, floor, speckle(date_rng, size, looks))

@@ -1,7 +1,7 @@
 """Random fields: smooth Gaussian fields, and the small blur of resampling.
 
-Everything is sums of shifted arrays, no matrix product: the cost grows with the area, and the
-result does not depend on how many threads a linear algebra library takes.
+All are sums of shifted arrays, without matrix products: the cost grows with the area, and the
+result does not depend on the number of threads of a linear algebra library.
 """
 
 from functools import cache
@@ -9,13 +9,13 @@ from functools import cache
 import numpy as np
 
 
-def smooth(rng: np.random.Generator, count: int, size: int, step: int) -> np.ndarray:
-    """Gaussian random fields of unit variance: white noise on a coarse grid under cubic B-splines.
+def smooth_fields(rng: np.random.Generator, count: int, size: int, step: int) -> np.ndarray:
+    """Draw Gaussian random fields of unit variance: white noise under cubic B-splines.
 
     Args:
-      rng: where the noise comes from.
-      count: how many fields.
-      size: pixels a side.
+      rng: random numbers of the noise on the coarse grid.
+      count: number of fields.
+      size: side in pixels.
       step: pixels between grid points; the autocorrelation falls to 1/e at about 1.15 steps.
 
     Returns:
@@ -34,19 +34,29 @@ def smooth(rng: np.random.Generator, count: int, size: int, step: int) -> np.nda
     return fields.reshape(count, cells * step, size)[:, :size]
 
 
-def fractal(
+def fractal_fields(
     rng: np.random.Generator, size: int, octaves: dict[int, float], count: int = 1
 ) -> np.ndarray:
-    """Sums of smooth fields, `octaves` their amplitude by step: (count, size, size), variance 1."""
+    """Draw sums of smooth fields.
+
+    Args:
+      rng: random numbers of the fields.
+      size: side in pixels.
+      octaves: amplitude by step; see `smooth_fields`.
+      count: number of fields.
+
+    Returns:
+      (count, size, size) float32 of unit variance.
+    """
     total = np.sqrt(sum(amplitude**2 for amplitude in octaves.values()))
     field = np.zeros((count, size, size), np.float32)
     for step, amplitude in octaves.items():
-        field += smooth(rng, count, size, step) * np.float32(amplitude / total)
+        field += smooth_fields(rng, count, size, step) * np.float32(amplitude / total)
     return field
 
 
 def blur(images: np.ndarray, side: float) -> np.ndarray:
-    """Weights (side, 1 - 2 side, side) along the last two axes, each of which loses two pixels."""
+    """Convolve the last two axes with (side, 1 - 2 side, side); each loses two pixels."""
     outer, middle = np.float32(side), np.float32(1 - 2 * side)
     rows = middle * images[..., 1:-1, :] + outer * (images[..., :-2, :] + images[..., 2:, :])
     return middle * rows[..., 1:-1] + outer * (rows[..., :-2] + rows[..., 2:])
@@ -54,9 +64,10 @@ def blur(images: np.ndarray, side: float) -> np.ndarray:
 
 @cache
 def _spline_weights(step: int) -> np.ndarray:
-    """Cubic B-spline weights of four neighbouring grid points for each place between two.
+    """Return cubic B-spline weights of four neighbouring grid points.
 
-    Scaled to unit norm, so that white noise keeps its variance at every place: (4, step) float32.
+    They are scaled to unit norm, so that white noise keeps its variance: (4, step) float32, a
+    column for each position between two grid points.
     """
     t = np.arange(step) / step
     weights = np.stack([(1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, 3 * (t + t**2 - t**3) + 1, t**3])

@@ -1,22 +1,23 @@
-"""Tables of the simulator: what classes look like, and what landscapes are made of."""
+"""Tables of the simulator: backscatter of the classes, composition of the landscapes."""
 
 import dataclasses
 
 
 @dataclasses.dataclass(frozen=True)
 class LandCover:
-    """How a class looks at 38 degrees of incidence.
+    """Backscatter of a class at an incidence of 38 degrees.
 
     Attributes:
       vh: typical VH backscatter, dB.
       vv: typical VV backscatter, dB.
       texture: order of the gamma texture; larger is smoother.
-      region_std: between regions of the class in one scene, dB.
+      region_std: standard deviation between regions of the class in a scene, dB.
       slope_vh: change of VH with incidence, dB per degree.
       slope_vv: change of VV with incidence, dB per degree.
       targets: point targets per pixel.
-      scene_std: of the class between scenes, both bands together, dB: season, weather, biome.
-      relief: whether slopes of the ground show.
+      scene_std: standard deviation of the class between scenes, both bands together, dB: phenology,
+        weather, biome.
+      relief: True if slopes of the ground modulate the backscatter.
     """
 
     vh: float
@@ -49,18 +50,18 @@ NUMBER = {name: number for number, name in enumerate(CLASSES)}
 
 @dataclasses.dataclass(frozen=True)
 class Landscape:
-    """What a scene is made of.
+    """Composition of a scene.
 
     Attributes:
-      share: of scenes.
+      share: of the scenes, 0 to 1.
       parcels: weight of each class among the parcels of open land.
-      parcel: length of parcels in pixels, shortest and longest mean.
-      warp: how far borders of parcels wander, pixels.
-      forest: share of the scene under trees, lowest and highest.
-      urban: share that is built up, lowest and highest.
-      water: probability of "lake", "river" and "coast".
+      parcel: shortest and longest mean length of parcels, pixels.
+      warp: amplitude of the curvature of parcel borders, pixels.
+      forest: lowest and highest share of the scene that is forest.
+      urban: lowest and highest share that is built up.
+      water: probabilities of a lake, a river and a coast.
       hedges: highest gain along borders of parcels, dB.
-      relief: standard deviation due to slopes of the ground, dB, highest.
+      relief: highest standard deviation due to slopes of the ground, dB.
     """
 
     share: float

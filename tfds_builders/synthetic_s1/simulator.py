@@ -1,8 +1,7 @@
-"""Simulated Sentinel-1 IW GRD patches: a scene, what the instrument makes of it, and the swath.
+"""Simulated Sentinel-1 IW GRD patches: a scene, the instrument, the edge of the swath.
 
-`land_cover.py` says what the ground looks like, `scene.py` lays it out, `speckle.py` is the
-instrument and the processor. What is seen is the signal with noise, speckled, with the mean noise
-subtracted, and resampled to the map; the truth is the same signal, resampled alike.
+The measured image is signal and noise, speckled, minus the mean noise, resampled to the map; the
+truth is the signal, resampled in the same way.
 """
 
 from typing import NamedTuple
@@ -12,9 +11,9 @@ import numpy as np
 from sar_mixmae_jax.utils.decibel import linear_to_db
 from tfds_builders import records
 from tfds_builders.shards import Example
-from tfds_builders.synthetic_s1.backscatter import ground, point_targets
+from tfds_builders.synthetic_s1.backscatter import draw_ground, point_targets
 from tfds_builders.synthetic_s1.land_cover import CLASSES
-from tfds_builders.synthetic_s1.speckle import LOOKS, MARGIN, noise, observe, speckle
+from tfds_builders.synthetic_s1.speckle import LOOKS, MARGIN, noise_floor, observe, speckle
 
 INCIDENCE_DEG = (30.0, 46.0)  # of the IW swath
 LABEL_SHARE = 0.01  # a class is a label where it covers at least this share of what is seen
@@ -25,13 +24,13 @@ STRIP_DB = (-42.0, -30.0)  # its level, between scenes
 
 
 class Patch(NamedTuple):
-    """A simulated patch, 10 m pixels; bands in the order VH, VV.
+    """A simulated patch of 10 m pixels; bands in the order VH, VV.
 
     Attributes:
       backscatter: (size, size, 2) float32 dB, NaN = nodata in both bands.
-      noise_free: (size, size, 2) float32 dB, the same nodata: the truth without speckle and noise,
-        texture and point targets included.
-      land_cover: (size, size) uint8, index into CLASSES, also under nodata.
+      noise_free: (size, size, 2) float32 dB with texture and point targets, without speckle and
+        noise; the same nodata.
+      land_cover: (size, size) uint8 index into CLASSES, also under nodata.
       incidence_angle: at the centre, degrees.
     """
 
@@ -42,38 +41,46 @@ class Patch(NamedTuple):
 
 
 def simulate(size: int, seed: tuple[int, ...]) -> Patch:
-    """Simulates a patch of `size` pixels a side; the same seed gives the same patch, bitwise."""
+    """Simulate a patch; equal arguments give bitwise equal patches.
+
+    Args:
+      size: side in pixels.
+      seed: seed sequence of NumPy.
+    """
     rng = np.random.default_rng(seed)
     incidence = rng.uniform(*INCIDENCE_DEG)
-    scene = ground(rng, size + 2 * MARGIN, incidence)
+    scene = draw_ground(rng, size + 2 * MARGIN, incidence)
     targets = point_targets(rng, scene.cover[1:-1, 1:-1])
     multiplier = speckle(rng, size + 2, LOOKS[rng.integers(len(LOOKS))])
-    seen, truth = observe(scene.power, targets, noise(rng, size + 2), multiplier)
+    seen, truth = observe(scene.power, targets, noise_floor(rng, size + 2), multiplier)
     cover = scene.cover[MARGIN:-MARGIN, MARGIN:-MARGIN]
     if rng.integers(2):  # the radar looks east or west
         cover, seen, truth = cover[:, ::-1], seen[..., ::-1], truth[..., ::-1]
     if rng.random() < BORDER_SHARE:
-        _cut(rng, seen, truth)
-    return Patch(decibel(seen), decibel(truth), np.ascontiguousarray(cover), incidence)
+        _cut_swath(rng, seen, truth)
+    return Patch(stack_db(seen), stack_db(truth), np.ascontiguousarray(cover), incidence)
 
 
 def labels(patch: Patch) -> list[str]:
-    """Names of the classes that cover at least 1 % of the pixels seen, in the order of CLASSES."""
+    """Return the classes that cover at least 1 % of the valid pixels, in the order of CLASSES."""
     seen = patch.land_cover[np.isfinite(patch.backscatter[..., 0])]
     shares = np.bincount(seen, minlength=len(CLASSES)) / max(seen.size, 1)
     return [name for name, share in zip(CLASSES, shares, strict=True) if share >= LABEL_SHARE]
 
 
-def _cut(rng: np.random.Generator, seen: np.ndarray, truth: np.ndarray) -> None:
-    """Cuts (2, size, size) images in place: nodata beyond a line, a strip of noise before it.
+def _cut_swath(rng: np.random.Generator, seen: np.ndarray, truth: np.ndarray) -> None:
+    """Cut (2, size, size) images at the edge of the swath, in place.
 
-    The strip holds the low values that resampling and noise subtraction leave at the edge. They
-    are not nodata; nothing of the ground is in them, so the truth there is their mean level.
+    Beyond a line is nodata. In some patches a strip before it holds the low values that resampling
+    and noise subtraction leave at the edge. They are not nodata, and hold no signal of the ground,
+    so the truth there is their mean level.
     """
     size = seen.shape[-1]
     angle = np.radians(90 * rng.integers(4) + BORDER_TILT_DEG + rng.normal(0, 1.5))
-    place = np.arange(size) - (size - 1) / 2
-    beyond = place[:, None] * np.sin(angle) + place * np.cos(angle) - rng.uniform(0, 0.45) * size
+    position = np.arange(size) - (size - 1) / 2
+    beyond = (
+        position[:, None] * np.sin(angle) + position * np.cos(angle) - rng.uniform(0, 0.45) * size
+    )
     strip = (beyond > -rng.uniform(*STRIP_PIXELS)) & (beyond <= 0) & (rng.random() < 0.6)
     level = 10 ** (rng.uniform(*STRIP_DB) / 10)
     truth[:, strip] = level
@@ -82,8 +89,8 @@ def _cut(rng: np.random.Generator, seen: np.ndarray, truth: np.ndarray) -> None:
     truth[:, beyond > 0] = np.nan
 
 
-def decibel(power: np.ndarray) -> np.ndarray:
-    """(2, size, size) linear to (size, size, 2) float32 dB."""
+def stack_db(power: np.ndarray) -> np.ndarray:
+    """Convert (2, size, size) linear power to (size, size, 2) float32 dB."""
     decibel = np.empty((*power.shape[1:], 2), np.float32)
     for band in range(2):
         decibel[..., band] = linear_to_db(power[band])
@@ -95,7 +102,7 @@ ITEM = np.dtype([("split", np.int8), ("number", np.int32)])
 
 
 def read_record(size: int, seed: int, item: tuple[int, int]) -> Example:
-    """Simulates a patch.
+    """Simulate a record.
 
     Args:
       size: side in pixels.

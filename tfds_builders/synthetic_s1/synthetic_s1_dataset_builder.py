@@ -15,26 +15,26 @@ from tfds_builders.synthetic_s1.land_cover import CLASSES
 from tfds_builders.synthetic_s1.simulator import ITEM, SPLITS, read_record
 
 HELD_OUT = 8
-"""`validation` and `test` have this fraction of the patches of `train` each."""
+"""Ratio of the patches of `train` to those of `validation`, and of `test`."""
 
 
 @dataclasses.dataclass
 class Config(records.PatchConfig):
-    """What is simulated.
+    """Options of the simulation.
 
     Attributes:
-      patches: in the split `train`.
+      patches: number of patches in `train`.
       size: side of a patch in pixels.
-      seed: the same seed gives the same patches.
+      seed: of the simulation; equal seeds give equal patches.
     """
 
     patches: int = records.option(512, "number of patches in train")
     size: int = records.option(120, "side of a patch in pixels")
-    seed: int = records.option(0, "of the simulation: the same seed gives the same patches")
+    seed: int = records.option(0, "seed of the simulation: equal seeds give equal patches")
 
 
 class Builder(PatchBuilder):
-    """Splits `train`, `validation` and `test`, of different scenes."""
+    """Builder of the splits `train`, `validation` and `test`, of different scenes."""
 
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES: ClassVar[dict[str, str]] = {
@@ -71,7 +71,7 @@ class Builder(PatchBuilder):
         )
 
     def plan(self, root: Path, scratch: Path, processes: int) -> Plan:
-        """Numbers of scenes in every split; no scene is in two, however many there are."""
+        """Number the scenes of every split; no scene is in two splits."""
         del root, scratch, processes
         config = self.builder_config
         for name, value, low, high in (
