@@ -1,1 +1,7 @@
-"""TFDS builders of Sentinel-1 datasets: one folder a dataset, named after it."""
+"""TFDS builders of Sentinel-1 datasets: one folder per dataset, named after it.
+
+`build` is the command, `patch_builder` the base class of all builders; `plan`, `shards`,
+`staging`, `finalize` and `process_pool` are the steps of a build. `records` is the record format,
+`geotiff`, `units`, `band_statistics` and `bad_files` are helpers of the builders. `inspect` reports
+on a built dataset. Imports only `sar_mixmae_jax.utils` and `sar_mixmae_jax.data`, never JAX.
+"""

@@ -1,4 +1,4 @@
-"""Files that cannot be used: found one by one, collected, told in a table."""
+"""Raw files that cannot be used: the error that collects them, and the table that lists them."""
 
 import csv
 from collections.abc import Callable, Iterable, Sequence
@@ -12,7 +12,7 @@ class BadFile(NamedTuple):
     """A file that cannot be used.
 
     Attributes:
-      file: which.
+      file: path of the file, or another name of it.
       reason: what was found, what was expected, what to do.
     """
 
@@ -21,28 +21,31 @@ class BadFile(NamedTuple):
 
 
 class BadFilesError(InputError):
-    """One or more files cannot be used; `problems` has all of them, the message the first."""
+    """Error about at least one file that cannot be used; the message names the first of them.
 
-    def __init__(self, problems: Iterable[BadFile]) -> None:
-        """Keeps the problems, at least one."""
-        self.bad_files = tuple(problems)
+    Attributes:
+      bad_files: all of them.
+    """
+
+    def __init__(self, bad_files: Iterable[BadFile]) -> None:
+        self.bad_files = tuple(bad_files)
         first, more = self.bad_files[0], len(self.bad_files) - 1
         super().__init__(
             f"{first.file}: {first.reason}" + (f" (and {more} more bad files)" if more else "")
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Lets the error travel between processes with its problems."""
+        """Pickle the error with its files; by default only the message would be passed."""
         return BadFilesError, (self.bad_files,)
 
 
 def bad_file(path: Path | str, reason: str) -> BadFilesError:
-    """An error about one file."""
+    """Return an error about one file."""
     return BadFilesError([BadFile(str(path), reason)])
 
 
 def is_utf8(name: str) -> bool:
-    """Whether a file name, as the system gives it, can be written as UTF-8."""
+    """Return True if a file name, as the system returns it, can be encoded as UTF-8."""
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -50,43 +53,41 @@ def is_utf8(name: str) -> bool:
     return True
 
 
-def collect_results(*reads: Callable[[], Any]) -> list[Any]:
-    """The results of all calls; where some find bad files, one error that names all of them.
+def collect_results(*calls: Callable[[], Any]) -> list[Any]:
+    """Return the results of all calls, each without arguments.
 
     Raises:
-      BadFilesError: with the problems of every call that raised it.
+      BadFilesError: at least one call raised it; the error has the bad files of all calls.
     """
     results: list[Any] = []
-    problems: list[BadFile] = []
-    for read in reads:
+    bad_files: list[BadFile] = []
+    for call in calls:
         try:
-            results.append(read())
+            results.append(call())
         except BadFilesError as error:
-            problems.extend(error.bad_files)
-    if problems:
-        raise BadFilesError(problems)
+            bad_files.extend(error.bad_files)
+    if bad_files:
+        raise BadFilesError(bad_files)
     return results
 
 
-def write_table(problems: Iterable[BadFile], path: Path) -> None:
-    """Writes file and reason of every problem, tab-separated with a header."""
+def write_table(bad_files: Iterable[BadFile], path: Path) -> None:
+    """Write file and reason of all bad files as tab-separated values with a header."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, delimiter="\t", lineterminator="\n")
         writer.writerow(BadFile._fields)
-        writer.writerows(
-            (escape_unprintable(problem.file), escape_unprintable(problem.reason))
-            for problem in problems
-        )
+        writer.writerows(map(_escape, bad_files))
 
 
-def bad_files_table(problems: Sequence[BadFile], rows: int) -> str:
-    """File and reason of the first problems in two columns, and how many more there are."""
-    shown = [
-        BadFile(escape_unprintable(one.file), escape_unprintable(one.reason))
-        for one in problems[:rows]
-    ]
-    width = max(len(problem.file) for problem in shown)
-    lines = [f"{problem.file:<{width}}  {problem.reason}" for problem in shown]
-    if len(problems) > rows:
-        lines.append(f"… and {len(problems) - rows} more")
+def bad_files_table(bad_files: Sequence[BadFile], rows: int) -> str:
+    """Return a table of the first `rows` bad files, and the number of the others, as text."""
+    shown = [_escape(entry) for entry in bad_files[:rows]]
+    width = max(len(entry.file) for entry in shown)
+    lines = [f"{entry.file:<{width}}  {entry.reason}" for entry in shown]
+    if len(bad_files) > rows:
+        lines.append(f"… and {len(bad_files) - rows} more")
     return "\n".join([f"{'file':<{width}}  reason", *lines])
+
+
+def _escape(entry: BadFile) -> BadFile:
+    return BadFile(escape_unprintable(entry.file), escape_unprintable(entry.reason))

@@ -1,4 +1,4 @@
-"""Statistics of a band over any number of patches, added up; and those that training uses."""
+"""Statistics of the bands over any number of patches, and the form that training uses."""
 
 import dataclasses
 import math
@@ -13,16 +13,16 @@ from sar_mixmae_jax.utils.errors import InputError
 
 @dataclasses.dataclass
 class BandMoments:
-    """Sums over patches; every field has one number for each band.
+    """Sums over patches; every field is a (bands,) array.
 
     Attributes:
-      pixels: all pixels.
-      valid: those with a measurement.
-      floored: those at `FLOOR_DB` exactly: linear power of 0 and below.
+      pixels: number of pixels.
+      valid: number of pixels that are not nodata.
+      floored: number of pixels at `FLOOR_DB` exactly: linear power of 0 and below.
       total: sum of the values, dB.
       squares: sum of their squares, dB².
-      patches: with at least one measurement.
-      deviations: sum of the patches' standard deviations, dB.
+      patches: number of patches with a valid pixel.
+      patch_stds: sum of the standard deviations of the patches, dB.
     """
 
     pixels: np.ndarray
@@ -31,25 +31,25 @@ class BandMoments:
     total: np.ndarray
     squares: np.ndarray
     patches: np.ndarray
-    deviations: np.ndarray
+    patch_stds: np.ndarray
 
     @classmethod
     def zeros(cls, bands: int) -> "BandMoments":
-        """Of no patch."""
+        """Return the sums over no patches."""
         return cls(*(np.zeros(bands) for _ in dataclasses.fields(cls)))
 
     @classmethod
     def from_patches(cls, patches: np.ndarray) -> "BandMoments":
-        """Of (patch, row, column, band) dB, NaN = nodata."""
+        """Return the sums over (patch, row, column, band) dB, NaN = nodata."""
         count, rows, columns, bands = patches.shape
-        values = np.empty((bands, count, rows * columns))  # bands apart: many times faster
+        values = np.empty((bands, count, rows * columns))  # contiguous bands are many times faster
         np.copyto(values, np.moveaxis(patches.reshape(count, -1, bands), -1, 0))
-        measured = ~np.isnan(values)
-        valid = measured.sum(-1)  # (band, patch)
-        np.copyto(values, 0.0, where=~measured)
+        nodata = np.isnan(values)
+        valid = (~nodata).sum(-1)  # (band, patch)
+        np.copyto(values, 0.0, where=nodata)
         total, squares = values.sum(-1), np.einsum("bpx,bpx->bp", values, values)
-        several = np.maximum(valid, 1)
-        variance = squares / several - np.square(total / several)
+        divisor = np.maximum(valid, 1)
+        variance = squares / divisor - np.square(total / divisor)
         return cls(
             np.full(bands, float(count * rows * columns)),
             valid.sum(-1).astype(float),
@@ -61,7 +61,7 @@ class BandMoments:
         )
 
     def __add__(self, other: "BandMoments") -> "BandMoments":
-        """Of both sets of patches."""
+        """Return the sums over both sets of patches."""
         return BandMoments(
             *(
                 getattr(self, field.name) + getattr(other, field.name)
@@ -70,37 +70,39 @@ class BandMoments:
         )
 
     def to_json(self) -> dict[str, list[float]]:
-        """As plain lists, exactly."""
+        """Return the fields as lists, without loss."""
         return {
             field.name: getattr(self, field.name).tolist() for field in dataclasses.fields(self)
         }
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "BandMoments":
-        """The way back from `to_json`."""
+        """Return the sums that `to_json` was called on."""
         return cls(*(np.array(values[field.name], float) for field in dataclasses.fields(cls)))
 
     def mean(self) -> list[float]:
-        """Of all valid pixels, dB; NaN for a band without any."""
+        """Return the mean over all valid pixels, dB, per band; NaN for a band without any."""
         return [_ratio(total, valid) for total, valid in zip(self.total, self.valid, strict=True)]
 
     def global_std(self) -> list[float]:
-        """The standard deviation over all valid pixels of all patches, dB."""
+        """Return the standard deviation over all valid pixels of all patches, dB, per band."""
         return [
             math.sqrt(max(_ratio(squares, valid) - mean**2, 0.0))
             for squares, valid, mean in zip(self.squares, self.valid, self.mean(), strict=True)
         ]
 
     def mean_patch_std(self) -> list[float]:
-        """The mean of the patches' own standard deviations, dB: smaller than the global one."""
-        return [_ratio(sum_, n) for sum_, n in zip(self.deviations, self.patches, strict=True)]
+        """Return the mean of the standard deviations of the patches, dB, per band."""
+        return [
+            _ratio(total, count) for total, count in zip(self.patch_stds, self.patches, strict=True)
+        ]
 
     def nodata_fraction(self) -> list[float]:
-        """Share of pixels without a measurement."""
+        """Return the fraction of pixels that are nodata, per band."""
         return [1.0 - _ratio(v, n) for v, n in zip(self.valid, self.pixels, strict=True)]
 
     def describe(self) -> dict[str, Any]:
-        """All of them by name."""
+        """Return all statistics as JSON values by the names that metadata has for them."""
         return {
             "patches": int(self.patches.max()),
             "mean": self.mean(),
@@ -115,30 +117,33 @@ STD_KINDS = {
     "global": (BandMoments.global_std, "the deviation over all pixels"),
     "per_patch": (BandMoments.mean_patch_std, "the mean of per-patch deviations"),
 }
-"""The deviations by name: how each is computed, and what it is."""
+"""Kinds of standard deviation by name: method, and description."""
 
 
 def dataset_statistics(
-    moments: BandMoments, deviation: str, splits: Sequence[str], bands: Sequence[str]
+    moments: BandMoments, std_kind: str, splits: Sequence[str], bands: Sequence[str]
 ) -> dict[str, Any]:
-    """Statistics in the form of a dataset's metadata.
+    """Return statistics in the form of a dataset's metadata.
 
     Args:
-      moments: of all patches of the splits.
-      deviation: an entry of `STD_KINDS`.
-      splits: that were read.
-      bands: their names.
+      moments: sums over all patches of the splits.
+      std_kind: an entry of `STD_KINDS`.
+      splits: names of the splits.
+      bands: names of the bands.
+
+    Returns:
+      "mean" and "std" per band, dB, and "of", the description of both.
 
     Raises:
-      InputError: a band has no mean, or no deviation to divide by.
+      InputError: the mean of a band is not finite, or its standard deviation is 0 or not finite.
     """
-    compute, meaning = STD_KINDS[deviation]
+    compute, meaning = STD_KINDS[std_kind]
     names = f"the split{'s' if len(splits) > 1 else ''} {', '.join(splits)}"
     mean, std = moments.mean(), compute(moments)
-    for band, average, spread in zip(bands, mean, std, strict=True):
-        if not (math.isfinite(average) and math.isfinite(spread) and spread > 1e-6):
+    for band, band_mean, band_std in zip(bands, mean, std, strict=True):
+        if not (math.isfinite(band_mean) and math.isfinite(band_std) and band_std > 1e-6):
             raise InputError(
-                f"band {band} has the mean {average:g} dB and the deviation {spread:g} dB in "
+                f"band {band} has the mean {band_mean:g} dB and the deviation {band_std:g} dB in "
                 f"{names}, expected numbers to standardise with: nothing was written"
             )
     of = (

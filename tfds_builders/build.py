@@ -58,20 +58,20 @@ ORDER_SEED = flags.DEFINE_integer(
 )
 
 OWN = "own"
-"""The config that options make, if it is given no other name."""
+"""Name of a config that is made by options, unless the user gives another."""
 
 
 def builder_names() -> list[str]:
-    """The datasets that can be built: folders NAME with a NAME_dataset_builder.py."""
+    """Return the datasets that can be built: folders NAME with a NAME_dataset_builder.py."""
     folder = Path(tfds_builders.__file__).parent
     return sorted(path.parent.name for path in folder.glob("*/*_dataset_builder.py"))
 
 
 def builder_class(dataset: str) -> type[PatchBuilder]:
-    """The builder of a dataset.
+    """Return the builder class of a dataset.
 
     Raises:
-      InputError: there is no such dataset.
+      InputError: the dataset is unknown.
     """
     check_name(builder_names(), dataset, "dataset")
     return importlib.import_module(f"tfds_builders.{dataset}.{dataset}_dataset_builder").Builder
@@ -83,46 +83,46 @@ def make_builder(
     options: Mapping[str, Any] | None = None,
     settings: BuildSettings | None = None,
 ) -> PatchBuilder:
-    """A builder by name.
+    """Return a builder by name.
 
     Args:
-      name: "dataset" or "dataset/config"; with options, the config is to be a new one.
-      data_dir: where to build.
+      name: "dataset" or "dataset/config"; with options, the config must be new.
+      data_dir: folder of built datasets.
       options: fields of the config that differ from the dataset's first config.
-      settings: how to build.
+      settings: settings of the build.
 
     Raises:
-      InputError: there is no such dataset or config, or an option would change a config that has a
-        meaning of its own.
+      InputError: dataset or config are unknown, options are given for a predefined config, or the
+        folder of the dataset cannot be read.
     """
     dataset, _, config_name = name.partition("/")
     builder = builder_class(dataset)
     if config_name and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", config_name):
         raise InputError(
-            f"{escape_unprintable(config_name)!r} is no name of a config: expected letters, "
+            f"{escape_unprintable(config_name)!r} is not a valid config name: expected letters, "
             "digits, _, . and -"
         )
-    known, first = builder.builder_configs, builder.BUILDER_CONFIGS[0]
-    if options and config_name in known:
+    predefined, first = builder.builder_configs, builder.BUILDER_CONFIGS[0]
+    if options and config_name in predefined:
         raise InputError(
             f"{', '.join(f'--{option}' for option in options)} would change the config "
-            f"{config_name} of {dataset}: give yours another name, such as {dataset}/{OWN}"
+            f"{config_name} of {dataset}: choose another name, such as {dataset}/{OWN}"
         )
-    named = config_name and config_name not in known
-    if options or (builder.ACCEPTS_ANY_CONFIG_NAME and named):
+    is_new = config_name and config_name not in predefined
+    if options or (builder.ACCEPTS_ANY_CONFIG_NAME and is_new):
         config = dataclasses.replace(
             first, name=config_name or OWN, description="", **(options or {})
         )
     else:
         try:
-            config = look_up(known, config_name or first.name, f"config of {dataset}")
+            config = look_up(predefined, config_name or first.name, f"config of {dataset}")
         except InputError as error:
-            raise InputError(f"{error}; one of your own needs a flag, see --help") from error
+            raise InputError(f"{error}; a new config needs a flag, see --help") from error
     try:
         return builder(data_dir=str(data_dir), config=config, settings=settings)
     except InputError:
         raise
-    except Exception as error:  # reads what was built there before
+    except Exception as error:  # TFDS reads an existing dataset, and raises various types
         raise InputError(
             f"{name} in {data_dir} cannot be read ({first_line(error)}): it is damaged, remove it "
             "to build it again"
@@ -136,20 +136,19 @@ def build(
     options: Mapping[str, Any] | None = None,
     settings: BuildSettings | None = None,
 ) -> Path:
-    """Builds a dataset unless it is there, and returns its folder.
+    """Build a dataset unless it exists, and return its folder.
 
     Args:
       name: "dataset" or "dataset/config".
-      data_dir: where to build.
-      manual_dir: where the raw data lie, for datasets that need it: a folder, or a file where the
-        dataset can be a single one.
-      options: of a config of one's own.
-      settings: how to build.
+      data_dir: folder of built datasets.
+      manual_dir: folder of the raw data, for datasets that need them, or their only file.
+      options: fields of a new config.
+      settings: settings of the build; `raw` is replaced by `manual_dir`.
 
     Raises:
-      InputError: unknown name, no raw data, a file in place of a folder, a folder that cannot be
-        written.
-      BadFilesError: raw files that cannot be used.
+      InputError: the name is unknown, raw data are missing, a file is given instead of a folder,
+        or the folder cannot be written.
+      BadFilesError: raw files cannot be used.
     """
     raw = Path(manual_dir).absolute() if manual_dir else None
     try:
@@ -157,17 +156,15 @@ def build(
         builder = make_builder(name, data_dir, options, settings)
         folder = Path(builder.data_path)
         if folder.exists():
-            check_same(builder, folder)
+            check_existing(builder, folder)
             return folder
         if builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
-            check_raw(name, manual_dir, builder)
-        folder_of_raw = raw.parent if raw and raw.is_file() else raw  # TFDS knows no other form
-        config = tfds.download.DownloadConfig(
-            manual_dir=str(folder_of_raw) if folder_of_raw else None
-        )
+            check_raw_data(name, manual_dir, builder)
+        raw_folder = raw.parent if raw and raw.is_file() else raw  # TFDS accepts only folders
+        config = tfds.download.DownloadConfig(manual_dir=str(raw_folder) if raw_folder else None)
         with (
-            tempfile.TemporaryDirectory() as downloads,  # of which there are none
-            contextlib.redirect_stdout(io.StringIO()),  # and of which it talks
+            tempfile.TemporaryDirectory() as downloads,  # required, but nothing is downloaded
+            contextlib.redirect_stdout(io.StringIO()),  # messages about downloads
         ):
             builder.download_and_prepare(download_config=config, download_dir=downloads)
     except OSError as error:
@@ -176,23 +173,27 @@ def build(
             "can be read, and that the folder can be written and has room"
         ) from error
     finally:
-        remove_empty(Path(data_dir, name.partition("/")[0]))
+        remove_empty_dirs(Path(data_dir, name.partition("/")[0]))
     return folder
 
 
-def check_same(builder: PatchBuilder, folder: Path) -> None:
-    """Says that a dataset is built already.
+def check_existing(builder: PatchBuilder, folder: Path) -> None:
+    """Print that a dataset exists, or raise if it is not the one that would be built.
+
+    Args:
+      builder: builder of the dataset.
+      folder: folder of the existing dataset.
 
     Raises:
-      InputError: it was built with other options, or is damaged.
+      InputError: the dataset was built with other options, or is damaged.
     """
     info = read_info(folder)
     metadata = info.metadata
     built = {**metadata.get("options", {}), "order_seed": metadata.get("order_seed")}
-    asked = {**builder.builder_config.options(), "order_seed": builder.settings.order_seed}
-    if built != asked:
+    expected = {**builder.builder_config.options(), "order_seed": builder.settings.order_seed}
+    if built != expected:
         raise InputError(
-            f"{folder} was built with {built}, expected {asked}: remove it, or give this config "
+            f"{folder} was built with {built}, expected {expected}: remove it, or give this config "
             f"another name, {builder.name}/NAME"
         )
     for split in info.splits.values():
@@ -207,26 +208,31 @@ def check_same(builder: PatchBuilder, folder: Path) -> None:
 
 
 def read_info(folder: Path) -> tfds.core.DatasetInfo:
-    """What a built dataset says of itself.
+    """Return the TFDS description of a built dataset.
 
     Raises:
-      InputError: it cannot be read.
+      InputError: the dataset cannot be read.
     """
     try:
         check_features(folder)
         return tfds.builder_from_directory(folder).info
-    except Exception as error:  # the library raises several types, none of them documented
+    except Exception as error:  # TFDS raises various types, none of them documented
         raise InputError(
             f"{folder} cannot be read ({first_line(error)}): it is damaged, remove it to build it "
             "again"
         ) from error
 
 
-def check_raw(name: str, manual_dir: str | Path | None, builder: PatchBuilder) -> None:
-    """Checks that there is a folder with something in it, or a file for a builder that takes one.
+def check_raw_data(name: str, manual_dir: str | Path | None, builder: PatchBuilder) -> None:
+    """Raise unless the raw data are a nonempty folder, or a file if the builder accepts one.
+
+    Args:
+      name: name of the dataset.
+      manual_dir: folder or file of the raw data.
+      builder: builder of the dataset.
 
     Raises:
-      InputError: there is none, or a file for a builder that needs a folder.
+      InputError: the raw data are missing, cannot be read, or are a file instead of a folder.
     """
     instructions = builder.MANUAL_DOWNLOAD_INSTRUCTIONS
     if not manual_dir:
@@ -235,12 +241,12 @@ def check_raw(name: str, manual_dir: str | Path | None, builder: PatchBuilder) -
         )
     try:
         is_file = Path(manual_dir).is_file()
-        found = is_file or (Path(manual_dir).is_dir() and any(Path(manual_dir).iterdir()))
+        has_content = is_file or (Path(manual_dir).is_dir() and any(Path(manual_dir).iterdir()))
     except OSError as error:
         raise InputError(
             f"--manual_dir {manual_dir} cannot be read ({first_line(error)}): allow reading"
         ) from error
-    if not found:
+    if not has_content:
         raise InputError(
             f"--manual_dir {manual_dir}: found no such folder, or an empty one, expected the "
             f"raw data: {instructions}"
@@ -252,18 +258,18 @@ def check_raw(name: str, manual_dir: str | Path | None, builder: PatchBuilder) -
         )
 
 
-def remove_empty(folder: Path) -> None:
-    """Removes a folder and those below it where empty: TFDS makes some that it never fills.
+def remove_empty_dirs(folder: Path) -> None:
+    """Remove empty folders in a folder, and itself if empty, since TFDS leaves some behind.
 
-    What a build in another process is about to fill stays.
+    Folders that a build in another process is about to fill stay.
     """
     for path in sorted((folder, *folder.rglob("*")), reverse=True):
         if path.is_dir() and "incomplete" not in path.name:
-            with contextlib.suppress(OSError):  # it is not empty
+            with contextlib.suppress(OSError):  # not empty
                 path.rmdir()
 
 
-DEFINE: dict[type, Callable[..., Any]] = {
+DEFINE_FLAG: dict[type, Callable[..., Any]] = {
     bool: flags.DEFINE_boolean,
     int: flags.DEFINE_integer,
     float: flags.DEFINE_float,
@@ -284,7 +290,7 @@ def parse(argv: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
     flag_values = flags.FlagValues()
     flag_values.append_flag_values(FLAGS)
     for field in fields:
-        DEFINE[type(field.default)](
+        DEFINE_FLAG[type(field.default)](
             field.name,
             None,
             f"{field.metadata['help']} (default: {field.default})",
@@ -297,25 +303,25 @@ def parse(argv: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
 
 
 def option_fields(builder: type[PatchBuilder]) -> list[dataclasses.Field]:
-    """The fields of a builder's config that can be set."""
+    """Return the fields of a builder's config that flags can set."""
     first = builder.BUILDER_CONFIGS[0]
     names = first.options()
     return [field for field in dataclasses.fields(first) if field.name in names]
 
 
-def summary(folder: Path) -> str:
-    """What was built, a line for every split, and what was left out."""
+def build_summary(folder: Path) -> str:
+    """Return a text about a built dataset: a line per split, caveats, notes, what is left out."""
     info = read_info(folder)
     pairs = info.metadata.get("pairs", {})
     lines = [
-        f"{folder}: {split.name}, {split.num_examples} patches{_pairs_told(pairs.get(split.name))}"
+        f"{folder}: {split.name}, {split.num_examples} patches{_count_pairs(pairs.get(split.name))}"
         for split in info.splits.values()
     ]
     for split, reasons in info.metadata.get("pairs_left_out", {}).items():
-        told = ", ".join(f"{count} ({reason})" for reason, count in reasons.items())
-        lines += [f"left out: pairs of {split}: {told}"] if told else []
+        counts = ", ".join(f"{count} ({reason})" for reason, count in reasons.items())
+        lines += [f"left out: pairs of {split}: {counts}"] if counts else []
     if caveats := info.metadata.get("caveats"):
-        lines.append(f"every result must say: {'; '.join(caveats)}")
+        lines.append(f"caveats of every result: {'; '.join(caveats)}")
     lines += info.metadata["notes"]
     if "floor_db" in info.metadata:
         floored = sum(split["floored_pixels"] for split in info.metadata["measured"].values())
@@ -325,14 +331,14 @@ def summary(folder: Path) -> str:
     left_out = info.metadata["left_out"]
     if left_out["bad_files"]:
         lines.append(
-            f"left out: {left_out['patches']} patches, for {left_out['bad_files']} problems: "
+            f"left out: {left_out['patches']} patches, for {left_out['bad_files']} bad files: "
             f"{folder / BAD_FILES}"
         )
     return "\n".join(map(escape_unprintable, lines))
 
 
-def _pairs_told(columns: Columns | None) -> str:
-    """How many pairs a split has, of which class; nothing where the dataset has none."""
+def _count_pairs(columns: Columns | None) -> str:
+    """Return the numbers of pairs and of flooded pairs; "" if the dataset has no pairs."""
     if columns is None:
         return ""
     return f", {len(columns['before'])} pairs, {sum(columns['flooded'])} of them flooded"
@@ -358,15 +364,15 @@ def main(argv: Sequence[str]) -> None:
     except UserError as error:
         fail(error)
     except KeyboardInterrupt:
-        print("interrupted: the same command goes on where it was", file=sys.stderr)
+        print("interrupted: the same command continues the build", file=sys.stderr)
         sys.exit(130)
-    print(summary(folder))
+    print(build_summary(folder))
 
 
 def _terminate(number: int, frame: FrameType | None) -> NoReturn:
-    """Ends as after an exception, so that no process and no partial file stays."""
+    """Exit by an exception, so that no process and no partial file is left."""
     del frame
-    print("terminated: the same command goes on where it was", file=sys.stderr)
+    print("terminated: the same command continues the build", file=sys.stderr)
     sys.exit(128 + number)
 
 

@@ -1,12 +1,13 @@
-"""From whole shards to a dataset that TFDS reads: splits, metadata, names of files."""
+"""Turn complete shards into a dataset that TFDS reads: splits, metadata, file names."""
 
 import hashlib
 import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import tensorflow_datasets as tfds
 from tensorflow_datasets.core import splits
 
 from sar_mixmae_jax.data.metadata import BANDS, ids_file
@@ -14,48 +15,58 @@ from sar_mixmae_jax.utils.errors import InputError
 from tfds_builders.bad_files import BadFile, write_table
 from tfds_builders.band_statistics import BandMoments, dataset_statistics
 from tfds_builders.plan import Pairs, Plan
-
-if TYPE_CHECKING:
-    from tfds_builders.patch_builder import PatchBuilder, Written
-
+from tfds_builders.shards import WrittenShard
 
 BAD_FILES = "bad_files.tsv"
+"""File in the dataset's folder that lists the raw files that were left out."""
 
 
-def records_of(written: Sequence["Written"]) -> dict[str, int]:
-    """How many records each split has."""
+def count_records(written: Sequence[WrittenShard]) -> dict[str, int]:
+    """Return the number of records of every split that has a shard."""
     counts: dict[str, int] = {}
     for task, report in written:
         counts[task.split] = counts.get(task.split, 0) + report.records
     return counts
 
 
-def check_splits(counts: Mapping[str, int], notes: Sequence[str]) -> None:
-    """Refuses empty splits, which nobody can read.
+def check_nonempty_splits(counts: Mapping[str, int], notes: Sequence[str]) -> None:
+    """Raise if a split is empty, since TFDS cannot read one.
 
     Args:
-      counts: records of each split.
-      notes: of the plan, which may say why.
+      counts: number of records of every split.
+      notes: notes of the plan, which may explain it.
 
     Raises:
-      InputError: names one.
+      InputError: a split is empty.
     """
-    told = f" ({'; '.join(notes)})" if notes else ""
+    explanation = f" ({'; '.join(notes)})" if notes else ""
     for split, count in counts.items():
         if not count:
             raise InputError(
-                f"split {split} has no patch that can be used, expected at least one{told}: check "
-                "the raw files, the lists of the splits, and options that leave patches out"
+                f"split {split} has no patch that can be used, expected at least one{explanation}: "
+                "check the raw files, the lists of the splits, and options that leave patches out"
             )
 
 
-def describe(
-    builder: "PatchBuilder", plan: Plan, written: Sequence["Written"], problems: Sequence[BadFile]
+def set_metadata(
+    builder: tfds.core.DatasetBuilder,
+    plan: Plan,
+    written: Sequence[WrittenShard],
+    bad_files: Sequence[BadFile],
+    order_seed: int,
 ) -> None:
-    """Sets the splits and the metadata of a builder.
+    """Set splits and metadata of a builder.
+
+    Args:
+      builder: builder of the dataset.
+      plan: plan of the dataset.
+      written: all shards.
+      bad_files: raw files that were left out.
+      order_seed: seed of the order of the records.
 
     Raises:
-      InputError: `train` cannot be standardised with its own statistics, and has no others.
+      InputError: the dataset has no published statistics and none can be computed from `train`, or
+        a split has no pairs.
     """
     infos, moments = [], {}
     for split in plan.items:
@@ -73,35 +84,39 @@ def describe(
     metadata = builder.info.metadata
     metadata.update(plan.metadata)
     metadata["notes"] = list(plan.notes)
-    metadata["order_seed"] = builder.settings.order_seed
+    metadata["order_seed"] = order_seed
     vh, vv = moments["train"].mean()
     if vh > vv:
         metadata["notes"].append(
             f"VH is {vh - vv:.1f} dB brighter than VV on average, which is rare: are the bands the "
             "wrong way round?"
         )
-    metadata["measured"] = {split: values.describe() for split, values in moments.items()}
+    metadata["measured"] = {split: sums.describe() for split, sums in moments.items()}
     if metadata["statistics"] is None:
         metadata["statistics"] = dataset_statistics(moments["train"], "global", ["train"], BANDS)
-    planned = sum(len(items) for items in plan.items.values())
-    records = sum(records_of(written).values())
+    num_planned = sum(len(items) for items in plan.items.values())
+    num_records = sum(count_records(written).values())
     metadata["left_out"] = {
-        "patches": planned - records + plan.num_dropped,
-        "bad_files": len(problems),
+        "patches": num_planned - num_records + plan.num_dropped,
+        "bad_files": len(bad_files),
     }
-    metadata["checksum"] = checksum(written)
+    metadata["checksum"] = dataset_checksum(written)
     if plan.make_pairs:
-        made = {split: plan.make_pairs(split, index_of(written, split)) for split in plan.items}
-        check_pairs(made)
-        metadata["pairs"] = {
-            split: {name: list(values) for name, values in pairs.columns.items()}
-            for split, pairs in made.items()
+        pairs = {
+            split: plan.make_pairs(split, collect_index(written, split)) for split in plan.items
         }
-        metadata["pairs_left_out"] = {split: dict(one.left_out) for split, one in made.items()}
+        check_nonempty_pairs(pairs)
+        metadata["pairs"] = {
+            split: {name: list(values) for name, values in of_split.columns.items()}
+            for split, of_split in pairs.items()
+        }
+        metadata["pairs_left_out"] = {
+            split: dict(of_split.left_out) for split, of_split in pairs.items()
+        }
 
 
-def index_of(written: Sequence["Written"], split: str) -> dict[str, list[Any]]:
-    """What the reports keep of the records of a split, in their order."""
+def collect_index(written: Sequence[WrittenShard], split: str) -> dict[str, list[Any]]:
+    """Return the index columns of a split, in the order of its records."""
     columns: dict[str, list[Any]] = {}
     for task, report in written:
         if task.split == split:
@@ -110,49 +125,58 @@ def index_of(written: Sequence["Written"], split: str) -> dict[str, list[Any]]:
     return columns
 
 
-def check_pairs(made: Mapping[str, Pairs]) -> None:
-    """Refuses splits without a pair.
+def check_nonempty_pairs(pairs: Mapping[str, Pairs]) -> None:
+    """Raise if a split has no pair.
+
+    Args:
+      pairs: pairs of every split.
 
     Raises:
-      InputError: names one, and why its pairs are left out.
+      InputError: a split has none; the message has the reasons.
     """
-    for split, pairs in made.items():
-        if not len(pairs.columns["before"]):
-            reasons = ", ".join(f"{reason} {count}" for reason, count in pairs.left_out.items())
+    for split, of_split in pairs.items():
+        if not len(of_split.columns["before"]):
+            reasons = ", ".join(f"{reason} {count}" for reason, count in of_split.left_out.items())
             raise InputError(
                 f"split {split} has no pair that can be used ({reasons or 'nothing left out'}): "
                 "expected two dates of at least one sequence"
             )
 
 
-def checksum(written: Sequence["Written"]) -> str:
-    """SHA-256 of the checksums of all shards: of every record in its order."""
+def dataset_checksum(written: Sequence[WrittenShard]) -> str:
+    """Return the SHA-256 of the checksums of all shards, and so of every record in its order."""
     digest = hashlib.sha256()
     for task, report in written:
         digest.update(f"{task.split} {report.records} {report.checksum}\n".encode())
     return digest.hexdigest()
 
 
-def link(
-    builder: "PatchBuilder",
-    written: Sequence["Written"],
-    problems: Sequence[BadFile],
+def link_shards(
+    builder: tfds.core.DatasetBuilder,
+    written: Sequence[WrittenShard],
+    bad_files: Sequence[BadFile],
     folder: Path,
 ) -> None:
-    """Puts the shards into TFDS's unfinished dataset, under the names that it reads.
+    """Link the shards into a folder under the names that TFDS reads; empty shards are left out.
 
-    They stay in the stage too, so that nothing is lost if the build ends now; empty ones do not go.
+    The shards stay in the staging folder too, so that nothing is lost if the build is killed here.
+
+    Args:
+      builder: builder of the dataset, with its splits.
+      written: all shards.
+      bad_files: raw files that were left out; if any, their table is written too.
+      folder: temporary folder of TFDS.
     """
-    for split in {one.task.split: None for one in written}:
+    for split in dict.fromkeys(shard.task.split for shard in written):
         template = builder._get_filename_template(split_name=split)
-        full = [task for task, report in written if task.split == split and report.records]
-        for number, task in enumerate(full):
-            name = template.sharded_filepath(shard_index=number, num_shards=len(full)).name
+        nonempty = [task for task, report in written if task.split == split and report.records]
+        for number, task in enumerate(nonempty):
+            name = template.sharded_filepath(shard_index=number, num_shards=len(nonempty)).name
             try:
                 os.link(task.path, folder / name)
             except OSError:  # a file system without links
                 shutil.copyfile(task.path, folder / name)
-        ids = index_of(written, split)["id"]
+        ids = collect_index(written, split)["id"]
         (folder / ids_file(split)).write_text("".join(f"{name}\n" for name in ids))
-    if problems:
-        write_table(problems, folder / BAD_FILES)
+    if bad_files:
+        write_table(bad_files, folder / BAD_FILES)

@@ -1,4 +1,4 @@
-"""Opens, reads and writes GeoTIFFs; what cannot be used is refused with its name."""
+"""Read and write GeoTIFFs, compare their grids, and find zeros that mean nodata."""
 
 import logging
 import warnings
@@ -20,17 +20,17 @@ from scipy.ndimage import label
 from sar_mixmae_jax.utils.errors import first_line
 from tfds_builders.bad_files import BadFilesError, bad_file
 
-logging.getLogger("rasterio").setLevel(logging.CRITICAL)  # what matters of it is in our errors
+logging.getLogger("rasterio").setLevel(logging.CRITICAL)  # its errors are raised as BadFilesError
 
 GDAL_SETTINGS = {
-    "GDAL_CACHEMAX": 112 * 2**20,  # of decoded blocks; the default grows with the machine
-    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",  # files beside may name any other, or an address
+    "GDAL_CACHEMAX": 112 * 2**20,  # bytes of decoded blocks; the default grows with the machine
+    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",  # files beside may refer to any file or URL
     "GDAL_PAM_ENABLED": "NO",
 }
 
 
 class Georeference(NamedTuple):
-    """Where an image lies.
+    """Position of an image on the ground.
 
     Attributes:
       crs: authority code such as "EPSG:32633", else WKT, or "" where unknown.
@@ -42,22 +42,26 @@ class Georeference(NamedTuple):
     transform: tuple[float, ...]
 
 
+NO_GEOREFERENCE = Georeference("", (np.nan,) * 6)
+"""Georeference of an image at an unknown position."""
+
+
 @contextmanager
-def open_raster(path: Path, *, keep: bool = False) -> Iterator[DatasetReader]:
-    """Opens a GeoTIFF, and no other format: others can name further files and addresses.
+def open_raster(path: Path, *, keep_open: bool = False) -> Iterator[DatasetReader]:
+    """Open a GeoTIFF, and no other format, since others can refer to further files and URLs.
 
     Args:
-      path: of the file.
-      keep: leave it open, and its decoded blocks in memory, for the next time; the last few are.
+      path: path of the file.
+      keep_open: leave the file open and its decoded blocks in memory; the last four files are.
 
     Raises:
-      BadFilesError: it cannot be read, now or while it is open.
+      BadFilesError: the file cannot be read, now or while it is open.
     """
     try:
         with (
             warnings.catch_warnings(action="ignore", category=NotGeoreferencedWarning),
             rasterio.Env(**GDAL_SETTINGS),
-            _kept(path) if keep else rasterio.open(path, driver="GTiff") as raster,
+            _cached_raster(path) if keep_open else rasterio.open(path, driver="GTiff") as raster,
         ):
             yield raster
     except BadFilesError:
@@ -71,27 +75,30 @@ def open_raster(path: Path, *, keep: bool = False) -> Iterator[DatasetReader]:
         ) from error
 
 
-def _kept(path: Path) -> AbstractContextManager[DatasetReader]:
-    seen = path.stat()
-    return nullcontext(_open(path, seen.st_mtime_ns, seen.st_size))
+def _cached_raster(path: Path) -> AbstractContextManager[DatasetReader]:
+    status = path.stat()
+    return nullcontext(_open_cached(path, status.st_mtime_ns, status.st_size))
 
 
 @lru_cache(maxsize=4)
-def _open(path: Path, *version: int) -> DatasetReader:
-    del version  # tells a file from the one that was there before
+def _open_cached(path: Path, *version: int) -> DatasetReader:
+    del version  # part of the key: the file may have been replaced
     return rasterio.open(path, driver="GTiff")
 
 
 def read_band(
     raster: DatasetReader, band: int, window: Window | None = None, nodata: float | None = None
 ) -> np.ndarray:
-    """Reads a band, counted from 1, as (rows, columns) float32 with NaN = nodata.
+    """Read a band as (rows, columns) float32 with NaN = nodata, scale and offset applied.
 
-    Nodata is NaN, the tagged value, what the file's mask hides, and `nodata` if given. The scale
-    and the offset that a file tells are applied.
+    Args:
+      raster: the file.
+      band: number of the band, from 1.
+      window: part of the image; None: all of it.
+      nodata: value that means nodata besides NaN, the tagged value, and the file's mask.
 
     Raises:
-      BadFilesError: the band holds no floats.
+      BadFilesError: the band is not of floating-point numbers.
     """
     dtype = raster.dtypes[band - 1]
     if dtype.startswith("complex"):
@@ -109,72 +116,77 @@ def read_band(
     if nodata is not None:
         values = np.ma.masked_equal(values, np.asarray(nodata, values.dtype))
     values = values * raster.scales[band - 1] + raster.offsets[band - 1]
-    with np.errstate(over="ignore"):  # of masked values; others are refused as infinite
+    with np.errstate(over="ignore"):  # overflow becomes infinite, which is checked later
         return values.astype(np.float32).filled(np.nan)
 
 
 def is_floating(dtype: str) -> bool:
-    """Whether a type, as rasterio names it, can hold backscatter."""
+    """Return True if rasterio's name of a type is one of floating-point numbers."""
     return dtype in ("float16", "float32", "float64")
 
 
 def georeference(raster: DatasetReader) -> Georeference:
-    """Where a raster lies."""
+    """Return the georeference of a raster."""
     crs = raster.crs.to_string() if raster.crs else ""
     if not crs and raster.transform == Affine.identity():
-        return NOWHERE
+        return NO_GEOREFERENCE
     return Georeference(crs, tuple(raster.transform)[:6])
 
 
-def of_window(place: Georeference, row: int, column: int) -> Georeference:
-    """Where a window lies whose upper left pixel is at a row and column of an image."""
-    a, b, c, d, e, f = place.transform
+def window_georeference(image: Georeference, row: int, column: int) -> Georeference:
+    """Return the georeference of a window, given the row and column of its upper left pixel."""
+    a, b, c, d, e, f = image.transform
     corner = (a * column + b * row + c, d * column + e * row + f)
-    return Georeference(place.crs, (a, b, corner[0], d, e, corner[1]))
+    return Georeference(image.crs, (a, b, corner[0], d, e, corner[1]))
 
 
-NOWHERE = Georeference("", (np.nan,) * 6)
-
-
-def same_grid(one: Georeference, other: Georeference) -> bool:
-    """Whether two images of one size have the same pixels, to a thousandth of one."""
-    if one.crs != other.crs:
+def same_grid(first: Georeference, second: Georeference) -> bool:
+    """Return True if two images of one size have the same pixels, to a thousandth of a pixel."""
+    if first.crs != second.crs:
         return False
-    a, b, _, d, e, _ = one.transform
+    a, b, _, d, e, _ = first.transform
     pixel = max(map(abs, (a, b, d, e)))
-    drift = 1e-7 * pixel  # a thousandth of a pixel over the 10,000 of a scene
+    drift = 1e-7 * pixel  # a thousandth of a pixel over 10,000 pixels
     tolerance = (drift, drift, 1e-3 * pixel) * 2
-    differences = np.abs(np.subtract(one.transform, other.transform))
-    return bool(np.isnan(one.transform + other.transform).all() or (differences <= tolerance).all())
+    both_unknown = np.isnan(first.transform + second.transform).all()
+    differences = np.abs(np.subtract(first.transform, second.transform))
+    return bool(both_unknown or (differences <= tolerance).all())
 
 
 METRES_PER_DEGREE = 111_320.0
+"""Length of a degree of latitude."""
 
 
-def spacing(place: Georeference) -> float:
-    """Distance between rows in metres; NaN where the place is unknown."""
-    if not place.crs:
+def pixel_spacing(georeference: Georeference) -> float:
+    """Return the distance between rows in metres; NaN if the CRS is unknown."""
+    if not georeference.crs:
         return np.nan
-    _, b, _, _, e, _ = place.transform
-    crs = CRS.from_string(place.crs)
+    _, b, _, _, e, _ = georeference.transform
+    crs = CRS.from_string(georeference.crs)
     scale = METRES_PER_DEGREE if crs.is_geographic else crs.linear_units_factor[1]
     return float(np.hypot(b, e)) * scale
 
 
 def write_band(path: Path, values: np.ndarray, **profile: Any) -> None:
-    """Writes a (rows, columns) array as a GeoTIFF, by default of 10 m pixels in UTM zone 33N.
+    """Write a (rows, columns) array as a GeoTIFF, by default of 10 m pixels in UTM zone 33N.
 
     Args:
-      path: of the file.
-      values: of any type that GeoTIFF knows.
-      **profile: rasterio's settings, such as nodata or crs, instead of the defaults.
+      path: path of the file.
+      values: array of a type that GeoTIFF has.
+      **profile: settings of rasterio, such as nodata or crs, that replace the defaults.
     """
     write_bands(path, values[None], **profile)
 
 
 def write_bands(path: Path, values: np.ndarray, **profile: Any) -> None:
-    """Writes a (band, rows, columns) array as `write_band` does; `descriptions` names the bands."""
-    names = profile.pop("descriptions", ())
+    """Write a (band, rows, columns) array as a GeoTIFF; see `write_band`.
+
+    Args:
+      path: path of the file.
+      values: array of a type that GeoTIFF has.
+      **profile: settings of rasterio, and `descriptions`, the names of the bands.
+    """
+    descriptions = profile.pop("descriptions", ())
     settings = {
         "driver": "GTiff",
         "count": values.shape[0],
@@ -187,22 +199,22 @@ def write_bands(path: Path, values: np.ndarray, **profile: Any) -> None:
     }
     with rasterio.open(path, "w", **settings) as raster:
         raster.write(values)
-        for number, name in enumerate(names, start=1):
+        for number, name in enumerate(descriptions, start=1):
             raster.set_band_description(number, name)
 
 
 class Strips:
-    """A boolean (rows, columns) mask as strips of rows, in an eighth of its size of memory."""
+    """A boolean (rows, columns) mask as strips of rows, packed to one bit per pixel."""
 
     def __init__(self, strips: Iterable[np.ndarray] = ()) -> None:
-        """Holds some strips, from top to bottom."""
+        """Pack strips, given from top to bottom."""
         self._packed: list[np.ndarray] = []
         self._columns: list[int] = []
         for strip in strips:
             self.append(strip)
 
     def append(self, strip: np.ndarray) -> None:
-        """Adds a strip below the others."""
+        """Add a strip below the others."""
         self._packed.append(np.packbits(strip, axis=1))
         self._columns.append(strip.shape[1])
 
@@ -221,46 +233,45 @@ class Strips:
 
 
 def zero_or_nodata(values: np.ndarray) -> np.ndarray:
-    """The pixels of a (rows, columns, band) image of which all bands are 0 or NaN."""
+    """Return a mask of the pixels of a (…, band) image of which all bands are 0 or NaN."""
     return ((values == 0) | np.isnan(values)).all(-1)
 
 
 def border_zeros(zero: np.ndarray) -> np.ndarray:
-    """The pixels of a (rows, columns) mask that connect to its edge through the mask."""
+    """Return the pixels of a (rows, columns) mask that are connected to its edge."""
     return border_zeros_in_strips(Strips([zero]))[0]
 
 
 def border_zeros_in_strips(zero: Strips) -> Strips:
-    """The same for a mask that is too large to be looked at in one piece.
+    """Return the pixels of a mask that are connected to its edge, one strip in memory at a time.
 
-    What touches the edge is followed downwards and upwards from strip to strip until nothing is
-    found any more.
+    The connected regions are followed downwards and upwards from strip to strip until none grows.
     """
-    found = Strips(np.zeros_like(strip) for strip in zero)
-    order = [number for number in range(len(zero)) if zero[number].any()]
-    sizes = dict.fromkeys(order, 0)
+    border = Strips(np.zeros_like(strip) for strip in zero)
+    nonempty = [number for number in range(len(zero)) if zero[number].any()]
+    sizes = dict.fromkeys(nonempty, 0)
     grown = True
     while grown:
         grown = False
-        for number in [*order, *reversed(order)]:
-            seed = found[number]
+        for number in [*nonempty, *reversed(nonempty)]:
+            seed = border[number]
             seed[:, [0, -1]] = True
-            seed[0] |= _beside(found[number - 1][-1]) if number > 0 else True
-            seed[-1] |= _beside(found[number + 1][0]) if number < len(zero) - 1 else True
-            reached = _fill(zero[number], seed)
-            if reached.sum() > sizes[number]:
-                grown, sizes[number], found[number] = True, reached.sum(), reached
-    return found
+            seed[0] |= _dilate(border[number - 1][-1]) if number > 0 else True
+            seed[-1] |= _dilate(border[number + 1][0]) if number < len(zero) - 1 else True
+            connected = _fill(zero[number], seed)
+            if connected.sum() > sizes[number]:
+                grown, sizes[number], border[number] = True, connected.sum(), connected
+    return border
 
 
-def _beside(row: np.ndarray) -> np.ndarray:
-    """A row and its neighbours on both sides: what it touches in the next one."""
+def _dilate(row: np.ndarray) -> np.ndarray:
+    """Return a row with its neighbours: the pixels that it touches in the next row."""
     wide = np.pad(row, 1)
     return wide[:-2] | row | wide[2:]
 
 
 def _fill(mask: np.ndarray, seed: np.ndarray) -> np.ndarray:
-    """The regions of a mask that hold a seed; corners connect."""
+    """Return the regions of a mask that contain a seed; diagonal neighbours are connected."""
     regions, count = label(mask, structure=np.ones((3, 3)))
     keep = np.zeros(count + 1, bool)
     keep[regions[seed]] = True

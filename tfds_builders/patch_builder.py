@@ -1,7 +1,7 @@
-"""What all builders of patch datasets share: plan, write shards on all cores, verify, publish.
+"""Base class of all dataset builders: plan, write shards on all cores, verify, finalise.
 
-TFDS calls `_download_and_prepare` whichever way a build was started, by `tfds_builders.build`, by
-`tfds build`, or with a Beam runner; all three write the same shards, checked in the same way.
+TFDS calls `_download_and_prepare` for builds with `tfds_builders.build`, with `tfds build`, and
+with a Beam runner; all three write the same shards and verify them in the same way.
 """
 
 import abc
@@ -9,43 +9,36 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.dataset_builder import FileReaderBuilder
 
 import sar_mixmae_jax
 from sar_mixmae_jax.utils.errors import InputError
-from tfds_builders import finalize, plan, process_pool, shards, staging
+from tfds_builders import finalize, process_pool, shards, staging
 from tfds_builders.bad_files import BadFile, BadFilesError, bad_files_table, write_table
-from tfds_builders.plan import BuildSettings, Plan
+from tfds_builders.plan import BuildSettings, Plan, make_shard_tasks, plan_fingerprint
 from tfds_builders.process_pool import Tick
-from tfds_builders.shards import Report, Task
+from tfds_builders.shards import ShardTask, WrittenShard
 
 TABLE_ROWS = 20
-"""Of bad files that are printed; more of them go into a file too."""
-
-
-class Written(NamedTuple):
-    """A shard that is on the disk.
-
-    Attributes:
-      task: what was to be written.
-      report: what was.
-    """
-
-    task: Task
-    report: Report
+"""Number of bad files that are printed; longer tables are written to a file too."""
 
 
 class PatchBuilder(FileReaderBuilder):
-    """A builder of a patch dataset."""
+    """A builder of a patch dataset.
+
+    Attributes:
+      ACCEPTS_ANY_CONFIG_NAME: a config of any name may be built without options, since the raw
+        data differ from user to user.
+      ACCEPTS_SINGLE_FILE: the raw data may be one file instead of a folder.
+      settings: settings of the build.
+    """
 
     MANUAL_DOWNLOAD_INSTRUCTIONS: ClassVar[str | None] = None
     ACCEPTS_ANY_CONFIG_NAME: ClassVar[bool] = False
-    """Whether a config of any name may be built without options, since the raw data differ."""
     ACCEPTS_SINGLE_FILE: ClassVar[bool] = False
-    """Whether the raw data may be a single file, which `plan` then gets in place of a folder."""
 
     def __init__(
         self,
@@ -54,11 +47,11 @@ class PatchBuilder(FileReaderBuilder):
         settings: BuildSettings | None = None,
         **kwargs: Any,
     ) -> None:
-        """As TFDS makes builders; array_record is the format, since training reads no other.
+        """Initialise the builder.
 
         Args:
-          file_format: array_record, if anything.
-          settings: how to build.
+          file_format: None or array_record, the only format that training reads.
+          settings: settings of the build; None: the defaults.
           **kwargs: arguments of the TFDS builder.
         """
         self.settings = settings or BuildSettings()
@@ -66,92 +59,124 @@ class PatchBuilder(FileReaderBuilder):
 
     @abc.abstractmethod
     def plan(self, root: Path, scratch: Path, processes: int) -> Plan:
-        """Looks at the raw data.
+        """Read what is in the raw data.
 
         Args:
           root: folder of the raw data, or their file with `ACCEPTS_SINGLE_FILE`; unused where the
             dataset has no raw data.
-          scratch: an empty folder for what reading needs besides; it is removed after the build.
-          processes: how many may be used.
+          scratch: an empty folder for intermediate files, removed after the build.
+          processes: number of processes to use.
 
         Raises:
-          InputError: this is no such dataset.
+          InputError: the raw data are not of this dataset.
         """
 
     def download_and_prepare(self, **kwargs: Any) -> None:
-        """Builds the dataset unless it is there; see TFDS."""
+        """Build the dataset unless it exists; see TFDS."""
         if self.data_path.exists():
             return
         versions = Path(self.data_path).parent
         with staging.lock_staging(versions):
             super().download_and_prepare(**kwargs)
-            staging.remove_staging(
-                staging.staging_dir(versions, str(self.version))
-            )  # it is published
+            # only after TFDS has moved the dataset to its place
+            staging.remove_staging(staging.staging_dir(versions, str(self.version)))
 
     def _download_and_prepare(
         self,
         dl_manager: tfds.download.DownloadManager,
         download_config: tfds.download.DownloadConfig | None = None,
     ) -> None:
-        """Fills `self._data_dir`, a folder that TFDS publishes, or removes if anything fails."""
+        """Fill `self._data_dir`, a temporary folder that TFDS renames, or removes on failure."""
         if self.info.file_format.value != "array_record":
             raise InputError(
                 f"found the file format {self.info.file_format.value}, expected array_record, "
                 "which is what training reads: leave --file_format out"
             )
-        how = self.settings
-        processes = how.processes or process_pool.available_cores()
+        settings = self.settings
+        processes = settings.processes or process_pool.available_cores()
         unfinished = Path(self._data_dir)
         with staging.open_staging(unfinished, str(self.version)) as folder:
             root = Path()
             if self.MANUAL_DOWNLOAD_INSTRUCTIONS:
-                root = how.raw or Path(dl_manager.manual_dir)
-            planned = self.plan(root, folder / staging.SCRATCH, processes)
-            if not planned.bad_files:  # which tell more
-                sizes = {name: len(rows) for name, rows in planned.items.items()}
-                finalize.check_splits(sizes, planned.notes)
+                root = settings.raw or Path(dl_manager.manual_dir)
+            plan = self.plan(root, folder / staging.SCRATCH, processes)
+            if not plan.bad_files:  # else their table explains more
+                sizes = {name: len(rows) for name, rows in plan.items.items()}
+                finalize.check_nonempty_splits(sizes, plan.notes)
             facts = {
                 "dataset": self.info.full_name,
                 "options": self.builder_config.options(),
                 "features": str(self.info.features),
-                "order": how.order_seed,
+                "order": settings.order_seed,
                 "version": sar_mixmae_jax.__version__,
             }
-            staging.check_plan(folder, plan.fingerprint(planned, facts))
-            tasks = plan.tasks(planned, folder, self.info.features, how.order_seed)
-            drop_stale(tasks, processes)
-            written = write_missing(tasks, processes, download_config)
-            problems = [*planned.bad_files, *(p for one in written for p in one.report.problems)]
-            counts = {**dict.fromkeys(planned.items, 0), **finalize.records_of(written)}
-            if problems and not (how.skip_bad and all(counts.values())):
-                for one in written:
-                    if one.report.problems:  # mended files are read again
-                        shards.remove(one.task)
-                _tell(problems, folder)
-            if problems and not how.skip_bad:
-                raise BadFilesError(problems)
-            finalize.check_splits(counts, planned.notes)
-            _verify(written, processes)
-            finalize.describe(self, planned, written, problems)
-            finalize.link(self, written, problems, unfinished)
+            staging.check_plan(folder, plan_fingerprint(plan, facts))
+            tasks = make_shard_tasks(plan, folder, self.info.features, settings.order_seed)
+            remove_stale_shards(tasks, processes)
+            written = write_missing_shards(tasks, processes, download_config)
+            bad_files = [*plan.bad_files, *(f for shard in written for f in shard.report.bad_files)]
+            counts = {**dict.fromkeys(plan.items, 0), **finalize.count_records(written)}
+            if bad_files and not (settings.skip_bad and all(counts.values())):
+                for shard in written:
+                    if shard.report.bad_files:  # the next build reads repaired files
+                        shards.remove_shard(shard.task)
+                _print_bad_files(bad_files, folder)
+            if bad_files and not settings.skip_bad:
+                raise BadFilesError(bad_files)
+            finalize.check_nonempty_splits(counts, plan.notes)
+            verify_shards(written, processes)
+            finalize.set_metadata(self, plan, written, bad_files, settings.order_seed)
+            finalize.link_shards(self, written, bad_files, unfinished)
 
 
-def write_missing(
-    tasks: Sequence[Task], processes: int, config: tfds.download.DownloadConfig | None
-) -> list[Written]:
-    """Writes the shards that are not there yet, in processes, or with Beam if `config` says so."""
+def remove_stale_shards(tasks: Sequence[ShardTask], processes: int) -> None:
+    """Remove shards of an earlier build that have bad files, or whose raw files have changed."""
+    complete = [task for task in tasks if shards.read_report(task)]
+    run = partial(process_pool.run_tasks, processes=processes, total=len(complete), unit="shards")
+    stale = sum(run(_remove_if_stale, complete, description="checking raw files"))
+    if complete:
+        print(
+            f"{len(complete) - stale} of {len(tasks)} shards are complete already", file=sys.stderr
+        )
+
+
+def _remove_if_stale(task: ShardTask, tick: Tick) -> bool:
+    tick()
+    report = shards.read_report(task)
+    stale = (
+        report is None or bool(report.bad_files) or report.source_stamp != shards.source_stamp(task)
+    )
+    if stale:
+        shards.remove_shard(task)
+    return stale
+
+
+def write_missing_shards(
+    tasks: Sequence[ShardTask], processes: int, config: tfds.download.DownloadConfig | None
+) -> list[WrittenShard]:
+    """Write the shards that are not complete yet.
+
+    Args:
+      tasks: all shards.
+      processes: number of processes.
+      config: with a Beam runner or options, Beam writes the shards instead of processes.
+
+    Returns:
+      All shards.
+
+    Raises:
+      InputError: a shard is gone after it was written.
+    """
     missing = [task for task in tasks if shards.read_report(task) is None]
     if config and (config.beam_runner or config.beam_options):
         process_pool.run_with_beam(
-            shards.write, missing, runner=config.beam_runner, options=config.beam_options
+            shards.write_shard, missing, runner=config.beam_runner, options=config.beam_options
         )
     else:
         total = sum(len(task.items) for task in missing)
-        run = partial(
-            process_pool.run_tasks, processes=processes, total=total, description="building"
-        )
-        for _ in run(shards.write, missing):
+        for _ in process_pool.run_tasks(
+            shards.write_shard, missing, processes=processes, total=total, description="building"
+        ):
             pass
     written = []
     for task in tasks:
@@ -160,57 +185,42 @@ def write_missing(
             raise InputError(
                 f"{task.path}: found no such shard after it was written: give the command again"
             )
-        written.append(Written(task, report))
+        written.append(WrittenShard(task, report))
     return written
 
 
-def drop_stale(tasks: Sequence[Task], processes: int) -> None:
-    """Removes shards of an earlier call that had bad files, or whose raw files have changed."""
-    there = [task for task in tasks if shards.read_report(task)]
-    run = partial(process_pool.run_tasks, processes=processes, total=len(there), unit="shards")
-    stale = sum(run(_drop_if_stale, there, description="checking raw files"))
-    if there:
-        print(f"{len(there) - stale} of {len(tasks)} shards are there already", file=sys.stderr)
-
-
-def _drop_if_stale(task: Task, tick: Tick) -> bool:
-    tick()
-    report = shards.read_report(task)
-    stale = report is None or bool(report.problems) or report.stamp != shards.stamp(task)
-    if stale:
-        shards.remove(task)
-    return stale
-
-
-def _tell(problems: Sequence[BadFile], folder: Path) -> None:
-    """Prints the bad files; more than fit go into a file too."""
-    print(bad_files_table(problems, TABLE_ROWS), file=sys.stderr)
-    if len(problems) > TABLE_ROWS:
-        write_table(problems, folder / finalize.BAD_FILES)
+def _print_bad_files(bad_files: Sequence[BadFile], folder: Path) -> None:
+    print(bad_files_table(bad_files, TABLE_ROWS), file=sys.stderr)
+    if len(bad_files) > TABLE_ROWS:
+        write_table(bad_files, folder / finalize.BAD_FILES)
         print(f"all of them: {folder / finalize.BAD_FILES}", file=sys.stderr)
 
 
-def _verify(written: Sequence[Written], processes: int) -> None:
-    """Reads all shards back.
+def verify_shards(written: Sequence[WrittenShard], processes: int) -> None:
+    """Read all shards back and remove those that differ from what was written.
 
     Raises:
-      InputError: one is not what was written; it is removed, so that the next build makes it again.
+      InputError: at least one differs.
     """
-    total = sum(one.report.records for one in written)
-    run = partial(process_pool.run_tasks, processes=processes, total=total, description="verifying")
-    wrong = [error for error in run(_check, [one.task for one in written]) if error]
+    errors = process_pool.run_tasks(
+        _verify_or_remove,
+        [shard.task for shard in written],
+        processes=processes,
+        total=sum(shard.report.records for shard in written),
+        description="verifying",
+    )
+    wrong = [error for error in errors if error]
     if wrong:
         raise InputError(
             f"{wrong[0]} (in all, {len(wrong)} of {len(written)} shards): check the disk, then "
-            "give the same command again, which makes only what is missing"
+            "give the same command again, which writes only what is missing"
         )
 
 
-def _check(task: Task, tick: Tick) -> str | None:
-    """What is wrong with a shard on the disk, which is then removed."""
+def _verify_or_remove(task: ShardTask, tick: Tick) -> str | None:
     report = shards.read_report(task)
-    wrong = shards.verify(task, report, tick) if report else "its report is gone"
-    if wrong:
-        shards.remove(task)
-        return f"{task.path}: {wrong}"
+    error = shards.verify_shard(task, report, tick) if report else "its report is gone"
+    if error:
+        shards.remove_shard(task)
+        return f"{task.path}: {error}"
     return None

@@ -1,4 +1,4 @@
-"""What a dataset says of itself for a build, and what a user says: plain data."""
+"""Plan of a dataset build: the items of every split, and the shards that they are written to."""
 
 import dataclasses
 import hashlib
@@ -12,21 +12,21 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from tfds_builders.bad_files import BadFile
-from tfds_builders.shards import Example, Task
+from tfds_builders.shards import Example, ShardTask
 
 PATCHES_PER_SHARD = 1_000
-"""About 100 MB of 120x120x2 float32."""
+"""Records per shard: about 100 MB of 120x120x2 float32."""
 
 
 @dataclasses.dataclass(frozen=True)
 class BuildSettings:
-    """How a dataset is built, whatever it is.
+    """Settings of a build that are the same for all datasets.
 
     Attributes:
-      skip_bad: leave out what cannot be read, and count it; else the build stops with a table.
-      processes: how many work at once; None: one for every core.
-      order_seed: of the order of the records.
-      raw: the raw data as the user named them, a folder or a file; None: the folder that TFDS says.
+      skip_bad: leave out and count files that cannot be used, instead of raising `BadFilesError`.
+      processes: number of processes; None: one per core.
+      order_seed: seed of the order of the records.
+      raw: folder or file of the raw data; None: the manual folder of TFDS.
     """
 
     skip_bad: bool = False
@@ -36,17 +36,17 @@ class BuildSettings:
 
 
 Columns = Mapping[str, Sequence[Any]]
-"""Values by name, one for every record or pair, as JSON has them."""
+"""Columns of a table by name, one JSON value per record or pair."""
 
 
 class Pairs(NamedTuple):
-    """The pairs of a split, each two records of it.
+    """Pairs of records of a split, of two dates each.
 
     Attributes:
-      columns: "before" and "after", numbers of records in the split; "flooded" (0 or 1, of the
-        second date); "sequence" and "group", names: pairs of one group are not independent; and
-        what else is known of every pair, such as "onset" or "gap_days".
-      left_out: how many pairs there are not, by the reason.
+      columns: "before" and "after", record numbers in the split; "flooded" (0 or 1, of the second
+        date); "sequence" and "group", names: pairs of one group are not independent; and further
+        columns of a dataset, such as "onset" or "gap_days".
+      left_out: number of pairs that are left out, by reason.
     """
 
     columns: Columns
@@ -55,29 +55,31 @@ class Pairs(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What a dataset consists of.
+    """Contents of a dataset, and how to read them.
 
     Attributes:
-      items: of every split, an array whose rows are items.
-      read: makes a record, of `arguments` and an item; a function of a module.
-      sources: names the files that `read` reads, of the same; none: there are no raw files.
-      arguments: the same for every item, plain data.
-      identity: what tells these raw data from others that have the same items.
-      run_length: so many neighbouring items stay together, for what is read faster so.
+      items: by split, an array with one row per record.
+      read: function of `arguments` and an item that returns a record; defined in a module, so
+        that it can be pickled.
+      source_files: function of the same that returns the raw files of an item; None: the dataset
+        has no raw files.
+      arguments: arguments of both functions that are the same for all items.
+      identity: value that differs between raw data with equal items.
+      run_length: number of neighbouring items that stay in one shard, where that is faster to read.
       records_per_shard: number of records per shard; None: `PATCHES_PER_SHARD`. A killed build
         loses at most one shard per core.
-      bad_files: what was found to be missing or wrong before any patch was read.
-      num_dropped: how many patches are not among the items for that.
-      index_features: features that `make_pairs` is given of every record, scalars and texts.
+      bad_files: raw files that were found missing or unusable before any record was read.
+      num_dropped: number of patches that are not among the items for that reason.
+      index_features: names of the scalar and text features that `make_pairs` needs.
       make_pairs: function of a split's name and its index columns that returns its pairs; None:
         the dataset has no pairs.
-      metadata: for the dataset's metadata.
-      notes: sentences for whoever builds it, kept in the metadata too.
+      metadata: further metadata of the dataset.
+      notes: sentences for the user, printed and kept in the metadata.
     """
 
     items: dict[str, np.ndarray]
     read: Callable[..., Example]
-    sources: Callable[..., list[Path]] | None = None
+    source_files: Callable[..., list[Path]] | None = None
     arguments: tuple[Any, ...] = ()
     identity: Any = ()
     run_length: int = 1
@@ -85,67 +87,71 @@ class Plan:
     bad_files: Sequence[BadFile] = ()
     num_dropped: int = 0
     index_features: tuple[str, ...] = ()
-    make_pairs: "Callable[[str, Columns], Pairs] | None" = None
+    make_pairs: Callable[[str, Columns], Pairs] | None = None
     metadata: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     notes: Sequence[str] = ()
 
 
-def tasks(
+def make_shard_tasks(
     plan: Plan, folder: Path, features: tfds.features.FeaturesDict, order_seed: int
-) -> list[Task]:
-    """The shards of every split: runs of items dealt out at random, in their own order inside one.
+) -> list[ShardTask]:
+    """Return the shards of every split: runs of items dealt at random, in plan order inside each.
 
-    Reading a shard in that order goes once through a folder or a scene.
+    Reading a shard in plan order goes through a folder or a scene once.
 
     Args:
-      plan: of the dataset.
-      folder: for the shards.
-      features: of a record.
-      order_seed: of the dealing.
+      plan: plan of the dataset.
+      folder: folder for the shards.
+      features: features of a record.
+      order_seed: seed of the deal.
     """
     read = partial(plan.read, *plan.arguments)
-    sources = partial(plan.sources, *plan.arguments) if plan.sources else None
+    source_files = partial(plan.source_files, *plan.arguments) if plan.source_files else None
     index = tuple(dict.fromkeys(("id", *plan.index_features)))
-    found = []
+    tasks = []
     for split, items in plan.items.items():
         count = -(-len(items) // (plan.records_per_shard or PATCHES_PER_SHARD))
         for number in range(count):
-            chosen = deal(len(items), count, plan.run_length, order_seed)[number]
+            rows = deal_to_shards(len(items), count, plan.run_length, order_seed)[number]
             path = folder / f"{split}-{number:05d}"
-            found.append(Task(path, split, features, read, sources, items[chosen], index))
-    return found
+            tasks.append(ShardTask(path, split, features, read, source_files, items[rows], index))
+    return tasks
 
 
-def deal(length: int, count: int, run: int, seed: int) -> list[np.ndarray]:
-    """Deals indices to shards of nearly equal length.
+def deal_to_shards(num_items: int, num_shards: int, run_length: int, seed: int) -> list[np.ndarray]:
+    """Deal item indices to shards of nearly equal length.
 
     Args:
-      length: number of items.
-      count: number of shards.
-      run: indices that stay together.
-      seed: of the order of the runs.
+      num_items: number of items.
+      num_shards: number of shards.
+      run_length: number of neighbouring items that stay together.
+      seed: seed of the order of the runs.
 
     Returns:
-      The sorted indices of every shard.
+      Sorted item indices of every shard.
     """
-    runs = np.arange(length) // run
-    order = np.random.default_rng(seed).permutation(-(-length // run))
-    place = np.empty_like(order)
-    place[order] = np.arange(len(order))
-    indices = np.argsort(place[runs], kind="stable")
-    return [np.sort(part) for part in np.array_split(indices, count)]
+    run_of_item = np.arange(num_items) // run_length
+    order = np.random.default_rng(seed).permutation(-(-num_items // run_length))
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(order))
+    indices = np.argsort(rank[run_of_item], kind="stable")
+    return [np.sort(part) for part in np.array_split(indices, num_shards)]
 
 
-def fingerprint(plan: Plan, facts: Mapping[str, Any]) -> str:
-    """A SHA-256 of all that decides what is in the shards.
+def plan_fingerprint(plan: Plan, facts: Mapping[str, Any]) -> str:
+    """Return a SHA-256 of all that decides the contents of the shards.
 
     Args:
-      plan: of the dataset.
-      facts: what else decides it, of plain values.
+      plan: plan of the dataset.
+      facts: JSON values that decide the contents besides the plan.
     """
-    known = {**facts, "arguments": repr(plan.arguments), "identity": repr(plan.identity)}
-    known["shards"] = [plan.records_per_shard or PATCHES_PER_SHARD, plan.run_length]
-    digest = hashlib.sha256(json.dumps(known, sort_keys=True).encode())
+    facts = {
+        **facts,
+        "arguments": repr(plan.arguments),
+        "identity": repr(plan.identity),
+        "shards": [plan.records_per_shard or PATCHES_PER_SHARD, plan.run_length],
+    }
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     for name, items in plan.items.items():
         digest.update(f"{name} {items.dtype}".encode() + items.tobytes())
     return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""Runs tasks on all cores, with one progress bar, and stops all of them when one is to stop."""
+"""Run tasks in processes with one progress bar; a failure or a signal stops all of them."""
 
 import contextlib
 import multiprocessing
@@ -20,25 +20,24 @@ from tqdm import tqdm
 from sar_mixmae_jax.utils.errors import InputError
 
 Tick = Callable[[], None]
-"""Called by a task for every piece of work; raises where the task is to stop."""
+"""Called by a task once per unit of work; raises `StoppedError` if the task has to stop."""
 
 REFRESH_SECONDS = 0.3
 PRELOADED = (
     "tfds_builders.patch_builder",
     "tfds_builders.geotiff",
-    "tfds_builders.geotiff",
     "scipy.special",
     "tree",
 )
-"""What the fork server imports for all processes: 20 MB less in each. None of it loads JAX."""
+"""Modules that the fork server imports: saves 20 MB in every process. None imports JAX."""
 
 
 class StoppedError(Exception):
-    """Raised inside a task that is to stop, because the build as a whole ends."""
+    """Raised inside a task because the build ends."""
 
 
 def available_cores() -> int:
-    """How many cores this process may use."""
+    """Return the number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -53,27 +52,27 @@ def run_tasks(
     description: str,
     unit: str = "patches",
 ) -> Iterator[Any]:
-    """Yields `function(task, tick)` of every task, in the order in which they end.
+    """Yield `function(task, tick)` of every task, in the order in which they end.
 
     Args:
-      function: of a module, so that other processes find it.
-      tasks: plain data.
-      processes: how many may run at once; a single task or process runs in this one.
-      total: pieces of work in all tasks, for the progress bar.
-      description: for the progress bar.
-      unit: what the pieces of work are, for the progress bar.
+      function: a function of a module, so that it can be pickled.
+      tasks: picklable arguments.
+      processes: number of processes; with a single process or task, this process runs all.
+      total: number of units of work in all tasks, for the progress bar.
+      description: label of the progress bar.
+      unit: name of the units of work.
 
     Raises:
       InputError: a process was killed.
     """
-    pause = 0.1 if sys.stderr.isatty() else 60.0  # seconds between lines of a log
+    interval = 0.1 if sys.stderr.isatty() else 60.0  # seconds between lines of a log
     with tqdm(
         total=total,
         desc=description,
         unit=f" {unit}",
         leave=False,
-        mininterval=pause,
-        delay=pause,
+        mininterval=interval,
+        delay=interval,
     ) as bar:
         if min(processes, len(tasks)) <= 1:
             for task in tasks:
@@ -89,47 +88,47 @@ def _advance(bar: tqdm) -> None:
 def _run_in_pool(
     function: Callable[[Any, Tick], Any], tasks: Sequence[Any], processes: int, bar: tqdm
 ) -> Iterator[Any]:
-    # neither inherits threads nor starts from nothing: what is imported once is shared
+    # inherits no threads, unlike fork, and shares imported modules, unlike spawn
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(PRELOADED))
     done, stop = context.Value("q", 0), context.Event()
-    pool = ProcessPoolExecutor(processes, context, _enter, (done, stop))
+    pool = ProcessPoolExecutor(processes, context, _initialise_process, (done, stop))
     try:
-        left, waiting = iter(tasks), set[Future]()
+        remaining, pending = iter(tasks), set[Future]()
         while True:
-            for task in islice(left, 2 * processes - len(waiting)):  # no more than needed at once
-                waiting.add(pool.submit(_call, function, task))
-            if not waiting:
+            for task in islice(remaining, 2 * processes - len(pending)):  # bounds the memory
+                pending.add(pool.submit(_call, function, task))
+            if not pending:
                 break
-            ended, waiting = wait(waiting, REFRESH_SECONDS, FIRST_COMPLETED)
+            finished, pending = wait(pending, REFRESH_SECONDS, FIRST_COMPLETED)
             bar.update(done.value - bar.n)
-            for future in ended:
+            for future in finished:
                 yield future.result()
     except BrokenProcessPool as error:
         raise InputError(
-            "a process of the build was killed, perhaps for want of memory (or could not start: a "
-            "program that builds needs `if __name__ == '__main__'`); the same command goes on "
-            "where it was, and --processes=1 needs least"
+            "a process of the build was killed, perhaps for lack of memory (or could not start: a "
+            "program that builds needs `if __name__ == '__main__'`); the same command continues "
+            "the build, and --processes=1 needs the least memory"
         ) from error
     finally:
-        with _undisturbed():
+        with _ignore_signals():
             stop.set()
             pool.shutdown(wait=True, cancel_futures=True)
 
 
 @contextlib.contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Lets no further Ctrl-C or SIGTERM break off what ends a moment later anyway."""
+def _ignore_signals() -> Iterator[None]:
+    """Ignore SIGINT and SIGTERM during the shutdown, which would otherwise be left half done."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {
+    handlers = {
         number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)
     }
     try:
         yield
     finally:
-        for number, handler in before.items():
+        for number, handler in handlers.items():
             signal.signal(number, handler)
 
 
@@ -137,8 +136,8 @@ _done: Synchronized | None = None
 _stop: Event | None = None
 
 
-def _enter(done: Synchronized, stop: Event) -> None:
-    """Prepares a process of the pool: Ctrl-C is the parent's to answer, and its death is ours."""
+def _initialise_process(done: Synchronized, stop: Event) -> None:
+    """Let the parent handle SIGINT, and end this process when the parent ends."""
     global _done, _stop
     _done, _stop = done, stop
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -168,21 +167,21 @@ def _tick() -> None:
 def run_with_beam(
     function: Callable[[Any, Tick], Any], tasks: Sequence[Any], *, runner: Any, options: Any
 ) -> None:
-    """Calls `function(task, tick)` for every task.
+    """Call `function(task, tick)` for every task in a Beam pipeline.
 
     Args:
-      function: of a module that the workers have installed.
-      tasks: plain data.
-      runner: of Beam, or None for that of the options.
-      options: of the pipeline, or None.
+      function: a function of a module that is installed on the workers.
+      tasks: picklable arguments.
+      runner: Beam runner; None: the runner of the options.
+      options: pipeline options, or None.
     """
-    import apache_beam  # large, and needed nowhere else
+    import apache_beam  # large, optional, and used nowhere else
 
     with apache_beam.Pipeline(runner=runner, options=options) as pipeline:
         _ = (
             pipeline
             | apache_beam.Create(list(tasks))
-            | apache_beam.Reshuffle()  # else one worker takes all
+            | apache_beam.Reshuffle()  # without it one worker gets all tasks
             | apache_beam.Map(partial(_call_in_beam, function))
         )
 

@@ -1,9 +1,9 @@
-"""What a record holds, whatever the dataset: the one format between builders and training.
+"""Record format of all datasets: the interface between builders and training.
 
-A record has `id` and `backscatter` in dB (row, column, band) with NaN = nodata, and what else its
-dataset knows: multi-hot `labels`; acquisition `time`, `crs` and `transform`. Bands, unit, nodata
-rule, statistics and class names travel in the dataset's metadata, so that training code has no
-table of datasets.
+A record has `id` and `backscatter` in dB (row, column, band) with NaN = nodata, and optionally
+multi-hot `labels`, acquisition `time`, `crs` and `transform`, and features of its dataset. Bands,
+unit, nodata rule, statistics and class names are metadata of the dataset, so that training code
+needs no table of datasets.
 """
 
 import dataclasses
@@ -21,26 +21,26 @@ from sar_mixmae_jax.utils.errors import look_up
 from tfds_builders.geotiff import Georeference
 
 DTYPES = {"float32": np.float32, "float16": np.float16}
-"""Of stored backscatter; float16 halves a record, in steps of 1/64 dB from 16 dB, 1/32 from 32."""
+"""Types of stored backscatter; float16 halves a record, in steps of 1/64 dB from 16 to 32 dB."""
 
 
 def option(default: Any, text: str) -> Any:
-    """A field of a config, with the help that its flag shows."""
+    """Return a config field, with the help text of its flag."""
     return dataclasses.field(default=default, metadata={"help": text})
 
 
 @dataclasses.dataclass
 class PatchConfig(tfds.core.BuilderConfig):
-    """What every dataset can be told; datasets add fields, and each is a flag of the build.
+    """Config of a dataset; datasets add fields, and each field is a flag of the build.
 
     Attributes:
-      dtype: of the stored backscatter, "float32" or "float16".
+      dtype: type of the stored backscatter, "float32" or "float16".
     """
 
     dtype: str = option("float32", "of the stored backscatter: float32 or float16")
 
     def options(self) -> dict[str, Any]:
-        """The fields that decide what is built, by name."""
+        """Return the fields that decide the contents of the dataset, by name."""
         common = {field.name for field in dataclasses.fields(tfds.core.BuilderConfig)}
         return {
             field.name: getattr(self, field.name)
@@ -61,33 +61,36 @@ def dataset_info(
     homepage: str = "",
     citation: str = "",
     license: str = "",
-    **facts: Any,
+    **metadata: Any,
 ) -> tfds.core.DatasetInfo:
-    """Describes a dataset of patches.
+    """Return the TFDS description of a patch dataset.
 
     Args:
-      builder: whose dataset it is; its config says the dtype.
+      builder: builder of the dataset; its config has the dtype.
       size: side of a patch in pixels.
-      description: one paragraph.
-      classes: names of the labels, in order; none: records have no labels.
-      georeferenced: whether records say when and where they were acquired.
-      statistics: published ones; None: those of the split `train`, computed while building.
-      features: further features.
-      homepage: of the data.
-      citation: BibTeX.
-      license: of the data.
-      **facts: further facts about the dataset, kept in its metadata.
+      description: description of one paragraph.
+      classes: names of the labels, in order; empty: records have no labels.
+      georeferenced: True if records have `time`, `crs` and `transform`.
+      statistics: published statistics; None: computed from the split `train` by the build.
+      features: further features of a record.
+      homepage: URL of the data.
+      citation: BibTeX entry.
+      license: license of the data.
+      **metadata: further metadata of the dataset.
+
+    Raises:
+      InputError: the config has an unknown dtype.
     """
     options = builder.builder_config.options()
     dtype = look_up(DTYPES, options["dtype"], "dtype")
     labels = {"labels": tfds.features.Tensor(shape=(len(classes),), dtype=np.uint8)}
-    place = {
+    acquisition = {
         "time": tfds.features.Text(doc="acquisition, UTC, ISO 8601; empty where unknown"),
         "crs": tfds.features.Text(doc="authority code or WKT; empty where unknown"),
         "transform": tfds.features.Tensor(
             shape=(6,),
             dtype=np.float64,
-            encoding=tfds.features.Encoding.BYTES,  # without it, floats are stored with 32 bits
+            encoding=tfds.features.Encoding.BYTES,  # by default floats are stored with 32 bits
             doc="x = a·column + b·row + c, y = d·column + e·row + f",
         ),
     }
@@ -102,7 +105,7 @@ def dataset_info(
                 "id": tfds.features.Text(),
                 "backscatter": image_feature(size, dtype),
                 **(labels if classes else {}),
-                **(place if georeferenced else {}),
+                **(acquisition if georeferenced else {}),
                 **(features or {}),
             }
         ),
@@ -113,41 +116,42 @@ def dataset_info(
             statistics=statistics._asdict() if statistics else None,
             classes=list(classes),
             options=options,
-            **facts,
+            **metadata,
         ),
     )
 
 
 def image_feature(size: int, dtype: Any = np.float32) -> tfds.features.Tensor:
-    """A (row, column, band) image; raw bytes read and write fastest."""
+    """Return a (row, column, band) feature, stored as raw bytes, which is fastest."""
     return tfds.features.Tensor(
         shape=(size, size, len(BANDS)), dtype=dtype, encoding=tfds.features.Encoding.BYTES
     )
 
 
-def place(name: str, where: Georeference) -> dict[str, Any]:
-    """The features that say when and where, of an image whose product is called `name`."""
+def acquisition_features(product: str, georeference: Georeference) -> dict[str, Any]:
+    """Return `time`, `crs` and `transform` of an image, given the name of its product."""
     return {
-        "time": acquisition_time(name),
-        "crs": where.crs,
-        "transform": np.array(where.transform),
+        "time": acquisition_time(product),
+        "crs": georeference.crs,
+        "transform": np.array(georeference.transform),
     }
 
 
 def acquisition_time(name: str) -> str:
-    """When a product was acquired, by its name: "2017-06-13T16:50:43", UTC, or "" if it says not.
+    """Return the first time in a product's name, which is the start of the acquisition.
 
-    Of a name with several times the first is the start of the acquisition.
+    Returns:
+      UTC time such as "2017-06-13T16:50:43"; "" if the name has none.
     """
-    found = re.search(r"(?<!\d)(\d{8})[Tt_](\d{6})(?!\d)", name)
+    match = re.search(r"(?<!\d)(\d{8})[Tt_](\d{6})(?!\d)", name)
     try:
-        return datetime.strptime(found[1] + found[2], "%Y%m%d%H%M%S").isoformat() if found else ""
-    except ValueError:  # digits that are no date
+        return datetime.strptime(match[1] + match[2], "%Y%m%d%H%M%S").isoformat() if match else ""
+    except ValueError:  # digits that are not a date
         return ""
 
 
 def multi_hot(names: Iterable[str], classes: Sequence[str]) -> np.ndarray:
-    """A uint8 vector with a one for every class named."""
+    """Return a (classes,) uint8 vector that is 1 for the named classes and 0 for the others."""
     vector = np.zeros(len(classes), np.uint8)
     vector[[classes.index(name) for name in names]] = 1
     return vector

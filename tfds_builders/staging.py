@@ -1,69 +1,70 @@
-"""The folder in which a build collects its shards: it outlives an interruption.
+"""Staging folder of a build: it collects the shards and outlives an interruption.
 
-It lies beside the dataset's folder, under a name that neither TFDS nor training takes for one.
+It lies beside the folder of the dataset, under a name that neither TFDS nor training reads.
 """
 
-import fcntl
-import os
 import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from sar_mixmae_jax.utils.errors import InputError
 
-PLAN = "plan.sha256"
+PLAN_FILE = "plan.sha256"
 SCRATCH = "scratch"
+LOCK_FILE = ".build.lock"
 
 
 @contextmanager
 def lock_staging(folder: Path) -> Iterator[None]:
-    """Keeps all versions of a dataset for this process, until the build is published.
+    """Lock all versions of a dataset for this process until the build has ended.
 
-    The lock is the system's: builds on several machines that share a folder do not see each other's
-    unless the file system passes it on.
+    Processes on several machines exclude each other only if the file system shares locks.
 
     Args:
-      folder: of the versions; made if it is not there.
+      folder: parent folder of the versions; created if missing.
 
     Raises:
-      InputError: another process builds there.
+      InputError: another process builds in this folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    lock = os.open(folder, os.O_RDONLY)
+    lock = FileLock(folder / LOCK_FILE)
     try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InputError(
-                f"{folder} is in use: another process builds this dataset; wait for it to end"
-            ) from error
+        lock.acquire(blocking=False)
+    except Timeout as error:
+        raise InputError(
+            f"{folder} is in use: another process builds this dataset; wait for it to end"
+        ) from error
+    try:
         yield
     finally:
-        os.close(lock)
+        (folder / LOCK_FILE).unlink(missing_ok=True)  # while locked: no other can hold it
+        lock.release()
 
 
 def staging_dir(versions: Path, version: str) -> Path:
-    """The stage of a version, in the folder of all versions."""
+    """Path of the staging folder of a version, in the parent folder of all versions."""
     return versions / f"incomplete.resume_{version}"
 
 
 @contextmanager
 def open_staging(unfinished: Path, version: str) -> Iterator[Path]:
-    """The stage of a version; at the end it stays if it has shards.
+    """Create the staging folder of a version; on exit, remove it unless it has shards.
 
     Args:
-      unfinished: the folder of TFDS that the build is to fill.
-      version: of the dataset.
+      unfinished: temporary folder of TFDS that the build is to fill.
+      version: version of the dataset.
 
     Raises:
-      InputError: something else lies there.
+      InputError: a link or a file has the name of the folder.
     """
     folder = staging_dir(unfinished.parent, version)
-    for other in unfinished.parent.glob(f"incomplete.??????_{version}"):
-        if other not in (unfinished, folder):  # of builds that were killed while publishing
-            remove_staging(other)
+    for leftover in unfinished.parent.glob(f"incomplete.??????_{version}"):
+        if leftover not in (unfinished, folder):  # of a build that was killed at its end
+            remove_staging(leftover)
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
         raise InputError(f"{folder}: found a link or a file, expected a folder: remove it")
     folder.mkdir(exist_ok=True)
@@ -74,12 +75,12 @@ def open_staging(unfinished: Path, version: str) -> Iterator[Path]:
         yield folder
     finally:
         remove_staging(scratch)
-        if {entry.name for entry in folder.iterdir()} <= {PLAN}:
+        if {entry.name for entry in folder.iterdir()} <= {PLAN_FILE}:
             remove_staging(folder)
 
 
 def remove_staging(entry: Path) -> None:
-    """Removes a file, a folder, or a link but not what it leads to, if it is there."""
+    """Remove a file, a folder, or a link without its target, if it exists."""
     if entry.is_dir() and not entry.is_symlink():
         shutil.rmtree(entry)
     else:
@@ -87,18 +88,23 @@ def remove_staging(entry: Path) -> None:
 
 
 def check_plan(folder: Path, fingerprint: str) -> None:
-    """Empties the stage if it is of a build that planned something else."""
-    plan = folder / PLAN
+    """Empty the staging folder if it belongs to a build with another plan.
+
+    Args:
+      folder: staging folder.
+      fingerprint: fingerprint of the plan, recorded in the folder.
+    """
+    plan = folder / PLAN_FILE
     if plan.is_file() and plan.read_bytes() == fingerprint.encode():
         return
-    old = [entry for entry in folder.iterdir() if entry.name != SCRATCH]
-    shards = sum(entry.suffix == ".json" for entry in old)
+    stale = [entry for entry in folder.iterdir() if entry.name != SCRATCH]
+    shards = sum(entry.suffix == ".json" for entry in stale)
     if shards:
         print(
-            f"{folder}: {shards} shards of another plan are made again (options, raw files, splits "
-            "or version differ)",
+            f"{folder}: {shards} shards of another plan are written again (options, raw files, "
+            "splits or version differ)",
             file=sys.stderr,
         )
-    for entry in old:
+    for entry in stale:
         remove_staging(entry)
     plan.write_text(fingerprint)

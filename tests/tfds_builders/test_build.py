@@ -319,7 +319,7 @@ def test_bad_files_are_left_out_and_counted(damaged, tmp_path, small_shards):
     bad = len(DAMAGES)
     assert info.metadata["left_out"] == {"patches": bad, "bad_files": bad}
     assert len((folder / "bad_files.tsv").read_text().splitlines()) == bad + 1
-    assert f"left out: {bad} patches" in command.summary(folder)
+    assert f"left out: {bad} patches" in command.build_summary(folder)
 
 
 def test_a_long_table_is_written_to_a_file(damaged, tmp_path, monkeypatch, capsys):
@@ -349,13 +349,13 @@ def test_mended_files_are_read_again_and_good_shards_are_not(tmp_path, small_sha
     assert len([name for name in left(tmp_path / "data") if name.endswith(".json")]) == 2
     band(raw / name_of(4)).write_bytes(kept)
     written = []
-    write = shards.write
+    write = shards.write_shard
 
     def counting(task, tick):
         written.append(task)
         return write(task, tick)
 
-    monkeypatch.setattr(shards, "write", counting)
+    monkeypatch.setattr(shards, "write_shard", counting)
     folder = build(UNSPLIT, tmp_path / "data", raw, settings=BuildSettings(processes=1))
     assert len(written) == 1
     assert len(records_of(folder)[1]) == 9
@@ -428,13 +428,13 @@ def test_a_second_call_makes_only_what_is_missing(tmp_path, small_shards, monkey
 
     calls = []
 
-    def failing(task, tick, write=shards.write):
+    def failing(task, tick, write=shards.write_shard):
         calls.append(task.path.name)
         if len(calls) == 5:
             raise KeyboardInterrupt
         return write(task, tick)
 
-    monkeypatch.setattr(shards, "write", failing)
+    monkeypatch.setattr(shards, "write_shard", failing)
     with pytest.raises(KeyboardInterrupt):
         build(
             "synthetic_s1/few",
@@ -458,12 +458,12 @@ def test_a_second_call_makes_only_what_is_missing(tmp_path, small_shards, monkey
 def interrupted_after_a_shard(monkeypatch):
     """Inside, a build in one process is to write one shard, and to be interrupted then."""
 
-    def once(task, tick, write=shards.write):
+    def once(task, tick, write=shards.write_shard):
         write(task, tick)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(shards, "write", once)
+        patch.setattr(shards, "write_shard", once)
         with pytest.raises(KeyboardInterrupt):
             yield
 
@@ -509,7 +509,7 @@ def exchange(path):
 def test_a_shard_that_is_not_what_was_written_is_found_and_made_again(
     tmp_path, monkeypatch, damage, message
 ):
-    write = shards.write
+    write = shards.write_shard
 
     def damaged(task, tick):
         write(task, tick)
@@ -520,7 +520,7 @@ def test_a_shard_that_is_not_what_was_written_is_found_and_made_again(
             task.report_path.write_text(json.dumps(report))
 
     with monkeypatch.context() as patch:
-        patch.setattr(shards, "write", damaged)
+        patch.setattr(shards, "write_shard", damaged)
         with pytest.raises(InputError, match=message):
             build("synthetic_s1/few", tmp_path, options=FEW, settings=BuildSettings(processes=1))
     assert not (tmp_path / "synthetic_s1/few/1.0.0").exists()
@@ -704,7 +704,7 @@ def test_a_byte_order_mark_does_no_harm(tmp_path):
 
 @pytest.mark.parametrize("name", ["synthetic_s1/../../x", "synthetic_s1/a/b", "synthetic_s1/.x"])
 def test_a_config_does_not_lead_out_of_the_folder(tmp_path, name):
-    with pytest.raises(InputError, match="is no name of a config"):
+    with pytest.raises(InputError, match="is not a valid config name"):
         build(name, tmp_path / "data", options=FEW)
     assert not (tmp_path / "x").exists()
 
@@ -744,7 +744,7 @@ def test_raw_files_that_change_between_two_calls_are_read_again(tmp_path, small_
             band(raw / name_of(number), name).unlink()
             write_band(band(raw / name_of(number), name), values[..., index])
     folder = build(UNSPLIT, tmp_path / "data", raw, settings=BuildSettings(processes=1))
-    assert "of 3 shards are there already" in capsys.readouterr().err
+    assert "of 3 shards are complete already" in capsys.readouterr().err
     again = build(UNSPLIT, tmp_path / "again", raw, settings=BuildSettings(processes=1))
     assert content(folder) == content(again)
 

@@ -7,14 +7,14 @@ from rasterio.windows import Window
 
 from tfds_builders.bad_files import BadFilesError
 from tfds_builders.geotiff import (
-    NOWHERE,
+    NO_GEOREFERENCE,
     Georeference,
     georeference,
-    of_window,
     open_raster,
+    pixel_spacing,
     read_band,
     same_grid,
-    spacing,
+    window_georeference,
     write_band,
     write_bands,
 )
@@ -59,7 +59,7 @@ def test_nodata_that_is_only_told(tmp_path, db):
 def test_place_of_a_file_and_of_a_window(tmp_path, db):
     write_band(tmp_path / "a.tif", db, crs="EPSG:4326", transform=from_origin(10, 50, 2e-4, 1e-4))
     with open_raster(tmp_path / "a.tif") as raster:
-        crs, transform = of_window(georeference(raster), row=40, column=5)
+        crs, transform = window_georeference(georeference(raster), row=40, column=5)
     assert crs == "EPSG:4326"
     longitude, latitude = Affine(*transform) * (0, 0)
     assert (longitude, latitude) == pytest.approx((10 + 5 * 2e-4, 50 - 40 * 1e-4), abs=1e-9)
@@ -68,7 +68,7 @@ def test_place_of_a_file_and_of_a_window(tmp_path, db):
 def test_a_file_without_place(tmp_path, db):
     write_band(tmp_path / "a.tif", db, crs=None, transform=Affine.identity())
     with open_raster(tmp_path / "a.tif") as raster:
-        assert georeference(raster) is NOWHERE
+        assert georeference(raster) is NO_GEOREFERENCE
 
 
 UTM = Georeference("EPSG:32633", (10.0, 0.0, 404_400.0, 0.0, -10.0, 5_342_400.0))
@@ -81,15 +81,15 @@ def test_grids_are_compared_in_pixels_wherever_they_lie(east, north, same):
     a, b, c, d, e, f = UTM.transform
     assert same_grid(UTM, Georeference(UTM.crs, (a, b, c + east, d, e, f + north))) is same
     assert not same_grid(UTM, Georeference("EPSG:32634", UTM.transform))
-    assert not same_grid(UTM, NOWHERE)
-    assert same_grid(NOWHERE, NOWHERE)
+    assert not same_grid(UTM, NO_GEOREFERENCE)
+    assert same_grid(NO_GEOREFERENCE, NO_GEOREFERENCE)
 
 
 def test_spacing_in_metres():
-    assert spacing(UTM) == 10
+    assert pixel_spacing(UTM) == 10
     degrees = Georeference("EPSG:4326", (2e-4, 0, 10.0, 0, -1e-4, 50.0))
-    assert spacing(degrees) == pytest.approx(11.1, abs=0.1)
-    assert np.isnan(spacing(NOWHERE))
+    assert pixel_spacing(degrees) == pytest.approx(11.1, abs=0.1)
+    assert np.isnan(pixel_spacing(NO_GEOREFERENCE))
 
 
 def test_integers_are_refused(tmp_path, db):
@@ -110,7 +110,7 @@ def test_truncated(tmp_path, db, keep):
 def test_a_file_kept_open_is_not_mistaken_for_its_successor(tmp_path, db):
     for shift in (0, 1):
         write_bands(tmp_path / "a.tif", np.stack([db + shift]), compress=["lzw", "none"][shift])
-        with open_raster(tmp_path / "a.tif", keep=True) as raster:
+        with open_raster(tmp_path / "a.tif", keep_open=True) as raster:
             np.testing.assert_array_equal(read_band(raster, 1), db + shift)
 
 

@@ -9,7 +9,7 @@ from rasterio.transform import from_origin
 from sar_mixmae_jax.data.metadata import FLOOR_DB
 from sar_mixmae_jax.utils.errors import InputError
 from tfds_builders.bad_files import BadFilesError
-from tfds_builders.build import build, summary
+from tfds_builders.build import build, build_summary
 from tfds_builders.geotiff import write_band, write_bands
 from tfds_builders.records import acquisition_time
 from tfds_builders.s1_folder import raster_files, windows
@@ -105,7 +105,7 @@ def test_linear_power_becomes_db_and_darkness_a_floor(tmp_path, db):
     assert_is_scene(folder, expected, rtol=1e-5)
     metadata = tfds.builder_from_directory(folder).info.metadata
     assert metadata["measured"]["train"]["floored_pixels"] == 201
-    assert "201 pixels of linear power at or below 0 became -35.0 dB" in summary(folder)
+    assert "201 pixels of linear power at or below 0 became -35.0 dB" in build_summary(folder)
 
 
 def test_the_unit_comes_from_the_file_or_the_user_and_never_from_a_guess(tmp_path, db):

@@ -26,7 +26,7 @@ from tests.sen12 import (
     without,
 )
 from tfds_builders.bad_files import BadFilesError
-from tfds_builders.build import build, summary
+from tfds_builders.build import build, build_summary
 from tfds_builders.sen12_flood import fake_archive, pairing, product_names, splits
 from tfds_builders.sen12_flood.fake_archive import EXAMPLE, EXAMPLE_SPLITS, FOLDER, Place
 from tfds_builders.sen12_flood.index import Image
@@ -176,13 +176,13 @@ def test_published_pairs_are_dry_with_every_other_once_without_those_of_many_zer
 
 
 def test_the_pairs_of_every_split_are_told_and_those_that_there_are_not(built):
-    found = summary(built / "sen12_flood/pairs/1.0.0").splitlines()
+    found = build_summary(built / "sen12_flood/pairs/1.0.0").splitlines()
     for split in ("train", "validation", "test"):
         labels = metadata(built, "pairs")["pairs"][split]["flooded"]
         told = f"{split}, {len(records_of(built, 'pairs', split))} patches, {len(labels)} pairs, "
         assert any(line.endswith(f"{told}{labels.count(1)} of them flooded") for line in found)
     assert "left out: pairs of test: 5 (25% of an image or more is zero)" in found
-    found = summary(built / "sen12_flood/dates/1.0.0")
+    found = build_summary(built / "sen12_flood/dates/1.0.0")
     assert "left out: pairs of test: 3 (no dry image before it, seen alike), 1 (an image" in found
 
 

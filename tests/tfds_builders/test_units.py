@@ -5,7 +5,7 @@ import pytest
 
 from sar_mixmae_jax.data.metadata import FLOOR_DB
 from sar_mixmae_jax.utils.errors import InputError
-from tfds_builders.units import EMPTY, find_unit_error, summarise, to_db
+from tfds_builders.units import EMPTY_SUMMARY, find_unit_error, summarise, to_db
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def test_an_unknown_unit(db):
 
 def test_summaries_add_up(db):
     db[:, 0] = np.nan
-    whole = sum((summarise(row) for row in db), EMPTY)
+    whole = sum((summarise(row) for row in db), EMPTY_SUMMARY)
     assert whole == summarise(db)
 
 

@@ -182,7 +182,7 @@ def read_record(patches: Path, item: bytes) -> Example:
         "labels": records.multi_hot(facts["labels"], CLASSES_19),
         "s2_name": facts["s2_name"],
         "scene": facts["scene"],
-        **records.place(name, patch.place),
+        **records.acquisition_features(name, patch.place),
     }
 
 

@@ -185,5 +185,5 @@ def read_record(patches: Path, item: tuple[bytes, bytes, bytes, bytes, int]) -> 
         "s2_name": s2_name,
         "v1_name": v1_name,
         "country": country,
-        **records.place(name, patch.place),
+        **records.acquisition_features(name, patch.place),
     }

@@ -152,7 +152,7 @@ def _notes(
 
 def _spacings(used: list[Scene]) -> list[float]:
     """The sides of pixels, metres to two digits, of scenes that are placed."""
-    spacings = [geotiff.spacing(scene.place) for scene in used]
+    spacings = [geotiff.pixel_spacing(scene.place) for scene in used]
     return sorted({float(f"{spacing:.2g}") for spacing in spacings if np.isfinite(spacing)})
 
 
@@ -181,13 +181,13 @@ def read_record(
     values = read_window(root, scene, Window(column, row, size, size), nodata)
     values[_border(border_path(scratch, number), row, column, size)] = np.nan
     name = f"{scene.name}_{row}_{column}"
-    place = geotiff.of_window(scene.place, row, column)
+    place = geotiff.window_georeference(scene.place, row, column)
     return {
         "id": name,
         "backscatter": units.to_db(values, scene.unit),
         "scene": scene.name,
         "corner": np.array([row, column], np.int32),
-        **records.place(Path(scene.name).name, place),
+        **records.acquisition_features(Path(scene.name).name, place),
     }
 
 

@@ -64,7 +64,7 @@ def survey(root: Path, scene: Scene, cut: Cut, nodata: float | None, border: Pat
             "--size",
         )
     nan, zero = Strips(), Strips()
-    summaries = [units.EMPTY] * len(BANDS)
+    summaries = [units.EMPTY_SUMMARY] * len(BANDS)
     for values in read_strips(root, scene, nodata):  # (rows, columns, band)
         all_zero = zero_or_nodata(values)
         nan.append(np.isnan(values).any(-1))
@@ -105,7 +105,7 @@ def read_window(root: Path, scene: Scene, window: Window, nodata: float | None) 
     """
     bands = []
     for layer in scene.layers:
-        with geotiff.open_raster(root / layer.path, keep=True) as raster:
+        with geotiff.open_raster(root / layer.path, keep_open=True) as raster:
             bands.append(geotiff.read_band(raster, layer.number, window, nodata))
     return np.stack(bands, axis=-1)
 

@@ -242,7 +242,7 @@ def read_band(source: Source, grid: Grid) -> np.ndarray:
     file_values, warped = warp(source, grid)
     measured = file_values[file_values != 0]
     if defect := units.find_unit_error(units.summarise(measured), "linear"):
-        raise bad_file(str(source), defect.replace("--unit=dB says so", "is this the archive?"))
+        raise bad_file(str(source), defect.replace("give --unit=dB", "is this the archive?"))
     on_grid = warped[~np.isnan(warped) & (warped != 0)]
     if not on_grid.size:
         raise bad_file(
