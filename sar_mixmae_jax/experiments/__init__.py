@@ -1,1 +1,7 @@
-"""The comparison of pretraining methods: what was measured, and what it can and cannot say."""
+"""Comparison of pretraining methods by downstream results, over seeds and against baselines.
+
+`runner` trains the `trials` that are not finished; `reconstruction_metrics` and
+`reconstruction_error` measure the encoders' reconstructions, `baselines` methods without a network;
+`seed_statistics`, `comparison_tables`, `comparison_figure` and `comparison_report` write the
+result. May import everything but `cli` and `torch_interop`.
+"""

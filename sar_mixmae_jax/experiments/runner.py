@@ -1,7 +1,4 @@
-"""Makes the cells of a comparison that are not finished, one arm after the other, in one process.
-
-All seeds of an arm follow each other, so that each program is compiled once.
-"""
+"""Comparison of pretraining methods: runs the trials that are not finished, in one process."""
 
 import contextlib
 import json
@@ -11,97 +8,97 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from sar_mixmae_jax.experiments import baselines, reconstruction, report, stages, trials
-from sar_mixmae_jax.experiments.trials import PRETRAINING, Measured, Trial
+from sar_mixmae_jax.experiments import baselines, trials
+from sar_mixmae_jax.experiments.comparison_report import References, write_comparison
+from sar_mixmae_jax.experiments.reconstruction_metrics import TASK
+from sar_mixmae_jax.experiments.trials import PRETRAINING, Trial, TrialResult
 from sar_mixmae_jax.training.config import flatten
 from sar_mixmae_jax.training.workdir import lock_workdir
 from sar_mixmae_jax.utils.errors import InputError, first_line
 from sar_mixmae_jax.utils.files import atomic_write
 
 CONFIG, LOG, REFERENCES = "comparison.config.json", "log.txt", "references.json"
-"""In the workdir."""
+"""Files in the workdir: configuration, output of all runs, metrics of the baselines."""
+
 MAY_GROW = ("seeds", "compared")
-"""Fields that may change; arms may be added too."""
+"""Fields that may change in a workdir; arms may be added too."""
 
 
 def compare(config: ConfigDict, workdir: Path, stop: Callable[[], bool]) -> list[Path]:
-    """Makes what is missing, then the table and the figure.
+    """Run the missing trials, then write the tables and the figure.
 
     Args:
-      config: as made by `configs/compare.py`.
-      workdir: for everything; finished cells are kept and not made again.
-      stop: asked by every run; True saves and ends early, with a table of what is finished.
+      config: see `configs/compare.py`.
+      workdir: folder of all runs; finished trials are kept and not run again.
+      stop: polled by every run; True saves and ends early, with tables of the finished trials.
 
     Returns:
-      The files of the table and the figure.
+      Paths of the tables and of the figure.
 
     Raises:
-      UserError: a run cannot be made; what is finished is kept.
+      UserError: a run cannot be started or continued; finished trials are kept.
     """
     trials.check_comparison_config(config)
     with lock_workdir(workdir):
         check_same_comparison(config, workdir)
-        known = measured_references(config, workdir)
-        wanted = all_trials(config)
-        done = {cell: found for cell in wanted if (found := trials.read_trial(workdir, cell))}
-        started, made = time.monotonic(), 0
-        left = len(wanted) - len(done)
-        print(f"{len(wanted)} cells, of which {len(done)} are finished")
-        for cell in wanted:
-            if cell in done:
-                continue
-            begun = time.monotonic()
-            try:
-                with _quietly(workdir / LOG, cell):
-                    make = (
-                        stages.run_pretraining
-                        if cell.stage == PRETRAINING
-                        else stages.run_finetuning
-                    )
-                    metrics = make(config, workdir, cell, stop)
-            except stages.StoppedError:
-                print(f"stopped in {cell.name}: the same command goes on from there")
-                break
-            done[cell] = Measured(cell, metrics, time.monotonic() - begun)
-            trials.write_trial(workdir, done[cell])
-            made += 1
-            rest = (time.monotonic() - started) / made * (left - made)
-            print(f"{cell.name}: {done[cell].seconds:.0f} s; about {rest / 60:.0f} minutes left")
-        finished = [done[cell] for cell in wanted if cell in done]
+        references = load_references(config, workdir)
+        finished = _run_trials(config, workdir, stop)
         title = f"Comparison: {', '.join(config.finetune)}; {config.pretrain.model.variant}"
-        return report.write_comparison(
-            config, workdir, finished, known, title, notes(config, finished)
-        )
+        notes = footnotes(config, finished)
+        return write_comparison(config, workdir, finished, references, title, notes)
+
+
+def _run_trials(config: ConfigDict, workdir: Path, stop: Callable[[], bool]) -> list[TrialResult]:
+    """Run the missing trials; return the results of all that are finished, in order."""
+    planned = all_trials(config)
+    results = {trial: result for trial in planned if (result := trials.read_trial(workdir, trial))}
+    print(f"{len(planned)} trials, of which {len(results)} are finished")
+    missing = [trial for trial in planned if trial not in results]
+    start = time.monotonic()
+    for number, trial in enumerate(missing, 1):
+        trial_start = time.monotonic()
+        run = trials.run_pretraining if trial.stage == PRETRAINING else trials.run_finetuning
+        try:
+            with _output_to(workdir / LOG, trial):
+                metrics = run(config, workdir, trial, stop)
+        except trials.StoppedError:
+            print(f"stopped in {trial.name}; the same command continues the comparison")
+            break
+        results[trial] = TrialResult(trial, metrics, time.monotonic() - trial_start)
+        trials.write_trial(workdir, results[trial])
+        minutes = (time.monotonic() - start) / number * (len(missing) - number) / 60
+        print(f"{trial.name}: {results[trial].seconds:.0f} s; about {minutes:.0f} minutes left")
+    return [results[trial] for trial in planned if trial in results]
 
 
 def all_trials(config: ConfigDict) -> list[Trial]:
-    """In the order in which they are made."""
-    seeds = range(config.seeds)
+    """Return all trials in the order in which they run.
+
+    The seeds of an arm follow each other, so that their programs are compiled once.
+    """
     return [
         Trial(stage, arm, seed)
         for arm in config.compared
         for stage in (PRETRAINING, *config.finetune)
         if stage != PRETRAINING or trials.is_pretrained(config, arm)
-        for seed in seeds
+        for seed in range(config.seeds)
     ]
 
 
 @contextlib.contextmanager
-def _quietly(log: Path, cell: Trial) -> Iterator[None]:
-    """What a run prints goes into a file."""
+def _output_to(log: Path, trial: Trial) -> Iterator[None]:
+    """Append what a run prints to a file."""
     with log.open("a") as file:
-        file.write(f"\n==== {cell.name}\n")
+        file.write(f"\n==== {trial.name}\n")
         with contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
             yield
 
 
-def measured_references(
-    config: ConfigDict, workdir: Path
-) -> dict[str, dict[str, list[stages.Metrics]]]:
-    """The baselines without a network and the references of reconstruction, once a comparison.
+def load_references(config: ConfigDict, workdir: Path) -> References:
+    """Return the metrics of all baselines by task and name; measured once per workdir and seeds.
 
     Raises:
-      InputError: what an earlier start wrote cannot be read.
+      InputError: the stored metrics cannot be read.
     """
     path = workdir / REFERENCES
     if path.exists():
@@ -111,25 +108,27 @@ def measured_references(
                 return stored["tasks"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(
-                f"{path} cannot be read ({first_line(error)}): remove it, and it is made again"
+                f"{path} cannot be read ({first_line(error)}): remove it to measure the baselines "
+                "again"
             ) from error
-    constant = stages.reconstruction_references(config)
-    found = {reconstruction.TASK: {name: [metrics] for name, metrics in constant.items()}}
+    reconstruction = trials.reconstruction_references(config)
+    references = {TASK: {name: [metrics] for name, metrics in reconstruction.items()}}
     for task in config.finetune:
         print(f"baselines without a network: {task}")
-        found[task] = baselines.measure_baseline(config, task)
-    atomic_write(path, json.dumps({"seeds": config.seeds, "tasks": found}, indent=1).encode())
-    return found
+        references[task] = baselines.measure_baselines(config, task)
+    content = {"seeds": config.seeds, "tasks": references}
+    atomic_write(path, json.dumps(content, indent=1).encode())
+    return references
 
 
 def check_same_comparison(config: ConfigDict, workdir: Path) -> None:
-    """Refuses cells of another configuration; seeds and arms may be added.
+    """Refuse a workdir of another configuration, and store this one.
 
     Raises:
       InputError: names the fields that differ, with both values.
     """
     path = workdir / CONFIG
-    now = json.loads(config.to_json_best_effort())
+    content = json.loads(config.to_json_best_effort())
     if path.exists():
         try:
             before = dict(flatten(json.loads(path.read_text())))
@@ -138,33 +137,33 @@ def check_same_comparison(config: ConfigDict, workdir: Path) -> None:
                 f"{path} cannot be read ({first_line(error)}): restore it, or choose another "
                 "--workdir"
             ) from error
-        fields = dict(flatten(now))
-        arms = {name.split(".")[1] for name in before if name.startswith("arms.")}
-        changed = [
-            f"{name} was {before.get(name)!r} and is now {fields.get(name)!r}"
-            for name in sorted({*before, *fields})
-            if before.get(name) != fields.get(name)
+        now = dict(flatten(content))
+        known_arms = {name.split(".")[1] for name in before if name.startswith("arms.")}
+        changes = [
+            f"{name} was {before.get(name)!r} and is now {now.get(name)!r}"
+            for name in sorted({*before, *now})
+            if before.get(name) != now.get(name)
             and name not in MAY_GROW
-            and not (name.startswith("arms.") and name.split(".")[1] not in arms)
+            and not (name.startswith("arms.") and name.split(".")[1] not in known_arms)
         ]
-        if changed:
+        if changes:
             raise InputError(
-                f"{workdir} holds another comparison ({'; '.join(changed[:5])}): choose another "
-                "--workdir, or what it was started with"
+                f"{workdir} holds another comparison ({'; '.join(changes[:5])}): choose another "
+                "--workdir, or restore these fields"
             )
-    atomic_write(path, (json.dumps(now, indent=2) + "\n").encode())
+    atomic_write(path, (json.dumps(content, indent=2) + "\n").encode())
 
 
-def notes(config: ConfigDict, finished: list[Measured]) -> list[str]:
-    """What must be said beside the tables."""
-    told = [
-        f"{task}: {recipe.dataset}, label_fraction {recipe.label_fraction:g}, chosen by seed; "
-        f"{recipe.total_steps or f'{recipe.epochs:g} epochs of'} steps in batches of "
-        f"{recipe.batch_size}; the checkpoint is chosen on {recipe.validation_split}, the numbers "
-        "are of test."
-        for task, recipe in config.finetune.items()
+def footnotes(config: ConfigDict, finished: list[TrialResult]) -> list[str]:
+    """Return sentences about the datasets, the training runs and the cost."""
+    sentences = [
+        f"{task}: {run.dataset}, label_fraction {run.label_fraction:g}, labels chosen by seed; "
+        f"{f'{run.total_steps} steps' if run.total_steps else f'{run.epochs:g} epochs'} with batch "
+        f"size {run.batch_size}; checkpoints are selected on {run.validation_split}, results are "
+        f"of {trials.TEST}."
+        for task, run in config.finetune.items()
     ]
     if finished:
-        hours = sum(one.seconds for one in finished) / 3600
-        told.append(f"{len(finished)} cells, {hours:.2f} hours of computing.")
-    return told
+        hours = sum(result.seconds for result in finished) / 3600
+        sentences.append(f"{len(finished)} trials, {hours:.2f} hours.")
+    return sentences

@@ -364,7 +364,7 @@ def test_nothing_in_the_files_becomes_markup(tmp_path):
         ("", "No curve (fewer than two finite values): loss, gradient_norm, learning_rate."),
         (
             "[1]\nnull\n{\n",
-            "3 lines of metrics.jsonl are truncated or invalid",
+            "3 lines of metrics.jsonl are truncated or invalid and were skipped: 1, 2, 3.",
         ),
         ('{"step": -1}\n{"step": NaN}\n{"step": true, "loss": 1}', "3 lines of metrics.jsonl"),
         ('{"step": 5, "loss": 1.5}\n', "loss 1.5000 at step 5"),

@@ -1,4 +1,4 @@
-"""The comparison: cells that are kept, the same data for all arms, one page."""
+"""The comparison: finished trials are kept, all arms see the same data, one page of results."""
 
 import json
 
@@ -8,8 +8,8 @@ import pytest
 from configs import compare as recipe
 from sar_mixmae_jax.data.sampler import ShuffleSampler
 from sar_mixmae_jax.evaluation.predictions import load_predictions
-from sar_mixmae_jax.experiments import baselines, runner, stages, trials
-from sar_mixmae_jax.experiments.trials import PRETRAINING, Measured, Trial
+from sar_mixmae_jax.experiments import baselines, runner, trials
+from sar_mixmae_jax.experiments.trials import PRETRAINING, Trial, TrialResult
 from sar_mixmae_jax.training.config import make_schedule
 from sar_mixmae_jax.utils.errors import InputError
 from tests.shrink import SMALL_ENCODER, SMALL_MODEL
@@ -66,20 +66,20 @@ def test_the_table_and_the_figure(compared, small):
 def test_numbers_are_those_of_the_saved_predictions(compared, small):
     workdir, _ = compared
     for task in small.finetune:
-        cell = Trial(task, "none", 0)
-        predicted = load_predictions(trials.run_folder(workdir, cell) / "predictions-test.npz")
-        assert stages.flat_metrics(predicted) == trials.read_trial(workdir, cell).metrics
+        trial = Trial(task, "none", 0)
+        predicted = load_predictions(trials.run_dir(workdir, trial) / "predictions-test.npz")
+        assert trials.flat_metrics(predicted) == trials.read_trial(workdir, trial).metrics
         assert predicted.provenance["split"] == "test"
 
 
-def test_finished_cells_are_kept_and_missing_ones_made(compared, small, monkeypatch):
+def test_finished_trials_are_kept_and_missing_ones_run(compared, small, monkeypatch):
     workdir, _ = compared
     made = []
-    tuned = stages.run_finetuning
+    tuned = trials.run_finetuning
     monkeypatch.setattr(
-        stages, "run_finetuning", lambda *given: made.append(given[2]) or tuned(*given)
+        trials, "run_finetuning", lambda *given: made.append(given[2]) or tuned(*given)
     )
-    monkeypatch.setattr(stages, "run_pretraining", lambda *given: pytest.fail("made again"))
+    monkeypatch.setattr(trials, "run_pretraining", lambda *given: pytest.fail("made again"))
     lost = Trial("floods", "none", 0)
     before = trials.read_trial(workdir, lost)
     (workdir / "cells" / f"{lost.name}.json").unlink()
@@ -132,39 +132,41 @@ def test_another_comparison_is_refused_and_more_seeds_and_arms_are_not(compared,
         runner.check_same_comparison(small, workdir)
 
 
-def test_a_damaged_cell_is_named(tmp_path):
-    cell = Trial("floods", "none", 0)
-    trials.write_trial(tmp_path, Measured(cell, {"headline/f1": None, "x": 0.5}, 2.0))
-    assert trials.read_trial(tmp_path, cell) == Measured(cell, {"headline/f1": None, "x": 0.5}, 2.0)
+def test_a_damaged_result_is_named(tmp_path):
+    trial = Trial("floods", "none", 0)
+    trials.write_trial(tmp_path, TrialResult(trial, {"headline/f1": None, "x": 0.5}, 2.0))
+    assert trials.read_trial(tmp_path, trial) == TrialResult(
+        trial, {"headline/f1": None, "x": 0.5}, 2.0
+    )
     path = tmp_path / "cells" / "floods-none-0.json"
     path.write_text(path.read_text()[:20])
     with pytest.raises(InputError, match=r"floods-none-0.json cannot be read"):
-        trials.read_trial(tmp_path, cell)
+        trials.read_trial(tmp_path, trial)
 
 
 def test_baselines_learn_from_the_labels_of_the_seed(small):
     """On the simulator even these few patches are not guessed; test labels do not enter."""
     splits = baselines.load_baseline_splits(small, "land_cover", 0)
     assert [len(split) for split in splits] == [16, 2, 2]
-    said = baselines.statistics_of_images(splits)
+    said = baselines.logistic_of_images(splits)
     assert said.logits.shape == (2, len(splits[2].classes))
     assert np.isfinite(said.logits).all()
 
 
-def test_what_is_said_without_looking(small):
+def test_constant_baselines(small):
     """The frequency of every label in training, and that every image is flooded."""
     splits = baselines.load_baseline_splits(small, "land_cover", 0)
-    said = baselines.prevalence_baseline(splits)
+    said = baselines.label_frequency(splits)
     labels = np.stack([splits[0].patches.source[i]["labels"] for i in range(len(splits[0]))])
     expected = (labels.sum(0) + 0.5) / (len(labels) + 1)
     np.testing.assert_allclose(said.probabilities, np.tile(expected, (2, 1)), rtol=1e-5)
-    floods = baselines.always_flood_baseline(baselines.load_baseline_splits(small, "floods", 0))
-    found = stages.flat_metrics(floods)
+    floods = baselines.always_flood(baselines.load_baseline_splits(small, "floods", 0))
+    found = trials.flat_metrics(floods)
     assert (found["recall"], found["balanced_accuracy"]) == (1.0, 0.5)
 
 
 def test_stopping_keeps_what_is_finished(small, tmp_path):
-    """The first cell ends with its second step, when it is told to; the next one is cut short."""
+    """The first trial stops after its second and last step; the next one is cut short."""
     stopped = iter([False] + [True] * 1000)
     files = runner.compare(small, tmp_path, lambda: next(stopped))
     assert files[0].exists()

@@ -7,16 +7,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sar_mixmae_jax.experiments import reconstruction, report
-from sar_mixmae_jax.experiments.reconstruction import (
-    Batch,
-    Protocol,
-    fit_classes,
+from sar_mixmae_jax.experiments.comparison_report import explained_by_pretraining
+from sar_mixmae_jax.experiments.comparison_tables import make_table, to_markdown
+from sar_mixmae_jax.experiments.reconstruction_error import Batch, Protocol, fit_classes
+from sar_mixmae_jax.experiments.reconstruction_metrics import (
+    TASK,
+    _complete,
     measure_reconstruction,
-    sections,
+    reconstruction_sections,
 )
-from sar_mixmae_jax.experiments.statistics import Result
-from sar_mixmae_jax.experiments.tables import markdown, tabulate
+from sar_mixmae_jax.experiments.seed_statistics import Result
 from sar_mixmae_jax.models.architecture import Architecture
 from sar_mixmae_jax.models.masking import random_mask
 from sar_mixmae_jax.models.mixmae import MixMAE
@@ -174,17 +174,17 @@ def test_a_measurement_without_speckle_is_the_truth():
         assert found["null"]["rmse_db"] > 1
 
 
-def test_an_odd_batch_leaks_nothing_and_counts_nobody_twice(params):
+def test_an_odd_batch_mixes_no_image_with_itself_and_counts_none_twice(params):
     three = records(3, 0)
-    evened = reconstruction._even(three)
-    partners = evened.backscatter[::-1]
-    for image, partner in zip(evened.backscatter, partners, strict=True):
+    completed = _complete(three)
+    partners = completed.backscatter[::-1]
+    for image, partner in zip(completed.backscatter, partners, strict=True):
         assert not np.array_equal(image, partner, equal_nan=True)
     found = measure_reconstruction(objective(), params, [three], PROTOCOL)
     valid = np.isfinite(three.backscatter).sum()
     assert found["pixels"]["error"] == found["pixels"]["rmse_db"] == valid
-    # The three images of the evened batch, one mask at a time, without the fourth.
-    errors, *_ = by_hand(params, [evened], norm_pix_loss=True)
+    # The three images of the completed batch, one mask at a time, without the fourth.
+    errors, *_ = by_hand(params, [completed], norm_pix_loss=True)
     by_mask = np.split(errors, 2)
     expected = np.mean([one[:valid] for one in by_mask])
     assert found["model"]["error"] == pytest.approx(expected, rel=1e-4)
@@ -197,8 +197,8 @@ def test_without_a_truth_there_is_the_error_alone():
     assert {value for name, value in found["model"].items() if name != "error"} == {None}
 
 
-def test_what_cannot_be_measured_is_refused(params):
-    with pytest.raises(InputError, match="a batch holds 1 image, expected at least 2"):
+def test_too_few_images_and_diverged_models_are_refused(params):
+    with pytest.raises(InputError, match="a batch has 1 image, expected at least 2"):
         measure_reconstruction(objective(), params, [records(1, 0)], PROTOCOL)
     with pytest.raises(InputError, match="found no batch"):
         measure_reconstruction(objective(), params, [], PROTOCOL)
@@ -217,30 +217,30 @@ def test_classes_are_those_of_the_nearest_pixel():
     assert (np.delete(padded, np.s_[1:31], axis=1) == -1).all()
 
 
-def test_the_tables_ask_for_what_is_measured(params):
+def test_tables_show_the_metrics(params):
     found = measure_reconstruction(objective(), params, [records(4, 0)], PROTOCOL)
-    results = [Result("none", 0, reconstruction.TASK, found["model"])]
-    baselines = [
-        Result(name, None, reconstruction.TASK, found[name]) for name in ("null", "measured")
-    ]
-    asked = sections(PROTOCOL, norm_pix_loss=True, truth=True)
-    assert {metric.name for one in asked for metric in one.metrics} <= found["model"].keys()
-    page = markdown("Truth", [tabulate(one, results, baselines, ("none",)) for one in asked])
+    results = [Result("none", 0, TASK, found["model"])]
+    baselines = [Result(name, None, TASK, found[name]) for name in ("null", "measured")]
+    sections = reconstruction_sections(PROTOCOL, norm_pix_loss=True, has_truth=True)
+    assert {metric.name for one in sections for metric in one.metrics} <= found["model"].keys()
+    page = to_markdown(
+        "Truth", [make_table(one, results, baselines, ("none",)) for one in sections]
+    )
     assert f"{found['model']['rmse_db/VV/water']:.3f} (1)" in page
     assert f"| {found['null']['bias_db/VH/crops']:+.3f} |" in page
-    assert "level is given and not learnt" in page
-    (alone,) = sections(PROTOCOL, norm_pix_loss=True, truth=False)
+    assert "its level, and most of the bias, is not learned" in page
+    (alone,) = reconstruction_sections(PROTOCOL, norm_pix_loss=True, has_truth=False)
     assert [metric.name for metric in alone.metrics] == ["error"]
 
 
-def test_what_every_pretraining_explains_is_told():
+def test_the_error_that_each_pretraining_removes():
     results = [
-        Result(arm, seed, reconstruction.TASK, {"error": error + 0.01 * seed})
+        Result(arm, seed, TASK, {"error": error + 0.01 * seed})
         for arm, error in (("none", 0.97), ("weighted", 1.0))
         for seed in (0, 1)
     ]
-    null = [Result("null", None, reconstruction.TASK, {"error": 1.0})]
-    (told,) = report.learned_something(results, null)
+    null = [Result("null", None, TASK, {"error": 1.0})]
+    (told,) = explained_by_pretraining(results, null)
     assert "none 2.5%, weighted -0.5%" in told
-    assert "**weighted learnt nothing.**" in told
-    assert report.learned_something(results, []) == report.learned_something([], null) == []
+    assert "**weighted learned nothing.**" in told
+    assert explained_by_pretraining(results, []) == explained_by_pretraining([], null) == []

@@ -1,4 +1,4 @@
-"""The tables: what a reader finds in them, and the same numbers in JSON; the figure."""
+"""Tables of a comparison in Markdown and JSON, and its figure."""
 
 import json
 
@@ -6,9 +6,15 @@ import numpy as np
 import pytest
 from matplotlib import image
 
-from sar_mixmae_jax.experiments.report import draw_comparison
-from sar_mixmae_jax.experiments.statistics import Metric, Result
-from sar_mixmae_jax.experiments.tables import Section, as_json, markdown, sentence, tabulate
+from sar_mixmae_jax.experiments.comparison_figure import draw_comparison
+from sar_mixmae_jax.experiments.comparison_tables import (
+    Section,
+    discrimination_sentence,
+    make_table,
+    to_json,
+    to_markdown,
+)
+from sar_mixmae_jax.experiments.seed_statistics import Metric, Result
 
 AP = Metric("land_cover", "ap", "AP macro")
 RECALL = Metric("flood", "recall/low", "recall, low", ".1f", compared=False)
@@ -26,7 +32,7 @@ BASELINES = [Result("a|b", None, "land_cover", {"ap": 0.45})]
 
 
 def table(section=Section("Test", (AP, RECALL), "A note.", judged=True), **given):  # noqa: B008
-    return tabulate(section, given.get("results", RESULTS), BASELINES, ARMS)
+    return make_table(section, given.get("results", RESULTS), BASELINES, ARMS)
 
 
 def cells(page: str) -> list[list[str]]:
@@ -35,8 +41,8 @@ def cells(page: str) -> list[list[str]]:
 
 
 def test_the_rows_of_a_table():
-    """Differences of per_channel: .10, .11, .09, so .10 ± 4.303 * .01 / sqrt(3)."""
-    page = markdown("Comparison", [table()], ["Of simulated data."])
+    """Differences of per_channel: 0.10, 0.11, 0.09, so 0.10 ± 4.303 * 0.01 / sqrt(3)."""
+    page = to_markdown("Comparison", [table()], ["Of simulated data."])
     assert cells(page) == [
         ["", "AP macro", "Δ to none", "recall, low"],
         ["---", "---:", "---:", "---:"],
@@ -47,14 +53,14 @@ def test_the_rows_of_a_table():
     ]
     assert "AP macro: the best baseline, a\\|b, has 0.450; resolved above it: per_channel." in page
     assert "A note." in page
-    assert "Seeds for an entry: 1 to 3, as some are missing." in page
+    assert "Seeds per entry: 1 to 3, as some runs are missing." in page
     assert "of the 1 on this page" in page
     assert page.endswith("- Of simulated data.\n")
 
 
 def test_metrics_as_rows():
-    upright = Section("Test", (AP, RECALL), upright=True)
-    assert cells(markdown("Comparison", [table(upright)])) == [
+    transposed = Section("Test", (AP, RECALL), transposed=True)
+    assert cells(to_markdown("Comparison", [table(transposed)])) == [
         ["", "random", "none", "per_channel", "*a\\|b*"],
         ["---", "---:", "---:", "---:", "---:"],
         ["AP macro", "–", "0.520 ± 0.020 (3)", "0.620 ± 0.026 (3)", "0.450"],
@@ -63,40 +69,40 @@ def test_metrics_as_rows():
     ]
 
 
-def test_a_test_that_discriminates_nothing_is_said_to():
+def test_a_test_that_does_not_discriminate_is_marked():
     strong = [Result("logistic", None, "land_cover", {"ap": 0.56})]
     arms = ("none", "per_channel")
-    weak = tabulate(Section("Test", (AP,), judged=True), RESULTS, strong, arms)
-    page = markdown("Comparison", [weak])
-    assert "0.560; **no arm is resolved from it: this test discriminates nothing**" in page
+    weak = make_table(Section("Test", (AP,), judged=True), RESULTS, strong, arms)
+    page = to_markdown("Comparison", [weak])
+    assert "0.560; **no arm is resolved from it: this test does not discriminate**" in page
     assert "(3) better †" in page
     assert "marked †" in page
-    silent = tabulate(Section("Test", (AP,)), RESULTS, strong, ARMS)
-    assert "†" not in markdown("Comparison", [silent]).split("## How")[0]
+    silent = make_table(Section("Test", (AP,)), RESULTS, strong, ARMS)
+    assert "†" not in to_markdown("Comparison", [silent]).split("## How")[0]
 
 
 def test_one_seed_is_too_few():
     (found,) = table(results=RESULTS[3:4]).discriminations
-    assert "too few seeds" in sentence(found)
-    page = markdown("Comparison", [table(results=[RESULTS[0], RESULTS[3]])])
+    assert "arms or seeds are missing" in discrimination_sentence(found)
+    page = to_markdown("Comparison", [table(results=[RESULTS[0], RESULTS[3]])])
     assert "+0.100 (1) unresolved" in page
-    assert "Seeds for an entry: 1." in page
+    assert "Seeds per entry: 1." in page
 
 
 def test_a_page_without_runs():
-    page = markdown("Comparison", [table(results=[])])
-    assert "no run is done yet" in page
+    page = to_markdown("Comparison", [table(results=[])])
+    assert "no run is finished yet" in page
     assert ["none", "–", "–", "–"] in cells(page)
 
 
 def test_a_sign_of_the_format_is_not_of_the_spread():
     bias = AP._replace(form="+.2f")
-    page = markdown("Comparison", [table(Section("Bias", (bias,)))])
+    page = to_markdown("Comparison", [table(Section("Bias", (bias,)))])
     assert "+0.62 ± 0.03 (3) | +0.10 [+0.08, +0.12] (3)" in page
 
 
 def test_json_has_the_same_numbers():
-    found = json.loads(json.dumps(as_json([table()]), allow_nan=False))
+    found = json.loads(json.dumps(to_json([table()]), allow_nan=False))
     (one,) = found["tables"]
     rows = {row["name"]: row for row in one["rows"]}
     assert [*rows] == [*ARMS, "a|b"]

@@ -1,4 +1,4 @@
-"""Spreads, paired differences and what baselines say of a test, against SciPy and by hand."""
+"""Spreads, paired differences and discrimination of a test, against SciPy and by hand."""
 
 import math
 
@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from sar_mixmae_jax.experiments.statistics import (
+from sar_mixmae_jax.experiments.seed_statistics import (
     Metric,
     Result,
-    by_seed,
     difference,
     discrimination,
     spread,
+    values_by_seed,
 )
 from sar_mixmae_jax.utils.errors import InputError
 
@@ -90,13 +90,13 @@ def test_values_by_seed_leave_out_what_is_missing():
         Result("none", 0, "flood", {"ap": 0.9}),
         Result("random", 4, "land_cover", {"ap": 0.25}),
     ]
-    assert by_seed(results, AP) == {"none": {0: 0.5}, "random": {4: 0.25}}
+    assert values_by_seed(results, AP) == {"none": {0: 0.5}, "random": {4: 0.25}}
     with pytest.raises(InputError, match="two results of none with seed 0"):
-        by_seed([*results, results[0]], AP)
+        values_by_seed([*results, results[0]], AP)
 
 
 def test_baselines_with_seeds_are_paired_with_arms():
-    """A lead of .01 with every seed is resolved, however much the seeds differ."""
+    """A lead of 0.01 with every seed is resolved, however much the seeds differ."""
     baseline = {seed: value - 0.01 * (1 + 0.1 * seed) for seed, value in ARMS["none"].items()}
     arms = {"none": {**ARMS["none"], 9: 0.1}}  # a seed that the baseline has not
     found = discrimination(AP, arms, {"fitted": baseline})
@@ -114,7 +114,7 @@ ARMS = {
 
 @pytest.mark.parametrize("baseline", [0.60, 0.70, 0.72, 0.83, 0.8445, 0.85, 0.90])
 def test_arms_are_judged_by_a_corrected_test_against_the_best_baseline(baseline):
-    """The same by scipy's t-test: half of .05 each for two arms."""
+    """The same by scipy's t-test: half of 0.05 each for two arms."""
     found = discrimination(AP, ARMS, {"weak": {None: 0.1}, "strong": {None: baseline}})
     assert (found.baseline, found.value) == ("strong", baseline)
     tests = {name: stats.ttest_1samp([*arm.values()], baseline) for name, arm in ARMS.items()}

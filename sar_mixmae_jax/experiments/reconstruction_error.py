@@ -1,0 +1,156 @@
+"""Errors of a batch of reconstructions, as sums that can be added over batches."""
+
+import dataclasses
+from functools import partial
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sar_mixmae_jax.models.masking import random_mask
+from sar_mixmae_jax.objectives.preprocess import RESIZE_MODES, pad, preprocess
+from sar_mixmae_jax.objectives.radiometry import destandardise
+from sar_mixmae_jax.objectives.reconstruction import PretrainObjective, reconstruct, restored_images
+
+ESTIMATES = ("model", "null", "measured")
+"""Estimates that are compared with the ground truth: the model, a prediction of 0, the input."""
+
+EDGES_DB = (-24.0, -18.0, -12.0, -6.0)
+"""Edges between the bins of true intensity."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Protocol:
+    """Settings that must be equal for all compared models, besides the batches.
+
+    Attributes:
+      bands: names of the bands.
+      classes: names of the land-cover classes; () without a map.
+      masks: number of random masks per batch.
+      seed: of the masks.
+      edges: between the bins of true intensity, dB.
+    """
+
+    bands: tuple[str, ...]
+    classes: tuple[str, ...] = ()
+    masks: int = 4
+    seed: int = 0
+    edges: tuple[float, ...] = EDGES_DB
+
+    @property
+    def bins(self) -> tuple[str, ...]:
+        """Names of the bins; a bin includes its lower edge."""
+        inner = [f"{low:g} to {high:g} dB" for low, high in pairwise(self.edges)]
+        return (f"below {self.edges[0]:g} dB", *inner, f"from {self.edges[-1]:g} dB")
+
+
+class Batch(NamedTuple):
+    """Records of a split as they are stored.
+
+    Attributes:
+      backscatter: (batch, height, width, band) dB, NaN = nodata.
+      noise_free: (batch, height, width, band) dB without speckle and noise; None if unknown.
+      land_cover: (batch, height, width) index of a class; None if unknown.
+    """
+
+    backscatter: np.ndarray
+    noise_free: np.ndarray | None = None
+    land_cover: np.ndarray | None = None
+
+
+class ErrorSums(NamedTuple):
+    """Sums over the pixels of every image and over the masks; groups are bins, then classes.
+
+    Attributes:
+      error: (batch,) of (prediction - target)².
+      null_error: (batch,) of (0 - target)².
+      values: (batch,) number of values of both.
+      squares: (batch, estimate, group, band) of (estimate - truth)², dB².
+      biases: (batch, estimate, group, band) of estimate - truth, dB.
+      pixels: (batch, group, band) number of pixels of both.
+    """
+
+    error: Any
+    null_error: Any
+    values: Any
+    squares: Any
+    biases: Any
+    pixels: Any
+
+
+@partial(jax.jit, static_argnames=("objective", "protocol"))
+def batch_error_sums(
+    params: Any,
+    backscatter: jax.Array,
+    noise_free: jax.Array | None,
+    land_cover: jax.Array | None,
+    key: jax.Array,
+    objective: PretrainObjective,
+    protocol: Protocol,
+) -> ErrorSums:
+    """Return the error sums of a batch.
+
+    Args:
+      params: of the model.
+      backscatter: (batch, height, width, band) dB, NaN = nodata.
+      noise_free: the same shape, without speckle and noise; None: no sums in dB.
+      land_cover: (batch, height, width) index of a class, or None.
+      key: of the masks.
+      objective: without flips, with weighting "none".
+      protocol: bands, classes, masks.
+    """
+    settings, model = objective.preprocessing, objective.model
+    size, cell, bands = settings.image_size, model.arch.mask_unit, len(protocol.bands)
+    batch = preprocess(backscatter, key, settings)
+    truth = jnp.full_like(batch.images, jnp.nan)
+    if noise_free is not None:
+        truth = RESIZE_MODES[settings.resize_mode](noise_free.astype(jnp.float32), size)
+    known = batch.valid & jnp.isfinite(truth)
+    truth = jnp.where(known, truth, 0.0)
+    groups = jax.nn.one_hot(jnp.digitize(truth, jnp.array(protocol.edges)), len(protocol.bins))
+    if land_cover is not None and protocol.classes:
+        cover = fit_classes(land_cover, size, settings.resize_mode)[..., None]
+        classes = jax.nn.one_hot(jnp.broadcast_to(cover, truth.shape), len(protocol.classes))
+        groups = jnp.concatenate([groups, classes], axis=-1)
+    groups = jnp.where(known[..., None], groups, 0.0)  # batch, row, column, band, group
+
+    def sums_of_mask(mask_key: jax.Array) -> ErrorSums:
+        mask = random_mask(mask_key, model.arch.mask_grid, objective.mask_ratio)
+        result = reconstruct(model, params, batch, mask, norm_pix_loss=objective.norm_pix_loss)
+        zero = result._replace(prediction=jnp.zeros_like(result.prediction))
+        restored = [restored_images(estimate, cell, bands) for estimate in (result, zero)]
+        images = jnp.stack([*restored, batch.images], axis=1)  # in the order of ESTIMATES
+        db = destandardise(images, jnp.array(settings.mean), jnp.array(settings.std))
+        errors = jnp.where(known[:, None], db - truth[:, None], 0.0)
+        sum_groups = partial(jnp.einsum, "behwk,bhwkg->begk", precision="highest")
+        return ErrorSums(
+            result.error.sum((1, 2)),
+            result.null_error.sum((1, 2)),
+            result.valid.sum((1, 2), dtype=jnp.float32),
+            sum_groups(jnp.square(errors), groups),
+            sum_groups(errors, groups),
+            groups.sum((1, 2)).swapaxes(1, 2),
+        )
+
+    sums = jax.lax.map(sums_of_mask, jax.random.split(key, protocol.masks))
+    return jax.tree.map(lambda leaf: leaf.sum(0), sums)
+
+
+def fit_classes(land_cover: jax.Array, size: int, resize_mode: str) -> jax.Array:
+    """Resize or pad a map of classes like the images, see `preprocess.RESIZE_MODES`.
+
+    Args:
+      land_cover: (batch, height, width) index of a class.
+      size: side of the input in pixels.
+      resize_mode: "resize" takes the nearest pixel; "pad" surrounds the map with -1, no class.
+
+    Returns:
+      (batch, size, size) int32.
+    """
+    if resize_mode == "pad":
+        padded = pad(land_cover[..., None].astype(jnp.float32), size)[..., 0]
+        return jnp.where(jnp.isfinite(padded), padded, -1).astype(jnp.int32)
+    shape = (len(land_cover), size, size)
+    return jax.image.resize(land_cover.astype(jnp.int32), shape, method="nearest")
