@@ -22,8 +22,14 @@ ARMS: dict[str, dict] = {
     # From scratch, layer-wise decay would leave the first layers almost untrained.
     "random": {"init": "random", "finetune": {"optimizer": {"layer_decay": 1.0}}},
     "none": {"init": "pretrain", "pretrain": {"weighting": {"name": "none"}}},
-    "shared_average": {"init": "pretrain", "pretrain": {"weighting": {"name": "shared_average"}}},
-    "per_channel": {"init": "pretrain", "pretrain": {"weighting": {"name": "per_channel"}}},
+    "shared_average": {
+        "init": "pretrain",
+        "pretrain": {"weighting": {"name": "shared_average", "domain": "physical"}},
+    },
+    "per_channel": {
+        "init": "pretrain",
+        "pretrain": {"weighting": {"name": "per_channel", "domain": "physical"}},
+    },
     "per_channel_standardised": {
         "init": "pretrain",
         "pretrain": {"weighting": {"name": "per_channel", "domain": "standardised"}},

@@ -1,11 +1,9 @@
 """Pretraining with the published recipe.
 
-Command:
-  python -m sar_mixmae_jax.main --config=configs/pretrain.py:variant=base,weighting=per_channel \
-    --workdir=runs/base
+  sar-mixmae train --config=pretrain:variant=base,weighting=per_channel --workdir=runs/base
 
-The published run: 64 epochs of BigEarthNet (train + validation) in batches of 2,048, on eight
-devices. Arguments: variant, dataset, weighting, all optional.
+The published run has 64 epochs of BigEarthNet (train and validation) in batches of 2,048, on eight
+devices. Arguments, all optional: variant, dataset, weighting.
 """
 
 from ml_collections import ConfigDict, config_dict
@@ -15,7 +13,7 @@ from sar_mixmae_jax.training.config import parse_arguments
 
 
 def get_config(arguments: str = "") -> ConfigDict:
-    """The published recipe; see the module for the arguments."""
+    """Return the published recipe; the module lists the arguments."""
     given = parse_arguments(
         arguments, variant="base", dataset="bigearthnet_s1", weighting="per_channel"
     )
@@ -24,10 +22,10 @@ def get_config(arguments: str = "") -> ConfigDict:
     config.dataset = given["dataset"]
     config.split = "train+validation"  # as published
     config.bands = ("VH", "VV")
-    config.init = "random"  # or the workdir of another pretraining, to go on with its model
+    config.init = "random"  # or a run or checkpoint of pretraining, to continue with its model
 
     config.model = ConfigDict()
-    config.model.variant = given["variant"]  # an entry of mixmae.VARIANTS; None below: its value
+    config.model.variant = given["variant"]  # a key of architecture.VARIANTS; None below: its value
     config.model.image_size = 128
     config.model.depths = config_dict.placeholder(tuple)
     config.model.num_heads = config_dict.placeholder(tuple)
@@ -40,16 +38,16 @@ def get_config(arguments: str = "") -> ConfigDict:
     config.mask_ratio = 0.5
     config.norm_pix_loss = True
 
-    config.weighting = ConfigDict()  # the fields of weighting.Weighting
+    config.weighting = ConfigDict()  # fields of objectives.weighting.Weighting
     config.weighting.name = given["weighting"]
-    config.weighting.domain = "physical"  # or "standardised", as published code has it
+    config.weighting.domain = "standardised"  # as the released code; "physical": as the papers
     config.weighting.scale = 1.0
     config.weighting.power_domain = "linear"
     config.weighting.clip = config_dict.placeholder(tuple)
     config.weighting.smooth = 1
     config.weighting.normalise = "none"
 
-    config.batch_size = 2048  # of all devices together; each device's share must be even
+    config.batch_size = 2048  # of all devices; each microbatch must be even
     config.epochs = 64.0  # trained
     config.schedule_epochs = 1024.0  # of the learning rate's half-cosine
     config.warmup_epochs = 40.0
@@ -60,11 +58,13 @@ def get_config(arguments: str = "") -> ConfigDict:
     config.optimizer.b1 = 0.9
     config.optimizer.b2 = 0.95
     config.optimizer.weight_decay = 0.05
-    config.optimizer.clip_norm = config_dict.placeholder(float)  # of the gradient; as published: no
+    config.optimizer.clip_norm = config_dict.placeholder(
+        float
+    )  # of the gradient; None as published
 
     config.checkpoint_every = 1000  # steps
-    config.keep_best = config_dict.placeholder(int)  # and so many of the best
-    config.best_metric = "explained_variance"  # see checkpoint.MODES
+    config.keep_best = config_dict.placeholder(int)  # number of best checkpoints to keep, too
+    config.best_metric = "explained_variance"  # a key of checkpoint.METRIC_DIRECTION
     config.picture_every = 1000
     config.picture_patches = 3
     config.diagnostic_patches = 32  # for weight diagnostics and pictures

@@ -31,8 +31,8 @@ class Weighting:
 
     Attributes:
       name: an entry of `WEIGHTINGS`.
-      domain: "physical" computes power from dB, as in the text of the papers; "standardised" from
-        the standardised image, 10^(z/10), as in the released training code.
+      domain: "standardised" computes power from the standardised image, 10^(z/10), as the released
+        training scripts do; "physical" from dB, as the papers write.
       scale: float, s; negative values emphasise bright areas.
       power_domain: "linear" normalises linear power; "db" normalises its dB.
       clip: percentiles (low, high) used in place of minimum and maximum, or None.
@@ -41,7 +41,7 @@ class Weighting:
     """
 
     name: str = "per_channel"
-    domain: str = "physical"
+    domain: str = "standardised"
     scale: float = 1.0
     power_domain: str = "linear"
     clip: tuple[float, float] | None = None
@@ -97,12 +97,12 @@ def loss_weights(
 
 
 def per_channel(power: jax.Array, valid: jax.Array, weighting: Weighting) -> jax.Array:
-    """Return one map per band from its own power (journal, the default)."""
+    """Return one map per band from its own power (JSTARS 2026, and the released scripts)."""
     return jnp.exp(weighting.scale * (1.0 - _unit_range(power, valid, weighting)))
 
 
 def shared_average(power: jax.Array, valid: jax.Array, weighting: Weighting) -> jax.Array:
-    """Return one map for all bands from their mean power (IGARSS, and the released code).
+    """Return one map for all bands from their mean power (IGARSS 2025).
 
     Minimum and maximum are taken over pixels where all bands were measured; the weight of a pixel
     that lacks a band is computed from the others.

@@ -11,7 +11,11 @@ from sar_mixmae_jax.objectives.weighting import Weighting
 from sar_mixmae_jax.utils.errors import InputError
 
 SETTINGS = Preprocessing(
-    image_size=16, mean=(-19.0, -12.0), std=(3.0, 4.0), weighting=Weighting(), random_flip=False
+    image_size=16,
+    mean=(-19.0, -12.0),
+    std=(3.0, 4.0),
+    weighting=Weighting(domain="physical"),
+    random_flip=False,
 )
 prepare = jax.jit(preprocess, static_argnums=2)
 

@@ -17,7 +17,8 @@ def db() -> np.ndarray:
 
 def weights(db: np.ndarray, **settings) -> np.ndarray:
     standardised = (np.nan_to_num(db, nan=-15) + 15) / 5
-    return np.asarray(weigh(db, standardised, np.isfinite(db), Weighting(**settings)))
+    weighting = Weighting(**{"domain": "physical", **settings})
+    return np.asarray(weigh(db, standardised, np.isfinite(db), weighting))
 
 
 def unit_range(values: np.ndarray) -> np.ndarray:

@@ -27,7 +27,7 @@ def test_arguments_choose_model_data_and_weighting():
 def test_the_default_is_the_published_recipe():
     config = pretrain.get_config()
     assert make_arch(config) == VARIANTS["base"]
-    assert Weighting(**config.weighting) == Weighting("per_channel", "physical", 1.0)
+    assert Weighting(**config.weighting) == Weighting("per_channel", "standardised", 1.0)
     assert (config.norm_pix_loss, config.mask_ratio, config.resize_mode) == (True, 0.5, "resize")
     assert (config.epochs, config.schedule_epochs, config.warmup_epochs) == (64, 1024, 40)
     assert config.batch_size == 8 * 256

@@ -47,12 +47,12 @@ def weight_contrasts(
       std: (band,) standard deviation, dB; unless all are finite and positive, the standardised
         domain is left out.
     """
-    weightings = [Weighting(name) for name in WEIGHTINGS]
-    weightings.append(Weighting("per_channel", clip=(1.0, 99.0)))  # robust forms
-    weightings.append(Weighting("per_channel", power_domain="db", clip=(1.0, 99.0)))
+    weightings = [Weighting(name, "physical") for name in WEIGHTINGS]
+    weightings.append(Weighting("per_channel", "physical", clip=(1.0, 99.0)))  # robust forms
+    weightings.append(Weighting("per_channel", "physical", power_domain="db", clip=(1.0, 99.0)))
     if np.isfinite([mean, std]).all() and (np.array(std) > 0).all():
-        weightings.append(Weighting("per_channel", domain="standardised"))
-        weightings.append(Weighting("shared_average", domain="standardised"))  # the released code
+        weightings.append(Weighting("per_channel", "standardised"))  # the default
+        weightings.append(Weighting("shared_average", "standardised"))
     else:
         mean, std = [0.0] * len(mean), [1.0] * len(std)  # the physical domain does not use them
     settings = [
