@@ -1,1 +1,1 @@
-"""Experiments: one file each, `get_config(arguments)`."""
+"""Configuration files of experiments: each has `get_config(arguments)`."""

@@ -1,13 +1,11 @@
-"""`tiny` on a handful of patches, such as the example archive of BigEarthNet: a first look.
+"""Pretraining of `tiny` on a handful of patches, such as the example archive of BigEarthNet.
 
-Command:
-  python -m sar_mixmae_jax.main --config=configs/few_patches.py --workdir=runs/few
+  sar-mixmae train --config=few_patches --workdir=runs/few
 
-100 steps of six patches: a minute on two cores, half a minute of compilation. The published recipe
-scales its rate with the batch, to 3.5e-6 for a batch of six, and would learn nothing; this one
-peaks at 9.4e-4. With --config.total_steps=3000 --config.warmup_epochs=100 six real patches are
-learnt
-by heart (`explained_variance` 85 %), which shows that everything works and makes no useful encoder.
+100 steps of six patches take a minute on two cores. The published recipe scales the learning rate
+with the batch, to 3.5e-6 for a batch of six; this one peaks at 9.4e-4. With
+--config.total_steps=3000 --config.warmup_epochs=100 the model overfits six real patches
+(`explained_variance` 85 %).
 """
 
 from ml_collections import ConfigDict
@@ -16,7 +14,7 @@ from configs import pretrain
 
 
 def get_config(arguments: str = "") -> ConfigDict:
-    """`configs/pretrain.py` for few patches; takes the same arguments but other defaults."""
+    """Return `pretrain` for few patches; the arguments are the same, with other defaults."""
     few = "variant=tiny,dataset=bigearthnet_s1/v1_unsplit"
     config = pretrain.get_config(",".join((few, arguments)))
     config.split = "train"

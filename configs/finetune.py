@@ -1,20 +1,23 @@
-"""Fine-tuning, probing and neighbours, with the published recipe.
+"""Fine-tuning with the published recipe, linear probes and k nearest neighbours.
 
-Commands:
-  python -m sar_mixmae_jax.main \
-    --config=configs/finetune.py:task=classification,dataset=bigearthnet_s1/v2,init=runs/base \
+  sar-mixmae train \
+    --config=finetune:task=classification,dataset=bigearthnet_s1/v2,init=runs/base \
     --workdir=runs/land_cover
-  python -m sar_mixmae_jax.main \
-    --config=configs/finetune.py:task=flood,dataset=sen12_flood,init=runs/base --workdir=runs/flood
-  python -m sar_mixmae_jax.main \
-    --config=configs/finetune.py:task=linear_probe,dataset=bigearthnet_s1/v2,init=runs/base \
+  sar-mixmae train --config=finetune:task=flood,dataset=sen12_flood,init=runs/base \
+    --workdir=runs/flood
+  sar-mixmae train --config=finetune:task=linear_probe,dataset=bigearthnet_s1/v2,init=runs/base \
     --workdir=runs/probe
-  python -m sar_mixmae_jax.cli.evaluate --workdir=runs/land_cover
+  sar-mixmae evaluate --workdir=runs/land_cover
 
-Arguments: task: classification or flood (fine-tuning), linear_probe or knn (frozen encoder, of
-whichever task the dataset is for); dataset; init: the workdir of a run, one of its checkpoints, or
-`random`; variant: of a random encoder. The published run of 50 epochs of BigEarthNet has batches of
-1,024, on eight devices; the batch of the published flood runs is not known.
+Arguments:
+  task: classification or flood (fine-tuning), linear_probe or knn (frozen encoder, for the task of
+    the dataset).
+  dataset: name, name/config or name/config:version.
+  init: a run, one of its checkpoints, or `random`.
+  variant: of a random encoder.
+
+The published run of 50 epochs of BigEarthNet has batches of 1,024, on eight devices; the batch of
+the published flood runs is not known.
 """
 
 from ml_collections import ConfigDict, config_dict
@@ -23,11 +26,11 @@ from configs.run_settings import run_settings
 from sar_mixmae_jax.training.config import parse_arguments
 
 FROZEN = ("linear_probe", "knn")
-"""Tasks that leave the encoder as it is."""
+"""Tasks with a frozen encoder."""
 
 
 def get_config(arguments: str = "") -> ConfigDict:
-    """The published recipe; see the module for the arguments."""
+    """Return the published recipe; the module lists the arguments."""
     given = parse_arguments(
         arguments, task="classification", dataset="bigearthnet_s1", init="random", variant=""
     )
@@ -39,46 +42,49 @@ def get_config(arguments: str = "") -> ConfigDict:
     config.dataset = given["dataset"]
     config.train_split = "train"
     config.validation_split = "validation"
-    config.label_fraction = 1.0  # of both, stratified; smaller ones are parts of larger ones
-    config.label_seed = 0  # of the choice
+    config.label_fraction = (
+        1.0  # of both splits, stratified; smaller ones are subsets of larger ones
+    )
+    config.label_seed = 0  # of the subset
 
     config.init = given["init"]
-    config.bands = ("VH", "VV")  # of a random encoder; another one has its own
-    config.statistics = config_dict.placeholder(
-        str
-    )  # a random encoder's: of a dataset; None: its own
-    config.model = ConfigDict()  # None: as the encoder has it; a random one is of its variant
+    config.bands = ("VH", "VV")  # of a random encoder; a checkpoint has its own
+    # Of a random encoder: name of a dataset; None: the dataset that it is trained on.
+    config.statistics = config_dict.placeholder(str)
+    config.model = ConfigDict()  # None: of the checkpoint, or of the variant
     config.model.variant = given["variant"] or config_dict.placeholder(str)
-    config.model.image_size = config_dict.placeholder(int)  # floods: of a tile
+    config.model.image_size = config_dict.placeholder(int)  # flood: of a tile
     config.model.depths = config_dict.placeholder(tuple)
     config.model.num_heads = config_dict.placeholder(tuple)
     config.model.window_sizes = config_dict.placeholder(tuple)
     config.model.embed_dim = config_dict.placeholder(int)
 
-    config.tiling = "spatial"  # floods: an entry of heads.TILINGS
-    config.pooling = "mean"  # floods: an entry of heads.POOLINGS
+    config.tiling = "spatial"  # flood: a key of heads.TILINGS
+    config.pooling = "mean"  # flood: a key of heads.POOLINGS
 
     config.log_every = 20
     config.validate_every = config_dict.placeholder(int)  # steps; None: an epoch
     config.max_to_keep = 2
     config.keep_best = 1
-    config.best_metric = config_dict.placeholder(str)  # on the validation split; None: the task's
+    config.best_metric = config_dict.placeholder(str)  # on the validation split; None: of the task
     if frozen:
-        config.batch_size = config_dict.placeholder(int)  # records at a time; None: the task's
+        config.batch_size = config_dict.placeholder(int)  # records; None: of the task
         config.probe = ConfigDict()
-        config.probe.learning_rates = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)  # trained side by side
+        config.probe.learning_rates = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)  # tried side by side
         config.probe.steps = 2000
         config.probe.batch_size = 1024
         config.probe.weight_decay = 1e-4
         config.probe.neighbours = 20
-        config.probe.temperature = 0.07  # of the votes of neighbours, by cosine similarity
+        config.probe.temperature = 0.07  # of the neighbours' weights, by cosine similarity
         return config
 
-    config.head_init = config_dict.placeholder(str)  # tiny or xavier; None: as published, see heads
-    config.drop_path = 0.1  # highest rate at which branches of blocks are left out
-    config.batch_size = 64 if floods else 1024  # of all devices; a pair of 512 px has 32 tiles
+    config.head_init = config_dict.placeholder(str)  # tiny or xavier; None: as published
+    config.drop_path = 0.1  # highest rate of stochastic depth
+    config.batch_size = (
+        64 if floods else 1024
+    )  # of all devices; a pair of 512 px images has 32 tiles
     config.epochs = 50.0
-    config.schedule_epochs = config_dict.placeholder(float)  # None: over what is trained
+    config.schedule_epochs = config_dict.placeholder(float)  # None: of the run
     config.warmup_epochs = 5.0
 
     config.optimizer = ConfigDict()
@@ -88,7 +94,7 @@ def get_config(arguments: str = "") -> ConfigDict:
     config.optimizer.b2 = 0.999
     config.optimizer.weight_decay = 0.05
     config.optimizer.clip_norm = config_dict.placeholder(float)
-    # From scratch, decay would leave the first layers almost untrained: a crippled baseline.
+    # From scratch, layer-wise decay would leave the first layers almost untrained.
     config.optimizer.layer_decay = 1.0 if random else 0.7
 
     config.checkpoint_every = config_dict.placeholder(int)  # steps; None: an epoch

@@ -1,11 +1,9 @@
-"""A run again, from its record: the configuration that `run.json` holds.
+"""Configuration of an earlier run, read from its `run.json`.
 
-Command:
-  python -m sar_mixmae_jax.main --config=configs/repeat.py:runs/base/run.json --workdir=runs/again
+  sar-mixmae train --config=repeat:runs/base/run.json --workdir=runs/again
 
-With the dataset built as `run.json` says and the versions it names, on the same kind and number of
-devices, the losses are the same; on CPU, bit for bit. A run that began with a pretrained encoder
-begins with the same checkpoint again, though the run that made it may have gone on.
+With the same dataset and versions, on the same kind and number of devices, the losses are equal; on
+CPU bit for bit. A run that started from a checkpoint starts from the same checkpoint.
 """
 
 import json
@@ -25,14 +23,17 @@ RECIPES: dict[str, Callable[[], ConfigDict]] = {
     "finetune": finetune.get_config,
     "probe": partial(finetune.get_config, f"task={finetune.FROZEN[0]}"),
 }
-"""What knows the fields of a run, by its program."""
+"""Configurations with all fields of a run, by its trainer."""
 
 
 def get_config(record: str) -> ConfigDict:
-    """The configuration in a `run.json`, as it was at the last start.
+    """Return the configuration of the last start of a run.
+
+    Args:
+      record: path of a `run.json`.
 
     Raises:
-      InputError: the file cannot be read, or has fields that there are not.
+      InputError: the file cannot be read, or has unknown fields.
     """
     try:
         run = json.loads(Path(record).read_text())
@@ -53,5 +54,5 @@ def get_config(record: str) -> ConfigDict:
 
 
 def _value(value: Any) -> Any:
-    """JSON has no tuples."""
+    """Return a tuple for a list, since JSON has no tuples."""
     return tuple(value) if isinstance(value, list) else value

@@ -1,12 +1,10 @@
-"""The embedded default: `tiny` on simulated patches, to see the whole path on a laptop.
+"""Pretraining of `tiny` on simulated patches, to try the whole path on a laptop.
 
-Command:
-  python -m sar_mixmae_jax.main --config=configs/synthetic.py --workdir=runs/synthetic
+  sar-mixmae train --config=synthetic --workdir=runs/synthetic
 
-Two minutes on two cores. It shows that everything works, not what the method can do: after 96 steps
-the model predicts little more than the mean of each cell, whose loss is about 2.5
-(`explained_variance`
-near 0). A useful encoder takes real data, a larger variant, and 64 epochs.
+Takes two minutes on two cores and trains no useful encoder: after 96 steps the model predicts little
+more than the mean of each mask unit (`explained_variance` near 0). That needs real data, a larger
+variant and 64 epochs.
 """
 
 from ml_collections import ConfigDict
@@ -15,7 +13,7 @@ from configs import pretrain
 
 
 def get_config(arguments: str = "") -> ConfigDict:
-    """`configs/pretrain.py` in small; takes the same arguments but other defaults."""
+    """Return `pretrain` on small data; the arguments are the same, with other defaults."""
     config = pretrain.get_config(",".join(("variant=tiny,dataset=synthetic_s1", arguments)))
     config.split = "train"
     config.batch_size = 32
