@@ -1,4 +1,4 @@
-"""Compare ways of pretraining by their downstream results, with seeds and baselines.
+"""Compare ways of pretraining by their downstream results.
 
   sar-mixmae compare --config=compare --workdir=runs/compare
 

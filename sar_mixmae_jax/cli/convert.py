@@ -1,9 +1,9 @@
-"""Convert weights from and to PyTorch, bit by bit.
+"""Convert weights from and to PyTorch.
 
   sar-mixmae convert from-torch CHECKPOINT.pth --workdir=runs/published
   sar-mixmae convert to-torch runs/base --out=base.pth
 
-`from-torch` writes an ordinary checkpoint into a new workdir, `to-torch` a file that the published
+Weights stay equal bit by bit. `from-torch` writes an ordinary checkpoint into a new workdir, `to-torch` a file that the published
 models load with strict=True.
 """
 

@@ -1,0 +1,93 @@
+"""The dispatcher, the help of every command, and configuration files."""
+
+import importlib
+from pathlib import Path
+
+import pytest
+
+from sar_mixmae_jax import cli
+from sar_mixmae_jax.cli.config_file import load_config, shipped_configs
+from sar_mixmae_jax.utils.errors import InputError
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_dispatcher_lists_all_commands(capsys):
+    cli.main(["sar-mixmae", "--help"])
+    output = capsys.readouterr().out
+    assert all(f"  {name} " in output for name in cli.COMMANDS)
+    modules = {path.stem for path in Path(cli.__file__).parent.glob("*.py")}
+    assert modules == {*cli.COMMANDS, "__init__", "common", "config_file"}
+
+
+def test_an_unknown_command_is_refused_in_one_line(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["sar-mixmae", "evalute"])
+    assert stopped.value.code == 2
+    assert "unknown command 'evalute': did you mean 'evaluate'?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_help_is_short_and_names_the_flags_with_their_defaults(name, capsys):
+    """The first line is the one that the dispatcher shows."""
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["sar-mixmae", name, "--help"])
+    assert not stopped.value.code
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == cli.COMMANDS[name]
+    assert len(lines) < 45
+    assert not any("verbosity" in line for line in lines)
+    if name == "evaluate":
+        assert any("--split" in line and "(default: test)" in line for line in lines)
+        assert any("--workdir" in line and "(required)" in line for line in lines)
+
+
+def test_every_command_is_a_module():
+    for name in cli.COMMANDS:
+        assert callable(importlib.import_module(f"sar_mixmae_jax.cli.{name}").main)
+
+
+def test_shipped_configurations_have_names():
+    assert set(shipped_configs()) == {
+        "compare",
+        "few_patches",
+        "finetune",
+        "pretrain",
+        "repeat",
+        "synthetic",
+    }
+    assert load_config("pretrain:variant=tiny").model.variant == "tiny"
+
+
+def test_a_configuration_file_may_start_from_a_shipped_one(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "from configs import pretrain\n"
+        "def get_config(arguments=''):\n"
+        "    config = pretrain.get_config(arguments)\n"
+        "    config.batch_size = 12\n"
+        "    return config\n"
+    )
+    config = load_config(f"{path}:variant=tiny")
+    assert (config.batch_size, config.model.variant) == (12, "tiny")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("def get_config():\n    return undefined\n", "line 2"),
+        ("import", "SyntaxError"),
+        ("x = 1\n", "expected a Python file with get_config"),
+        ("def get_config():\n    return {}\n", "returned dict, expected an ml_collections"),
+    ],
+)
+def test_a_broken_configuration_file_is_refused(tmp_path, text, message):
+    path = tmp_path / "broken.py"
+    path.write_text(text)
+    with pytest.raises(InputError, match=message):
+        load_config(str(path))
+
+
+def test_a_configuration_that_is_not_there_is_refused():
+    with pytest.raises(InputError, match="did you mean 'synthetic'"):
+        load_config("syntetic")
