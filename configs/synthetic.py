@@ -2,9 +2,9 @@
 
   sar-mixmae train --config=synthetic --workdir=runs/synthetic
 
-Takes two minutes on two cores and trains no useful encoder: after 96 steps the model predicts little
-more than the mean of each mask unit (`explained_variance` near 0). That needs real data, a larger
-variant and 64 epochs.
+Takes two minutes on two cores and trains no useful encoder: after 96 steps the model predicts
+little more than the mean of each mask unit (`explained_variance` near 0). That needs real data, a
+larger variant and 64 epochs.
 """
 
 from ml_collections import ConfigDict

@@ -3,8 +3,8 @@
   sar-mixmae convert from-torch CHECKPOINT.pth --workdir=runs/published
   sar-mixmae convert to-torch runs/base --out=base.pth
 
-Weights stay equal bit by bit. `from-torch` writes an ordinary checkpoint into a new workdir, `to-torch` a file that the published
-models load with strict=True.
+`from-torch` writes an ordinary checkpoint into a new workdir, `to-torch` a file that the published
+models load with strict=True; weights stay equal bit by bit.
 """
 
 import sys
