@@ -22,8 +22,8 @@ from sar_mixmae_jax.tasks.task_dataset import TaskDataset, load_task_dataset
 from sar_mixmae_jax.training.batch_predictor import BatchPredictor
 from sar_mixmae_jax.training.config import make_objective, make_optimizer
 from sar_mixmae_jax.training.downstream import make_finetune_objective
+from sar_mixmae_jax.training.metric_logger import StepTimer
 from sar_mixmae_jax.training.optimizer import adamw
-from sar_mixmae_jax.training.progress import StepTimer
 from sar_mixmae_jax.training.sharding import prefetch_to_device, replicate
 from sar_mixmae_jax.training.train_step import compile_train_step, init_state, map_over_devices
 from sar_mixmae_jax.training.trainer import step_iterator

@@ -1,10 +1,12 @@
-"""Set-up of a process that runs a command: logging, XLA, compilation cache, several processes."""
+"""Set-up of a process that runs a command: logging, XLA, cache, several processes, signals."""
 
 import faulthandler
 import logging as standard_logging
 import os
 import platform
+import signal
 from pathlib import Path
+from types import FrameType
 
 import jax
 from absl import flags, logging
@@ -77,3 +79,30 @@ def join_processes(flag_values: flags.FlagValues) -> None:
         flag_values["num_processes"].value,
         flag_values["process_id"].value,
     )
+
+
+class PreemptionHandler:
+    """Request to stop: SIGINT (Ctrl-C) or SIGTERM ends a run after the step in progress.
+
+    A second Ctrl-C ends the program at once.
+    """
+
+    def __init__(self) -> None:
+        """Install the handlers; only the main thread of a process may do so."""
+        self._signal: int | None = None
+        signal.signal(signal.SIGINT, self._handle)
+        signal.signal(signal.SIGTERM, self._handle)
+
+    def __call__(self) -> bool:
+        """Return True if a signal was received."""
+        return self._signal is not None
+
+    @property
+    def exit_status(self) -> int:
+        """Exit status of the program: 130 after Ctrl-C, as shells expect, 0 after SIGTERM."""
+        return 130 if self._signal == signal.SIGINT else 0
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        del frame
+        self._signal = number
+        signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -16,7 +16,6 @@ from sar_mixmae_jax.cli import common
 from sar_mixmae_jax.cli.config_file import CONFIG_HELP, parse_config_flags
 from sar_mixmae_jax.experiments.runner import compare
 from sar_mixmae_jax.experiments.trials import check_comparison_config
-from sar_mixmae_jax.training.preemption import PreemptionHandler
 from sar_mixmae_jax.utils.command_line import report_errors
 from sar_mixmae_jax.utils.files import check_local_path
 from tfds_builders.build import build
@@ -41,7 +40,7 @@ def main(argv: Sequence[str]) -> None:
         print("dataset:", build(dataset.name, data_dir, options=dict(dataset.options)))
     if config.compilation_cache:
         common.enable_compilation_cache(config.compilation_cache)
-    preempted = PreemptionHandler()
+    preempted = common.PreemptionHandler()
     for path in compare(config, workdir, preempted):
         print(f"  {path}")
     if preempted():

@@ -19,7 +19,6 @@ from sar_mixmae_jax.cli.config_file import CONFIG_HELP, parse_config_flags
 from sar_mixmae_jax.run_report.page import write_page
 from sar_mixmae_jax.training import distributed, finetune, linear_probe, pretrain
 from sar_mixmae_jax.training.distributed import Heartbeat
-from sar_mixmae_jax.training.preemption import PreemptionHandler
 from sar_mixmae_jax.training.trainer import RunResult
 from sar_mixmae_jax.utils.command_line import report_errors
 from sar_mixmae_jax.utils.errors import look_up
@@ -50,7 +49,9 @@ def main(argv: Sequence[str]) -> None:
     common.join_processes(FLAGS)
     if config.compilation_cache:
         common.enable_compilation_cache(config.compilation_cache)
-    preempted = PreemptionHandler()  # after jax.distributed, which has a SIGTERM handler of its own
+    preempted = (
+        common.PreemptionHandler()
+    )  # after jax.distributed, which has a SIGTERM handler of its own
     if distributed.is_primary_process():
         print("devices:", ", ".join(map(str, jax.devices())))
     with Heartbeat():

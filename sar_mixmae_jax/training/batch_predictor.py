@@ -1,7 +1,7 @@
-"""A function of records over a whole split: exact on any number of devices and processes.
+"""Evaluation of a function on all records of a split, on any number of devices and processes.
 
-Records are read in their order; the last batch is filled up with its last record, and what that
-made is cut off again. So nothing is counted twice or left out, whatever the sizes.
+Records are read in order. The last batch is padded with the last record and its padding removed
+from the results, so that no record is counted twice or left out.
 """
 
 from collections.abc import Callable
@@ -15,23 +15,23 @@ from jax.sharding import PartitionSpec
 from sar_mixmae_jax.data.patch_dataset import Source, batches
 from sar_mixmae_jax.data.sampler import SequentialSampler
 from sar_mixmae_jax.training.distributed import is_primary_process, process_shard
-from sar_mixmae_jax.training.progress import progress_bar
+from sar_mixmae_jax.training.metric_logger import progress_bar
 from sar_mixmae_jax.training.sharding import AXIS, fetch_replicated, mesh, prefetch_to_device
-from sar_mixmae_jax.training.train_step import REPLICATED, Batch
+from sar_mixmae_jax.training.train_step import CACHED_PROGRAMS, Batch
 
 RecordFunction = Callable[[Any, Batch], dict[str, jax.Array]]
 """(params, (batch, …) fields) -> (batch, …) arrays by name."""
 
 
 class BatchPredictor:
-    """A function on all devices, compiled once for every shape of batches."""
+    """Function of records on all devices, compiled once for every batch shape."""
 
     def __init__(self, function: RecordFunction, batch_size: int) -> None:
-        """Takes the function.
+        """Map the function over the devices.
 
         Args:
           function: of the parameters and the fields of a batch.
-          batch_size: records at a time, of all devices; made a multiple of their number.
+          batch_size: records of all devices, rounded up to a multiple of their number.
         """
         self.batch_size = batch_size
         self._mapped = map_over_devices(function)
@@ -39,43 +39,46 @@ class BatchPredictor:
     def __call__(
         self, params: Any, source: Source, description: str | None = None
     ) -> dict[str, np.ndarray]:
-        """The results for all records, in their order; every process has all of them.
+        """Return the results for all records, in order, in every process.
 
         Args:
           params: on all devices.
-          source: the records.
-          description: beside a progress bar; None shows none.
+          source: records.
+          description: of the progress bar; None: no bar.
+
+        Returns:
+          (records, …) arrays by name.
         """
         devices = jax.device_count()
         rows = -(-min(self.batch_size, len(source)) // devices) * devices
-        order = SequentialSampler(len(source), rows)
-        read = prefetch_to_device(batches(source, order, 0, order.steps, process_shard()))
+        sampler = SequentialSampler(len(source), rows)
+        data = prefetch_to_device(batches(source, sampler, 0, sampler.steps, process_shard()))
         shown = description is not None and is_primary_process()
-        bar = progress_bar(0, order.steps, shown=shown, description=description or "")
+        bar = progress_bar(0, sampler.steps, shown=shown, description=description or "")
         parts: list[dict[str, np.ndarray]] = []
-        waiting: dict[str, jax.Array] | None = None
+        previous: dict[str, jax.Array] | None = None
         with bar:
-            for _, batch in read:  # what a batch made is fetched while the next is computed
-                made = self._mapped(params, batch)
-                if waiting is not None:
-                    parts.append(jax.device_get(fetch_replicated(waiting)))
-                waiting = made
+            for _, batch in data:  # results are fetched while the next batch is computed
+                results = self._mapped(params, batch)
+                if previous is not None:
+                    parts.append(jax.device_get(fetch_replicated(previous)))
+                previous = results
                 bar.update()
-        if waiting is not None:
-            parts.append(jax.device_get(fetch_replicated(waiting)))
+        if previous is not None:
+            parts.append(jax.device_get(fetch_replicated(previous)))
         names = parts[0]
         return {
             name: np.concatenate([part[name] for part in parts])[: len(source)] for name in names
         }
 
 
-@lru_cache(maxsize=REPLICATED)
+@lru_cache(maxsize=CACHED_PROGRAMS)
 def map_over_devices(function: RecordFunction) -> RecordFunction:
-    """(params, (device, batch, …) fields) -> (device * batch, …) arrays, whole on every device."""
+    """Map a function to (params, (device, batch, …) fields) -> replicated (device * batch, …)."""
 
     def on_block(params: Any, batch: Batch) -> dict[str, jax.Array]:
-        made = function(params, jax.tree.map(lambda field: field[0], batch))
-        return jax.tree.map(lambda part: jax.lax.all_gather(part, AXIS, tiled=True), made)
+        results = function(params, jax.tree.map(lambda field: field[0], batch))
+        return jax.tree.map(lambda part: jax.lax.all_gather(part, AXIS, tiled=True), results)
 
     whole, by_device = PartitionSpec(), PartitionSpec(AXIS)
     return jax.jit(
@@ -84,6 +87,6 @@ def map_over_devices(function: RecordFunction) -> RecordFunction:
             mesh=mesh(),
             in_specs=(whole, by_device),
             out_specs=whole,
-            check_vma=False,  # gathered, it is the same everywhere
+            check_vma=False,  # gathered results are the same everywhere
         )
     )

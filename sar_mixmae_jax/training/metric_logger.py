@@ -1,9 +1,10 @@
-"""Log of a run: `metrics.jsonl`, TensorBoard events, pictures and the progress bar."""
+"""Log of a run: `metrics.jsonl`, TensorBoard events, pictures, progress bar and step timer."""
 
 import json
 import shutil
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +20,6 @@ from tensorboardX.proto.summary_pb2 import Summary
 from tqdm import tqdm
 
 from sar_mixmae_jax.training.distributed import is_primary_process
-from sar_mixmae_jax.training.progress import progress_bar
 from sar_mixmae_jax.training.setup import EvalResult, RunSetup
 from sar_mixmae_jax.utils.errors import InputError, first_line
 from sar_mixmae_jax.utils.files import atomic_write, unused_path
@@ -228,3 +228,43 @@ def last_saved(path: Path) -> int | None:
     """Return the newest step that was saved according to a `metrics.jsonl`."""
     saved = [line["step"] for line in read_metrics(path) if "checkpoint_seconds" in line]
     return max(saved, default=None)
+
+
+def progress_bar(step: int, steps: int, *, shown: bool, description: str | None = None) -> tqdm:
+    """Return a bar over steps with the time left; it is seldom redrawn in a log file."""
+    return tqdm(
+        mininterval=0.2 if sys.stderr.isatty() else 10.0,
+        total=steps,
+        disable=not shown,
+        initial=step,
+        desc=description,
+        unit="step",
+        dynamic_ncols=True,
+        bar_format="{l_bar}{bar}| step {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]",
+    )
+
+
+class StepTimer:
+    """Time spent in named sections, by a monotonic clock."""
+
+    def __init__(self) -> None:
+        """Start the timer."""
+        self._sections: defaultdict[str, float] = defaultdict(float)
+        self._start = time.monotonic()
+
+    @contextmanager
+    def section(self, name: str) -> Iterator[None]:
+        """Add the time inside the `with` to a section."""
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            self._sections[name] += time.monotonic() - start
+
+    def flush(self) -> tuple[float, dict[str, float]]:
+        """Return the seconds since the start or the last flush, in all and by section."""
+        now = time.monotonic()
+        seconds, sections = now - self._start, dict(self._sections)
+        self._sections.clear()
+        self._start = now
+        return seconds, sections

@@ -1,6 +1,6 @@
-"""Where arrays live: the state whole on every device, a batch shared among them.
+"""Placement of arrays: the state is replicated, a batch is split among all devices.
 
-The same on one process and on several, each of which holds the part of its own devices.
+With several processes each holds the shards of its own devices.
 """
 
 from collections import deque
@@ -13,47 +13,47 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 AXIS = "batch"
-"""The name of the axis over all devices."""
+"""Name of the axis over all devices."""
 PREFETCH = 2
-"""Batches on the device before their turn."""
+"""Batches transferred to the devices ahead of their use."""
 
 
 @cache
 def mesh() -> Mesh:
-    """All devices in one row, those of a process side by side."""
+    """Return all devices as a one-dimensional mesh, ordered by process."""
     devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
     return Mesh(np.array(devices), (AXIS,))
 
 
 def replicate(tree: Any) -> Any:
-    """Puts arrays of the host whole on every device; all processes must give equal ones."""
+    """Copy host arrays to every device; all processes must pass equal ones."""
     return jax.device_put(tree, NamedSharding(mesh(), PartitionSpec()))
 
 
 def fetch_replicated(tree: Any) -> Any:
-    """This process's copy of replicated arrays, on its first device."""
+    """Return the copy of replicated arrays on the first device of this process."""
     return jax.tree.map(lambda leaf: leaf.addressable_data(0), tree)
 
 
 def local_shard(shared: jax.Array) -> np.ndarray:
-    """(local device, …) the part of a (device, …) array that this process holds, in order."""
+    """Return the shards of a (device, …) array on this process, (local device, …), in order."""
     shards = sorted(shared.addressable_shards, key=lambda shard: shard.index[0].start or 0)
     return np.concatenate([np.asarray(shard.data) for shard in shards])
 
 
 def batch_sharding() -> NamedSharding:
-    """Of a (device, per-device batch, …) array."""
+    """Return the sharding of a (device, per-device batch, …) array."""
     return NamedSharding(mesh(), PartitionSpec(AXIS))
 
 
 def shard_batch(batch: np.ndarray) -> jax.Array:
-    """(process batch, …) of this process -> (device, per-device batch, …) of all."""
+    """Return the global (device, per-device batch, …) array of all (process batch, …) arrays."""
     per_device = batch.reshape(jax.local_device_count(), -1, *batch.shape[1:])
     return jax.make_array_from_process_local_data(batch_sharding(), per_device)
 
 
 def global_batch_shape(record: dict[str, Any], batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
-    """Shape, type and sharding of the batch of all devices, of a record that it will hold."""
+    """Return shapes, types and sharding of a global batch of records like `record`."""
     lead = (jax.device_count(), batch_size // jax.device_count())
     return {
         name: jax.ShapeDtypeStruct(
@@ -67,7 +67,7 @@ def global_batch_shape(record: dict[str, Any], batch_size: int) -> dict[str, jax
 def prefetch_to_device(
     batches: Iterator[dict[str, np.ndarray]],
 ) -> Iterator[tuple[np.ndarray, dict[str, jax.Array]]]:
-    """(ids of this process, other fields on the devices), transferred before they are asked for."""
+    """Yield (ids of this process, other fields on the devices), transferred ahead of their use."""
     waiting: deque[tuple[np.ndarray, dict[str, jax.Array]]] = deque()
     for batch in batches:
         fields = {name: shard_batch(values) for name, values in batch.items() if name != "id"}

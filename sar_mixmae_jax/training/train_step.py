@@ -1,4 +1,4 @@
-"""The train step, whatever is trained: one function per device, mapped over devices in one place.
+"""The train step: gradient accumulation, mean over all devices, update; mapped over devices.
 
 A loss is a sum and the count of what was summed, so that its mean over all devices is exact.
 """
@@ -18,14 +18,14 @@ from sar_mixmae_jax.training.sharding import AXIS, mesh
 
 @flax.struct.dataclass
 class TrainState:
-    """All that changes during training, the same on every device.
+    """State of a training run, the same on every device.
 
     Attributes:
       step: number of steps done, int32.
       params: {"encoder": …, and "decoder" or "head": …}, float32.
-      opt_state: of the optimizer.
-      key: (2,) uint32, of all randomness; a step's own key is folded from it, the step and the
-        device.
+      opt_state: state of the optimizer.
+      key: (2,) uint32, data of the random key; the key of a microbatch is folded from it, the step
+        and the number of the microbatch.
     """
 
     step: jax.Array
@@ -35,31 +35,31 @@ class TrainState:
 
     @property
     def random_key(self) -> jax.Array:
-        """The key as JAX's functions take it; what is saved are its plain numbers."""
+        """Key as JAX functions take it; only its data can be saved."""
         return jax.random.wrap_key_data(self.key)
 
 
-REPLICATED = 4
-"""Programs that are kept for runs of the same process that differ in nothing but their seed."""
+CACHED_PROGRAMS = 4
+"""Compiled programs kept for further runs in the same process."""
 
 Metrics = dict[str, jax.Array]
 Batch = dict[str, jax.Array]
-"""What the fields of records become: one axis for the devices, one for a device's batch, …"""
+"""Fields of records by name, (device, batch, …) for all devices or (batch, …) for one."""
 LossFn = Callable[[Any, Batch, jax.Array], tuple[jax.Array, tuple[jax.Array, jax.Array]]]
-"""(params, (batch, …) fields of a share, key) -> summed loss, (count, (batch,) loss of each)."""
+"""(params, microbatch, key) -> summed loss, (count, (batch,) loss of each record)."""
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics, jax.Array]]
-"""(state, (device, batch, …) fields) -> state, metrics, (device, batch) errors."""
+"""(state, (device, batch, …) fields) -> new state, metrics, (device, batch) errors."""
 
 
 def init_state(
     init: Callable[[jax.Array], Any], optimizer: optax.GradientTransformation, key: jax.Array
 ) -> TrainState:
-    """A state before the first step.
+    """Return the state before the first step.
 
     Args:
-      init: makes the parameters of a key.
-      optimizer: what to do with the gradient.
-      key: of all randomness.
+      init: initial parameters from a key.
+      optimizer: of the parameters.
+      key: random key of the run.
     """
     params_key, key = jax.random.split(key)
     params = init(params_key)
@@ -71,38 +71,44 @@ def init_state(
 def train_step(
     state: TrainState,
     batch: Batch,
-    share_loss: LossFn,
+    loss_fn: LossFn,
     optimizer: optax.GradientTransformation,
-    accumulate: int = 1,
+    grad_accum_steps: int = 1,
 ) -> tuple[TrainState, Metrics, jax.Array]:
-    """One step on one device, inside a map over the axis `AXIS`.
+    """Take one step on one device, inside a map over the axis `AXIS`.
 
-    The device's batch is cut into `grad_accum_steps` shares, computed in turn, each with its
-    own key: so n devices with m shares each compute what n m devices compute.
+    The device's batch is cut into `grad_accum_steps` microbatches, computed in turn, each with its
+    own key: n devices with m microbatches each compute what n m devices compute.
 
     Args:
       state: before the step.
       batch: (per-device batch, …) fields.
-      share_loss: what to compute.
-      optimizer: what to do with the gradient.
-      accumulate: shares of the batch; less memory with more.
+      loss_fn: what is minimised.
+      optimizer: of the parameters.
+      grad_accum_steps: number of microbatches; more of them need less memory.
 
     Returns:
-      The new state and {"loss", "gradient_norm"}, both equal on all devices, and the error
+      The new state and {"loss", "gradient_norm"}, both equal on all devices, and the loss
       of each record of this device, (per-device batch,).
     """
     key = jax.random.fold_in(state.random_key, state.step)
-    share_gradient = jax.value_and_grad(share_loss, has_aux=True)
+    grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
 
-    def add_share(total: Any, share: tuple[jax.Array, Batch]) -> tuple[Any, jax.Array]:
-        index, records = share
-        share_key = jax.random.fold_in(key, jax.lax.axis_index(AXIS) * accumulate + index)
-        (loss, (count, error)), gradient = share_gradient(state.params, records, share_key)
+    def add_microbatch(total: Any, item: tuple[jax.Array, Batch]) -> tuple[Any, jax.Array]:
+        index, microbatch = item
+        number = jax.lax.axis_index(AXIS) * grad_accum_steps + index
+        (loss, (count, error)), gradient = grad_fn(
+            state.params, microbatch, jax.random.fold_in(key, number)
+        )
         return jax.tree.map(jnp.add, total, (loss, count, gradient)), error
 
-    shares = jax.tree.map(lambda field: field.reshape(accumulate, -1, *field.shape[1:]), batch)
-    nothing = jnp.zeros(()), jnp.zeros(()), jax.tree.map(jnp.zeros_like, state.params)
-    total, errors = jax.lax.scan(add_share, nothing, (jnp.arange(accumulate), shares))
+    microbatches = jax.tree.map(
+        lambda field: field.reshape(grad_accum_steps, -1, *field.shape[1:]), batch
+    )
+    zeros = jnp.zeros(()), jnp.zeros(()), jax.tree.map(jnp.zeros_like, state.params)
+    total, errors = jax.lax.scan(
+        add_microbatch, zeros, (jnp.arange(grad_accum_steps), microbatches)
+    )
     loss, count, gradient = jax.lax.psum(total, AXIS)
     count = jnp.maximum(count, 1.0)
     gradient = jax.tree.map(lambda leaf: leaf / count, gradient)
@@ -112,25 +118,25 @@ def train_step(
     return TrainState(state.step + 1, params, opt_state, state.key), metrics, errors.reshape(-1)
 
 
-@lru_cache(maxsize=REPLICATED)
+@lru_cache(maxsize=CACHED_PROGRAMS)
 def map_over_devices(
-    share_loss: LossFn, optimizer: optax.GradientTransformation, accumulate: int = 1
+    loss_fn: LossFn, optimizer: optax.GradientTransformation, grad_accum_steps: int = 1
 ) -> TrainStep:
-    """The train step on all devices: (state, (device, batch, …)) -> as `train_step`.
+    """Return the train step on all devices, cached for equal arguments.
 
-    The state is not stacked: it goes in and comes out as one replicated tree, and its buffers are
-    donated. Errors come back as (device, batch). Over several processes `pmap` returns
-    arrays that cannot be saved; there the same step is mapped by `shard_map`, with equal results.
+    The state is one replicated tree, not stacked, and its buffers are donated. With several
+    processes `pmap` returns arrays that cannot be saved; there the same step is mapped by
+    `shard_map`, with bitwise equal results.
     """
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics, jax.Array]:
-        return train_step(state, batch, share_loss, optimizer, accumulate)
+        return train_step(state, batch, loss_fn, optimizer, grad_accum_steps)
 
     return by_pmap(step) if jax.process_count() == 1 else by_shard_map(step)
 
 
 def by_pmap(step: Callable[..., Any]) -> TrainStep:
-    """Maps a per-device step over the devices of one process."""
+    """Map a per-device step over the devices of one process."""
     return jax.pmap(
         step,
         axis_name=AXIS,
@@ -142,7 +148,7 @@ def by_pmap(step: Callable[..., Any]) -> TrainStep:
 
 
 def by_shard_map(step: Callable[..., Any]) -> TrainStep:
-    """Maps a per-device step over the devices of all processes."""
+    """Map a per-device step over the devices of all processes."""
 
     def on_block(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics, jax.Array]:
         state, metrics, errors = step(state, jax.tree.map(lambda field: field[0], batch))
@@ -160,12 +166,12 @@ def by_shard_map(step: Callable[..., Any]) -> TrainStep:
 
 
 def compile_train_step(step: Any, state: TrainState, batch: Any) -> TrainStep:
-    """The mapped step, compiled ahead: it cannot compile again, and refuses other shapes.
+    """Compile the mapped step ahead of time; the program refuses other shapes.
 
-    Asked for the same again, it is the same program.
+    Cached: equal arguments return the same program.
 
     Args:
-      step: as made by `map_over_devices`.
+      step: see `map_over_devices`.
       state: a replicated state.
       batch: (device, per-device batch, …) fields of all devices, or their shapes, with sharding.
     """
@@ -174,6 +180,6 @@ def compile_train_step(step: Any, state: TrainState, batch: Any) -> TrainStep:
     return _compile_cached(step, tree, tuple(shapes))
 
 
-@lru_cache(maxsize=REPLICATED)
+@lru_cache(maxsize=CACHED_PROGRAMS)
 def _compile_cached(step: Any, tree: Any, leaves: tuple[jax.ShapeDtypeStruct, ...]) -> TrainStep:
     return step.lower(*jax.tree.unflatten(tree, leaves)).compile()

@@ -27,10 +27,10 @@ from sar_mixmae_jax.training.metric_logger import (
     METRICS,
     TENSORBOARD,
     MetricLogger,
+    StepTimer,
     last_saved,
     warn_if_damaged,
 )
-from sar_mixmae_jax.training.progress import StepTimer
 from sar_mixmae_jax.training.restore import restore_for_resume
 from sar_mixmae_jax.training.setup import RunSetup, warn_of_zero_learning_rate
 from sar_mixmae_jax.training.sharding import (

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from sar_mixmae_jax.training.progress import StepTimer
+from sar_mixmae_jax.training.metric_logger import StepTimer
 
 
 def test_parts_add_up_and_laps_start_anew(monkeypatch):
