@@ -62,7 +62,11 @@ def read_per_sample(
         power = db_to_linear(db)
         low, high = np.nanmin(power, (0, 1)), np.nanmax(power, (0, 1))
         weights = np.exp(1.0 - (power - low) / (high - low + 1e-6))
-        images.append(np.stack([(db - patches.mean) / patches.std, weights]).astype(np.float32))
+        images.append(
+            np.stack([(db - patches.statistics.mean) / patches.statistics.std, weights]).astype(
+                np.float32
+            )
+        )
     return np.stack(images)
 
 

@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from sar_mixmae_jax.data.bigearthnet import BandStatistics
-from sar_mixmae_jax.data.metadata import BANDS
+from sar_mixmae_jax.data.metadata import BANDS, Statistics
 from sar_mixmae_jax.utils.errors import look_up
 from tfds_builders.geotiff import Georeference
 
@@ -56,7 +55,7 @@ def dataset_info(
     description: str,
     classes: Sequence[str] = (),
     georeferenced: bool = True,
-    statistics: BandStatistics | None = None,
+    statistics: Statistics | None = None,
     features: Mapping[str, tfds.features.FeatureConnector] | None = None,
     homepage: str = "",
     citation: str = "",
@@ -113,7 +112,7 @@ def dataset_info(
             bands=list(BANDS),
             unit="dB",
             nodata="NaN",
-            statistics=statistics._asdict() if statistics else None,
+            statistics=dataclasses.asdict(statistics) if statistics else None,
             classes=list(classes),
             options=options,
             **metadata,

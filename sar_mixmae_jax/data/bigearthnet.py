@@ -1,30 +1,15 @@
 """Published constants shared by checkpoints and built datasets: band statistics and class names."""
 
-from typing import NamedTuple
-
-
-class BandStatistics(NamedTuple):
-    """Statistics that inputs are standardised with.
-
-    Attributes:
-      mean: mean of each band, (VH, VV), dB.
-      std: standard deviation of each band, (VH, VV), dB.
-      of: description of the data set and of the deviation that `std` is.
-    """
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    of: str
-
+from sar_mixmae_jax.data.metadata import Statistics
 
 PUBLISHED_STATISTICS = {
-    "bigearthnet_v1": BandStatistics(
+    "bigearthnet_v1": Statistics(
         mean=(-19.2309, -12.5951),
         std=(3.1672, 2.9644),
         of="BigEarthNet v1 as published with SAR-W-MixMAE: std is the mean of per-patch "
         "deviations, not the deviation over all pixels",
     ),
-    "bigearthnet_v2": BandStatistics(
+    "bigearthnet_v2": Statistics(
         mean=(-19.1966, -12.5144),
         std=(5.4501, 5.0019),
         of="BigEarthNet v2 as published with SAR-W-MixMAE; which split and which deviation is "

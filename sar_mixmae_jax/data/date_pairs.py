@@ -1,7 +1,7 @@
-"""Pairs of two dates: which records of a split belong together, and reading them as one.
+"""Pairs of two dates as records.
 
-A dataset of pairs stores every image once; its metadata says which records make a pair, and what is
-known of it. So an image that is in ten pairs is on the disk once.
+A dataset of pairs stores every image once, even if it is in ten pairs; its metadata lists the
+records of each pair with the facts about it.
 """
 
 from collections.abc import Mapping
@@ -9,14 +9,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from sar_mixmae_jax.data.metadata import Column
 from sar_mixmae_jax.utils.errors import InputError, first_line
 
 REQUIRED = ("before", "after", "flooded", "sequence", "group")
-"""Columns that pairs always have: two numbers of records, the label, what is not independent."""
-
-
-NUMBERS, TEXTS = "biuf", "U"
-"""Kinds of NumPy types that a column can have; `TEXTS` is that of the last two required ones."""
+"""Columns that pairs always have: two numbers of records, the label (0 or 1), and two strings that
+name what is not independent."""
 
 
 class Records(Protocol):
@@ -30,7 +28,7 @@ class Split(Protocol):
 
     @property
     def num_examples(self) -> int:
-        """How many records it has."""
+        """Number of its records."""
 
 
 class Info(Protocol):
@@ -42,14 +40,23 @@ class Info(Protocol):
 
     @property
     def splits(self) -> Mapping[str, Split]:
-        """By name."""
+        """Splits by name."""
 
 
 class PairSource:
-    """Pairs as records: "id", "before" and "after" (row, column, band) dB, "labels" (0 or 1)."""
+    """Pairs as records.
+
+    A record holds "id", "before" and "after", (row, column, band) backscatter each, and "labels",
+    0 or 1.
+    """
 
     def __init__(self, source: Records, pairs: Mapping[str, np.ndarray]) -> None:
-        """Takes the records of a split, see `data.Source`, and its pairs."""
+        """Combine records by pairs.
+
+        Args:
+          source: the records of a split, see `patch_dataset.Source`.
+          pairs: columns, see `load_date_pairs`.
+        """
         self._source, self._pairs = source, pairs
 
     def __len__(self) -> int:
@@ -65,21 +72,24 @@ class PairSource:
         }
 
 
-def load_date_pairs(stored: Any, split: str, info: Info) -> dict[str, np.ndarray]:
-    """The pairs of one split or of several, as columns.
+def load_date_pairs(
+    stored: Mapping[str, Mapping[str, Column]], split: str, info: Info
+) -> dict[str, np.ndarray]:
+    """Return the pairs of one split or of several, as columns.
 
     Args:
-      stored: of every split its columns, as the metadata has them.
+      stored: columns of every split, see `DatasetMetadata.pairs`.
       split: "train", or several: "train+validation".
       info: TFDS's description of the dataset.
 
+    Returns:
+      (pairs,) arrays by column; numbers of records count through all the splits.
+
     Raises:
-      InputError: the split is a part of one, or the columns do not fit the records.
+      InputError: `split` is a part of one, or the columns do not fit the records.
     """
     tables, first = [], 0
     for part in split.split("+"):
-        if not isinstance(stored, dict):
-            raise _invalid_pairs(info, split, f"found {str(stored)[:50]}, expected splits")
         if part not in stored:
             raise InputError(
                 f"split {part!r} of {info.full_name} has no pairs: expected whole splits, "
@@ -87,10 +97,13 @@ def load_date_pairs(stored: Any, split: str, info: Info) -> dict[str, np.ndarray
             )
         records = info.splits[part].num_examples
         try:
-            table = _columns(stored[part])
-            _check(table, records)
+            table = {name: _column(name, values) for name, values in stored[part].items()}
+            _check_pairs(table, records)
         except (TypeError, ValueError, OverflowError) as error:
-            raise _invalid_pairs(info, part, first_line(error)) from error
+            raise InputError(
+                f"{info.full_name}: the pairs of {part} in its metadata.json cannot be used "
+                f"({first_line(error)}): build it again"
+            ) from error
         table["before"], table["after"] = table["before"] + first, table["after"] + first
         tables.append(table)
         first += records
@@ -98,15 +111,12 @@ def load_date_pairs(stored: Any, split: str, info: Info) -> dict[str, np.ndarray
     return {name: np.concatenate([table[name] for table in tables]) for name in names}
 
 
-def _invalid_pairs(info: Info, part: str, why: str) -> InputError:
-    return InputError(
-        f"{info.full_name}: the pairs of {part} in its metadata.json cannot be used ({why}): "
-        "build it again"
-    )
+def _check_pairs(table: Mapping[str, np.ndarray], records: int) -> None:
+    """Check that columns are pairs of a number of records.
 
-
-def _check(table: Mapping[str, np.ndarray], records: int) -> None:
-    """Raises a ValueError where columns are no pairs of so many records."""
+    Raises:
+      ValueError: names the column.
+    """
     if missing := [name for name in REQUIRED if name not in table]:
         raise ValueError(f"no {', '.join(missing)}")
     if len({len(column) for column in table.values()}) != 1:
@@ -117,28 +127,21 @@ def _check(table: Mapping[str, np.ndarray], records: int) -> None:
         if not (whole and ((column >= 0) & (column < limit)).all()):
             raise ValueError(f"{name} is not whole numbers from 0 to {limit - 1}")
     for name in REQUIRED[3:]:
-        if table[name].dtype.kind not in TEXTS:
-            raise ValueError(f"{name} is not texts")
+        if table[name].dtype.kind != "U":
+            raise ValueError(f"{name} is not strings")
 
 
-def _columns(table: Any) -> dict[str, np.ndarray]:
-    """Columns as arrays; what is null in JSON is NaN in numbers.
+def _column(name: str, values: Column) -> np.ndarray:
+    """Return a column as an array; null becomes NaN in a column of numbers.
 
     Raises:
-      TypeError: a column is not a list of numbers, or of texts.
+      TypeError: numbers and strings are mixed, or a number is too large.
     """
-    if not isinstance(table, dict):
-        raise TypeError(f"found {str(table)[:50]}, expected columns")
-    return {name: _column(name, values) for name, values in table.items()}
-
-
-def _column(name: str, values: Any) -> np.ndarray:
-    if isinstance(values, list) and all(isinstance(value, str) for value in values):
+    if all(isinstance(value, str) for value in values):
         return np.array(values, str)
-    numbers = isinstance(values, list) and all(
-        value is None or isinstance(value, int | float) for value in values
-    )
-    column = np.array([np.nan if v is None else v for v in values]) if numbers else np.array(None)
-    if column.dtype.kind not in NUMBERS:
-        raise TypeError(f"{name} is neither a list of numbers nor one of texts")
+    if any(isinstance(value, str) for value in values):
+        raise TypeError(f"{name} holds numbers and strings")
+    column = np.array([np.nan if value is None else value for value in values])
+    if column.dtype.kind not in "biuf":
+        raise TypeError(f"{name} holds numbers that are too large")
     return column

@@ -4,7 +4,7 @@ import dataclasses
 import json
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -263,3 +263,44 @@ def open_builder(name: str, data_dir: str | Path) -> tfds.core.DatasetBuilder:
             f"{found}/metadata.json: cannot be used ({first_line(error)}): build it again"
         ) from error
     return builder
+
+
+def read_dataset_metadata(
+    info: tfds.core.DatasetInfo, *, needs_statistics: bool = True
+) -> DatasetMetadata:
+    """Return the metadata of a built dataset, checked against the shape of its records.
+
+    Args:
+      info: TFDS's description of the dataset.
+      needs_statistics: False: leave out statistics that are missing or cannot be used.
+
+    Raises:
+      InputError: names the field that is missing or cannot be used.
+    """
+    try:
+        content = dict(info.metadata)
+        if not needs_statistics:
+            content["statistics"] = _usable_statistics(content)
+        metadata = DatasetMetadata.from_json(content)
+        if needs_statistics and metadata.statistics is None:
+            raise ValueError("statistics is missing")
+        shape = info.features["backscatter"].shape
+        if len(shape) != 3 or shape[-1] != len(metadata.bands):
+            raise ValueError(
+                f"bands are {str(metadata.bands)[:50]}, and records are of the shape {shape}"
+            )
+    except (KeyError, TypeError, ValueError, OSError) as error:
+        raise InputError(
+            f"{info.full_name}: its metadata.json cannot be used ({first_line(error)}): build it "
+            "again"
+        ) from error
+    return metadata
+
+
+def _usable_statistics(content: Mapping[str, Any]) -> dict[str, Any] | None:
+    try:
+        statistics = from_json(Statistics, content.get("statistics"))
+        statistics.check_bands(content["bands"])
+    except (ValueError, KeyError, TypeError):
+        return None
+    return to_json(statistics)

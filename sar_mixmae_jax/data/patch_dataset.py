@@ -1,7 +1,7 @@
 """From a built dataset to batches on the host: read, shuffle, batch raw dB, and nothing else."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -11,7 +11,13 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core.decode import DeserializeMethod
 
 from sar_mixmae_jax.data.date_pairs import load_date_pairs
-from sar_mixmae_jax.data.metadata import ids_file, open_builder
+from sar_mixmae_jax.data.metadata import (
+    DatasetDescription,
+    Statistics,
+    ids_file,
+    open_builder,
+    read_dataset_metadata,
+)
 from sar_mixmae_jax.data.sampler import Sampler, SequentialSampler
 from sar_mixmae_jax.utils.errors import InputError, check_name, first_line, unknown_name
 
@@ -70,36 +76,31 @@ class RecordSource:
 
 @dataclasses.dataclass(frozen=True)
 class PatchDataset:
-    """A split of a built dataset, as training sees it.
+    """A split of a built dataset with the chosen bands.
 
     Attributes:
       source: the records, or pairs of them.
       name: dataset, config, version and split.
       bands: names of the bands, in the order of the records' last axis.
-      unit: of the records, "dB".
-      mean: of each band in dB.
-      std: of each band in dB.
-      statistics_of: what mean and std were computed on.
-      caveats: what every result on the dataset must say.
+      unit: of the records, "dB" or "linear".
+      statistics: of the bands, with which images are standardised.
+      caveats: sentences that belong to every result on the dataset.
       checksum: of all records as the build wrote them, or None where none is stored.
-      build: what it was built with: options of its config, seed of the order.
+      build: options of the build and seed of its order.
       classes: names of the labels, in order.
-      pairs: of the split, by column, see `pairs`; None: the dataset has none.
+      pairs: of the split, by column, see `date_pairs`; None: the dataset has none.
       size: side of the images in pixels.
       folder: of the dataset.
-      fields: what its records hold.
+      fields: names of the features of its records.
       read: the same records with other fields.
-      place_fields: so many of the last "_" fields of an id say where in its acquisition a patch
-        is, so that the rest of it names the acquisition; 0: every record is one.
+      place_fields: see `DatasetMetadata`.
     """
 
     source: Source
     name: str
     bands: tuple[str, ...]
     unit: str
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    statistics_of: str
+    statistics: Statistics
     caveats: tuple[str, ...] = ()
     checksum: str | None = None
     build: dict[str, Any] = dataclasses.field(default_factory=dict)
@@ -111,25 +112,21 @@ class PatchDataset:
     read: Callable[[Sequence[str]], Source] | None = None
     place_fields: int = 0
 
-    def describe(self) -> dict[str, Any]:
-        """What results on this data must be told with, as JSON has it."""
-        return {
-            "name": self.name,
-            "checksum": self.checksum,
-            "build": self.build,
-            "records": len(self.source),
-            "bands": list(self.bands),
-            "unit": self.unit,
-            "statistics": {
-                "mean": list(self.mean),
-                "std": list(self.std),
-                "of": self.statistics_of,
-            },
-            "caveats": list(self.caveats),
-        }
+    def describe(self) -> DatasetDescription:
+        """Return the facts that are stored with everything made from the split."""
+        return DatasetDescription(
+            name=self.name,
+            checksum=self.checksum,
+            records=len(self.source),
+            caveats=self.caveats,
+            build=self.build,
+            bands=self.bands,
+            unit=self.unit,
+            statistics=self.statistics,
+        )
 
     def ids(self) -> list[str]:
-        """Of all records, in their order; read from the list that the build wrote, if it did.
+        """Return the ids of all records, in their order, from the list that the build wrote.
 
         Raises:
           InputError: the list cannot be read.
@@ -140,21 +137,16 @@ class PatchDataset:
             return [name for file in files for name in _read_lines(file)]
         return [self.source[index]["id"].decode() for index in range(len(self.source))]
 
-    def conventions(self) -> dict[str, Any]:
-        """What a model that is trained on these images takes for granted, as JSON has it."""
-        described = self.describe()
-        return {name: described[name] for name in ("bands", "unit", "statistics")}
-
     @property
-    def statistics(self) -> str:
-        """Mean and deviation of every band, and what they were computed on."""
-        bands = zip(self.bands, self.mean, self.std, strict=True)
+    def statistics_text(self) -> str:
+        """Mean and standard deviation of every band, and what they were computed on."""
+        bands = zip(self.bands, self.statistics.mean, self.statistics.std, strict=True)
         values = ", ".join(f"{band} {mean:.3f} ± {std:.3f} dB" for band, mean, std in bands)
-        return f"{values} ({self.statistics_of})"
+        return f"{values} ({self.statistics.of})"
 
     @property
     def title(self) -> str:
-        """The name with the caveats, for whatever shows a result."""
+        """The name with the caveats, for figures and reports."""
         return f"{self.name} ({'; '.join(self.caveats)})" if self.caveats else self.name
 
 
@@ -166,18 +158,6 @@ def _read_lines(path: Path) -> list[str]:
             f"{path}: cannot be read as a list of ids ({first_line(error)}): build the dataset "
             "again"
         ) from error
-
-
-def _read_string_list(metadata: Mapping[str, Any], name: str) -> tuple[str, ...]:
-    """A list of texts in the metadata, none where there is none.
-
-    Raises:
-      TypeError: it is something else.
-    """
-    values = metadata.get(name, [])
-    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
-        raise TypeError(f"{name} is {str(values)[:50]}, expected a list of texts")
-    return tuple(values)
 
 
 def load_patch_dataset(
@@ -209,75 +189,58 @@ def load_patch_dataset(
         count = info.splits[split].num_examples  # also "train+validation", "train[:10%]"
     except (KeyError, ValueError) as error:
         raise unknown_name(split, info.splits, f"split of {name}") from error
-    whole, name = name, f"{info.full_name}/{split}"
+    dataset, name = name, f"{info.full_name}/{split}"
     if count == 0:
         raise InputError(f"{name} holds no patches: choose another --config.split")
-    try:
-        metadata = dict(info.metadata)
-        stored, statistics = _read_string_list(metadata, "bands"), metadata["statistics"]
-        means, stds = np.array(statistics["mean"], float), np.array(statistics["std"], float)
-        usable = means.shape == stds.shape == (len(stored),)
-        if not (usable and np.isfinite(means).all() and (stds > 0).all()):
-            raise ValueError(f"mean {means.tolist()} and std {stds.tolist()} of bands {stored}")
-        unit, statistics_of = metadata["unit"], statistics["of"]
-        caveats, classes = (
-            _read_string_list(metadata, "caveats"),
-            _read_string_list(metadata, "classes"),
-        )
-        checksum, place_fields = metadata.get("checksum"), metadata.get("place_fields", 0)
-        for field, value in (("unit", unit), ("statistics.of", statistics_of)):
-            if not isinstance(value, str):
-                raise TypeError(f"{field} is {str(value)[:50]}, expected a text")
-        if not (checksum is None or isinstance(checksum, str)):
-            raise TypeError(f"checksum is {str(checksum)[:50]}, expected a text")
-        if type(place_fields) is not int or place_fields < 0:
-            raise TypeError(f"place_fields is {str(place_fields)[:50]}, expected a number of them")
-        shape = info.features["backscatter"].shape
-        if len(shape) != 3 or shape[-1] != len(stored):
-            raise ValueError(f"bands {stored} of records of the shape {shape}")
-    except (KeyError, TypeError, ValueError, OSError) as error:
+    metadata = read_dataset_metadata(info)
+    if metadata.unit not in units:
         raise InputError(
-            f"{name}: its metadata.json cannot be used ({first_line(error)}): build it again"
-        ) from error
-    if unit not in units:
-        raise InputError(
-            f"{name} holds {unit}, expected {' or '.join(units)}: build it again in dB"
+            f"{name} holds {metadata.unit}, expected {' or '.join(units)}: build it again in dB"
         )
-    if lacking := [band for band in bands if band not in stored]:
-        unknown = unknown_name(lacking[0], stored, f"band of {name}")
-        raise InputError(
-            f"{unknown}: choose --config.bands among them, or a dataset with those of the encoder"
-        )
+    assert metadata.statistics is not None
+    order = _find_bands(bands, metadata.bands, name)
     for field in fields:
-        check_name(info.features, field, f"field of the records of {whole}")
+        check_name(info.features, field, f"field of the records of {dataset}")
     records = builder.as_data_source(split, deserialize_method=DeserializeMethod.RAW_BYTES)
-    order = [stored.index(band) for band in bands]
-    as_stored = order == list(range(len(stored)))
+    columns = None if order == list(range(len(metadata.bands))) else order
 
-    def read(wanted: Sequence[str]) -> RecordSource:
-        features = tfds.features.FeaturesDict({key: info.features[key] for key in wanted})
-        chosen = None if as_stored else order
-        return RecordSource(records, chosen, name, features.deserialize_example_np)
+    def read(names: Sequence[str]) -> RecordSource:
+        features = tfds.features.FeaturesDict({key: info.features[key] for key in names})
+        return RecordSource(records, columns, name, features.deserialize_example_np)
 
     return PatchDataset(
         source=read((*fields, *(field for field in also if field in info.features))),
         name=name,
         bands=tuple(bands),
-        unit=unit,
-        mean=tuple(means[order].tolist()),
-        std=tuple(stds[order].tolist()),
-        statistics_of=statistics_of,
-        caveats=caveats,
-        checksum=checksum,
-        build={name: metadata[name] for name in ("options", "order_seed") if name in metadata},
-        classes=classes,
-        pairs=load_date_pairs(metadata["pairs"], split, info) if "pairs" in metadata else None,
-        size=shape[0],
+        unit=metadata.unit,
+        statistics=metadata.statistics.select(order),
+        caveats=metadata.caveats,
+        checksum=metadata.checksum,
+        build=metadata.build,
+        classes=metadata.classes,
+        pairs=None if metadata.pairs is None else load_date_pairs(metadata.pairs, split, info),
+        size=info.features["backscatter"].shape[0],
         folder=Path(info.data_dir),
         fields=tuple(info.features),
         read=read,
-        place_fields=place_fields,
+        place_fields=metadata.place_fields,
     )
+
+
+def _find_bands(bands: Sequence[str], stored: Sequence[str], name: str) -> list[int]:
+    """Return the positions of some bands among the stored ones.
+
+    Raises:
+      InputError: one is not stored.
+    """
+    for band in bands:
+        if band not in stored:
+            unknown = unknown_name(band, stored, f"band of {name}")
+            raise InputError(
+                f"{unknown}: choose --config.bands among them, or a dataset with those of the "
+                "encoder"
+            )
+    return [stored.index(band) for band in bands]
 
 
 class Subset:

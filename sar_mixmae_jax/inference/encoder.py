@@ -133,8 +133,8 @@ class FrozenEncoder:
         """
         settings = Preprocessing(
             self.image_size,
-            self.source.mean,
-            self.source.std,
+            self.source.statistics.mean,
+            self.source.statistics.std,
             resize_mode=self.resize_mode,
             random_flip=False,
             unit=unit,
@@ -197,8 +197,7 @@ def freeze_encoder(
     """Load the encoder of a checkpoint whose metadata were read; see `load_encoder`."""
     arch = source.arch if image_size is None else resize_architecture(source.arch, image_size)
     if resize_mode is None:
-        config = checkpoints.read_metadata(source.path)["config"]
-        resize_mode = str(config.get("resize_mode", "resize"))
+        resize_mode = str(source.metadata.config.get("resize_mode", "resize"))
     check_name(RESIZE_MODES, resize_mode, "resize_mode")
     return FrozenEncoder(
         source,

@@ -8,7 +8,6 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from sar_mixmae_jax.evaluation.predictions import Predictions
-from sar_mixmae_jax.models.knn import KNNConfig
 from sar_mixmae_jax.tasks import report
 from sar_mixmae_jax.tasks.registry import get_task
 from sar_mixmae_jax.tasks.supervised import FinetuneObjective, param_shapes, predict_outputs
@@ -19,11 +18,13 @@ from sar_mixmae_jax.training.config import from_json
 from sar_mixmae_jax.training.downstream import make_finetune_objective
 from sar_mixmae_jax.training.initialisation import SourceCheckpoint
 from sar_mixmae_jax.training.restore import read_subtree
+from sar_mixmae_jax.training.run_description import SourceDescription
 from sar_mixmae_jax.training.sharding import replicate
 from sar_mixmae_jax.training.workdir import EVALUATION
 from sar_mixmae_jax.utils import hashing
 from sar_mixmae_jax.utils.errors import InputError
 from sar_mixmae_jax.utils.jit import CacheablePartial
+from sar_mixmae_jax.utils.typed_json import to_json
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,12 +33,12 @@ class LoadedModel:
 
     Attributes:
       source: the checkpoint, as its encoder is described.
-      metadata: of the checkpoint.
+      task: name of its task.
       config: of its run.
     """
 
     source: SourceCheckpoint
-    metadata: dict[str, Any]
+    task: str
     config: ConfigDict
 
 
@@ -109,15 +110,15 @@ def predict(
       InputError: the checkpoint or the dataset cannot be used.
     """
     model = load_model(workdir, which)
-    config, task = model.config, get_task(model.metadata["model"]["task"])
+    config, task = model.config, get_task(model.task)
     name, data_dir = dataset or config.dataset, data_dir or config.data_dir
     labelled = load_task_dataset(task, name, data_dir, split, model.source.bands)
     check_classes(model, labelled)
-    distributed.broadcast_check({**model.metadata, "evaluated": labelled.patches.describe()})
-    votes = model.metadata["model"].get("votes")
-    objective = make_finetune_objective(
-        config, model.source, labelled, KNNConfig(**votes) if votes else None
+    metadata = model.source.metadata
+    distributed.broadcast_check(
+        {**to_json(metadata), "evaluated": to_json(labelled.patches.describe())}
     )
+    objective = make_finetune_objective(config, model.source, labelled, metadata.model.votes)
     params = replicate(load_params(model, objective))
     predictor = BatchPredictor(
         CacheablePartial(predict_outputs, objective), batch_size or task.eval_batch_size
@@ -140,16 +141,17 @@ def load_model(workdir: Path, which: str) -> LoadedModel:
     """
     path = checkpoint.select_step(workdir, which)
     try:
-        metadata = checkpoint.read_metadata(path)
-        source = initialisation.read_source_checkpoint(path, metadata)
-        config = from_json(metadata["config"])
-        metadata["model"]["task"], metadata["model"]["classes"]
+        source = initialisation.read_source_checkpoint(path)
+        task = source.metadata.model.task
+        if task is None:
+            raise ValueError("it is not the model of a task")
+        config = from_json(source.metadata.config)
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"{path} cannot be evaluated ({error}): expected a run of configs/finetune.py, or "
             "another --checkpoint of it"
         ) from error
-    return LoadedModel(source, metadata, config)
+    return LoadedModel(source, task, config)
 
 
 def check_classes(model: LoadedModel, labelled: TaskDataset) -> None:
@@ -158,7 +160,7 @@ def check_classes(model: LoadedModel, labelled: TaskDataset) -> None:
     Raises:
       InputError: names the classes of both.
     """
-    trained = tuple(model.metadata["model"]["classes"])
+    trained = model.source.metadata.model.classes
     if labelled.classes != trained:
         raise InputError(
             f"{labelled.patches.name} has the classes {', '.join(labelled.classes)}, and "
@@ -174,7 +176,7 @@ def load_params(model: LoadedModel, objective: FinetuneObjective) -> Any:
       InputError: the checkpoint is damaged.
     """
     try:
-        return read_subtree(model.source.path, {"params": param_shapes(objective)})[0]["params"]
+        return read_subtree(model.source.path, {"params": param_shapes(objective)})["params"]
     except ValueError as error:
         raise InputError(f"{model.source.path}: {error}: choose another --checkpoint") from error
 
@@ -190,39 +192,39 @@ def prediction_provenance(
       split: of that dataset.
       which: choice of the checkpoint, see `predict`.
     """
-    described, metadata, config = labelled.patches.describe(), model.metadata, model.config
-    trained_on = metadata["dataset"]
-    metric, converted = config.best_metric, metadata["model"].get("converted")
+    evaluated, metadata, config = labelled.patches.describe(), model.source.metadata, model.config
+    trained_on = metadata.dataset
+    metric, converted = config.best_metric, metadata.model.converted
     chosen = f"{config.validation_split} by {metric}"
     trained = (
-        f"{trained_on['name']}, {trained_on['records']} records "
+        f"{trained_on.name}, {trained_on.records} records "
         f"(label_fraction {config.label_fraction:g})"
     )
     if converted:
         chosen = f"not known: converted from {converted['file']}"
-        trained = f"{trained_on['name']}: converted from {converted['file']}"
+        trained = f"{trained_on.name}: converted from {converted['file']}"
     elif which != "best":
         chosen = f"by hand: --checkpoint={which}"
-    elif metric not in metadata["metrics"]:
+    elif metric not in metadata.metrics:
         chosen = f"the latest, since {metric} is undefined on {config.validation_split}"
-    pretrained = metadata["model"]["pretrained"]
+    pretrained = metadata.model.pretrained
     random_or_unknown = "not known" if converted else "random"
     return {
-        "dataset": described["name"],
+        "dataset": evaluated.name,
         "split": split,
-        "caveats": [*described["caveats"], *(trained_on["caveats"] if converted else ())],
-        "dataset checksum": described["checksum"],
+        "caveats": [*evaluated.caveats, *(trained_on.caveats if converted else ())],
+        "dataset checksum": evaluated.checksum,
         "checkpoint": str(model.source.path),
         "chosen on": chosen,
         "trained on": trained,
-        "encoder": random_or_unknown if pretrained is None else pretrained,
+        "encoder": random_or_unknown if pretrained is None else to_json(pretrained),
         "overlap with training": training_overlap(
             labelled.image_ids(), model.source.seen, pretrained
         ),
     }
 
 
-def training_overlap(images: np.ndarray, seen: str, pretrained: dict[str, Any] | None) -> str:
+def training_overlap(images: np.ndarray, seen: str, pretrained: SourceDescription | None) -> str:
     """Return a sentence about the images that were in the training data of a model.
 
     Args:
@@ -233,7 +235,7 @@ def training_overlap(images: np.ndarray, seen: str, pretrained: dict[str, Any] |
     count = hashing.count_overlap(images, seen)
     source = "fine-tuning"
     if pretrained is not None:
-        source = f"pretraining on {pretrained['dataset']} or tuning"
+        source = f"pretraining on {pretrained.dataset} or tuning"
     overlap = f"{count} of {len(images)} images were seen in {source}"
     if hashing.is_complete(seen):
         return overlap

@@ -11,6 +11,7 @@ from sar_mixmae_jax.objectives.radiometry import TO_DB
 from sar_mixmae_jax.training.distributed import is_primary_process
 from sar_mixmae_jax.training.initialisation import SourceCheckpoint
 from sar_mixmae_jax.utils.files import write_arrays
+from sar_mixmae_jax.utils.typed_json import to_json
 
 
 def load_embedding_dataset(
@@ -59,8 +60,8 @@ def embed(
         description=f"encoding {patches.name}",
     )
     provenance = {
-        "encoder": encoder.description,
-        "dataset": patches.describe(),
+        "encoder": to_json(encoder.description),
+        "dataset": to_json(patches.describe()),
         "resize_mode": frozen.resize_mode,
     }
     return {"ids": np.array(patches.ids()), **arrays, "about": np.array(json.dumps(provenance))}

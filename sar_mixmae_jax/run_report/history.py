@@ -11,7 +11,7 @@ import numpy as np
 from sar_mixmae_jax.run_report.formatting import as_list
 from sar_mixmae_jax.training.checkpoint import checkpoint_steps, metric_direction, select_step
 from sar_mixmae_jax.training.metric_logger import METRICS, parse_metrics
-from sar_mixmae_jax.training.workdir import RECORD, read_run_record
+from sar_mixmae_jax.training.workdir import RECORD, read_run_outline
 from sar_mixmae_jax.utils.errors import InputError, first_line
 
 MAX_VALUE = float(np.finfo(np.float32).max)
@@ -78,12 +78,12 @@ def read_history(workdir: Path) -> History:
     Raises:
       InputError: `run.json` is missing or invalid; all other files may be missing.
     """
-    record = read_run_record(workdir)
-    if not record:
+    record = read_run_outline(workdir)
+    if record is None:
         raise InputError(f"{workdir / RECORD} not found: give the workdir of a run")
     metrics, problems = read_series(workdir / METRICS)
-    dataset, model = record.get("dataset") or {}, record.get("model") or {}
-    return History(record["config"], dataset, model, record["starts"], metrics, problems)
+    starts = list(record.starts)
+    return History(record.config, record.dataset, record.model, starts, metrics, problems)
 
 
 def read_series(path: Path) -> tuple[dict[str, Series], list[str]]:

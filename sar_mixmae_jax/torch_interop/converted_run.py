@@ -1,7 +1,5 @@
 """The run folder that an import writes: configuration, description, state and checkpoint."""
 
-import dataclasses
-import json
 import os
 import shutil
 from collections.abc import Sequence
@@ -12,8 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from sar_mixmae_jax.data.bigearthnet import BandStatistics
-from sar_mixmae_jax.data.metadata import BANDS
+from sar_mixmae_jax.data.metadata import BANDS, DatasetDescription, Statistics
 from sar_mixmae_jax.objectives.weighting import Weighting
 from sar_mixmae_jax.tasks.registry import get_task
 from sar_mixmae_jax.torch_interop.infer_architecture import InferredModel
@@ -21,6 +18,7 @@ from sar_mixmae_jax.torch_interop.optimizer_state import AdamMoments
 from sar_mixmae_jax.torch_interop.published_checkpoints import PublishedFile
 from sar_mixmae_jax.training.checkpoint import CheckpointManager, RetentionPolicy, checkpoint_dir
 from sar_mixmae_jax.training.optimizer import Rate, adamw
+from sar_mixmae_jax.training.run_description import ModelDescription, RunDescription
 from sar_mixmae_jax.training.sharding import replicate
 from sar_mixmae_jax.training.train_step import TrainState
 from sar_mixmae_jax.training.workdir import RunRecord, describe_start, versions
@@ -67,11 +65,11 @@ def downstream_config(
 def describe_conversion(
     model: InferredModel,
     classes: Sequence[str],
-    statistics: BandStatistics,
+    statistics: Statistics,
     published: PublishedFile | None,
     origin: dict[str, Any],
     config: dict[str, Any],
-) -> dict[str, Any]:
+) -> RunDescription:
     """Return the description of a converted model, in the form of those of runs.
 
     Args:
@@ -86,31 +84,24 @@ def describe_conversion(
     caveats = [f"converted from {origin['file']}, which does not say which images it has seen"]
     if published:
         name, domain = published.weighting
-        weighting = dataclasses.asdict(Weighting(name=name, domain=domain))
+        weighting = Weighting(name=name, domain=domain)
         caveats.append(published.caveat)
-    content = {
-        "variant": model.variant,
-        "architecture": dataclasses.asdict(model.arch),
-        "weighting": weighting,
-        "dtype": "float32",
-        "bands": list(BANDS),
-        "unit": "dB",
-        "statistics": statistics._asdict(),
-        "converted": origin,
-    }
-    if model.outputs:
-        content |= {"task": model.kind, "classes": list(classes), "pretrained": None}
-    description = {
-        "config": {**config, "trainer": "convert"},
-        "dataset": {
-            "name": published.dataset if published else "not known",
-            "checksum": None,
-            "records": None,
-            "caveats": caveats,
-        },
-        "model": content,
-    }
-    return json.loads(json.dumps(description))
+    content = ModelDescription(
+        variant=model.variant,
+        architecture=model.arch,
+        dtype="float32",
+        bands=BANDS,
+        unit="dB",
+        statistics=statistics,
+        weighting=weighting,
+        task=model.kind if model.outputs else None,
+        classes=tuple(classes) if model.outputs else (),
+        converted=origin,
+    )
+    dataset = DatasetDescription(
+        published.dataset if published else "not known", caveats=tuple(caveats)
+    )
+    return RunDescription({**config, "trainer": "convert"}, dataset, content)
 
 
 def initial_state(params: Any, moments: AdamMoments | None) -> TrainState:
@@ -143,7 +134,7 @@ def check_empty(workdir: Path) -> None:
         )
 
 
-def write_run(workdir: Path, state: TrainState, description: dict[str, Any]) -> Path:
+def write_run(workdir: Path, state: TrainState, description: RunDescription) -> Path:
     """Write checkpoint and `run.json` to a temporary folder, then move it to its place.
 
     Args:
@@ -158,7 +149,7 @@ def write_run(workdir: Path, state: TrainState, description: dict[str, Any]) -> 
       InputError: they cannot be written; no partial output is left.
     """
     step = int(state.step)
-    metadata = {**description, "seen": hashing.INCOMPLETE, "versions": versions()}
+    metadata = {**description.to_json(), "seen": hashing.INCOMPLETE, "versions": versions()}
     partial = workdir.with_name(f".{workdir.name}.{os.getpid()}.partial")
     try:
         with report_write_errors(workdir):

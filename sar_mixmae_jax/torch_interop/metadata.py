@@ -4,12 +4,13 @@ import dataclasses
 import json
 from typing import Any
 
-from sar_mixmae_jax.data.bigearthnet import BandStatistics
-from sar_mixmae_jax.data.metadata import BANDS
+from sar_mixmae_jax.data.metadata import BANDS, Statistics
 from sar_mixmae_jax.models.heads import POOLINGS, TILINGS
 from sar_mixmae_jax.tasks.registry import task_names
 from sar_mixmae_jax.torch_interop.published_checkpoints import check_statistics
-from sar_mixmae_jax.utils.errors import InputError
+from sar_mixmae_jax.training.migration import ARCHITECTURE, rename
+from sar_mixmae_jax.utils.errors import InputError, check_name
+from sar_mixmae_jax.utils.typed_json import from_json, to_json
 
 MAX_LENGTH = 100_000
 """Longest text that is parsed, characters."""
@@ -29,7 +30,7 @@ class TensorFileMetadata:
       dataset: str, name of the dataset it was last trained on.
     """
 
-    statistics: BandStatistics
+    statistics: Statistics
     task: str | None
     classes: tuple[str, ...]
     decoder_num_heads: int | None
@@ -37,18 +38,25 @@ class TensorFileMetadata:
     pooling: str
     dataset: str
 
+    def __post_init__(self) -> None:
+        check_statistics(self.statistics.mean, self.statistics.std)
+        if self.task is not None:
+            check_name(task_names(), self.task, "task")
+        if not (self.decoder_num_heads is None or 1 <= self.decoder_num_heads <= 1024):
+            raise ValueError(f"decoder_num_heads is {self.decoder_num_heads}")
+        check_name(TILINGS, self.tiling, "tiling")
+        check_name(POOLINGS, self.pooling, "pooling")
+
 
 def metadata_to_text(metadata: TensorFileMetadata) -> str:
     """Return metadata as JSON."""
-    fields = dataclasses.asdict(metadata) | {"statistics": metadata.statistics._asdict()}
-    return json.dumps({**fields, "bands": BANDS, "unit": "dB"})
+    return json.dumps({**to_json(metadata), "bands": BANDS, "unit": "dB"})
 
 
 def metadata_from_text(text: str | None) -> TensorFileMetadata | None:
     """Return the metadata of a file; None if it has none, or none of this project.
 
-    The file may come from anywhere, so that every field is checked. `decoder_num_heads` was called
-    `decoder_heads` in version 0.1.
+    The file may come from anywhere, so that every field is checked.
 
     Raises:
       InputError: the model expects other bands.
@@ -56,49 +64,17 @@ def metadata_from_text(text: str | None) -> TensorFileMetadata | None:
     try:
         if text is None or len(text) > MAX_LENGTH:
             return None
-        fields = json.loads(text)
-        bands = tuple(_text(name)[:20] for name in fields["bands"])
+        fields = rename(from_json(dict[str, Any], json.loads(text)), ARCHITECTURE)
+        bands = from_json(tuple[str, ...], fields["bands"])
         if fields["unit"] != "dB":
-            raise ValueError("the unit is not dB")
-        old_name = "decoder_heads" if "decoder_heads" in fields else "decoder_num_heads"
-        metadata = TensorFileMetadata(
-            statistics=_statistics(fields["statistics"]),
-            task=_one_of((None, *task_names()), fields["task"]),
-            classes=tuple(_text(name) for name in fields["classes"]),
-            decoder_num_heads=_one_of((None, *range(1, 1025)), fields[old_name]),
-            tiling=_one_of(TILINGS, fields["tiling"]),
-            pooling=_one_of(POOLINGS, fields["pooling"]),
-            dataset=_text(fields["dataset"]),
-        )
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+            return None
+        metadata = from_json(TensorFileMetadata, fields)
+    except (ValueError, KeyError, RecursionError):
         return None
     if bands != BANDS:
+        names = ", ".join(name[:20] for name in bands[:5])
         raise InputError(
-            f"the model expects the bands {', '.join(bands[:5])}; only models of "
-            f"{', '.join(BANDS)} in this order can be converted"
+            f"the model expects the bands {names}; only models of {', '.join(BANDS)} in this "
+            "order can be converted"
         )
     return metadata
-
-
-def _statistics(fields: Any) -> BandStatistics:
-    mean, std = (tuple(map(_number, list(fields[name]))) for name in ("mean", "std"))
-    check_statistics(mean, std)
-    return BandStatistics(mean, std, _text(fields["of"]))
-
-
-def _number(value: Any) -> float:
-    if type(value) not in (int, float):
-        raise TypeError(f"{value!r} is not a number")
-    return float(value)
-
-
-def _one_of(known: Any, value: Any) -> Any:
-    if isinstance(value, bool) or value not in known:
-        raise ValueError(f"{value!r} is unknown")
-    return value
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{value!r} is not a string")
-    return value

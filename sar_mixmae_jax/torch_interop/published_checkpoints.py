@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 from absl import logging
 
-from sar_mixmae_jax.data.bigearthnet import PUBLISHED_STATISTICS, BandStatistics
-from sar_mixmae_jax.data.metadata import BANDS
+from sar_mixmae_jax.data.bigearthnet import PUBLISHED_STATISTICS
+from sar_mixmae_jax.data.metadata import BANDS, Statistics
 from sar_mixmae_jax.utils.errors import InputError, look_up
 
 
@@ -121,8 +121,8 @@ def identify_file(path: Path, sha256: str) -> PublishedFile | None:
 
 
 def choose_statistics(
-    flag: str | None, published: PublishedFile | None, stored: BandStatistics | None
-) -> BandStatistics:
+    flag: str | None, published: PublishedFile | None, stored: Statistics | None
+) -> Statistics:
     """Return the statistics with which the inputs of a model are standardised.
 
     Args:
@@ -155,7 +155,7 @@ def choose_statistics(
     return chosen
 
 
-def _parse_statistics(text: str) -> BandStatistics:
+def _parse_statistics(text: str) -> Statistics:
     try:
         numbers = [float(part) for part in text.split(",")] if text.isascii() else []
     except ValueError:
@@ -167,7 +167,7 @@ def _parse_statistics(text: str) -> BandStatistics:
         raise InputError(
             f"--statistics is {text[:100]!r} ({error}): expected MEAN_VH,MEAN_VV,STD_VH,STD_VV"
         ) from error
-    return BandStatistics(mean, std, f"given by hand: --statistics={text}")
+    return Statistics(mean, std, f"given by hand: --statistics={text}")
 
 
 def check_statistics(mean: Sequence[float], std: Sequence[float]) -> None:

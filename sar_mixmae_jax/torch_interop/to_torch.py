@@ -1,11 +1,10 @@
 """Export of a checkpoint to a file that the published PyTorch models load with `strict=True`."""
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from flax.traverse_util import flatten_dict
 
-from sar_mixmae_jax.data.bigearthnet import BandStatistics
 from sar_mixmae_jax.data.metadata import BANDS
 from sar_mixmae_jax.torch_interop import tensor_files
 from sar_mixmae_jax.torch_interop.infer_architecture import InferredModel, expected_shapes
@@ -57,11 +56,10 @@ def to_torch(workdir: Path, out: Path, which: str = "best") -> ExportResult:
     check_writable(out, "--out")
     path = checkpoint.select_step(workdir, which)
     try:
-        metadata = checkpoint.read_metadata(path)
-        source = initialisation.read_source_checkpoint(path, metadata)
-        model = exported_model(metadata, source)
-        params = read_subtree(path, {"params": expected_shapes(model)})[0]["params"]
-        text = metadata_to_text(exported_metadata(source, model, metadata))
+        source = initialisation.read_source_checkpoint(path)
+        model = exported_model(source)
+        params = read_subtree(path, {"params": expected_shapes(model)})["params"]
+        text = metadata_to_text(exported_metadata(source, model))
         if metadata_from_text(text) is None:
             raise ValueError("the metadata of the model are inconsistent")
     except InputError:
@@ -79,51 +77,46 @@ def to_torch(workdir: Path, out: Path, which: str = "best") -> ExportResult:
     return ExportResult(path, model, len(tensors))
 
 
-def exported_model(metadata: dict[str, Any], source: SourceCheckpoint) -> InferredModel:
+def exported_model(source: SourceCheckpoint) -> InferredModel:
     """Return the model of a checkpoint.
 
     Args:
-      metadata: of the checkpoint.
       source: the same, as its encoder is described.
 
     Raises:
       InputError: it has no counterpart in PyTorch.
     """
-    model = metadata["model"]
+    model = source.metadata.model
     if source.bands != BANDS:
         raise InputError(
             f"{source.path} expects the bands {', '.join(source.bands)}, and the published models "
             f"{', '.join(BANDS)} in this order: convert a run with these bands"
         )
-    if KNN_MEMORY in metadata["arrays"]:
+    if KNN_MEMORY in source.metadata.arrays:
         raise InputError(
             f"{source.path} has a nearest-neighbour head, which the published models lack: choose "
             "a run of task=classification, flood or linear_probe"
         )
     if source.has_decoder:
         return InferredModel("pretraining", source.variant, source.arch, 0)
-    task = model.get("task")
-    outputs = len(model["classes"]) if task else 0
+    task, outputs = model.task, len(model.classes) if model.task else 0
     return InferredModel(task or "encoder", source.variant, source.arch, outputs)
 
 
-def exported_metadata(
-    source: SourceCheckpoint, model: InferredModel, metadata: dict[str, Any]
-) -> TensorFileMetadata:
+def exported_metadata(source: SourceCheckpoint, model: InferredModel) -> TensorFileMetadata:
     """Return what is stored beside the tensors.
 
     Args:
       source: checkpoint of the model.
       model: of `exported_model`.
-      metadata: of the checkpoint.
     """
-    config = metadata["config"]
+    config = source.metadata.config
     return TensorFileMetadata(
-        statistics=BandStatistics(source.mean, source.std, source.statistics_of),
+        statistics=source.statistics,
         task=model.kind if model.outputs else None,
-        classes=tuple(metadata["model"].get("classes") or ()),
+        classes=source.metadata.model.classes,
         decoder_num_heads=model.arch.decoder_num_heads if model.has_decoder else None,
         tiling=config.get("tiling", "spatial"),
         pooling=config.get("pooling", "mean"),
-        dataset=metadata["dataset"]["name"],
+        dataset=source.metadata.dataset.name,
     )

@@ -18,6 +18,7 @@ import jax
 import orbax.checkpoint as ocp
 
 from sar_mixmae_jax.training.distributed import is_primary_process
+from sar_mixmae_jax.training.run_description import CheckpointMetadata
 from sar_mixmae_jax.training.sharding import fetch_replicated
 from sar_mixmae_jax.training.train_step import TrainState
 from sar_mixmae_jax.utils import hashing
@@ -244,10 +245,10 @@ def select_step(workdir: Path, which: str) -> Path:
     if which == "best":
         metric, ranked = None, []
         for path in reversed(found):  # the newest says which metric counts
-            with suppress(ValueError, KeyError, TypeError):
+            with suppress(ValueError):
                 metadata = read_metadata(path)
-                metric = metric or metadata["config"]["best_metric"]
-                if math.isfinite(value := best_metric_value(metadata["metrics"], metric)):
+                metric = metric or str(metadata.config.get("best_metric"))
+                if math.isfinite(value := best_metric_value(metadata.metrics, metric)):
                     ranked.append((value, int(path.name)))
         return found[-1] if not ranked else checkpoint_dir(workdir) / str(max(ranked)[1])
     if (path := checkpoint_dir(workdir) / which) in found:
@@ -264,23 +265,26 @@ def remove_unfinished(workdir: Path) -> None:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def read_metadata(path: Path) -> dict[str, Any]:
-    """The metadata of the checkpoint in a folder, verified.
+def read_metadata(path: Path) -> CheckpointMetadata:
+    """Read and verify the metadata of a checkpoint, of this version or an earlier one.
+
+    Args:
+      path: folder of its step.
 
     Raises:
-      ValueError: they cannot be read, or are damaged.
+      ValueError: they cannot be read, are damaged, or a field cannot be used.
     """
     try:
         content = json.loads((path / "metadata" / "metadata").read_text())
         if not isinstance(content, dict):
-            raise TypeError(f"found {type(content).__name__}")
+            raise TypeError(f"found {type(content).__name__}, expected an object")
     except (OSError, ValueError, TypeError, RecursionError) as error:
         raise ValueError(f"its metadata cannot be read ({first_line(error)})") from error
-    return hashing.verify_checksum(content)
+    return CheckpointMetadata.from_json(hashing.verify_checksum(content))
 
 
 def _metrics(path: Path) -> dict[str, float]:
     try:
-        return read_metadata(path)["metrics"]
-    except (ValueError, KeyError):  # it is none of the best, then
+        return read_metadata(path).metrics
+    except ValueError:  # damaged, so none of the best
         return {}

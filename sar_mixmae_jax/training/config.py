@@ -206,8 +206,8 @@ def make_objective(
     """
     preprocessing = Preprocessing(
         image_size=config.model.image_size,
-        mean=dataset.mean,
-        std=dataset.std,
+        mean=dataset.statistics.mean,
+        std=dataset.statistics.std,
         weighting=Weighting(**config.weighting),
         resize_mode=config.resize_mode,
         random_flip=config.random_flip,

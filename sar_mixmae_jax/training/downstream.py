@@ -1,13 +1,12 @@
 """What fine-tuning, probes and evaluations have in common: splits, model, description."""
 
-import dataclasses
 import json
-from typing import Any
 
 import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
+from sar_mixmae_jax.data.metadata import Statistics
 from sar_mixmae_jax.data.patch_dataset import PatchDataset, load_patch_dataset
 from sar_mixmae_jax.models.heads import HEAD_INITS, POOLINGS, TILINGS
 from sar_mixmae_jax.models.knn import KNNConfig
@@ -18,6 +17,7 @@ from sar_mixmae_jax.tasks.task_dataset import TaskDataset, load_task_dataset, ta
 from sar_mixmae_jax.training.config import check_numbers, compute_dtype, make_retention_policy
 from sar_mixmae_jax.training.distributed import is_primary_process
 from sar_mixmae_jax.training.initialisation import SourceCheckpoint, encoder_architecture
+from sar_mixmae_jax.training.run_description import ModelDescription, RunDescription
 from sar_mixmae_jax.utils.errors import InputError, check_name
 
 
@@ -84,28 +84,27 @@ def load_splits(
     return training, validation
 
 
-def preprocessing_conventions(
+def input_statistics(
     config: ConfigDict, encoder: SourceCheckpoint | None, patches: PatchDataset
-) -> dict[str, Any]:
-    """Bands, unit and statistics that the model takes for granted, as JSON has it.
+) -> Statistics:
+    """Return the statistics in dB with which the inputs of the model are standardised.
 
     Raises:
       InputError: a random encoder has no statistics in dB.
     """
-    if encoder is None and config.statistics:
+    if encoder is not None:
+        return encoder.statistics
+    if config.statistics:
         other = load_patch_dataset(
             config.statistics, config.data_dir, config.train_split, config.bands
         )
-        return other.conventions()
-    if encoder is None:
-        if patches.unit != "dB":
-            raise InputError(
-                f"{patches.name} holds {patches.unit}: a random encoder needs statistics in dB, "
-                "build the dataset in dB"
-            )
-        return patches.conventions()
-    values = {"mean": list(encoder.mean), "std": list(encoder.std), "of": encoder.statistics_of}
-    return {"bands": list(encoder.bands), "unit": "dB", "statistics": values}
+        return other.statistics
+    if patches.unit != "dB":
+        raise InputError(
+            f"{patches.name} holds {patches.unit}: a random encoder needs statistics in dB, "
+            "build the dataset in dB"
+        )
+    return patches.statistics
 
 
 def make_finetune_objective(
@@ -137,11 +136,11 @@ def make_finetune_objective(
         head_init=config.get("head_init") or ("xavier" if encoder is None else "tiny"),
         votes=votes,
     )
-    values = preprocessing_conventions(config, encoder, patches)["statistics"]
+    statistics = input_statistics(config, encoder, patches)
     preprocessing = Preprocessing(
         image_size=task.input_size(arch, patches),
-        mean=tuple(values["mean"]),
-        std=tuple(values["std"]),
+        mean=statistics.mean,
+        std=statistics.std,
         resize_mode=config.resize_mode,
         random_flip=config.random_flip,
         unit=patches.unit,
@@ -153,9 +152,9 @@ def run_title(config: ConfigDict, encoder: SourceCheckpoint | None) -> str:
     """What is tuned, for whom the results are shown."""
     if encoder is None:
         return f"{config.task}: a random encoder"
-    weighting = encoder.description["weighting"]
-    how = f", weighting {weighting['name']}" if weighting else ""
-    return f"{config.task}: {encoder.variant} of step {encoder.description['step']}{how}"
+    weighting = encoder.description.weighting
+    how = f", weighting {weighting.name}" if weighting else ""
+    return f"{config.task}: {encoder.variant} of step {encoder.description.step}{how}"
 
 
 def describe_run(
@@ -163,21 +162,19 @@ def describe_run(
     encoder: SourceCheckpoint | None,
     training: TaskDataset,
     tuning: FinetuneObjective,
-) -> dict[str, Any]:
-    """What is trained on what: all that a stranger needs to use the model, as JSON has it."""
-    votes = tuning.model.votes
-    description = {
-        "config": json.loads(config.to_json_best_effort()),
-        "dataset": training.patches.describe(),
-        "model": {
-            "variant": encoder.variant if encoder else config.model.variant or "base",
-            "architecture": dataclasses.asdict(tuning.model.arch),
-            "dtype": np.dtype(tuning.model.dtype).name,
-            "task": training.task.name,
-            "classes": list(training.classes),
-            **({"votes": dataclasses.asdict(votes)} if votes else {}),
-            **preprocessing_conventions(config, encoder, training.patches),
-            "pretrained": encoder.description if encoder else None,
-        },
-    }
-    return json.loads(json.dumps(description))
+) -> RunDescription:
+    """Return the description that is stored with the run and its checkpoints."""
+    model = ModelDescription(
+        variant=encoder.variant if encoder else config.model.variant or "base",
+        architecture=tuning.model.arch,
+        dtype=np.dtype(tuning.model.dtype).name,
+        bands=encoder.bands if encoder else tuple(config.bands),
+        unit="dB",
+        statistics=input_statistics(config, encoder, training.patches),
+        task=training.task.name,
+        classes=training.classes,
+        votes=tuning.model.votes,
+        pretrained=encoder.description if encoder else None,
+    )
+    dataset = training.patches.describe()
+    return RunDescription(json.loads(config.to_json_best_effort()), dataset, model)

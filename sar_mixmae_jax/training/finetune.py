@@ -21,9 +21,9 @@ from sar_mixmae_jax.training.distributed import is_primary_process
 from sar_mixmae_jax.training.downstream import (
     complete_config,
     describe_run,
+    input_statistics,
     load_splits,
     make_finetune_objective,
-    preprocessing_conventions,
     run_title,
 )
 from sar_mixmae_jax.training.initialisation import replace_encoder, resolve_encoder
@@ -71,17 +71,9 @@ def set_up(config: ConfigDict, workdir: Path) -> RunSetup:
     tuning = make_finetune_objective(config, encoder, training)
     check_fit(partial(prepare_batch, objective=tuning), training.patches.source)
     if is_primary_process():
-        settings, of = (
-            tuning.preprocessing,
-            preprocessing_conventions(config, encoder, training.patches),
-        )
-        used = dataclasses.replace(
-            training.patches,
-            mean=settings.mean,
-            std=settings.std,
-            statistics_of=of["statistics"]["of"],
-        )
-        print(f"standardised with {used.statistics}")
+        statistics = input_statistics(config, encoder, training.patches)
+        used = dataclasses.replace(training.patches, statistics=statistics)
+        print(f"standardised with {used.statistics_text}")
 
     def load(state: TrainState) -> TrainState:
         return dataclasses.replace(

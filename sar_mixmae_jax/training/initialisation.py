@@ -1,7 +1,6 @@
 """The encoder of a checkpoint: what it expects of images, where it is from, its parameters."""
 
 import dataclasses
-import math
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
+from sar_mixmae_jax.data.metadata import Statistics
 from sar_mixmae_jax.data.patch_dataset import PatchDataset
 from sar_mixmae_jax.models import architecture
 from sar_mixmae_jax.models.architecture import Architecture
@@ -20,42 +20,64 @@ from sar_mixmae_jax.objectives.weighting import Weighting
 from sar_mixmae_jax.training.checkpoint import checkpoint_dir, checkpoint_steps, read_metadata
 from sar_mixmae_jax.training.optimizer import at_first_step
 from sar_mixmae_jax.training.restore import read_subtree
-from sar_mixmae_jax.training.run_description import _of_type, check_source_description
+from sar_mixmae_jax.training.run_description import CheckpointMetadata, SourceDescription
 from sar_mixmae_jax.training.train_step import TrainState
 from sar_mixmae_jax.training.workdir import read_run_record
-from sar_mixmae_jax.utils import hashing
 from sar_mixmae_jax.utils.errors import InputError, first_line
+from sar_mixmae_jax.utils.typed_json import from_json
+
+ENCODER_ARRAY = "params/encoder/norm/scale"
+"""Array by whose checksum an encoder is identified."""
 
 
 @dataclasses.dataclass(frozen=True)
 class SourceCheckpoint:
-    """An encoder in a checkpoint.
+    """A checkpoint whose encoder is used.
 
     Attributes:
-      path: of the checkpoint, a step's folder.
-      arch: of the model it was trained in.
-      variant: its name.
-      bands: names of its inputs, in order.
-      mean: of each band, dB: what its inputs are standardised with.
-      std: of each band, dB.
-      statistics_of: what mean and std were computed on.
-      description: where it is from, as JSON has it.
-      seen: the ids it was pretrained on, see `seen`.
-      has_decoder: whether the decoder of pretraining is beside it.
-      has_optimizer: whether the state of an optimizer is.
+      path: folder of its step.
+      metadata: its metadata.
+      description: what is stored with models that begin with it.
     """
 
     path: Path
-    arch: Architecture
-    variant: str
-    bands: tuple[str, ...]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    statistics_of: str
-    description: dict[str, Any]
-    seen: str
-    has_decoder: bool
-    has_optimizer: bool
+    metadata: CheckpointMetadata
+    description: SourceDescription
+
+    @property
+    def arch(self) -> Architecture:
+        """Sizes of the model."""
+        return self.metadata.model.architecture
+
+    @property
+    def variant(self) -> str:
+        """Name of the sizes."""
+        return self.metadata.model.variant
+
+    @property
+    def bands(self) -> tuple[str, ...]:
+        """Names of the inputs, in order."""
+        return self.metadata.model.bands
+
+    @property
+    def statistics(self) -> Statistics:
+        """Statistics with which the inputs are standardised."""
+        return self.metadata.model.statistics
+
+    @property
+    def seen(self) -> str:
+        """Hashes of the ids that the model was trained on, see `hashing.pack_ids`."""
+        return self.metadata.seen
+
+    @property
+    def has_decoder(self) -> bool:
+        """True if the decoder of pretraining is stored."""
+        return any(name.startswith("params/decoder/") for name in self.metadata.arrays)
+
+    @property
+    def has_optimizer(self) -> bool:
+        """True if the state of an optimizer is stored."""
+        return any(name.startswith("opt_state/") for name in self.metadata.arrays)
 
 
 def find_source_checkpoint(path: str | Path) -> SourceCheckpoint:
@@ -86,95 +108,47 @@ def find_source_checkpoint(path: str | Path) -> SourceCheckpoint:
     reasons = []
     for candidate in candidates:
         try:
-            return read_source_checkpoint(candidate, read_metadata(candidate))
-        except (ValueError, KeyError, TypeError) as error:
+            return read_source_checkpoint(candidate)
+        except ValueError as error:
             reasons.append(f"{candidate.name}: {first_line(error)}")
             logging.warning("%s is not used: %s", candidate, first_line(error))
     raise InputError(f"{path}: no checkpoint can be used ({'; '.join(reasons[:3])})")
 
 
-def read_source_checkpoint(path: Path, metadata: dict[str, Any]) -> SourceCheckpoint:
-    """What the metadata of a checkpoint say of its encoder, checked field by field.
+@dataclasses.dataclass(frozen=True)
+class _RunFields:
+    """Configuration fields that describe a source."""
 
-    A checksum says that nothing has changed since it was made, not that it was right then.
-
-    Raises:
-      ValueError: a value cannot be used.
-      KeyError: one is not there.
-      TypeError: one is of another kind.
-    """
-    model, dataset, config, arrays = (
-        _of_type(metadata[name], dict, name) for name in ("model", "dataset", "config", "arrays")
-    )
-    statistics = _of_type(model["statistics"], dict, "model.statistics")
-    if model["unit"] != "dB":
-        raise ValueError(f"its unit is {str(model['unit'])[:50]!r}, expected dB")
-    bands = _string_tuple(model["bands"], "model.bands")
-    arch = architecture_from_json(_of_type(model["architecture"], dict, "model.architecture"))
-    if arch.bands != len(bands) or len(set(bands)) != len(bands):
-        raise ValueError(f"its bands are {bands}, expected {arch.bands} different ones")
-    mean, std = (_numbers(statistics[name], len(bands), name) for name in ("mean", "std"))
-    if min(std) <= 0:
-        raise ValueError(f"its std is {std}, expected numbers above 0")
-    packed = _of_type(metadata["seen"], str, "seen")
-    hashing.count_overlap(("",), packed)
-    description = {
-        "checkpoint": str(path),
-        "step": metadata["step"],
-        "trainer": _of_type(config["trainer"], str, "config.trainer"),
-        "dataset": dataset["name"],
-        "dataset_checksum": dataset["checksum"],
-        "caveats": list(_string_tuple(dataset["caveats"], "dataset.caveats")),
-        "weighting": model.get("weighting"),
-        "seed": config["seed"],
-        "sha256": _of_type(arrays["params/encoder/norm/scale"], str, "arrays"),
-    }
-    if model.get("pretrained") is not None:  # of an encoder that was fine-tuned
-        description["pretrained"] = model["pretrained"]
-    check_source_description(description)
-    return SourceCheckpoint(
-        path=path,
-        arch=arch,
-        variant=_of_type(model["variant"], str, "model.variant"),
-        bands=bands,
-        mean=mean,
-        std=std,
-        statistics_of=_of_type(statistics["of"], str, "statistics.of"),
-        description=description,
-        seen=packed,
-        has_decoder=any(name.startswith("params/decoder/") for name in arrays),
-        has_optimizer=any(name.startswith("opt_state/") for name in arrays),
-    )
+    trainer: str
+    seed: int
 
 
-def _string_tuple(values: Any, what: str) -> tuple[str, ...]:
-    return tuple(_of_type(value, str, what) for value in _of_type(values, list, what))
+def read_source_checkpoint(path: Path) -> SourceCheckpoint:
+    """Read the metadata of a checkpoint, and describe it as a source of an encoder.
 
-
-def _numbers(values: Any, count: int, what: str) -> tuple[float, ...]:
-    numbers = tuple(_of_type(values, list, what))
-    if len(numbers) != count or not all(
-        isinstance(value, int | float) and math.isfinite(value) for value in numbers
-    ):
-        raise ValueError(f"its {what} is {str(values)[:50]}, expected {count} numbers")
-    return numbers
-
-
-def architecture_from_json(fields: dict[str, Any]) -> Architecture:
-    """The sizes of a model, of what JSON made of them.
+    Args:
+      path: folder of its step.
 
     Raises:
-      ValueError: they are no sizes.
-      TypeError: likewise.
+      ValueError: it is damaged, or a field is missing or cannot be used.
     """
-    sizes: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()
-    }
-    if unknown := [
-        name for name, v in sizes.items() if v is None and name != "pretrain_image_size"
-    ]:
-        raise TypeError(f"its architecture has no {', '.join(unknown)}")
-    return Architecture(**sizes)
+    metadata = read_metadata(path)
+    if ENCODER_ARRAY not in metadata.arrays:
+        raise ValueError(f"arrays holds no {ENCODER_ARRAY}")
+    run = from_json(_RunFields, metadata.config)
+    description = SourceDescription(
+        checkpoint=str(path),
+        step=metadata.step,
+        trainer=run.trainer,
+        dataset=metadata.dataset.name,
+        dataset_checksum=metadata.dataset.checksum,
+        caveats=metadata.dataset.caveats,
+        weighting=metadata.model.weighting,
+        seed=run.seed,
+        sha256=metadata.arrays[ENCODER_ARRAY],
+        pretrained=metadata.model.pretrained,
+    )
+    return SourceCheckpoint(path, metadata, description)
 
 
 def load_encoder_params(pretrained: SourceCheckpoint, arch: Architecture) -> Any:
@@ -189,7 +163,7 @@ def load_encoder_params(pretrained: SourceCheckpoint, arch: Architecture) -> Any
     """
     like = {"params": {"encoder": encoder_param_shapes(pretrained.arch)}}
     try:
-        part, _ = read_subtree(pretrained.path, like)
+        part = read_subtree(pretrained.path, like)
         return resize_position_tables(part["params"]["encoder"], encoder_param_shapes(arch))
     except ValueError as error:
         raise InputError(f"{pretrained.path}: {error}: choose another checkpoint") from error
@@ -229,16 +203,16 @@ def resolve_source_checkpoint(config: ConfigDict, workdir: Path) -> SourceCheckp
     if config.init == "random":
         return None
     record = read_run_record(workdir)
-    before = record.get("model", {}).get("pretrained")
-    if before and record["config"].get("init") == config.init:
+    before = record.model.pretrained if record else None
+    if record and before and record.config.get("init") == config.init:
         if checkpoint_steps(workdir):
             return dataclasses.replace(find_source_checkpoint(workdir), description=before)
-        if not Path(before["checkpoint"]).exists():
+        if not Path(before.checkpoint).exists():
             raise InputError(
-                f"{workdir} began with {before['checkpoint']}, which is gone, and saved nothing: "
+                f"{workdir} began with {before.checkpoint}, which is gone, and saved nothing: "
                 "restore it, or choose another --workdir"
             )
-        return find_source_checkpoint(before["checkpoint"])
+        return find_source_checkpoint(before.checkpoint)
     return find_source_checkpoint(config.init)
 
 
@@ -306,15 +280,12 @@ INPUT_FIELDS = ("image_size", "pretrain_image_size", "window_sizes")
 
 def warn_weighting_changed(weighting: Weighting, origin: SourceCheckpoint | None) -> None:
     """Warns where the loss is weighted otherwise than before, if that is known."""
-    before = origin.description["weighting"] if origin else None
-    now = dataclasses.asdict(weighting)
-    if before and {name: before.get(name) for name in ("name", "domain")} != {
-        name: now[name] for name in ("name", "domain")
-    }:
+    before = origin.description.weighting if origin else None
+    if before and (before.name, before.domain) != (weighting.name, weighting.domain):
         logging.warning(
             "the loss was weighted by %s (%s) before and is now by %s (%s): set config.weighting "
             "to go on as before",
-            before.get("name"), before.get("domain"), now["name"], now["domain"],
+            before.name, before.domain, weighting.name, weighting.domain,
         )  # fmt: skip
 
 
@@ -322,9 +293,7 @@ def inherit_preprocessing(patches: PatchDataset, origin: SourceCheckpoint | None
     """A dataset that is standardised as the encoder is used to."""
     if origin is None:
         return patches
-    return dataclasses.replace(
-        patches, mean=origin.mean, std=origin.std, statistics_of=origin.statistics_of
-    )
+    return dataclasses.replace(patches, statistics=origin.statistics)
 
 
 def continued_architecture(
@@ -386,7 +355,7 @@ def load_pretraining_state(
     else:
         logging.warning("%s has no optimizer for this model: it starts afresh", origin.path)
     try:
-        found, _ = read_subtree(origin.path, parts)
+        found = read_subtree(origin.path, parts)
     except ValueError as error:
         raise InputError(f"{origin.path}: {error}: choose another checkpoint") from error
     encoder = resize_position_tables(found["params"]["encoder"], state.params["encoder"])

@@ -43,6 +43,7 @@ from sar_mixmae_jax.training.downstream import (
 from sar_mixmae_jax.training.feature_cache import FeatureCache
 from sar_mixmae_jax.training.initialisation import replace_encoder, resolve_encoder
 from sar_mixmae_jax.training.restore import read_subtree
+from sar_mixmae_jax.training.run_description import RunDescription
 from sar_mixmae_jax.training.setup import check_fit
 from sar_mixmae_jax.training.sharding import replicate
 from sar_mixmae_jax.training.train_step import TrainState
@@ -58,6 +59,7 @@ from sar_mixmae_jax.training.workdir import (
 from sar_mixmae_jax.utils import hashing
 from sar_mixmae_jax.utils.errors import InputError, look_up
 from sar_mixmae_jax.utils.files import atomic_write, report_write_errors
+from sar_mixmae_jax.utils.typed_json import to_json
 
 
 class LinearFits(NamedTuple):
@@ -205,7 +207,8 @@ def train(config: ConfigDict, workdir: Path, stop: Callable[[], bool] = lambda: 
             record.add_start(describe_start(0) | {"settings": comparable_settings(description)})
             params = init_model_params(linear_tuning, jax.random.key(config.seed))
             params = replace_encoder(params, linear_tuning.model.arch, encoder)
-            name = json.dumps(description["model"]["pretrained"] or config.seed)
+            pretrained = description.model.pretrained
+            name = json.dumps(to_json(pretrained) if pretrained else config.seed)
             both = read_features(config, workdir, name, linear_tuning, params, training, validation)
             head = method.fit(config, training, validation, *both)
             write_scores(workdir / SCORES, head)
@@ -214,7 +217,7 @@ def train(config: ConfigDict, workdir: Path, stop: Callable[[], bool] = lambda: 
             save_probe(config, workdir, description, params, head, packed)
             record.note_saved(config.probe.steps)
         last = checkpoint_steps(workdir)[-1]
-        params = read_subtree(last, {"params": param_shapes(tuning)})[0]["params"]
+        params = read_subtree(last, {"params": param_shapes(tuning)})["params"]
     files = {"checkpoint": last, "scores": workdir / SCORES, "record of the run": workdir / RECORD}
     state = TrainState(jnp.int32(config.probe.steps), params, (), jnp.zeros(2, jnp.uint32))
     name = f"{run_title(config, encoder)} on {training.patches.title}"
@@ -354,7 +357,7 @@ def validation_metrics(
 def save_probe(
     config: ConfigDict,
     workdir: Path,
-    description: dict[str, Any],
+    description: RunDescription,
     params: dict[str, Any],
     head: FittedHead,
     packed: str,
@@ -366,6 +369,6 @@ def save_probe(
     """
     key = jax.random.key_data(jax.random.key(config.seed))
     state = replicate(TrainState(jnp.int32(config.probe.steps), params, (), key))
-    metadata = {**description, "seen": packed, "versions": versions()}
+    metadata = {**description.to_json(), "seen": packed, "versions": versions()}
     with CheckpointManager(workdir, make_retention_policy(config)) as checkpoints:
         checkpoints.save(config.probe.steps, state, metadata, head.scores)

@@ -71,9 +71,13 @@ def upgrade_config(stored: Mapping[str, Any]) -> dict[str, Any]:
             config[group] = rename(config[group], names)
     if isinstance(metric := config.get("best_metric"), str):
         config["best_metric"] = METRICS.get(metric, metric)
-    if config.get("trainer", "pretrain") == "pretrain":
-        config = DEFAULTS | config
     return config
+
+
+def add_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a configuration with the fields that were added after its run was stored."""
+    is_pretraining = config.get("trainer", "pretrain") == "pretrain"
+    return {**(DEFAULTS if is_pretraining else {}), **config}
 
 
 def _inside(group: str) -> dict[str, str]:
@@ -92,7 +96,8 @@ def _upgrade_model(stored: Mapping[str, Any]) -> dict[str, Any]:
         model["architecture"] = rename(model["architecture"], ARCHITECTURE)
     parent = model
     while isinstance(source := parent.get("pretrained"), dict):  # the chain, the newest first
-        parent["pretrained"] = parent = rename(source, CONFIG)
+        parent["pretrained"] = rename(source, CONFIG)
+        parent = parent["pretrained"]
     return model
 
 

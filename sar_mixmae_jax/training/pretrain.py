@@ -1,6 +1,5 @@
 """Pretraining: `train(config, workdir)`, from a built dataset to checkpoints, logs and pictures."""
 
-import dataclasses
 import json
 from collections.abc import Callable
 from functools import partial
@@ -35,6 +34,7 @@ from sar_mixmae_jax.training.initialisation import (
     warn_weighting_changed,
 )
 from sar_mixmae_jax.training.reconstruction_evaluator import ReconstructionEvaluator
+from sar_mixmae_jax.training.run_description import ModelDescription, RunDescription
 from sar_mixmae_jax.training.setup import RunSetup, check_fit, warn_of_low_learning_rate
 from sar_mixmae_jax.training.train_step import Batch
 from sar_mixmae_jax.training.trainer import RunResult, run_training
@@ -86,7 +86,7 @@ def set_up(config: ConfigDict, workdir: Path) -> RunSetup:
     warn_weighting_changed(objective.preprocessing.weighting, source)
     warn_of_low_learning_rate(config)
     if is_primary_process():
-        print(f"standardised with {dataset.statistics}")
+        print(f"standardised with {dataset.statistics_text}")
 
     return RunSetup(
         config=config,
@@ -123,18 +123,16 @@ def describe(
     dataset: PatchDataset,
     objective: PretrainObjective,
     source: SourceCheckpoint | None,
-) -> dict[str, Any]:
-    """Return what is trained on what, as it is stored with every checkpoint."""
-    description = {
-        "config": json.loads(config.to_json_best_effort()),
-        "dataset": dataset.describe(),
-        "model": {
-            "variant": config.model.variant,
-            "architecture": dataclasses.asdict(objective.model.arch),
-            "weighting": dataclasses.asdict(objective.preprocessing.weighting),
-            "dtype": np.dtype(objective.model.dtype).name,
-            **dataset.conventions(),
-            "pretrained": source.description if source else None,
-        },
-    }
-    return json.loads(json.dumps(description))
+) -> RunDescription:
+    """Return the description that is stored with the run and its checkpoints."""
+    model = ModelDescription(
+        variant=config.model.variant,
+        architecture=objective.model.arch,
+        dtype=np.dtype(objective.model.dtype).name,
+        bands=dataset.bands,
+        unit=dataset.unit,
+        statistics=dataset.statistics,
+        weighting=objective.preprocessing.weighting,
+        pretrained=source.description if source else None,
+    )
+    return RunDescription(json.loads(config.to_json_best_effort()), dataset.describe(), model)

@@ -13,6 +13,7 @@ from absl import logging
 
 from sar_mixmae_jax.training.checkpoint import checkpoint_dir, checkpoint_steps, read_metadata
 from sar_mixmae_jax.training.distributed import broadcast_from_primary, is_primary_process
+from sar_mixmae_jax.training.run_description import CheckpointMetadata, RunDescription
 from sar_mixmae_jax.training.train_step import TrainState
 from sar_mixmae_jax.training.workdir import check_same_run
 from sar_mixmae_jax.utils import hashing
@@ -29,16 +30,16 @@ class RestoredCheckpoint(NamedTuple):
     Attributes:
       step: number of steps done.
       state: arrays of the host.
-      metadata: as given to `Checkpoints.save`.
+      metadata: stored with it.
     """
 
     step: int
     state: TrainState
-    metadata: dict[str, Any]
+    metadata: CheckpointMetadata
 
 
 def restore_for_resume(
-    workdir: Path, like: TrainState, description: dict[str, Any], known: int | None = None
+    workdir: Path, like: TrainState, description: RunDescription, known: int | None = None
 ) -> RestoredCheckpoint | None:
     """The newest sound checkpoint of a run, the same for all processes; None if it has none yet.
 
@@ -70,7 +71,7 @@ def restore_for_resume(
 
 
 def restore_newest_valid(
-    workdir: Path, like: TrainState, description: dict[str, Any], known: int | None = None
+    workdir: Path, like: TrainState, description: RunDescription, known: int | None = None
 ) -> RestoredCheckpoint | None:
     """As `resume`, for one process."""
     damaged: list[tuple[Path, str]] = []
@@ -112,18 +113,18 @@ def read_checkpoint(path: Path, like: TrainState) -> RestoredCheckpoint:
       ValueError: it is damaged, or of another model; the message says what is wrong.
     """
     metadata = read_metadata(path)
-    if str(metadata.get("step")) != path.name:
-        raise ValueError(f"it is of step {metadata.get('step')}")
+    if str(metadata.step) != path.name:
+        raise ValueError(f"it is of step {metadata.step}")
     try:
         state = _read_state(path / "state", like)
     except Exception as error:  # Orbax and its libraries raise bare exceptions on damaged files
         raise ValueError(f"its arrays cannot be read ({first_line(error)})") from error
-    stored, found = metadata["arrays"], hashing.array_checksums(state)
+    stored, found = metadata.arrays, hashing.array_checksums(state)
     wrong = sorted(name for name in {*stored, *found} if stored.get(name) != found.get(name))
     if wrong:
         more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
         raise ValueError(f"its arrays {', '.join(wrong[:3])}{more} do not have their checksums")
-    return RestoredCheckpoint(int(metadata["step"]), state, metadata)
+    return RestoredCheckpoint(metadata.step, state, metadata)
 
 
 def _read_state(path: Path, like: Any, *, partial: bool = False) -> Any:
@@ -157,8 +158,8 @@ def _read_state(path: Path, like: Any, *, partial: bool = False) -> Any:
     return state
 
 
-def read_subtree(path: Path, like: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Reads some arrays of a checkpoint, with its metadata, and verifies them.
+def read_subtree(path: Path, like: dict[str, Any]) -> dict[str, Any]:
+    """Read and verify some arrays of a checkpoint.
 
     Args:
       path: folder of the step.
@@ -173,10 +174,10 @@ def read_subtree(path: Path, like: dict[str, Any]) -> tuple[dict[str, Any], dict
     except Exception as error:  # Orbax and its libraries raise bare exceptions on damaged files
         raise ValueError(f"its arrays cannot be read ({first_line(error)})") from error
     found = hashing.array_checksums(part)
-    wrong = [name for name in found if metadata["arrays"].get(name) != found[name]]
+    wrong = [name for name in found if metadata.arrays.get(name) != found[name]]
     if wrong:
         raise ValueError(f"its arrays {', '.join(wrong[:3])} do not have their checksums")
-    return part, metadata
+    return part
 
 
 def quarantine(path: Path) -> Path:

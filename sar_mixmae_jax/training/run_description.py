@@ -11,7 +11,7 @@ from sar_mixmae_jax.data.metadata import DatasetDescription, Statistics
 from sar_mixmae_jax.models.architecture import Architecture
 from sar_mixmae_jax.models.knn import KNNConfig
 from sar_mixmae_jax.objectives.weighting import Weighting
-from sar_mixmae_jax.training.migration import upgrade
+from sar_mixmae_jax.training.migration import add_defaults, upgrade
 from sar_mixmae_jax.utils import hashing
 from sar_mixmae_jax.utils.typed_json import from_json, to_json
 
@@ -116,6 +116,8 @@ class RunDescription:
           ValueError: names the field that is missing or cannot be used.
         """
         content = upgrade(from_json(dict[str, Any], content))
+        if isinstance(content.get("config"), dict):
+            content["config"] = add_defaults(content["config"])
         _check_model(content.get("model"))
         return from_json(cls, content)
 
@@ -148,6 +150,42 @@ class RunRecordContent(RunDescription):
 
 
 @dataclasses.dataclass(frozen=True)
+class RunOutline:
+    """Parts of a `run.json` as JSON, under the current names.
+
+    Attributes:
+      config: see `RunDescription`.
+      dataset: see `RunDescription`.
+      starts: see `RunRecordContent`.
+      model: see `RunDescription`; empty in records without one.
+    """
+
+    config: dict[str, Any]
+    dataset: dict[str, Any]
+    starts: tuple[dict[str, Any], ...]
+    model: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    @classmethod
+    def from_json(cls, content: Any) -> Self:
+        """Read the content of a `run.json`.
+
+        Raises:
+          ValueError: names the part that is missing or has another type.
+        """
+        if not isinstance(content, dict):
+            raise ValueError(f"found {type(content).__name__}, expected an object")
+        content = {"model": {}, **upgrade(content)}
+        for part, kind in (("config", dict), ("dataset", dict), ("model", dict), ("starts", list)):
+            if not isinstance(content.get(part), kind):
+                raise ValueError(f"{part}: expected {kind.__name__}")
+        if not all(isinstance(start, dict) for start in content["starts"]):
+            raise ValueError("starts: expected a list of dict")
+        return cls(
+            content["config"], content["dataset"], tuple(content["starts"]), content["model"]
+        )
+
+
+@dataclasses.dataclass(frozen=True)
 class CheckpointMetadata(RunDescription):
     """What is stored beside the arrays of a checkpoint.
 
@@ -163,7 +201,7 @@ class CheckpointMetadata(RunDescription):
     """
 
     step: int
-    metrics: dict[str, float | None]
+    metrics: dict[str, float]
     arrays: dict[str, str]
     seen: str
     versions: dict[str, str] = dataclasses.field(default_factory=dict)
@@ -199,31 +237,3 @@ def _check_model(model: Any) -> None:
             return
         field, part = f"{field}.pretrained", source
     raise ValueError(f"model.pretrained names more than {MAX_CHAIN} checkpoints")
-
-
-def check_source_description(description: Any) -> None:
-    """Refuses a `Pretrained.description` that is none, or one of those it names as its own origin.
-
-    Args:
-      description: as a file has it; None where there is none.
-
-    Raises:
-      TypeError: names the field.
-    """
-    where = "model.pretrained"
-    while description is not None:
-        _of_type(description, dict, where)
-        for name, kind in {"checkpoint": str, "step": int, "dataset": str}.items():
-            _of_type(description.get(name), kind, f"{where}.{name}")
-        if description.get("dataset_checksum") is not None:
-            _of_type(description["dataset_checksum"], str, f"{where}.dataset_checksum")
-        if description.get("weighting") is not None:
-            weighting = _of_type(description["weighting"], dict, f"{where}.weighting")
-            _of_type(weighting.get("name"), str, f"{where}.weighting.name")
-        description, where = description.get("pretrained"), f"{where}.pretrained"
-
-
-def _of_type(value: Any, kind: type, what: str) -> Any:
-    if not isinstance(value, kind) or isinstance(value, bool):
-        raise TypeError(f"its {what} is {str(value)[:50]!r}, expected a {kind.__name__}")
-    return value

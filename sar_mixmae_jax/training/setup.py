@@ -21,6 +21,7 @@ from sar_mixmae_jax.training.checkpoint import RetentionPolicy
 from sar_mixmae_jax.training.config import make_optimizer, make_schedule
 from sar_mixmae_jax.training.distributed import is_primary_process
 from sar_mixmae_jax.training.optimizer import peak_learning_rate
+from sar_mixmae_jax.training.run_description import RunDescription
 from sar_mixmae_jax.training.train_step import Batch, LossFn, TrainState, init_state
 
 MIN_PEAK_LEARNING_RATE = 2e-5
@@ -66,7 +67,7 @@ class RunSetup:
     Attributes:
       config: of the run, complete.
       title: model and dataset, for people.
-      description: {"config", "dataset", "model"} as JSON, see `run_description`.
+      description: of the run, stored with it.
       source: training records.
       sampler: order of the records.
       schedule: learning rate by step.
@@ -86,7 +87,7 @@ class RunSetup:
 
     config: ConfigDict
     title: str
-    description: dict[str, Any]
+    description: RunDescription
     source: Source
     sampler: ShuffleSampler
     schedule: optax.Schedule

@@ -92,7 +92,7 @@ def run_training(setup: RunSetup, workdir: Path, stop: Callable[[], bool]) -> Ru
     with ExitStack() as stack:
         if is_primary_process():
             stack.enter_context(lock_workdir(workdir))
-        broadcast_check(setup.description)
+        broadcast_check(setup.description.to_json())
         check_shared_workdir(workdir)
         record = RunRecord(workdir, setup.description)
         if is_primary_process():
@@ -289,7 +289,7 @@ class CheckpointSaver:
         self._sampler = setup.sampler
         self._manager, self._logger, self._record = manager, logger, record
         self._metadata = {
-            **setup.description,
+            **setup.description.to_json(),
             "seen": setup.train_ids,
             "order": dataclasses.asdict(setup.sampler),
             "shares": setup.num_microbatches,
@@ -327,24 +327,24 @@ def restore_or_init(
     if checkpoint is None:
         return setup, replicate(setup.load_weights(setup.init_state())), 0
     step, metadata = checkpoint.step, checkpoint.metadata
-    if metadata["shares"] != setup.num_microbatches:
+    if metadata.shares != setup.num_microbatches:
         logging.warning(
             "the batch was cut into %d microbatch(es) and is now cut into %d (devices times "
             "grad_accum_steps): records are read in the same order; %s",
-            metadata["shares"],
+            metadata.shares,
             setup.num_microbatches,
             RNG_CHANGED_WARNING,
         )
-    sampler = ShuffleSampler(**metadata["order"])
-    if metadata["next_records"] != next_records(sampler, step):
+    sampler = ShuffleSampler(**metadata.order or {})
+    if metadata.next_records != next_records(sampler, step):
         raise InputError(
             f"the records after step {step} would differ from before: install the grain of that "
-            f"checkpoint, {metadata['versions'].get('grain')}"
+            f"checkpoint, {metadata.versions.get('grain')}"
         )
     sampler = sampler.go_on(step, setup.config.batch_size)
     return setup.with_sampler(sampler), replicate(checkpoint.state), step
 
 
-def next_records(sampler: ShuffleSampler, step: int) -> list[int]:
+def next_records(sampler: ShuffleSampler, step: int) -> tuple[int, ...]:
     """Return the first records of the next batch, which reveal a shuffle that has changed."""
-    return sampler.batch(step)[:8].tolist()
+    return tuple(sampler.batch(step)[:8].tolist())

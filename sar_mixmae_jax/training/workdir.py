@@ -24,7 +24,7 @@ from absl import logging
 
 from sar_mixmae_jax.training.config import flatten
 from sar_mixmae_jax.training.distributed import broadcast_from_primary, is_primary_process
-from sar_mixmae_jax.training.run_description import check_source_description
+from sar_mixmae_jax.training.run_description import RunDescription, RunOutline, RunRecordContent
 from sar_mixmae_jax.utils.errors import InputError, first_line
 from sar_mixmae_jax.utils.files import atomic_write, report_write_errors
 
@@ -88,80 +88,81 @@ def check_shared_workdir(workdir: Path) -> None:
 
 
 class RunRecord:
-    """`run.json`: what the run is, and what became of it."""
+    """`run.json`: description of the run, its starts and its newest saved step."""
 
-    def __init__(self, workdir: Path, description: dict[str, Any]) -> None:
-        """Reads what is there, and compares it with what is asked for now; writes nothing.
+    def __init__(self, workdir: Path, description: RunDescription) -> None:
+        """Read the file, if there is one, and compare it with the run to start; write nothing.
 
         Args:
           workdir: of the run.
-          description: {"config", "dataset", "model"} of the run, as JSON has it.
+          description: of the run to start.
 
         Raises:
-          InputError: the file is broken, or is of a run with another configuration or dataset.
+          InputError: the file is damaged, or is of a run with another configuration or dataset.
         """
         self._path = workdir / RECORD
         before = read_run_record(workdir)
         if before:
             try:
-                notes = check_same_run(before, description)
+                warnings = check_same_run(before, description)
             except InputError as error:
                 raise InputError(
                     f"{workdir} holds another run ({error}): choose another --workdir, or what it "
                     "was started with"
                 ) from error
-            for note in notes:
-                logging.warning("%s", note)
-        self.starts: list[dict[str, Any]] = list(before.get("starts", []))
-        self.saved: int | None = before.get("saved")
+            for warning in warnings:
+                logging.warning("%s", warning)
+        self.starts = list(before.starts) if before else []
+        self.saved = before.saved if before else None
         self._description = description
         self.is_new = not before
 
     def add_start(self, start: dict[str, Any]) -> None:
-        """Notes that the program was started; see `provenance.describe_start`."""
+        """Add a start of the program; see `describe_start`."""
         self.starts.append(start)
         self._write()
 
     def note_saved(self, step: int) -> None:
-        """Notes that the checkpoint of a step is on the disk."""
+        """Note that the checkpoint of a step is on the disk."""
         self.saved = step
         self._write()
 
     def _write(self) -> None:
-        content = {**self._description, "starts": self.starts, "saved": self.saved}
+        content = {**self._description.to_json(), "starts": self.starts, "saved": self.saved}
         with report_write_errors(self._path, "make room and start again"):
             atomic_write(self._path, (json.dumps(content, indent=2) + "\n").encode())
 
 
-def read_run_record(workdir: Path) -> dict[str, Any]:
-    """What `run.json` says of the run in a folder; {} where there is none.
+def read_run_record(workdir: Path) -> RunRecordContent | None:
+    """Read the `run.json` of a folder, of this version or an earlier one; None if it has none.
 
     Raises:
-      InputError: it cannot be read.
+      InputError: it cannot be read, or a field of it cannot be used.
     """
-    path = workdir / RECORD
-    return _read_record_file(path) if path.exists() else {}
+    with _reading(workdir / RECORD) as path:
+        return RunRecordContent.from_json(json.loads(path.read_text())) if path.exists() else None
 
 
-def _read_record_file(path: Path) -> dict[str, Any]:
+def read_run_outline(workdir: Path) -> RunOutline | None:
+    """Read the `run.json` of a folder without a check of what is in its parts.
+
+    A report shows what it finds there; a run is resumed from `read_run_record` only.
+
+    Raises:
+      InputError: it cannot be read, or lacks a part.
+    """
+    with _reading(workdir / RECORD) as path:
+        return RunOutline.from_json(json.loads(path.read_text())) if path.exists() else None
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[Path]:
     try:
-        content = json.loads(path.read_text())
-        if not isinstance(content, dict) or not isinstance(content.get("config"), dict):
-            raise TypeError("it is not the record of a run")
-        if not isinstance(content.get("starts"), list):
-            raise TypeError("it has no list of starts")
-        saved = content.get("saved")
-        if not (saved is None or type(saved) is int):
-            raise TypeError(f"it says that {saved!r} was saved, which is no step")
-        model = content.get("model", {})
-        if not isinstance(model, dict):
-            raise TypeError(f"its model is {str(model)[:50]}, expected its description")
-        check_source_description(model.get("pretrained"))
-    except (OSError, ValueError, TypeError, RecursionError) as error:
+        yield path
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(
             f"{path} cannot be read ({first_line(error)}): restore it, or choose another --workdir"
         ) from error
-    return content
 
 
 PACKAGES = (
@@ -261,15 +262,12 @@ MAY_CHANGE = {
 }
 """Fields that may change, with what the user should know of it; all others may not."""
 
-DEFAULTS_FOR_OLD_RUNS = {"config.init": "random"}
-"""Fields that came later, with what runs before them did."""
 
-
-def check_same_run(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """Compares two descriptions of a run, as `pretrain.describe` makes them.
+def check_same_run(before: RunDescription, now: RunDescription) -> list[str]:
+    """Compare the descriptions of a run at two starts.
 
     Returns:
-      What the user should know of the changes that are allowed.
+      Warnings about the differences that are allowed.
 
     Raises:
       InputError: names every field that may not change, with both values.
@@ -289,20 +287,19 @@ def check_same_run(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     ]
 
 
-def comparable_settings(description: dict[str, Any]) -> dict[str, Any]:
-    """The fields that may change, as they are now."""
-    fields = dict(flatten({"config": description["config"]}))
+def comparable_settings(description: RunDescription) -> dict[str, Any]:
+    """Return the configuration fields that may change, by name."""
+    fields = dict(flatten({"config": description.config}))
     return {name.removeprefix("config."): fields.get(name) for name in MAY_CHANGE}
 
 
-def _differences(before: dict[str, Any], now: dict[str, Any]) -> Iterator[tuple[str, Any, Any]]:
-    """(field, old value, new value) of the fields that differ, as JSON has them."""
+def _differences(before: RunDescription, now: RunDescription) -> Iterator[tuple[str, Any, Any]]:
+    """Yield (field, old value, new value) of the fields that differ; absent fields are None."""
     parts = ("config", "dataset", "model")
     old, new = (
-        dict(flatten({part: json.loads(json.dumps(side.get(part, {}))) for part in parts}))
-        for side in (before, now)
+        dict(flatten({part: content[part] for part in parts}))
+        for content in (before.to_json(), now.to_json())
     )
-    old = {name: value for name, value in DEFAULTS_FOR_OLD_RUNS.items() if name in new} | old
     for name in sorted({*old, *new}):
         if old.get(name) != new.get(name):
             yield name, old.get(name), new.get(name)

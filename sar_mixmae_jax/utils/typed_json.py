@@ -37,6 +37,8 @@ def from_json(kind: type[T], content: Any) -> T:
         raise ValueError(f"{field}: {reason}" if field else reason) from None
     except RecursionError:
         raise ValueError("nested too deeply") from None
+    except UnicodeError:
+        raise ValueError("a string holds half of a surrogate pair") from None
 
 
 def to_json(value: Any) -> Any:

@@ -7,6 +7,7 @@ import pytest
 
 from benchmarks import measure, reading, training
 from benchmarks.speed import measure_all, table
+from sar_mixmae_jax.data.metadata import Statistics
 from sar_mixmae_jax.data.patch_dataset import PatchDataset
 from sar_mixmae_jax.models import flops
 from sar_mixmae_jax.tasks.registry import get_task
@@ -69,9 +70,7 @@ def test_batches_of_pairs_hold_as_many_images_as_those_of_patches(tmp_path, batc
         name="x",
         bands=("VH", "VV"),
         unit="dB",
-        mean=(0.0, 0.0),
-        std=(1.0, 1.0),
-        statistics_of="x",
+        statistics=Statistics((0.0, 0.0), (1.0, 1.0), "x"),
         pairs={} if pairs else None,
         size=pairs or 120,
     )

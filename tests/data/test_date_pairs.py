@@ -7,6 +7,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from sar_mixmae_jax.data.date_pairs import PairSource, load_date_pairs
+from sar_mixmae_jax.data.metadata import DatasetMetadata
 from sar_mixmae_jax.data.patch_dataset import load_patch_dataset
 from sar_mixmae_jax.utils.errors import InputError
 
@@ -95,15 +96,10 @@ def test_what_is_unknown_of_a_pair_is_nan(info):
         ({"flooded": [0, None]}, "cannot be used"),
         ({"group": ["a"]}, "cannot be used"),
         ({"sequence": None}, r"no sequence\): build it again"),
-        ({"sequence": ["a", None]}, "sequence is neither"),
-        ({"group": [1, 2]}, "group is not texts"),
-        ({"gap_days": 3}, "gap_days is neither a list of numbers nor one of texts"),
-        ({"gap_days": True}, "gap_days is neither"),
-        ({"gap_days": "ab"}, "gap_days is neither"),
-        ({"gap_days": [[1], [2, 3]]}, "gap_days is neither"),
-        ({"gap_days": [[1], [2]]}, "gap_days is neither"),
-        ({"gap_days": [12, "x"]}, "gap_days is neither"),
-        ({"gap_days": [12, 10**400]}, "gap_days is neither"),
+        ({"sequence": ["a", None]}, "sequence holds numbers and strings"),
+        ({"group": [1, 2]}, "group is not strings"),
+        ({"gap_days": [12, "x"]}, "gap_days holds numbers and strings"),
+        ({"gap_days": [12, 10**400]}, "gap_days holds numbers that are too large"),
         ({"before": []}, "differ in length"),
     ],
 )
@@ -120,9 +116,17 @@ def test_parts_of_splits_have_no_pairs(info, split):
         load_date_pairs({"train": table(), "test": table()}, split, info)
 
 
-@pytest.mark.parametrize("columns", [[], None, "test", 3])
-def test_what_is_no_table_of_pairs_is_refused(info, columns):
-    with pytest.raises(InputError, match=r"the pairs of test in .* \(.*expected columns\)"):
-        load_date_pairs({"train": table(), "test": columns}, "test", info)
-    with pytest.raises(InputError, match=r"the pairs of test in .* \(.*expected splits\)"):
-        load_date_pairs(columns, "test", info)
+METADATA = {"bands": ["VH", "VV"], "unit": "dB"}
+
+
+@pytest.mark.parametrize("column", [3, True, "ab", None, [[1], [2, 3]], [{}]])
+def test_a_column_is_a_list_of_numbers_or_strings(column):
+    pairs = {"train": table(gap_days=column)}
+    with pytest.raises(ValueError, match=r"^pairs\[\.\.\.\].*: expected"):
+        DatasetMetadata.from_json({**METADATA, "pairs": pairs})
+
+
+@pytest.mark.parametrize("pairs", [[], "test", 3, {"train": [], "test": None}])
+def test_what_is_no_table_of_pairs_is_refused(pairs):
+    with pytest.raises(ValueError, match=r"^pairs.*: expected object"):
+        DatasetMetadata.from_json({**METADATA, "pairs": pairs})

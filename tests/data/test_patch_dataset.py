@@ -19,13 +19,13 @@ def test_metadata_comes_with_the_data(built):
     patches = open_v1(built)
     assert patches.name == "bigearthnet_s1/v1/2.0.0/train"
     assert patches.unit == "dB"
-    assert patches.mean == (-19.2309, -12.5951)
-    assert patches.std == (3.1672, 2.9644)
+    assert patches.statistics.mean == (-19.2309, -12.5951)
+    assert patches.statistics.std == (3.1672, 2.9644)
 
 
 def test_bands_go_by_name(built):
     as_stored, turned = open_v1(built), open_v1(built, ("VV", "VH"))
-    assert turned.mean == as_stored.mean[::-1]
+    assert turned.statistics.mean == as_stored.statistics.mean[::-1]
     one, other = as_stored.source[0]["backscatter"], turned.source[0]["backscatter"]
     np.testing.assert_array_equal(one, other[..., ::-1])
     single = open_v1(built, ("VV",))
@@ -74,17 +74,20 @@ def test_what_is_not_there_is_named(built, name, split, bands, message):
         ({"statistics": None}, "cannot be used"),
         ({"bands": None}, "cannot be used"),
         ({"caveats": 5}, "cannot be used"),
-        ({"bands": [1, 2]}, "bands is .*expected a list of texts"),
+        ({"bands": [1, 2]}, r"bands\[0\]: expected str, got int"),
         ({"bands": ["VH"], "statistics": {"mean": [0], "std": [1], "of": ""}}, "of the shape"),
-        ({"classes": None}, "classes is None, expected a list of texts"),
-        ({"classes": 1}, "classes is 1"),
-        ({"classes": float("nan")}, "classes is nan"),
-        ({"checksum": 5}, "checksum is 5"),
-        ({"place_fields": "2"}, "place_fields is 2"),
-        ({"unit": ["dB"]}, "unit is .*expected a text"),
-        ({"statistics": {"mean": [0, 0], "std": [1, 1], "of": None}}, "statistics.of is None"),
-        ({"pairs": None}, "pairs of train .*cannot be used"),
-        ({"pairs": "train"}, "pairs of train .*cannot be used"),
+        ({"classes": None}, "classes: expected array, got null"),
+        ({"classes": 1}, "classes: expected array, got int"),
+        ({"classes": float("nan")}, "classes: expected array, got float"),
+        ({"checksum": 5}, r"checksum: expected str \| null, got int"),
+        ({"place_fields": "2"}, "place_fields: expected int, got str"),
+        ({"unit": ["dB"]}, "unit: expected str, got array"),
+        (
+            {"statistics": {"mean": [0, 0], "std": [1, 1], "of": None}},
+            r"statistics\.of: expected str, got null",
+        ),
+        ({"pairs": {"train": {"before": [[1]]}}}, r"pairs\[...\]\[...\]\[0\]: expected"),
+        ({"pairs": "train"}, r"pairs: expected object \| null, got str"),
     ],
 )
 def test_metadata_that_cannot_be_used_is_refused(built, tmp_path, change, message):

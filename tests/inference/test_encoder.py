@@ -90,18 +90,19 @@ def test_another_input_size_and_padding(encoder, encoder_run):
         sar_mixmae_jax.load_encoder(encoder_run, image_size=100)
 
 
-def test_a_run_keeps_its_resize_mode(encoder, monkeypatch):
-    metadata = {"config": {"resize_mode": "pad"}}
-    monkeypatch.setattr("sar_mixmae_jax.training.checkpoint.read_metadata", lambda _: metadata)
+def test_a_run_keeps_its_resize_mode(encoder):
     from sar_mixmae_jax.inference.encoder import freeze_encoder
 
-    assert freeze_encoder(encoder.source).resize_mode == "pad"
+    config = {**encoder.source.metadata.config, "resize_mode": "pad"}
+    metadata = dataclasses.replace(encoder.source.metadata, config=config)
+    source = dataclasses.replace(encoder.source, metadata=metadata)
+    assert freeze_encoder(source).resize_mode == "pad"
     assert dataclasses.replace(encoder).resize_mode == "resize"
 
 
 def test_nodata_is_the_mean_and_an_empty_batch_has_no_features(encoder):
     nothing = np.full((1, 120, 120, 2), np.nan)
-    mean = np.broadcast_to(np.float32(encoder.source.mean), nothing.shape)
+    mean = np.broadcast_to(np.float32(encoder.source.statistics.mean), nothing.shape)
     np.testing.assert_allclose(encoder.embed(nothing), encoder.embed(mean), atol=1e-4)
     assert encoder.embed(np.zeros((0, 120, 120, 2))).shape == (0, encoder.width)
     assert encoder.tokens(np.zeros((0, 120, 120, 2))).shape[1:3] == (encoder.grid, encoder.grid)

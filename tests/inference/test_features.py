@@ -33,7 +33,9 @@ def test_the_command_writes_what_the_encoder_makes(encoder_run, built, tmp_path)
     encoder = initialisation.find_source_checkpoint(encoder_run)
     patches = features.load_embedding_dataset(encoder, "bigearthnet_s1", str(built), "train+test")
     model = Classifier(encoder.arch, 1)
-    settings = Preprocessing(128, encoder.mean, encoder.std, random_flip=False)
+    settings = Preprocessing(
+        128, encoder.statistics.mean, encoder.statistics.std, random_flip=False
+    )
     params = {"encoder": initialisation.load_encoder_params(encoder, encoder.arch)}
     with np.load(out, allow_pickle=False) as written:
         assert written["ids"].tolist() == patches.ids()

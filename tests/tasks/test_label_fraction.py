@@ -90,7 +90,7 @@ def test_a_part_of_a_split_keeps_ids_columns_and_records_together(floods):
         np.testing.assert_array_equal(record["after"], whole.patches.source[there]["after"])
         assert all(half.columns[name][row] == whole.columns[name][there] for name in whole.columns)
     assert sorted(half.patches.source[row]["labels"] for row in range(4)) == [0, 0, 1, 1]
-    assert half.patches.describe()["records"] == 4
+    assert half.patches.describe().records == 4
 
 
 def test_a_sequence_is_labelled_whole_or_not_at_all(floods, tmp_path):

@@ -14,7 +14,7 @@ import pytest
 import tensorflow_datasets as tfds
 from matplotlib.image import imread
 
-from sar_mixmae_jax.data.bigearthnet import BandStatistics
+from sar_mixmae_jax.data.metadata import Statistics
 from sar_mixmae_jax.data.patch_dataset import load_patch_dataset
 from sar_mixmae_jax.utils.errors import InputError
 from sar_mixmae_jax.utils.files import atomic_write
@@ -33,7 +33,7 @@ CLASSES = (
     "Moors, heathland and sclerophyllous vegetation",
 )
 EARTH = 6378137.0  # radius of the sphere of EPSG:3857, m
-PUBLISHED = BandStatistics((-19.0, -12.0), (3.0, 4.0), "published patches")
+PUBLISHED = Statistics((-19.0, -12.0), (3.0, 4.0), "published patches")
 NAME = "tiny/own/1.0.0"
 
 
@@ -247,12 +247,12 @@ def test_written_statistics_are_what_training_gets(copy, tmp_path, monkeypatch, 
     run(*where, "--write_statistics", f"--deviation={deviation}")
     patches = load_patch_dataset("tiny", copy, "test", ("VV", "VH"))
     expected = [(valid("train", band), per_patch("train", band)) for band in (1, 0)]
-    np.testing.assert_allclose(patches.mean, [values.mean() for values, _ in expected])
+    np.testing.assert_allclose(patches.statistics.mean, [values.mean() for values, _ in expected])
     stds = [values.std() if deviation == "global" else each for values, each in expected]
-    np.testing.assert_allclose(patches.std, stds)
+    np.testing.assert_allclose(patches.statistics.std, stds)
     meaning = {"global": "deviation over all pixels", "per_patch": "mean of per-patch deviations"}
-    assert "the 20 patches of the split train" in patches.statistics_of
-    assert meaning[deviation] in patches.statistics_of
+    assert "the 20 patches of the split train" in patches.statistics.of
+    assert meaning[deviation] in patches.statistics.of
     metadata = json.loads((copy / NAME / "metadata.json").read_text())
     assert metadata["statistics_before"]["std"] == list(PUBLISHED.std)
     assert metadata["classes"] == list(CLASSES)

@@ -73,7 +73,7 @@ def written(path: Path, model: dict, **more) -> Path:
 def params_of(checkpoint: Path, kind: str, outputs: int = 0) -> dict:
     found = initialisation.find_source_checkpoint(checkpoint)
     like = expected_shapes(InferredModel(kind, found.variant, found.arch, outputs))
-    return read_subtree(checkpoint, {"params": like})[0]["params"]
+    return read_subtree(checkpoint, {"params": like})["params"]
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +95,7 @@ def imported(golden, tmp_path_factory) -> dict[str, Path]:
 def test_the_reconstruction_of_a_converted_pretraining(golden, imported):
     found = initialisation.find_source_checkpoint(imported["pretraining"])
     assert found.arch == golden.architecture()
-    assert (found.mean, found.std, found.bands) == (V2.mean, V2.std, ("VH", "VV"))
+    assert (found.statistics, found.bands) == (V2, ("VH", "VV"))
     params = params_of(imported["pretraining"], "pretraining")
     images = nhwc(golden.pretrain["x"])
     mask = jnp.asarray(golden.pretrain["mask"].reshape(found.arch.mask_grid, -1))
@@ -115,7 +115,7 @@ def test_the_logits_of_a_converted_classifier(golden, imported):
     model = Classifier(found.arch, 19)
     logits = jax.jit(lambda p: model.apply({"params": p}, nhwc(values["classify/x"])))(params)
     assert relative_error(logits, values["classify/logits"]) < TOLERANCE
-    assert read_metadata(imported["classify"])["model"]["classes"][1].startswith("Industrial")
+    assert read_metadata(imported["classify"]).model.classes[1].startswith("Industrial")
 
 
 @pytest.mark.parametrize("tiling", ["released", "spatial"])
@@ -163,8 +163,8 @@ def test_there_and_back_is_equal_bit_by_bit(golden, imported, kind, suffix, tmp_
         assert after[name].flags.c_contiguous, name
         np.testing.assert_array_equal(after[name], tensor, err_msg=name)
     again = from_torch(out, tmp_path / "again", ImportOptions())  # it says what it needs itself
-    assert initialisation.find_source_checkpoint(again.checkpoint).std == V2.std
-    config = read_metadata(again.checkpoint)["config"]
+    assert initialisation.find_source_checkpoint(again.checkpoint).statistics.std == V2.std
+    config = read_metadata(again.checkpoint).config
     assert config.get("tiling", "released") == "released"
 
 
@@ -174,7 +174,7 @@ def test_what_a_file_of_ours_says_comes_back(golden, imported, tmp_path):
     from_torch(file_of(golden, "_flood"), tmp_path / "flood", asked)
     to_torch(tmp_path / "flood", tmp_path / "flood.pth")
     again = from_torch(tmp_path / "flood.pth", tmp_path / "again", ImportOptions())
-    config = read_metadata(again.checkpoint)["config"]
+    config = read_metadata(again.checkpoint).config
     assert (config["tiling"], config["pooling"]) == ("spatial", "max")
 
     to_torch(imported["classify"].parents[1], tmp_path / "classify.pth")
@@ -184,7 +184,7 @@ def test_what_a_file_of_ours_says_comes_back(golden, imported, tmp_path):
     note = json.loads(content["sar_mixmae_jax"]) | {"classes": ["water", "land", "ice"]}
     torch.save(content | {"sar_mixmae_jax": json.dumps(note)}, path := tmp_path / "three.pth")
     made = from_torch(path, tmp_path / "three", ImportOptions())
-    assert read_metadata(made.checkpoint)["model"]["classes"] == ["water", "land", "ice"]
+    assert read_metadata(made.checkpoint).model.classes == ("water", "land", "ice")
     note["classes"] = ["water"]
     torch.save(content | {"sar_mixmae_jax": json.dumps(note)}, path)
     with pytest.raises(InputError, match="3 outputs, and classification has 1 class names"):
@@ -285,7 +285,7 @@ def test_the_next_step_is_that_of_pytorch(golden, imported):
     optimizer = adamw(lambda step: 1e-3, b1=0.9, b2=0.95, weight_decay=0.05)
     params = params_of(imported["pretraining"], "pretraining")
     like = {"opt_state": jax.eval_shape(optimizer.init, params)}
-    state = read_subtree(imported["pretraining"], like)[0]["opt_state"]
+    state = read_subtree(imported["pretraining"], like)["opt_state"]
     updates, _ = optimizer.update(params_from(gradient), state, params)
     after = optax.apply_updates(params, updates)
     for name, ours, tensor in compare_trees(after, {n: p.detach().numpy() for n, p in own.items()}):
@@ -293,7 +293,7 @@ def test_the_next_step_is_that_of_pytorch(golden, imported):
         if name.endswith("qkv.bias"):  # without its key third
             before = before[np.arange(before.size) // (before.size // 3) != 1]
         assert relative_error(ours - before, tensor - before) < 1e-4, name
-    assert int(read_metadata(imported["pretraining"])["step"]) == 12
+    assert read_metadata(imported["pretraining"]).step == 12
 
 
 # ---- another input size
@@ -518,9 +518,9 @@ def test_published_files_are_known_by_their_content(golden, tmp_path, monkeypatc
     made = from_torch(path.rename(tmp_path / "any.pth"), tmp_path / "run", asked)
     assert "any.pth is benv1_pretrain_checkpoint_64.pth" in capsys.readouterr().out
     found = initialisation.find_source_checkpoint(made.checkpoint)
-    assert found.std == PUBLISHED_STATISTICS["bigearthnet_v1"].std
-    weighting = found.description["weighting"]
-    assert (weighting["name"], weighting["domain"]) == ("per_channel", "standardised")
+    assert found.statistics.std == PUBLISHED_STATISTICS["bigearthnet_v1"].std
+    weighting = found.description.weighting
+    assert (weighting.name, weighting.domain) == ("per_channel", "standardised")
     with pytest.raises(InputError, match="leave the flag out"):
         published_checkpoints.choose_statistics("bigearthnet_v2", known, None)
 

@@ -60,15 +60,15 @@ def test_pretraining_goes_on_from_a_converted_checkpoint(converted, built, tmp_p
     path = outcome.files["checkpoint"]
     like = {"params": outcome.state.params}
     before, after = (
-        read_subtree(one, like)[0]["params"]
+        read_subtree(one, like)["params"]
         for one in (initialisation.find_source_checkpoint(converted["pretraining"]).path, path)
     )
     jax.tree.map(np.testing.assert_array_equal, after, before)  # the rate is nearly 0
     counts = {type(node).__name__: int(node.count) for node in _counted(outcome.state.opt_state)}
     assert counts == {"ScaleByAdamState": 13, "ScaleByScheduleState": 1}
-    model = read_metadata(path)["model"]
-    assert model["statistics"]["mean"] == [-19.1966, -12.5144]
-    assert model["pretrained"]["trainer"] == "convert"
+    model = read_metadata(path).model
+    assert model.statistics.mean == (-19.1966, -12.5144)
+    assert model.pretrained.trainer == "convert"
     again = pretrain.train(config, tmp_path / "run")  # which is finished
     assert again.finished
     config.model.embed_dim = 16

@@ -10,6 +10,7 @@ from sar_mixmae_jax.training.restore import restore_newest_valid
 from sar_mixmae_jax.training.sharding import replicate
 from sar_mixmae_jax.training.train_step import TrainState
 from sar_mixmae_jax.utils.errors import InputError
+from tests.descriptions import describe, metadata
 
 
 def state_of(step: int, side: int = 64) -> TrainState:
@@ -23,7 +24,7 @@ def save(workdir, keep: RetentionPolicy, explained: dict[int, float]) -> None:
     checkpoints = CheckpointManager(workdir, keep)
     for step, value in explained.items():
         metrics = {"explained_variance": value, "loss": 1 - value}
-        checkpoints.save(step, replicate(state_of(step)), {"config": {}}, metrics)
+        checkpoints.save(step, replicate(state_of(step)), metadata(), metrics)
     checkpoints.close()
 
 
@@ -58,13 +59,15 @@ def test_the_best_is_remembered_by_the_next_start(tmp_path):
 
 
 def test_an_unknown_metric_is_refused():
-    with pytest.raises(InputError, match="unknown metric 'explaned': did you mean 'explained'"):
+    with pytest.raises(
+        InputError, match="unknown metric 'explaned': did you mean 'explained_variance'"
+    ):
         RetentionPolicy(1, best=1, metric="explaned")
 
 
 def test_state_and_metadata_come_back(tmp_path):
     save(tmp_path, RetentionPolicy(2), {4: 0.0, 6: 0.0})
-    saved = restore_newest_valid(tmp_path, state_of(0), {})
+    saved = restore_newest_valid(tmp_path, state_of(0), describe())
     assert saved.step == 6
     for found, expected in zip(
         jax.tree.leaves(saved.state), jax.tree.leaves(state_of(6)), strict=True
@@ -77,19 +80,19 @@ def test_saving_does_not_see_later_changes(tmp_path):
     checkpoints = CheckpointManager(tmp_path, RetentionPolicy(1))
     state = replicate(state_of(1, side=4096))  # 64 MB
     bump = jax.jit(lambda tree: jax.tree.map(lambda x: x + 1, tree), donate_argnums=0)
-    checkpoints.save(1, state, {}, {})
+    checkpoints.save(1, state, metadata(), {})
     params = state.params
     for _ in range(20):
         params = bump(params)
     checkpoints.close()
-    saved = restore_newest_valid(tmp_path, state_of(0, side=4096), {})
+    saved = restore_newest_valid(tmp_path, state_of(0, side=4096), describe())
     assert (saved.state.params["encoder"]["kernel"] == 1).all()
 
 
 def test_what_is_on_the_disk_is_told_once(tmp_path):
     checkpoints = CheckpointManager(tmp_path, RetentionPolicy(1))
     assert checkpoints.written() is None
-    checkpoints.save(1, replicate(state_of(1)), {}, {})
+    checkpoints.save(1, replicate(state_of(1)), metadata(), {})
     written = checkpoints.written(wait=True)
     assert written.step == 1
     assert written.seconds["checkpoint_seconds"] >= written.seconds["checkpoint_blocked_seconds"]
@@ -101,11 +104,11 @@ def test_what_is_on_the_disk_is_told_once(tmp_path):
 def test_an_unfinished_checkpoint_is_not_taken(tmp_path):
     save(tmp_path, RetentionPolicy(2), {6: 0.0})
     (tmp_path / "checkpoints" / "8.orbax-checkpoint-tmp-1").mkdir()
-    assert restore_newest_valid(tmp_path, state_of(0), {}).step == 6
+    assert restore_newest_valid(tmp_path, state_of(0), describe()).step == 6
 
 
 def test_nothing_to_restore(tmp_path):
-    assert restore_newest_valid(tmp_path, state_of(0), {}) is None
+    assert restore_newest_valid(tmp_path, state_of(0), describe()) is None
 
 
 def test_arrays_on_several_devices_are_saved_once(tmp_path):
@@ -128,6 +131,6 @@ def test_what_has_no_such_metric_is_none_of_the_best(tmp_path):
         4: {"explained_variance": -0.5},
         6: {"loss": 1.0},
     }.items():
-        checkpoints.save(step, replicate(state_of(step)), {"config": {}}, metrics)
+        checkpoints.save(step, replicate(state_of(step)), metadata(), metrics)
     checkpoints.close()
     assert kept(tmp_path) == [4, 6]

@@ -20,6 +20,7 @@ from sar_mixmae_jax.training.restore import read_subtree
 from sar_mixmae_jax.training.validation_evaluator import ValidationEvaluator
 from sar_mixmae_jax.utils.errors import InputError
 from sar_mixmae_jax.utils.hashing import pack_ids
+from sar_mixmae_jax.utils.typed_json import to_json
 from tests.launch import finish, start, start_together
 from tests.rewrite import rewrite, without_split
 from tests.shrink import small_tuning, tuning_flags
@@ -118,14 +119,14 @@ def test_a_run_writes_what_it_names_and_never_needs_the_test_split(tuned):
 def test_its_checkpoint_says_where_it_is_from_and_what_was_seen(tuned, encoder_run):
     metadata = read_metadata(checkpoint_steps(tuned[1])[-1])
     before = read_metadata(checkpoint_steps(encoder_run)[-1])
-    assert metadata["model"]["pretrained"]["checkpoint"] == str(encoder_run / "checkpoints/2")
-    assert metadata["model"]["pretrained"]["dataset"] == before["dataset"]["name"]
-    assert metadata["model"]["statistics"]["mean"] == before["dataset"]["statistics"]["mean"]
-    assert metadata["model"]["task"] == "classification"
-    assert len(metadata["model"]["classes"]) == 19
-    assert metadata["dataset"]["records"] == 8
-    assert before["seen"] != ""
-    assert metadata["seen"] == before["seen"]  # on the same eight, and two more, it is tuned
+    assert metadata.model.pretrained.checkpoint == str(encoder_run / "checkpoints/2")
+    assert metadata.model.pretrained.dataset == before.dataset.name
+    assert metadata.model.statistics.mean == before.dataset.statistics.mean
+    assert metadata.model.task == "classification"
+    assert len(metadata.model.classes) == 19
+    assert metadata.dataset.records == 8
+    assert before.seen != ""
+    assert metadata.seen == before.seen  # on the same eight, and two more, it is tuned
 
 
 def test_it_starts_from_the_encoder_of_the_checkpoint_and_from_no_opinion(job, blind, encoder_run):
@@ -134,7 +135,7 @@ def test_it_starts_from_the_encoder_of_the_checkpoint_and_from_no_opinion(job, b
     found = initialisation.find_source_checkpoint(encoder_run)
     stored = read_subtree(
         found.path, {"params": {"encoder": initialisation.encoder_param_shapes(found.arch)}}
-    )[0]
+    )
     assert equal(params["encoder"], stored["params"]["encoder"])
     assert not equal(params["encoder"], started.init_state().params["encoder"])
     assert 1.5e-5 < params["head"]["kernel"].std() < 2.5e-5
@@ -146,12 +147,12 @@ def test_it_starts_from_the_encoder_of_the_checkpoint_and_from_no_opinion(job, b
 
 def test_the_recipe_is_the_published_one_unless_it_is_told(job, blind, encoder_run):
     pretrained_one = job(small_tuning(blind, f"init={encoder_run}", validate_every=None))
-    config = pretrained_one.description["config"]
+    config = pretrained_one.description.config
     assert config["best_metric"] == "validation/average_precision_macro"
     assert config["optimizer"]["layer_decay"] == 0.7
     assert config["drop_path"] == 0.1
     assert pretrained_one.eval_every is pretrained_one.config.checkpoint_every is None  # an epoch
-    random = job(small_tuning(blind)).description["config"]
+    random = job(small_tuning(blind)).description.config
     assert random["optimizer"]["layer_decay"] == 1.0  # or its first layers would hardly learn
 
 
@@ -165,7 +166,7 @@ def test_the_best_checkpoint_is_the_one_that_the_log_says(tuned):
     assert {path.name for path in checkpoint_steps(workdir)} == {str(best), "5"}
     assert select_step(workdir, "best").name == str(best)
     assert select_step(workdir, "latest").name == "5"
-    assert read_metadata(select_step(workdir, "best"))["metrics"]["validation/loss"] == losses[best]
+    assert read_metadata(select_step(workdir, "best")).metrics["validation/loss"] == losses[best]
 
 
 def test_stopped_and_started_again_it_is_bitwise_the_same(tuned, blind, encoder_run, tmp_path):
@@ -202,9 +203,9 @@ def test_a_run_goes_on_with_the_encoder_it_began_with(
         shutil.rmtree(step)
         (moved / "checkpoints/1").rename(step)
     found = initialisation.resolve_encoder(small_tuning(blind, f"init={moved}"), workdir)
-    assert found.description == before
+    assert to_json(found.description) == before
     assert found.path.parents[1] == workdir
-    assert found.seen == read_metadata(encoder_run / "checkpoints/2")["seen"]
+    assert found.seen == read_metadata(encoder_run / "checkpoints/2").seen
 
     shutil.rmtree(workdir / "checkpoints")
     if meanwhile == "gone":
@@ -215,17 +216,17 @@ def test_a_run_goes_on_with_the_encoder_it_began_with(
 def test_an_encoder_of_one_band_takes_that_band_of_two(job, blind, encoder_run, monkeypatch):
     """Standardised as it was in training."""
     found = initialisation.find_source_checkpoint(encoder_run)
-    one = replace(
-        found,
+    model = replace(
+        found.metadata.model,
         bands=("VV",),
-        arch=replace(found.arch, bands=1),
-        mean=found.mean[1:],
-        std=found.std[1:],
+        architecture=replace(found.arch, bands=1),
+        statistics=found.statistics.select([1]),
     )
+    one = replace(found, metadata=replace(found.metadata, model=model))
     monkeypatch.setattr(finetune, "resolve_encoder", lambda *_: one)
     single = job(small_tuning(blind, f"init={encoder_run}"))
-    assert single.description["model"]["bands"] == ["VV"]
-    assert single.description["model"]["architecture"]["bands"] == 1
+    assert single.description.model.bands == ("VV",)
+    assert single.description.model.architecture.bands == 1
     assert single.loss_fn.settings.preprocessing.mean == (-12.5951,)
     stored = load_task_dataset(
         get_task("classification"), "bigearthnet_s1", str(blind), "train", ("VH", "VV")
@@ -243,16 +244,8 @@ def test_floods_in_tiles(detector, floods, tmp_path):
     outcome, workdir = detector
     assert outcome.finished
     assert "validation/f1" in (workdir / "metrics.jsonl").read_text()
-    architecture = read_metadata(checkpoint_steps(workdir)[-1])["model"]["architecture"]
-    assert (
-        architecture["image_size"],
-        architecture["pretrain_image_size"],
-        architecture["window_sizes"],
-    ) == (
-        64,
-        128,
-        [4, 4],
-    )
+    arch = read_metadata(checkpoint_steps(workdir)[-1]).model.architecture
+    assert (arch.image_size, arch.pretrain_image_size, arch.window_sizes) == (64, 128, (4, 4))
     files = evaluate(workdir, out=tmp_path / "report")
     predicted = load_predictions(files["predictions.npz"])
     ids = (floods / "flood_pairs/own/1.0.0/ids-test.txt").read_text().split()
@@ -278,7 +271,7 @@ def test_a_split_without_floods_has_undefined_scores_and_no_zeros(detector, floo
     assert len(dry) == 1
     split = split.subset(dry)
     tuning = downstream.make_finetune_objective(config, found, split)
-    params = read_subtree(found.path, {"params": param_shapes(tuning)})[0]["params"]
+    params = read_subtree(found.path, {"params": param_shapes(tuning)})["params"]
     look = ValidationEvaluator(tuning, split, 4).evaluate(params)
     assert "validation/average_precision" not in look.scalars
     assert "validation/recall" not in look.scalars
@@ -333,7 +326,7 @@ def test_data_in_another_band_order_or_unit_gives_the_same_logits(
     power = rewrite(built, V1, tmp_path / "linear", {"unit": "linear"}, linear)
     as_power = job(small_tuning(power, f"init={encoder_run}"))
     assert as_power.source[0]["backscatter"].min() >= 0
-    assert as_power.description["model"]["unit"] == "dB"
+    assert as_power.description.model.unit == "dB"
     np.testing.assert_allclose(logits(as_power), reference, atol=1e-4)
 
 
@@ -343,7 +336,7 @@ def test_statistics_are_those_of_the_checkpoint(job, built, encoder_run, tmp_pat
     other = rewrite(built, V1, tmp_path, {"statistics": statistics})
     tuned = job(small_tuning(other, f"init={encoder_run}"))
     assert tuned.loss_fn.settings.preprocessing.mean == (-19.2309, -12.5951)
-    assert tuned.description["model"]["statistics"]["mean"] == [-19.2309, -12.5951]
+    assert tuned.description.model.statistics.mean == (-19.2309, -12.5951)
     random = job(small_tuning(other))
     assert random.loss_fn.settings.preprocessing.mean == (0.0, 0.0)
 
@@ -353,7 +346,7 @@ def test_both_splits_are_reduced(job, floods, encoder_run):
     settings = {"label_fraction": 0.6, "batch_size": 2, "model.image_size": 64}
     reduced = job(small_tuning(floods, arguments, **settings))
     assert len(reduced.source) == 4
-    assert reduced.description["dataset"]["records"] == 4
+    assert reduced.description.dataset.records == 4
     splits = {"train_split": "validation", "validation_split": "train"}  # the larger one
     assert len(job(small_tuning(floods, arguments, **settings, **splits)).evaluator._split) == 4
     with pytest.raises(InputError, match=r"found 4 records, expected at least a batch of 8"):
@@ -504,6 +497,4 @@ def test_the_commands_and_two_processes(tuned, built, tmp_path):
     assert status == 0, errors
     assert "done: 1 steps of classification: a random encoder on bigearthnet_s1/v1" in output
     listed = (built / "bigearthnet_s1/v1/2.0.0/ids-train.txt").read_text().split()
-    assert read_metadata(workdir / "checkpoints/1")["seen"] == pack_ids(
-        listed
-    )  # what it is tuned on
+    assert read_metadata(workdir / "checkpoints/1").seen == pack_ids(listed)

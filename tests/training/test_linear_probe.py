@@ -36,9 +36,9 @@ def test_the_encoder_stays_and_the_best_rate_is_kept(probed, encoder_run):
     assert told["chosen"].get(metric, -1) == max(values)
     path = outcome.files["checkpoint"]
     metadata = read_metadata(path)
-    assert metadata["metrics"] == told["chosen"]
-    before = read_metadata(find_source_checkpoint(encoder_run).path)["arrays"]
-    encoder = {name: sha for name, sha in metadata["arrays"].items() if "encoder" in name}
+    assert metadata.metrics == told["chosen"]
+    before = read_metadata(find_source_checkpoint(encoder_run).path).arrays
+    encoder = {name: sha for name, sha in metadata.arrays.items() if "encoder" in name}
     assert encoder
     assert all(before[name] == sha for name, sha in encoder.items())
 
@@ -46,7 +46,7 @@ def test_the_encoder_stays_and_the_best_rate_is_kept(probed, encoder_run):
 def test_what_is_evaluated_is_the_head_on_the_features(probed, built):
     _, workdir, outcome = probed
     like = {"params": {"head": outcome.state.params["head"]}}
-    head = read_subtree(outcome.files["checkpoint"], like)[0]["params"]["head"]
+    head = read_subtree(outcome.files["checkpoint"], like)["params"]["head"]
     predicted = predict(workdir, split="validation", which="best").predictions
     with np.load(workdir / "features-validation.npz") as kept:
         expected = kept["features"] @ head["kernel"] + head["bias"]

@@ -58,18 +58,18 @@ def test_a_run_writes_what_it_names(whole):
 def test_a_checkpoint_describes_itself(whole):
     outcome, _ = whole
     metadata = read_metadata(outcome.files["checkpoint"])
-    assert metadata["model"]["variant"] == "tiny"
-    assert metadata["model"]["architecture"]["embed_dim"] == 8
-    assert metadata["model"]["weighting"]["name"] == "per_channel"
-    assert metadata["dataset"]["bands"] == ["VH", "VV"]
-    assert metadata["dataset"]["unit"] == "dB"
-    assert metadata["dataset"]["statistics"]["mean"] == [-19.2309, -12.5951]
-    assert metadata["dataset"]["name"] == "bigearthnet_s1/v1/2.0.0/train+validation"
-    assert metadata["config"]["batch_size"] == 4
-    assert set(metadata["versions"]) >= {"jax", "flax", "orbax-checkpoint", "sar-mixmae-jax"}
+    assert metadata.model.variant == "tiny"
+    assert metadata.model.architecture.embed_dim == 8
+    assert metadata.model.weighting.name == "per_channel"
+    assert metadata.dataset.bands == ("VH", "VV")
+    assert metadata.dataset.unit == "dB"
+    assert metadata.dataset.statistics.mean == (-19.2309, -12.5951)
+    assert metadata.dataset.name == "bigearthnet_s1/v1/2.0.0/train+validation"
+    assert metadata.config["batch_size"] == 4
+    assert set(metadata.versions) >= {"jax", "flax", "orbax-checkpoint", "sar-mixmae-jax"}
     kernel = outcome.state.params["encoder"]["patch_embed"]["proj"]["kernel"]
     digest = hashlib.sha256(np.asarray(kernel).tobytes()).hexdigest()
-    assert metadata["arrays"]["params/encoder/patch_embed/proj/kernel"] == digest
+    assert metadata.arrays["params/encoder/patch_embed/proj/kernel"] == digest
 
 
 def test_the_record_says_what_is_needed_to_repeat_the_run(whole, built):
@@ -296,7 +296,7 @@ def test_another_batch_goes_on_at_the_next_record(built, tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         outcome = train(small_config(built, total_steps=3, batch_size=8), tmp_path)
     assert "batch_size was 4 and is now 8: the learning rate" in caplog.text
-    order = read_metadata(outcome.files["checkpoint"])["order"]
+    order = read_metadata(outcome.files["checkpoint"]).order
     assert order == {
         "records": 10, "batch_size": 8, "seed": 0, "step": 1, "epoch": 0, "offset": 4
     }  # fmt: skip

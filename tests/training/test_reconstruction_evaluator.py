@@ -39,7 +39,7 @@ def patches() -> PatchDataset:
 
 
 def inspector(patches, weighting=Weighting(), drawn=2):  # noqa: B008, it is frozen
-    settings = Preprocessing(32, patches.mean, patches.std, weighting)
+    settings = Preprocessing(32, patches.statistics.mean, patches.statistics.std, weighting)
     objective = PretrainObjective(Oracle(SIZE), settings, mask_ratio=0.5, norm_pix_loss=True)
     return ReconstructionEvaluator(objective, patches, count=4, drawn=drawn, seed=0)
 

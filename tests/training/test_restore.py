@@ -13,9 +13,10 @@ from sar_mixmae_jax.training.restore import read_checkpoint, restore_newest_vali
 from sar_mixmae_jax.training.sharding import replicate
 from sar_mixmae_jax.utils import hashing
 from sar_mixmae_jax.utils.errors import InputError
+from tests.descriptions import describe, metadata
 from tests.training.test_checkpoint import kept, state_of
 
-RUN = {"config": {"seed": 0}, "dataset": {"checksum": "a" * 64}, "model": {}}
+RUN = describe()
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +25,7 @@ def pristine(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pristine")
     checkpoints = CheckpointManager(folder, RetentionPolicy(3))
     for step in (2, 4, 6):
-        checkpoints.save(step, replicate(state_of(step)), RUN, {})
+        checkpoints.save(step, replicate(state_of(step)), metadata(), {})
     checkpoints.close()
     return folder
 
@@ -102,7 +103,7 @@ def test_exchanged_steps_are_seen(workdir):
 
 def test_a_checkpoint_of_another_run_is_not_taken(workdir, tmp_path):
     checkpoints = CheckpointManager(tmp_path / "other", RetentionPolicy(1))
-    checkpoints.save(8, replicate(state_of(8)), {**RUN, "config": {"seed": 1}}, {})
+    checkpoints.save(8, replicate(state_of(8)), metadata(seed=1), {})
     checkpoints.close()
     shutil.copytree(tmp_path / "other/checkpoints/8", workdir / "checkpoints/8")
     assert restore_newest_valid(workdir, state_of(0), RUN).step == 6

@@ -7,23 +7,22 @@ import pytest
 
 from configs import finetune, pretrain
 from sar_mixmae_jax.training.config import flatten
+from sar_mixmae_jax.training.run_description import RunDescription
 from sar_mixmae_jax.training.workdir import MAY_CHANGE, check_same_run
 from sar_mixmae_jax.utils.errors import InputError
+from tests.descriptions import SOURCE, describe
 
-BEFORE = {
-    "config": json.loads(pretrain.get_config().to_json_best_effort()),
-    "dataset": {
-        "name": "bigearthnet_s1/v1/2.0.0/train",
-        "checksum": "a" * 64,
-        "bands": ["VH", "VV"],
-        "statistics": {"mean": [-19.0, -12.0], "std": [3.0, 3.0]},
-    },
-    "model": {"variant": "base", "dtype": "float32"},
-}
+BEFORE = describe(json.loads(pretrain.get_config().to_json_best_effort())).to_json()
+"""A pretraining run, as its `run.json` describes it."""
 
 
-def changed(name: str, value) -> dict:
-    now = copy.deepcopy(BEFORE)
+def check(before: dict, now: dict) -> list[str]:
+    return check_same_run(RunDescription.from_json(before), RunDescription.from_json(now))
+
+
+def changed(before: dict, name: str, value) -> dict:
+    """The same with another value of a field, which becomes a new one if there is none."""
+    now = copy.deepcopy(before)
     *path, last = name.split(".")
     part = now
     for key in path:
@@ -46,13 +45,14 @@ def changed(name: str, value) -> dict:
         ("dataset.name", "bigearthnet_s1/v2/2.0.0/train"),
         ("dataset.statistics.mean", [-18.0, -12.0]),
         ("model.variant", "large"),
+        ("model.architecture.depths", [2, 2, 2, 2]),
         ("config.a_field_of_another_version", 1),
     ],
 )
 def test_what_defines_a_run_may_not_change(name, value):
     old = dict(flatten(BEFORE)).get(name)
     with pytest.raises(InputError) as refused:
-        check_same_run(BEFORE, changed(name, value))
+        check(BEFORE, changed(BEFORE, name, value))
     assert name.removeprefix("config.") in str(refused.value)
     assert repr(old) in str(refused.value)
     assert repr(value) in str(refused.value)
@@ -60,11 +60,11 @@ def test_what_defines_a_run_may_not_change(name, value):
 
 @pytest.mark.parametrize("name", ["config.epochs", "config.log_every", "config.data_dir"])
 def test_what_does_not_may(name):
-    assert check_same_run(BEFORE, changed(name, 7)) == []
+    assert check(BEFORE, changed(BEFORE, name, 7)) == []
 
 
 def test_another_batch_size_is_told():
-    (note,) = check_same_run(BEFORE, changed("config.batch_size", 64))
+    (note,) = check(BEFORE, changed(BEFORE, "config.batch_size", 64))
     assert note.startswith("batch_size was 2048 and is now 64: the learning rate")
 
 
@@ -73,11 +73,12 @@ def test_the_table_names_fields_that_there_are():
     assert set(MAY_CHANGE) <= {name for part in (BEFORE, tuning) for name, _ in flatten(part)}
 
 
-TUNED = {
-    "config": json.loads(finetune.get_config("init=runs/base").to_json_best_effort()),
-    "dataset": BEFORE["dataset"],
-    "model": {"variant": "base", "pretrained": {"sha256": "a" * 64}, "classes": ["a", "b"]},
-}
+TUNED = describe(
+    json.loads(finetune.get_config("init=runs/base").to_json_best_effort()),
+    pretrained=SOURCE,
+    task="classification",
+    classes=("a", "b"),
+).to_json()
 
 
 @pytest.mark.parametrize(
@@ -105,18 +106,14 @@ TUNED = {
 )
 def test_a_tuned_model_stays_the_same(name, value):
     """The last four are no part of what it is."""
-    now = copy.deepcopy(TUNED)
-    *path, last = name.split(".")
-    part = now
-    for key in path:
-        part = part[key]
-    assert part[last] != value
-    part[last] = value
+    last = name.rpartition(".")[2]
+    now = changed(TUNED, name, value)
+    assert now != TUNED
     if name in MAY_CHANGE:
-        assert all(name.removeprefix("config.") in note for note in check_same_run(TUNED, now))
+        assert all(name.removeprefix("config.") in note for note in check(TUNED, now))
     else:
         with pytest.raises(InputError, match=name.removeprefix("config.")):
-            check_same_run(TUNED, now)
+            check(TUNED, now)
     assert (name in MAY_CHANGE) == (
         last in ("validate_every", "best_metric", "keep_best", "batch_size")
     )
@@ -124,7 +121,8 @@ def test_a_tuned_model_stays_the_same(name, value):
 
 def test_a_run_from_before_a_field_goes_on():
     """Pretraining could only begin from random parameters then."""
-    before, now = {"config": {"seed": 1}}, {"config": {"seed": 1, "init": "random"}}
-    assert check_same_run(before, now) == []
+    before = copy.deepcopy(BEFORE)
+    del before["config"]["init"]
+    assert check(before, BEFORE) == []
     with pytest.raises(InputError, match="init was 'random' and is now 'runs/base'"):
-        check_same_run(before, {"config": {"seed": 1, "init": "runs/base"}})
+        check(before, changed(BEFORE, "config.init", "runs/base"))

@@ -11,7 +11,7 @@ import pytest
 
 from sar_mixmae_jax.models.resize import bicubic_resize
 from sar_mixmae_jax.training import initialisation
-from sar_mixmae_jax.training.checkpoint import checkpoint_steps, read_metadata
+from sar_mixmae_jax.training.checkpoint import checkpoint_steps
 from sar_mixmae_jax.utils import hashing
 from sar_mixmae_jax.utils.errors import InputError
 
@@ -40,17 +40,17 @@ def test_the_newest_checkpoint_says_what_its_encoder_expects(encoder_run):
     assert found.arch.embed_dim == 8
     assert found.arch.depths == (1, 1)
     assert found.bands == ("VH", "VV")
-    assert list(found.mean) == record["dataset"]["statistics"]["mean"]
-    assert list(found.std) == record["dataset"]["statistics"]["std"]
-    assert found.description["step"] == 2
-    assert found.description["trainer"] == "pretrain"
-    assert found.description["dataset_checksum"] == record["dataset"]["checksum"]
-    assert found.description["weighting"]["name"] == "per_channel"
+    assert list(found.statistics.mean) == record["dataset"]["statistics"]["mean"]
+    assert list(found.statistics.std) == record["dataset"]["statistics"]["std"]
+    assert found.description.step == 2
+    assert found.description.trainer == "pretrain"
+    assert found.description.dataset_checksum == record["dataset"]["checksum"]
+    assert found.description.weighting.name == "per_channel"
 
 
 def test_a_run_and_its_step_may_be_named_and_folders_may_have_numbers(copy):
     assert initialisation.find_source_checkpoint(copy).path == copy / "checkpoints/2"
-    assert initialisation.find_source_checkpoint(copy / "checkpoints/1").description["step"] == 1
+    assert initialisation.find_source_checkpoint(copy / "checkpoints/1").description.step == 1
 
 
 def test_its_parameters_are_those_of_the_checkpoint(encoder_run):
@@ -87,7 +87,7 @@ def test_at_another_input_size_tables_are_resized_and_nothing_else(encoder_run):
 
 def test_metadata_that_are_damaged_leave_the_checkpoint_before(copy):
     damage(copy / "checkpoints/2", "metadata/metadata")
-    assert initialisation.find_source_checkpoint(copy).description["step"] == 1
+    assert initialisation.find_source_checkpoint(copy).description.step == 1
     damage(copy / "checkpoints/1", "metadata/metadata")
     with pytest.raises(InputError, match=r"no checkpoint can be used \(2: .*; 1: "):
         initialisation.find_source_checkpoint(copy)
@@ -137,7 +137,8 @@ WRONG = [
 
 @pytest.mark.parametrize(("field", "value"), WRONG, ids=range(len(WRONG)))
 def test_what_is_wrong_under_a_right_checksum_is_refused(encoder_run, tmp_path, field, value):
-    metadata = read_metadata(encoder_run / "checkpoints/2")
+    stored = (encoder_run / "checkpoints/2/metadata/metadata").read_text()
+    metadata = hashing.verify_checksum(json.loads(stored))
     *inside, last = field.split(".")
     content = metadata
     for name in inside:
@@ -149,6 +150,7 @@ def test_what_is_wrong_under_a_right_checksum_is_refused(encoder_run, tmp_path, 
     with pytest.raises(InputError, match=r"no checkpoint can be used \(2: ") as refused:
         initialisation.find_source_checkpoint(tmp_path)
     assert "do not have their checksum" not in str(refused.value)
+    assert last in str(refused.value) or inside[-1] in str(refused.value)
 
 
 @pytest.mark.parametrize("name", ["", "a" * 5000, "a\0b"])

@@ -1,19 +1,18 @@
 """The folder of a run: one at a time, and the record of what it is."""
 
+import copy
+import dataclasses
 import json
 
 import pytest
 
 from sar_mixmae_jax.training.workdir import RunRecord, lock_workdir, read_run_record
 from sar_mixmae_jax.utils.errors import InputError
+from tests.descriptions import SOURCE, describe
 
 
-def description(**config) -> dict:
-    return {
-        "config": {"epochs": 64.0, "seed": 0, **config},
-        "dataset": {"checksum": "a" * 64, "statistics": {"mean": [-19.0], "std": [3.0]}},
-        "model": {"variant": "base"},
-    }
+def description(**config):
+    return describe({"epochs": 64.0, "seed": 0, "trainer": "pretrain", "init": "random", **config})
 
 
 def started(workdir, **config) -> RunRecord:
@@ -68,36 +67,61 @@ def test_a_workdir_that_cannot_be_is_named(tmp_path):
             pass
 
 
-ORIGIN = {"checkpoint": "a/checkpoints/1", "step": 1, "dataset": "d", "weighting": {"name": "x"}}
+def test_a_record_names_the_checkpoint_that_the_run_began_with(tmp_path):
+    before = dataclasses.replace(SOURCE, pretrained=SOURCE)
+    run = describe(pretrained=before)
+    RunRecord(tmp_path, run).add_start({"step": 0})
+    record = read_run_record(tmp_path)
+    assert record.model.pretrained == before
+    assert (record.config, record.dataset, record.model) == (run.config, run.dataset, run.model)
+    assert record.to_json() == json.loads((tmp_path / "run.json").read_text())
 
 
-def test_a_record_knows_its_encoder(tmp_path):
-    content = {
-        "config": {},
-        "starts": [],
-        "model": {"pretrained": {**ORIGIN, "pretrained": ORIGIN}},
-    }
-    (tmp_path / "run.json").write_text(json.dumps(content))
-    assert read_run_record(tmp_path) == content
+CONTENT = {**describe(pretrained=SOURCE).to_json(), "starts": [{"step": 0}], "saved": 2}
 
 
 @pytest.mark.parametrize(
-    "model",
+    ("field", "value"),
     [
-        *(None, 1, "x", [1]),
-        *({"pretrained": value} for value in ([{}], {}, 0, "x")),
-        *({"pretrained": {**ORIGIN, "step": value}} for value in (None, "1", True)),
-        *({"pretrained": {**ORIGIN, "weighting": value}} for value in (5, {}, {"name": 5})),
-        {"pretrained": {**ORIGIN, "checkpoint": None}},
-        {"pretrained": {**ORIGIN, "pretrained": {**ORIGIN, "dataset": 5}}},
+        *(("config", value) for value in (None, 1, [])),
+        *(("starts", value) for value in (None, {}, [1])),
+        *(("saved", value) for value in ("2", 2.0, True)),
+        *(("model", value) for value in (None, 1, "x", [1])),
+        *(("model.pretrained", value) for value in ([{}], {}, 0, "x")),
+        *(("model.pretrained.step", value) for value in (None, "1", True)),
+        *(("model.pretrained.weighting", value) for value in (5, {}, {"name": 5}, {"name": "x"})),
+        ("model.pretrained.checkpoint", None),
+        ("model.pretrained.pretrained", {**CONTENT["model"]["pretrained"], "dataset": 5}),
+        ("model.architecture.a_size_of_another_version", 3),
+        ("model.unit", "linear"),
+        ("model.bands", ["VH", "VH"]),
+        ("dataset.statistics.std", [1.0, float("nan")]),
+        ("dataset.statistics.mean", [1.0, 10**400]),
     ],
 )
-def test_a_record_of_no_model_or_encoder_is_named(tmp_path, model):
-    content = json.dumps({"config": {}, "starts": [], "model": model})
-    (tmp_path / "run.json").write_text(content)
-    with pytest.raises(
-        InputError, match=r"run\.json cannot be read \(TypeError: its model.*expect"
-    ):
+def test_a_field_that_cannot_be_used_is_named(tmp_path, field, value):
+    content = copy.deepcopy(CONTENT)
+    *path, last = field.split(".")
+    part = content
+    for name in path:
+        part = part[name]
+    part[last] = value
+    (tmp_path / "run.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match=r"run\.json cannot be read \(") as refused:
+        read_run_record(tmp_path)
+    assert (path[-1] if path else last) in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_chain_of_checkpoints_has_an_end(tmp_path):
+    content = copy.deepcopy(CONTENT)
+    for _ in range(200):
+        content["model"]["pretrained"] = {
+            **CONTENT["model"]["pretrained"],
+            "pretrained": content["model"]["pretrained"],
+        }
+    (tmp_path / "run.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match="names more than 100 checkpoints"):
         read_run_record(tmp_path)
 
 

@@ -6,7 +6,8 @@ from typing import ClassVar
 
 import tensorflow_datasets as tfds
 
-from sar_mixmae_jax.data.bigearthnet import PUBLISHED_STATISTICS, BandStatistics
+from sar_mixmae_jax.data.bigearthnet import PUBLISHED_STATISTICS
+from sar_mixmae_jax.data.metadata import Statistics
 from sar_mixmae_jax.utils.errors import InputError, look_up
 from tfds_builders import records
 from tfds_builders.bigearthnet_s1 import version1, version2
@@ -103,7 +104,7 @@ class Release:
       citation: BibTeX.
     """
 
-    statistics: BandStatistics
+    statistics: Statistics
     texts: tuple[str, ...]
     about: str
     citation: str

@@ -52,7 +52,7 @@ def statistics(inspection: Inspection) -> Lines:
         )
     else:
         lines.append("**Training cannot use this dataset** before `--write_statistics`.")
-    return lines + _replaced_statistics(dataset.metadata.get("statistics_before"))
+    return lines + _replaced_statistics(dataset.metadata.facts.get("statistics_before"))
 
 
 def _replaced_statistics(replaced: Mapping[str, Any] | None) -> Lines:
@@ -96,7 +96,7 @@ def distribution(inspection: Inspection) -> Lines:
 
 def agreement(inspection: Inspection) -> Lines:
     """Compare the sums with those made during the build."""
-    measured = inspection.dataset.metadata.get("measured")
+    measured = inspection.dataset.metadata.facts.get("measured")
     lines = ["## Agreement with the build", ""]
     if not measured:
         return [*lines, "The metadata have no sums of the build to compare with."]

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from sar_mixmae_jax.data.metadata import open_builder
+from sar_mixmae_jax.data.metadata import DatasetMetadata, open_builder, read_dataset_metadata
 from sar_mixmae_jax.utils.errors import InputError, check_name, first_line
 from sar_mixmae_jax.utils.files import atomic_write
+from sar_mixmae_jax.utils.typed_json import to_json
 
 BATCH_BYTES = 2**21
 """Bytes of backscatter per batch, so that it stays in the processor cache."""
@@ -28,7 +29,7 @@ class Dataset:
     Attributes:
       name: dataset, config and version.
       folder: path of its files.
-      metadata: see `records.dataset_info`.
+      metadata: see `DatasetMetadata`; without statistics where they cannot be used.
       records: number of records by split.
       sizes: bytes by split.
       builder: TFDS builder that reads it.
@@ -36,38 +37,33 @@ class Dataset:
 
     name: str
     folder: Path
-    metadata: Mapping[str, Any]
+    metadata: DatasetMetadata
     records: Mapping[str, int]
     sizes: Mapping[str, int]
     builder: tfds.core.DatasetBuilder
 
     @property
-    def bands(self) -> list[str]:
+    def bands(self) -> tuple[str, ...]:
         """Names of the bands, in the order of the records."""
-        return self.metadata["bands"]
+        return self.metadata.bands
 
     @property
-    def classes(self) -> list[str]:
+    def classes(self) -> tuple[str, ...]:
         """Names of the classes; empty if the records have no labels."""
-        return self.metadata.get("classes") or []
+        return self.metadata.classes
 
     @property
     def statistics(self) -> dict[str, Any]:
         """Entries mean, std and of, as training uses them; NaN where they cannot be used."""
-        try:
-            values = self.metadata["statistics"]
-            mean, std = (np.array(values[name], float) for name in ("mean", "std"))
-            if mean.shape == std.shape == (len(self.bands),):
-                return {"mean": mean.tolist(), "std": std.tolist(), "of": str(values["of"])}
-        except (KeyError, TypeError, ValueError):  # missing or malformed
-            pass
+        if self.metadata.statistics is not None:
+            return to_json(self.metadata.statistics)
         absent = [np.nan] * len(self.bands)
         return {"mean": absent, "std": absent, "of": "nothing: training needs statistics"}
 
     @property
-    def caveats(self) -> list[str]:
-        """Caveats that every result on the dataset must state."""
-        return list(self.metadata.get("caveats") or [])
+    def caveats(self) -> tuple[str, ...]:
+        """Sentences that belong to every result on the dataset."""
+        return self.metadata.caveats
 
     @property
     def title(self) -> str:
@@ -92,23 +88,13 @@ def open_dataset(name: str, data_dir: str | Path) -> Dataset:
     """
     builder = open_builder(name, data_dir)
     info = builder.info
-    try:
-        metadata = {**info.metadata}
-        bands, unit = metadata["bands"], metadata["unit"]
-        stored = info.features["backscatter"].shape[-1]
-        if unit != "dB" or len(bands) != stored:
-            raise ValueError(f"unit {unit}, bands {bands} of records with {stored}")
-        for key in ("bands", "classes", "caveats", "notes"):
-            values = metadata.get(key) or []
-            if not isinstance(values, list) or not all(isinstance(text, str) for text in values):
-                raise TypeError(f"{key} is {values!r}, expected a list of texts")
-        if not info.splits or not all(split.num_examples for split in info.splits.values()):
-            raise ValueError(f"empty splits among {list(info.splits)}")
-    except (KeyError, TypeError, ValueError, OSError) as error:
+    metadata = read_dataset_metadata(info, needs_statistics=False)
+    if metadata.unit != "dB":
+        raise InputError(f"{info.full_name} holds {metadata.unit}, expected dB: build it again")
+    if not info.splits or not all(split.num_examples for split in info.splits.values()):
         raise InputError(
-            f"{info.full_name}: its metadata.json cannot be used ({first_line(error)}): build it "
-            "again"
-        ) from error
+            f"{info.full_name}: found empty splits among {', '.join(info.splits)}: build it again"
+        )
     return Dataset(
         info.full_name,
         Path(builder.data_path),

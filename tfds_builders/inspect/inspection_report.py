@@ -107,14 +107,14 @@ def _header(inspection: Inspection) -> Lines:
         records = sum(survey.records for survey in inspection.surveys.values())
         lines += [f"> **A sample: {records:,} patches were read, not all.**", ""]
     image = dataset.features["backscatter"]
-    left_out = metadata.get("left_out")
-    options = metadata.get("options") or {}
+    left_out = metadata.facts.get("left_out")
+    options = metadata.options or {}
     facts = {
         "bands": ", ".join(dataset.bands),
-        "unit": metadata["unit"],
-        "quantity": metadata.get("quantity") or "not stated (sigma0 or gamma0)",
+        "unit": metadata.unit,
+        "quantity": metadata.facts.get("quantity") or "not stated (sigma0 or gamma0)",
         "patch": f"{'x'.join(map(str, image.shape[:2]))} px, {np.dtype(image.np_dtype)}",
-        "nodata": metadata.get("nodata", "not stated"),
+        "nodata": metadata.nodata or "not stated",
         "further features": ", ".join(sorted(set(dataset.features) - {"id", "backscatter"}))
         or "none",
         "options": ", ".join(f"{name}={value}" for name, value in options.items()) or "none",
@@ -122,7 +122,7 @@ def _header(inspection: Inspection) -> Lines:
         f"{left_out['bad_files']:,} bad files"
         if left_out
         else "not recorded by the build",
-        "checksum": f"`{metadata['checksum']}`" if "checksum" in metadata else "none",
+        "checksum": f"`{metadata.checksum}`" if metadata.checksum else "none",
     }
     return lines + markdown_table(("", ""), facts.items(), text=2)
 
