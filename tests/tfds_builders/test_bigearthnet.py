@@ -44,14 +44,14 @@ def built2(raw2, tmp_path_factory):
 def test_the_splits_of_version_1_are_the_lists(built):
     folder = built / "bigearthnet_s1/v1/2.0.0"
     for split, numbers in (("train", range(8)), ("validation", (8, 9)), ("test", (10, 11))):
-        assert ids(folder, split) == {fake_patches.name_of(number) for number in numbers}
+        assert ids(folder, split) == {fake_patches.patch_name(number) for number in numbers}
 
 
 def test_train_and_validation_are_read_as_one(built):
     both = load_patch_dataset("bigearthnet_s1", built, "train+validation", ("VH", "VV"))
     assert len(both.source) == 10
     read = {both.source[index]["id"].decode() for index in range(10)}
-    assert read == {fake_patches.name_of(number) for number in range(10)}
+    assert read == {fake_patches.patch_name(number) for number in range(10)}
 
 
 def test_results_on_version_1_say_that_its_split_is_spatially_dependent(built):
@@ -65,14 +65,14 @@ def test_version_2_has_no_such_caveat_and_leaves_out_snow_and_cloud(built2):
         "bigearthnet_s1/v2", built2.parents[2], "train", ("VH", "VV")
     ).caveats
     for number, split in enumerate(SPLITS):
-        expected = {fake_patches.name_of(n) for n in range(9) if n % 3 == number}
+        expected = {fake_patches.patch_name(n) for n in range(9) if n % 3 == number}
         assert ids(built2, split) == expected
 
 
 def test_snow_and_cloud_are_included_when_asked_for(raw2, tmp_path):
     folder = build("bigearthnet_s1/v2_snow_and_cloud", tmp_path, raw2)
-    assert ids(folder, "train") == {fake_patches.name_of(number) for number in (0, 3, 6, 9)}
-    assert ids(folder, "test") == {fake_patches.name_of(number) for number in (2, 5, 8, 10)}
+    assert ids(folder, "train") == {fake_patches.patch_name(number) for number in (0, 3, 6, 9)}
+    assert ids(folder, "test") == {fake_patches.patch_name(number) for number in (2, 5, 8, 10)}
 
 
 @pytest.mark.parametrize("version", ["v1", "v2"])
@@ -121,7 +121,7 @@ def test_lists_may_lie_beside_the_patches_or_in_a_folder(raw, tmp_path):
     for file in version1.LISTS.values():
         (inside / file).rename(splits / file)
     for root in (tmp_path / "a", inside):
-        plan = version1.plan(root, unsplit=False)
+        plan = version1.make_plan(root, unsplit=False)
         assert [len(plan.items[split]) for split in SPLITS] == [8, 2, 2]
 
 
@@ -147,10 +147,10 @@ def test_lists_that_name_absent_repeated_and_shared_patches(raw, tmp_path):
     for found, expected in zip(
         reasons,
         [
-            f"names {fake_patches.name_of(0)}, and train.csv does too",
-            f"names {fake_patches.name_of(1)} more than once",
-            f"names {fake_patches.name_of(77)}, of which there is no folder",
-            f"names {fake_patches.name_of(88)}, of which there is no folder",
+            f"names {fake_patches.patch_name(0)}, and train.csv does too",
+            f"names {fake_patches.patch_name(1)} more than once",
+            f"names {fake_patches.patch_name(77)}, which has no folder",
+            f"names {fake_patches.patch_name(88)}, which has no folder",
         ],
         strict=True,
     ):
@@ -160,11 +160,11 @@ def test_lists_that_name_absent_repeated_and_shared_patches(raw, tmp_path):
 def test_a_place_in_two_splits_under_two_names(raw, tmp_path):
     shutil.copytree(raw, tmp_path / "raw")
     fake_patches.write_lists(tmp_path / "raw", {"train": [0, 1], "validation": [2], "test": [3]})
-    rows = f"S2A_0,{fake_patches.name_of(3)}\n"
+    rows = f"S2A_0,{fake_patches.patch_name(3)}\n"
     (tmp_path / "raw/test.csv").write_text(rows)
-    plan = version1.plan(tmp_path / "raw", unsplit=False)
+    plan = version1.make_plan(tmp_path / "raw", unsplit=False)
     assert [problem.reason for problem in plan.bad_files] == [
-        "names the Sentinel-2 patch S2A_0, and train.csv does too: mend the lists"
+        "names the Sentinel-2 patch S2A_0, and train.csv does too: correct the lists"
     ]
 
 
@@ -182,7 +182,7 @@ def test_no_patch_is_in_two_splits_even_if_the_lists_say_so(raw, tmp_path):
     fake_patches.write_lists(
         tmp_path / "raw", {"train": [0, 1], "validation": [2, 0], "test": [1, 3]}
     )
-    plan = version1.plan(tmp_path / "raw", unsplit=False)
+    plan = version1.make_plan(tmp_path / "raw", unsplit=False)
     found = [name for split in SPLITS for name in plan.items[split]]
     assert len(found) == len(set(found)) == 4
 
@@ -194,7 +194,7 @@ def test_no_patch_is_in_two_splits_even_if_the_lists_say_so(raw, tmp_path):
 def test_lists_of_another_form(tmp_path, content, message):
     (tmp_path / "train.csv").write_text(content)
     with pytest.raises(InputError, match=message):
-        version1.read_list(tmp_path / "train.csv")
+        version1.read_split_list(tmp_path / "train.csv")
 
 
 def test_bad_rows_of_the_table_are_all_named(raw2, tmp_path):
@@ -212,7 +212,7 @@ def test_bad_rows_of_the_table_are_all_named(raw2, tmp_path):
         fake_patches.table_row(5, "test"),
     ]
     fake_patches.write_table(root / version2.TABLE, rows)
-    plan = version2.plan(root, snow_and_cloud=False)
+    plan = version2.make_plan(root, snow_and_cloud=False)
     assert {split: len(plan.items[split]) for split in SPLITS} == dict.fromkeys(SPLITS, 1)
     told = {problem.reason.split()[1].split("_")[-2]: problem.reason for problem in plan.bad_files}
     assert set(told) == {"0", "77", "1", "2", "3", "6"}
@@ -242,4 +242,4 @@ def test_labels_travel_as_bits_without_loss():
     lists = [[CLASSES_19[18], CLASSES_19[0]], [CLASSES_19[5]], ["Moon", CLASSES_19[1]], []]
     bits = version2.label_bits(pa.array(lists, pa.list_(pa.string())))
     assert bits[:2].tolist() == [2**18 + 1, 2**5]
-    assert (bits[2:] == version2.UNKNOWN).all()
+    assert (bits[2:] == version2.UNKNOWN_LABELS).all()

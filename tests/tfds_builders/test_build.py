@@ -23,7 +23,7 @@ from sar_mixmae_jax.utils.errors import InputError
 from tfds_builders import build as command
 from tfds_builders import patch_builder, plan, shards, staging
 from tfds_builders.bad_files import BadFilesError
-from tfds_builders.bigearthnet_s1.fake_patches import name_of, write_patch, write_patches
+from tfds_builders.bigearthnet_s1.fake_patches import patch_name, write_patch, write_patches
 from tfds_builders.build import build, builder_names, make_builder
 from tfds_builders.geotiff import write_band
 from tfds_builders.plan import BuildSettings
@@ -284,7 +284,7 @@ def damaged(tmp_path_factory):
     """A good patch, and one for each kind of damage."""
     raw = write_patches(tmp_path_factory.mktemp("bad"), len(DAMAGES) + 1)
     for number, (damage, _) in enumerate(DAMAGES.values(), start=1):
-        damage(raw / name_of(number))
+        damage(raw / patch_name(number))
     return raw
 
 
@@ -295,9 +295,9 @@ def test_all_bad_files_are_collected_and_nothing_is_left(damaged, tmp_path, caps
         next(part for part in Path(problem.file).parts if part.startswith("S1A")): problem.reason
         for problem in raised.value.bad_files
     }
-    assert set(told) == {name_of(number) for number in range(1, len(DAMAGES) + 1)}
+    assert set(told) == {patch_name(number) for number in range(1, len(DAMAGES) + 1)}
     for number, (_, message) in enumerate(DAMAGES.values(), start=1):
-        assert message in told[name_of(number)]
+        assert message in told[patch_name(number)]
     table = capsys.readouterr().err
     assert all(name in table for name in told)
     assert left(tmp_path) == []
@@ -315,7 +315,7 @@ def test_both_files_of_a_patch_are_named(tmp_path):
 def test_bad_files_are_left_out_and_counted(damaged, tmp_path, small_shards):
     folder = build(UNSPLIT, tmp_path, damaged, settings=BuildSettings(skip_bad=True))
     info, records = records_of(folder)
-    assert set(records) == {name_of(0)}
+    assert set(records) == {patch_name(0)}
     bad = len(DAMAGES)
     assert info.metadata["left_out"] == {"patches": bad, "bad_files": bad}
     assert len((folder / "bad_files.tsv").read_text().splitlines()) == bad + 1
@@ -342,12 +342,12 @@ def test_a_split_of_which_nothing_can_be_used(tmp_path):
 
 def test_mended_files_are_read_again_and_good_shards_are_not(tmp_path, small_shards, monkeypatch):
     raw = write_patches(tmp_path / "raw", 9)
-    kept = band(raw / name_of(4)).read_bytes()
-    os.truncate(band(raw / name_of(4)), 10)
-    with pytest.raises(BadFilesError, match=name_of(4)):
+    kept = band(raw / patch_name(4)).read_bytes()
+    os.truncate(band(raw / patch_name(4)), 10)
+    with pytest.raises(BadFilesError, match=patch_name(4)):
         build(UNSPLIT, tmp_path / "data", raw)
     assert len([name for name in left(tmp_path / "data") if name.endswith(".json")]) == 2
-    band(raw / name_of(4)).write_bytes(kept)
+    band(raw / patch_name(4)).write_bytes(kept)
     written = []
     write = shards.write_shard
 
@@ -530,7 +530,7 @@ def test_a_shard_that_is_not_what_was_written_is_found_and_made_again(
 def test_other_raw_data_do_not_take_over_shards(tmp_path, small_shards, monkeypatch):
     """Folders of the same names at another place."""
     first, second = (write_patches(tmp_path / name, 6) for name in ("first", "second"))
-    path = band(second / name_of(3))
+    path = band(second / patch_name(3))
     write_band(path, simulate(120, (8, 8)).backscatter[..., 1])
 
     with interrupted_after_a_shard(monkeypatch):
@@ -681,7 +681,7 @@ def test_names_command_no_terminal_and_are_text(tmp_path, capsys):
     assert "\x1b" not in told
     assert r"\x1b[2J_a\nerror" in told
     (raw / os.fsdecode(b"S1A_\xff_1")).mkdir()
-    with pytest.raises(BadFilesError, match="no UTF-8"):
+    with pytest.raises(BadFilesError, match="not UTF-8"):
         build(UNSPLIT, tmp_path / "data", raw)
 
 
@@ -735,14 +735,14 @@ def test_a_dataset_that_was_damaged_is_not_said_to_be_built(tmp_path, damage):
 
 def test_raw_files_that_change_between_two_calls_are_read_again(tmp_path, small_shards, capsys):
     raw = write_patches(tmp_path / "raw", 9)
-    os.truncate(band(raw / name_of(4)), 10)
+    os.truncate(band(raw / patch_name(4)), 10)
     with pytest.raises(BadFilesError):
         build(UNSPLIT, tmp_path / "data", raw, settings=BuildSettings(processes=1))
     for number in (0, 4):
         values = simulate(120, (9, number)).backscatter
         for index, name in enumerate(("VH", "VV")):
-            band(raw / name_of(number), name).unlink()
-            write_band(band(raw / name_of(number), name), values[..., index])
+            band(raw / patch_name(number), name).unlink()
+            write_band(band(raw / patch_name(number), name), values[..., index])
     folder = build(UNSPLIT, tmp_path / "data", raw, settings=BuildSettings(processes=1))
     assert "of 3 shards are complete already" in capsys.readouterr().err
     again = build(UNSPLIT, tmp_path / "again", raw, settings=BuildSettings(processes=1))

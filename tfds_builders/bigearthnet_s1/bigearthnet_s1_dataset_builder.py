@@ -1,4 +1,4 @@
-"""BigEarthNet-S1, versions 1 and 2, from its patch folders and official splits."""
+"""TFDS builder of BigEarthNet-S1, versions 1 and 2, with the official splits."""
 
 import dataclasses
 from pathlib import Path
@@ -19,21 +19,21 @@ from tfds_builders.plan import Plan
 
 @dataclasses.dataclass
 class Config(records.PatchConfig):
-    """Which patches.
+    """Config of BigEarthNet-S1.
 
     Attributes:
       release: "v1" or "v2".
-      unsplit: v1 only: all patch folders as `train`, without the official lists.
-      snow_and_cloud: v2 only: also patches with seasonal snow, cloud or shadow.
+      unsplit: v1 only: put all patch folders into `train`, without the official lists.
+      snow_and_cloud: v2 only: include patches with seasonal snow, cloud or shadow.
     """
 
-    release: str = records.option("v1", "of BigEarthNet: v1 or v2")
+    release: str = records.option("v1", "version of BigEarthNet: v1 or v2")
     unsplit: bool = records.option(False, "v1: all patch folders as train, without the lists")
     snow_and_cloud: bool = records.option(False, "v2: also patches with snow, cloud or shadow")
 
 
 class Builder(PatchBuilder):
-    """Splits `train`, `validation`, `test`; `train+validation` is what pretraining reads."""
+    """Splits `train`, `validation`, `test`; pretraining reads `train+validation`."""
 
     VERSION = tfds.core.Version("2.0.0")
     RELEASE_NOTES: ClassVar[dict[str, str]] = {
@@ -70,7 +70,7 @@ class Builder(PatchBuilder):
             size=SIZE,
             classes=CLASSES_19,
             statistics=release.statistics,
-            features={name: tfds.features.Text() for name in release.texts},
+            features={name: tfds.features.Text() for name in release.text_features},
             quantity="sigma0",
             place_fields=3,  # of …_33UUP_87_48: tile, row and column
             description=f"Sentinel-1 IW GRD backscatter (sigma0, terrain corrected) in dB, 120x120 "
@@ -81,7 +81,7 @@ class Builder(PatchBuilder):
         )
 
     def plan(self, root: Path, scratch: Path, processes: int) -> Plan:
-        """The patches of every split by the official files."""
+        """Plan the patches of every split by the official files; see the base class."""
         del scratch, processes
         config = self.builder_config
         if config.unsplit and config.release != "v1":
@@ -89,23 +89,23 @@ class Builder(PatchBuilder):
         if config.snow_and_cloud and config.release != "v2":
             raise InputError("--snow_and_cloud is for v2: the lists of v1 leave them out")
         if config.release == "v2":
-            return version2.plan(root, snow_and_cloud=config.snow_and_cloud)
-        return version1.plan(root, unsplit=config.unsplit)
+            return version2.make_plan(root, snow_and_cloud=config.snow_and_cloud)
+        return version1.make_plan(root, unsplit=config.unsplit)
 
 
 @dataclasses.dataclass(frozen=True)
 class Release:
-    """What is particular to a version.
+    """A version of BigEarthNet.
 
     Attributes:
-      statistics: as published with SAR-W-MixMAE.
-      texts: features of its records besides those of all patch datasets.
-      about: for the description.
-      citation: BibTeX.
+      statistics: statistics published with SAR-W-MixMAE.
+      text_features: names of the text features that only this version has.
+      about: end of the description.
+      citation: BibTeX entry.
     """
 
     statistics: Statistics
-    texts: tuple[str, ...]
+    text_features: tuple[str, ...]
     about: str
     citation: str
 

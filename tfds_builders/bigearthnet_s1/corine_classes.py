@@ -1,4 +1,4 @@
-"""Land-cover names of BigEarthNet: 43 CORINE classes and the 19 they are grouped into."""
+"""Land-cover classes of BigEarthNet: 43 CORINE classes, grouped into 19."""
 
 from collections.abc import Iterable
 
@@ -50,14 +50,14 @@ GROUP_OF_43: dict[str, int | None] = {
     "Estuaries": 18,
     "Sea and ocean": 18,
 }
-"""Index into `CLASSES_19` of each CORINE class in CORINE order; None: dropped."""
+"""Index into `CLASSES_19` of each CORINE class in CORINE order; None: not among the 19."""
 
 
 def to_19(corine: Iterable[str]) -> list[str]:
-    """The 19-class names of some CORINE names, each once, in the order of `CLASSES_19`.
+    """Return the 19-class names of CORINE names, each once, in the order of `CLASSES_19`.
 
     Raises:
-      InputError: a name is not among the 43.
+      InputError: a name is not one of the 43.
     """
     groups = {look_up(GROUP_OF_43, name, "CORINE label") for name in corine}
     return [name for index, name in enumerate(CLASSES_19) if index in groups]

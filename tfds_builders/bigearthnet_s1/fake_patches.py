@@ -1,4 +1,4 @@
-"""BigEarthNet-S1 as it lies on disk, of simulated images: for tests and benchmarks."""
+"""Writer of BigEarthNet-S1 files with simulated images, for tests and benchmarks."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -19,19 +19,19 @@ from tfds_builders.synthetic_s1.simulator import simulate
 LABELS = ("Sea and ocean", "Non-irrigated arable land", "Airports", "Coniferous forest")
 
 
-def name_of(number: int) -> str:
-    """The Sentinel-1 name of a patch."""
+def patch_name(number: int) -> str:
+    """Return the Sentinel-1 name of a patch, given its number."""
     return f"S1A_IW_GRDH_1SDV_20170613T165043_33UUP_{number}_48"
 
 
 def labels(number: int) -> list[str]:
-    """The CORINE labels of a patch: three of `LABELS`."""
+    """Return the CORINE labels of a patch: three of `LABELS`."""
     return [name for index, name in enumerate(LABELS) if index != number % len(LABELS)]
 
 
 def write_patch(root: Path, number: int, size: int = 120) -> Path:
-    """Writes the patch folder of a number below `root`, as version 1 has it, and returns it."""
-    folder = root / name_of(number)
+    """Write the patch of a number as version 1 has it, and return its folder."""
+    folder = root / patch_name(number)
     write_bands(folder, number, size)
     metadata = {
         "labels": labels(number),
@@ -44,7 +44,7 @@ def write_patch(root: Path, number: int, size: int = 120) -> Path:
 
 
 def write_bands(folder: Path, number: int, size: int = 120) -> None:
-    """Writes the two GeoTIFFs of a patch."""
+    """Write the two GeoTIFFs of a patch."""
     folder.mkdir(parents=True)
     backscatter = simulate(size, (7, number)).backscatter
     for path, values in zip(
@@ -54,27 +54,27 @@ def write_bands(folder: Path, number: int, size: int = 120) -> None:
 
 
 def write_patches(root: Path, count: int) -> Path:
-    """Writes `count` patch folders of version 1 below `root` and returns it."""
+    """Write `count` patch folders of version 1 into `root` and return `root`."""
     for number in range(count):
         write_patch(root, number)
     return root
 
 
 def write_lists(root: Path, splits: Mapping[str, Sequence[int]]) -> None:
-    """Writes the official lists of version 1, of the numbers in each split."""
+    """Write the official lists of version 1, given the patch numbers of each split."""
     for split, file in version1.LISTS.items():
-        rows = [f"S2A_{number},{name_of(number)}\n" for number in splits[split]]
+        rows = [f"S2A_{number},{patch_name(number)}\n" for number in splits[split]]
         (root / file).write_text("".join(rows))
 
 
 def table_row(number: int, split: str, **changes: Any) -> dict[str, Any]:
-    """A row of the table of version 2."""
+    """Return a row of the table of version 2, given the patch number and changed columns."""
     return {
         "patch_id": f"S2A_MSIL2A_20170613T101031_N9999_R022_T33UUP_{number}_48",
         "labels": to_19(labels(number)),
         "split": split,
         "country": "Austria",
-        "s1_name": name_of(number),
+        "s1_name": patch_name(number),
         "s2v1_name": f"S2A_MSIL2A_20170613T101031_{number}_48",
         "contains_seasonal_snow": False,
         "contains_cloud_or_shadow": False,
@@ -83,15 +83,15 @@ def table_row(number: int, split: str, **changes: Any) -> dict[str, Any]:
 
 
 def write_version2(root: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
-    """Writes the patches and the table of some rows as version 2 has them; returns `root`."""
+    """Write the patches and the table of version 2, given its rows; return `root`."""
     for row in rows:
         name = row["s1_name"]
-        folder = root / "BigEarthNet-S1" / version2.scene_of(name) / name
+        folder = root / "BigEarthNet-S1" / version2.scene_name(name) / name
         write_bands(folder, int(name.split("_")[-2]))
     write_table(root / version2.TABLE, rows)
     return root
 
 
 def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Writes a table of version 2."""
+    """Write a table of version 2, given its rows."""
     pq.write_table(pa.Table.from_pylist([dict(row) for row in rows]), path)

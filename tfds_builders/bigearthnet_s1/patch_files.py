@@ -1,4 +1,4 @@
-"""A patch as BigEarthNet-S1 stores it: a folder NAME with NAME_VV.tif and NAME_VH.tif."""
+"""Files of BigEarthNet-S1: a folder NAME per patch with NAME_VV.tif and NAME_VH.tif, and lists."""
 
 import os
 from collections.abc import Sequence
@@ -14,53 +14,60 @@ from tfds_builders.bad_files import bad_file, collect_results
 from tfds_builders.geotiff import Georeference, border_zeros, zero_or_nodata
 
 SIZE = 120
-"""Side of a patch, pixels of 10 m."""
+"""Side of a patch in pixels, each of 10 m."""
 
 
 class Patch(NamedTuple):
-    """What the band files of a patch hold.
+    """Contents of the band files of a patch.
 
     Attributes:
       backscatter: (120, 120, band) float32 dB, NaN = nodata.
-      place: where it lies.
+      georeference: position of the patch.
     """
 
     backscatter: np.ndarray
-    place: Georeference
+    georeference: Georeference
 
 
 def band_files(folder: Path, bands: Sequence[str]) -> list[Path]:
-    """The file of each band of the patch in `folder`."""
+    """Return the path of each band's file, given the folder of a patch."""
     return [folder / f"{folder.name}_{band}.tif" for band in bands]
 
 
 def read_patch(folder: Path, bands: Sequence[str]) -> Patch:
-    """Reads one single-band file for each band of the patch in `folder`.
+    """Read the single-band files of a patch.
+
+    Args:
+      folder: folder of the patch.
+      bands: names of the bands.
 
     Raises:
-      BadFilesError: a file is missing, unreadable, of another shape or type, on another grid,
-        holds no dB, or is nodata everywhere; of all files at once.
+      BadFilesError: a file is missing, unreadable, of another shape or type, on another grid, not
+        in dB, or nodata everywhere; the error has all such files.
     """
     paths = band_files(folder, bands)
-    read = collect_results(*(partial(read_band, path) for path in paths))
-    backscatter = np.stack([values for values, _ in read], axis=-1)
-    place = read[0][1]
-    for path, (_, other) in zip(paths[1:], read[1:], strict=True):
-        if not geotiff.same_grid(place, other):
+    contents = collect_results(*(partial(read_band, path) for path in paths))
+    backscatter = np.stack([values for values, _ in contents], axis=-1)
+    first_grid = contents[0][1]
+    for path, (_, grid) in zip(paths[1:], contents[1:], strict=True):
+        if not geotiff.same_grid(first_grid, grid):
             raise bad_file(
                 folder,
-                f"found its bands on two grids, {path.name} on {tuple(other)} and {paths[0].name} "
-                f"on {tuple(place)}, expected one grid: copy both again",
+                f"found its bands on two grids, {path.name} on {tuple(grid)} and {paths[0].name} "
+                f"on {tuple(first_grid)}, expected one grid: copy both again",
             )
     backscatter[border_zeros(zero_or_nodata(backscatter))] = np.nan
-    return Patch(backscatter, place)
+    return Patch(backscatter, first_grid)
 
 
 def read_band(path: Path) -> tuple[np.ndarray, Georeference]:
-    """Reads a band as (120, 120) float32, tagged nodata as NaN, and where it lies.
+    """Read the file of a band.
+
+    Returns:
+      (120, 120) float32 dB with tagged nodata as NaN, and the georeference.
 
     Raises:
-      BadFilesError: the file is missing or unreadable, of another shape or type, or holds no dB.
+      BadFilesError: the file is missing, unreadable, of another shape or type, or not in dB.
     """
     if not os.path.isfile(path):  # also where the folder may not be entered
         raise bad_file(
@@ -76,23 +83,23 @@ def read_band(path: Path) -> tuple[np.ndarray, Georeference]:
                 f"found {shape} (bands, rows, columns), expected (1, {SIZE}, {SIZE}): is this file "
                 "of the dataset?",
             )
-        values, place = geotiff.read_band(raster, 1), geotiff.georeference(raster)
-    # zeros may be nodata, which only both bands together tell
-    if wrong := units.find_unit_error(units.summarise(values[values != 0]), "dB"):
-        raise bad_file(path, wrong)
-    return values, place
+        values, grid = geotiff.read_band(raster, 1), geotiff.georeference(raster)
+    # zeros may be nodata: that depends on both bands
+    if reason := units.find_unit_error(units.summarise(values[values != 0]), "dB"):
+        raise bad_file(path, reason)
+    return values, grid
 
 
 def find_split_file(patches: Path, name: str, advice: str) -> Path:
-    """An official file: among the patches, beside them, or in a folder `splits` there.
+    """Return the path of an official file among the patches, beside them, or in a folder `splits`.
 
     Args:
       patches: folder of the patches.
-      name: of the file.
-      advice: what else can be done where it is missing.
+      name: name of the file.
+      advice: alternative to the file, for the error message.
 
     Raises:
-      InputError: it is in none of these places.
+      InputError: the file is in none of these places.
     """
     for folder in (patches, patches / "splits", patches.parent, patches.parent / "splits"):
         if (folder / name).is_file():

@@ -1,4 +1,4 @@
-"""BigEarthNet-S1 v1.0: patch folders side by side, labels beside the bands, splits in CSV lists."""
+"""BigEarthNet-S1 v1.0: a folder per patch with its labels as JSON, splits as CSV lists."""
 
 import csv
 import json
@@ -27,57 +27,63 @@ NO_SPLIT = "no held-out split"
 ADVICE = "or build bigearthnet_s1/v1_unsplit, which takes all patch folders as one split"
 
 
-def plan(root: Path, *, unsplit: bool) -> Plan:
-    """The official splits, or all patches as `train`.
+def make_plan(root: Path, *, unsplit: bool) -> Plan:
+    """Plan the official splits, or all patches as `train`.
 
     Args:
-      root: folder of the patch folders, or one that holds `BigEarthNet-S1-v1.0`; with the lists in
-        it, in `splits`, or beside it.
-      unsplit: whether to do without the lists.
+      root: folder of the patch folders, or one that contains `BigEarthNet-S1-v1.0`; the lists are
+        in it, in `splits`, or beside it.
+      unsplit: put all patches into `train`, without the lists.
 
     Raises:
-      InputError: there are no patches, or no lists.
+      InputError: patches or lists are missing.
     """
-    named = root / "BigEarthNet-S1-v1.0"
-    patches = named if named.is_dir() else root
-    there = patch_folders(patches)
+    release = root / "BigEarthNet-S1-v1.0"
+    patches = release if release.is_dir() else root
+    existing = list_patch_folders(patches)
     if unsplit:
         return Plan(
-            {"train": there}, read_record, sources, (patches,), metadata={"caveats": [NO_SPLIT]}
+            {"train": existing},
+            read_record,
+            source_files,
+            (patches,),
+            metadata={"caveats": [NO_SPLIT]},
         )
     lists = {
         split: patch_files.find_split_file(patches, name, ADVICE) for split, name in LISTS.items()
     }
-    rows = {split: read_list(path) for split, path in lists.items()}
-    names = {split: both[:, 1] for split, both in rows.items()}
+    rows = {split: read_split_list(path) for split, path in lists.items()}
+    names = {split: of_split[:, 1] for split, of_split in rows.items()}
     problems = [
-        *wrong_names({lists[split]: names[split] for split in lists}, there),
-        *shared_s2({lists[split]: rows[split] for split in lists}),
+        *find_wrong_names({lists[split]: names[split] for split in lists}, existing),
+        *find_shared_s2_patches({lists[split]: rows[split] for split in lists}),
     ]
-    items, taken = {}, np.array([], there.dtype)
+    items, assigned = {}, np.array([], existing.dtype)
     for split in lists:
-        items[split] = np.setdiff1d(np.intersect1d(names[split], there), taken)
-        taken = np.union1d(taken, items[split])
-    notes = [f"{len(there) - len(taken)} of {len(there)} patches are in no list, and not used"]
+        items[split] = np.setdiff1d(np.intersect1d(names[split], existing), assigned)
+        assigned = np.union1d(assigned, items[split])
+    notes = [
+        f"{len(existing) - len(assigned)} of {len(existing)} patches are in no list, and not used"
+    ]
     return Plan(
         items,
         read_record,
-        sources,
+        source_files,
         (patches,),
         bad_files=problems,
-        num_dropped=sum(map(len, names.values())) - len(taken),
+        num_dropped=sum(map(len, names.values())) - len(assigned),
         metadata={"caveats": [CAVEAT]},
         notes=notes,
     )
 
 
-def patch_folders(root: Path) -> np.ndarray:
-    """Names of the folders right below `root`, sorted, as bytes; hidden ones are passed over.
+def list_patch_folders(root: Path) -> np.ndarray:
+    """Return the names of the folders in `root` that are not hidden, sorted, as bytes.
 
     Raises:
       InputError: none of them is a patch.
     """
-    with os.scandir(root) as entries:  # half a million: names only, and no call for each
+    with os.scandir(root) as entries:  # half a million: avoids a stat call for each
         names = sorted(
             entry.name
             for entry in entries
@@ -92,15 +98,18 @@ def patch_folders(root: Path) -> np.ndarray:
         )
     for name in names:
         if not is_utf8(name):
-            raise bad_file(root / name, "found a name that is no UTF-8: rename it")
+            raise bad_file(root / name, "found a name that is not UTF-8: rename it")
     return np.array([name.encode() for name in names])
 
 
-def read_list(path: Path) -> np.ndarray:
-    """The rows of a headerless list `S2 patch,S1 patch`: (rows, 2) names as bytes.
+def read_split_list(path: Path) -> np.ndarray:
+    """Read an official list, a CSV file `S2 patch,S1 patch` without header.
+
+    Returns:
+      (rows, 2) names as bytes.
 
     Raises:
-      InputError: it cannot be read, or is of another form.
+      InputError: the file cannot be read, or has another form.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -118,76 +127,95 @@ def read_list(path: Path) -> np.ndarray:
     return np.array([[name.strip().encode() for name in row] for row in rows])
 
 
-def wrong_names(lists: Mapping[Path, np.ndarray], there: np.ndarray) -> Iterator[BadFile]:
-    """Names without a folder, twice in a list, or in two lists (the first one keeps them)."""
-    before: dict[Path, np.ndarray] = {}
+def find_wrong_names(lists: Mapping[Path, np.ndarray], existing: np.ndarray) -> Iterator[BadFile]:
+    """Yield names without a folder, names twice in a list, and names in two lists.
+
+    Args:
+      lists: names of the patches in each list; the first list keeps a shared name.
+      existing: names of the patch folders.
+    """
+    earlier: dict[Path, np.ndarray] = {}
     for path, names in lists.items():
         unique, counts = np.unique(names, return_counts=True)
-        for name in np.setdiff1d(unique, there):
+        for name in np.setdiff1d(unique, existing):
             yield BadFile(
                 str(path),
-                f"names {name.decode()}, of which there is no folder: restore it, or mend the list",
+                f"names {name.decode()}, which has no folder: restore it, or correct the list",
             )
         for name in unique[counts > 1]:
-            yield BadFile(str(path), f"names {name.decode()} more than once: mend the list")
-        for other, others in before.items():
-            for name in np.intersect1d(unique, others):
-                yield BadFile(
-                    str(path), f"names {name.decode()}, and {other.name} does too: mend the lists"
-                )
-        before[path] = unique
-
-
-def shared_s2(lists: Mapping[Path, np.ndarray]) -> Iterator[BadFile]:
-    """Sentinel-2 patches of two lists with different Sentinel-1 names: one place in two splits."""
-    before: dict[Path, np.ndarray] = {}
-    for path, rows in lists.items():
-        for other, others in before.items():
-            apart = rows[~np.isin(rows[:, 1], others[:, 1]), 0]
-            for name in np.intersect1d(apart, others[:, 0]):
+            yield BadFile(str(path), f"names {name.decode()} more than once: correct the list")
+        for earlier_path, earlier_names in earlier.items():
+            for name in np.intersect1d(unique, earlier_names):
                 yield BadFile(
                     str(path),
-                    f"names the Sentinel-2 patch {name.decode()}, and {other.name} does too: mend "
-                    "the lists",
+                    f"names {name.decode()}, and {earlier_path.name} does too: correct the lists",
                 )
-        before[path] = rows
+        earlier[path] = unique
 
 
-def sources(patches: Path, item: bytes) -> list[Path]:
-    """The files of a patch."""
+def find_shared_s2_patches(lists: Mapping[Path, np.ndarray]) -> Iterator[BadFile]:
+    """Yield Sentinel-2 patches of two lists with different Sentinel-1 patches.
+
+    They are one place in two splits.
+
+    Args:
+      lists: (rows, 2) names of Sentinel-2 and Sentinel-1 patches in each list.
+    """
+    earlier: dict[Path, np.ndarray] = {}
+    for path, rows in lists.items():
+        for earlier_path, earlier_rows in earlier.items():
+            s2_of_new_s1 = rows[~np.isin(rows[:, 1], earlier_rows[:, 1]), 0]
+            for name in np.intersect1d(s2_of_new_s1, earlier_rows[:, 0]):
+                yield BadFile(
+                    str(path),
+                    f"names the Sentinel-2 patch {name.decode()}, and {earlier_path.name} does "
+                    "too: correct the lists",
+                )
+        earlier[path] = rows
+
+
+def source_files(patches: Path, item: bytes) -> list[Path]:
+    """Return the raw files of a patch, given its name."""
     folder = patches / item.decode()
     return [*band_files(folder, BANDS), labels_file(folder)]
 
 
 def labels_file(folder: Path) -> Path:
-    """Where the labels of a patch are."""
+    """Path of the labels of a patch, given its folder."""
     return folder / f"{folder.name}_labels_metadata.json"
 
 
 def read_record(patches: Path, item: bytes) -> Example:
-    """The record of a patch folder.
+    """Return the record of a patch.
+
+    Args:
+      patches: folder of the patch folders.
+      item: name of the patch.
 
     Raises:
-      BadFilesError: a file is missing or is not what it should be.
+      BadFilesError: a file is missing or cannot be used.
     """
     name = item.decode()
     folder = patches / name
-    patch, facts = collect_results(
+    patch, metadata = collect_results(
         partial(read_patch, folder, BANDS),
-        partial(read_metadata, labels_file(folder)),
+        partial(read_patch_metadata, labels_file(folder)),
     )
     return {
         "id": name,
         "backscatter": patch.backscatter,
-        "labels": records.multi_hot(facts["labels"], CLASSES_19),
-        "s2_name": facts["s2_name"],
-        "scene": facts["scene"],
-        **records.acquisition_features(name, patch.place),
+        "labels": records.multi_hot(metadata["labels"], CLASSES_19),
+        "s2_name": metadata["s2_name"],
+        "scene": metadata["scene"],
+        **records.acquisition_features(name, patch.georeference),
     }
 
 
-def read_metadata(path: Path) -> dict[str, Any]:
-    """`labels` (19-class names), `s2_name` and `scene` of a patch's JSON; "" where it says not.
+def read_patch_metadata(path: Path) -> dict[str, Any]:
+    """Read the labels file of a patch.
+
+    Returns:
+      "labels" (list of 19-class names), "s2_name" and "scene" ("" if missing).
 
     Raises:
       BadFilesError: the file is missing, is not JSON, or names an unknown class.
@@ -204,7 +232,7 @@ def read_metadata(path: Path) -> dict[str, Any]:
             "scene": values.get("scene_source") or "",
         }
         for name, text in texts.items():
-            text.encode()  # of what is no text, or cannot be stored as such
+            text.encode()  # raises for values that cannot be stored as text
             if len(text) > 255:
                 raise ValueError(f"{name} has {len(text)} characters")
         return {"labels": to_19(labels), **texts}

@@ -1,4 +1,4 @@
-"""BigEarthNet v2.0 (reBEN), Sentinel-1: patch folders below scenes, all else in a Parquet table."""
+"""BigEarthNet v2.0 (reBEN): patch folders in folders of scenes, labels and splits in a table."""
 
 import os
 from pathlib import Path
@@ -26,19 +26,19 @@ COLUMNS = (*NAMES, "labels", "split", *FLAGS)
 SPLITS = ("train", "validation", "test")
 ADVICE = "from the archive of the dataset"
 NOTE = "an encoder that was pretrained on version 1 may have seen patches of test: see v1_name"
-LONGEST = 255
-"""Bytes of a name; longer ones are no names, and rows are as wide as the longest."""
-UNKNOWN = np.uint32(2**32 - 1)
-"""Instead of the bits of a row's labels, where there are none, or others than the 19."""
+MAX_NAME_BYTES = 255
+"""Bytes that a name may have; rows of items are as wide as the longest name."""
+UNKNOWN_LABELS = np.uint32(2**32 - 1)
+"""Label bits of a row without labels, or with labels that are not among the 19."""
 
 
-def plan(root: Path, *, snow_and_cloud: bool) -> Plan:
-    """The official splits.
+def make_plan(root: Path, *, snow_and_cloud: bool) -> Plan:
+    """Plan the official splits.
 
     Args:
-      root: folder that holds the tables and `BigEarthNet-S1`, or `BigEarthNet-S1` itself with the
-        tables in it or beside it.
-      snow_and_cloud: whether to include patches with seasonal snow, cloud or shadow.
+      root: folder that contains the tables and `BigEarthNet-S1`, or `BigEarthNet-S1` itself with
+        the tables in it or beside it.
+      snow_and_cloud: include patches with seasonal snow, cloud or shadow.
 
     Raises:
       InputError: a table is missing or cannot be read.
@@ -52,21 +52,23 @@ def plan(root: Path, *, snow_and_cloud: bool) -> Plan:
     if snow_and_cloud:
         paths.append(patch_files.find_split_file(patches, SNOW_AND_CLOUD, ADVICE))
         tables.append(read_table(paths[1]))
-    source = np.repeat(np.arange(len(tables)), [len(one) for one in tables])
+    table_number = np.repeat(np.arange(len(tables)), [len(part) for part in tables])
     table = pa.concat_tables(tables)
-    items = as_items(table)
-    split = {name: pc.fill_null(pc.equal(table["split"], name), False) for name in SPLITS}
-    in_split = {name: rows.to_numpy() for name, rows in split.items()}
+    items = table_to_items(table)
+    in_split = {
+        name: pc.fill_null(pc.equal(table["split"], name), False).to_numpy() for name in SPLITS
+    }
     wrong = {
-        "of which there is no folder: restore it": ~is_there(patches, items["s1_name"]),
-        "more than once": repeated(items["s1_name"]),
-        "of a Sentinel-2 patch that it names more than once": repeated(items["patch_id"]),
-        "with labels that are not of the 19 classes": items["labels"] == UNKNOWN,
+        "which has no folder: restore it": ~has_folder(patches, items["s1_name"]),
+        "more than once": is_repeated(items["s1_name"]),
+        "of a Sentinel-2 patch that it names more than once": is_repeated(items["patch_id"]),
+        "with labels that are not of the 19 classes": items["labels"] == UNKNOWN_LABELS,
         f"in another split than {', '.join(SPLITS)}": ~np.any(list(in_split.values()), axis=0),
     }
     problems = [
         BadFile(
-            str(paths[source[row]]), f"names {items['s1_name'][row].decode()}, {reason}; mend it"
+            str(paths[table_number[row]]),
+            f"names {items['s1_name'][row].decode()}, {reason}; correct the table",
         )
         for reason, rows in wrong.items()
         for row in np.flatnonzero(rows)
@@ -75,7 +77,7 @@ def plan(root: Path, *, snow_and_cloud: bool) -> Plan:
     return Plan(
         {name: items[usable & rows] for name, rows in in_split.items()},
         read_record,
-        sources,
+        source_files,
         (patches,),
         bad_files=problems,
         num_dropped=int((~usable).sum()),
@@ -84,10 +86,10 @@ def plan(root: Path, *, snow_and_cloud: bool) -> Plan:
 
 
 def read_table(path: Path) -> pa.Table:
-    """The columns `COLUMNS` of a table.
+    """Read the columns `COLUMNS` of a table.
 
     Raises:
-      InputError: it cannot be read, or lacks one.
+      InputError: the table cannot be read, lacks a column, or has names that are too long.
     """
     try:
         if missing := set(COLUMNS) - set(pq.read_schema(path).names):
@@ -98,10 +100,10 @@ def read_table(path: Path) -> pa.Table:
         labels = [pa.field("labels", pa.list_(pa.string()))]
         schema = pa.schema([*texts, *flags, *labels])
         table = table.select(schema.names).cast(schema)
-        table.validate(full=True)  # also that texts are UTF-8
+        table.validate(full=True)  # includes UTF-8
         for name in texts:
             longest = pc.max(pc.binary_length(table[name.name])).as_py() or 0
-            if longest > LONGEST:
+            if longest > MAX_NAME_BYTES:
                 raise ValueError(f"{name.name} has a text of {longest} bytes")
         return table
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
@@ -111,8 +113,8 @@ def read_table(path: Path) -> pa.Table:
         ) from error
 
 
-def as_items(table: pa.Table) -> np.ndarray:
-    """The rows as a structured array of bytes; labels as bits of `CLASSES_19`, or `UNKNOWN`."""
+def table_to_items(table: pa.Table) -> np.ndarray:
+    """Return the rows as a structured array: `NAMES` as bytes, and "labels" as `label_bits`."""
     texts = {
         name: pc.fill_null(table[name], "").cast(pa.binary()).to_numpy().astype(np.bytes_)
         for name in NAMES
@@ -126,9 +128,9 @@ def as_items(table: pa.Table) -> np.ndarray:
 
 
 def label_bits(labels: pa.ListArray) -> np.ndarray:
-    """A uint32 for every list: bit i for class i of `CLASSES_19`.
+    """Return a uint32 per list of class names, with bit i for class i of `CLASSES_19`.
 
-    `UNKNOWN` where a name is not among them or the list is empty, as none of the official ones is.
+    Lists that are empty or have an unknown name become `UNKNOWN_LABELS`.
     """
     row = pc.list_parent_indices(labels).to_numpy()
     index = pc.index_in(pc.list_flatten(labels), pa.array(CLASSES_19))
@@ -136,48 +138,52 @@ def label_bits(labels: pa.ListArray) -> np.ndarray:
     bits = np.zeros(len(labels), np.uint32)
     number = pc.fill_null(index, 0).to_numpy().astype(np.uint32)
     np.bitwise_or.at(bits, row, np.uint32(1) << number)
-    bits[row[~known]] = UNKNOWN
-    return np.where(bits == 0, UNKNOWN, bits)
+    bits[row[~known]] = UNKNOWN_LABELS
+    return np.where(bits == 0, UNKNOWN_LABELS, bits)
 
 
-def is_there(patches: Path, names: np.ndarray) -> np.ndarray:
-    """Which patches have a folder; lists every scene's folder once."""
-    scenes = {scene_of(name.decode()) for name in names}
-    found = [
+def has_folder(patches: Path, names: np.ndarray) -> np.ndarray:
+    """Return a mask of the patches that have a folder; lists the folder of every scene once."""
+    scenes = {scene_name(name.decode()) for name in names}
+    existing = [
         name.encode()
         for scene in scenes
         if (patches / scene).is_dir()
         for name in os.listdir(patches / scene)
     ]
-    return np.isin(names, np.array(found, dtype=np.bytes_))
+    return np.isin(names, np.array(existing, dtype=np.bytes_))
 
 
-def scene_of(name: str) -> str:
-    """The folder of a patch's folder: its name without the last three fields."""
+def scene_name(name: str) -> str:
+    """Return the name of a patch's scene: its own without the last three fields."""
     return name.rsplit("_", 3)[0]
 
 
-def repeated(names: np.ndarray) -> np.ndarray:
-    """Which names stood in a row before."""
+def is_repeated(names: np.ndarray) -> np.ndarray:
+    """Return a mask of the names that an earlier row has too."""
     first = np.zeros(len(names), bool)
     first[np.unique(names, return_index=True)[1]] = True
     return ~first
 
 
-def sources(patches: Path, item: tuple[bytes, bytes, bytes, bytes, int]) -> list[Path]:
-    """The files of a patch."""
+def source_files(patches: Path, item: tuple[bytes, bytes, bytes, bytes, int]) -> list[Path]:
+    """Return the raw files of a patch, given its row of items."""
     name = item[0].decode()
-    return band_files(patches / scene_of(name) / name, BANDS)
+    return band_files(patches / scene_name(name) / name, BANDS)
 
 
 def read_record(patches: Path, item: tuple[bytes, bytes, bytes, bytes, int]) -> Example:
-    """The record of a row.
+    """Return the record of a patch.
+
+    Args:
+      patches: folder of the scenes.
+      item: row of items: `NAMES`, and label bits.
 
     Raises:
-      BadFilesError: a file is missing or is not what it should be.
+      BadFilesError: a file is missing or cannot be used.
     """
     name, s2_name, v1_name, country = (value.decode() for value in item[:4])
-    patch = read_patch(patches / scene_of(name) / name, BANDS)
+    patch = read_patch(patches / scene_name(name) / name, BANDS)
     return {
         "id": name,
         "backscatter": patch.backscatter,
@@ -185,5 +191,5 @@ def read_record(patches: Path, item: tuple[bytes, bytes, bytes, bytes, int]) -> 
         "s2_name": s2_name,
         "v1_name": v1_name,
         "country": country,
-        **records.acquisition_features(name, patch.place),
+        **records.acquisition_features(name, patch.georeference),
     }
