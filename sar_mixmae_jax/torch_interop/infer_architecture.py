@@ -54,7 +54,7 @@ class InferredModel(NamedTuple):
 
     @property
     def has_decoder(self) -> bool:
-        """Whether it is a pretraining model."""
+        """True for a pretraining model."""
         return self.kind == "pretraining"
 
 

@@ -1,1 +1,1 @@
-"""."""
+"""Tests of evaluation, features and the Python interface."""

@@ -1,4 +1,4 @@
-"""The Python interface: equal to the command, for arrays, with errors that name the mistake."""
+"""Python interface: equal to the command, tokens, checkpoints, input sizes, unusable arrays."""
 
 import dataclasses
 import subprocess

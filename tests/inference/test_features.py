@@ -1,4 +1,4 @@
-"""Features in a file: of the right records, by the right images, with what they are of."""
+"""Features in a file: in the order of the records, equal to the network, with provenance."""
 
 import json
 

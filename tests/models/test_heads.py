@@ -1,4 +1,4 @@
-"""What stands on the encoder: drop path, tiles, changes of two dates, flips."""
+"""Heads on the encoder: drop path, tiles, changes between two dates, flips."""
 
 import jax
 import jax.numpy as jnp

@@ -68,7 +68,7 @@ def test_every_variant_has_its_parameters_counted():
 
 
 def test_a_prediction_depends_on_nothing_hidden(params, images):
-    """The prediction of a cell must not see that cell, in either view, nor a third image."""
+    """A prediction is independent of its own mask unit, in either view, and of a third image."""
     model = MixMAE(SMALL)
     predict = jax.jit(partial(model.apply, params, mask=MASK))
     before = np.asarray(predict(images))

@@ -1,4 +1,4 @@
-"""The unreduced loss."""
+"""The weighted squared error, unreduced."""
 
 import numpy as np
 import pytest

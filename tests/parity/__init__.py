@@ -1,1 +1,1 @@
-"""."""
+"""Tests of parity with the PyTorch reference."""

@@ -33,7 +33,7 @@ NAMES = {"none": "none", "per_channel": "per_channel", "shared_avg": "shared_ave
 
 @pytest.fixture(scope="module")
 def check(golden_errors):
-    """Compares with the golden value, and notes the error for the summary."""
+    """Compare with the golden value, and record the error for the summary."""
 
     def compare(name: str, ours, theirs, tolerance: float = TOLERANCE) -> None:
         compare_all([(name, ours, theirs)], tolerance)

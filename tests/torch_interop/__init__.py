@@ -1,1 +1,1 @@
-"""."""
+"""Tests of the conversion from and to PyTorch."""
