@@ -23,6 +23,7 @@ the published flood runs is not known.
 from ml_collections import ConfigDict, config_dict
 
 from configs.run_settings import run_settings
+from sar_mixmae_jax.tasks.registry import get_task, task_names
 from sar_mixmae_jax.training.config import parse_arguments
 
 FROZEN = ("linear_probe", "knn")
@@ -35,7 +36,6 @@ def get_config(arguments: str = "") -> ConfigDict:
         arguments, task="classification", dataset="bigearthnet_s1", init="random", variant=""
     )
     frozen, random = given["task"] in FROZEN, given["init"] == "random"
-    floods = given["task"] == "flood"
     config = run_settings()
     config.trainer = "probe" if frozen else "finetune"
     config.task = given["task"]
@@ -80,9 +80,8 @@ def get_config(arguments: str = "") -> ConfigDict:
 
     config.head_init = config_dict.placeholder(str)  # tiny or xavier; None: as published
     config.drop_path = 0.1  # highest rate of stochastic depth
-    config.batch_size = (
-        64 if floods else 1024
-    )  # of all devices; a pair of 512 px images has 32 tiles
+    known = given["task"] in task_names()  # training refuses others
+    config.batch_size = get_task(given["task"]).train_batch_size if known else 1024  # all devices
     config.epochs = 50.0
     config.schedule_epochs = config_dict.placeholder(float)  # None: of the run
     config.warmup_epochs = 5.0

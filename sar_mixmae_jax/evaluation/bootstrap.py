@@ -167,7 +167,7 @@ def intervals(
       `level`, `replicates`, `seed`, `groups` and `values`: nested by the paths, an `interval` for
       each rate and average.
     """
-    number = replicates or replicates_for(sum(len(one.groups) for one in problems.values()))
+    number = replicates or replicates_for(sum(len(problem.groups) for problem in problems.values()))
     if count >= MIN_GROUPS and problems:
         sampled = resample(problems, count, number, seed)
     else:

@@ -8,7 +8,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from sar_mixmae_jax.evaluation.predictions import Predictions
-from sar_mixmae_jax.tasks import report
+from sar_mixmae_jax.tasks.evaluation_report import write_report
 from sar_mixmae_jax.tasks.registry import get_task
 from sar_mixmae_jax.tasks.supervised import FinetuneObjective, param_shapes, predict_outputs
 from sar_mixmae_jax.tasks.task_dataset import TaskDataset, load_task_dataset, make_predictions
@@ -82,7 +82,7 @@ def evaluate(
     folder = out or workdir / EVALUATION / f"{name}-{split}"
     task = get_task(result.predictions.task)
     pictures = task.example_pictures(result.dataset, result.data_dir, split, result.extra)
-    return report.write_report(result.predictions, folder, pictures, extra=result.extra)
+    return write_report(result.predictions, folder, pictures, extra=result.extra)
 
 
 def predict(

@@ -35,7 +35,7 @@ from sar_mixmae_jax.run_report.history import (
     nonfinite_steps,
 )
 from sar_mixmae_jax.run_report.plots import MEANS, VALIDATION_LOSS, draw_scores
-from sar_mixmae_jax.tasks.report import METRICS, REPORT
+from sar_mixmae_jax.tasks.evaluation_report import METRICS, REPORT
 from sar_mixmae_jax.training.workdir import EVALUATION
 from sar_mixmae_jax.utils.errors import first_line
 

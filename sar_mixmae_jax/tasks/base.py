@@ -64,6 +64,7 @@ class Task(abc.ABC):
         numbers; otherwise they are (batch, classes), 0 or 1.
       fixed_classes: names of the classes where the task defines them; () where the dataset does.
       required_columns: names of the columns of `Predictions` besides "group".
+      train_batch_size: default of `config.batch_size`, records of all devices.
       eval_batch_size: records in a batch for inference.
       extra_arrays: names of the outputs of `extra_outputs`; each is saved as NAME.npz beside a
         report.
@@ -80,6 +81,7 @@ class Task(abc.ABC):
     exclusive: ClassVar[bool]
     fixed_classes: ClassVar[tuple[str, ...]] = ()
     required_columns: ClassVar[tuple[str, ...]] = ()
+    train_batch_size: ClassVar[int] = 1024
     eval_batch_size: ClassVar[int] = 256
     extra_arrays: ClassVar[tuple[str, ...]] = ()
     score_names: ClassVar[tuple[str, ...]]

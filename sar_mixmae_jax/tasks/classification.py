@@ -188,8 +188,8 @@ class Classification(Task):
         terms = " + ".join(f"{factor} {name} {average}" for factor, average, name in PUBLISHED)
         where = format_metric(macro["precision_where_predicted"])
         over = macro["n_classes"]["precision_where_predicted"]
-        defined = [one for name, one in ranges.items() if macro[name] is not None]
-        lost = max((one["undefined"] for one in defined), default=0)
+        defined = [ranges[name] for name in ranges if macro[name] is not None]
+        lost = max((interval["undefined"] for interval in defined), default=0)
         note = f" In up to {lost} resamples a class is missing: macro intervals leave these out."
         first = ", ".join(
             f"{RATE_TITLES[name]} {format_interval(macro[name], ranges[name])}"

@@ -45,8 +45,8 @@ def bars(metrics: Mapping[str, Any], intervals: Mapping[str, Any], title: str) -
     figure = Figure(figsize=(13, 0.36 * len(classes) + 2.0), layout="constrained", dpi=DPI)
     axes = figure.subplots(1, 3, sharey=True, width_ratios=(3, 3, 2))
     for axis, (name, label) in zip(axes, PANELS.items(), strict=False):
-        values = [per_class[one][name] for one in classes]
-        ranges = [intervals["per_class"][one][name] for one in classes]
+        values = [per_class[label][name] for label in classes]
+        ranges = [intervals["per_class"][label][name] for label in classes]
         draw_value_bars(axis, values, ranges, COLOURS[name])
         mean, over = macro[name], macro["n_classes"][name]
         if mean is not None:

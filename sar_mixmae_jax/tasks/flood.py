@@ -39,7 +39,8 @@ class Flood(Task):
     exclusive = True
     fixed_classes = ("dry", "flood")
     required_columns = (*DATES, "sequence")
-    eval_batch_size = 16  # pairs of 512 px have 32 tiles
+    train_batch_size = 64  # pairs of 512 px have 32 tiles
+    eval_batch_size = 16
     extra_arrays = (EVIDENCE,)
     score_names = (
         "average_precision",

@@ -60,7 +60,7 @@ class ModelDescription:
       unit: of the inputs, "dB".
       statistics: with which the inputs are standardised.
       weighting: of the pretraining loss; None for other losses.
-      task: an entry of `tasks.TASKS`; None in pretraining.
+      task: name of the task; None in pretraining.
       classes: names of the outputs.
       votes: settings of a nearest-neighbour head.
       pretrained: checkpoint that the run began with; None: random parameters.

@@ -10,7 +10,7 @@ from sar_mixmae_jax.evaluation.predictions import Predictions
 from sar_mixmae_jax.run_report import plots
 from sar_mixmae_jax.run_report.history import find_best_checkpoint, read_history
 from sar_mixmae_jax.run_report.page import write_page
-from sar_mixmae_jax.tasks import report
+from sar_mixmae_jax.tasks import evaluation_report
 from sar_mixmae_jax.utils.hashing import add_checksum
 from tests.run_report.test_page import HOSTILE, RUN, Page, fill
 
@@ -113,7 +113,7 @@ def workdir(tmp_path_factory):
     keep(folder)
     Image.new("RGB", (30, 50), "blue").save(folder / "validation.png")
     for name, made in (("land-cover-test", classified()), ("floods-test", flooded())):
-        report.write_report(made, folder / "evaluation" / name, replicates=20)
+        evaluation_report.write_report(made, folder / "evaluation" / name, replicates=20)
     return folder
 
 
@@ -236,7 +236,7 @@ def test_names_of_reports_and_origins_are_no_markup(tmp_path):
     }
     model = {"task": HOSTILE, "variant": HOSTILE, "pretrained": before}
     workdir = fill(tmp_path, {**TUNED, "model": model}, lines())
-    report.write_report(classified(), workdir / "evaluation" / name, replicates=20)
+    evaluation_report.write_report(classified(), workdir / "evaluation" / name, replicates=20)
     page = Page(write_page(workdir))
     assert "script" not in {tag for tag, _ in page.elements}
     (link,) = (attrs["href"] for tag, attrs in page.elements if tag == "a")

@@ -6,10 +6,10 @@ from matplotlib.colors import to_rgb
 from PIL import Image
 
 from sar_mixmae_jax.tasks import flood_panels
+from sar_mixmae_jax.tasks.evaluation_report import write_report
 from sar_mixmae_jax.tasks.flood_panels import PairPicture, choose_examples
-from sar_mixmae_jax.tasks.report import write_report
 from sar_mixmae_jax.utils.errors import InputError
-from tests.tasks.test_report import paired
+from tests.tasks.test_evaluation_report import paired
 
 
 def test_pairs_to_look_at():

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from sar_mixmae_jax.evaluation.predictions import Predictions
-from sar_mixmae_jax.tasks.report import write_report
+from sar_mixmae_jax.tasks.evaluation_report import write_report
 from sar_mixmae_jax.utils.tables import missing_interval_notes
-from tests.tasks.test_report import paired
+from tests.tasks.test_evaluation_report import paired
 
 
 def flood(said=None, later=(), gaps=True) -> Predictions:

@@ -197,19 +197,6 @@ def test_the_loss_leaves_ignored_pixels_out(task):
     np.testing.assert_allclose(task.loss(logits[:, 1, 1], labels[:, 1, 1]), np.log(2), rtol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["classification", "flood"])
-def test_losses_take_labels_of_any_shape(name):
-    """The loss of records of 4 x 5 pixels is the mean of the losses of the pixels."""
-    rng = np.random.default_rng(0)
-    logits = rng.normal(size=(3, 4, 5, 2)).astype(np.float32)
-    shape = logits.shape if name == "classification" else logits.shape[:-1]
-    labels = rng.integers(0, 2, shape)
-    task = get_task(name)
-    pixels = task.loss(logits.reshape(60, 2), labels.reshape(60, *labels.shape[3:]))
-    expected = np.asarray(pixels).reshape(3, 20).mean(1)
-    np.testing.assert_allclose(task.loss(logits, labels), expected, rtol=1e-5)
-
-
 def test_tasks_are_equal_by_class_and_names_are_unique(task):
     assert task == BrightPixels() != get_task("flood")
     assert hash(task) == hash(BrightPixels())

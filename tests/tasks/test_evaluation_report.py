@@ -9,9 +9,9 @@ from matplotlib.colors import to_rgb
 from PIL import Image
 
 from sar_mixmae_jax.evaluation.predictions import Predictions, load_predictions
-from sar_mixmae_jax.tasks import classification_figures, report
+from sar_mixmae_jax.tasks import classification_figures, evaluation_report
+from sar_mixmae_jax.tasks.evaluation_report import write_report
 from sar_mixmae_jax.tasks.flood_panels import OUTCOMES, PairPicture
-from sar_mixmae_jax.tasks.report import write_report
 from sar_mixmae_jax.utils.errors import InputError
 from sar_mixmae_jax.utils.plotting import NODATA_COLOUR
 
@@ -66,7 +66,7 @@ def test_a_report_about_labels(tmp_path):
     names = {"predictions.npz", "metrics.json", "report.md"}
     pictures = {"precision_recall.png", "classes.png", "confusion.png"}
     assert set(paths) == names | pictures
-    assert set(paths) <= set(report.report_files())
+    assert set(paths) <= set(evaluation_report.report_files())
     assert {path.name for path in (tmp_path / "deep" / "report").iterdir()} == set(paths)
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["report"]
     for name in pictures:
@@ -93,7 +93,7 @@ def test_a_report_about_labels(tmp_path):
 def test_a_report_about_floods(tmp_path):
     paths = write_report(paired(), tmp_path / "report", picture, replicates=50)
     pairs = {f"pairs_{outcome}.png" for outcome in OUTCOMES}
-    assert pairs <= set(paths) <= set(report.report_files())
+    assert pairs <= set(paths) <= set(evaluation_report.report_files())
     text = paths["report.md"].read_text()
     told = json.loads(paths["metrics.json"].read_text())
     onset = told["metrics"]["evaluations"]["onset"]["by_image"]
