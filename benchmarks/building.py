@@ -1,4 +1,6 @@
-"""How fast are datasets built and read here? `python -m benchmarks.building --patches=4000`.
+"""Measure how fast datasets are built and read on this machine.
+
+  python -m benchmarks.building --patches=4000
 
 Builds simulated patches, and the same as BigEarthNet keeps them on disk, on one core and on all;
 reads them back in both precisions; and opens a dataset of 600,000 records. Prints a table.
@@ -44,7 +46,7 @@ SAMPLE_SECONDS = 0.1
 
 
 class Row(NamedTuple):
-    """A line of the table.
+    """Row of the table.
 
     Attributes:
       what: was measured.
@@ -56,7 +58,7 @@ class Row(NamedTuple):
 
 
 def main(argv: Sequence[str]) -> None:
-    """Runs all measurements."""
+    """Measure as the command line says, and print the table."""
     parse_flags(argv, FLAGS, __doc__)
     logging.set_verbosity(logging.ERROR)
     try:
@@ -70,7 +72,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def measure(folder: Path, patches: int, records: int) -> Iterator[Row]:
-    """All measurements.
+    """Yield all measurements.
 
     Args:
       folder: for the data; 1.5 MB for every patch.
@@ -107,7 +109,7 @@ def _write_raw(job: tuple[Path, list[int]], tick: Tick) -> None:
 
 
 def measure_building(folder: Path, raw: Path, patches: int) -> Iterator[Row]:
-    """Patches a second and memory, verification included, for both kinds of data."""
+    """Yield patches per second and peak memory, verification included, for both kinds of data."""
     kinds: dict[str, tuple[str, dict[str, Any]]] = {
         "GeoTIFFs, float32": ("bigearthnet_s1/float32", {"unsplit": True}),
         "GeoTIFFs, float16": ("bigearthnet_s1/float16", {"unsplit": True, "dtype": "float16"}),
@@ -129,7 +131,7 @@ def measure_building(folder: Path, raw: Path, patches: int) -> Iterator[Row]:
 
 @contextmanager
 def peak_memory() -> Iterator[list[float]]:
-    """Samples the resident memory of this process and its children; the list gets the highest.
+    """Sample the resident memory of this process and its children; the list holds the maximum.
 
     Pages that processes share are counted once for each of them.
     """
@@ -159,7 +161,7 @@ def peak_memory() -> Iterator[list[float]]:
 
 
 def measure_reading(folder: Path, dtype: str) -> Iterator[Row]:
-    """Size of a record and rate of reading, shuffled, in batches, as training reads."""
+    """Yield the size of a record and the rate of shuffled reading in batches."""
     data_dir = folder / f"built{process_pool.available_cores()}"
     info = tfds.builder_from_directory(data_dir / f"bigearthnet_s1/{dtype}/2.0.0").info
     count = info.splits.total_num_examples
@@ -177,7 +179,7 @@ def measure_reading(folder: Path, dtype: str) -> Iterator[Row]:
 
 
 def measure_rounding(folder: Path) -> Row:
-    """What float16 loses."""
+    """Return the rounding error of float16."""
     data_dir = folder / f"built{process_pool.available_cores()}"
     full, half = (
         load_patch_dataset(f"bigearthnet_s1/{dtype}", data_dir, "train", BANDS).source
@@ -198,7 +200,7 @@ def measure_rounding(folder: Path) -> Row:
 
 
 def measure_start(folder: Path, records: int) -> Iterator[Row]:
-    """Time from nothing to the first batch, of a thousand records and of many."""
+    """Yield the time to open a dataset and read a batch, of a thousand records and of many."""
     small = build("synthetic_s1/start", folder / "start", options={"patches": 1000})
     for count in (1000, records):
         data_dir = folder / f"start{count}"
@@ -208,7 +210,7 @@ def measure_start(folder: Path, records: int) -> Iterator[Row]:
 
 
 def repeat(folder: Path, to: Path, times: int) -> None:
-    """A dataset of which `train` has the one shard of another many times, as hard links."""
+    """Copy a dataset with the one shard of `train` repeated, as hard links."""
     shutil.copytree(folder, to)
     shard = next(to.glob("*-train.array_record*"))
     for number in range(times):
@@ -227,7 +229,7 @@ def repeat(folder: Path, to: Path, times: int) -> None:
 
 
 def first_batch(data_dir: Path) -> None:
-    """Opens the dataset as training does, and reads a batch."""
+    """Open the dataset as training does, and read a batch."""
     patches = load_patch_dataset("synthetic_s1/start", data_dir, "train", BANDS)
     next(batches(patches.source, ShuffleSampler(len(patches.source), BATCH, seed=0)))
 

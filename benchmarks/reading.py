@@ -1,4 +1,4 @@
-"""Reading and batching, against what a conventional loader does per sample on the host."""
+"""Rate of reading and batching, against a conventional loader that works per sample."""
 
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -16,15 +16,21 @@ from sar_mixmae_jax.utils.decibel import db_to_linear
 from tfds_builders.bigearthnet_s1.patch_files import band_files, read_band
 
 PREFETCHED = 8
-"""Batches, at least as many as the pipeline reads ahead."""
+"""Batches, at least as many as the pipeline prefetches."""
 READ_BATCHES = 100
-"""Batches a turn."""
+"""Batches in a turn."""
 
 
 def measure_reading(config: ConfigDict, patches: PatchDataset, raw: Path) -> Results:
-    """Images per second of the pipeline, and of a loop over samples in NumPy, taking turns."""
-    order = ShuffleSampler(len(patches.source), config.batch_size, seed=0)
-    data = batches(patches.source, order)
+    """Measure images per second of the pipeline, and of a loop over samples in NumPy, in turns.
+
+    Args:
+      config: as returned by `configs/pretrain.py`.
+      patches: built dataset.
+      raw: folder of the same patches as GeoTIFFs.
+    """
+    sampler = ShuffleSampler(len(patches.source), config.batch_size, seed=0)
+    data = batches(patches.source, sampler)
     folders = sorted(raw.iterdir())
     read_naively = partial(
         read_per_sample, folders, config.model.image_size, patches, np.random.default_rng(0)
@@ -32,7 +38,7 @@ def measure_reading(config: ConfigDict, patches: PatchDataset, raw: Path) -> Res
     ours, naive = [], []
     for _ in range(5):
         naive.append(len(folders) / seconds(read_naively))
-        take(data, PREFETCHED)  # what was read ahead during the other's turn
+        take(data, PREFETCHED)  # read ahead during the other turn
         ours.append(READ_BATCHES * config.batch_size / seconds(lambda: take(data, READ_BATCHES)))
     rates = float(np.median(ours)), float(np.median(naive))
     return {
@@ -43,7 +49,7 @@ def measure_reading(config: ConfigDict, patches: PatchDataset, raw: Path) -> Res
 
 
 def take(data: Iterator[Any], count: int) -> None:
-    """Reads batches and drops them."""
+    """Read batches and drop them."""
     for _ in range(count):
         next(data)
 
@@ -51,7 +57,7 @@ def take(data: Iterator[Any], count: int) -> None:
 def read_per_sample(
     folders: Sequence[Path], size: int, patches: PatchDataset, rng: np.random.Generator
 ) -> np.ndarray:
-    """What a conventional loader does on the host, patch by patch."""
+    """Read, resize, flip, weight and standardise patch by patch, as a conventional loader does."""
     images = []
     for folder in folders:
         bands = [read_band(path)[0] for path in band_files(folder, BANDS)]
@@ -71,7 +77,7 @@ def read_per_sample(
 
 
 def resize(image: np.ndarray, size: int) -> np.ndarray:
-    """Bilinear resizing of a square (row, column, band) image in NumPy."""
+    """Resize a square (row, column, band) image bilinearly, in NumPy."""
     for axis in (0, 1):
         side = image.shape[axis]
         place = np.clip((np.arange(size) + 0.5) * side / size - 0.5, 0, side - 1)

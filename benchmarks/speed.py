@@ -26,7 +26,7 @@ from benchmarks.measure import (
     peak_memory,
 )
 from benchmarks.reading import measure_reading
-from benchmarks.training import measure_training, measure_tuning
+from benchmarks.training import measure_finetuning, measure_training
 from sar_mixmae_jax.data.metadata import BANDS
 from sar_mixmae_jax.data.patch_dataset import load_patch_dataset
 from sar_mixmae_jax.training.config import compute_dtype
@@ -124,8 +124,8 @@ def measure_all(
             "dtype": np.dtype(dtype).name,
             **measure_reading(config, patches, raw),
             **measure_training(config, patches, steps),
-            **measure_tuning(config, "classification", DATASET_PATCHES, data_dir, steps),
-            **measure_tuning(config, "flood", DATASET_PAIRS, data_dir, steps),
+            **measure_finetuning(config, "classification", DATASET_PATCHES, data_dir, steps),
+            **measure_finetuning(config, "flood", DATASET_PAIRS, data_dir, steps),
             **measure_matrix_products(dtype, side),
             "peak_memory_bytes": peak_memory(),
         }

@@ -12,6 +12,9 @@ import jax
 from absl import flags, logging
 
 from sar_mixmae_jax.training import distributed
+from sar_mixmae_jax.training.checkpoint import checkpoint_dir
+from sar_mixmae_jax.utils.errors import InputError
+from sar_mixmae_jax.utils.files import check_local_path
 
 DEFAULT_CACHE = "~/.cache/sar_mixmae_jax"
 """Folder of compiled programs, unless a configuration names another."""
@@ -56,6 +59,30 @@ def configure_logging() -> None:
     logging.use_absl_handler()
     logging.set_verbosity(logging.WARNING)
     logging.get_absl_handler().addFilter(is_not_duplicate)
+
+
+def locate_checkpoint(workdir: str | None, checkpoint: str) -> tuple[Path, str]:
+    """Return a run and one of its checkpoints: best, latest or a step.
+
+    Args:
+      workdir: value of --workdir; not needed with the path of a checkpoint.
+      checkpoint: value of --checkpoint: best, latest or a step of the run; or a path, of a
+        checkpoint (RUN/checkpoints/STEP) or of a run, which means its latest checkpoint.
+
+    Raises:
+      InputError: a checkpoint of a run without the run, or a path that is not local.
+    """
+    if checkpoint in ("best", "latest") or checkpoint.isdecimal():
+        if not workdir:
+            raise InputError(
+                "found no --workdir, expected --workdir=RUN, or the path of a checkpoint as "
+                "--checkpoint=RUN/checkpoints/STEP"
+            )
+        return check_local_path("--workdir", workdir), checkpoint
+    path = check_local_path("--checkpoint", checkpoint)
+    if path.name.isdecimal() and path.parent == checkpoint_dir(path.parent.parent):
+        return path.parent.parent, path.name
+    return path, "latest"
 
 
 def define_process_flags(flag_values: flags.FlagValues) -> None:

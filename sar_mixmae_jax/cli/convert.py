@@ -61,7 +61,10 @@ OUT = flags.DEFINE_string(
     "out", None, "to-torch: .pth or .safetensors file to write", flag_values=FLAGS
 )
 CHECKPOINT = flags.DEFINE_string(
-    "checkpoint", "best", "to-torch: best, latest or a step of the run", flag_values=FLAGS
+    "checkpoint",
+    "best",
+    "to-torch: best, latest, a step or the path of a checkpoint",
+    flag_values=FLAGS,
 )
 
 
@@ -95,7 +98,8 @@ def export_file(path: Path) -> str:
     """Convert a checkpoint of a run and return a description of the PyTorch file."""
     check_given({"out": "FILE.pth"}, FLAGS)
     out = check_local_path("--out", OUT.value)
-    result = to_torch(path, out, CHECKPOINT.value)
+    workdir, checkpoint = common.locate_checkpoint(str(path), CHECKPOINT.value)
+    result = to_torch(workdir, out, checkpoint)
     return (
         f"{out}: {result.tensors} tensors of {result.model.variant} ({result.model.kind}), "
         f"{result.checkpoint}"

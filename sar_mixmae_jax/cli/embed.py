@@ -18,15 +18,14 @@ from sar_mixmae_jax.training.checkpoint import select_step
 from sar_mixmae_jax.training.distributed import Heartbeat
 from sar_mixmae_jax.training.initialisation import find_source_checkpoint
 from sar_mixmae_jax.utils.command_line import parse_flags, report_errors
-from sar_mixmae_jax.utils.errors import InputError
 from sar_mixmae_jax.utils.files import check_local_path, check_writable
 
 FLAGS = flags.FlagValues()
 WORKDIR = flags.DEFINE_string("workdir", None, "run that made the encoder", flag_values=FLAGS)
 CHECKPOINT = flags.DEFINE_string(
     "checkpoint",
-    None,
-    "path of a checkpoint or of a run; with --workdir: best, latest or a step of the run",
+    "latest",
+    "best, latest or a step of the run; or, without --workdir, the path of a checkpoint or a run",
     flag_values=FLAGS,
 )
 DATASET = flags.DEFINE_string(
@@ -55,12 +54,14 @@ def main(argv: Sequence[str]) -> None:
     """Encode a dataset as the command line says, and print the path of the file."""
     parse_flags(argv, FLAGS, __doc__, {"dataset": "bigearthnet_s1/v2"})
     common.configure_logging()
-    path = checkpoint_path()
+    workdir, checkpoint = common.locate_checkpoint(WORKDIR.value, CHECKPOINT.value)
     out = check_local_path("--out", OUT.value)
     check_writable(out, "--out")
     common.join_processes(FLAGS)
     common.enable_compilation_cache()
     with Heartbeat():
+        # The latest checkpoint that can be read, or exactly the given one.
+        path = workdir if checkpoint == "latest" else select_step(workdir, checkpoint)
         encoder = find_source_checkpoint(path)
         patches = load_embedding_dataset(encoder, str(DATASET.value), DATA_DIR.value, SPLIT.value)
         arrays = embed(
@@ -74,22 +75,6 @@ def main(argv: Sequence[str]) -> None:
     if distributed.is_primary_process():
         records, width = arrays["features"].shape
         print(f"{out}: {records} records of {width} features by {encoder.path}")
-
-
-def checkpoint_path() -> str:
-    """Return the path of the checkpoint that --workdir and --checkpoint name.
-
-    Raises:
-      InputError: neither was given, or the run has no such checkpoint.
-    """
-    if WORKDIR.value:
-        workdir = check_local_path("--workdir", WORKDIR.value)
-        return str(select_step(workdir, CHECKPOINT.value or "latest"))
-    if not CHECKPOINT.value:
-        raise InputError(
-            "found no --checkpoint and no --workdir, expected --checkpoint=PATH or --workdir=RUN"
-        )
-    return CHECKPOINT.value
 
 
 if __name__ == "__main__":

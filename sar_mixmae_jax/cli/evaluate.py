@@ -18,12 +18,14 @@ from sar_mixmae_jax.training import distributed
 from sar_mixmae_jax.training.distributed import Heartbeat
 from sar_mixmae_jax.training.workdir import read_run_record
 from sar_mixmae_jax.utils.command_line import parse_flags, report_errors
-from sar_mixmae_jax.utils.files import check_local_path
 
 FLAGS = flags.FlagValues()
 WORKDIR = flags.DEFINE_string("workdir", None, "run of configs/finetune.py", flag_values=FLAGS)
 CHECKPOINT = flags.DEFINE_string(
-    "checkpoint", "best", "best, latest or a step of the run", flag_values=FLAGS
+    "checkpoint",
+    "best",
+    "best, latest or a step of the run; or, without --workdir, the path of a checkpoint",
+    flag_values=FLAGS,
 )
 DATASET = flags.DEFINE_string(
     "dataset",
@@ -51,16 +53,16 @@ common.define_process_flags(FLAGS)
 @report_errors()
 def main(argv: Sequence[str]) -> None:
     """Evaluate as the command line says; print the beginning of the report and its files."""
-    parse_flags(argv, FLAGS, __doc__, {"workdir": "runs/NAME"})
+    parse_flags(argv, FLAGS, __doc__)
     common.configure_logging()
-    workdir = check_local_path("--workdir", WORKDIR.value)
+    workdir, checkpoint = common.locate_checkpoint(WORKDIR.value, CHECKPOINT.value)
     common.join_processes(FLAGS)
     common.enable_compilation_cache()
     with Heartbeat():
         files = evaluate(
             workdir,
             split=SPLIT.value,
-            which=CHECKPOINT.value,
+            which=checkpoint,
             dataset=DATASET.value,
             data_dir=DATA_DIR.value,
             out=Path(OUT.value) if OUT.value else None,

@@ -52,10 +52,10 @@ def test_measures_and_prints(tmp_path, monkeypatch):
 
 def test_fine_tuning_is_timed_with_all_that_the_published_recipe_does(tmp_path):
     config = small_config(tmp_path)
-    found = training.like_published(config, "flood", "flood_pairs/benchmark")
-    assert (found.drop_path, found.optimizer.layer_decay, found.flips) == (0.1, 0.7, True)
-    assert dict(found.model).items() <= dict(config.model).items()
-    assert found.model.embed_dim == 8
+    recipe = training.published_finetuning(config, "flood", "flood_pairs/benchmark")
+    assert (recipe.drop_path, recipe.optimizer.layer_decay, recipe.random_flip) == (0.1, 0.7, True)
+    assert dict(recipe.model).items() <= dict(config.model).items()
+    assert recipe.model.embed_dim == 8
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from sar_mixmae_jax import cli
+from sar_mixmae_jax.cli.common import locate_checkpoint
 from sar_mixmae_jax.cli.config_file import load_config, shipped_configs
 from sar_mixmae_jax.utils.errors import InputError
 
@@ -45,6 +46,25 @@ def test_help_is_short_and_names_the_flags_with_their_defaults(name, capsys):
 def test_every_command_is_a_module():
     for name in cli.COMMANDS:
         assert callable(importlib.import_module(f"sar_mixmae_jax.cli.{name}").main)
+
+
+@pytest.mark.parametrize(
+    ("workdir", "checkpoint", "expected"),
+    [
+        ("runs/a", "best", ("runs/a", "best")),
+        ("runs/a", "120", ("runs/a", "120")),
+        (None, "runs/a/checkpoints/120", ("runs/a", "120")),
+        (None, "runs/a", ("runs/a", "latest")),
+    ],
+)
+def test_a_checkpoint_is_a_path_or_belongs_to_a_run(workdir, checkpoint, expected):
+    path, name = locate_checkpoint(workdir, checkpoint)
+    assert (path, name) == (Path(expected[0]), expected[1])
+
+
+def test_a_checkpoint_of_no_run_is_refused():
+    with pytest.raises(InputError, match="found no --workdir"):
+        locate_checkpoint(None, "best")
 
 
 def test_shipped_configurations_have_names():
