@@ -1,22 +1,17 @@
-"""A linear layer on frozen features, at several learning rates at once."""
+"""Probes of a frozen encoder: `train(config, workdir)`, from an encoder to a fitted head."""
 
 import json
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-import optax
-from absl import logging
 from ml_collections import ConfigDict
 
 from sar_mixmae_jax.data.patch_dataset import load_patch_dataset
-from sar_mixmae_jax.models.knn import KNNConfig, knn_predict, l2_normalise
 from sar_mixmae_jax.objectives.radiometry import TO_DB
-from sar_mixmae_jax.tasks.base import Task
 from sar_mixmae_jax.tasks.registry import task_for_dataset
 from sar_mixmae_jax.tasks.supervised import (
     FinetuneObjective,
@@ -24,11 +19,10 @@ from sar_mixmae_jax.tasks.supervised import (
     param_shapes,
     prepare_batch,
 )
-from sar_mixmae_jax.tasks.task_dataset import TaskDataset, make_predictions
+from sar_mixmae_jax.tasks.task_dataset import TaskDataset
 from sar_mixmae_jax.training import feature_cache
 from sar_mixmae_jax.training.checkpoint import (
     CheckpointManager,
-    best_metric_value,
     checkpoint_steps,
     remove_unfinished,
 )
@@ -42,6 +36,7 @@ from sar_mixmae_jax.training.downstream import (
 )
 from sar_mixmae_jax.training.feature_cache import FeatureCache
 from sar_mixmae_jax.training.initialisation import replace_encoder, resolve_encoder
+from sar_mixmae_jax.training.probe_heads import METHODS, FittedHead
 from sar_mixmae_jax.training.restore import read_subtree
 from sar_mixmae_jax.training.run_description import RunDescription
 from sar_mixmae_jax.training.setup import check_fit
@@ -61,124 +56,17 @@ from sar_mixmae_jax.utils.errors import InputError, look_up
 from sar_mixmae_jax.utils.files import atomic_write, report_write_errors
 from sar_mixmae_jax.utils.typed_json import to_json
 
-
-class LinearFits(NamedTuple):
-    """Linear layers, one for every learning rate.
-
-    Attributes:
-      kernels: (rates, width, classes).
-      biases: (rates, classes).
-    """
-
-    kernels: np.ndarray
-    biases: np.ndarray
-
-    def logits(self, features: np.ndarray) -> np.ndarray:
-        """(records, width) -> (rates, records, classes)."""
-        return features @ self.kernels + self.biases[:, None]
-
-
-def fit_linear_layers(
-    task: Task,
-    features: np.ndarray,
-    labels: np.ndarray,
-    classes: int,
-    *,
-    learning_rates: tuple[float, ...],
-    steps: int,
-    batch_size: int,
-    weight_decay: float,
-    seed: int,
-) -> LinearFits:
-    """Trains with AdamW on standardised features, the rate falling to 0 in half a cosine.
-
-    Args:
-      task: for its loss.
-      features: (records, width).
-      labels: (records, …) of the task.
-      classes: logits.
-      learning_rates: trained side by side, on the same batches.
-      steps: of each.
-      batch_size: records of a step, drawn with replacement.
-      weight_decay: of the kernel, per unit of the rate.
-      seed: of the batches.
-    """
-    mean, std = features.mean(0), features.std(0)
-    std = np.where(std > 1e-6, std, 1.0)
-    train = partial(
-        _train,
-        task=task,
-        classes=classes,
-        steps=steps,
-        batch_size=min(batch_size, len(features)),
-        weight_decay=weight_decay,
-    )
-    rates = jnp.asarray(learning_rates, jnp.float32)
-    kernels, biases = jax.jit(jax.vmap(train, in_axes=(0, None, None, None)))(
-        rates, (features - mean) / std, labels, jax.random.key(seed)
-    )
-    kernels = np.asarray(kernels) / std[:, None]
-    return LinearFits(kernels, np.asarray(biases) - np.einsum("w,rwc->rc", mean, kernels))
-
-
-def _train(
-    rate: jax.Array,
-    features: jax.Array,
-    labels: jax.Array,
-    key: jax.Array,
-    *,
-    task: Task,
-    classes: int,
-    steps: int,
-    batch_size: int,
-    weight_decay: float,
-) -> tuple[jax.Array, jax.Array]:
-    """The kernel and bias that one rate leads to."""
-    optimizer = optax.adamw(1.0, weight_decay=weight_decay, mask=(True, False))
-    params = jnp.zeros((features.shape[1], classes)), jnp.zeros(classes)
-
-    def loss(params: Any, rows: jax.Array) -> jax.Array:
-        logits = jnp.matmul(features[rows], params[0], precision="highest") + params[1]
-        return task.loss(logits, labels[rows]).mean()
-
-    def step(carry: Any, number: jax.Array) -> tuple[Any, None]:
-        params, state = carry
-        step_key = jax.random.fold_in(key, number)
-        rows = jax.random.randint(step_key, (batch_size,), 0, len(features))
-        updates, state = optimizer.update(jax.grad(loss)(params, rows), state, params)
-        now = rate * 0.5 * (1 + jnp.cos(jnp.pi * number / steps))
-        params = jax.tree.map(lambda value, update: value + now * update, params, updates)
-        return (params, state), None
-
-    (params, _), _ = jax.lax.scan(step, (params, optimizer.init(params)), jnp.arange(steps))
-    return params
-
-
 SCORES = "probe.json"
-"""In the workdir: what was tried, and its scores on the validation split."""
-
-
-class FittedHead(NamedTuple):
-    """What stands on the frozen encoder.
-
-    Attributes:
-      params: of the head.
-      scores: on the validation split.
-      tried: scores of everything that was tried, by name.
-    """
-
-    params: dict[str, np.ndarray]
-    scores: dict[str, float]
-    tried: dict[str, dict[str, float]]
+"""File in the workdir: validation metrics of the head that was chosen and of all candidates."""
 
 
 def train(config: ConfigDict, workdir: Path, stop: Callable[[], bool] = lambda: False) -> RunResult:
-    """Probes a frozen encoder, unless that is done already.
+    """Probe a frozen encoder, unless the workdir holds the result.
 
     Args:
-      config: as made by `configs/finetune.py` for `linear_probe` or `knn`.
-      workdir: for features, scores and, at last, the checkpoint.
-      stop: is not asked; features that are there are not computed again.
+      config: as returned by `configs/finetune.py` for `linear_probe` or `knn`.
+      workdir: for features, scores and the checkpoint.
+      stop: not called; features in the workdir are not computed again.
 
     Raises:
       InputError: the configuration, the encoder, the dataset or the workdir cannot be used.
@@ -190,10 +78,10 @@ def train(config: ConfigDict, workdir: Path, stop: Callable[[], bool] = lambda: 
     check_rates(config.probe.learning_rates)
     encoder = resolve_encoder(config, workdir)
     bands = encoder.bands if encoder else config.bands
-    found = load_patch_dataset(
+    dataset = load_patch_dataset(
         config.dataset, config.data_dir, config.train_split, bands, units=tuple(TO_DB)
     )
-    task = task_for_dataset(found)
+    task = task_for_dataset(dataset)
     config = complete_config(config, task)
     training, validation = load_splits(config, encoder, task)
     linear_tuning = make_finetune_objective(config, encoder, training)
@@ -225,7 +113,7 @@ def train(config: ConfigDict, workdir: Path, stop: Callable[[], bool] = lambda: 
 
 
 def check_rates(rates: Sequence[float]) -> None:
-    """Refuses learning rates that nothing can be trained with.
+    """Check the learning rates.
 
     Raises:
       InputError: there is none, or one is not a positive number up to 1,000.
@@ -238,14 +126,14 @@ def check_rates(rates: Sequence[float]) -> None:
 
 
 def write_scores(path: Path, head: FittedHead) -> None:
-    """Writes what was tried, and its scores.
+    """Write the validation metrics of the chosen head and of all candidates.
 
     Raises:
       InputError: it cannot be written.
     """
-    told = {"chosen": head.scores, "tried": head.tried}
+    content = {"chosen": head.scores, "tried": head.tried}
     with report_write_errors(path, "make room and start again; the features are kept"):
-        atomic_write(path, (json.dumps(told, indent=2) + "\n").encode())
+        atomic_write(path, (json.dumps(content, indent=2) + "\n").encode())
 
 
 def read_features(
@@ -256,102 +144,15 @@ def read_features(
     params: Any,
     *splits: TaskDataset,
 ) -> list[FeatureCache]:
-    """The features of the training and the validation split, computed where they are not there."""
-    whole = replicate({"encoder": params["encoder"]})
-    at_once = config.batch_size or tuning.task.eval_batch_size
+    """Return the features of the training and validation split, from the workdir if possible."""
+    replicated = replicate({"encoder": params["encoder"]})
+    batch_size = config.batch_size or tuning.task.eval_batch_size
     return [
         feature_cache.load_or_compute_features(
-            workdir / f"features-{name}.npz", encoder, tuning, whole, split, at_once
+            workdir / f"features-{name}.npz", encoder, tuning, replicated, split, batch_size
         )
         for name, split in zip(("train", "validation"), splits, strict=True)
     ]
-
-
-def fit_linear(
-    config: ConfigDict,
-    training: TaskDataset,
-    validation: TaskDataset,
-    known: FeatureCache,
-    held: FeatureCache,
-) -> FittedHead:
-    """The linear layer whose learning rate is best on the validation split."""
-    fit = fit_linear_layers(
-        training.task,
-        known.features,
-        known.labels,
-        len(training.classes),
-        learning_rates=config.probe.learning_rates,
-        steps=config.probe.steps,
-        batch_size=config.probe.batch_size,
-        weight_decay=config.probe.weight_decay,
-        seed=config.seed,
-    )
-    names = [f"learning rate {rate:g}" for rate in config.probe.learning_rates]
-    tried = {
-        name: validation_metrics(validation, logits, held.labels)
-        for name, logits in zip(names, fit.logits(held.features), strict=True)
-    }
-    merits = np.array([best_metric_value(tried[name], config.best_metric) for name in names])
-    if np.isnan(merits).all():
-        logging.warning(
-            "%s is undefined on the validation split: the rate is chosen by the loss",
-            config.best_metric,
-        )
-        merits = np.array([best_metric_value(tried[name], "validation/loss") for name in names])
-    best = int(np.nanargmax(merits))
-    params = {"kernel": fit.kernels[best], "bias": fit.biases[best]}
-    return FittedHead(params, tried[names[best]], tried)
-
-
-def fit_neighbours(
-    config: ConfigDict,
-    training: TaskDataset,
-    validation: TaskDataset,
-    known: FeatureCache,
-    held: FeatureCache,
-) -> FittedHead:
-    """The features of the training split, which vote by their likeness."""
-    votes = knn_validation_logits(config, training)
-    labels = np.eye(len(training.classes))[known.labels] if votes.exclusive else known.labels
-    params = {
-        "features": np.asarray(l2_normalise(jnp.asarray(known.features))),
-        "labels": labels.astype(np.float32),
-    }
-    found = validation_metrics(validation, knn_predict(votes, params, held.features), held.labels)
-    return FittedHead(params, found, {f"{votes.neighbours} neighbours": found})
-
-
-def knn_validation_logits(config: ConfigDict, training: TaskDataset) -> KNNConfig:
-    """How the records of the training split vote."""
-    exclusive = training.task.exclusive
-    return KNNConfig(len(training), config.probe.neighbours, config.probe.temperature, exclusive)
-
-
-class ProbeMethod(NamedTuple):
-    """A way to judge a frozen encoder.
-
-    Attributes:
-      fit: makes the head, of the configuration, the splits and their features.
-      votes: how neighbours vote, if they do.
-    """
-
-    fit: Callable[..., FittedHead]
-    votes: Callable[[ConfigDict, TaskDataset], KNNConfig | None]
-
-
-METHODS = {
-    "linear_probe": ProbeMethod(fit_linear, lambda config, training: None),
-    "knn": ProbeMethod(fit_neighbours, knn_validation_logits),
-}
-"""What can stand on a frozen encoder."""
-
-
-def validation_metrics(
-    split: TaskDataset, logits: np.ndarray, labels: np.ndarray
-) -> dict[str, float]:
-    """The scores of logits for a split, and their loss."""
-    made = make_predictions(split, {"logits": logits, "labels": labels}, {})
-    return split.task.validation_scalars(made, split.task.metrics(made))
 
 
 def save_probe(
@@ -362,7 +163,7 @@ def save_probe(
     head: FittedHead,
     packed: str,
 ) -> None:
-    """Writes the checkpoint.
+    """Write the checkpoint.
 
     Raises:
       InputError: it cannot be written.

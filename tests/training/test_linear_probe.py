@@ -11,7 +11,7 @@ from sar_mixmae_jax.cli.train import TRAINERS
 from sar_mixmae_jax.inference.evaluator import predict
 from sar_mixmae_jax.models.knn import KNNConfig, knn_predict
 from sar_mixmae_jax.tasks.registry import get_task
-from sar_mixmae_jax.training import feature_cache, linear_probe
+from sar_mixmae_jax.training import feature_cache, linear_probe, probe_heads
 from sar_mixmae_jax.training.checkpoint import read_metadata
 from sar_mixmae_jax.training.initialisation import find_source_checkpoint
 from sar_mixmae_jax.training.restore import read_subtree
@@ -90,7 +90,7 @@ def test_linear_fits_what_scikit_learn_fits():
     features = rng.normal(3, [1, 20], (400, 2)).astype(np.float32)
     labels = (features @ [1.0, 0.05] + rng.normal(size=400) > 3.15).astype(np.int32)
     settings = {"steps": 3000, "batch_size": 400, "weight_decay": 0.0, "seed": 0}
-    fit = linear_probe.fit_linear_layers(
+    fit = probe_heads.fit_linear_layers(
         get_task("flood"), features, labels, 2, learning_rates=(1e-4, 3e-2), **settings
     )
     logits = fit.logits(features)
