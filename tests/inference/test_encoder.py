@@ -10,7 +10,7 @@ import pytest
 
 import sar_mixmae_jax
 from sar_mixmae_jax.inference import features
-from sar_mixmae_jax.inference.encoder import FrozenEncoder
+from sar_mixmae_jax.inference.encoder import FrozenEncoder, freeze_encoder
 from sar_mixmae_jax.models.heads import Classifier
 from sar_mixmae_jax.objectives.preprocess import Preprocessing, preprocess
 from sar_mixmae_jax.training import initialisation
@@ -55,7 +55,7 @@ def test_tokens_are_those_of_the_network_and_features_are_their_mean(encoder):
     assert (tokens.dtype, encoder.bands, encoder.image_size) == (np.float32, ("VH", "VV"), 128)
     np.testing.assert_allclose(encoder.embed(db), tokens.mean((1, 2)), atol=1e-5)
     source = encoder.source
-    settings = Preprocessing(128, source.mean, source.std, random_flip=False)
+    settings = Preprocessing(128, source.statistics.mean, source.statistics.std, random_flip=False)
     images = preprocess(db, jax.random.key(0), settings).images
     params = {"encoder": initialisation.load_encoder_params(source, source.arch)}
     expected = Classifier(source.arch, 1).apply({"params": params}, images, method="tokens")
@@ -91,13 +91,11 @@ def test_another_input_size_and_padding(encoder, encoder_run):
 
 
 def test_a_run_keeps_its_resize_mode(encoder):
-    from sar_mixmae_jax.inference.encoder import freeze_encoder
-
     config = {**encoder.source.metadata.config, "resize_mode": "pad"}
     metadata = dataclasses.replace(encoder.source.metadata, config=config)
     source = dataclasses.replace(encoder.source, metadata=metadata)
     assert freeze_encoder(source).resize_mode == "pad"
-    assert dataclasses.replace(encoder).resize_mode == "resize"
+    assert encoder.resize_mode == "resize"
 
 
 def test_nodata_is_the_mean_and_an_empty_batch_has_no_features(encoder):
