@@ -126,7 +126,7 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_what_is_wrong_is_named_and_can_be_left_out(copy, tmp_path, damage, capsys):
+def test_defects_are_named_and_can_be_left_out(copy, tmp_path, damage, capsys):
     harm, message, images = DAMAGES[damage]
     harm(copy)
     with pytest.raises(BadFilesError):
@@ -152,7 +152,7 @@ def test_sequences_of_another_size_are_left_out_and_named(copy, tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["list", "json", "zip", "empty", "two"])
-def test_what_is_no_archive(copy, tmp_path, damage):
+def test_other_folders_are_refused(copy, tmp_path, damage):
     root = copy
     if damage == "list":
         (root / FOLDER / "S1list.json").unlink()
@@ -197,7 +197,7 @@ def test_a_member_of_the_zip_that_is_damaged_is_named(copy, tmp_path):
         make(root, tmp_path / "out")
 
 
-def test_entries_that_make_no_sense_are_problems():
+def test_malformed_entries_are_problems():
     entries = {
         "1": {"filename": "a", "FLOODING": "maybe"},
         "2": "text",
@@ -213,7 +213,7 @@ def test_entries_that_make_no_sense_are_problems():
     assert "both flooded and not" in problems[2].reason
 
 
-def test_options_that_make_no_sense(archive, tmp_path):
+def test_options_out_of_range_are_refused(archive, tmp_path):
     for name, value in (("pairs", "all"), ("zeros", "?"), ("max_zeros", 0.0), ("size", 3)):
         with pytest.raises(InputError, match=name):
             make(archive, tmp_path, **{name: value})

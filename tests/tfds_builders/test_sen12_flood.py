@@ -65,7 +65,7 @@ def named_pairs(data, config, split) -> list[tuple[str, str, int]]:
 
 
 def nearest(path, record) -> np.ndarray:
-    """The value of the pixel that the centre of every pixel of a record lies in; 0 outside."""
+    """Return the value of the pixel that contains the centre of each pixel of a record, or 0."""
     a, _, c, _, e, f = record["transform"]
     row, column = np.mgrid[:SIZE, :SIZE] + 0.5
     with rasterio.open(path) as raster:
@@ -76,8 +76,8 @@ def nearest(path, record) -> np.ndarray:
         values = raster.read(1)
     i, j = np.array(i), np.array(j)
     inside = (i >= 0) & (j >= 0) & (i < values.shape[0]) & (j < values.shape[1])
-    found = np.where(inside, values[np.where(inside, i, 0), np.where(inside, j, 0)], 0.0)
-    return found.reshape(SIZE, SIZE)
+    pixels = np.where(inside, values[np.where(inside, i, 0), np.where(inside, j, 0)], 0.0)
+    return pixels.reshape(SIZE, SIZE)
 
 
 def test_a_record_is_the_nearest_pixels_in_db_on_the_grid_of_sentinel_2(archive, built):
@@ -96,7 +96,7 @@ def test_a_record_is_the_nearest_pixels_in_db_on_the_grid_of_sentinel_2(archive,
             assert same.mean() > 0.97  # the others lie on the border of two pixels
 
 
-def test_records_say_what_the_list_and_the_product_say(built):
+def test_records_have_the_facts_of_list_and_product(built):
     records = {
         record["id"].decode(): record
         for split in ("train", "validation")
@@ -128,7 +128,7 @@ def test_published_names_have_the_relative_orbit_of_their_track():
     assert product_names.relative_orbit("image_17") == 0
 
 
-def test_zeros_are_nodata_or_dark_as_is_asked_for(copy, tmp_path):
+def test_zeros_are_nodata_or_dark_by_option(copy, tmp_path):
     """A hole in both bands, a hole in one, and a pixel below the noise."""
     vh, vv = bands(copy, "0140", FLOODED[0])
     for path, holes in ((vh, [slice(20, 24), slice(30, 32)]), (vv, [slice(20, 24)])):
@@ -139,19 +139,19 @@ def test_zeros_are_nodata_or_dark_as_is_asked_for(copy, tmp_path):
             values[40, 15:25] = -0.001
             raster.write(values, 1)
     first = f"0140/{fake_archive.product(FLOODED[0], 1)}".encode()
-    found = {}
+    images = {}
     for zeros in ("nodata", "border"):
         options = {"size": SIZE, "zeros": zeros, "validation_share": 0.0}
         build(f"sen12_flood/{zeros}", tmp_path, copy, options, ALONE)
         (record,) = (r for r in records_of(tmp_path, zeros, "train") if r["id"] == first)
-        found[zeros] = record["backscatter"]
+        images[zeros] = record["backscatter"]
         assert metadata(tmp_path, zeros)["measured"]["train"]["floored_pixels"] > 0
-    hole_vh, hole_vv = np.isnan(found["nodata"][..., 0]), np.isnan(found["nodata"][..., 1])
+    hole_vh, hole_vv = np.isnan(images["nodata"][..., 0]), np.isnan(images["nodata"][..., 1])
     assert (hole_vh & ~hole_vv).any()
     assert hole_vv.any()
-    assert not np.isnan(found["border"]).any()
-    assert (found["border"][np.isnan(found["nodata"])] == -35).all()
-    assert (found["nodata"] == -35).any()
+    assert not np.isnan(images["border"]).any()
+    assert (images["border"][np.isnan(images["nodata"])] == -35).all()
+    assert (images["nodata"] == -35).any()
 
 
 # ---- pairs
@@ -162,28 +162,29 @@ def test_published_pairs_are_dry_with_every_other_once_without_those_of_many_zer
     for sequence in ("5", "22"):
         place = EXAMPLE[sequence]
         whole = [shot for shot in place.shots if shot.coverage == 1]
-        for one, other in combinations(whole, 2):
-            if not (one.flooded and other.flooded):
+        for first, second in combinations(whole, 2):
+            if not (first.flooded and second.flooded):
                 ids = [
-                    f"{sequence}/{fake_archive.product(shot, place.frame)}" for shot in (one, other)
+                    f"{sequence}/{fake_archive.product(shot, place.frame)}"
+                    for shot in (first, second)
                 ]
-                expected.add((*ids, int(other.flooded)))
-    found = named_pairs(built, "pairs", "test")
-    assert len(found) == len(expected)
-    assert set(found) == expected
-    pairs = metadata(built, "pairs")
-    assert pairs["pairs_left_out"]["test"] == {"25% of an image or more is zero": 5}
+                expected.add((*ids, int(second.flooded)))
+    pairs = named_pairs(built, "pairs", "test")
+    assert len(pairs) == len(expected)
+    assert set(pairs) == expected
+    facts = metadata(built, "pairs")
+    assert facts["pairs_left_out"]["test"] == {"25% of an image or more is zero": 5}
 
 
-def test_the_pairs_of_every_split_are_told_and_those_that_there_are_not(built):
-    found = build_summary(built / "sen12_flood/pairs/1.0.0").splitlines()
+def test_the_summary_counts_pairs_and_those_left_out(built):
+    text = build_summary(built / "sen12_flood/pairs/1.0.0").splitlines()
     for split in ("train", "validation", "test"):
         labels = metadata(built, "pairs")["pairs"][split]["flooded"]
-        told = f"{split}, {len(records_of(built, 'pairs', split))} patches, {len(labels)} pairs, "
-        assert any(line.endswith(f"{told}{labels.count(1)} of them flooded") for line in found)
-    assert "left out: pairs of test: 5 (25% of an image or more is zero)" in found
-    found = build_summary(built / "sen12_flood/dates/1.0.0")
-    assert "left out: pairs of test: 3 (no dry image before it, seen alike), 1 (an image" in found
+        ending = f"{split}, {len(records_of(built, 'pairs', split))} patches, {len(labels)} pairs, "
+        assert any(line.endswith(f"{ending}{labels.count(1)} of them flooded") for line in text)
+    assert "left out: pairs of test: 5 (25% of an image or more is zero)" in text
+    text = build_summary(built / "sen12_flood/dates/1.0.0")
+    assert "left out: pairs of test: 3 (no dry image before it, seen alike), 1 (an image" in text
 
 
 def test_a_pair_is_read_as_both_dates(built):
@@ -203,8 +204,8 @@ def test_chronological_pairs_have_the_latest_dry_image_of_the_same_orbit(built):
         return f"5/{fake_archive.product(shot, 1)}"
 
     first, _, second, _, onset, later = FLOODED
-    found = [pair for pair in named_pairs(built, "dates", "test") if pair[0].startswith("5/")]
-    assert found == [
+    named = [pair for pair in named_pairs(built, "dates", "test") if pair[0].startswith("5/")]
+    assert named == [
         (name(first), name(second), 0),
         (name(second), name(onset), 1),
         (name(second), name(later), 1),
@@ -226,7 +227,7 @@ def image(day, flooded=False, orbit=6, hour=3, minute=0, orbit_pass="DESCENDING"
 
 def test_neighbouring_slices_of_a_datatake_are_no_two_dates():
     images = [image(1), image(1, minute=1), image(7, minute=1), image(7, True)]
-    usable = {one.id for one in images}
+    usable = {each.id for each in images}
     pairs = [(p.before.product, p.after.product) for p in pairing.chronological(images, usable)]
     assert pairs == [("p1-3-1-6", "p7-3-0-6"), ("p1-3-1-6", "p7-3-1-6")]
     assert pairing.onsets(images) == {"7/p7-3-0-6"}
@@ -234,13 +235,13 @@ def test_neighbouring_slices_of_a_datatake_are_no_two_dates():
 
 def test_an_unknown_relative_orbit_goes_by_the_pass_alone():
     images = [image(1, orbit=6), image(2, orbit=9), image(3, orbit=0), image(4, orbit=6)]
-    pairs = pairing.chronological(images, {one.id for one in images})
+    pairs = pairing.chronological(images, {each.id for each in images})
     assert [(p.before.product, p.after.product) for p in pairs] == [
         ("p2-3-0-9", "p3-3-0-0"),
         ("p3-3-0-0", "p4-3-0-6"),
     ]
-    other = [image(1), image(2, orbit=0, orbit_pass="ASCENDING")]
-    assert pairing.chronological(other, {one.id for one in other}) == []
+    crossing = [image(1), image(2, orbit=0, orbit_pass="ASCENDING")]
+    assert pairing.chronological(crossing, {each.id for each in crossing}) == []
 
 
 def test_of_two_dry_dates_the_earlier_is_first_and_a_dry_one_stays_before_a_flood():
@@ -264,7 +265,7 @@ def test_the_onset_is_of_all_images_usable_or_not():
 
 def test_a_quarter_of_zeros_is_too_much():
     images = [image(1), image(2), image(3)]
-    columns = {"id": [one.id for one in images], "zero_share": [0.0, 0.2499, 0.25]}
+    columns = {"id": [each.id for each in images], "zero_share": [0.0, 0.2499, 0.25]}
     scenes = {"test": {"7": pairing.Scene(images, "g", {})}}
     for rule in pairing.RULES:
         pairs = pairing.make_pairs("test", columns, scenes=scenes, rule=rule, max_zeros=0.25)
@@ -278,7 +279,7 @@ def test_published_pairs_need_neither_coverage_nor_orbit(copy, tmp_path):
     assert Counter(facts["pairs"]["test"]["sequence"]) == {"5": 9, "22": 3}
 
 
-def test_times_that_nobody_knows_are_null(copy, tmp_path):
+def test_unknown_times_are_null(copy, tmp_path):
     def change(values):
         entry = values["5"]["1"]
         old, entry["filename"], entry["date"] = entry["filename"], "image_one", "?"
@@ -322,7 +323,7 @@ def test_validation_is_whole_groups_of_the_right_size_and_balance():
     assert splits.choose_validation(dict.fromkeys(sequences, "g"), weights, 0.15, 0) == set()
 
 
-def test_no_group_is_in_train_and_validation_and_shared_products_are_told(built):
+def test_no_group_is_in_train_and_validation_and_shared_products_are_reported(built):
     for config in ("dates", "pairs"):
         facts = metadata(built, config)
         train, validation = (set(facts["pairs"][s]["group"]) for s in ("train", "validation"))
@@ -338,7 +339,7 @@ def test_no_group_is_in_train_and_validation_and_shared_products_are_told(built)
         assert any(note.startswith("6 Sentinel-1 products are in both") for note in facts["notes"])
 
 
-def test_training_sequences_of_one_product_have_no_validation_and_it_is_said(tmp_path):
+def test_training_sequences_of_one_product_have_no_validation(tmp_path):
     places = {"0001": Place(FLOODED), "0002": Place(FLOODED), "3": Place(FLOODED, 2)}
     fake_archive.write_archive(tmp_path, places, {"train": ["0001", "0002"], "test": ["3"]}, SIZE)
     facts = make(tmp_path, tmp_path / "out")

@@ -15,11 +15,10 @@ from benchmarks.simulator_check import PERCENTS, quantiles, resembles, speckle_i
 from tfds_builders.synthetic_s1 import backscatter
 from tfds_builders.synthetic_s1.backscatter import point_targets
 from tfds_builders.synthetic_s1.fields import blur, fractal_fields
-from tfds_builders.synthetic_s1.land_cover import CLASSES, LANDSCAPES
+from tfds_builders.synthetic_s1.land_cover import CLASSES, LANDSCAPES, NUMBER
 from tfds_builders.synthetic_s1.simulator import Patch, labels, simulate
 from tfds_builders.synthetic_s1.speckle import LOOKS, measure, resample, speckle
 
-NUMBER = {name: number for number, name in enumerate(CLASSES)}
 WATER = [NUMBER["Calm water"], NUMBER["Wind-roughened water"]]
 
 
@@ -91,11 +90,11 @@ def test_resampled_speckle_is_correlated_as_in_real_products():
     intensity = resample(speckle(np.random.default_rng(0), 700, 4.4)).astype(np.float64)
     deviation = intensity - intensity.mean()
     for lag, low, high in ((1, 0.63, 0.71), (2, 0.12, 0.25)):
-        for one, other in (
+        for shifted, image in (
             (deviation[:, lag:], deviation[:, :-lag]),
             (deviation[..., lag:], deviation[..., :-lag]),
         ):
-            assert low <= (one * other).mean() / intensity.var() <= high
+            assert low <= (shifted * image).mean() / intensity.var() <= high
 
 
 def test_homogeneous_areas_have_the_looks_of_real_ones(homogeneous_areas):
@@ -310,19 +309,19 @@ def class_means(patches, name):
     means = []
     for patch in patches:
         inside = (patch.land_cover == NUMBER[name]) & np.isfinite(patch.noise_free[..., 0])
-        inside = binary_erosion(inside, iterations=2)  # what is near shines into it
+        inside = binary_erosion(inside, iterations=2)  # neighbours contribute at the border
         if inside.sum() > 200:
             means.append(patch.noise_free[inside].mean(0))
     return np.array(means)
 
 
 @pytest.mark.parametrize(
-    ("one", "other"),
+    ("first", "second"),
     [("Calm water", "Smooth sand or asphalt"), ("Crops", "Grassland"), ("Forest", "Urban")],
 )
-def test_band_means_do_not_tell_classes_apart(patches, one, other):
+def test_band_means_do_not_separate_classes(patches, first, second):
     """No threshold on a band separates look-alikes."""
-    ours, theirs = class_means(patches, one), class_means(patches, other)
+    ours, theirs = class_means(patches, first), class_means(patches, second)
     assert min(len(ours), len(theirs)) > 15
     for band in range(2):
         thresholds = np.concatenate([ours[:, band], theirs[:, band]])[:, None]

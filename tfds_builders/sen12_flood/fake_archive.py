@@ -113,7 +113,7 @@ def write_sequence(folder: Path, place: Place, number: int, size: int) -> None:
             power = db_to_linear(np.nan_to_num(values, nan=-15.0))
             power *= rng.gamma(LOOKS, 1 / LOOKS, power.shape)
             if shot.flooded:
-                water = 10 ** (WATER_DB[band] / 10)
+                water = db_to_linear(WATER_DB[band])
                 low = power[-power.shape[0] // 3 :]
                 low[:] = water * rng.gamma(LOOKS, 1 / LOOKS, low.shape)
             power[:, round(shot.coverage * power.shape[1]) :] = 0

@@ -16,7 +16,7 @@ from tfds_builders.synthetic_s1.land_cover import CLASSES
 from tfds_builders.synthetic_s1.speckle import LOOKS, MARGIN, noise_floor, observe, speckle
 
 INCIDENCE_DEG = (30.0, 46.0)  # of the IW swath
-LABEL_SHARE = 0.01  # a class is a label where it covers at least this share of what is seen
+LABEL_SHARE = 0.01  # least share of the valid pixels for a label
 BORDER_SHARE = 0.1  # of patches are cut by the edge of the swath
 BORDER_TILT_DEG = 12.0  # of the ground track against north
 STRIP_PIXELS = (0.0, 6.0)  # width of the strip of noise along the edge

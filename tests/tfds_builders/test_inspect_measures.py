@@ -1,0 +1,89 @@
+"""Measurements of an inspection: histograms, places, loss weights, statistics."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from sar_mixmae_jax.utils.errors import InputError
+from tests.tfds_builders.test_inspect import mercator
+from tfds_builders.band_statistics import BandMoments, dataset_statistics
+from tfds_builders.inspect.geolocation import distances, locate
+from tfds_builders.inspect.loss_weights import weight_contrasts
+from tfds_builders.inspect.survey import percentiles, survey
+
+
+def test_what_lies_outside_of_the_histogram_is_counted():
+    values = np.array([-95.0, -90.0, 49.9, 50.0, 60.0, np.nan], np.float32).reshape(1, 6, 1)
+    sums = survey([[{"id": b"a", "backscatter": values}]], 1, 0)
+    assert sums.outside.tolist() == [[1, 2]]
+    assert sums.histogram[0, [1, -2]].tolist() == [1, 1]
+    assert (sums.lowest[0], sums.highest[0]) == (-95.0, 60.0)
+    np.testing.assert_allclose(percentiles(sums, 0, (0, 100)), (-95.0, 60.0))
+    nothing = survey([[{"id": b"a", "backscatter": values[:, 5:]}]], 1, 0)
+    assert nothing.histogram.sum() == 0
+    assert np.isnan(percentiles(nothing, 0, (50,))).all()
+
+
+def test_centres_are_those_of_patches():
+    row = {"id": b"", "backscatter": np.zeros((4, 6, 2)), "crs": b"EPSG:32633"}
+    turned = {**row, "transform": np.array([1.0, 20.0, 5e5, 30.0, -4.0, 6e6])}
+    unknown = {**row, "transform": np.full(6, np.nan)}
+    sums = survey([[turned, unknown]], 2, 0)
+    assert {crs: list(xy) for crs, xy in sums.centres.items()} == {
+        "EPSG:32633": [5e5 + 3 + 40, 6e6 + 90 - 8]
+    }
+    assert sums.unplaced == 1
+
+
+def test_places_are_found_by_crs():
+    centres = {
+        "EPSG:3857": [*mercator(24.5, 60.25), *mercator(-70.0, -33.0)],
+        "EPSG:32633": [500_000.0, 0.0],  # where the central meridian crosses the equator
+        "nonsense": [1.0, 2.0],
+    }
+    places = locate(centres, unplaced=2)
+    np.testing.assert_allclose(places.degrees, [[24.5, 60.25], [-70, -33], [15, 0]], atol=1e-6)
+    assert places.unknown == 3
+    here = locate({"EPSG:4326": [179.5, 0.0]}, 0)
+    there = locate({"EPSG:4326": [-179.5, 0.0, 90.0, 0.0]}, 0)
+    np.testing.assert_allclose(distances(here, there), [np.radians(1.0) * 6371.0], rtol=1e-6)
+
+
+def weigh(power: np.ndarray) -> np.ndarray:
+    return np.exp(1 - (power - power.min()) / (np.ptp(power) + 1e-6))
+
+
+def test_weights_are_those_of_the_papers():
+    mean, std = (-18.0, -11.0), (5.0, 4.0)
+    rng = np.random.default_rng(0)
+    patches = [rng.normal(-15, 4, (128, 128, 2)) for _ in range(5)]  # the size of the recipe
+    contrasts = {(row.name, row.domain): row for row in weight_contrasts(patches, mean, std)}
+    levels: dict[tuple[str, str], Callable] = {
+        ("per_channel", "physical"): lambda patch, band: 10 ** (patch[..., band] / 10),
+        ("shared_average", "physical"): lambda patch, band: (10 ** (patch / 10)).mean(-1),
+        ("per_channel", "standardised"): lambda patch, band: (
+            10 ** ((patch[..., band] - mean[band]) / std[band] / 10)
+        ),
+    }
+    for key, power in levels.items():
+        for band in (0, 1):
+            cvs, ratios = [], []
+            for patch in patches:
+                weights, seen = weigh(power(patch, band)), patch[..., band]
+                low, high = np.percentile(seen, (10, 90))
+                cvs.append(weights.std() / weights.mean())
+                ratios.append(weights[seen <= low].mean() / weights[seen >= high].mean())
+            assert contrasts[key].cv[band] == pytest.approx(np.median(cvs), rel=1e-3)
+            assert contrasts[key].dark_bright[band] == pytest.approx(np.median(ratios), rel=1e-3)
+            assert contrasts[key].flat[band] == pytest.approx(np.mean(np.array(cvs) < 0.03))
+    assert contrasts["none", "physical"].flat == [1.0, 1.0]
+
+
+def test_statistics_of_nothing_are_refused():
+    values = np.random.default_rng(0).normal(size=(8, 8, 2))
+    values[..., 1] = np.nan
+    with pytest.raises(InputError, match="band VV has the mean nan dB"):
+        dataset_statistics(
+            BandMoments.from_patches(values[None]), "global", ["train"], ["VH", "VV"]
+        )
