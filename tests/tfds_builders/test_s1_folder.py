@@ -13,7 +13,7 @@ from tfds_builders.build import build, build_summary
 from tfds_builders.geotiff import write_band, write_bands
 from tfds_builders.records import acquisition_time
 from tfds_builders.s1_folder import raster_files, windows
-from tfds_builders.s1_folder.windows import Cut, nodata_share
+from tfds_builders.s1_folder.windows import WindowSettings, nodata_fraction
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ def test_bands_are_told_where_the_file_does_not_say(tmp_path, db, descriptions):
     root = tmp_path / "raw"
     root.mkdir()
     write_bands(root / "a.tif", db[::-1], descriptions=descriptions)
-    with pytest.raises(BadFilesError, match="say what they are with --bands"):
+    with pytest.raises(BadFilesError, match="name them with --bands"):
         build_folder(root, tmp_path, unit="dB")
     assert_is_scene(build_folder(root, tmp_path, unit="dB", bands="VV,VH"), db, rtol=1e-6)
 
@@ -110,14 +110,14 @@ def test_linear_power_becomes_db_and_darkness_a_floor(tmp_path, db):
 
 def test_the_unit_comes_from_the_file_or_the_user_and_never_from_a_guess(tmp_path, db):
     write_bands(tmp_path / "a.tif", db, descriptions=("VH", "VV"))
-    with pytest.raises(BadFilesError, match="say --unit=dB or --unit=linear"):
+    with pytest.raises(BadFilesError, match="give --unit=dB or --unit=linear"):
         build_folder(tmp_path, tmp_path / "out")
     with pytest.raises(BadFilesError, match="which is dB, expected linear power"):
         build_folder(tmp_path, tmp_path / "out", unit="linear")
     (tmp_path / "said").mkdir()
     write_bands(tmp_path / "said/b.tif", db, descriptions=("VH dB", "VV dB"))
     assert_is_scene(build_folder(tmp_path / "said", tmp_path / "out"), db, rtol=1e-6)
-    with pytest.raises(BadFilesError, match=r"found dB said by the files and --unit=linear"):
+    with pytest.raises(BadFilesError, match=r"found dB stated by the files and --unit=linear"):
         build("s1_folder/x", tmp_path / "out", tmp_path / "said", {"size": 64, "unit": "linear"})
 
 
@@ -158,10 +158,10 @@ def test_overlap_and_what_is_left_at_the_edges(tmp_path, db):
 
 def test_windows_count_nodata_as_numpy_does():
     missing = np.random.default_rng(0).random((150, 170)) < 0.3
-    cut = Cut(size=32, overlap=12, max_nodata=0)
+    cut = WindowSettings(size=32, overlap=12, max_nodata=0)
     for height in (1, 7, 64, 150):
         strips = (missing[top : top + height] for top in range(0, 150, height))
-        share = nodata_share(strips, missing.shape, cut)
+        share = nodata_fraction(strips, missing.shape, cut)
         expected = [
             [missing[r : r + 32, c : c + 32].mean() for c in range(0, 139, 20)]
             for r in range(0, 119, 20)
@@ -204,12 +204,12 @@ def test_georeference_is_kept_in_degrees_to_the_last_digit(tmp_path, db):
 def test_sigma0_and_gamma0_are_not_mixed(tmp_path, db):
     write_bands(tmp_path / "a.tif", db, descriptions=("Gamma0_VH", "Gamma0_VV"))
     write_bands(tmp_path / "b.tif", db, descriptions=("VH", "VV"))
-    with pytest.raises(InputError, match=r"1 files say gamma0.*--quantity=gamma0"):
+    with pytest.raises(InputError, match=r"1 files state gamma0.*--quantity=gamma0"):
         build_folder(tmp_path, tmp_path / "out", unit="dB")
     folder = build_folder(tmp_path, tmp_path / "out", unit="dB", quantity="gamma0")
     assert tfds.builder_from_directory(folder).info.metadata["quantity"] == "gamma0"
     write_bands(tmp_path / "b.tif", db, descriptions=("Sigma0_VH", "Sigma0_VV"))
-    with pytest.raises(InputError, match="build them apart"):
+    with pytest.raises(InputError, match="build them separately"):
         build("s1_folder/x", tmp_path / "out", tmp_path, {"unit": "dB", "quantity": "gamma0"})
 
 
@@ -285,7 +285,7 @@ def test_settings_that_cannot_be_used(tmp_path, db, options, message):
     ],
 )
 def test_polarisations_in_names(text, band):
-    assert raster_files.polarisation(text) == band
+    assert raster_files.find_polarisation(text) == band
 
 
 # ---- what other processors deliver
@@ -314,7 +314,7 @@ def test_names_of_hyp3_say_unit_and_quantity(tmp_path, db):
     metadata = tfds.builder_from_directory(folder).info.metadata
     assert metadata["quantity"] == "gamma0"
     assert any(note.startswith("4 files beside the backscatter") for note in metadata["notes"])
-    with pytest.raises(InputError, match="2 files say gamma0, --quantity=sigma0"):
+    with pytest.raises(InputError, match="2 files state gamma0, --quantity=sigma0"):
         build("s1_folder/x", tmp_path / "out", tmp_path, {"quantity": "sigma0"})
     (tmp_path / "amplitude").mkdir()
     for path in root.glob("*_V?.tif"):

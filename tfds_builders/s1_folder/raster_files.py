@@ -1,4 +1,4 @@
-"""The GeoTIFFs in a folder, and what each says of itself."""
+"""GeoTIFFs of a folder, and their metadata from names, descriptions and tags."""
 
 import dataclasses
 import os
@@ -15,40 +15,41 @@ GEOTIFF_SUFFIXES = (".tif", ".tiff")
 
 
 @dataclasses.dataclass(frozen=True)
-class File:
-    """What a GeoTIFF says of itself.
+class RasterFile:
+    """Metadata of a GeoTIFF.
 
     Attributes:
-      path: below the folder.
+      path: path relative to the folder.
       shape: (rows, columns).
-      place: where it lies.
-      bands: polarisation of each band, None where it is not said.
-      unit: "dB", "linear", or None.
+      georeference: position of the image.
+      bands: polarisation of each band; None where it is not stated.
+      unit: "dB", "linear", "amplitude", or None.
       quantity: "sigma0", "gamma0", "beta0", or None.
-      floating: whether all bands are of floats.
+      is_floating: True if all bands are of floating-point numbers.
     """
 
     path: Path
     shape: tuple[int, int]
-    place: geotiff.Georeference
+    georeference: geotiff.Georeference
     bands: tuple[str | None, ...]
     unit: str | None
     quantity: str | None
-    floating: bool
+    is_floating: bool
 
     @property
-    def is_beside(self) -> bool:
-        """Whether it is no backscatter, as far as it says: angles, masks, terrain, pictures."""
-        return not any(self.bands) and (len(self.bands) == 1 or not self.floating)
+    def is_auxiliary(self) -> bool:
+        """True if no band is stated to be backscatter: angles, masks, terrain, pictures."""
+        return not any(self.bands) and (len(self.bands) == 1 or not self.is_floating)
 
 
 def find_files(root: Path) -> tuple[list[Path], list[BadFile]]:
-    """All GeoTIFFs below `root`, by name, and the folders that cannot be looked into.
+    """Find all GeoTIFFs in a folder and its subfolders, except hidden ones.
 
-    Hidden files and folders are passed over.
+    Returns:
+      Sorted paths relative to `root`, and the folders and files that cannot be read.
 
     Raises:
-      InputError: there is neither.
+      InputError: both are empty.
     """
     unreadable: list[OSError] = []
     paths: list[Path] = []
@@ -61,53 +62,63 @@ def find_files(root: Path) -> tuple[list[Path], list[BadFile]]:
             and not name.startswith(".")
             and os.path.isfile(os.path.join(folder, name))
         )
-    problems = [BadFile(str(e.filename), f"cannot be read ({e.strerror})") for e in unreadable]
-    problems += [
-        BadFile(str(root / path), "found a name that is no UTF-8: rename it")
+    bad_files = [
+        BadFile(str(error.filename), f"cannot be read ({error.strerror})") for error in unreadable
+    ]
+    bad_files += [
+        BadFile(str(root / path), "found a name that is not UTF-8: rename it")
         for path in paths
         if not is_utf8(str(path))
     ]
-    if not paths and not problems:
+    if not paths and not bad_files:
         raise InputError(f"{root}: found no file *.tif or *.tiff in it or below, expected GeoTIFFs")
-    return sorted(path for path in paths if is_utf8(str(path))), problems
+    return sorted(path for path in paths if is_utf8(str(path))), bad_files
 
 
-def describe_file(root: Path, path: Path) -> File:
-    """Reads what a GeoTIFF says of itself.
+def read_file_metadata(root: Path, path: Path) -> RasterFile:
+    """Read the metadata of a GeoTIFF.
+
+    Args:
+      root: folder of the files.
+      path: path of the file relative to `root`.
 
     Raises:
-      BadFilesError: it cannot be read.
+      BadFilesError: the file cannot be read, or its name contradicts its description.
     """
     with geotiff.open_raster(root / path) as raster:
         descriptions = [text or "" for text in raster.descriptions]
-        bands = [polarisation(text) for text in descriptions]
+        bands = [find_polarisation(text) for text in descriptions]
         if raster.count == 1:
-            bands = [_band_of_file(root / path, bands[0])]
+            bands = [_single_band(root / path, bands[0])]
         elif len(set(filter(None, bands))) < len([band for band in bands if band]):
-            bands = [None] * raster.count  # several bands of one name say nothing
+            bands = [None] * raster.count  # ambiguous: several bands of one name
         texts = [path.stem, *descriptions, *(f"{key} {value}" for key, value in _tags(raster))]
-        product = hyp3(path.stem)
-        return File(
+        product = parse_hyp3_name(path.stem)
+        return RasterFile(
             path,
             raster.shape,
             geotiff.georeference(raster),
             tuple(bands),
-            product.unit if product else unit([*texts, *(u or "" for u in raster.units)]),
-            product.quantity if product else quantity(texts),
+            product.unit if product else find_unit([*texts, *(u or "" for u in raster.units)]),
+            product.quantity if product else find_quantity(texts),
             all(map(geotiff.is_floating, raster.dtypes)),
         )
 
 
-def _band_of_file(path: Path, described: str | None) -> str | None:
-    """The polarisation of a file of one band, by its name, else its folder's, else its description.
+def _single_band(path: Path, described: str | None) -> str | None:
+    """Return the polarisation of a single-band file.
+
+    Args:
+      path: path of the file; its name comes first, then the name of its folder.
+      described: polarisation in the description of the band, which comes last.
 
     Raises:
       BadFilesError: name and description differ.
     """
-    if is_no_backscatter(path.stem):
+    if is_auxiliary_name(path.stem):
         return None
     folder = path.parent.name.upper()
-    named = polarisation(path.stem) or (folder if folder in POLARISATIONS else None)
+    named = find_polarisation(path.stem) or (folder if folder in POLARISATIONS else None)
     if named and described and described != named:
         raise bad_file(
             path,
@@ -118,7 +129,7 @@ def _band_of_file(path: Path, described: str | None) -> str | None:
 
 
 def _tags(raster: Any) -> Iterator[tuple[str, str]]:
-    """Tags of the file and its bands that can hold a unit or a quantity."""
+    """Yield the tags of the file and its bands that may contain a unit or a quantity."""
     for number in range(raster.count + 1):
         for key, value in raster.tags(number).items():
             if any(word in key.lower() for word in ("unit", "calib", "quantity", "backscatter")):
@@ -128,13 +139,13 @@ def _tags(raster: Any) -> Iterator[tuple[str, str]]:
 POLARISATIONS = ("VV", "VH", "HH", "HV")
 
 
-def polarisation(text: str) -> str | None:
-    """The one polarisation that a text names, in either case; None if none or several.
+def find_polarisation(text: str) -> str | None:
+    """Return the only polarisation in a text, in either case; None if there is none, or several.
 
-    Letters around it make another word: "Sigma0_VV_db" names VV, "valley_VVX" does not.
+    It must not be part of a longer word: "Sigma0_VV_db" has VV, "valley_VVX" has none.
     """
-    found = {p for p in POLARISATIONS if _has_word(text, p)}
-    return found.pop() if len(found) == 1 else None
+    names = {name for name in POLARISATIONS if _has_word(text, name)}
+    return names.pop() if len(names) == 1 else None
 
 
 UNIT_WORDS = {
@@ -144,42 +155,53 @@ UNIT_WORDS = {
 }
 
 
-def unit(texts: Iterable[str]) -> str | None:
-    """The unit, "dB", "linear" or "amplitude", if the texts say so, and agree."""
-    says = {
+def find_unit(texts: Iterable[str]) -> str | None:
+    """Return the only unit in some texts, "dB", "linear" or "amplitude", or None."""
+    units = {
         name
         for text in texts
         for name, words in UNIT_WORDS.items()
         if any(_has_word(text, word) for word in words)
     }
-    return says.pop() if len(says) == 1 else None
+    return units.pop() if len(units) == 1 else None
 
 
-def quantity(texts: Iterable[str]) -> str | None:
-    """The quantity, sigma0, gamma0 or beta0, if the texts say so, and agree."""
-    says = set()
+def find_quantity(texts: Iterable[str]) -> str | None:
+    """Return the only quantity in some texts, "sigma0", "gamma0" or "beta0", or None."""
+    quantities = set()
     for text in texts:
         for name in ("sigma", "gamma", "beta"):
             if re.search(rf"{name}[-_ ]?(0|nought|naught|zero)", text, re.IGNORECASE):
-                says.add(f"{name}0")
-    return says.pop() if len(says) == 1 else None
+                quantities.add(f"{name}0")
+    return quantities.pop() if len(quantities) == 1 else None
 
 
-def without_polarisation(name: str, band: str) -> str:
-    """A path without the polarisation in it: the same for all bands of an image."""
+def remove_polarisation(name: str, band: str) -> str:
+    """Return a name without its polarisation: it is the same for all bands of an image."""
     return re.sub(rf"[-_. ]?{_word(band)}", "", name, flags=re.IGNORECASE)
 
 
-BESIDE = ("incidence", "inc", "angle", "noise", "nesz", "np", "mask", "coherence", "coh", "ratio")
+AUXILIARY_WORDS = (
+    "incidence",
+    "inc",
+    "angle",
+    "noise",
+    "nesz",
+    "np",
+    "mask",
+    "coherence",
+    "coh",
+    "ratio",
+)
 
 
-def is_no_backscatter(name: str) -> bool:
-    """Whether a file name says that the file is of something delivered beside backscatter."""
-    return any(_has_word(name, word) for word in BESIDE)
+def is_auxiliary_name(name: str) -> bool:
+    """Return True if a file name has a word for a layer that is not backscatter."""
+    return any(_has_word(name, word) for word in AUXILIARY_WORDS)
 
 
 class Product(NamedTuple):
-    """What a product's name says by letters.
+    """Quantity and unit of a product, encoded in its name.
 
     Attributes:
       quantity: "sigma0" or "gamma0".
@@ -193,14 +215,16 @@ class Product(NamedTuple):
 HYP3 = re.compile(r"_RTC\d+_[A-Z]_([gs])([pda])[a-z]{4}_", re.IGNORECASE)
 
 
-def hyp3(name: str) -> Product | None:
-    """The letters in a name that ASF's HyP3 gave, such as `RTC30_G_gpuned`: gamma0, power."""
-    found = HYP3.search(name)
-    if not found:
+def parse_hyp3_name(name: str) -> Product | None:
+    """Return what the name of a product of ASF's HyP3 encodes, or None for other names.
+
+    Example: `RTC30_G_gpuned` is gamma0 in linear power.
+    """
+    match = HYP3.search(name)
+    if not match:
         return None
-    letters = found[1].lower(), found[2].lower()
-    quantity = {"g": "gamma0", "s": "sigma0"}[letters[0]]
-    return Product(quantity, {"p": "linear", "d": "dB", "a": "amplitude"}[letters[1]])
+    quantity = {"g": "gamma0", "s": "sigma0"}[match[1].lower()]
+    return Product(quantity, {"p": "linear", "d": "dB", "a": "amplitude"}[match[2].lower()])
 
 
 def _has_word(text: str, word: str) -> bool:

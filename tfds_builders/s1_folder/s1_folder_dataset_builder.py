@@ -1,4 +1,4 @@
-"""Patches cut from any folder of analysis-ready Sentinel-1 GeoTIFFs, georeference kept."""
+"""TFDS builder of patches cut from a folder of analysis-ready Sentinel-1 GeoTIFFs."""
 
 import dataclasses
 from pathlib import Path
@@ -13,38 +13,38 @@ from sar_mixmae_jax.utils.errors import InputError, check_name
 from tfds_builders import records, units
 from tfds_builders.patch_builder import PatchBuilder
 from tfds_builders.plan import Plan
-from tfds_builders.s1_folder.scenes import Said
-from tfds_builders.s1_folder.window_plan import plan
-from tfds_builders.s1_folder.windows import Cut
+from tfds_builders.s1_folder.scenes import UserMetadata
+from tfds_builders.s1_folder.window_plan import make_plan
+from tfds_builders.s1_folder.windows import WindowSettings
 
 QUANTITIES = ("sigma0", "gamma0")
 
 
 @dataclasses.dataclass
 class Config(records.PatchConfig):
-    """How the files are read and cut.
+    """Config of a folder of GeoTIFFs.
 
     Attributes:
-      bands: what the bands of files are, in their order, where the files do not say.
-      unit: of the files, where they do not say.
-      quantity: sigma0 or gamma0, where the files do not say.
-      nodata: a value that means nodata, besides NaN and the tagged one; empty: none.
+      bands: names of the bands in their order, comma-separated, where the files do not state them.
+      unit: "dB" or "linear", where the files do not state it.
+      quantity: "sigma0" or "gamma0", where the files do not state it.
+      nodata: number that means nodata besides NaN and the tagged value; empty: none.
       size: side of a patch in pixels.
-      overlap: of neighbouring patches, pixels.
-      max_nodata: largest share of nodata in a patch.
+      overlap: overlap of neighbouring patches in pixels.
+      max_nodata: largest fraction of nodata in a patch.
     """
 
     bands: str = records.option("", "bands of a file in their order, such as VV,VH")
-    unit: str = records.option("", "of the files: dB or linear")
-    quantity: str = records.option("", "of the files: sigma0 or gamma0")
-    nodata: str = records.option("", "a value that means nodata besides NaN and the tagged one")
+    unit: str = records.option("", "unit of the files: dB or linear")
+    quantity: str = records.option("", "quantity of the files: sigma0 or gamma0")
+    nodata: str = records.option("", "number that means nodata besides NaN and the tagged value")
     size: int = records.option(128, "side of a patch in pixels")
-    overlap: int = records.option(0, "of neighbouring patches, pixels")
-    max_nodata: float = records.option(0.1, "largest share of nodata in a patch")
+    overlap: int = records.option(0, "overlap of neighbouring patches in pixels")
+    max_nodata: float = records.option(0.1, "largest fraction of nodata in a patch")
 
 
 class Builder(PatchBuilder):
-    """One split, `train`: neighbouring patches are alike, and a random split of them would leak."""
+    """One split, `train`: neighbouring patches are alike, so that a random split would leak."""
 
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES: ClassVar[dict[str, str]] = {"1.0.0": "Folders of GeoTIFFs."}
@@ -69,16 +69,16 @@ class Builder(PatchBuilder):
         )
 
     def plan(self, root: Path, scratch: Path, processes: int) -> Plan:
-        """Looks at every file, and at every pixel once."""
-        said, cut = settings(self.builder_config)
-        return plan(root, scratch, said, cut, processes)
+        """Plan the patches after one pass over all pixels; see the base class."""
+        user_metadata, window_settings = parse_config(self.builder_config)
+        return make_plan(root, scratch, user_metadata, window_settings, processes)
 
 
-def settings(config: Config) -> tuple[Said, Cut]:
-    """The checked settings of a config.
+def parse_config(config: Config) -> tuple[UserMetadata, WindowSettings]:
+    """Return the settings of a config.
 
     Raises:
-      InputError: a name or number cannot be used.
+      InputError: a name or number of the config is not valid.
     """
     bands = tuple(name.strip().upper() for name in config.bands.split(",") if name.strip())
     if bands and (not set(BANDS) <= set(bands) or len(set(bands)) < len(bands)):
@@ -101,5 +101,5 @@ def settings(config: Config) -> tuple[Said, Cut]:
         )
     if not 0 <= config.max_nodata < 1:
         raise InputError(f"--max_nodata={config.max_nodata}: expected from 0 to below 1")
-    said = Said(bands, config.unit, config.quantity, nodata)
-    return said, Cut(config.size, config.overlap, config.max_nodata)
+    user_metadata = UserMetadata(bands, config.unit, config.quantity, nodata)
+    return user_metadata, WindowSettings(config.size, config.overlap, config.max_nodata)

@@ -1,4 +1,4 @@
-"""Puts files together to images: which file and band holds VV, which VH, in which unit."""
+"""Scenes: images of both bands, grouped from single-band or multi-band files."""
 
 import dataclasses
 import json
@@ -13,15 +13,15 @@ from sar_mixmae_jax.utils.errors import InputError
 from sar_mixmae_jax.utils.files import atomic_write
 from tfds_builders import geotiff
 from tfds_builders.bad_files import BadFile, BadFilesError, bad_file
-from tfds_builders.s1_folder.raster_files import File, without_polarisation
+from tfds_builders.s1_folder.raster_files import RasterFile, remove_polarisation
 
 
 class Layer(NamedTuple):
-    """One band of one file.
+    """A band of a file.
 
     Attributes:
-      path: of the file, below the folder.
-      number: of the band in the file, from 1.
+      path: path of the file relative to the folder.
+      number: number of the band in the file, from 1.
     """
 
     path: str
@@ -33,29 +33,29 @@ class Scene:
     """An image with both bands.
 
     Attributes:
-      name: path of the file below the folder, without suffix and polarisation.
-      layers: of each band of `BANDS`.
-      unit: of the files, "dB" or "linear".
+      name: path of the file relative to the folder, without suffix and polarisation.
+      layers: layer of each band of `BANDS`.
+      unit: unit of the files, "dB" or "linear".
       shape: (rows, columns).
-      place: where it lies.
+      georeference: position of the image.
     """
 
     name: str
     layers: tuple[Layer, ...]
     unit: str
     shape: tuple[int, int]
-    place: geotiff.Georeference
+    georeference: geotiff.Georeference
 
 
 @dataclasses.dataclass(frozen=True)
-class Said:
-    """What the user says where the files do not.
+class UserMetadata:
+    """Metadata that the user gives where the files do not state them.
 
     Attributes:
-      bands: names of the bands of a file with several, in their order; empty: nothing.
+      bands: names of the bands of multi-band files, in their order; empty: not given.
       unit: "dB", "linear", or empty.
       quantity: "sigma0", "gamma0", or empty.
-      nodata: a value that means nodata besides NaN and the tagged one.
+      nodata: number that means nodata besides NaN and the tagged value.
     """
 
     bands: tuple[str, ...] = ()
@@ -64,97 +64,110 @@ class Said:
     nodata: float | None = None
 
 
-def group(root: Path, files: Sequence[File], said: Said) -> tuple[list[Scene], list[BadFile]]:
-    """Puts the bands of an image together.
+def group_into_scenes(
+    root: Path, files: Sequence[RasterFile], user: UserMetadata
+) -> tuple[list[Scene], list[BadFile]]:
+    """Group the bands of every image; auxiliary files are left out.
 
-    Files beside the backscatter are left out; those of several bands that say nothing are refused.
+    Args:
+      root: folder of the files.
+      files: metadata of the files.
+      user: metadata given by the user.
 
     Returns:
-      The images that can be used, and what is wrong with the others.
+      Scenes sorted by name, and the files that cannot be used.
     """
     scenes: list[Scene] = []
-    problems: list[BadFile] = []
-    single: dict[str, list[tuple[str, File]]] = {}
+    bad_files: list[BadFile] = []
+    single_band: dict[str, list[tuple[str, RasterFile]]] = {}
     for file in files:
-        if file.is_beside:
+        if file.is_auxiliary:
             continue
         try:
             if band := file.bands[0] if len(file.bands) == 1 else None:
-                name = without_polarisation(str(file.path.with_suffix("")), band)
-                single.setdefault(name, []).append((band, file))
+                name = remove_polarisation(str(file.path.with_suffix("")), band)
+                single_band.setdefault(name, []).append((band, file))
             else:
                 layers = {
                     band: Layer(str(file.path), number)
-                    for number, band in enumerate(_bands_of(root, file, said), start=1)
+                    for number, band in enumerate(_band_names(root, file, user), start=1)
                 }
-                scenes.append(_scene(root, str(file.path.with_suffix("")), layers, [file], said))
+                scenes.append(_scene(root, str(file.path.with_suffix("")), layers, [file], user))
         except BadFilesError as error:
-            problems.extend(error.bad_files)
-    for name, of_bands in single.items():
+            bad_files.extend(error.bad_files)
+    for name, band_files in single_band.items():
         try:
-            scenes.append(_scene_of_files(root, name, of_bands, said))
+            scenes.append(_merge_single_bands(root, name, band_files, user))
         except BadFilesError as error:
-            problems.extend(error.bad_files)
+            bad_files.extend(error.bad_files)
     first = {scene.name: scene for scene in reversed(scenes)}
     for scene in scenes:
         if first[scene.name] is not scene:
-            problems.append(
+            bad_files.append(
                 BadFile(
                     str(root / scene.layers[0].path),
                     f"found the image {scene.name} in {first[scene.name].layers[0].path} too, "
                     "expected each once: keep one",
                 )
             )
-    return [first[name] for name in sorted(first)], problems
+    return [first[name] for name in sorted(first)], bad_files
 
 
-def _bands_of(root: Path, file: File, said: Said) -> tuple[str, ...]:
-    """The bands of a file with several, as it or the user says."""
-    told = len(said.bands) == len(file.bands)
-    if told and any(
-        own and own != other for own, other in zip(file.bands, said.bands, strict=True)
+def _band_names(root: Path, file: RasterFile, user: UserMetadata) -> tuple[str, ...]:
+    """Return the names of the bands of a multi-band file, stated by the file or the user."""
+    given = len(user.bands) == len(file.bands)
+    if given and any(
+        stated and stated != name for stated, name in zip(file.bands, user.bands, strict=True)
     ):
         raise bad_file(
             root / file.path,
-            f"found bands described as {_join(file.bands)}, and --bands={_join(said.bands)}, "
+            f"found bands described as {_join(file.bands)}, and --bands={_join(user.bands)}, "
             "expected no contradiction: leave out --bands, or correct the file",
         )
     if set(BANDS) <= set(file.bands):
         return tuple(band or "" for band in file.bands)
-    if told:
-        return said.bands
+    if given:
+        return user.bands
     raise bad_file(
         root / file.path,
         f"found {len(file.bands)} bands described as {_join(file.bands)}, expected descriptions "
-        f"that name {' and '.join(BANDS)} each once: say what they are with --bands, such as "
+        f"that name {' and '.join(BANDS)} each once: name them with --bands, such as "
         "--bands=VV,VH",
     )
 
 
-def _scene_of_files(
-    root: Path, name: str, of_bands: Sequence[tuple[str, File]], said: Said
+def _merge_single_bands(
+    root: Path, name: str, band_files: Sequence[tuple[str, RasterFile]], user: UserMetadata
 ) -> Scene:
-    """An image of which every band is a file."""
-    counts = Counter(band for band, _ in of_bands)
-    files = [file for _, file in of_bands]
-    for band, file in of_bands:
+    """Return the scene of single-band files."""
+    counts = Counter(band for band, _ in band_files)
+    files = [file for _, file in band_files]
+    for band, file in band_files:
         if counts[band] > 1:
             raise bad_file(
                 root / file.path, f"found {counts[band]} files of {band} for one image: keep one"
             )
-        if file.shape != files[0].shape or not geotiff.same_grid(file.place, files[0].place):
+        if file.shape != files[0].shape or not geotiff.same_grid(
+            file.georeference, files[0].georeference
+        ):
+            first = files[0]
             raise bad_file(
                 root / file.path,
-                f"found {file.shape} pixels at {file.place}, expected the grid of "
-                f"{files[0].path.name}, {files[0].shape} at {files[0].place}: resample one of them",
+                f"found {file.shape} pixels at {file.georeference}, expected the grid of "
+                f"{first.path.name}, {first.shape} at {first.georeference}: resample one of them",
             )
-    layers = {band: Layer(str(file.path), 1) for band, file in of_bands}
-    return _scene(root, name, layers, files, said)
+    layers = {band: Layer(str(file.path), 1) for band, file in band_files}
+    return _scene(root, name, layers, files, user)
 
 
 def _scene(
-    root: Path, name: str, layers: Mapping[str, Layer], files: Sequence[File], said: Said
+    root: Path,
+    name: str,
+    layers: Mapping[str, Layer],
+    files: Sequence[RasterFile],
+    user: UserMetadata,
 ) -> Scene:
+    """Return a scene after checking its bands and its unit."""
     missing = [band for band in BANDS if band not in layers]
     if missing:
         raise bad_file(
@@ -162,14 +175,14 @@ def _scene(
             f"found {_join(layers)}, expected {_join(BANDS)}: no {_join(missing)} belongs to it",
         )
     units = {file.unit for file in files if file.unit}
-    if len(units) > 1 or (said.unit and units and units != {said.unit}):
+    if len(units) > 1 or (user.unit and units and units != {user.unit}):
         raise bad_file(
             root / files[0].path,
-            f"found {_join(sorted(units))} said by the files"
-            + (f" and --unit={said.unit}" if said.unit else "")
+            f"found {_join(sorted(units))} stated by the files"
+            + (f" and --unit={user.unit}" if user.unit else "")
             + ", expected one unit: correct the one that is wrong",
         )
-    unit = units.pop() if units else said.unit
+    unit = units.pop() if units else user.unit
     if unit == "amplitude":
         raise bad_file(
             root / files[0].path,
@@ -178,62 +191,68 @@ def _scene(
     if not unit:
         raise bad_file(
             root / files[0].path,
-            "found no unit in name, description or tags: say --unit=dB or --unit=linear",
+            "found no unit in name, description or tags: give --unit=dB or --unit=linear",
         )
     first = files[0]
-    return Scene(name, tuple(layers[band] for band in BANDS), unit, first.shape, first.place)
+    return Scene(name, tuple(layers[band] for band in BANDS), unit, first.shape, first.georeference)
 
 
-def common_quantity(files: Iterable[File], said: Said) -> str:
-    """sigma0 or gamma0, of the whole folder; "not stated" where neither files nor user say.
+def common_quantity(files: Iterable[RasterFile], user: UserMetadata) -> str:
+    """Return the quantity of all files, "sigma0" or "gamma0", or "not stated".
+
+    Args:
+      files: metadata of the files.
+      user: metadata given by the user.
 
     Raises:
-      InputError: files differ, or contradict the user, or only some of them say it.
+      InputError: the files differ, contradict the user, or only some of them state a quantity.
     """
-    counts = Counter(file.quantity for file in files if not file.is_beside)
+    counts = Counter(file.quantity for file in files if not file.is_auxiliary)
     stated = {name: count for name, count in counts.items() if name}
-    found = ", ".join(f"{count} files say {name or 'nothing'}" for name, count in counts.items())
+    found = ", ".join(f"{count} files state {name or 'nothing'}" for name, count in counts.items())
     if "beta0" in stated:
         raise InputError(f"{found}: expected sigma0 or gamma0: calibrate to one of them")
-    if len(stated) > 1 or (said.quantity and stated and set(stated) != {said.quantity}):
+    if len(stated) > 1 or (user.quantity and stated and set(stated) != {user.quantity}):
         raise InputError(
-            f"{found}{f', --quantity={said.quantity}' if said.quantity else ''}: sigma0 and gamma0 "
-            "differ by a decibel and more with the incidence angle; build them apart"
+            f"{found}{f', --quantity={user.quantity}' if user.quantity else ''}: sigma0 and gamma0 "
+            "differ by a decibel and more with the incidence angle; build them separately"
         )
-    if stated and counts[None] and not said.quantity:
+    if stated and counts[None] and not user.quantity:
         raise InputError(
-            f"{found}: if all of them are {next(iter(stated))}, say --quantity={next(iter(stated))}"
+            f"{found}: if all of them are {next(iter(stated))}, give "
+            f"--quantity={next(iter(stated))}"
         )
-    return said.quantity or next(iter(stated), "not stated")
+    return user.quantity or next(iter(stated), "not stated")
 
 
 def _join(names: Iterable[str | None]) -> str:
     return ",".join(name or "?" for name in names)
 
 
-TABLE = "scenes.json"
+SCENES_FILE = "scenes.json"
 
 
-def write(found: Sequence[Scene], folder: Path) -> None:
-    """Writes scenes for the processes that cut them: too many to be sent with every shard."""
-    atomic_write(folder / TABLE, json.dumps([dataclasses.asdict(one) for one in found]).encode())
+def write_scenes(scenes: Sequence[Scene], folder: Path) -> None:
+    """Write scenes for the processes that cut them: too many to be sent with every shard."""
+    content = json.dumps([dataclasses.asdict(scene) for scene in scenes])
+    atomic_write(folder / SCENES_FILE, content.encode())
 
 
-def read(folder: Path) -> list[Scene]:
-    """The scenes that were written to a folder."""
-    return _read(folder / TABLE, (folder / TABLE).stat().st_mtime_ns)
+def read_scenes(folder: Path) -> list[Scene]:
+    """Return the scenes that `write_scenes` wrote to a folder."""
+    return _read_cached(folder / SCENES_FILE, (folder / SCENES_FILE).stat().st_mtime_ns)
 
 
 @lru_cache(maxsize=1)
-def _read(path: Path, version: int) -> list[Scene]:
-    del version  # tells a table from the one that was there before
+def _read_cached(path: Path, version: int) -> list[Scene]:
+    del version  # part of the key: the file may have been replaced
     return [
         Scene(
-            one["name"],
-            tuple(Layer(*layer) for layer in one["layers"]),
-            one["unit"],
-            (one["shape"][0], one["shape"][1]),
-            geotiff.Georeference(one["place"][0], tuple(one["place"][1])),
+            scene["name"],
+            tuple(Layer(*layer) for layer in scene["layers"]),
+            scene["unit"],
+            (scene["shape"][0], scene["shape"][1]),
+            geotiff.Georeference(scene["georeference"][0], tuple(scene["georeference"][1])),
         )
-        for one in json.loads(path.read_text())
+        for scene in json.loads(path.read_text())
     ]

@@ -1,4 +1,4 @@
-"""What a folder of GeoTIFFs is cut into: files, scenes, windows."""
+"""Plan of a folder of GeoTIFFs: files, scenes, windows; and the records of the windows."""
 
 from collections.abc import Callable
 from functools import partial
@@ -14,126 +14,136 @@ from tfds_builders.bad_files import BadFile, BadFilesError
 from tfds_builders.plan import Plan
 from tfds_builders.process_pool import Tick
 from tfds_builders.s1_folder import scenes
-from tfds_builders.s1_folder.raster_files import File, describe_file, find_files
-from tfds_builders.s1_folder.scenes import Said, Scene
-from tfds_builders.s1_folder.windows import Cut, Survey, border_path, read_window, survey
+from tfds_builders.s1_folder.raster_files import RasterFile, find_files, read_file_metadata
+from tfds_builders.s1_folder.scenes import Scene, UserMetadata
+from tfds_builders.s1_folder.windows import (
+    SceneSurvey,
+    WindowSettings,
+    border_path,
+    read_window,
+    survey_scene,
+)
 from tfds_builders.shards import Example
 
 NO_SPLIT = "no held-out split"
-RUN = 16
-"""Neighbouring windows are read together: they share blocks of the file."""
-FEW = 100
-"""Files that are described before other processes would have started."""
+WINDOWS_PER_RUN = 16
+"""Number of neighbouring windows that are read together: they share blocks of the file."""
+MIN_PARALLEL_FILES = 100
+"""Fewer files are read before other processes would have started."""
 ITEM = np.dtype([("scene", np.int32), ("row", np.int32), ("column", np.int32)])
 
 
-def plan(root: Path, scratch: Path, said: Said, cut: Cut, processes: int) -> Plan:
-    """Looks at every file, and at every pixel once.
+def make_plan(
+    root: Path, scratch: Path, user: UserMetadata, settings: WindowSettings, processes: int
+) -> Plan:
+    """Plan the patches of a folder: reads the metadata of every file, and every pixel once.
 
     Args:
       root: folder of the files.
       scratch: folder for the masks of zeros that mean nodata.
-      said: what the user says where files do not.
-      cut: how to cut scenes.
-      processes: how many may be used.
+      user: metadata given by the user.
+      settings: settings of the windows.
+      processes: number of processes to use.
 
     Raises:
       InputError: there are no files, or sigma0 and gamma0 are mixed.
     """
-    paths, problems = find_files(root)
-    few = len(paths) < FEW
-    files, wrong = _each(
-        _describe, [(root, path) for path in paths], 1 if few else processes, "files"
+    paths, bad_files = find_files(root)
+    files, wrong = _run_all(
+        _read_file_metadata,
+        [(root, path) for path in paths],
+        1 if len(paths) < MIN_PARALLEL_FILES else processes,
+        "files",
     )
-    problems.extend(wrong)
-    quantity = scenes.common_quantity(files, said)
-    found, wrong = scenes.group(root, files, said)
-    problems.extend(wrong)
+    bad_files.extend(wrong)
+    quantity = scenes.common_quantity(files, user)
+    all_scenes, wrong = scenes.group_into_scenes(root, files, user)
+    bad_files.extend(wrong)
     tasks = [
-        (number, scene, root, cut, said.nodata, border_path(scratch, number))
-        for number, scene in enumerate(found)
+        (number, scene, root, settings, user.nodata, border_path(scratch, number))
+        for number, scene in enumerate(all_scenes)
     ]
-    surveyed, wrong = _each(_survey, tasks, processes, "scenes")
-    problems.extend(wrong)
-    surveys: dict[int, Survey] = dict(surveyed)
-    items = [_items(number, one.corners) for number, one in surveys.items()]
-    scenes.write(found, scratch)
-    if not found and not problems:
+    numbered_surveys, wrong = _run_all(_survey, tasks, processes, "scenes")
+    bad_files.extend(wrong)
+    surveys: dict[int, SceneSurvey] = dict(numbered_surveys)
+    items = [_to_items(number, survey.corners) for number, survey in surveys.items()]
+    scenes.write_scenes(all_scenes, scratch)
+    if not all_scenes and not bad_files:
         raise InputError(
             f"{root}: found {len(files)} GeoTIFFs, none of which names a polarisation, expected VV "
             "and VH in file names or band descriptions, or --bands for files with several bands"
         )
-    used = [found[number] for number in surveys]
+    used = [all_scenes[number] for number in surveys]
     return Plan(
         {"train": np.concatenate([np.empty(0, ITEM), *items])},
         read_record,
-        sources,
-        (root, scratch, cut.size, said.nodata),
-        identity=found,
-        run_length=RUN,
-        bad_files=problems,
+        source_files,
+        (root, scratch, settings.size, user.nodata),
+        identity=all_scenes,
+        run_length=WINDOWS_PER_RUN,
+        bad_files=bad_files,
         metadata={"quantity": quantity, "caveats": [NO_SPLIT], "pixel_spacing_m": _spacings(used)},
-        notes=_notes(files, used, list(surveys.values()), quantity, cut),
+        notes=_notes(files, used, list(surveys.values()), quantity, settings),
     )
 
 
-def _each(
+def _run_all(
     function: Callable[[Any, Tick], Any], tasks: list[Any], processes: int, unit: str
 ) -> tuple[list[Any], list[BadFile]]:
-    """The results of all tasks but those that found bad files, in their order; their problems."""
+    """Return the results of the tasks that succeed, in order, and the bad files of the others."""
     results: dict[int, Any] = {}
-    problems: list[BadFile] = []
+    bad_files: list[BadFile] = []
     run = partial(
-        process_pool.run_tasks, processes=processes, total=len(tasks), description="looking at"
+        process_pool.run_tasks, processes=processes, total=len(tasks), description="reading"
     )
     for number, result in run(partial(_numbered, function), list(enumerate(tasks)), unit=unit):
         if isinstance(result, BadFilesError):
-            problems.extend(result.bad_files)
+            bad_files.extend(result.bad_files)
         else:
             results[number] = result
-    return [results[number] for number in sorted(results)], problems
+    return [results[number] for number in sorted(results)], bad_files
 
 
 def _numbered(
     function: Callable[[Any, Tick], Any], task: tuple[int, Any], tick: Tick
 ) -> tuple[int, Any]:
-    """The number of a task, and its result or what bad files it found."""
+    """Return the number of a task, and its result or its error about bad files."""
     try:
         return task[0], function(task[1], tick)
     except BadFilesError as error:
         return task[0], error
 
 
-def _describe(task: tuple[Path, Path], tick: Tick) -> File:
+def _read_file_metadata(task: tuple[Path, Path], tick: Tick) -> RasterFile:
     tick()
-    return describe_file(*task)
+    return read_file_metadata(*task)
 
 
-def _survey(task: Any, tick: Tick) -> tuple[int, Survey]:
-    number, scene, root, cut, nodata, border = task
+def _survey(task: Any, tick: Tick) -> tuple[int, SceneSurvey]:
+    number, scene, root, settings, nodata, border = task
     tick()
-    return number, survey(root, scene, cut, nodata, border)
+    return number, survey_scene(root, scene, settings, nodata, border)
 
 
-def _items(number: int, corners: np.ndarray) -> np.ndarray:
+def _to_items(number: int, corners: np.ndarray) -> np.ndarray:
     items = np.empty(len(corners), ITEM)
     items["scene"], items["row"], items["column"] = number, corners[:, 0], corners[:, 1]
     return items
 
 
 def _notes(
-    files: list[File],
+    files: list[RasterFile],
     used: list[Scene],
-    surveys: list[Survey],
+    surveys: list[SceneSurvey],
     quantity: str,
-    cut: Cut,
+    settings: WindowSettings,
 ) -> list[str]:
-    """What a user would want to be told."""
-    windows = sum(one.windows for one in surveys)
-    kept = sum(len(one.corners) for one in surveys)
+    """Return the notes of the dataset: windows, quantity, pixel spacing, files left out."""
+    windows = sum(survey.num_windows for survey in surveys)
+    kept = sum(len(survey.corners) for survey in surveys)
     notes = [
         f"{len(surveys)} scenes: {kept} of {windows} windows have at most "
-        f"{100 * cut.max_nodata:g} % nodata"
+        f"{100 * settings.max_nodata:g} % nodata"
     ]
     if quantity == "not stated":
         notes.append("neither the files nor --quantity say whether this is sigma0 or gamma0")
@@ -143,25 +153,25 @@ def _notes(
             f"pixels of {', '.join(f'{spacing:g}' for spacing in spacings)} m are mixed: speckle "
             "and texture differ between them"
         )
-    others = [str(file.path) for file in files if file.is_beside]
-    if others:
-        shown = ", ".join(others[:5]) + (" …" if len(others) > 5 else "")
-        notes.append(f"{len(others)} files beside the backscatter were left out: {shown}")
+    auxiliary = [str(file.path) for file in files if file.is_auxiliary]
+    if auxiliary:
+        shown = ", ".join(auxiliary[:5]) + (" …" if len(auxiliary) > 5 else "")
+        notes.append(f"{len(auxiliary)} files beside the backscatter were left out: {shown}")
     return notes
 
 
 def _spacings(used: list[Scene]) -> list[float]:
-    """The sides of pixels, metres to two digits, of scenes that are placed."""
-    spacings = [geotiff.pixel_spacing(scene.place) for scene in used]
+    """Return the pixel spacings of the georeferenced scenes, in metres, to two digits."""
+    spacings = [geotiff.pixel_spacing(scene.georeference) for scene in used]
     return sorted({float(f"{spacing:.2g}") for spacing in spacings if np.isfinite(spacing)})
 
 
-def sources(
+def source_files(
     root: Path, scratch: Path, size: int, nodata: float | None, item: tuple[int, int, int]
 ) -> list[Path]:
-    """The files of a window."""
+    """Return the raw files of a window."""
     del size, nodata
-    return [root / layer.path for layer in scenes.read(scratch)[item[0]].layers]
+    return [root / layer.path for layer in scenes.read_scenes(scratch)[item[0]].layers]
 
 
 def read_record(
@@ -171,28 +181,35 @@ def read_record(
     nodata: float | None,
     item: tuple[int, int, int],
 ) -> Example:
-    """The record of a window.
+    """Return the record of a window.
+
+    Args:
+      root: folder of the files.
+      scratch: folder with the scenes and the masks of zeros that mean nodata.
+      size: side of the window in pixels.
+      nodata: number that means nodata besides NaN and the tagged value.
+      item: number of the scene, row and column of the upper left pixel.
 
     Raises:
       BadFilesError: a file cannot be read.
     """
     number, row, column = item
-    scene = scenes.read(scratch)[number]
+    scene = scenes.read_scenes(scratch)[number]
     values = read_window(root, scene, Window(column, row, size, size), nodata)
-    values[_border(border_path(scratch, number), row, column, size)] = np.nan
+    values[_read_border(border_path(scratch, number), row, column, size)] = np.nan
     name = f"{scene.name}_{row}_{column}"
-    place = geotiff.window_georeference(scene.place, row, column)
+    georeference = geotiff.window_georeference(scene.georeference, row, column)
     return {
         "id": name,
         "backscatter": units.to_db(values, scene.unit),
         "scene": scene.name,
         "corner": np.array([row, column], np.int32),
-        **records.acquisition_features(Path(scene.name).name, place),
+        **records.acquisition_features(Path(scene.name).name, georeference),
     }
 
 
-def _border(path: Path, row: int, column: int, size: int) -> np.ndarray:
-    """The zeros of a window that mean nodata: (size, size)."""
+def _read_border(path: Path, row: int, column: int, size: int) -> np.ndarray:
+    """Return the (size, size) mask of the zeros of a window that mean nodata."""
     if not path.exists():
         return np.zeros((size, size), bool)
     rows = np.load(path, mmap_mode="r")[row : row + size]

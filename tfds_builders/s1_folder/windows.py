@@ -1,4 +1,4 @@
-"""Where a scene has patches: looks at it once, in strips of rows, and counts nodata."""
+"""Windows of a scene that become patches: read once in strips of rows, to count nodata."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -14,16 +14,16 @@ from tfds_builders.geotiff import Strips, border_zeros_in_strips, zero_or_nodata
 from tfds_builders.s1_folder.scenes import Scene
 
 STRIP_PIXELS = 2 * 2**20
-"""Read at once, in each band."""
+"""Number of pixels per band that are read at once."""
 
 
-class Cut(NamedTuple):
-    """How scenes are cut.
+class WindowSettings(NamedTuple):
+    """Settings of the windows that scenes are cut into.
 
     Attributes:
       size: side of a patch in pixels.
-      overlap: of neighbours, pixels.
-      max_nodata: largest share of a patch's pixels without a measurement in some band.
+      overlap: overlap of neighbouring patches in pixels.
+      max_nodata: largest fraction of pixels of a patch that are nodata in at least one band.
     """
 
     size: int
@@ -31,37 +31,39 @@ class Cut(NamedTuple):
     max_nodata: float
 
 
-class Survey(NamedTuple):
-    """What a scene holds.
+class SceneSurvey(NamedTuple):
+    """Patches of a scene.
 
     Attributes:
       corners: (patches, 2) row and column of the upper left pixel of every patch.
-      windows: how many there would be without a limit on nodata.
+      num_windows: number of windows without the limit on nodata.
     """
 
     corners: np.ndarray
-    windows: int
+    num_windows: int
 
 
-def survey(root: Path, scene: Scene, cut: Cut, nodata: float | None, border: Path) -> Survey:
-    """Finds the patches of a scene.
+def survey_scene(
+    root: Path, scene: Scene, settings: WindowSettings, nodata: float | None, border: Path
+) -> SceneSurvey:
+    """Find the patches of a scene.
 
     Args:
-      root: folder that paths are below.
-      scene: to look at.
-      cut: how to cut it.
-      nodata: a value that means nodata besides NaN and the tagged one.
-      border: where to write the mask of the zeros that mean nodata, as packed bits of every row;
-        nothing is written where there are none.
+      root: folder of the files.
+      scene: the scene.
+      settings: settings of the windows.
+      nodata: number that means nodata besides NaN and the tagged value.
+      border: path to write the mask of the zeros that mean nodata to, as packed bits of every row;
+        not written if there are none.
 
     Raises:
-      BadFilesError: it is smaller than a patch, cannot be read, or holds no backscatter.
+      BadFilesError: the scene is smaller than a patch, cannot be read, or is not backscatter.
     """
-    if min(scene.shape) < cut.size:
+    if min(scene.shape) < settings.size:
         raise bad_file(
             root / scene.layers[0].path,
-            f"found {scene.shape} pixels, expected at least {cut.size} a side: choose a smaller "
-            "--size",
+            f"found {scene.shape} pixels, expected at least {settings.size} a side: choose a "
+            "smaller --size",
         )
     nan, zero = Strips(), Strips()
     summaries = [units.EMPTY_SUMMARY] * len(BANDS)
@@ -70,22 +72,22 @@ def survey(root: Path, scene: Scene, cut: Cut, nodata: float | None, border: Pat
         nan.append(np.isnan(values).any(-1))
         zero.append(all_zero)
         for number in range(len(BANDS)):
-            measured = values[..., number][~all_zero]  # zeros may be nodata, and tell no units
+            measured = values[..., number][~all_zero]  # zeros may be nodata
             summaries[number] += units.summarise(measured)
     for layer, summary in zip(scene.layers, summaries, strict=True):
-        if wrong := units.find_unit_error(summary, scene.unit):
-            raise bad_file(root / layer.path, wrong)
+        if reason := units.find_unit_error(summary, scene.unit):
+            raise bad_file(root / layer.path, reason)
     outside = border_zeros_in_strips(zero)
     if any(strip.any() for strip in outside):
         np.save(border, np.concatenate([np.packbits(strip, axis=1) for strip in outside]))
-    missing = (one | other for one, other in zip(nan, outside, strict=True))
-    share = nodata_share(missing, scene.shape, cut)
-    corners = np.argwhere(share <= cut.max_nodata) * (cut.size - cut.overlap)
-    return Survey(corners, share.size)
+    missing = (strip | zeros for strip, zeros in zip(nan, outside, strict=True))
+    fraction = nodata_fraction(missing, scene.shape, settings)
+    corners = np.argwhere(fraction <= settings.max_nodata) * (settings.size - settings.overlap)
+    return SceneSurvey(corners, fraction.size)
 
 
 def read_strips(root: Path, scene: Scene, nodata: float | None) -> Iterator[np.ndarray]:
-    """A scene from top to bottom: (rows, columns, band) float32 in its unit, NaN = nodata.
+    """Yield a scene from top to bottom: (rows, columns, band) float32 in its unit, NaN = nodata.
 
     Raises:
       BadFilesError: a file cannot be read.
@@ -98,7 +100,7 @@ def read_strips(root: Path, scene: Scene, nodata: float | None) -> Iterator[np.n
 
 
 def read_window(root: Path, scene: Scene, window: Window, nodata: float | None) -> np.ndarray:
-    """A window of a scene: (rows, columns, band) float32 in its unit, NaN = nodata.
+    """Return a window of a scene: (rows, columns, band) float32 in its unit, NaN = nodata.
 
     Raises:
       BadFilesError: a file cannot be read.
@@ -110,31 +112,36 @@ def read_window(root: Path, scene: Scene, window: Window, nodata: float | None) 
     return np.stack(bands, axis=-1)
 
 
-def nodata_share(missing: Iterable[np.ndarray], shape: tuple[int, int], cut: Cut) -> np.ndarray:
-    """Share of nodata in every window: (rows of windows, columns of windows).
+def nodata_fraction(
+    missing: Iterable[np.ndarray], shape: tuple[int, int], settings: WindowSettings
+) -> np.ndarray:
+    """Return the fraction of nodata in every window.
 
-    Windows start at multiples of size - overlap; what is left at the right and below is not used.
+    Windows start at multiples of size - overlap; pixels beyond the last window are not used.
 
     Args:
-      missing: strips from top to bottom, True = nodata.
-      shape: of the scene.
-      cut: size and overlap of the windows.
+      missing: strips of a mask from top to bottom, True = nodata.
+      shape: (rows, columns) of the scene.
+      settings: size and overlap of the windows.
+
+    Returns:
+      (rows of windows, columns of windows) fractions.
     """
-    stride = cut.size - cut.overlap
-    tops, lefts = (np.arange(0, length - cut.size + 1, stride) for length in shape)
+    stride = settings.size - settings.overlap
+    tops, lefts = (np.arange(0, length - settings.size + 1, stride) for length in shape)
     counts = np.zeros((len(tops), len(lefts)), np.int64)
     row = 0
     for strip in missing:
         sums = np.pad(np.cumsum(strip, axis=1, dtype=np.int32), ((0, 0), (1, 0)))
-        by_row = sums[:, lefts + cut.size] - sums[:, lefts]  # (rows, columns of windows)
+        by_row = sums[:, lefts + settings.size] - sums[:, lefts]  # (rows, columns of windows)
         above = np.pad(np.cumsum(by_row, axis=0, dtype=np.int64), ((1, 0), (0, 0)))
         first = np.clip(tops - row, 0, len(strip))
-        last = np.clip(tops + cut.size - row, 0, len(strip))
+        last = np.clip(tops + settings.size - row, 0, len(strip))
         counts += above[last] - above[first]
         row += len(strip)
-    return counts / cut.size**2
+    return counts / settings.size**2
 
 
 def border_path(scratch: Path, number: int) -> Path:
-    """The mask of the zeros of a scene that mean nodata, if it has any."""
+    """Path of the mask of the zeros of a scene that mean nodata; absent if there are none."""
     return scratch / f"{number:06d}.npy"
