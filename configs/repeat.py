@@ -16,6 +16,8 @@ from ml_collections import ConfigDict
 
 from configs import finetune, pretrain
 from sar_mixmae_jax.training.config import flatten
+from sar_mixmae_jax.training.migration import add_defaults
+from sar_mixmae_jax.training.run_description import RunOutline
 from sar_mixmae_jax.utils.errors import InputError, check_name, first_line, look_up
 
 RECIPES: dict[str, Callable[[], ConfigDict]] = {
@@ -36,15 +38,15 @@ def get_config(record: str) -> ConfigDict:
       InputError: the file cannot be read, or has unknown fields.
     """
     try:
-        run = json.loads(Path(record).read_text())
-        fields = dict(flatten(run["config"]))
-        config = look_up(RECIPES, fields.get("trainer", "pretrain"), "trainer")()
+        run = RunOutline.from_json(json.loads(Path(record).read_text()))
+        fields = dict(flatten(add_defaults(run.config)))
+        config = look_up(RECIPES, fields.get("trainer", ""), "trainer")()
         known = dict(flatten(config.to_dict()))
         for name in fields:
             check_name(known, name, "configuration field")
         config.update_from_flattened_dict({name: _value(fields[name]) for name in fields})
-        if before := run.get("model", {}).get("pretrained"):
-            config.init = before["checkpoint"]
+        if source := run.model.get("pretrained"):
+            config.init = source["checkpoint"]
     except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
         raise InputError(
             f"{record!r} cannot be used ({first_line(error)}), expected the run.json of a run: "

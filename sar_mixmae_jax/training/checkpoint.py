@@ -259,6 +259,27 @@ def select_step(workdir: Path, which: str) -> Path:
     )
 
 
+def resolve_checkpoint(path: str | Path, which: str | None = None) -> Path:
+    """Return the folder of a checkpoint that is named on the command line.
+
+    Args:
+      path: a working directory, or the folder of a checkpoint.
+      which: for a working directory, see `select_step`, by default "latest".
+
+    Raises:
+      InputError: there is no such checkpoint, or `which` is given for the folder of one.
+    """
+    path = Path(path)
+    if path.name.isdigit() and path.parent.name == checkpoint_dir(path).name:
+        if which is not None:
+            raise InputError(
+                f"{path} is a checkpoint, and the choice {which!r} is for the working directory of "
+                "a run: give one of them"
+            )
+        return path
+    return select_step(path, which or "latest")
+
+
 def remove_unfinished(workdir: Path) -> None:
     """Removes what killed saves left, which Orbax would keep for ever."""
     for unfinished in checkpoint_dir(workdir).glob("*.orbax-checkpoint-tmp*"):

@@ -20,6 +20,7 @@ from tensorboardX.proto.summary_pb2 import Summary
 from tqdm import tqdm
 
 from sar_mixmae_jax.training.distributed import is_primary_process
+from sar_mixmae_jax.training.migration import METRIC_NAMES, rename
 from sar_mixmae_jax.training.setup import EvalResult, RunSetup
 from sar_mixmae_jax.utils.errors import InputError, first_line
 from sar_mixmae_jax.utils.files import atomic_write, unused_path
@@ -177,7 +178,8 @@ def parse_metrics(path: Path) -> tuple[list[dict[str, Any]], list[int]]:
       path: of the file. A line is a JSON object with the integer field "step" >= 0.
 
     Returns:
-      The valid lines, and the numbers (from 1) of the lines that are truncated or invalid.
+      The valid lines, with metrics under their current names, and the numbers (from 1) of the
+      lines that are truncated or invalid.
 
     Raises:
       OSError: the file cannot be read.
@@ -191,7 +193,7 @@ def parse_metrics(path: Path) -> tuple[list[dict[str, Any]], list[int]]:
             line = json.loads(text)
             if type(line["step"]) is not int or line["step"] < 0:
                 raise ValueError("no step")
-            lines.append(line)
+            lines.append(rename(line, METRIC_NAMES))
         except (ValueError, TypeError, KeyError, RecursionError):
             invalid.append(number)
     return lines, invalid

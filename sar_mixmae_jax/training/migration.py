@@ -29,7 +29,7 @@ ARCHITECTURE = {
 }
 """Fields of `config.model` and of `model.architecture`: old name -> name."""
 
-METRICS = {"explained": "explained_variance"}
+METRIC_NAMES = {"explained": "explained_variance"}
 """Metrics: old name -> name."""
 
 DEFAULTS = {"trainer": "pretrain", "init": "random"}
@@ -57,7 +57,7 @@ def upgrade(stored: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(content.get("model"), dict):
         content["model"] = _upgrade_model(content["model"])
     if isinstance(content.get("metrics"), dict):
-        content["metrics"] = rename(content["metrics"], METRICS)
+        content["metrics"] = rename(content["metrics"], METRIC_NAMES)
     if isinstance(content.get("starts"), list):
         content["starts"] = [_upgrade_start(start) for start in content["starts"]]
     return content
@@ -70,7 +70,7 @@ def upgrade_config(stored: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(config.get(group), dict):
             config[group] = rename(config[group], names)
     if isinstance(metric := config.get("best_metric"), str):
-        config["best_metric"] = METRICS.get(metric, metric)
+        config["best_metric"] = METRIC_NAMES.get(metric, metric)
     return config
 
 
@@ -107,5 +107,5 @@ def _upgrade_start(start: Any) -> Any:
         return start
     settings = rename(start["settings"], CONFIG)
     if isinstance(metric := settings.get("best_metric"), str):
-        settings["best_metric"] = METRICS.get(metric, metric)
+        settings["best_metric"] = METRIC_NAMES.get(metric, metric)
     return {**start, "settings": settings}

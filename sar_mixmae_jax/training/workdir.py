@@ -1,10 +1,9 @@
-"""The folder of a run: one run at a time, and the record of what it is.
+"""Working directory of a run: its lock and its record.
 
-`run.json` holds all that is needed to repeat a run: configuration, dataset, model, and for every
-start of the program the versions, the revision and the devices it had.
+`run.json` holds what is needed to repeat a run: configuration, dataset, model, and for every start
+of the program its versions, git revision and devices.
 """
 
-import fcntl
 import importlib.metadata
 import json
 import os
@@ -21,6 +20,7 @@ from typing import Any
 import jax
 import jax.extend
 from absl import logging
+from filelock import FileLock, Timeout
 
 from sar_mixmae_jax.training.config import flatten
 from sar_mixmae_jax.training.distributed import broadcast_from_primary, is_primary_process
@@ -34,55 +34,58 @@ LOCK, RECORD, EVALUATION = "lock", "run.json", "evaluation"
 
 @contextmanager
 def lock_workdir(workdir: Path) -> Iterator[None]:
-    """Keeps the folder for this process.
+    """Lock a working directory for this process, and remove partial files of killed ones.
 
     Args:
-      workdir: made if it is not there; on a mounted disk.
+      workdir: created if it does not exist; on a mounted disk.
 
     Raises:
-      InputError: the folder cannot be used, or another process uses it.
+      InputError: it cannot be written, or another process uses it.
     """
+    lock = FileLock(workdir / LOCK)
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        lock = (workdir / LOCK).open("a")
+        (workdir / LOCK).touch()
     except OSError as error:
         raise InputError(
             f"--workdir {workdir} cannot be written ({first_line(error)}): choose another folder"
         ) from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InputError(
-                f"--workdir {workdir} is in use by another process: wait for it to end, or choose "
-                "another folder"
-            ) from error
-        except OSError as error:
-            logging.warning("%s cannot be locked (%s): start one run at a time", workdir, error)
-        for partial in workdir.glob(".*.partial"):  # what a killed process left; see write_whole
+    try:
+        lock.acquire(blocking=False)
+    except Timeout as error:
+        raise InputError(
+            f"--workdir {workdir} is in use by another process: wait for it to end, or choose "
+            "another folder"
+        ) from error
+    except (OSError, NotImplementedError) as error:  # a file system without locks
+        logging.warning("%s cannot be locked (%s): start one run at a time", workdir, error)
+    try:
+        for partial in workdir.glob(".*.partial"):  # see atomic_write
             partial.unlink(missing_ok=True)
         yield
+    finally:
+        lock.release()
 
 
 def check_shared_workdir(workdir: Path) -> None:
-    """Checks that all processes mean the same folder: the first one writes, the others read.
+    """Check that all processes use the same folder, by a random number in its lock file.
 
     Raises:
-      InputError: this process has another one than the first.
+      InputError: this process uses another folder than the primary one.
     """
     number = secrets.randbits(30)
     if is_primary_process():
         (workdir / LOCK).write_text(str(number))
-    told = broadcast_from_primary(number)
+    expected = broadcast_from_primary(number)
     if jax.process_count() == 1:
         return
     try:
-        found = (workdir / LOCK).read_text()
+        content = (workdir / LOCK).read_text()
     except OSError as error:
-        found = first_line(error)
-    if found != str(told):
+        content = first_line(error)
+    if content != str(expected):
         raise InputError(
-            f"--workdir {workdir.absolute()} is not the folder of the first process: give all of "
+            f"--workdir {workdir.absolute()} is not the folder of the primary process: give all of "
             "them the same one, on a disk that they share"
         )
 
@@ -182,10 +185,10 @@ PACKAGES = (
 
 
 def describe_start(step: int) -> dict[str, Any]:
-    """What a start of the program had: to repeat it, or to explain why it differed.
+    """Return the facts about a start of the program that are needed to repeat it.
 
     Args:
-      step: it went on after this step; 0 from scratch.
+      step: steps done before it; 0 from scratch.
     """
     return {
         "step": step,
@@ -208,22 +211,23 @@ def describe_start(step: int) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """The versions of the installed packages that decide what is computed."""
-    found = {one.metadata["Name"]: one.version for one in importlib.metadata.distributions()}
-    return {name: found[name] for name in PACKAGES if name in found}
+    """Return the versions of the installed packages that affect results."""
+    installed = {
+        package.metadata["Name"]: package.version for package in importlib.metadata.distributions()
+    }
+    return {name: installed[name] for name in PACKAGES if name in installed}
 
 
 def git_revision(folder: Path) -> str | None:
-    """The commit of a checkout, with a note if files differ from it; None if there is none."""
+    """Return the commit of a checkout, marked if tracked files differ; None without a checkout."""
     if not (folder / ".git").exists():
         return None
 
     def git(*arguments: str) -> str:
-        done = subprocess.run(
-            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=10
-        )
-        done.check_returncode()
-        return done.stdout.strip()
+        command = ["git", "-C", str(folder), *arguments]
+        return subprocess.run(
+            command, capture_output=True, text=True, timeout=10, check=True
+        ).stdout.strip()
 
     try:
         revision = git("rev-parse", "HEAD")

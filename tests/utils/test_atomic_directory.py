@@ -1,8 +1,4 @@
-"""What a killed process leaves beside a folder: brought back or removed by the next."""
-
-import os
-import subprocess
-import sys
+"""Directories that are replaced as a whole."""
 
 import pytest
 
@@ -25,65 +21,59 @@ def read(folder) -> dict[str, str]:
 def write(folder) -> None:
     with atomic_directory(folder, OWN, SIGN) as inside:
         (inside / "sign").write_text("new")
+        assert not (folder / "sign").exists() or (folder / "sign").read_text() != "new"
 
 
-@pytest.fixture
-def dead() -> int:
-    """The number of a process that ran."""
-    process = subprocess.Popen([sys.executable, "-c", ""])
-    process.wait()
-    return process.pid
+def test_a_new_directory_appears_when_it_is_complete(tmp_path):
+    write(tmp_path / "parent" / "report")
+    assert read(tmp_path / "parent" / "report") == {"sign": "new"}
 
 
-@pytest.fixture(params=["another", "this"])
-def left_by(request, dead) -> int:
-    """Another process, or an earlier one with the number of this one."""
-    return dead if request.param == "another" else os.getpid()
+def test_own_files_are_replaced_and_foreign_files_are_kept(tmp_path):
+    fill(tmp_path / "report", sign="old", picture="old", notes="mine")
+    write(tmp_path / "report")
+    assert read(tmp_path / "report") == {"sign": "new", "notes": "mine"}
+    assert [path.name for path in tmp_path.iterdir()] == ["report"]
 
 
-def test_killed_between_the_renames(tmp_path, left_by):
-    fill(tmp_path / f".rep.{left_by}.old", sign="old", notes="mine")
-    fill(tmp_path / f".rep.{left_by}.partial", sign="half")
-    write(tmp_path / "rep")
-    assert read(tmp_path / "rep") == {"sign": "new", "notes": "mine"}
-    assert [path.name for path in tmp_path.iterdir()] == ["rep"]
+def test_a_foreign_file_with_the_name_of_a_new_one_gets_another(tmp_path):
+    fill(tmp_path / "report", sign="old", later="mine")
+    with atomic_directory(tmp_path / "report", OWN, SIGN) as inside:
+        (inside / "sign").write_text("new")
+        (inside / "later").write_text("new")
+    assert read(tmp_path / "report") == {"sign": "new", "later": "new", "later-0": "mine"}
 
 
-def test_the_old_one_is_back_even_if_writing_fails(tmp_path, left_by):
-    fill(tmp_path / f".rep.{left_by}.old", sign="old", notes="mine")
+def test_an_earlier_directory_survives_a_failure(tmp_path):
+    fill(tmp_path / "report", sign="old", notes="mine")
     with (
         pytest.raises(InputError, match="disk full"),
-        atomic_directory(tmp_path / "rep", OWN, SIGN),
+        atomic_directory(tmp_path / "report", OWN, SIGN),
     ):
         raise OSError("disk full")
-    assert read(tmp_path / "rep") == {"sign": "old", "notes": "mine"}
-    assert [path.name for path in tmp_path.iterdir()] == ["rep"]
+    assert read(tmp_path / "report") == {"sign": "old", "notes": "mine"}
+    assert [path.name for path in tmp_path.iterdir()] == ["report"]
 
 
-def test_killed_after_the_renames(tmp_path, left_by):
-    fill(tmp_path / "rep", sign="later", notes="newer")
-    fill(tmp_path / f".rep.{left_by}.old", sign="old", picture="old", notes="mine", more="too")
-    write(tmp_path / "rep")
-    assert read(tmp_path / "rep") == {
-        "sign": "new", "notes": "newer", "notes-0": "mine", "more": "too"
-    }  # fmt: skip
-    assert [path.name for path in tmp_path.iterdir()] == ["rep"]
+def test_an_earlier_directory_is_put_back_if_the_new_one_cannot_be_moved(tmp_path, monkeypatch):
+    fill(tmp_path / "report", sign="old")
+    rename = type(tmp_path).rename
+
+    def refuse(path, target):
+        if path.name.endswith(".partial"):
+            raise OSError("no")
+        return rename(path, target)
+
+    monkeypatch.setattr(type(tmp_path), "rename", refuse)
+    with pytest.raises(InputError, match="cannot be written"):
+        write(tmp_path / "report")
+    assert read(tmp_path / "report") == {"sign": "old"}
 
 
-def test_what_is_of_others_stays(tmp_path, dead):
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as running:
-        names = {
-            f".rep.{running.pid}.old", f".rep.{running.pid}.partial", f".rep2.{dead}.old",
-            f".repo.{dead}.partial", ".rep.x.old", f"rep.{dead}.old",
-        }  # fmt: skip
-        for name in names:
-            fill(tmp_path / name, sign="of another")
-        write(tmp_path / "rep")
-        assert {path.name for path in tmp_path.iterdir()} == names | {"rep"}
-        running.communicate(b"\n")
-
-
-def test_names_are_no_patterns(tmp_path, dead):
-    fill(tmp_path / f".rXp.{dead}.partial", sign="of another")
-    write(tmp_path / "r.p")
-    assert {path.name for path in tmp_path.iterdir()} == {"r.p", f".rXp.{dead}.partial"}
+def test_a_directory_of_something_else_is_refused(tmp_path):
+    fill(tmp_path / "photos", holiday="mine")
+    with pytest.raises(InputError, match="holds other things and no sign"):
+        write(tmp_path / "photos")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="is a file"):
+        write(tmp_path / "file")
