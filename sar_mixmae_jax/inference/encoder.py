@@ -12,8 +12,8 @@ from numpy.typing import ArrayLike
 from sar_mixmae_jax.data.patch_dataset import Record, Source
 from sar_mixmae_jax.models.heads import Classifier
 from sar_mixmae_jax.objectives.preprocess import RESIZE_MODES, Preprocessing, preprocess
-from sar_mixmae_jax.training import checkpoint as checkpoints
 from sar_mixmae_jax.training.batch_predictor import BatchPredictor
+from sar_mixmae_jax.training.checkpoint import resolve_checkpoint
 from sar_mixmae_jax.training.config import compute_dtype
 from sar_mixmae_jax.training.initialisation import (
     SourceCheckpoint,
@@ -176,12 +176,7 @@ def load_encoder(
     """
     path = Path(path)
     if checkpoint is not None:
-        if path.name.isdigit() and path.parent.name == checkpoints.checkpoint_dir(path).name:
-            raise InputError(
-                f"{path} is a checkpoint, and checkpoint is {checkpoint!r}: give one of them, or "
-                "the working directory of the run with checkpoint="
-            )
-        path = checkpoints.select_step(path, str(checkpoint))
+        path = resolve_checkpoint(path, str(checkpoint))
     return freeze_encoder(
         find_source_checkpoint(path), image_size=image_size, resize_mode=resize_mode, dtype=dtype
     )

@@ -72,7 +72,7 @@ def test_a_checkpoint_is_named_by_a_path_or_in_its_run(encoder_run):
     assert load(encoder_run, checkpoint="best").source.path.parent == folder
     with pytest.raises(InputError, match="no checkpoint '7': expected best, latest, or one of"):
         load(encoder_run, checkpoint=7)
-    with pytest.raises(InputError, match="is a checkpoint, and checkpoint is 'best'"):
+    with pytest.raises(InputError, match="is a checkpoint, and the choice 'best' is for"):
         load(folder / "1", checkpoint="best")
     with pytest.raises(InputError, match="unknown resize_mode 'crop'"):
         load(encoder_run, resize_mode="crop")
