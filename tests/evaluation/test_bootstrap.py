@@ -1,4 +1,4 @@
-"""Resampling: the fast metrics are scikit-learn's, and intervals hold what they should."""
+"""The bootstrap: fast metrics equal those of scikit-learn; coverage and reasons of intervals."""
 
 import numpy as np
 import pytest
@@ -43,12 +43,12 @@ def test_average_precision_is_that_of_sklearn(weighted, ties):
         scores = rng.integers(0, 12, rows) / 12 if ties else rng.random(rows)
         labels, group = rng.integers(0, 2, rows), rng.integers(groups, size=rows)
         weights = rng.uniform(0.1, 2, rows) if weighted else None
-        asked = make_binary_problem(scores, labels, group, groups, weights)
+        problem = make_binary_problem(scores, labels, group, groups, weights)
         drawn = rng.multinomial(groups, [1 / groups] * groups).astype(np.int32)
         assert (drawn == 0).any() or (drawn == 1).all()
         sample_weight = drawn[group] * (1 if weights is None else weights)
         expected = average_precision_score(labels, scores, sample_weight=sample_weight)
-        assert replicate_average_precision(asked, drawn) == pytest.approx(expected, rel=1e-12)
+        assert replicate_average_precision(problem, drawn) == pytest.approx(expected, rel=1e-12)
 
 
 def test_all_rates_of_a_resample_are_those_of_the_metrics():
@@ -58,61 +58,61 @@ def test_all_rates_of_a_resample_are_those_of_the_metrics():
         rows, groups = 6, 5
         scores, labels = rng.random(rows), rng.integers(0, 2, rows)
         group, weights = rng.integers(groups, size=rows), rng.uniform(0.5, 1, rows)
-        asked = make_binary_problem(scores, labels, group, groups, weights)
+        problem = make_binary_problem(scores, labels, group, groups, weights)
         drawn = rng.multinomial(groups, [1 / groups] * groups).astype(np.int32)
-        found = replicate_rates(
-            (drawn @ asked.counts)[None], np.array([replicate_average_precision(asked, drawn)])
+        result = replicate_rates(
+            (drawn @ problem.counts)[None], np.array([replicate_average_precision(problem, drawn)])
         )
         expected = binary_metrics(scores, labels, weights * drawn[group])
         for name in RATES:
-            value = found[name][0]
+            value = result[name][0]
             seen_undefined += expected[name] is None
             assert (None if np.isnan(value) else value) == pytest.approx(expected[name]), name
     assert seen_undefined > 30
 
 
 def test_nothing_to_find():
-    asked = make_binary_problem(np.array([0.2, 0.7]), np.array([0, 0]), np.array([0, 1]), 2)
-    assert np.isnan(replicate_average_precision(asked, np.array([1, 1], np.int32)))
-    asked = make_binary_problem(np.zeros(0), np.zeros(0), np.zeros(0, int), 2)
-    assert np.isnan(replicate_average_precision(asked, np.array([1, 1], np.int32)))
+    problem = make_binary_problem(np.array([0.2, 0.7]), np.array([0, 0]), np.array([0, 1]), 2)
+    assert np.isnan(replicate_average_precision(problem, np.array([1, 1], np.int32)))
+    problem = make_binary_problem(np.zeros(0), np.zeros(0), np.zeros(0, int), 2)
+    assert np.isnan(replicate_average_precision(problem, np.array([1, 1], np.int32)))
 
 
 def test_intervals_by_resampling_the_rows_themselves():
-    made = simulated()
-    found = intervals(made, replicates=300, seed=5)
-    rng, group = np.random.default_rng(5), made.columns["group"]
+    simulation = simulated()
+    result = intervals(simulation, replicates=300, seed=5)
+    rng, group = np.random.default_rng(5), simulation.columns["group"]
     micro, macro = [], []
     for _ in range(300):
         rows = np.concatenate(
             [np.flatnonzero(group == one) for one in rng.integers(12, size=12)]
         )  # copied as often as drawn
-        scores, labels = made.probabilities[rows], made.labels[rows]
+        scores, labels = simulation.probabilities[rows], simulation.labels[rows]
         micro.append(average_precision_score(labels, scores, average="micro"))
         macro.append(average_precision_score(labels, scores, average="macro"))
     tail = tail_probability(12)
     for values, one in ((micro, "micro"), (macro, "macro")):
         low, high = np.quantile(values, (tail, 1 - tail))
-        got = found["values"][one]["average_precision"]
-        assert (got["low"], got["high"]) == pytest.approx((low, high), rel=1e-9)
-        assert got["undefined"] == 0
-    assert found["groups"] == 12
-    assert intervals(made, replicates=300, seed=5) == found
-    assert intervals(made, replicates=300, seed=6) != found
+        range_ = result["values"][one]["average_precision"]
+        assert (range_["low"], range_["high"]) == pytest.approx((low, high), rel=1e-9)
+        assert range_["undefined"] == 0
+    assert result["groups"] == 12
+    assert intervals(simulation, replicates=300, seed=5) == result
+    assert intervals(simulation, replicates=300, seed=6) != result
 
 
 def test_groups_widen_intervals():
-    """Rows of a group that are all alike are worth one row."""
+    """Identical rows of one group count as one row."""
     rng = np.random.default_rng(0)
     labels, logits = rng.integers(0, 2, (60, 1)), rng.normal(size=(60, 1))
 
     def width(copies: int, group: np.ndarray) -> float:
         rows = np.repeat(np.arange(60), copies)
-        made = Predictions(
+        simulation = Predictions(
             "classification", ("a",), np.arange(len(rows)).astype(str), logits[rows], labels[rows],
             {"group": group}, {},
         )  # fmt: skip
-        one = intervals(made, replicates=400)["values"]["per_class"]["a"]["recall"]
+        one = intervals(simulation, replicates=400)["values"]["per_class"]["a"]["recall"]
         return one["high"] - one["low"]
 
     alone = width(1, np.arange(60))
@@ -144,25 +144,27 @@ def test_reasons_for_no_interval():
 
 
 def test_a_rare_class_leaves_replicates_of_the_macro_mean_out():
-    made = simulated(groups=8)
-    made.labels[:, 2] = 0
-    made.labels[made.columns["group"] == 4, 2] = 1  # in one group of eight
-    found = intervals(made, replicates=400)["values"]
-    missing = found["macro"]["f1"]["undefined"] / 400
+    simulation = simulated(groups=8)
+    simulation.labels[:, 2] = 0
+    simulation.labels[simulation.columns["group"] == 4, 2] = 1  # in one group of eight
+    result = intervals(simulation, replicates=400)["values"]
+    missing = result["macro"]["f1"]["undefined"] / 400
     assert missing == pytest.approx((7 / 8) ** 8, abs=0.08)
-    assert found["per_class"]["c"]["f1"]["why"].startswith("1 group with positives")
-    made.labels[:, 2] = 0  # a class that is not there at all is no part of the mean
-    assert intervals(made, replicates=50)["values"]["macro"]["f1"]["undefined"] == 0
+    assert result["per_class"]["c"]["f1"]["why"].startswith("1 group with positives")
+    simulation.labels[:, 2] = 0  # a class that is not there at all is no part of the mean
+    assert intervals(simulation, replicates=50)["values"]["macro"]["f1"]["undefined"] == 0
 
 
 def test_a_class_that_is_never_said_counts_as_precision_0():
-    made = simulated()
-    made.logits[:, 1] = -9
-    found = intervals(made, replicates=300)["values"]
-    assert found["per_class"]["b"]["precision"]["undefined"] == 300
-    assert found["macro"]["precision"]["undefined"] == 0
-    point = multilabel_metrics(made.probabilities, made.labels, made.classes)["macro"]["precision"]
-    assert found["macro"]["precision"]["low"] < point < found["macro"]["precision"]["high"] < 0.67
+    simulation = simulated()
+    simulation.logits[:, 1] = -9
+    result = intervals(simulation, replicates=300)["values"]
+    assert result["per_class"]["b"]["precision"]["undefined"] == 300
+    assert result["macro"]["precision"]["undefined"] == 0
+    point = multilabel_metrics(simulation.probabilities, simulation.labels, simulation.classes)[
+        "macro"
+    ]["precision"]
+    assert result["macro"]["precision"]["low"] < point < result["macro"]["precision"]["high"] < 0.67
 
 
 def test_floods_have_an_interval_beside_every_rate():
@@ -170,7 +172,7 @@ def test_floods_have_an_interval_beside_every_rate():
     rows = [(s, b, a) for s in range(9) for b in range(3) for a in range(b + 1, 5)]
     sequence, before, after = (np.array(column) for column in zip(*rows, strict=True))
     wet = (sequence % 3 > 0) & (after >= 3)
-    made = Predictions(
+    simulation = Predictions(
         "flood", ("dry", "flood"), np.arange(len(rows)).astype(str),
         rng.normal(size=(len(rows), 2)) + np.stack([~wet, wet], 1), wet,
         {
@@ -180,13 +182,13 @@ def test_floods_have_an_interval_beside_every_rate():
             "hard_case": np.where(sequence == 1, "snow", ""),
         }, {},
     )  # fmt: skip
-    metrics = flood_metrics.compute_flood_metrics(made.probabilities, made.labels, made.columns)[
-        "evaluations"
-    ]
-    found = intervals(made, replicates=200)["values"]
+    metrics = flood_metrics.compute_flood_metrics(
+        simulation.probabilities, simulation.labels, simulation.columns
+    )["evaluations"]
+    result = intervals(simulation, replicates=200)["values"]
     compared = 0
-    for path in (view.path for view in flood_metrics.views(made.labels, made.columns)):
-        value, ranges = metrics, found
+    for path in (view.path for view in flood_metrics.views(simulation.labels, simulation.columns)):
+        value, ranges = metrics, result
         for name in path:
             value, ranges = value[name], ranges[name]
         for name in RATES:
@@ -194,7 +196,7 @@ def test_floods_have_an_interval_beside_every_rate():
                 assert ranges[name]["low"] <= value[name] <= ranges[name]["high"], (path, name)
                 compared += 1
     assert compared > 40
-    assert found["all"]["by_hard_case"]["snow"]["recall"]["why"].startswith("1 group")
+    assert result["all"]["by_hard_case"]["snow"]["recall"]["why"].startswith("1 group")
 
 
 def test_fewer_replicates_where_there_is_much():

@@ -1,4 +1,4 @@
-"""Files of predictions that are damaged or crafted: one line is said."""
+"""Damaged or crafted files of predictions end in a message of one line."""
 
 import json
 import zipfile
@@ -13,7 +13,7 @@ from tests.evaluation.test_predictions import classified
 
 
 def crafted(path: Path, **changes) -> None:
-    """A file whose head says something else."""
+    """Write a file with other fields in its head."""
     save_predictions(classified(), path)
     with np.load(path) as file:
         arrays = dict(file)
@@ -63,7 +63,7 @@ def test_about_that_is_nested_too_deeply():
 def test_flipped_bits_are_said_in_one_line(tmp_path):
     path = tmp_path / "p.npz"
     save_predictions(classified(), path)
-    whole, said = path.read_bytes(), []
+    whole, messages = path.read_bytes(), []
     for place in range(0, len(whole), 2):
         content = bytearray(whole)
         content[place] ^= (1, 8, 255)[place % 3]
@@ -71,9 +71,9 @@ def test_flipped_bits_are_said_in_one_line(tmp_path):
         try:
             load_predictions(path)
         except InputError as error:
-            said.append(str(error))
-    assert len(said) > len(whole) / 4
-    assert not any("\n" in one for one in said)
+            messages.append(str(error))
+    assert len(messages) > len(whole) / 4
+    assert not any("\n" in message for message in messages)
 
 
 @pytest.mark.parametrize(

@@ -19,10 +19,10 @@ def average_precision_by_hand(scores, labels, weights) -> float:
     """The sum over thresholds, from the highest, of precision times gain in recall."""
     total, before = 0.0, 0.0
     for threshold in sorted(set(scores.tolist()), reverse=True):
-        said = scores >= threshold
-        true = weights[said & (labels == 1)].sum()
+        probabilities = scores >= threshold
+        true = weights[probabilities & (labels == 1)].sum()
         recall = true / weights[labels == 1].sum()
-        total += (recall - before) * true / weights[said].sum()
+        total += (recall - before) * true / weights[probabilities].sum()
         before = recall
     return total
 
@@ -30,16 +30,16 @@ def average_precision_by_hand(scores, labels, weights) -> float:
 def test_golden_values(golden: Golden):
     arrays = golden.finetune
     labels = arrays["metrics/labels"]
-    found = multilabel_metrics(
+    metrics = multilabel_metrics(
         arrays["metrics/probabilities"], labels, [str(n) for n in range(labels.shape[1])]
     )
     names = [name for name in arrays if name.startswith("metrics/") and arrays[name].ndim == 0]
     assert len(names) == 8
     for name in names:
         metric, average = name.removeprefix("metrics/").rsplit("_", 1)
-        assert found[average][metric] == pytest.approx(float(arrays[name]), abs=1e-7), name
-    macro, micro = found["macro"], found["micro"]
-    assert found["published_score"] == pytest.approx(
+        assert metrics[average][metric] == pytest.approx(float(arrays[name]), abs=1e-7), name
+    macro, micro = metrics["macro"], metrics["micro"]
+    assert metrics["published_score"] == pytest.approx(
         1.3 * macro["f1"] + 1.1 * micro["f1"] + 1.2 * macro["average_precision"]
         + 1.2 * macro["precision"]
     )  # fmt: skip
@@ -49,8 +49,8 @@ def test_one_question_by_hand():
     probabilities = np.array([0.9, 0.8, 0.5, 0.6, 0.2, 0.1])
     labels = np.array([1, 0, 1, 1, 0, 0])
     weights = np.array([1.0, 2.0, 1.0, 0.5, 3.0, 1.0])
-    found = binary_metrics(probabilities, labels, weights)
-    assert found["confusion"] == {"tn": 4.0, "fp": 2.0, "fn": 1.0, "tp": 1.5}  # .5 is not above
+    metrics = binary_metrics(probabilities, labels, weights)
+    assert metrics["confusion"] == {"tn": 4.0, "fp": 2.0, "fn": 1.0, "tp": 1.5}  # .5 is not above
     expected = {
         "precision": 1.5 / 3.5,
         "recall": 1.5 / 2.5,
@@ -61,7 +61,7 @@ def test_one_question_by_hand():
         "prevalence": 2.5 / 8.5,
         "average_precision": (1.0 * 1 + 0.5 * 1.5 / 3.5 + 1.0 * 2.5 / 4.5) / 2.5,
     }
-    assert {name: found[name] for name in RATES} == pytest.approx(expected)
+    assert {name: metrics[name] for name in RATES} == pytest.approx(expected)
 
 
 def test_ties_are_one_threshold():
@@ -85,43 +85,43 @@ def test_ties_are_one_threshold():
     ],
 )
 def test_what_is_undefined_is_none(probabilities, labels, defined):
-    found = binary_metrics(np.array(probabilities), np.array(labels))
-    assert {name for name in RATES if found[name] is not None} == defined
-    json.dumps(found, allow_nan=False)
+    metrics = binary_metrics(np.array(probabilities), np.array(labels))
+    assert {name for name in RATES if metrics[name] is not None} == defined
+    json.dumps(metrics, allow_nan=False)
 
 
 def test_rows_without_weight_are_not_there():
-    found = binary_metrics(
+    metrics = binary_metrics(
         np.array([0.9, 0.8, 0.2]), np.array([1, 0, 0]), np.array([1.0, 0.0, 0.0])
     )
-    assert found["recall"] == 1
-    assert found["precision"] is None
-    assert found["average_precision"] is None
+    assert metrics["recall"] == 1
+    assert metrics["precision"] is None
+    assert metrics["average_precision"] is None
 
 
 def test_macro_means_say_over_how_many_classes():
     labels = np.array([[1, 0, 1], [0, 0, 1], [1, 0, 0], [0, 0, 0]])
-    said = np.array([[0.9, 0.9, 0.4], [0.8, 0.1, 0.3], [0.7, 0.1, 0.2], [0.1, 0.1, 0.1]])
-    found = multilabel_metrics(said, labels, ["seen", "absent", "never said"])
-    macro = found["macro"]
-    assert found["per_class"]["absent"]["f1"] is None
-    assert found["per_class"]["never said"]["precision"] is None
+    probabilities = np.array([[0.9, 0.9, 0.4], [0.8, 0.1, 0.3], [0.7, 0.1, 0.2], [0.1, 0.1, 0.1]])
+    metrics = multilabel_metrics(probabilities, labels, ["seen", "absent", "never said"])
+    macro = metrics["macro"]
+    assert metrics["per_class"]["absent"]["f1"] is None
+    assert metrics["per_class"]["never said"]["precision"] is None
     assert macro["precision"] == pytest.approx((2 / 3 + 0) / 2)  # never said: 0, absent: left out
     assert macro["precision_where_predicted"] == pytest.approx(2 / 3)
     assert macro["f1"] == pytest.approx((0.8 + 0) / 2)
     assert macro["n_classes"]["precision"] == macro["n_classes"]["f1"] == 2
     assert macro["n_classes"]["precision_where_predicted"] == 1
-    assert found["micro"]["precision"] == pytest.approx(2 / 4)  # the absent class's alarm counts
-    assert found["labels_per_record"] == 1.0
-    assert published_score(found) == found["published_score"] is not None
+    assert metrics["micro"]["precision"] == pytest.approx(2 / 4)  # the absent class's alarm counts
+    assert metrics["labels_per_record"] == 1.0
+    assert published_score(metrics) == metrics["published_score"] is not None
 
 
 def test_no_positives_at_all():
-    found = multilabel_metrics(np.full((3, 2), 0.9), np.zeros((3, 2)), ["a", "b"])
-    assert found["published_score"] is None
-    assert found["macro"]["f1"] is None
-    assert found["macro"]["n_classes"]["f1"] == 0
-    json.dumps(found, allow_nan=False)
+    metrics = multilabel_metrics(np.full((3, 2), 0.9), np.zeros((3, 2)), ["a", "b"])
+    assert metrics["published_score"] is None
+    assert metrics["macro"]["f1"] is None
+    assert metrics["macro"]["n_classes"]["f1"] == 0
+    json.dumps(metrics, allow_nan=False)
 
 
 def sequences() -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
@@ -144,12 +144,16 @@ def sequences() -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
 
 
 def test_onset_takes_the_onset_and_all_dry_pairs():
-    said, labels, columns = sequences()
-    said[columns["after"] == "w3"] = (0.9, 0.9, 0.2)  # found from two of three dates before
-    said[columns["after"] == "d2"] = (0.9, 0.1)
-    found = compute_flood_metrics(said, labels, columns)
-    onset = found["evaluations"]["onset"]
-    assert found["headline"] == ["onset", "by_image"]
+    probabilities, labels, columns = sequences()
+    probabilities[columns["after"] == "w3"] = (
+        0.9,
+        0.9,
+        0.2,
+    )  # found from two of three dates before
+    probabilities[columns["after"] == "d2"] = (0.9, 0.1)
+    metrics = compute_flood_metrics(probabilities, labels, columns)
+    onset = metrics["evaluations"]["onset"]
+    assert metrics["headline"] == ["onset", "by_image"]
     assert onset["by_pair"]["rows"] == 9  # three pairs each: onset, dry of wet, dry
     assert onset["by_pair"]["recall"] == pytest.approx(2 / 3)
     assert onset["by_pair"]["confusion"] == {"tn": 5.0, "fp": 1.0, "fn": 1.0, "tp": 2.0}
@@ -158,41 +162,43 @@ def test_onset_takes_the_onset_and_all_dry_pairs():
     assert onset["by_image"]["images"] == 5
     sequence = onset["by_sequence"]["confusion"]
     assert sequence == pytest.approx({"tn": 3 / 6 + 2 / 3, "fp": 1 / 3, "fn": 1 / 6, "tp": 2 / 6})
-    everything = found["evaluations"]["all"]
+    everything = metrics["evaluations"]["all"]
     assert everything["by_pair"]["rows"] == len(labels) == 12
     assert everything["by_pair"]["recall"] == pytest.approx(2 / 6)
-    json.dumps(found, allow_nan=False)
+    json.dumps(metrics, allow_nan=False)
 
 
 def test_breakdowns():
-    said, labels, columns = sequences()
-    said[columns["after"] == "w4"] = 0.9
-    said[columns["after"] == "d1"] = 0.9
-    found = compute_flood_metrics(said, labels, columns)["evaluations"]
-    fractions = found["all"]["by_flooded_fraction"]
+    probabilities, labels, columns = sequences()
+    probabilities[columns["after"] == "w4"] = 0.9
+    probabilities[columns["after"] == "d1"] = 0.9
+    metrics = compute_flood_metrics(probabilities, labels, columns)["evaluations"]
+    fractions = metrics["all"]["by_flooded_fraction"]
     recall = {name: one["recall"] for name, one in fractions.items()}
     assert recall == {"below 1 %": None, "1 to 5 %": 0.0, "5 to 15 %": None, "15 % and more": 1.0}
     assert fractions["1 to 5 %"]["precision"] is None  # floods alone: nothing could be wrong
-    assert found["onset"]["by_flooded_fraction"]["15 % and more"]["rows"] == 0
-    assert found["all"]["by_hard_case"]["snow"]["false_alarm_rate"] == pytest.approx(1 / 2)
-    assert found["all"]["by_hard_case"]["snow"]["recall"] is None
-    assert found["all"]["by_hard_case"]["plain"]["recall"] == pytest.approx(1 / 2)
+    assert metrics["onset"]["by_flooded_fraction"]["15 % and more"]["rows"] == 0
+    assert metrics["all"]["by_hard_case"]["snow"]["false_alarm_rate"] == pytest.approx(1 / 2)
+    assert metrics["all"]["by_hard_case"]["snow"]["recall"] is None
+    assert metrics["all"]["by_hard_case"]["plain"]["recall"] == pytest.approx(1 / 2)
 
 
 def test_unknown_fractions_are_a_bin_of_their_own():
-    said, labels, columns = sequences()
+    probabilities, labels, columns = sequences()
     columns["flooded_fraction"][:] = np.nan
-    bins = compute_flood_metrics(said, labels, columns)["evaluations"]["all"]["by_flooded_fraction"]
+    bins = compute_flood_metrics(probabilities, labels, columns)["evaluations"]["all"][
+        "by_flooded_fraction"
+    ]
     assert bins["unknown"]["rows"] == labels.sum()
 
 
 def test_without_onset_all_pairs_are_the_headline():
-    said, labels, columns = sequences()
+    probabilities, labels, columns = sequences()
     for name in ("onset", "hard_case", "flooded_fraction"):
         del columns[name]
-    found = compute_flood_metrics(said, labels, columns)
-    assert found["headline"] == ["all", "by_image"]
-    assert set(found["evaluations"]["all"]) == {"by_pair", "by_image", "by_sequence"}
+    metrics = compute_flood_metrics(probabilities, labels, columns)
+    assert metrics["headline"] == ["all", "by_image"]
+    assert set(metrics["evaluations"]["all"]) == {"by_pair", "by_image", "by_sequence"}
 
 
 def test_shared_weights():

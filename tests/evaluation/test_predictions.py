@@ -1,4 +1,4 @@
-"""Predictions: what is refused, and that a file gives back what was saved."""
+"""Predictions: validation, and files that return what was saved."""
 
 import dataclasses
 from pathlib import Path
@@ -52,20 +52,20 @@ def test_probabilities():
 
 
 def test_a_file_gives_back_what_was_saved(tmp_path):
-    for made in (classified(), paired(columns={"onset": np.array([True, False, False])})):
-        save_predictions(made, tmp_path / "p.npz")
-        read = load_predictions(tmp_path / "p.npz")
-        for field in dataclasses.fields(made):
-            one, other = getattr(made, field.name), getattr(read, field.name)
+    for saved in (classified(), paired(columns={"onset": np.array([True, False, False])})):
+        save_predictions(saved, tmp_path / "p.npz")
+        loaded = load_predictions(tmp_path / "p.npz")
+        for field in dataclasses.fields(saved):
+            left, right = getattr(saved, field.name), getattr(loaded, field.name)
             if field.name == "columns":
-                assert one.keys() == other.keys()
-                for name in one:
-                    assert one[name].dtype == other[name].dtype
-                    np.testing.assert_array_equal(one[name], other[name])
+                assert left.keys() == right.keys()
+                for name in left:
+                    assert left[name].dtype == right[name].dtype
+                    np.testing.assert_array_equal(left[name], right[name])
             else:
-                np.testing.assert_array_equal(one, other)
-        assert read.logits.dtype == np.float32
-        assert read.labels.dtype == np.uint8
+                np.testing.assert_array_equal(left, right)
+        assert loaded.logits.dtype == np.float32
+        assert loaded.labels.dtype == np.uint8
         assert [path.name for path in tmp_path.iterdir()] == ["p.npz"]
 
 
@@ -172,7 +172,7 @@ def test_files_that_are_no_predictions(tmp_path):
 
 
 class Trap:
-    """What runs code when a pickle of it is opened."""
+    """An object whose pickle runs code when it is loaded."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -182,13 +182,13 @@ class Trap:
 
 
 def test_no_pickle_is_opened(tmp_path):
-    path, sprung = tmp_path / "p.npz", tmp_path / "sprung"
-    np.savez(path, head=np.array([Trap(sprung)], object))
+    path, created = tmp_path / "p.npz", tmp_path / "sprung"
+    np.savez(path, head=np.array([Trap(created)], object))
     with pytest.raises(InputError, match="holds no predictions"):
         load_predictions(path)
-    assert not sprung.exists()
+    assert not created.exists()
     np.load(path, allow_pickle=True)["head"]
-    assert sprung.exists()  # so it is one
+    assert created.exists()  # so it is one
 
 
 def test_what_a_file_holds_is_checked(tmp_path):

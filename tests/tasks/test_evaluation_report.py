@@ -1,4 +1,4 @@
-"""The report: what is in it, what it says first, and that it is there whole or not at all."""
+"""The report: content, order of its parts, and atomic replacement of an earlier one."""
 
 import json
 import re
@@ -61,8 +61,8 @@ def test_a_report_about_labels(tmp_path):
         "dataset": "bigearthnet", "split": "test", "caveats": ["spatially dependent split"],
         "pretraining_overlap": "41 % of the patches", "checkpoint": "runs/a",
     }  # fmt: skip
-    made = classified(about=about)
-    paths = write_report(made, tmp_path / "deep" / "report", replicates=50)
+    predictions = classified(about=about)
+    paths = write_report(predictions, tmp_path / "deep" / "report", replicates=50)
     names = {"predictions.npz", "metrics.json", "report.md"}
     pictures = {"precision_recall.png", "classes.png", "confusion.png"}
     assert set(paths) == names | pictures
@@ -73,14 +73,16 @@ def test_a_report_about_labels(tmp_path):
         with Image.open(paths[name]) as image:
             image.load()
             assert min(image.size) > 150
-    np.testing.assert_array_equal(load_predictions(paths["predictions.npz"]).logits, made.logits)
-    told = json.loads(paths["metrics.json"].read_text())
-    assert told["about"] == about
-    assert told["metrics"]["per_class"]["never there"]["f1"] is None
-    assert told["intervals"]["macro"]["f1"]["low"] < told["metrics"]["macro"]["f1"]
-    assert told["bootstrap"] == {"level": 0.95, "replicates": 50, "seed": 0, "groups": 6}
+    np.testing.assert_array_equal(
+        load_predictions(paths["predictions.npz"]).logits, predictions.logits
+    )
+    content = json.loads(paths["metrics.json"].read_text())
+    assert content["about"] == about
+    assert content["metrics"]["per_class"]["never there"]["f1"] is None
+    assert content["intervals"]["macro"]["f1"]["low"] < content["metrics"]["macro"]["f1"]
+    assert content["bootstrap"] == {"level": 0.95, "replicates": 50, "seed": 0, "groups": 6}
     text = paths["report.md"].read_text()
-    value = f"{told['metrics']['macro']['average_precision']:.3f}"
+    value = f"{content['metrics']['macro']['average_precision']:.3f}"
     order = ["bigearthnet, test", "spatially dependent split", "pretraining overlap: 41 %"]
     order += ["only 6 independent groups", "## Result", value, "## Classes", "## Pictures"]
     places = [text.index(part) for part in order]
@@ -95,8 +97,8 @@ def test_a_report_about_floods(tmp_path):
     pairs = {f"pairs_{outcome}.png" for outcome in OUTCOMES}
     assert pairs <= set(paths) <= set(evaluation_report.report_files())
     text = paths["report.md"].read_text()
-    told = json.loads(paths["metrics.json"].read_text())
-    onset = told["metrics"]["evaluations"]["onset"]["by_image"]
+    content = json.loads(paths["metrics.json"].read_text())
+    onset = content["metrics"]["evaluations"]["onset"]["by_image"]
     assert onset["recall"] == pytest.approx(7 / 8)  # one of two pairs of one of four images
     assert (
         text.index(f"AP {onset['average_precision']:.3f}")
@@ -209,13 +211,13 @@ def test_further_arrays_are_part_of_the_report(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("held", [(), (0,)])
 def test_labels_of_no_class_and_of_one(tmp_path, held):
-    made = classified()
-    made.labels[:, [one for one in range(3) if one not in held]] = 0
-    paths = write_report(made, tmp_path / "report", replicates=20)
-    told = json.loads(paths["metrics.json"].read_text())
+    predictions = classified()
+    predictions.labels[:, [one for one in range(3) if one not in held]] = 0
+    paths = write_report(predictions, tmp_path / "report", replicates=20)
+    content = json.loads(paths["metrics.json"].read_text())
     text = paths["report.md"].read_text()
-    assert (told["metrics"]["macro"]["f1"] is None) == (not held)
-    assert (told["intervals"]["published_score"]["low"] is None) == (not held)
+    assert (content["metrics"]["macro"]["f1"] is None) == (not held)
+    assert (content["intervals"]["published_score"]["low"] is None) == (not held)
     assert ("Published score: **undefined**" in text) == (not held)
     assert "resamples a class is missing" not in text
     assert not NAN.search(text)

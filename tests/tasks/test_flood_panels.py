@@ -1,4 +1,4 @@
-"""Pictures of pairs: which ones, what cannot be drawn, scales, colours and numbers."""
+"""Pictures of pairs: choice, validation, scales, colours and numbers."""
 
 import numpy as np
 import pytest
@@ -13,13 +13,13 @@ from tests.tasks.test_evaluation_report import paired
 
 
 def test_pairs_to_look_at():
-    made = paired()
-    chosen = choose_examples(made, count=2)
+    predictions = paired()
+    chosen = choose_examples(predictions, count=2)
     assert chosen["false_alarms"] == [0]
     assert chosen["floods_missed"] == [5]
     assert chosen["floods_found"] == [23, 17]  # the surest, and not pair 22 of the same sequence
     assert len(chosen["dry_and_said_so"]) == 2
-    assert all(made.labels[row] == 0 for row in chosen["dry_and_said_so"])
+    assert all(predictions.labels[row] == 0 for row in chosen["dry_and_said_so"])
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
-"""The report about floods: what it leads with, what needs no model, equal views shown once."""
+"""The report on floods: headline, baselines without a model, equal views merged."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -11,22 +12,20 @@ from sar_mixmae_jax.utils.tables import missing_interval_notes
 from tests.tasks.test_evaluation_report import paired
 
 
-def flood(said=None, later=(), gaps=True) -> Predictions:
+def flood(logit=None, later=(), gaps=True) -> Predictions:
     """`paired` with other answers, pairs whose flood is no onset, and without gaps."""
-    made = paired()
-    columns = dict(made.columns)
+    predictions = paired()
+    columns = dict(predictions.columns)
     columns["onset"] = columns["onset"] & ~np.isin(np.arange(24), later)
     if not gaps:
         del columns["gap_days"]
-    logits = made.logits if said is None else np.tile((0.0, said), (24, 1))
-    return Predictions(
-        "flood", made.classes, made.ids, logits, made.labels, columns, made.provenance
-    )  # fmt: skip
+    logits = predictions.logits if logit is None else np.tile((0.0, logit), (24, 1))
+    return dataclasses.replace(predictions, logits=logits, columns=columns)
 
 
-@pytest.mark.parametrize(("said", "answer"), [(3.0, "flood"), (-3.0, "dry")])
-def test_a_model_with_one_answer(tmp_path, said, answer):
-    text = write_report(flood(said), tmp_path / "report", replicates=20)["report.md"].read_text()
+@pytest.mark.parametrize(("logit", "answer"), [(3.0, "flood"), (-3.0, "dry")])
+def test_a_model_with_one_answer(tmp_path, logit, answer):
+    text = write_report(flood(logit), tmp_path / "report", replicates=20)["report.md"].read_text()
     assert f"**Every pair is called {answer}**" in text
     f1 = "0.400" if answer == "flood" else "0.000"
     assert f"**F1 {f1} " in text
@@ -35,11 +34,13 @@ def test_a_model_with_one_answer(tmp_path, said, answer):
 
 
 def test_what_the_gap_alone_tells(tmp_path):
-    made = flood(later=(1, 5))  # pair 5 leaves the onsets: floods 4, 10, 11, 16, 17, 22, 23 stay
-    paths = write_report(made, tmp_path / "report", replicates=20)
+    predictions = flood(
+        later=(1, 5)
+    )  # pair 5 leaves the onsets: floods 4, 10, 11, 16, 17, 22, 23 stay
+    paths = write_report(predictions, tmp_path / "report", replicates=20)
     headline, every = json.loads(paths["metrics.json"].read_text())["metrics"]["gap_alone"]
     assert (headline["view"], every["view"]) == (["onset", "by_image"], ["all", "by_pair"])
-    gaps, labels = made.columns["gap_days"], made.labels
+    gaps, labels = predictions.columns["gap_days"], predictions.labels
     wet, dry = gaps[labels == 1], gaps[labels == 0]
     wins = (wet[:, None] > dry) + 0.5 * (wet[:, None] == dry)
     assert every["auc"] == pytest.approx(wins.mean())
@@ -68,12 +69,15 @@ def test_equal_views_are_shown_once(tmp_path):
     ].read_text()
     assert "The same as" not in text
     assert text.count("| by image |") == text.count("| by pair |") == 2
-    made = paired()
-    first = np.arange(24) % 3 == 0 + 2 * (made.columns["sequence"] % 2)  # one pair a sequence
-    single = Predictions(
-        "flood", made.classes, made.ids[first], made.logits[first], made.labels[first],
-        {name: values[first] for name, values in made.columns.items()}, {},
-    )  # fmt: skip
+    predictions = paired()
+    one_of_each = np.arange(24) % 3 == 2 * (predictions.columns["sequence"] % 2)
+    single = dataclasses.replace(
+        predictions,
+        ids=predictions.ids[one_of_each],
+        logits=predictions.logits[one_of_each],
+        labels=predictions.labels[one_of_each],
+        columns={name: values[one_of_each] for name, values in predictions.columns.items()},
+    )
     text = write_report(single, tmp_path / "report", replicates=20)["report.md"].read_text()
     assert text.count("| by image = by pair = by sequence |") == 1
     assert "| by pair |" not in text

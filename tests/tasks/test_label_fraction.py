@@ -1,4 +1,4 @@
-"""A part of the labels: stratified, seeded, nested, and honest about what it leaves out."""
+"""Fractions of the labels: stratified, seeded, nested; classes left out are reported."""
 
 import logging
 from itertools import pairwise
