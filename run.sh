@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Installs into .venv what is missing, and runs: the embedded default, the tests, or an experiment.
+# Install what is missing into .venv, then run the default, the tests, or an experiment.
 #   ./run.sh                             simulate a dataset and pretrain `tiny` on it
 #   ./run.sh test [pytest arguments]     lint, types, tests
-#   ./run.sh --config=… --workdir=…      python -m sar_mixmae_jax.main
-# PYTHON=…       the interpreter to make .venv with, 3.11 or newer
-# ACCELERATOR=…  cpu, gpu or tpu, instead of what this machine seems to have
+#   ./run.sh --config=… --workdir=…      train
+# PYTHON=…       interpreter for .venv, 3.11 or newer
+# ACCELERATOR=…  cpu, gpu or tpu (default: detected)
 # EXTRAS=…       further extras to install, such as tensorflow (for the command `tfds build`)
 # Relative paths are relative to this folder.
 set -euo pipefail
@@ -19,7 +19,7 @@ fail() {
 
 find_python() {
   local candidate
-  for candidate in ${PYTHON:-python3.12 python3.11 python3 python}; do
+  for candidate in ${PYTHON:-python3.13 python3.12 python3.11 python3 python}; do
     if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
       echo "$candidate"
       return
@@ -32,7 +32,7 @@ version_of() {
   "$1" -c 'import platform; print(platform.python_version())' 2>/dev/null
 }
 
-# Makes .venv, again if it is broken or of another Python than PYTHON names.
+# Create .venv, or recreate it if it is broken or of another Python than PYTHON names.
 make_environment() {
   local python
   if .venv/bin/python -m pip --version >/dev/null 2>&1; then
@@ -47,7 +47,7 @@ make_environment() {
   }
 }
 
-# PCI devices of Google's that are TPUs; the vendor has network cards too.
+# Test for TPUs among the PCI devices of Google, which makes network cards too.
 has_tpu() {
   local device
   for device in /sys/bus/pci/devices/*; do
@@ -74,7 +74,7 @@ find_accelerator() {
   fi
 }
 
-# install [dev]: installs unless exactly this was installed before.
+# install [dev]: install unless the same versions were installed before.
 install() {
   local accelerator extras stamp wanted
   accelerator=$(find_accelerator)
@@ -94,7 +94,7 @@ install() {
   echo "$wanted" | tee "$stamp" >".venv/installed-$accelerator"
 }
 
-# The CPU build of PyTorch, for the tests that exchange weights with it; without, they are skipped.
+# Install the CPU build of PyTorch for the tests of conversion, which are skipped without it.
 install_torch() {
   .venv/bin/python -c 'import safetensors, torch' 2>/dev/null && return
   echo "installing PyTorch for tests"

@@ -1,16 +1,14 @@
-"""Does the weighting help? Pretrained encoders compared downstream, with seeds and baselines.
+"""Comparison of loss weightings by downstream results, with seeds and baselines.
 
-Commands:
-  python -m sar_mixmae_jax.cli.compare --config=configs/compare.py --workdir=runs/compare
-  python -m sar_mixmae_jax.cli.compare --config=configs/compare.py:bigearthnet --workdir=runs/full
+  sar-mixmae compare --config=compare --workdir=runs/compare
+  sar-mixmae compare --config=compare:bigearthnet --workdir=runs/full
 
-The first, on the simulator with `tiny`, takes about an hour on two cores; it builds its datasets.
+The first, on the simulator with `tiny`, takes about an hour on two cores and builds its datasets.
 The second is the published set-up on BigEarthNet v2 and SEN12-FLOOD with `base`, built beforehand.
-Both write comparison.md, comparison.json and comparison.png, and
-go on where they were.
+Both write comparison.md, comparison.json and comparison.png, and continue where they were stopped.
 
-An arm is a way to the encoder: `init` says whether it is pretrained, random, or in the workdirs of
-other runs ("runs/mine-{seed}"); `pretrain` and `finetune` are what it changes in the recipes.
+An arm is a way to obtain an encoder: `init` is "pretrain", "random", or the path of other runs
+("runs/mine-{seed}"); `pretrain` and `finetune` are the fields that it changes.
 """
 
 from ml_collections import ConfigDict

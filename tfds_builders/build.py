@@ -352,13 +352,13 @@ def main(argv: Sequence[str]) -> None:
     """
     try:
         names, options = parse(argv)
-        logging.set_verbosity(logging.ERROR)  # TFDS warns of every config that is not its own
-        signal.signal(signal.SIGTERM, _terminate)
         if len(names) != 1:
             raise InputError(
                 f"found {len(names)} dataset names, expected one of "
                 f"{', '.join(builder_names())}: sar-mixmae build NAME"
             )
+        logging.set_verbosity(logging.ERROR)  # TFDS warns of every config that is not its own
+        signal.signal(signal.SIGTERM, _terminate)
         settings = BuildSettings(SKIP_BAD.value, PROCESSES.value, ORDER_SEED.value)
         folder = build(names[0], DATA_DIR.value, MANUAL_DIR.value, options, settings)
     except UserError as error:

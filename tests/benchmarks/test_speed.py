@@ -19,9 +19,8 @@ from tfds_builders import process_pool
 
 def test_measures_and_prints(tmp_path, monkeypatch):
     monkeypatch.setattr(reading, "READ_BATCHES", 5)
-    monkeypatch.setattr(
-        process_pool, "cores", lambda: 1
-    )  # starting others takes longer than the work
+    # Starting other processes takes longer than the work.
+    monkeypatch.setattr(process_pool, "available_cores", lambda: 1)
     one_stage = {"depths": (1,), "num_heads": (1,), "window_sizes": (8,), "image_size": 64}
     config = small_config(tmp_path, **{f"model.{name}": one for name, one in one_stage.items()})
     results = measure_all(config, steps=2, count=8, pairs=2, side=256)
