@@ -32,7 +32,7 @@ IGNORED_LABEL = -1
 
 
 class LabelUnits(NamedTuple):
-    """What is labelled as a whole when a fraction of the labels is drawn: records or sequences.
+    """Units that are labelled as a whole when a fraction of the labels is drawn.
 
     Attributes:
       labels: (units, classes) 1 where a unit has a class.

@@ -21,7 +21,7 @@ SHARES = (0.01, 0.1, 0.35, 0.5, 0.99)
 
 @pytest.fixture(scope="module")
 def labels():
-    """Of 2,000 units: seven classes from common to rare, several a unit, and some units without."""
+    """Labels of 2,000 units: seven classes from common to rare, none to several a unit."""
     rng = np.random.default_rng(0)
     return (rng.random((2000, 7)) < (0.6, 0.4, 0.3, 0.1, 0.05, 0.02, 0.01)).astype(np.uint8)
 

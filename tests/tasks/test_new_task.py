@@ -60,7 +60,7 @@ class PixelClassifier(Classifier):
 
 
 class BrightPixels(Task):
-    """Which pixels are brighter than the mean of the dataset; of a record, whether most are."""
+    """Pixels brighter than the mean of the dataset; bright records have a majority of them."""
 
     name = NAME
     labels_per_pixel = True
