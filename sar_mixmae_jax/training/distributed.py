@@ -1,4 +1,4 @@
-"""Several processes as one run: starting together, and deciding together.
+"""Several processes as one run: joining, broadcast, all-reduced flags and heartbeat.
 
 A process is one program on one host with its own devices. All of them run the same steps; only the
 first one writes logs and pictures.
@@ -37,7 +37,7 @@ WAIT_SECONDS = 300
 
 
 def join_processes(coordinator: str | None, processes: int | None, process: int | None) -> None:
-    """Joins the other processes of the run, if there are any, before JAX looks for devices.
+    """Join the other processes of the run, if there are any, before JAX initialises devices.
 
     Args:
       coordinator: "host:port" of the first process, reachable by all; None asks the cluster.
@@ -87,7 +87,7 @@ NOT_JOINED = (
 
 
 def check_address(address: str) -> None:
-    """Checks that an address has the form host:port, and that its host has one.
+    """Check that an address has the form host:port, and that the host resolves.
 
     Raises:
       InputError: says what is wrong.
@@ -105,31 +105,31 @@ def check_address(address: str) -> None:
 
 
 def in_cluster() -> bool:
-    """Whether a launcher (TPU pod, Slurm, Open MPI, …) started this as one of several processes."""
+    """Return True if a launcher (TPU pod, Slurm, Open MPI, …) started several processes."""
     known = (env for env in ClusterEnv._cluster_types if not env.opt_in_only_method)
     found = next((env for env in known if env.is_env_present()), None)
     return found is not None and found.get_process_count() > 1
 
 
 def is_primary_process() -> bool:
-    """Whether this process writes logs and pictures."""
+    """Return True in the process that writes logs and pictures."""
     return jax.process_index() == 0
 
 
 def process_shard() -> tuple[int, int]:
-    """(i, n): which part of every batch this process reads, of how many."""
+    """Return (index, count) of the part of every batch that this process reads."""
     return jax.process_index(), jax.process_count()
 
 
 def broadcast_from_primary(number: int) -> int:
-    """A whole number that the first process gives, known to all; those of the others are unused."""
+    """Return the integer that the primary process passes; those of the others are not used."""
     if jax.process_count() == 1:
         return number
     return int(multihost_utils.broadcast_one_to_all(np.int32(number)))
 
 
 def broadcast_check(description: dict[str, Any]) -> None:
-    """Checks that all processes were started for the same run.
+    """Check that all processes were started for the same run.
 
     Args:
       description: {"config", "dataset", "model"} as JSON has it; `data_dir` may differ by host.
@@ -153,18 +153,18 @@ def broadcast_check(description: dict[str, Any]) -> None:
 
 
 class AllReduceFlag:
-    """Whether any process wants something, told to all of them at the same step.
+    """Logical or of a flag over all processes, known to all of them at the same step.
 
     The answer is about the call before, since nobody waits for it while the device computes.
     """
 
     def __init__(self) -> None:
-        """Starts with nobody wanting anything."""
+        """Compile the reduction; the flag starts as False."""
         self._any = jax.jit(jax.numpy.any)
         self._before: jax.Array | None = None
 
     def __call__(self, wanted: bool) -> bool:
-        """Tells what this process wants, and returns what any of them wanted."""
+        """Submit the flag of this process, and return the flag of the previous call over all."""
         if jax.process_count() == 1:
             return wanted
         asked = self._any(shard_batch(np.full(jax.local_device_count(), wanted)))
@@ -180,13 +180,13 @@ FOLDER = "lifeline/"
 
 
 class Heartbeat:
-    """Tells the others that this process lives, and listens to them; idle on a single process.
+    """Signs of life between processes; idle on a single process.
 
     It does not see a process that lives and is stuck, as in a file system that does not answer.
     """
 
     def __init__(self) -> None:
-        """Starts to tell and to listen, in a thread of its own."""
+        """Start the thread that sends and receives signs of life."""
         self._index = jax.process_index()
         self._name = f"process {self._index} of {jax.process_count()} on {_host_name()}"
         self._first = "process 0"
@@ -204,7 +204,7 @@ class Heartbeat:
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
-        """This process is done; if it failed, and is one of several, all of them end here."""
+        """Leave the run; if this process failed and is one of several, all of them end."""
         if not self._thread.is_alive():
             return
         if isinstance(error, Exception) and not isinstance(error, UserError):
@@ -266,7 +266,7 @@ def _host_name() -> str:
 
 
 def _end_process(what: str) -> None:
-    """Ends this process at once: it may be waiting inside a collective that never returns."""
+    """End this process at once, since it may wait in a collective that never returns."""
     print(
         f"error: {what}: this process ends too; start all of them again, they go on from the last "
         "checkpoint",

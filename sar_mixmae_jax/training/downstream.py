@@ -1,4 +1,4 @@
-"""What fine-tuning, probes and evaluations have in common: splits, model, description."""
+"""Parts that fine-tuning, probes and evaluations share: splits, model, description."""
 
 import json
 
@@ -22,7 +22,7 @@ from sar_mixmae_jax.utils.errors import InputError, check_name
 
 
 def complete_config(config: ConfigDict, task: Task) -> ConfigDict:
-    """The configuration with the task's metric where none is named, checked before anything else.
+    """Return the checked configuration, with the metric of the task where none is named.
 
     Args:
       config: as made by `configs/finetune.py`.
@@ -54,7 +54,7 @@ def complete_config(config: ConfigDict, task: Task) -> ConfigDict:
 def load_splits(
     config: ConfigDict, encoder: SourceCheckpoint | None, task: Task
 ) -> tuple[TaskDataset, TaskDataset]:
-    """What is trained on and what is validated on, with the bands of the encoder.
+    """Load the training and the validation split, with the bands of the encoder.
 
     Raises:
       InputError: a split cannot be opened, or the fraction of the labels leaves out a class.
@@ -113,13 +113,13 @@ def make_finetune_objective(
     split: TaskDataset,
     votes: KNNConfig | None = None,
 ) -> FinetuneObjective:
-    """What is tuned for what.
+    """Return task, model and preprocessing of a run.
 
     Args:
       config: of the run.
       encoder: to start from.
       split: of a dataset of the size and unit that all have.
-      votes: how neighbours vote, in place of a linear head.
+      votes: settings of a nearest-neighbour head, in place of a linear one.
 
     Raises:
       InputError: sizes do not fit together.
@@ -149,7 +149,7 @@ def make_finetune_objective(
 
 
 def run_title(config: ConfigDict, encoder: SourceCheckpoint | None) -> str:
-    """What is tuned, for whom the results are shown."""
+    """Return task and encoder of a run in words."""
     if encoder is None:
         return f"{config.task}: a random encoder"
     weighting = encoder.description.weighting

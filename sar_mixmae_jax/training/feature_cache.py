@@ -1,4 +1,4 @@
-"""Features of a frozen encoder: computed once, kept in a file beside the run that needs them."""
+"""Features of a frozen encoder, computed once and stored in a file of the run."""
 
 import hashlib
 import json
@@ -17,7 +17,7 @@ from sar_mixmae_jax.utils.jit import CacheablePartial
 
 
 class FeatureCache(NamedTuple):
-    """What an encoder makes of a split.
+    """Features of a split.
 
     Attributes:
       ids: (records,) of the records.
@@ -37,7 +37,7 @@ def compute_features(
     batch_size: int,
     description: str | None,
 ) -> FeatureCache:
-    """Encodes a split, in its order; every process gets all of it.
+    """Encode a split in order; every process returns all of it.
 
     Args:
       tuning: model and task.
@@ -47,8 +47,8 @@ def compute_features(
       description: beside the progress bar; None shows none.
     """
     predict = BatchPredictor(CacheablePartial(encode_features, tuning), batch_size)
-    made = predict(params, split.patches.source, description)
-    return FeatureCache(split.ids, made["features"], made["labels"])
+    outputs = predict(params, split.patches.source, description)
+    return FeatureCache(split.ids, outputs["features"], outputs["labels"])
 
 
 def load_or_compute_features(
@@ -59,11 +59,11 @@ def load_or_compute_features(
     split: TaskDataset,
     batch_size: int,
 ) -> FeatureCache:
-    """As `compute`, or of the file where an earlier start put them.
+    """Read the features that an earlier start stored, or compute and store them.
 
     Args:
       path: of the file.
-      encoder: tells this encoder from others.
+      encoder: text that identifies the encoder.
       tuning: model and task.
       params: on all devices.
       split: of a dataset.
@@ -71,17 +71,17 @@ def load_or_compute_features(
     """
     facts = [encoder, repr(tuning), split.patches.checksum, split.patches.name, split.ids.tolist()]
     key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
-    found = _read_features(path, key)
-    if found is None:
-        found = compute_features(
+    features = _read_features(path, key)
+    if features is None:
+        features = compute_features(
             tuning, params, split, batch_size, f"features of {split.patches.name}"
         )
-        write_arrays(path, {"key": np.array(key), **found._asdict()})
-    return found
+        write_arrays(path, {"key": np.array(key), **features._asdict()})
+    return features
 
 
 def _read_features(path: Path, key: str) -> FeatureCache | None:
-    """What is in a file; None if it is of something else or cannot be read."""
+    """Return the content of a file; None if its key differs or it cannot be read."""
     if not path.exists():
         return None
     try:
@@ -90,5 +90,5 @@ def _read_features(path: Path, key: str) -> FeatureCache | None:
                 return None
             return FeatureCache(*(file[name] for name in FeatureCache._fields))
     except Exception as error:  # NumPy raises what zipfile and zlib raise
-        logging.warning("%s cannot be read and is made again: %s", path, first_line(error))
+        logging.warning("%s cannot be read and is computed again: %s", path, first_line(error))
         return None

@@ -21,7 +21,7 @@ COLUMNS = ("input", "mixed input", "reconstruction", "loss weight")
 
 
 class Panels(NamedTuple):
-    """What is drawn, each (patch, row, column, band), NaN = nodata.
+    """Images of the picture, each (patch, row, column, band), NaN = nodata.
 
     Attributes:
       measured: input in dB.
@@ -47,7 +47,7 @@ def draw_reconstruction(
     title: str,
     norm_pix_loss: bool,
 ) -> None:
-    """Writes a PNG with a row per patch and band.
+    """Write a PNG with a row per patch and band.
 
     Args:
       panels: the images.
@@ -90,7 +90,7 @@ def draw_reconstruction(
 
 
 def _range(values: Array, percentiles: tuple[float, float]) -> tuple[float, float]:
-    """Percentiles of what was measured, for the ends of a colour scale."""
+    """Return percentiles of the finite values, for the ends of a colour scale."""
     measured = np.asarray(values)[np.isfinite(values)]
     if not measured.size:
         return 0.0, 1.0
@@ -107,7 +107,7 @@ def _short(name: str, width: int = 26) -> str:
 
 
 def _outline(axis: Axes, mask: np.ndarray, side: int) -> None:
-    """Frames the cells that come from the partner, each by itself."""
+    """Frame the cells that come from the partner image."""
     cell = side // len(mask)
     for row, column in np.argwhere(mask == 1):
         corner = (column * cell + 1.0, row * cell + 1.0)
@@ -118,7 +118,7 @@ def _outline(axis: Axes, mask: np.ndarray, side: int) -> None:
 
 
 def _explain(figure: Figure, title: str, norm_pix_loss: bool) -> None:
-    """Title, legend and caption."""
+    """Add title, legend and caption."""
     add_title(figure, title)
     handles = [
         Patch(facecolor=NODATA_COLOUR, label="nodata"),

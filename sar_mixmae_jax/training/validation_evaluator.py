@@ -1,4 +1,4 @@
-"""The model on the validation split while it is trained; the test split is for `evaluate` alone."""
+"""Evaluation of fine-tuning on the validation split."""
 
 from functools import partial
 from pathlib import Path
@@ -16,12 +16,12 @@ from sar_mixmae_jax.utils.jit import CacheablePartial
 
 
 class ValidationEvaluator:
-    """Scores a model on a split; an `Evaluator`."""
+    """Evaluator of the metrics of a task on a split."""
 
     picture = "validation.png"
 
     def __init__(self, tuning: FinetuneObjective, split: TaskDataset, batch_size: int) -> None:
-        """Takes the split.
+        """Prepare the evaluation.
 
         Args:
           tuning: model and task.
@@ -32,7 +32,7 @@ class ValidationEvaluator:
         self._predict = BatchPredictor(CacheablePartial(predict_outputs, tuning), batch_size)
 
     def evaluate(self, params: Any) -> EvalResult:
-        """The scores that are defined, and the mean loss."""
+        """Return the metrics that are defined, and the mean loss."""
         made = self._predict(params, self._split.patches.source)
         predicted = make_predictions(self._split, made, {})
         task = self._split.task
