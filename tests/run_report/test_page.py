@@ -431,8 +431,8 @@ def test_the_command_names_the_page_or_says_in_one_line_what_is_wrong(tmp_path, 
     main(["summary", str(fill(tmp_path / "run"))])
     assert capsys.readouterr().out.strip() == str(tmp_path / "run" / "summary.html")
     for arguments, told in (
-        ([], "found 0 folders, expected one"),
-        (["a", "b"], "found 2 folders"),
+        ([], "found the arguments [], expected WORKDIR"),
+        (["a", "b"], "expected WORKDIR"),
         ([str(tmp_path / "none")], "give the workdir of a run"),
     ):
         with pytest.raises(SystemExit) as stopped:
