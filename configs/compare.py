@@ -17,7 +17,7 @@ from configs import finetune, pretrain
 from sar_mixmae_jax.utils.errors import look_up
 
 ARMS: dict[str, dict] = {
-    # From scratch, layer-wise decay would leave the first layers almost untrained.
+    # Layer-wise decay would leave the first layers of a random encoder almost untrained.
     "random": {"init": "random", "finetune": {"optimizer": {"layer_decay": 1.0}}},
     "none": {"init": "pretrain", "pretrain": {"weighting": {"name": "none"}}},
     "shared_average": {
@@ -36,18 +36,25 @@ ARMS: dict[str, dict] = {
 
 
 def get_config(arguments: str = "") -> ConfigDict:
-    """The comparison on the simulator, or on `bigearthnet` and SEN12-FLOOD."""
+    """Return the comparison of a scale.
+
+    Args:
+      arguments: an entry of `SCALES`; "" is "simulated".
+
+    Raises:
+      InputError: the scale is unknown.
+    """
     return look_up(SCALES, arguments or "simulated", "config argument")()
 
 
 def simulated() -> ConfigDict:
-    """An hour on two cores."""
+    """Return a comparison on simulated data that takes an hour on two cores."""
     config = common(
         pretrain.get_config("variant=tiny,dataset=synthetic_s1/compare"),
         finetune.get_config("task=classification,dataset=synthetic_s1/compare,init=compare"),
         finetune.get_config("task=flood,dataset=flood_pairs/compare,init=compare"),
     )
-    config.build = ConfigDict(  # made where they are not there
+    config.build = ConfigDict(  # built where missing
         {
             "land_cover": {
                 "name": "synthetic_s1/compare",
@@ -59,37 +66,37 @@ def simulated() -> ConfigDict:
             },
         }
     )
-    one = config.pretrain
-    one.split = "train"
-    one.model.image_size = 64  # a quarter of the time
-    one.batch_size = 32
-    one.total_steps = 512
-    one.epochs = one.schedule_epochs = 8.0
-    one.warmup_epochs = 0.5
-    one.optimizer.base_learning_rate = 8e-3  # peak 1e-3
-    one.checkpoint_every = one.picture_every = 10_000  # at the end
-    one.log_every = 40
-    one.max_to_keep = 1
+    pretraining = config.pretrain
+    pretraining.split = "train"
+    pretraining.model.image_size = 64  # a quarter of the time
+    pretraining.batch_size = 32
+    pretraining.total_steps = 512
+    pretraining.epochs = pretraining.schedule_epochs = 8.0
+    pretraining.warmup_epochs = 0.5
+    pretraining.optimizer.base_learning_rate = 8e-3  # peak 1e-3
+    pretraining.checkpoint_every = pretraining.picture_every = 10_000  # at the end
+    pretraining.log_every = 40
+    pretraining.max_to_keep = 1
     for task, steps in (("land_cover", 160), ("floods", 80)):
-        one = config.finetune[task]
-        one.model.variant = "tiny"
-        one.label_fraction = 0.1
-        one.batch_size = 16
-        one.total_steps = steps
-        one.validate_every = one.checkpoint_every = steps // 4
-        one.max_to_keep = 1
-        one.log_every = 40
-        one.optimizer.base_learning_rate = 1.6e-2  # peak 1e-3
-        one.warmup_epochs = 1.0
-        one.optimizer.layer_decay = 1.0  # for all arms: they differ in nothing but the encoder
-        # Likewise; from nearly nothing, few steps would hardly reach the encoder.
-        one.head_init = "xavier"
+        tuning = config.finetune[task]
+        tuning.model.variant = "tiny"
+        tuning.label_fraction = 0.1
+        tuning.batch_size = 16
+        tuning.total_steps = steps
+        tuning.validate_every = tuning.checkpoint_every = steps // 4
+        tuning.max_to_keep = 1
+        tuning.log_every = 40
+        tuning.optimizer.base_learning_rate = 1.6e-2  # peak 1e-3
+        tuning.warmup_epochs = 1.0
+        tuning.optimizer.layer_decay = 1.0  # arms differ in the encoder only
+        # Head weights near zero would hardly train the encoder in so few steps.
+        tuning.head_init = "xavier"
     config.measured_batches = 4
     return config
 
 
 def bigearthnet() -> ConfigDict:
-    """The published set-up: 64 epochs, 50 epochs, three seeds of all of it."""
+    """Return the published set-up: 64 epochs of pretraining, 50 of fine-tuning, three seeds."""
     config = common(
         pretrain.get_config("variant=base,dataset=bigearthnet_s1/v2"),
         finetune.get_config("task=classification,dataset=bigearthnet_s1/v2,init=compare"),
@@ -97,7 +104,7 @@ def bigearthnet() -> ConfigDict:
     )
     config.build = ConfigDict()
     config.seeds = 3
-    config.pretrain.split = "train"  # not the validation split, which chooses checkpoints
+    config.pretrain.split = "train"  # the validation split selects checkpoints
 
     for task in config.finetune:
         config.finetune[task].model.variant = "base"
@@ -105,19 +112,20 @@ def bigearthnet() -> ConfigDict:
 
 
 def common(pretraining: ConfigDict, land_cover: ConfigDict, floods: ConfigDict) -> ConfigDict:
-    """What both have."""
+    """Return the fields that all scales share."""
     config = ConfigDict()
     config.trainer = "compare"
-    config.seeds = 5  # of pretraining and fine-tuning, 0 to this
-    config.reference = "none"  # the arm that the others are compared with
+    config.seeds = 5  # number of seeds of pretraining and fine-tuning
+    config.reference = "none"  # arm that the others are compared with
     config.data_dir = "data"
     config.arms = ConfigDict(ARMS)
-    config.compared = tuple(ARMS)  # of the arms, in the order of the tables
+    config.compared = tuple(ARMS)  # arms in the order of the tables
     config.pretrain = pretraining
     config.finetune = ConfigDict({"land_cover": land_cover, "floods": floods})
-    config.measured_batches = 16  # of 32 held-out patches, for the error of reconstruction
+    config.measured_batches = 16  # batches of 32 held-out images, for reconstruction metrics
     config.compilation_cache = pretraining.compilation_cache
     return config
 
 
 SCALES = {"simulated": simulated, "bigearthnet": bigearthnet}
+"""Configurations by the argument of `--config=compare:ARGUMENT`."""

@@ -20,7 +20,7 @@ from sar_mixmae_jax.training.migration import add_defaults
 from sar_mixmae_jax.training.run_description import RunOutline
 from sar_mixmae_jax.utils.errors import InputError, check_name, first_line, look_up
 
-RECIPES: dict[str, Callable[[], ConfigDict]] = {
+CONFIGS: dict[str, Callable[[], ConfigDict]] = {
     "pretrain": pretrain.get_config,
     "finetune": finetune.get_config,
     "probe": partial(finetune.get_config, f"task={finetune.FROZEN[0]}"),
@@ -40,7 +40,7 @@ def get_config(record: str) -> ConfigDict:
     try:
         run = RunOutline.from_json(json.loads(Path(record).read_text()))
         fields = dict(flatten(add_defaults(run.config)))
-        config = look_up(RECIPES, fields.get("trainer", ""), "trainer")()
+        config = look_up(CONFIGS, fields.get("trainer", ""), "trainer")()
         known = dict(flatten(config.to_dict()))
         for name in fields:
             check_name(known, name, "configuration field")

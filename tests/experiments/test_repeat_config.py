@@ -50,6 +50,16 @@ def test_it_begins_with_the_checkpoint_that_the_run_began_with(tmp_path):
     assert random.init == "random"
 
 
+def test_a_record_with_earlier_names_of_fields_is_read(tmp_path):
+    path = recorded(tmp_path, pretrain.get_config())
+    content = json.loads((tmp_path / "run.json").read_text())
+    fields = content["config"]
+    fields["accumulate"], fields["program"] = 4, fields.pop("trainer")
+    del fields["grad_accum_steps"]
+    (tmp_path / "run.json").write_text(json.dumps(content))
+    assert repeat.get_config(path).grad_accum_steps == 4
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [
