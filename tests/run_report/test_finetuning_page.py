@@ -6,12 +6,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sar_mixmae_jax.data.metadata import DatasetDescription, Statistics
 from sar_mixmae_jax.evaluation.predictions import Predictions
+from sar_mixmae_jax.models.architecture import Architecture
 from sar_mixmae_jax.run_report import plots
 from sar_mixmae_jax.run_report.history import find_best_checkpoint, read_history
 from sar_mixmae_jax.run_report.page import write_page
 from sar_mixmae_jax.tasks import evaluation_report
-from sar_mixmae_jax.utils.hashing import add_checksum
+from sar_mixmae_jax.training.run_description import CheckpointMetadata, ModelDescription
+from sar_mixmae_jax.utils import hashing
 from tests.run_report.test_page import HOSTILE, RUN, Page, fill
 
 METRIC = "validation/average_precision_macro"
@@ -68,12 +71,24 @@ def lines(nan_at: int | None = None) -> list[dict]:
 
 
 def keep(workdir, steps=(20, 40)) -> None:
-    """Checkpoints as far as their metadata."""
+    """Write checkpoints without their arrays."""
     for step in steps:
-        folder = workdir / f"checkpoints/{step}/metadata"
-        folder.mkdir(parents=True)
-        content = {"config": TUNED["config"], "step": step, "metrics": {METRIC: SCORES[step]}}
-        (folder / "metadata").write_text(json.dumps(add_checksum(content)))
+        write_metadata(workdir, step, TUNED["config"], {METRIC: SCORES[step]})
+
+
+def write_metadata(workdir, step: int, config: dict, metrics: dict) -> None:
+    """Write the metadata of a checkpoint."""
+    mean, std = (0.0, 0.0), (1.0, 1.0)
+    architecture = Architecture(96, (3, 6, 12, 24))
+    model = ModelDescription(
+        "base", architecture, "float32", ("VH", "VV"), "dB", Statistics(mean, std, "train")
+    )
+    metadata = CheckpointMetadata(
+        config, DatasetDescription("test"), model, step, metrics, {}, hashing.pack_ids(())
+    )
+    folder = workdir / f"checkpoints/{step}/metadata"
+    folder.mkdir(parents=True)
+    (folder / "metadata").write_text(json.dumps(hashing.add_checksum(metadata.to_json())))
 
 
 def classified() -> Predictions:
@@ -143,10 +158,7 @@ def test_the_best_checkpoint_is_told_with_what_chose_it(page, workdir):
 def test_the_lowest_is_best_where_less_is_better(tmp_path):
     config = {**TUNED["config"], "best_metric": "validation/loss"}
     fill(tmp_path, {**TUNED, "config": config}, lines())
-    folder = tmp_path / "checkpoints/10/metadata"
-    folder.mkdir(parents=True)
-    content = {"config": config, "step": 10, "metrics": {"validation/loss": 0.61}}
-    (folder / "metadata").write_text(json.dumps(add_checksum(content)))
+    write_metadata(tmp_path, 10, config, {"validation/loss": 0.61})
     assert find_best_checkpoint(read_history(tmp_path), tmp_path) == (
         10,
         "validation/loss",
