@@ -17,16 +17,16 @@ BANDS = ("VH", "VV")
 """The Sentinel-1 IW dual-polarisation bands, in the order of the published checkpoints."""
 
 FLOOR_DB = -35.0
-"""Of linear power that is 0 or below after noise subtraction: a dark pixel, and no nodata."""
+"""Level of pixels whose linear power is 0 or below after noise subtraction: dark, not nodata."""
 
 FEATURES = "features.json"
-"""In the folder of a dataset: the one file whose content TFDS turns into imports."""
+"""File in the folder of a dataset whose content TFDS turns into imports."""
 
 CODE_KEYS = ("pythonClassName", "python_class_name", "type")
-"""Under these TFDS looks for code: both spellings of its protocol buffer, and its older JSON."""
+"""Keys of code that TFDS imports: both spellings of its protocol buffer, and its older JSON."""
 
 PART = re.compile(r"\w[\w.+*-]{0,199}")
-"""Of a dataset's name, between its slashes and colons."""
+"""Part of the name of a dataset between slashes and colons."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,10 +166,10 @@ class DatasetMetadata:
 
 
 def check_features(folder: Path) -> None:
-    """Refuses a dataset that names other code than TFDS's own, which would be run.
+    """Security: refuse a dataset that names code outside TFDS, which opening it would import.
 
     Args:
-      folder: the one that TFDS is going to open.
+      folder: of the dataset.
 
     Raises:
       InputError: names the file and the code, or says why the file is no JSON.
@@ -190,7 +190,7 @@ def check_features(folder: Path) -> None:
 
 
 def _names_of_code(content: Any) -> Iterator[str]:
-    """What is named as code anywhere in a content, also in JSON that is a text in the JSON."""
+    """Yield the code names anywhere in a content, also in JSON that is a string of the JSON."""
     waiting = [content]
     while waiting:
         value = waiting.pop()
@@ -207,15 +207,15 @@ def _names_of_code(content: Any) -> Iterator[str]:
 
 
 def ids_file(split: str) -> str:
-    """The file of a built dataset that lists the ids of a split, one a line, in their order."""
+    """Return the name of the file that lists the ids of a split, one a line, in their order."""
     return f"ids-{split}.txt"
 
 
 def check_dataset_name(name: str) -> None:
-    """Refuses what is no name of a dataset, such as one that leads out of the data folder.
+    """Check the name of a dataset, which must not lead out of the data folder.
 
     Raises:
-      InputError: says what a name looks like.
+      InputError: the name has another form.
     """
     if not all(PART.fullmatch(part) for part in re.split("[/:]", name)):
         raise InputError(
@@ -225,7 +225,7 @@ def check_dataset_name(name: str) -> None:
 
 
 def open_builder(name: str, data_dir: str | Path) -> tfds.core.DatasetBuilder:
-    """Opens a built dataset without the code that built it.
+    """Open a built dataset without the code that built it.
 
     Args:
       name: "dataset", "dataset/config" or "dataset/config:version".
@@ -257,8 +257,8 @@ def open_builder(name: str, data_dir: str | Path) -> tfds.core.DatasetBuilder:
     try:
         _ = builder.info.metadata
     except (OSError, ValueError, TypeError):
-        pass  # whoever needs them says so
-    except RecursionError as error:  # which nobody expects of JSON
+        pass  # reported by read_dataset_metadata
+    except RecursionError as error:
         raise InputError(
             f"{found}/metadata.json: cannot be used ({first_line(error)}): build it again"
         ) from error

@@ -1,4 +1,4 @@
-"""From a built dataset to batches on the host: read, shuffle, batch raw dB, and nothing else."""
+"""Records of a built dataset and their batches on the host, as raw backscatter."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -22,9 +22,9 @@ from sar_mixmae_jax.data.sampler import Sampler, SequentialSampler
 from sar_mixmae_jax.utils.errors import InputError, check_name, first_line, unknown_name
 
 Record = dict[str, Any]
-"""The fields of a record by name; "id" is bytes, everything else numbers."""
+"""Fields of a record by name; "id" is bytes, all others are numbers."""
 FIELDS = ("id", "backscatter")
-"""What is read of a record unless more is asked for."""
+"""Fields that are read of a record by default."""
 IMAGES = ("backscatter", "noise_free")
 """Fields whose last axis are the bands."""
 
@@ -47,7 +47,7 @@ class RecordSource:
         name: str = "records",
         parse: Callable[[Any], Record] = dict,
     ) -> None:
-        """Wraps a TFDS data source.
+        """Wrap a TFDS data source.
 
         Args:
           records: the data source.
@@ -169,7 +169,7 @@ def load_patch_dataset(
     units: Sequence[str] = ("dB",),
     also: Sequence[str] = (),
 ) -> PatchDataset:
-    """Opens a dataset that `tfds_builders.build` wrote; bands are chosen by name.
+    """Open a split of a dataset that `tfds_builders.build` wrote.
 
     Args:
       name: "dataset", "dataset/config" or "dataset/config:version".
@@ -247,7 +247,7 @@ class Subset:
     """Some records of a source; see `Source`."""
 
     def __init__(self, source: Source, chosen: np.ndarray) -> None:
-        """Takes the numbers of the chosen records."""
+        """Choose records by their numbers."""
         self._source, self._chosen = source, chosen
 
     def __len__(self) -> int:
@@ -258,11 +258,11 @@ class Subset:
 
 
 READ_BATCH_SIZE = 64
-"""Records, where all of them are read for one of their fields."""
+"""Records that are read at a time by `read_column`."""
 
 
 def read_column(patches: PatchDataset, field: str) -> np.ndarray:
-    """(records, …) a field of all records, in their order; nothing else of them is decoded."""
+    """Return a field of all records, (records, …), in their order; no other field is decoded."""
     source = patches.source if patches.read is None else patches.read((field,))
     order = SequentialSampler(len(source), READ_BATCH_SIZE)
     parts = [batch[field] for batch in batches(source, order, 0, order.steps)]
@@ -270,7 +270,7 @@ def read_column(patches: PatchDataset, field: str) -> np.ndarray:
 
 
 MAX_STEPS = 1 << 40
-"""A number of steps that no run has."""
+"""Stop of an iteration without end."""
 
 
 def batches(
@@ -280,7 +280,7 @@ def batches(
     stop: int = MAX_STEPS,
     share: tuple[int, int] = (0, 1),
 ) -> grain.DatasetIterator:
-    """The batches of the steps from `start` to before `stop`, read ahead by two threads.
+    """Return the batches of the steps from `start` to before `stop`, read ahead by two threads.
 
     Args:
       source: the records.

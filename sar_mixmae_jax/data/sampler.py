@@ -1,6 +1,6 @@
-"""Which records every batch of a run holds: a function of the step, and of nothing else.
+"""Records of every batch of a run, as a function of the step alone.
 
-So the position in the data is the step, whatever the number of devices or processes.
+The position in the data is the step, for any number of devices or processes.
 """
 
 import dataclasses
@@ -14,16 +14,16 @@ from sar_mixmae_jax.utils.errors import InputError
 
 
 class Sampler(Protocol):
-    """Which records the batches of a run hold."""
+    """Records of the batches of a run."""
 
     def batch(self, step: int, part: int = 0, parts: int = 1) -> np.ndarray:
-        """(batch_size / parts,) the records of the batch after `step` steps, or a part of them."""
+        """Return the records of the batch after `step` steps, or a part: (batch_size / parts,)."""
         ...
 
 
 @dataclasses.dataclass(frozen=True)
 class SequentialSampler:
-    """All records once, in their order; the last batch is filled up with the last record.
+    """All records once, in their order; the last batch is filled with the last record.
 
     Attributes:
       records: how many there are.
@@ -35,11 +35,11 @@ class SequentialSampler:
 
     @property
     def steps(self) -> int:
-        """Batches that hold all records."""
+        """Number of batches."""
         return -(-self.records // self.batch_size)
 
     def batch(self, step: int, part: int = 0, parts: int = 1) -> np.ndarray:
-        """See `Batches`."""
+        """See `Sampler`."""
         rows = self.batch_size // parts
         first = step * self.batch_size + part * rows
         return np.minimum(np.arange(first, first + rows), self.records - 1)
@@ -47,19 +47,19 @@ class SequentialSampler:
 
 @dataclasses.dataclass(frozen=True)
 class ShuffleSampler:
-    """The order of records, from a step on.
+    """Shuffled records, from a step on.
 
     Every epoch is a new permutation and drops what does not fill a batch. A run whose batch size
-    changes goes on with the next record of the begun epoch: that is what `step`, `epoch` and
-    `offset` are for, which are 0 otherwise.
+    changes continues with the next record of the current epoch, described by `step`, `epoch` and
+    `offset`, which are 0 otherwise.
 
     Attributes:
       records: how many there are.
       batch_size: records in a batch, of all devices together.
       seed: of the permutations.
-      step: steps done when this order began.
+      step: steps done when this order begins.
       epoch: epochs completed by then.
-      offset: records of the begun epoch used by then.
+      offset: records of the current epoch used by then.
 
     Raises:
       InputError: there are fewer records than a batch.
@@ -86,19 +86,19 @@ class ShuffleSampler:
 
     @property
     def start(self) -> float:
-        """Epochs done when this order began: an epoch is done with its last full batch."""
+        """Epochs done when this order begins: an epoch is done with its last full batch."""
         return self.epoch + 1 - self._left / self.steps_per_epoch
 
     def progress(self, step: int) -> float:
-        """Epochs done after a step."""
+        """Return the epochs done after a step."""
         return self.start + (step - self.step) / self.steps_per_epoch
 
     def steps(self, epochs: float) -> int:
-        """The step at which so many epochs are done; at least one step, from scratch."""
+        """Return the step at which a number of epochs is done, at least 1."""
         return max(1, self.step + round((epochs - self.start) * self.steps_per_epoch))
 
     def place(self, step: int) -> tuple[int, int]:
-        """(epoch, records of it used) where the batch after `step` steps begins."""
+        """Return (epoch, records of it used) where the batch after `step` steps begins."""
         done = step - self.step
         if done < self._left:
             return self.epoch, self.offset + done * self.batch_size
@@ -106,14 +106,14 @@ class ShuffleSampler:
         return self.epoch + 1 + epochs, steps * self.batch_size
 
     def batch(self, step: int, part: int = 0, parts: int = 1) -> np.ndarray:
-        """(batch_size / parts,) the records of the batch after `step` steps, or a part of them."""
+        """Return the records of the batch after `step` steps, or a part: (batch_size / parts,)."""
         epoch, offset = self.place(step)
         rows = self.batch_size // parts
         first = epoch * self.records + offset + part * rows
         return np.array([self._shuffled[row] for row in range(first, first + rows)])
 
     def go_on(self, step: int, batch_size: int) -> "ShuffleSampler":
-        """The order after `step` steps with a batch of another size; the same for the same size."""
+        """Return the order after `step` steps with another batch size; itself for the same size."""
         if batch_size == self.batch_size:
             return self
         epoch, offset = self.place(step)
@@ -123,10 +123,10 @@ class ShuffleSampler:
 
     @property
     def _left(self) -> int:
-        """Steps left in the begun epoch when this order began."""
+        """Steps left in the current epoch when this order begins."""
         return (self.records - self.offset) // self.batch_size
 
     @cached_property
     def _shuffled(self) -> grain.MapDataset:
-        """Endless: one permutation of the records after the other."""
+        """Permutations of the records, one after the other, without end."""
         return grain.MapDataset.range(self.records).seed(self.seed).shuffle()

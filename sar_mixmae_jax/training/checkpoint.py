@@ -1,7 +1,7 @@
-"""Checkpoints: what a run needs to go on, and what a stranger needs to use the encoder.
+"""Checkpoints: saved in the background, kept by a policy, chosen by name.
 
-A step's folder in `workdir/checkpoints` holds the train state, metadata as JSON (what was trained
-on what, the order of the records, metrics, a checksum of every array). `restore` reads the arrays.
+The folder of a step in `workdir/checkpoints` holds the train state and metadata as JSON, see
+`run_description.CheckpointMetadata`. `restore` reads the arrays.
 """
 
 import dataclasses
@@ -30,32 +30,32 @@ METRIC_DIRECTION = {
     "explained_variance": "max",
     "validation/loss": "min",
 }
-"""Metrics that the best checkpoint can be chosen by, and whether less or more of it is better."""
+"""Metrics that the best checkpoint can be chosen by, and the direction that is better."""
 
 SCORE = "validation/"
-"""Before the name of a score, of which more is better."""
+"""Prefix of the name of a validation score, of which more is better."""
 
 
 def metric_direction(metric: str) -> str | None:
-    """Whether less ("min") or more ("max") of a metric is better; None where nobody knows."""
+    """Return the better direction of a metric, "min" or "max"; None for an unknown metric."""
     return METRIC_DIRECTION.get(metric, "max" if str(metric).startswith(SCORE) else None)
 
 
 def best_metric_value(metrics: Mapping[str, float], metric: str) -> float:
-    """How good something is by a metric, more being better; NaN where it is undefined."""
+    """Return the value of a metric with the sign for which more is better; NaN if undefined."""
     value = metrics.get(metric, math.nan)
     return -value if metric_direction(metric) == "min" else value
 
 
 @dataclasses.dataclass(frozen=True)
 class RetentionPolicy:
-    """Which checkpoints stay; the others are removed.
+    """Checkpoints that are kept; the others are removed.
 
     Attributes:
-      latest: so many of the newest.
-      every: those of multiples of so many steps, or None.
-      best: so many of the best, or None.
-      metric: what "best" means, one that has a `mode`.
+      latest: number of the newest.
+      every: keep those of multiples of this number of steps, or None.
+      best: number of the best, or None.
+      metric: by which they are the best, one with a `metric_direction`.
     """
 
     latest: int
@@ -68,7 +68,7 @@ class RetentionPolicy:
             look_up(METRIC_DIRECTION, self.metric, "metric")
 
     def policy(self, metrics: dict[int, dict[str, float]]) -> Any:
-        """The same in Orbax's words.
+        """Return the preservation policy of Orbax.
 
         Args:
           metrics: of every checkpoint by its step; read when it is decided, so it may grow.
@@ -84,7 +84,7 @@ class RetentionPolicy:
 
 @dataclasses.dataclass(frozen=True)
 class _BestMetric:
-    """Keeps the best, by metrics that are part of the sealed metadata.
+    """Keep the best, by the metrics in the metadata, which have a checksum.
 
     Orbax's own policy reads them from files without checksum, and fails to open with one broken.
     """
@@ -94,7 +94,7 @@ class _BestMetric:
     metrics: dict[int, dict[str, float]]
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: object) -> list[bool]:
-        """Whether each of the checkpoints is among the best; of equals, the newer is better."""
+        """Return for each checkpoint if it is among the best; of equals, the newer is better."""
         del context
         ranked = sorted(
             (value, info.step)
@@ -112,7 +112,7 @@ class SavedCheckpoint(NamedTuple):
 
     Attributes:
       step: its step.
-      seconds: by part: how long it blocked the loop, and how long until it was on the disk.
+      seconds: by part: blocking the loop, and until it was on the disk.
     """
 
     step: int
@@ -123,7 +123,7 @@ class CheckpointManager:
     """The checkpoints of one run, written in the background."""
 
     def __init__(self, workdir: Path, keep: RetentionPolicy) -> None:
-        """Opens the checkpoints of a working directory.
+        """Open the checkpoints of a working directory.
 
         Args:
           workdir: of the run.
@@ -141,7 +141,7 @@ class CheckpointManager:
     def save(
         self, step: int, state: TrainState, metadata: dict[str, Any], metrics: dict[str, float]
     ) -> None:
-        """Starts writing a checkpoint; the arrays may be donated once this returns.
+        """Start to write a checkpoint; the arrays may be donated once this returns.
 
         Args:
           step: number of steps done.
@@ -171,7 +171,7 @@ class CheckpointManager:
         self._pending = step, start, time.monotonic()
 
     def written(self, *, wait: bool = False) -> SavedCheckpoint | None:
-        """The newest checkpoint, once it is on the disk; told once, None where there is no news.
+        """Return the newest checkpoint once it is on the disk; None after that, and before.
 
         Args:
           wait: for the one that is being written.
@@ -193,19 +193,19 @@ class CheckpointManager:
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
-        """Closes, unless this process fails alone: saving is done by all, or waits for ever."""
+        """Close, unless this process alone fails: saving is collective and would never end."""
         if error is None or isinstance(error, DivergedError) or jax.process_count() == 1:
             self.close()
 
     def close(self) -> None:
-        """Waits until everything is written."""
+        """Wait until everything is written, and close."""
         with self._writing():
             self._manager.wait_until_finished()
         self._manager.close()
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
-        """Errors of writing, those of the background included, which show up late."""
+        """Turn errors of writing into an `InputError`; those of the background are raised late."""
         try:
             yield
         except Exception as error:  # Orbax raises what the file system's library raises
@@ -216,19 +216,19 @@ class CheckpointManager:
 
 
 def checkpoint_dir(workdir: Path) -> Path:
-    """Where the checkpoints of a run are."""
+    """Return the folder of the checkpoints of a run."""
     return workdir / "checkpoints"
 
 
 def checkpoint_steps(workdir: Path) -> list[Path]:
-    """Everything that looks like a finished checkpoint, the newest last."""
+    """Return the folders of the finished checkpoints of a run, the newest last."""
     found = checkpoint_dir(workdir).glob("*") if checkpoint_dir(workdir).is_dir() else ()
     numbered = [path for path in found if path.name.isascii() and path.name.isdigit()]
     return sorted(numbered, key=lambda path: int(path.name))
 
 
 def select_step(workdir: Path, which: str) -> Path:
-    """A checkpoint of a run.
+    """Return the folder of a checkpoint of a run.
 
     Args:
       workdir: of the run.
@@ -244,7 +244,7 @@ def select_step(workdir: Path, which: str) -> Path:
         return found[-1]
     if which == "best":
         metric, ranked = None, []
-        for path in reversed(found):  # the newest says which metric counts
+        for path in reversed(found):  # the metric is that of the newest
             with suppress(ValueError):
                 metadata = read_metadata(path)
                 metric = metric or str(metadata.config.get("best_metric"))
@@ -281,7 +281,7 @@ def resolve_checkpoint(path: str | Path, which: str | None = None) -> Path:
 
 
 def remove_unfinished(workdir: Path) -> None:
-    """Removes what killed saves left, which Orbax would keep for ever."""
+    """Remove unfinished checkpoints of killed processes, which Orbax would keep."""
     for unfinished in checkpoint_dir(workdir).glob("*.orbax-checkpoint-tmp*"):
         shutil.rmtree(unfinished, ignore_errors=True)
 

@@ -1,4 +1,4 @@
-"""The encoder of a checkpoint: what it expects of images, where it is from, its parameters."""
+"""Initialisation of a run from a checkpoint: its encoder, or its whole pretraining state."""
 
 import dataclasses
 from pathlib import Path
@@ -81,7 +81,7 @@ class SourceCheckpoint:
 
 
 def find_source_checkpoint(path: str | Path) -> SourceCheckpoint:
-    """The encoder of a run, of its newest checkpoint that can be read, or of one checkpoint.
+    """Find a checkpoint with an encoder: the newest of a run that can be read, or a given one.
 
     Args:
       path: a workdir, or the folder of a step in its `checkpoints`.
@@ -152,11 +152,11 @@ def read_source_checkpoint(path: Path) -> SourceCheckpoint:
 
 
 def load_encoder_params(pretrained: SourceCheckpoint, arch: Architecture) -> Any:
-    """The parameters of the encoder, resized where `arch` has other windows.
+    """Load the parameters of an encoder, with tables resized to the windows of `arch`.
 
     Args:
-      pretrained: where they are.
-      arch: of the model that they are for; it must have the same widths and depths.
+      pretrained: checkpoint of the encoder.
+      arch: of the model that they are for; widths and depths must be the same.
 
     Raises:
       InputError: the checkpoint is damaged, or of another model.
@@ -170,20 +170,20 @@ def load_encoder_params(pretrained: SourceCheckpoint, arch: Architecture) -> Any
 
 
 def encoder_param_shapes(arch: Architecture) -> Any:
-    """Shapes and types of the parameters of an encoder."""
+    """Return shapes and types of the parameters of an encoder."""
     encoder = make_encoder(arch, jnp.float32, remat=False)
     images = jax.ShapeDtypeStruct((1, arch.image_size, arch.image_size, arch.bands), np.float32)
     return jax.eval_shape(encoder.init, jax.random.key(0), images)["params"]
 
 
 def resolve_encoder(config: ConfigDict, workdir: Path) -> SourceCheckpoint | None:
-    """The encoder to start from, the same one when a run goes on; None for a random one.
+    """Return the encoder to start from, the same one for a resumed run; None for a random one.
 
-    A pretraining run may have gone on meanwhile, or its checkpoint may be gone or exchanged: what
-    counts is the one that this run began with, which its own checkpoints know.
+    The pretraining may have been continued since, or its checkpoint removed or replaced: a resumed
+    run uses the description in its own `run.json`.
 
     Raises:
-      InputError: there is none, or it is of another variant than was asked for.
+      InputError: there is none, or it is of another variant than the configuration.
     """
     encoder = resolve_source_checkpoint(config, workdir)
     if encoder is not None and config.model.variant not in (None, encoder.variant):
@@ -195,7 +195,7 @@ def resolve_encoder(config: ConfigDict, workdir: Path) -> SourceCheckpoint | Non
 
 
 def resolve_source_checkpoint(config: ConfigDict, workdir: Path) -> SourceCheckpoint | None:
-    """As `find_encoder`, of whatever variant.
+    """Return the checkpoint to start from, of any variant; see `resolve_encoder`.
 
     Raises:
       InputError: there is none.
@@ -217,7 +217,7 @@ def resolve_source_checkpoint(config: ConfigDict, workdir: Path) -> SourceCheckp
 
 
 def encoder_architecture(config: ConfigDict, encoder: SourceCheckpoint | None) -> Architecture:
-    """The sizes of the encoder at the input size of the configuration.
+    """Return the architecture of the encoder at the input size of the configuration.
 
     Windows grow with the images, as in the published code, unless they are given.
 
@@ -243,7 +243,7 @@ def encoder_architecture(config: ConfigDict, encoder: SourceCheckpoint | None) -
 def resize_architecture(
     arch: Architecture, side: int, windows: tuple[int, ...] | None = None
 ) -> Architecture:
-    """The same model for images of another size: positions are resized.
+    """Return the architecture for images of another size.
 
     Args:
       arch: of the model.
@@ -264,7 +264,7 @@ def resize_architecture(
 
 
 def replace_encoder(params: Any, arch: Architecture, encoder: SourceCheckpoint | None) -> Any:
-    """The same with the encoder of a checkpoint, if there is one.
+    """Return parameters with the encoder of a checkpoint, if there is one.
 
     Raises:
       InputError: it is damaged, or of another model.
@@ -275,11 +275,11 @@ def replace_encoder(params: Any, arch: Architecture, encoder: SourceCheckpoint |
 
 
 INPUT_FIELDS = ("image_size", "pretrain_image_size", "window_sizes")
-"""Fields of an architecture that may be others than before."""
+"""Fields of an architecture that may differ from those of the source checkpoint."""
 
 
 def warn_weighting_changed(weighting: Weighting, origin: SourceCheckpoint | None) -> None:
-    """Warns where the loss is weighted otherwise than before, if that is known."""
+    """Log a warning if the weighting of the loss differs from that of the source checkpoint."""
     before = origin.description.weighting if origin else None
     if before and (before.name, before.domain) != (weighting.name, weighting.domain):
         logging.warning(
@@ -290,7 +290,7 @@ def warn_weighting_changed(weighting: Weighting, origin: SourceCheckpoint | None
 
 
 def inherit_preprocessing(patches: PatchDataset, origin: SourceCheckpoint | None) -> PatchDataset:
-    """A dataset that is standardised as the encoder is used to."""
+    """Return a dataset with the statistics of the source checkpoint, if there is one."""
     if origin is None:
         return patches
     return dataclasses.replace(patches, statistics=origin.statistics)
@@ -299,7 +299,7 @@ def inherit_preprocessing(patches: PatchDataset, origin: SourceCheckpoint | None
 def continued_architecture(
     arch: Architecture, origin: SourceCheckpoint | None, windows: tuple[int, ...] | None = None
 ) -> Architecture:
-    """The size of the model that goes on, as an encoder keeps it at another input size.
+    """Return the architecture of a pretraining that continues from a checkpoint.
 
     Args:
       arch: as the configuration has it.
@@ -333,7 +333,7 @@ def continued_architecture(
 def load_pretraining_state(
     state: TrainState, arch: Architecture, origin: SourceCheckpoint | None
 ) -> TrainState:
-    """A first state with what was learnt before; of another input size without the optimizer's.
+    """Return a first state with the parameters of a checkpoint, and its optimizer at the same size.
 
     Args:
       state: before the first step.

@@ -1,4 +1,4 @@
-"""Reading checkpoints back: the newest that is sound, bit by bit what was saved.
+"""Restoring of checkpoints: the newest one whose arrays have their checksums.
 
 Every process reads for itself, so that a checkpoint fits any number of processes and devices.
 """
@@ -21,11 +21,11 @@ from sar_mixmae_jax.utils.errors import InputError, first_line
 from sar_mixmae_jax.utils.files import unused_path
 
 DAMAGED = "checkpoints_damaged"
-"""Where damaged checkpoints are moved, in the workdir."""
+"""Folder in the working directory to which damaged checkpoints are moved."""
 
 
 class RestoredCheckpoint(NamedTuple):
-    """A sound checkpoint.
+    """A valid checkpoint.
 
     Attributes:
       step: number of steps done.
@@ -41,18 +41,18 @@ class RestoredCheckpoint(NamedTuple):
 def restore_for_resume(
     workdir: Path, like: TrainState, description: RunDescription, known: int | None = None
 ) -> RestoredCheckpoint | None:
-    """The newest sound checkpoint of a run, the same for all processes; None if it has none yet.
+    """Restore the newest valid checkpoint of a run, the same for all processes; None without one.
 
     Damaged ones are named in a warning and moved to `DAMAGED` by the first process.
 
     Args:
       workdir: of the run.
       like: shapes and types of the state.
-      description: of the run that goes on; a checkpoint of another run is none of its.
+      description: of the run that is resumed; checkpoints of other runs are not used.
       known: the newest step that is known to have been saved.
 
     Raises:
-      InputError: there are checkpoints, or have been, and none of them is sound.
+      InputError: there are checkpoints, or have been, and none of them is valid.
     """
     saved = (
         restore_newest_valid(workdir, like, description, known) if is_primary_process() else None
@@ -73,7 +73,7 @@ def restore_for_resume(
 def restore_newest_valid(
     workdir: Path, like: TrainState, description: RunDescription, known: int | None = None
 ) -> RestoredCheckpoint | None:
-    """As `resume`, for one process."""
+    """Restore as `restore_for_resume` does, in one process."""
     damaged: list[tuple[Path, str]] = []
     for path in reversed(checkpoint_steps(workdir)):
         try:
@@ -103,7 +103,7 @@ def restore_newest_valid(
 
 
 def read_checkpoint(path: Path, like: TrainState) -> RestoredCheckpoint:
-    """Reads the checkpoint of a step and verifies it.
+    """Read and verify the checkpoint of a step.
 
     Args:
       path: its folder.
@@ -128,7 +128,7 @@ def read_checkpoint(path: Path, like: TrainState) -> RestoredCheckpoint:
 
 
 def _read_state(path: Path, like: Any, *, partial: bool = False) -> Any:
-    """Arrays of the host, without waiting for other processes.
+    """Read arrays to the host, without waiting for other processes.
 
     Args:
       path: of the arrays.
@@ -181,7 +181,7 @@ def read_subtree(path: Path, like: dict[str, Any]) -> dict[str, Any]:
 
 
 def quarantine(path: Path) -> Path:
-    """Moves a damaged checkpoint out of the way, and loses nothing.
+    """Move a damaged checkpoint to the folder `DAMAGED`.
 
     Raises:
       InputError: it cannot be moved.

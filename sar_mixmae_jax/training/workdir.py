@@ -29,7 +29,7 @@ from sar_mixmae_jax.utils.errors import InputError, first_line
 from sar_mixmae_jax.utils.files import atomic_write, report_write_errors
 
 LOCK, RECORD, EVALUATION = "lock", "run.json", "evaluation"
-"""In the workdir; the lock holds a number, see `check_shared`."""
+"""Names in a working directory; the lock holds a number, see `check_shared_workdir`."""
 
 
 @contextmanager
@@ -264,7 +264,7 @@ MAY_CHANGE = {
     "config.schedule_epochs": "from here on the learning rate follows the new schedule",
     "config.remat": "results before and after may differ in their last digits",
 }
-"""Fields that may change, with what the user should know of it; all others may not."""
+"""Fields that may change at a resume, with a warning if one is due; all others may not."""
 
 
 def check_same_run(before: RunDescription, now: RunDescription) -> list[str]:

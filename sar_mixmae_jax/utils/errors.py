@@ -1,17 +1,17 @@
-"""What the program says when the user gave it something it cannot use."""
+"""Errors whose one-line message is shown to the user without a traceback."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import TypeVar
 
 LONGEST = 200
-"""Characters of a library's message that a user may be asked to read."""
+"""Characters of the message of a library that are shown."""
 
 T = TypeVar("T")
 
 
 class UserError(Exception):
-    """Something that the user must act on, and no fault of the program.
+    """A condition that the user can correct, not a defect of the program.
 
     The message is one line that says what was found, what was expected and what to do.
     The command line prints it without a traceback and exits with 2.
@@ -19,7 +19,7 @@ class UserError(Exception):
 
 
 class InputError(UserError, ValueError):
-    """Something given by the user is wrong: a file, a name, a setting."""
+    """An input cannot be used: a file, a name, a setting."""
 
 
 class DivergedError(UserError, ArithmeticError):
@@ -27,7 +27,7 @@ class DivergedError(UserError, ArithmeticError):
 
 
 def look_up(table: dict[str, T], name: str, what: str) -> T:
-    """Returns `table[name]`, or refuses an unknown name with a list of the known ones.
+    """Return an entry of a table by name.
 
     Args:
       table: the entries by name.
@@ -42,7 +42,7 @@ def look_up(table: dict[str, T], name: str, what: str) -> T:
 
 
 def check_name(known: Iterable[str], name: str, what: str) -> None:
-    """Refuses a name that is not among the known ones; see `look_up`.
+    """Check that a name is among the known ones; see `look_up`.
 
     Raises:
       InputError: `name` is not known.
@@ -53,7 +53,7 @@ def check_name(known: Iterable[str], name: str, what: str) -> None:
 
 
 def unknown_name(name: str, known: Iterable[str], what: str) -> InputError:
-    """An error for a name that is not among the known ones, with the closest as a suggestion."""
+    """Return an error for an unknown name, which lists the known ones and suggests the closest."""
     known = list(known)
     close = get_close_matches(name, known, n=1)
     hint = f"did you mean {close[0]!r}? " if close else ""
@@ -61,9 +61,9 @@ def unknown_name(name: str, known: Iterable[str], what: str) -> InputError:
 
 
 def first_line(error: BaseException) -> str:
-    """Type and first line of an error of a library, of what caused it if that is known.
+    """Return type and first line of an error, or of its first cause.
 
-    Long ones are cut: storage libraries print the whole specification of an array.
+    Long lines are cut: storage libraries print the whole specification of an array.
     """
     while error.__cause__ is not None:
         error = error.__cause__
@@ -75,7 +75,7 @@ def first_line(error: BaseException) -> str:
 
 
 def escape_unprintable(text: str) -> str:
-    """A text on one line in which nothing commands a terminal: such characters become escapes."""
+    """Return a text with escapes in place of unprintable characters, line ends included."""
     return "".join(
         c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text
     )

@@ -1,4 +1,4 @@
-"""Checksums of arrays and of metadata: a flipped bit on a disk must not become a wrong weight."""
+"""Checksums of arrays and metadata against damage on disk, and hashes of training ids."""
 
 import base64
 import hashlib
@@ -11,11 +11,11 @@ import jax
 import numpy as np
 
 CHECKSUM_FIELD = "sha256"
-"""The field of metadata that holds the checksum of all other fields."""
+"""Field of metadata that holds the checksum of all other fields."""
 
 
 def array_checksums(tree: Any) -> dict[str, str]:
-    """The SHA-256 of the bytes of every array in a tree, by its path in the tree."""
+    """Return the SHA-256 of the bytes of every array in a tree, by its path in the tree."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     names = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in leaves]
     with ThreadPoolExecutor() as threads:  # hashing releases the interpreter's lock
@@ -27,12 +27,12 @@ def _digest(array: Any) -> str:
 
 
 def add_checksum(metadata: dict[str, Any]) -> dict[str, Any]:
-    """Metadata with its own checksum beside it."""
+    """Return metadata with their checksum."""
     return {**metadata, CHECKSUM_FIELD: _metadata_checksum(metadata)}
 
 
 def verify_checksum(metadata: dict[str, Any]) -> dict[str, Any]:
-    """The way back from `sealed`.
+    """Return metadata without their checksum, after verifying it.
 
     Raises:
       ValueError: the checksum is missing or not that of the rest.
@@ -48,40 +48,40 @@ def _metadata_checksum(metadata: dict[str, Any]) -> str:
 
 
 INCOMPLETE = "?"
-"""Nothing is known; before packed ids: there are others that are not."""
+"""Mark of an incomplete list of ids: alone, none is known; as a prefix, some are missing."""
 
 HASH = np.dtype(">u8")
-"""Of an id: with half a million of them, two are mistaken for one once in 10^8 data sets."""
+"""Type of the hash of an id; among half a million, two are equal with a probability of 1e-8."""
 
 
 def hash_ids(ids: Iterable[str]) -> np.ndarray:
-    """The hashes of ids, sorted, each once."""
+    """Return the hashes of ids, sorted, without duplicates."""
     digests = (hashlib.blake2b(name.encode(), digest_size=HASH.itemsize).digest() for name in ids)
     return np.unique(np.frombuffer(b"".join(digests), HASH))
 
 
 def pack_ids(ids: Iterable[str]) -> str:
-    """The hashes of ids as a text for JSON."""
+    """Return the hashes of ids as a string for JSON."""
     return base64.b64encode(hash_ids(ids).tobytes()).decode()
 
 
 def merge_packed_ids(packed: str, ids: Iterable[str]) -> str:
-    """The packed ids and some more."""
+    """Return packed ids with further ids."""
     both = np.union1d(_unpack_ids(packed), hash_ids(ids)).astype(HASH)
     known = base64.b64encode(both.tobytes()).decode()
     return known if is_complete(packed) else INCOMPLETE + known
 
 
 def is_complete(packed: str) -> bool:
-    """Whether all that a model has seen is among the packed ids."""
+    """Return True if the packed ids are all that a model was trained on."""
     return not packed.startswith(INCOMPLETE)
 
 
 def count_overlap(ids: Iterable[str], packed: str) -> int:
-    """How many of some ids are among the packed ones.
+    """Return the number of ids that are among the packed ones.
 
     Raises:
-      ValueError: `packed` is not what `pack` makes.
+      ValueError: `packed` is not a result of `pack_ids`.
     """
     return len(np.intersect1d(hash_ids(ids), _unpack_ids(packed), assume_unique=True))
 
