@@ -8,11 +8,11 @@ import pytest
 import rasterio
 import tensorflow_datasets as tfds
 
+from sar_mixmae_jax.data.bigearthnet import CLASSES_19, to_19
 from sar_mixmae_jax.data.patch_dataset import load_patch_dataset
 from sar_mixmae_jax.utils.errors import InputError
 from tfds_builders.bad_files import BadFilesError
 from tfds_builders.bigearthnet_s1 import fake_patches, version1, version2
-from tfds_builders.bigearthnet_s1.corine_classes import CLASSES_19, to_19
 from tfds_builders.build import build
 
 SPLITS = ("train", "validation", "test")

@@ -9,8 +9,7 @@ import tensorflow_datasets as tfds
 from sar_mixmae_jax.utils.errors import InputError
 from tfds_builders.build import build, make_builder
 from tfds_builders.flood_pairs.cases import case_of
-from tfds_builders.flood_pairs.flood_records import pair_dates
-from tfds_builders.flood_pairs.flood_simulator import DATES, simulate_date
+from tfds_builders.flood_pairs.flood_simulator import DATES, pair_dates, simulate_date
 
 SIZE = 128
 

@@ -8,9 +8,8 @@ import pytest
 from sar_mixmae_jax.utils.errors import InputError
 from tests.tfds_builders.test_inspect import mercator
 from tfds_builders.band_statistics import BandMoments, dataset_statistics
-from tfds_builders.inspect.geolocation import distances, locate
-from tfds_builders.inspect.loss_weights import weight_contrasts
-from tfds_builders.inspect.survey import percentiles, survey
+from tfds_builders.inspect.inspection import weight_contrasts
+from tfds_builders.inspect.survey import distances, locate, percentiles, survey
 
 
 def test_what_lies_outside_of_the_histogram_is_counted():

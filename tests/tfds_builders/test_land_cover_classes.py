@@ -2,8 +2,8 @@
 
 import pytest
 
+from sar_mixmae_jax.data.bigearthnet import CLASSES_19, GROUP_OF_43, to_19
 from sar_mixmae_jax.utils.errors import InputError
-from tfds_builders.bigearthnet_s1.corine_classes import CLASSES_19, GROUP_OF_43, to_19
 
 DOCUMENTED = {
     0: (0, 1), 1: (2,), 2: (11, 12, 13), 3: (14, 15, 16, 18), 4: (17,), 5: (19,), 6: (20,),

@@ -9,8 +9,8 @@ import pytest
 from sar_mixmae_jax.utils.errors import InputError
 from tests.sen12 import SIZE, built_example, change_list, example, make, metadata
 from tfds_builders.plan import BuildSettings
-from tfds_builders.sen12_flood import archive_plan, fake_archive, product_names, splits
-from tfds_builders.sen12_flood.archive import Source
+from tfds_builders.sen12_flood import archive_plan, fake_archive, splits
+from tfds_builders.sen12_flood.archive import Source, time_of
 from tfds_builders.sen12_flood.fake_archive import EXAMPLE_SPLITS, FOLDER, Shot
 
 
@@ -181,9 +181,9 @@ def test_lists_are_found_where_the_options_say(archive, tmp_path, built):
     ],
 )
 def test_dates(date, expected):
-    time = product_names.time_of("image", date)
+    time = time_of("image", date)
     assert (time and f"{time:%Y-%m-%d}") == expected
-    assert product_names.time_of("S1A_x_20190218T030905_y", date) == datetime(2019, 2, 18, 3, 9, 5)
+    assert time_of("S1A_x_20190218T030905_y", date) == datetime(2019, 2, 18, 3, 9, 5)
 
 
 def test_shots_of_the_fake_archive_have_different_products():

@@ -27,7 +27,8 @@ from tests.sen12 import (
 )
 from tfds_builders.bad_files import BadFilesError
 from tfds_builders.build import build, build_summary
-from tfds_builders.sen12_flood import fake_archive, pairing, product_names, splits
+from tfds_builders.sen12_flood import fake_archive, pairing, splits
+from tfds_builders.sen12_flood.archive import relative_orbit
 from tfds_builders.sen12_flood.fake_archive import EXAMPLE, EXAMPLE_SPLITS, FOLDER, Place
 from tfds_builders.sen12_flood.index import Image
 from tfds_builders.sen12_flood.splits import PairCounts
@@ -117,15 +118,11 @@ def test_records_have_the_facts_of_list_and_product(built):
 
 def test_published_names_have_the_relative_orbit_of_their_track():
     """Two products of one place, of both satellites, an odd number of half cycles apart."""
-    a = product_names.relative_orbit(
-        "S1A_IW_GRDH_1SDV_20190218T030905_20190218T030930_025978_02E4EB_98B8"
-    )
-    b = product_names.relative_orbit(
-        "S1B_IW_GRDH_1SDV_20190401T030823_20190401T030856_015607_01D42A_6D09"
-    )
+    a = relative_orbit("S1A_IW_GRDH_1SDV_20190218T030905_20190218T030930_025978_02E4EB_98B8")
+    b = relative_orbit("S1B_IW_GRDH_1SDV_20190401T030823_20190401T030856_015607_01D42A_6D09")
     assert a == b == 6
-    assert product_names.relative_orbit("S1C_IW_GRDH_1SDV_20260218T030905_x") == 0
-    assert product_names.relative_orbit("image_17") == 0
+    assert relative_orbit("S1C_IW_GRDH_1SDV_20260218T030905_x") == 0
+    assert relative_orbit("image_17") == 0
 
 
 def test_zeros_are_nodata_or_dark_by_option(copy, tmp_path):

@@ -6,12 +6,11 @@ from typing import ClassVar
 
 import tensorflow_datasets as tfds
 
-from sar_mixmae_jax.data.bigearthnet import PUBLISHED_STATISTICS
+from sar_mixmae_jax.data.bigearthnet import CLASSES_19, PUBLISHED_STATISTICS
 from sar_mixmae_jax.data.metadata import Statistics
 from sar_mixmae_jax.utils.errors import InputError, look_up
 from tfds_builders import records
 from tfds_builders.bigearthnet_s1 import version1, version2
-from tfds_builders.bigearthnet_s1.corine_classes import CLASSES_19
 from tfds_builders.bigearthnet_s1.patch_files import SIZE
 from tfds_builders.patch_builder import PatchBuilder
 from tfds_builders.plan import Plan

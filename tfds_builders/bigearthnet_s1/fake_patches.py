@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from sar_mixmae_jax.data.bigearthnet import to_19
 from sar_mixmae_jax.data.metadata import BANDS
 from tfds_builders.bigearthnet_s1 import version1, version2
-from tfds_builders.bigearthnet_s1.corine_classes import to_19
 from tfds_builders.bigearthnet_s1.patch_files import band_files
 from tfds_builders.geotiff import write_band
 from tfds_builders.synthetic_s1.simulator import simulate

@@ -8,12 +8,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from sar_mixmae_jax.data.bigearthnet import CLASSES_19
 from sar_mixmae_jax.data.metadata import BANDS
 from sar_mixmae_jax.utils.errors import InputError, first_line
 from tfds_builders import records
 from tfds_builders.bad_files import BadFile
 from tfds_builders.bigearthnet_s1 import patch_files
-from tfds_builders.bigearthnet_s1.corine_classes import CLASSES_19
 from tfds_builders.bigearthnet_s1.patch_files import band_files, read_patch
 from tfds_builders.plan import Plan
 from tfds_builders.shards import Example

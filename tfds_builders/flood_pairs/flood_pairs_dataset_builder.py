@@ -9,7 +9,7 @@ import tensorflow_datasets as tfds
 
 from sar_mixmae_jax.utils.errors import InputError
 from tfds_builders import records
-from tfds_builders.flood_pairs.flood_records import INDEX, ITEM, pair_dates, read_record
+from tfds_builders.flood_pairs.flood_simulator import INDEX, ITEM, pair_dates, read_record
 from tfds_builders.patch_builder import PatchBuilder
 from tfds_builders.plan import Plan
 from tfds_builders.synthetic_s1.land_cover import CLASSES

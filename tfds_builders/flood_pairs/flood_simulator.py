@@ -1,18 +1,20 @@
 """Images of both dates of a pair: flood, phenology, fields, snow, rain and wind."""
 
 from datetime import date, timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from tfds_builders.flood_pairs.cases import Case, Weather, draw_weather
+from tfds_builders import records
+from tfds_builders.flood_pairs.cases import Case, Weather, case_of, draw_weather
 from tfds_builders.flood_pairs.terrain import Terrain, cover_low_ground, draw_terrain, flood_land
-from tfds_builders.synthetic_s1 import backscatter, layout
+from tfds_builders.plan import Columns, Pairs
+from tfds_builders.shards import Example
+from tfds_builders.synthetic_s1 import backscatter, land_cover
 from tfds_builders.synthetic_s1.backscatter import point_targets
 from tfds_builders.synthetic_s1.fields import fractal_fields, smooth_fields
-from tfds_builders.synthetic_s1.land_cover import CLASSES, NUMBER, Landscape
-from tfds_builders.synthetic_s1.layout import WIND_STEP
-from tfds_builders.synthetic_s1.simulator import INCIDENCE_DEG, Patch, stack_db
+from tfds_builders.synthetic_s1.land_cover import CLASSES, NUMBER, WIND_STEP, Landscape
+from tfds_builders.synthetic_s1.simulator import INCIDENCE_DEG, SPLITS, Patch, labels, stack_db
 from tfds_builders.synthetic_s1.speckle import LOOKS, MARGIN, noise_floor, observe, speckle
 
 PHENOLOGY_DB = 0.6  # std of a class between dates, both bands together
@@ -172,9 +174,9 @@ def streams(seed: tuple[int, ...]) -> Streams:
 
 def _draw_scene(rng: Streams, size: int, hard_case: str) -> Scene:
     incidence = float(rng["layout"].uniform(*INCIDENCE_DEG))
-    landscape = layout.draw_landscape(rng["layout"])
-    region, count = layout.draw_parcels(rng["layout"], size, landscape)
-    cover = layout.draw_land_cover(rng["layout"], region, count, landscape)
+    landscape = land_cover.draw_landscape(rng["layout"])
+    region, count = land_cover.draw_parcels(rng["layout"], size, landscape)
+    cover = land_cover.draw_land_cover(rng["layout"], region, count, landscape)
     ground = draw_terrain(rng["terrain"], region, count)
     cover = cover_low_ground(rng["terrain"], cover, ground.low, hard_case)
     return Scene(cover, region, count, ground, landscape, incidence)
@@ -192,7 +194,7 @@ def _power_of_date(
     rough = rough_water(date_rng, len(cover), weather.windy[after])
     emergent = np.isin(cover, [NUMBER[name] for name in weather.bounce_db])
     wet = scene.ground.water | new
-    cover = layout.cover_with_water(cover, scene.ground.water | (new & ~emergent), rough)
+    cover = land_cover.cover_with_water(cover, scene.ground.water | (new & ~emergent), rough)
     level = backscatter.mean_backscatter(
         rng["classes"], cover, scene.region, scene.parcels, scene.incidence
     )
@@ -216,3 +218,76 @@ def _observe(
     size, instrument = len(ground), rng["instrument"]
     looks, floor = LOOKS[instrument.integers(len(LOOKS))], noise_floor(instrument, size)
     return observe(power, targets, floor, speckle(date_rng, size, looks))
+
+
+INDEX = ("sequence", "date", "flooded", "flooded_fraction", "hard_case")
+"""Features of the records that `pair_dates` reads."""
+
+COLUMNS = (
+    "before",
+    "after",
+    "flooded",
+    "sequence",
+    "group",
+    "onset",
+    "gap_days",
+    "flooded_fraction",
+    "hard_case",
+)
+"""Columns of the pairs in the metadata."""
+
+
+def pair_dates(split: str, records: Columns) -> Pairs:
+    """Pair the two dates of every sequence; sequences are independent of each other.
+
+    Args:
+      split: name of the split, unused.
+      records: columns `INDEX` of the records.
+    """
+    del split
+    dates: dict[str, list[tuple[str, int]]] = {}
+    for number, (sequence, day) in enumerate(
+        zip(records["sequence"], records["date"], strict=True)
+    ):
+        dates.setdefault(sequence, []).append((day, number))
+    columns: dict[str, list[Any]] = {name: [] for name in COLUMNS}
+    for sequence, images in dates.items():
+        (first, before), (second, after) = sorted(images)
+        flooded = records["flooded"][after]
+        gap = date.fromisoformat(second) - date.fromisoformat(first)
+        row = (before, after, flooded, sequence, sequence, bool(flooded), gap.days)
+        truth = (records["flooded_fraction"][after], records["hard_case"][after])
+        for name, value in zip(COLUMNS, row + truth, strict=True):
+            columns[name].append(value)
+    return Pairs(columns, {})
+
+
+ITEM = np.dtype([("split", np.int8), ("number", np.int32), ("date", np.int8)])
+
+
+def read_record(size: int, seed: int, item: tuple[int, int, int]) -> Example:
+    """Simulate a record: one date of a pair.
+
+    Args:
+      size: side in pixels.
+      seed: of the dataset.
+      item: numbers of the split, of the pair in it, and of the date: 0 or 1.
+    """
+    split, number, date = item
+    case = case_of(number)
+    image = simulate_date(size, (seed, split, number), case, DATES[date])
+    sequence = f"flood_{seed}_{SPLITS[split]}_{number:06d}"
+    return {
+        "id": f"{sequence}_{DATES[date]}",
+        "backscatter": image.patch.backscatter,
+        "labels": records.multi_hot(labels(image.patch), tuple(CLASSES)),
+        "noise_free": image.patch.noise_free.astype(np.float16),
+        "land_cover": image.patch.land_cover,
+        "incidence_angle": np.float32(image.patch.incidence_angle),
+        "water": image.water.astype(np.uint8),
+        "flooded": np.uint8(case.flooded and date),
+        "flooded_fraction": np.float32(image.flooded_fraction),
+        "hard_case": case.hard_case,
+        "sequence": sequence,
+        "date": image.day.isoformat(),
+    }

@@ -7,8 +7,7 @@ import numpy as np
 from scipy import ndimage
 
 from tfds_builders.synthetic_s1.fields import fractal_fields
-from tfds_builders.synthetic_s1.land_cover import NUMBER
-from tfds_builders.synthetic_s1.layout import SHORE_STEPS, distance_from_line
+from tfds_builders.synthetic_s1.land_cover import NUMBER, SHORE_STEPS, distance_from_line
 
 WATER_SHARE = (0.04, 0.35)  # of a scene with a lake or a coast
 RIVER_PIXELS = (0.4, 1.1)  # decimal logarithm of half the width

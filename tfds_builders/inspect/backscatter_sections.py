@@ -8,8 +8,7 @@ import numpy as np
 
 from sar_mixmae_jax.objectives.diagnostics import NEARLY_CONSTANT
 from sar_mixmae_jax.utils.tables import Lines, format_fraction, format_numbers, markdown_table
-from tfds_builders.inspect.inspection import Inspection
-from tfds_builders.inspect.loss_weights import IMAGE_SIZE
+from tfds_builders.inspect.inspection import IMAGE_SIZE, Inspection
 from tfds_builders.inspect.survey import BINS_PER_DB, HIGH, LOW, percentiles
 
 PERCENTILES = (0.1, 1, 5, 25, 50, 75, 95, 99, 99.9)

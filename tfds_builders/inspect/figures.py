@@ -16,8 +16,7 @@ from matplotlib.ticker import MaxNLocator
 
 from sar_mixmae_jax.utils.errors import escape_unprintable
 from sar_mixmae_jax.utils.plotting import NODATA_COLOUR, block_average, figure_to_png
-from tfds_builders.inspect.geolocation import Places
-from tfds_builders.inspect.survey import BINS_PER_DB, EDGES, Survey, percentiles
+from tfds_builders.inspect.survey import BINS_PER_DB, EDGES, Places, Survey, percentiles
 
 SHEET_DPI = 100
 MAX_PATCH_PIXELS = 250

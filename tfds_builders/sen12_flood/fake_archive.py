@@ -15,8 +15,8 @@ from rasterio.warp import Resampling, calculate_default_transform, reproject
 from sar_mixmae_jax.data.metadata import BANDS
 from sar_mixmae_jax.utils.decibel import db_to_linear
 from tfds_builders.geotiff import write_band
+from tfds_builders.sen12_flood.archive import ORBIT_OFFSETS, ORBITS_PER_CYCLE
 from tfds_builders.sen12_flood.index import LIST
-from tfds_builders.sen12_flood.product_names import ORBIT_OFFSETS, ORBITS_PER_CYCLE
 from tfds_builders.synthetic_s1.simulator import simulate
 
 FOLDER = "SEN12FLOOD"

@@ -7,8 +7,7 @@ from typing import Any, NamedTuple
 
 from sar_mixmae_jax.utils.errors import InputError, first_line
 from tfds_builders.bad_files import BadFile, BadFilesError
-from tfds_builders.sen12_flood.archive import Source, read
-from tfds_builders.sen12_flood.product_names import product_name, relative_orbit, time_of
+from tfds_builders.sen12_flood.archive import Source, product_name, read, relative_orbit, time_of
 
 LIST = "S1list.json"
 PASSES = {"A": "ASCENDING", "D": "DESCENDING"}

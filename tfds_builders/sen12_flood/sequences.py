@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from sar_mixmae_jax.data.metadata import BANDS
 from sar_mixmae_jax.utils.errors import InputError
 from tfds_builders.bad_files import BadFile, BadFilesError
-from tfds_builders.sen12_flood import index, product_names
+from tfds_builders.sen12_flood import archive, index
 from tfds_builders.sen12_flood.archive import Source
 from tfds_builders.sen12_flood.index import Image
 from tfds_builders.sen12_flood.rasters import UNKNOWN, Grid, Item, grid_of
@@ -56,8 +56,8 @@ def folders(files: Iterable[str]) -> dict[str, list[Folder]]:
     by_path: dict[str, Folder] = {}
     for name in sorted(files):
         path, _, file = name.rpartition("/")
-        band = product_names.band_file(file)
-        if band or product_names.is_reference(file):
+        band = archive.band_file(file)
+        if band or archive.is_reference(file):
             folder = by_path.setdefault(path, Folder(path, {}, []))
             if band:
                 folder.bands.setdefault((band.product.lower(), band.band), name)

@@ -6,10 +6,9 @@ from typing import NamedTuple
 import numpy as np
 
 from sar_mixmae_jax.utils.decibel import db_to_linear
-from tfds_builders.synthetic_s1 import layout
+from tfds_builders.synthetic_s1 import land_cover
 from tfds_builders.synthetic_s1.fields import fractal_fields
-from tfds_builders.synthetic_s1.land_cover import CLASSES, NUMBER, Landscape
-from tfds_builders.synthetic_s1.layout import distance_from_line
+from tfds_builders.synthetic_s1.land_cover import CLASSES, NUMBER, Landscape, distance_from_line
 from tfds_builders.synthetic_s1.speckle import gamma_table, table_index
 
 REFERENCE_DEG = 38.0  # incidence at which the typical values hold
@@ -122,12 +121,12 @@ def draw_ground(rng: np.random.Generator, size: int, incidence: float) -> Ground
       size: side in pixels.
       incidence: angle at the centre, degrees.
     """
-    landscape = layout.draw_landscape(rng)
-    region, count = layout.draw_parcels(rng, size, landscape)
-    cover = layout.draw_land_cover(rng, region, count, landscape)
-    water = layout.draw_water(rng, size, landscape)
+    landscape = land_cover.draw_landscape(rng)
+    region, count = land_cover.draw_parcels(rng, size, landscape)
+    cover = land_cover.draw_land_cover(rng, region, count, landscape)
+    water = land_cover.draw_water(rng, size, landscape)
     if water is not None:
-        cover = layout.cover_with_water(cover, water, layout.draw_wind(rng, size))
+        cover = land_cover.cover_with_water(cover, water, land_cover.draw_wind(rng, size))
     decibel = mean_backscatter(rng, cover, region, count, incidence)
     decibel += structure_gain(rng, cover, region, landscape)
     texture = fractal_fields(rng, size, TEXTURE_STEPS)[0]

@@ -2,6 +2,11 @@
 
 import dataclasses
 
+import numpy as np
+from scipy.special import ndtri
+
+from tfds_builders.synthetic_s1.fields import fractal_fields, smooth_fields
+
 
 @dataclasses.dataclass(frozen=True)
 class LandCover:
@@ -133,3 +138,132 @@ LANDSCAPES = {
         relief=2.0,
     ),
 }
+
+
+SHORE_STEPS = {36: 1.0, 13: 0.4, 4: 0.13}  # of lakes and coasts
+FOREST_STEPS = {26: 1.0, 8: 0.5, 3: 0.25}
+URBAN_STEPS = {22: 1.0, 5: 0.5}
+WIND_STEP = 30  # pixels between grid points of gusts and shelter
+
+
+def draw_landscape(rng: np.random.Generator) -> Landscape:
+    """Draw a landscape by the shares of `LANDSCAPES`."""
+    landscapes = tuple(LANDSCAPES.values())
+    shares = np.array([landscape.share for landscape in landscapes])
+    return landscapes[rng.choice(len(landscapes), p=shares / shares.sum())]
+
+
+def draw_parcels(
+    rng: np.random.Generator, size: int, landscape: Landscape
+) -> tuple[np.ndarray, int]:
+    """Draw parcels in strips of a common orientation.
+
+    Args:
+      rng: random numbers of the scene.
+      size: side in pixels.
+      landscape: length of the parcels and warp of their borders.
+
+    Returns:
+      (size, size) int32 number of the parcel of every pixel, and the number of parcels.
+    """
+    place = np.arange(size, dtype=np.float32) - size / 2
+    rows, columns = np.float32(landscape.warp) * smooth_fields(rng, 2, size, 20)
+    across, along = _rotate(rows + place[:, None], columns + place, rng.uniform(0, np.pi))
+    extent = 2 * size + 40
+    length = rng.uniform(*landscape.parcel)
+    strip = _cuts(rng, 1, extent, length / 1.6)[0][_index(across, extent)]
+    strips = int(strip.max()) + 1
+    cells = _cuts(rng, strips, extent, length)
+    cells[1:] += np.cumsum(cells[:-1, -1] + 1, dtype=np.int32)[:, None]
+    skew = rng.normal(0, 0.1, strips).astype(np.float32)  # corners are not all square
+    region = cells[strip, _index(along + skew[strip] * across, extent)]
+    return region, int(cells[-1, -1]) + 1
+
+
+def _rotate(rows: np.ndarray, columns: np.ndarray, angle: float) -> tuple[np.ndarray, np.ndarray]:
+    cosine, sine = np.float32(np.cos(angle)), np.float32(np.sin(angle))
+    return columns * cosine + rows * sine, rows * cosine - columns * sine
+
+
+def _index(position: np.ndarray, extent: int) -> np.ndarray:
+    """Return indices into a table of `extent` entries, of pixels from the middle of the scene."""
+    return np.clip((position + extent / 2).astype(np.int32), 0, extent - 1)
+
+
+def _cuts(rng: np.random.Generator, rows: int, extent: int, mean: float) -> np.ndarray:
+    """Cut lines into pieces of random length; return the piece at each place, (rows, extent)."""
+    lengths = mean * rng.lognormal(-0.1, 0.45, (rows, int(2 * extent / mean) + 4))
+    ends = np.cumsum(np.maximum(lengths, 4), axis=1) - rng.uniform(0, mean, (rows, 1))
+    starts = np.zeros((rows, extent + 1), np.int32)
+    row = np.broadcast_to(np.arange(rows)[:, None], ends.shape)
+    starts[row, np.clip(ends, 0, extent).astype(np.int32)] = 1  # pieces beyond the end are cut off
+    return np.cumsum(starts[:, :extent], axis=1, dtype=np.int32)
+
+
+def draw_land_cover(
+    rng: np.random.Generator, region: np.ndarray, count: int, landscape: Landscape
+) -> np.ndarray:
+    """Draw the class of every pixel of a scene without water.
+
+    Args:
+      rng: random numbers of the scene.
+      region: (size, size) number of the parcel of every pixel.
+      count: number of parcels.
+      landscape: shares of the classes.
+
+    Returns:
+      (size, size) uint8.
+    """
+    size = len(region)
+    names, weights = zip(*landscape.parcels.items(), strict=True)
+    drawn = rng.choice([NUMBER[name] for name in names], count, p=np.array(weights))
+    cover = drawn.astype(np.uint8)[region]
+    forest = fractal_fields(rng, size, FOREST_STEPS)[0]
+    # borders of forests follow parcels in part
+    parcel_draws = rng.standard_normal(count, dtype=np.float32)[region]
+    cover[upper_share(0.75 * forest + 0.66 * parcel_draws, rng.uniform(*landscape.forest))] = (
+        NUMBER["Forest"]
+    )
+    if (urban := rng.uniform(*landscape.urban)) > 0.002:
+        cover[upper_share(fractal_fields(rng, size, URBAN_STEPS)[0], urban)] = NUMBER["Urban"]
+    return cover
+
+
+def draw_wind(rng: np.random.Generator, size: int) -> np.ndarray:
+    """Draw the mask of wind that roughens water, with lee areas: (size, size) bool."""
+    return smooth_fields(rng, 1, size, WIND_STEP)[0] > rng.normal(0, 2.5)
+
+
+def cover_with_water(cover: np.ndarray, water: np.ndarray, rough: np.ndarray) -> np.ndarray:
+    """Return classes with calm water where `water`, and wind-roughened water where also `rough`."""
+    calm, wind = NUMBER["Calm water"], NUMBER["Wind-roughened water"]
+    return np.where(water, np.where(rough, np.uint8(wind), np.uint8(calm)), cover)
+
+
+def upper_share(field: np.ndarray, share: float) -> np.ndarray:
+    """Return the mask of the upper `share` of the values of a standard normal field."""
+    return field > np.float32(ndtri(1 - share))
+
+
+def distance_from_line(rng: np.random.Generator, size: int, bend: float) -> np.ndarray:
+    """Draw a line bent by about `bend` pixels and return signed distances from it in pixels."""
+    place = np.arange(size, dtype=np.float32) - size / 2
+    across, _ = _rotate(place[:, None], place, rng.uniform(0, 2 * np.pi))
+    offset = np.float32(rng.uniform(-0.4, 0.4) * size)
+    return across + offset + np.float32(bend) * smooth_fields(rng, 1, size, 40)[0]
+
+
+def draw_water(rng: np.random.Generator, size: int, landscape: Landscape) -> np.ndarray | None:
+    """Draw the mask of a lake, a river or the sea, or return None for a scene without."""
+    drawn = rng.random()
+    lake, river, coast = np.cumsum(landscape.water)
+    if drawn < lake:
+        return upper_share(fractal_fields(rng, size, SHORE_STEPS)[0], rng.uniform(0.03, 0.4))
+    if drawn < river:
+        return np.abs(distance_from_line(rng, size, bend=12.0)) < 10 ** rng.uniform(0.0, 1.1)
+    if drawn < coast:
+        return (
+            distance_from_line(rng, size, bend=0.0) + 14 * fractal_fields(rng, size, SHORE_STEPS)[0]
+            > 0
+        )
+    return None
