@@ -14,7 +14,7 @@ from configs import finetune
 from sar_mixmae_jax.data.metadata import BANDS
 from sar_mixmae_jax.data.patch_dataset import PatchDataset, Subset, batches
 from sar_mixmae_jax.data.sampler import ShuffleSampler
-from sar_mixmae_jax.models import flops
+from sar_mixmae_jax.models import architecture
 from sar_mixmae_jax.models.mixmae import init_params
 from sar_mixmae_jax.objectives.reconstruction import pretrain_loss
 from sar_mixmae_jax.tasks.registry import get_task
@@ -70,7 +70,7 @@ def measure_training(config: ConfigDict, patches: PatchDataset, steps: int) -> R
     step_alone(1)
     times = in_turns({"step": step_alone, "loop": loop}, turns, "pretraining")
     step_seconds = times["step"] / steps_per_turn
-    step_flops = flops.train_step_flops(objective.model.arch, config.batch_size)
+    step_flops = architecture.train_step_flops(objective.model.arch, config.batch_size)
     return {
         "compile_seconds": compile_seconds,
         "step_seconds": step_seconds,

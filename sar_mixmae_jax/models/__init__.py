@@ -1,6 +1,6 @@
 """Networks in Flax: MixMAE, its encoder and decoder, and the heads of downstream tasks.
 
-`architecture` holds the sizes and published variants; `swin` the encoder, `mixmae` the
+`architecture` holds sizes, variants and FLOP counts; `swin` the encoder, `mixmae` the
 pretraining model, `heads` and `knn` what is put on the encoder; `layers`, `masking` and `resize`
-their parts; `flops` the operation counts. Imports `utils` only.
+their parts. Imports `utils` only.
 """

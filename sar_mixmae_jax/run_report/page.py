@@ -14,8 +14,8 @@ from matplotlib.image import imread
 from sar_mixmae_jax.run_report import evaluations, reproduce, sections, weighting_section
 from sar_mixmae_jax.run_report.content import Block, Figure, Section, make_section, note
 from sar_mixmae_jax.run_report.history import History, read_history, stem
+from sar_mixmae_jax.training.finetune import ValidationEvaluator
 from sar_mixmae_jax.training.reconstruction_evaluator import ReconstructionEvaluator
-from sar_mixmae_jax.training.validation_evaluator import ValidationEvaluator
 from sar_mixmae_jax.utils.errors import escape_unprintable, first_line
 from sar_mixmae_jax.utils.files import atomic_write, report_write_errors
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from sar_mixmae_jax.data.sampler import ShuffleSampler
-from sar_mixmae_jax.models import flops
+from sar_mixmae_jax.models import architecture
 from sar_mixmae_jax.models.mixmae import MixMAE
 from sar_mixmae_jax.training.accelerators import ACCELERATORS, Accelerator
 from sar_mixmae_jax.training.config import check_batch, check_numbers, make_arch
@@ -97,7 +97,7 @@ def estimate(
         grad_accum_steps=config.grad_accum_steps,
     )
     steps = config.total_steps or sampler.steps(config.epochs)
-    step_flops = flops.train_step_flops(arch, config.batch_size, remat=config.remat)
+    step_flops = architecture.train_step_flops(arch, config.batch_size, remat=config.remat)
     values = side**2 * arch.bands
     results = {
         "variant": config.model.variant,
@@ -108,8 +108,8 @@ def estimate(
         "grad_accum_steps": step.grad_accum_steps,
         "remat": step.remat,
         "steps": steps,
-        "encoder_flops": flops.encoder_flops(arch),
-        "decoder_flops": flops.decoder_flops(arch),
+        "encoder_flops": architecture.encoder_flops(arch),
+        "decoder_flops": architecture.decoder_flops(arch),
         "step_flops": step_flops,
         "run_flops": steps * step_flops,
         "record_bytes": {"float32": 4 * values, "float16": 2 * values},
@@ -186,7 +186,7 @@ def step_times(device: Accelerator, step: DeviceStep, dtype: str) -> StepTimes |
     peak = device.peak(dtype)
     if peak is None:
         return None
-    products = flops.train_step_flops(step.arch, step.images, remat=step.remat)
+    products = architecture.train_step_flops(step.arch, step.images, remat=step.remat)
     traffic = memory_traffic(step, ITEMSIZES[dtype])
     return StepTimes(
         products=products / (peak * device.utilisation),

@@ -4,13 +4,25 @@ import dataclasses
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 from ml_collections import ConfigDict
 
 from sar_mixmae_jax.data.sampler import ShuffleSampler
+from sar_mixmae_jax.evaluation.metrics import Metrics
+from sar_mixmae_jax.evaluation.predictions import Predictions
+from sar_mixmae_jax.tasks.base import Task
 from sar_mixmae_jax.tasks.registry import get_task
-from sar_mixmae_jax.tasks.supervised import finetune_loss, init_model_params, prepare_batch
+from sar_mixmae_jax.tasks.supervised import (
+    FinetuneObjective,
+    finetune_loss,
+    init_model_params,
+    predict_outputs,
+    prepare_batch,
+)
+from sar_mixmae_jax.tasks.task_dataset import TaskDataset, make_predictions
+from sar_mixmae_jax.training.batch_predictor import BatchPredictor
 from sar_mixmae_jax.training.config import (
     check_batch,
     make_optimizer,
@@ -27,11 +39,11 @@ from sar_mixmae_jax.training.downstream import (
     run_title,
 )
 from sar_mixmae_jax.training.initialisation import replace_encoder, resolve_encoder
-from sar_mixmae_jax.training.setup import RunSetup, check_fit
+from sar_mixmae_jax.training.setup import EvalResult, RunSetup, check_fit
 from sar_mixmae_jax.training.train_step import TrainState
 from sar_mixmae_jax.training.trainer import RunResult, run_training
-from sar_mixmae_jax.training.validation_evaluator import ValidationEvaluator
 from sar_mixmae_jax.utils import hashing
+from sar_mixmae_jax.utils.files import atomic_write
 from sar_mixmae_jax.utils.jit import CacheablePartial
 
 
@@ -100,3 +112,45 @@ def set_up(config: ConfigDict, workdir: Path) -> RunSetup:
         train_ids=hashing.merge_packed_ids(encoder.seen if encoder else "", training.image_ids()),
         images_per_record=len(task.images),
     )
+
+
+class ValidationEvaluator:
+    """Evaluator of the metrics of a task on a split."""
+
+    picture = "validation.png"
+
+    def __init__(self, tuning: FinetuneObjective, split: TaskDataset, batch_size: int) -> None:
+        """Prepare the evaluation.
+
+        Args:
+          tuning: model and task.
+          split: for validation.
+          batch_size: records at a time, of all devices.
+        """
+        self._split = split
+        self._predict = BatchPredictor(CacheablePartial(predict_outputs, tuning), batch_size)
+
+    def evaluate(self, params: Any) -> EvalResult:
+        """Return the metrics that are defined, and the mean loss."""
+        made = self._predict(params, self._split.patches.source)
+        predicted = make_predictions(self._split, made, {})
+        task = self._split.task
+        metrics = task.metrics(predicted)
+        scalars, name = task.validation_scalars(predicted, metrics), task.best_score
+        value = scalars.get(f"validation/{name}")
+        shown = "undefined" if value is None else f"{value:.3f}"
+        headline = f"{name.replace('_', ' ')} {shown} on {len(self._split)} for validation"
+        has_figures = bool(task.captions)
+        draw = partial(draw_validation, task, predicted, metrics) if has_figures else None
+        return EvalResult(scalars, headline, draw)
+
+    def warn(self, scalars: dict[str, float]) -> None:
+        """No-op."""
+
+
+def draw_validation(
+    task: Task, predictions: Predictions, metrics: Metrics, path: Path, title: str
+) -> None:
+    """Write the first figure of the task, the precision-recall curves."""
+    figures = task.figures(predictions, metrics, {}, title)
+    atomic_write(path, next(iter(figures.values()))())

@@ -9,7 +9,7 @@ from benchmarks import measure, reading, training
 from benchmarks.speed import measure_all, table
 from sar_mixmae_jax.data.metadata import Statistics
 from sar_mixmae_jax.data.patch_dataset import PatchDataset
-from sar_mixmae_jax.models import flops
+from sar_mixmae_jax.models import architecture
 from sar_mixmae_jax.tasks.registry import get_task
 from sar_mixmae_jax.tasks.task_dataset import TaskDataset
 from sar_mixmae_jax.training.config import make_arch
@@ -25,7 +25,7 @@ def test_measures_and_prints(tmp_path, monkeypatch):
     config = small_config(tmp_path, **{f"model.{name}": one for name, one in one_stage.items()})
     results = measure_all(config, steps=2, count=8, pairs=2, side=256)
     json.dumps(results)
-    assert results["step_flops"] == flops.train_step_flops(make_arch(config), 4)
+    assert results["step_flops"] == architecture.train_step_flops(make_arch(config), 4)
     for name in (
         "reading_images_per_second",
         "per_sample_images_per_second",

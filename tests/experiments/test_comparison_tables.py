@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from matplotlib import image
 
-from sar_mixmae_jax.experiments.comparison_figure import draw_comparison
+from sar_mixmae_jax.experiments.comparison_report import draw_comparison
 from sar_mixmae_jax.experiments.comparison_tables import (
     Section,
     discrimination_sentence,

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sar_mixmae_jax.models import flops
+from sar_mixmae_jax.models import architecture
 from sar_mixmae_jax.models.architecture import VARIANTS, Architecture, make_architecture
 from sar_mixmae_jax.models.mixmae import MixMAE
 from sar_mixmae_jax.utils.errors import InputError
@@ -47,7 +47,7 @@ MASK = jnp.array(np.random.default_rng(1).permutation(16).reshape(4, 4) < 8, jnp
 
 def test_every_variant_has_its_flops_counted():
     counted = {
-        name: (flops.encoder_flops(arch) + flops.decoder_flops(arch)) / 1e9
+        name: (architecture.encoder_flops(arch) + architecture.decoder_flops(arch)) / 1e9
         for name, arch in VARIANTS.items()
     }
     assert set(counted) == set(FORWARD_GFLOPS)

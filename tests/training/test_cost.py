@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from configs import pretrain
 from sar_mixmae_jax.cli import estimate
-from sar_mixmae_jax.models import flops
+from sar_mixmae_jax.models import architecture
 from sar_mixmae_jax.models.architecture import VARIANTS, Architecture
 from sar_mixmae_jax.models.mixmae import MixMAE
 from sar_mixmae_jax.objectives.preprocess import PreparedBatch
@@ -110,7 +110,7 @@ def test_activations_are_what_the_compiler_allocates(compiled):
 
 def test_operations_are_what_the_compiler_counts(compiled):
     """XLA counts elementwise work too: up to a fifth more in a small model."""
-    counted = flops.train_step_flops(ONE_STAGE, 4)
+    counted = architecture.train_step_flops(ONE_STAGE, 4)
     assert counted < compiled[4].cost_analysis()["flops"] < 1.2 * counted
 
 
@@ -118,7 +118,10 @@ def test_remat_adds_the_forward_pass_of_the_blocks():
     """Blocks are nearly the whole model, so a step of three passes becomes one of nearly four."""
     arch = VARIANTS["base"]
     assert (
-        1.3 < flops.train_step_flops(arch, 8, remat=True) / flops.train_step_flops(arch, 8) < 4 / 3
+        1.3
+        < architecture.train_step_flops(arch, 8, remat=True)
+        / architecture.train_step_flops(arch, 8)
+        < 4 / 3
     )
 
 
@@ -184,7 +187,9 @@ def results() -> dict:
 
 def test_the_run_is_counted(results):
     assert results["steps"] == 64 * (100_000 // 2048)
-    assert results["run_flops"] == results["steps"] * flops.train_step_flops(VARIANTS["tiny"], 2048)
+    assert results["run_flops"] == results["steps"] * architecture.train_step_flops(
+        VARIANTS["tiny"], 2048
+    )
     assert results["record_bytes"] == {"float32": 115_200, "float16": 57_600}
     gpu = results["accelerators"]["H100 SXM"]
     assert gpu["dtype"] == "bfloat16"

@@ -16,8 +16,8 @@ from sar_mixmae_jax.tasks.supervised import param_shapes, predict_outputs
 from sar_mixmae_jax.tasks.task_dataset import load_task_dataset
 from sar_mixmae_jax.training import downstream, finetune, initialisation
 from sar_mixmae_jax.training.checkpoint import checkpoint_steps, read_metadata, select_step
+from sar_mixmae_jax.training.finetune import ValidationEvaluator
 from sar_mixmae_jax.training.restore import read_subtree
-from sar_mixmae_jax.training.validation_evaluator import ValidationEvaluator
 from sar_mixmae_jax.utils.errors import InputError
 from sar_mixmae_jax.utils.hashing import pack_ids
 from sar_mixmae_jax.utils.typed_json import to_json
