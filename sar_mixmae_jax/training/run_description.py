@@ -93,7 +93,7 @@ class ModelDescription:
 
 @dataclasses.dataclass(frozen=True)
 class RunDescription:
-    """What is trained on what.
+    """Description of a run: configuration, dataset, model and source of the weights.
 
     Attributes:
       config: fields of the configuration, nested as in JSON.
@@ -187,7 +187,7 @@ class RunOutline:
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointMetadata(RunDescription):
-    """What is stored beside the arrays of a checkpoint.
+    """Metadata stored beside the arrays of a checkpoint.
 
     Attributes:
       step: steps done.

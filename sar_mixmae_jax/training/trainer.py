@@ -280,7 +280,7 @@ def check_finite(result: StepResult) -> None:
 
 
 class CheckpointSaver:
-    """Saves checkpoints in the background; log and `run.json` note when one is on the disk."""
+    """Asynchronous saving of checkpoints; log and `run.json` note when one is on disk."""
 
     def __init__(
         self, setup: RunSetup, manager: CheckpointManager, logger: MetricLogger, record: RunRecord

@@ -1,4 +1,4 @@
-"""Functions with their settings given, equal where these are: so that programs can be shared."""
+"""A hashable `functools.partial`, so that equal settings share one compiled program."""
 
 import dataclasses
 from collections.abc import Callable
@@ -7,18 +7,18 @@ from typing import Any
 
 @dataclasses.dataclass(frozen=True)
 class CacheablePartial:
-    """As `functools.partial(function, …)` with the last argument, but two equal ones are equal.
+    """Function with its last argument bound; instances with equal fields are equal.
 
-    Runs of one process that differ in nothing but their seed then share what they compile.
+    Runs of one process that differ only in their seed then hit the same entry of the jit cache.
 
     Attributes:
-      function: of a module.
-      settings: its last argument, hashable.
+      function: Function of a module.
+      settings: Last argument of the function, hashable.
     """
 
     function: Callable[..., Any]
     settings: Any
 
     def __call__(self, *arguments: Any) -> Any:
-        """The function of the arguments and the settings."""
+        """Call the function with the arguments and the settings."""
         return self.function(*arguments, self.settings)
