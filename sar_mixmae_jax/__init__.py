@@ -6,7 +6,7 @@ itself imports nothing, so that processes without JAX stay light.
 
 from typing import Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 __all__ = ["load_encoder"]
 
 
