@@ -10,8 +10,10 @@ the matrix products of this machine. Prints a table, and writes JSON with --out.
 import json
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from absl import flags, logging
@@ -24,14 +26,17 @@ from benchmarks.measure import (
     describe_machine,
     measure_matrix_products,
     peak_memory,
+    seconds,
 )
-from benchmarks.reading import measure_reading
 from benchmarks.training import measure_finetuning, measure_training
 from sar_mixmae_jax.data.metadata import BANDS
-from sar_mixmae_jax.data.patch_dataset import load_patch_dataset
+from sar_mixmae_jax.data.patch_dataset import PatchDataset, batches, load_patch_dataset
+from sar_mixmae_jax.data.sampler import ShuffleSampler
 from sar_mixmae_jax.training.config import compute_dtype
 from sar_mixmae_jax.utils.command_line import parse_flags, report_errors
+from sar_mixmae_jax.utils.decibel import db_to_linear
 from tfds_builders.bigearthnet_s1.fake_patches import write_patches
+from tfds_builders.bigearthnet_s1.patch_files import band_files, read_band
 from tfds_builders.build import build
 
 FLAGS = flags.FlagValues()
@@ -129,6 +134,79 @@ def measure_all(
             **measure_matrix_products(dtype, side),
             "peak_memory_bytes": peak_memory(),
         }
+
+
+PREFETCHED = 8
+"""Batches, at least as many as the pipeline prefetches."""
+READ_BATCHES = 100
+"""Batches in a turn."""
+
+
+def measure_reading(config: ConfigDict, patches: PatchDataset, raw: Path) -> Results:
+    """Measure images per second of the pipeline, and of a loop over samples in NumPy, in turns.
+
+    Args:
+      config: as returned by `configs/pretrain.py`.
+      patches: built dataset.
+      raw: folder of the same patches as GeoTIFFs.
+    """
+    sampler = ShuffleSampler(len(patches.source), config.batch_size, seed=0)
+    data = batches(patches.source, sampler)
+    folders = sorted(raw.iterdir())
+    read_naively = partial(
+        read_per_sample, folders, config.model.image_size, patches, np.random.default_rng(0)
+    )
+    ours, naive = [], []
+    for _ in range(5):
+        naive.append(len(folders) / seconds(read_naively))
+        take(data, PREFETCHED)  # read ahead during the other turn
+        ours.append(READ_BATCHES * config.batch_size / seconds(lambda: take(data, READ_BATCHES)))
+    rates = float(np.median(ours)), float(np.median(naive))
+    return {
+        "reading_images_per_second": rates[0],
+        "per_sample_images_per_second": rates[1],
+        "reading_speedup": rates[0] / rates[1],
+    }
+
+
+def take(data: Iterator[Any], count: int) -> None:
+    """Read batches and drop them."""
+    for _ in range(count):
+        next(data)
+
+
+def read_per_sample(
+    folders: Sequence[Path], size: int, patches: PatchDataset, rng: np.random.Generator
+) -> np.ndarray:
+    """Read, resize, flip, weight and standardise patch by patch, as a conventional loader does."""
+    images = []
+    for folder in folders:
+        bands = [read_band(path)[0] for path in band_files(folder, BANDS)]
+        db = resize(np.stack(bands, axis=-1), size)
+        for axis in (0, 1):
+            if rng.random() < 0.5:
+                db = np.flip(db, axis)
+        power = db_to_linear(db)
+        low, high = np.nanmin(power, (0, 1)), np.nanmax(power, (0, 1))
+        weights = np.exp(1.0 - (power - low) / (high - low + 1e-6))
+        images.append(
+            np.stack([(db - patches.statistics.mean) / patches.statistics.std, weights]).astype(
+                np.float32
+            )
+        )
+    return np.stack(images)
+
+
+def resize(image: np.ndarray, size: int) -> np.ndarray:
+    """Resize a square (row, column, band) image bilinearly, in NumPy."""
+    for axis in (0, 1):
+        side = image.shape[axis]
+        place = np.clip((np.arange(size) + 0.5) * side / size - 0.5, 0, side - 1)
+        low = np.floor(place).astype(int)
+        share = (place - low).astype(image.dtype).reshape((-1, 1, 1) if axis == 0 else (1, -1, 1))
+        high = np.minimum(low + 1, side - 1)
+        image = image.take(low, axis) * (1 - share) + image.take(high, axis) * share
+    return image
 
 
 if __name__ == "__main__":

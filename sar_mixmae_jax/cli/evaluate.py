@@ -43,7 +43,7 @@ OUT = flags.DEFINE_string(
 BATCH_SIZE = flags.DEFINE_integer(
     "batch_size",
     None,
-    "records in a batch, of all devices (default: of the run)",
+    "records in a batch, of all devices (default: of the task)",
     1,
     flag_values=FLAGS,
 )

@@ -185,7 +185,7 @@ def check_features(folder: Path) -> None:
         if not name.startswith("tensorflow_datasets.core.features."):
             raise InputError(
                 f"{path}: names the code {name[:100]}, expected features of tensorflow_datasets: "
-                "remove this dataset unless you made it"
+                "do not use this dataset; build it again"
             )
 
 
@@ -249,9 +249,9 @@ def open_builder(name: str, data_dir: str | Path) -> tfds.core.DatasetBuilder:
         raise InputError(
             f"found no dataset {name!r} in {data_dir}, expected one: "
             + (
-                f"{unfinished[0]} is of a build that stopped; the same command goes on"
+                f"{unfinished[0]} is an unfinished build: repeat the build command to continue"
                 if unfinished
-                else f"build it with `python -m tfds_builders.build {name} --data_dir={data_dir}`"
+                else f"build it with `sar-mixmae build {name} --data_dir={data_dir}`"
             )
         ) from error
     try:

@@ -191,7 +191,7 @@ def load_patch_dataset(
         raise unknown_name(split, info.splits, f"split of {name}") from error
     dataset, name = name, f"{info.full_name}/{split}"
     if count == 0:
-        raise InputError(f"{name} holds no patches: choose another --config.split")
+        raise InputError(f"{name} holds no patches: choose another split")
     metadata = read_dataset_metadata(info)
     if metadata.unit not in units:
         raise InputError(

@@ -13,18 +13,16 @@ from ml_collections import ConfigDict
 from sar_mixmae_jax.data.patch_dataset import batches
 from sar_mixmae_jax.data.sampler import SequentialSampler
 from sar_mixmae_jax.evaluation.predictions import Predictions
-from sar_mixmae_jax.experiments.logistic_baseline import (
+from sar_mixmae_jax.experiments.classical_baselines import (
+    EDGES,
     band_statistics,
     change_statistics,
     fit_logistic,
-    predict_logistic,
-)
-from sar_mixmae_jax.experiments.otsu_baseline import (
-    EDGES,
     fit_otsu,
     log_ratio_histogram,
     new_water_fraction,
     otsu_threshold,
+    predict_logistic,
     predict_otsu,
     two_class_logits,
 )

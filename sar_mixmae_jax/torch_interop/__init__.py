@@ -2,6 +2,6 @@
 
 `tensor_files` reads and writes .pth and .safetensors; `infer_architecture` identifies the model
 from its tensors, `published_checkpoints` the released files; `name_mapping` and `optimizer_state`
-convert; `metadata` is the JSON beside the tensors. `from_torch` (with `converted_run`) and
+convert; `tensor_metadata` is the JSON beside the tensors. `from_torch` (with `converted_run`) and
 `to_torch` are the entry points. Imports everything up to `training`; PyTorch only when used.
 """

@@ -26,7 +26,6 @@ from sar_mixmae_jax.torch_interop.infer_architecture import (
     expected_shapes,
     infer_model,
 )
-from sar_mixmae_jax.torch_interop.metadata import TensorFileMetadata, metadata_from_text
 from sar_mixmae_jax.torch_interop.name_mapping import (
     TOLERANCE,
     TOLERANCE_16_BIT,
@@ -36,6 +35,7 @@ from sar_mixmae_jax.torch_interop.name_mapping import (
 )
 from sar_mixmae_jax.torch_interop.optimizer_state import AdamMoments, read_moments
 from sar_mixmae_jax.torch_interop.tensor_files import TensorFile
+from sar_mixmae_jax.torch_interop.tensor_metadata import TensorFileMetadata, metadata_from_text
 from sar_mixmae_jax.training import initialisation
 from sar_mixmae_jax.utils.errors import InputError, check_name
 

@@ -8,12 +8,12 @@ from flax.traverse_util import flatten_dict
 from sar_mixmae_jax.data.metadata import BANDS
 from sar_mixmae_jax.torch_interop import tensor_files
 from sar_mixmae_jax.torch_interop.infer_architecture import InferredModel, expected_shapes
-from sar_mixmae_jax.torch_interop.metadata import (
+from sar_mixmae_jax.torch_interop.name_mapping import make_buffers, torch_layout, torch_name
+from sar_mixmae_jax.torch_interop.tensor_metadata import (
     TensorFileMetadata,
     metadata_from_text,
     metadata_to_text,
 )
-from sar_mixmae_jax.torch_interop.name_mapping import make_buffers, torch_layout, torch_name
 from sar_mixmae_jax.training import checkpoint, initialisation
 from sar_mixmae_jax.training.initialisation import SourceCheckpoint
 from sar_mixmae_jax.training.restore import read_subtree

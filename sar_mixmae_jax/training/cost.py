@@ -56,7 +56,7 @@ class StepTimes(NamedTuple):
 
     @property
     def seconds(self) -> float:
-        """The longer of the two: at best, each hides behind the other."""
+        """Longer of the two, assuming that they overlap fully."""
         return max(self.products, self.traffic or 0.0)
 
 

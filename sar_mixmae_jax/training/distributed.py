@@ -31,7 +31,7 @@ from sar_mixmae_jax.utils.errors import (
 )
 
 HEARTBEAT_SECONDS = 100
-"""JAX ends processes that lost one of theirs after half as long at least; `lifeline` is earlier."""
+"""JAX ends processes that lost another after half as long at least; `Heartbeat` acts earlier."""
 WAIT_SECONDS = 300
 """So long a process waits for the others to start."""
 
@@ -53,7 +53,8 @@ def join_processes(coordinator: str | None, processes: int | None, process: int 
     elif coordinator is None or processes is None or process is None:
         raise InputError(
             f"found --coordinator_address={coordinator}, --num_processes={processes} and "
-            f"--process_id={process}: expected all three, or none of them on a cluster that tells"
+            f"--process_id={process}: expected all three, or none of them on a cluster "
+            "that JAX detects"
         )
     else:
         check_address(coordinator)
@@ -155,7 +156,7 @@ def broadcast_check(description: dict[str, Any]) -> None:
 class AllReduceFlag:
     """Logical or of a flag over all processes, known to all of them at the same step.
 
-    The answer is about the call before, since nobody waits for it while the device computes.
+    The answer is about the call before, since no process waits for it while the device computes.
     """
 
     def __init__(self) -> None:
@@ -182,7 +183,7 @@ FOLDER = "lifeline/"
 class Heartbeat:
     """Signs of life between processes; idle on a single process.
 
-    It does not see a process that lives and is stuck, as in a file system that does not answer.
+    It does not detect a process that hangs, as in a file system that does not answer.
     """
 
     def __init__(self) -> None:
@@ -223,7 +224,7 @@ class Heartbeat:
         traceback.print_exception(error)
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(2)  # leaving politely would wait for the others
+        os._exit(2)  # a regular exit would wait for the others
 
     def _watch(self) -> None:
         heard: dict[str, tuple[str, float]] = {}

@@ -45,8 +45,8 @@ def complete_config(config: ConfigDict, task: Task) -> ConfigDict:
         parts = [part.partition("[")[0].strip() for part in config[field].split("+")]
         if any(part == "all" or part.startswith("test") for part in parts):
             raise InputError(
-                f"{field} is {config[field]!r}: a model must not see the test split before it is "
-                "evaluated; name another one"
+                f"{field} is {config[field]!r}: a model must not be trained or selected "
+                "on the test split; name another one"
             )
     return config.lock()
 
@@ -76,7 +76,8 @@ def load_splits(
     both = len(np.intersect1d(training.ids, validation.ids))
     if both and is_primary_process():
         logging.warning(
-            "%d of %d records of %s are trained on: its scores say nothing of other data",
+            "%d of %d records of %s are also training records: its scores do not measure "
+            "generalisation",
             both,
             len(validation),
             config.validation_split,
@@ -153,7 +154,7 @@ def run_title(config: ConfigDict, encoder: SourceCheckpoint | None) -> str:
     if encoder is None:
         return f"{config.task}: a random encoder"
     weighting = encoder.description.weighting
-    how = f", weighting {weighting.name}" if weighting else ""
+    how = f", weighting {weighting.name} ({weighting.domain})" if weighting else ""
     return f"{config.task}: {encoder.variant} of step {encoder.description.step}{how}"
 
 

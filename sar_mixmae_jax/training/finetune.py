@@ -145,7 +145,7 @@ class ValidationEvaluator:
         return EvalResult(scalars, headline, draw)
 
     def warn(self, scalars: dict[str, float]) -> None:
-        """No-op."""
+        """Do nothing: validation has no warnings."""
 
 
 def draw_validation(

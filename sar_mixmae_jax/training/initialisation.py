@@ -251,7 +251,7 @@ def resize_architecture(
       windows: of its stages; None: they grow with the images.
 
     Raises:
-      InputError: windows or mask cells do not fit.
+      InputError: windows or mask units do not fit.
     """
     grown = tuple(window * side // arch.image_size for window in arch.window_sizes)
     first = arch.pretrain_image_size or arch.image_size
@@ -281,15 +281,17 @@ INPUT_FIELDS = ("image_size", "pretrain_image_size", "window_sizes")
 def warn_weighting_changed(weighting: Weighting, origin: SourceCheckpoint | None) -> None:
     """Log a warning if the weighting of the loss differs from that of the source checkpoint."""
     before = origin.description.weighting if origin else None
-    if before and (before.name, before.domain) != (weighting.name, weighting.domain):
+    if before and before != weighting:
+        old, new = dataclasses.asdict(before), dataclasses.asdict(weighting)
+        differing = [name for name in old if old[name] != new[name]]
         logging.warning(
-            "the loss was weighted by %s (%s) before and is now by %s (%s): set config.weighting "
-            "to go on as before",
-            before.name, before.domain, weighting.name, weighting.domain,
-        )  # fmt: skip
+            "the loss was weighted otherwise before: %s; to continue with that weighting, set %s",
+            ", ".join(f"{name} was {old[name]} and is now {new[name]}" for name in differing),
+            " ".join(f"--config.weighting.{name}={old[name]}" for name in differing),
+        )
 
 
-def inherit_preprocessing(patches: PatchDataset, origin: SourceCheckpoint | None) -> PatchDataset:
+def inherit_statistics(patches: PatchDataset, origin: SourceCheckpoint | None) -> PatchDataset:
     """Return a dataset with the statistics of the source checkpoint, if there is one."""
     if origin is None:
         return patches
@@ -313,8 +315,8 @@ def continued_architecture(
         return arch
     if not origin.has_decoder:
         raise InputError(
-            f"{origin.path} has no decoder, so no pretraining can go on from it: choose a "
-            "checkpoint of pretraining"
+            f"{origin.path} has no decoder, so pretraining cannot continue from it: choose "
+            "a checkpoint of pretraining"
         )
     differing = [
         f"{field.name} is {getattr(arch, field.name)} and there {getattr(origin.arch, field.name)}"
@@ -353,7 +355,12 @@ def load_pretraining_state(
     if moments:
         parts["opt_state"] = state.opt_state
     else:
-        logging.warning("%s has no optimizer for this model: it starts afresh", origin.path)
+        reason = (
+            f"stores the state of an optimizer for {origin.arch.image_size} px"
+            if origin.has_optimizer
+            else "stores no state of an optimizer"
+        )
+        logging.warning("%s %s: moments of AdamW start at zero", origin.path, reason)
     try:
         found = read_subtree(origin.path, parts)
     except ValueError as error:

@@ -95,10 +95,13 @@ def _upgrade_model(stored: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(model.get("architecture"), dict):
         model["architecture"] = rename(model["architecture"], ARCHITECTURE)
     parent = model
-    while isinstance(source := parent.get("pretrained"), dict):  # the chain, the newest first
+    while True:  # the chain of source checkpoints, the newest first
+        if isinstance(weighting := parent.get("weighting"), dict):
+            parent["weighting"] = {"domain": "physical", **weighting}  # the default of that time
+        if not isinstance(source := parent.get("pretrained"), dict):
+            return model
         parent["pretrained"] = rename(source, CONFIG)
         parent = parent["pretrained"]
-    return model
 
 
 def _upgrade_start(start: Any) -> Any:

@@ -28,7 +28,7 @@ from sar_mixmae_jax.training.distributed import is_primary_process
 from sar_mixmae_jax.training.initialisation import (
     SourceCheckpoint,
     continued_architecture,
-    inherit_preprocessing,
+    inherit_statistics,
     load_pretraining_state,
     resolve_source_checkpoint,
     warn_weighting_changed,
@@ -75,7 +75,7 @@ def set_up(config: ConfigDict, workdir: Path) -> RunSetup:
 
     bands = source.bands if source else config.bands
     dataset = load_patch_dataset(config.dataset, config.data_dir, config.split, bands)
-    dataset = inherit_preprocessing(dataset, source)
+    dataset = inherit_statistics(dataset, source)
     sampler = ShuffleSampler(len(dataset.source), config.batch_size, config.seed)
     schedule = make_schedule(config, sampler)
     optimizer = make_optimizer(config, schedule)

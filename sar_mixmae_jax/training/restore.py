@@ -87,7 +87,7 @@ def restore_newest_valid(
             logging.warning("moved %s to %s", bad, quarantine(bad))
         if known is not None and saved.step < known:
             logging.warning(
-                "step %d was saved and is not there any more, or not sound: going on from step %d",
+                "step %d was saved and is missing or damaged: resuming from step %d",
                 known,
                 saved.step,
             )

@@ -27,7 +27,7 @@ class SourceDescription:
       checkpoint: absolute path of its folder.
       step: its step.
       dataset: name of the dataset it was trained on.
-      trainer: an entry of `main.TRAINERS`, or "convert".
+      trainer: an entry of `cli.train.TRAINERS`, or "convert".
       dataset_checksum: of that dataset.
       caveats: of that dataset.
       weighting: of the loss; None where the loss has none.
@@ -195,7 +195,7 @@ class CheckpointMetadata(RunDescription):
       arrays: SHA-256 of every array, by its path in the tree.
       seen: hashes of the ids that the model was trained on, see `hashing.pack_ids`.
       versions: of the packages.
-      shares: microbatches of a batch, see `trainer.num_microbatches`; None where nothing resumes.
+      shares: microbatches of a batch, see `RunSetup.num_microbatches`; None where nothing resumes.
       order: fields of the `ShuffleSampler`.
       next_records: first records of the next batch.
     """

@@ -66,7 +66,7 @@ class RunSetup:
 
     Attributes:
       config: of the run, complete.
-      title: model and dataset, for people.
+      title: model and dataset, for messages and figures.
       description: of the run, stored with it.
       source: training records.
       sampler: order of the records.
@@ -144,7 +144,7 @@ def check_fit(prepare: Callable[[Batch, jax.Array], Any], source: Source) -> Non
 
 
 def warn_of_low_learning_rate(config: ConfigDict) -> None:
-    """Warn where the published base rate and a small batch give a rate that learns nothing."""
+    """Warn where the published base rate and a small batch give a rate too low to train with."""
     peak = peak_learning_rate(config.optimizer.base_learning_rate, config.batch_size)
     if peak < MIN_PEAK_LEARNING_RATE and is_primary_process():
         logging.warning(

@@ -195,7 +195,7 @@ def describe_start(step: int) -> dict[str, Any]:
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": versions(),
         "python": platform.python_version(),
-        "git": git_revision(Path(__file__).parents[1]),
+        "git": git_revision(Path(__file__).parents[2]),
         "platform": jax.extend.backend.get_backend().platform_version,
         "device": jax.devices()[0].device_kind,
         "devices": jax.device_count(),
@@ -238,13 +238,13 @@ def git_revision(folder: Path) -> str | None:
 
 
 RNG_CHANGED_WARNING = (
-    "masks, partners, flips and paths are drawn for every share of a batch, so from here on others "
-    "are"
+    "masks, partners, flips and drop path are drawn per microbatch: from this step on they differ "
+    "from those of an unchanged run"
 )
 MAY_CHANGE = {
     "config.grad_accum_steps": RNG_CHANGED_WARNING,
-    "config.batch_size": "the learning rate and the steps per epoch follow it, the records go on "
-    f"where they were; {RNG_CHANGED_WARNING}",
+    "config.batch_size": "the learning rate and the steps per epoch follow it, the order of the "
+    f"records continues; {RNG_CHANGED_WARNING}",
     "config.best_metric": "",
     "config.checkpoint_every": "",
     "config.compilation_cache": "",
@@ -277,13 +277,23 @@ def check_same_run(before: RunDescription, now: RunDescription) -> list[str]:
       InputError: names every field that may not change, with both values.
     """
     differences = list(_differences(before, now))
-    refused = [
-        f"{name.removeprefix('config.')} was {old!r} and is now {new!r}"
-        for name, old, new in differences
-        if name not in MAY_CHANGE
-    ]
+    refused = {name: (old, new) for name, old, new in differences if name not in MAY_CHANGE}
     if refused:
-        raise InputError("; ".join(refused))
+        # The model follows from the configuration: name its fields only without another cause.
+        named = [name for name in refused if not name.startswith("model.")] or list(refused)
+        changes = [
+            f"{name.removeprefix('config.')} was {refused[name][0]!r} and is now "
+            f"{refused[name][1]!r}"
+            for name in named
+        ]
+        fields = [name for name in named if name.startswith("config.")]
+        advice = (
+            "; to resume the run, set "
+            + " ".join(f"--{name}={refused[name][0]}" for name in fields)
+            if fields
+            else ""
+        )
+        raise InputError("; ".join(changes) + advice)
     return [
         f"{name.removeprefix('config.')} was {old!r} and is now {new!r}: {MAY_CHANGE[name]}"
         for name, old, new in differences

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from benchmarks import measure, reading, training
+from benchmarks import measure, speed, training
 from benchmarks.speed import measure_all, table
 from sar_mixmae_jax.data.metadata import Statistics
 from sar_mixmae_jax.data.patch_dataset import PatchDataset
@@ -18,7 +18,7 @@ from tfds_builders import process_pool
 
 
 def test_measures_and_prints(tmp_path, monkeypatch):
-    monkeypatch.setattr(reading, "READ_BATCHES", 5)
+    monkeypatch.setattr(speed, "READ_BATCHES", 5)
     # Starting other processes takes longer than the work.
     monkeypatch.setattr(process_pool, "available_cores", lambda: 1)
     one_stage = {"depths": (1,), "num_heads": (1,), "window_sizes": (8,), "image_size": 64}
@@ -93,6 +93,6 @@ def test_parts_take_turns_and_the_median_counts(monkeypatch):
 
 def test_the_loop_that_is_compared_with_resizes_as_it_should():
     ramp = np.broadcast_to(np.arange(4.0)[:, None, None], (4, 4, 1))
-    found = reading.resize(ramp, 8)
+    found = speed.resize(ramp, 8)
     expected = [0, 0.25, 0.75, 1.25, 1.75, 2.25, 2.75, 3]
     np.testing.assert_allclose(found[:, 3, 0], expected)

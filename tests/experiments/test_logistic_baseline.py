@@ -5,8 +5,8 @@ import warnings
 import numpy as np
 import pytest
 
-from sar_mixmae_jax.experiments import logistic_baseline
-from sar_mixmae_jax.experiments.logistic_baseline import (
+from sar_mixmae_jax.experiments import classical_baselines
+from sar_mixmae_jax.experiments.classical_baselines import (
     COLUMNS,
     PERCENTILES,
     band_statistics,
@@ -61,8 +61,8 @@ def test_regression_learns_a_class_and_predicts_the_prevalence_of_constant_ones(
     train, validation, test = (labelled(count, seed) for seed, count in enumerate((200, 60, 60)))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        model = logistic_baseline.fit_logistic(*train, *validation)
-        logits = logistic_baseline.predict_logistic(model, test[0])
+        model = classical_baselines.fit_logistic(*train, *validation)
+        logits = classical_baselines.predict_logistic(model, test[0])
     assert logits.shape == (60, 3)
     assert logits.dtype == np.float32
     assert ((logits[:, 0] > 0) == test[1][:, 0]).mean() > 0.95
@@ -76,11 +76,12 @@ def test_regression_learns_a_class_and_predicts_the_prevalence_of_constant_ones(
 def test_logits_have_the_zero_gradient_of_the_penalised_likelihood():
     """At the optimum C * sum of (p - y) x + w = 0, and the mean probability is the prevalence."""
     features, labels = labelled(200, 0)
-    model = logistic_baseline.fit_logistic(features, labels, *labelled(60, 1))
+    model = classical_baselines.fit_logistic(features, labels, *labelled(60, 1))
     columns = features.reshape(200, 2, -1)[..., :-1].reshape(200, -1).astype(float)
     inputs = (columns - columns.mean(0)) / columns.std(0)
     residual = (
-        1 / (1 + np.exp(-logistic_baseline.predict_logistic(model, features)[:, 0])) - labels[:, 0]
+        1 / (1 + np.exp(-classical_baselines.predict_logistic(model, features)[:, 0]))
+        - labels[:, 0]
     )
     gradient = model.regularisation * inputs.T @ residual + model.weights[:, 0]
     np.testing.assert_allclose(gradient, 0, atol=1e-2)
@@ -89,30 +90,30 @@ def test_logits_have_the_zero_gradient_of_the_penalised_likelihood():
 
 def test_the_regularisation_is_the_best_on_validation(monkeypatch):
     train, validation = labelled(40, 0), labelled(60, 1)
-    chosen = logistic_baseline.fit_logistic(*train, *validation)
+    chosen = classical_baselines.fit_logistic(*train, *validation)
     alone = {}
-    for candidate in logistic_baseline.REGULARISATIONS:
-        monkeypatch.setattr(logistic_baseline, "REGULARISATIONS", (candidate,))
-        alone[candidate] = logistic_baseline.fit_logistic(*train, *validation).validation
+    for candidate in classical_baselines.REGULARISATIONS:
+        monkeypatch.setattr(classical_baselines, "REGULARISATIONS", (candidate,))
+        alone[candidate] = classical_baselines.fit_logistic(*train, *validation).validation
     assert chosen.validation == max(alone.values())
     assert chosen.regularisation == min(c for c, v in alone.items() if v == chosen.validation)
 
 
 def test_an_unmeasured_band_counts_as_average():
     train, validation = labelled(100, 0), labelled(40, 1)
-    model = logistic_baseline.fit_logistic(*train, *validation)
+    model = classical_baselines.fit_logistic(*train, *validation)
     nothing = band_statistics(np.full((1, 4, 4, 2), np.nan))
     np.testing.assert_allclose(
-        logistic_baseline.predict_logistic(model, nothing)[0], model.intercept.astype(np.float32)
+        classical_baselines.predict_logistic(model, nothing)[0], model.intercept.astype(np.float32)
     )
     with_unmeasured = (np.concatenate([train[0], nothing]), np.append(train[1], [[0, 0, 1]], 0))
-    again = logistic_baseline.fit_logistic(*with_unmeasured, *validation)
+    again = classical_baselines.fit_logistic(*with_unmeasured, *validation)
     np.testing.assert_allclose(again.mean, model.mean)  # zeros of nothing are no measurements
     np.testing.assert_allclose(again.std, model.std)
 
 
 def test_without_positives_in_validation_nothing_is_chosen():
     features, labels = labelled(40, 0)
-    model = logistic_baseline.fit_logistic(features, labels, features[:5], np.zeros((5, 3), int))
+    model = classical_baselines.fit_logistic(features, labels, features[:5], np.zeros((5, 3), int))
     assert model.validation is None
-    assert model.regularisation == logistic_baseline.DEFAULT_REGULARISATION
+    assert model.regularisation == classical_baselines.DEFAULT_REGULARISATION

@@ -3,19 +3,19 @@
 import numpy as np
 import pytest
 
-from sar_mixmae_jax.experiments import otsu_baseline
+from sar_mixmae_jax.experiments import classical_baselines
 from sar_mixmae_jax.utils.errors import InputError
 
 
 def test_the_logit_of_a_flood_is_against_zero():
-    logits = otsu_baseline.two_class_logits(np.array([[-1.5], [2.0]]))
+    logits = classical_baselines.two_class_logits(np.array([[-1.5], [2.0]]))
     np.testing.assert_array_equal(logits, np.array([[0, -1.5], [0, 2.0]], np.float32))
     assert logits.dtype == np.float32
 
 
 def variance_between(counts: np.ndarray, cut: int) -> float:
     """Of values written out one by one."""
-    values = np.repeat((otsu_baseline.EDGES[1:] + otsu_baseline.EDGES[:-1]) / 2, counts)
+    values = np.repeat((classical_baselines.EDGES[1:] + classical_baselines.EDGES[:-1]) / 2, counts)
     place = np.repeat(np.arange(len(counts)), counts)
     low, high = values[place < cut], values[place >= cut]
     if not len(low) or not len(high):
@@ -27,10 +27,10 @@ def variance_between(counts: np.ndarray, cut: int) -> float:
 def test_otsu_is_the_best_of_all_thresholds():
     rng = np.random.default_rng(0)
     values = np.concatenate([rng.normal(-14, 2, 300), rng.normal(-4, 1.5, 900)])
-    counts = np.histogram(values, otsu_baseline.EDGES)[0]
+    counts = np.histogram(values, classical_baselines.EDGES)[0]
     between = [variance_between(counts, cut) for cut in range(1, len(counts))]
-    found = otsu_baseline.otsu_threshold(counts)
-    assert between[np.argmin(np.abs(otsu_baseline.EDGES[1:-1] - found))] == pytest.approx(
+    found = classical_baselines.otsu_threshold(counts)
+    assert between[np.argmin(np.abs(classical_baselines.EDGES[1:-1] - found))] == pytest.approx(
         max(between)
     )
     assert -11 < found < -7
@@ -39,9 +39,9 @@ def test_otsu_is_the_best_of_all_thresholds():
 def test_otsu_cuts_midway_between_two_spikes():
     counts = np.zeros(300, int)
     counts[[50, 150]] = 10, 3  # -25 dB and -15 dB
-    assert otsu_baseline.otsu_threshold(counts) == pytest.approx(-20, abs=0.11)
+    assert classical_baselines.otsu_threshold(counts) == pytest.approx(-20, abs=0.11)
     with pytest.raises(InputError, match="no flooded training pair with a pixel"):
-        otsu_baseline.otsu_threshold(np.zeros(300, int))
+        classical_baselines.otsu_threshold(np.zeros(300, int))
 
 
 def pairs(count: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -61,13 +61,14 @@ def pairs(count: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def fitted():
     train, validation = pairs(12, 0), pairs(8, 1)
     wet = train[2] == 1
-    threshold = otsu_baseline.otsu_threshold(
-        otsu_baseline.log_ratio_histogram(train[0][wet], train[1][wet])
+    threshold = classical_baselines.otsu_threshold(
+        classical_baselines.log_ratio_histogram(train[0][wet], train[1][wet])
     )
     fractions = [
-        otsu_baseline.new_water_fraction(*split[:2], threshold) for split in (train, validation)
+        classical_baselines.new_water_fraction(*split[:2], threshold)
+        for split in (train, validation)
     ]
-    return otsu_baseline.fit_otsu(
+    return classical_baselines.fit_otsu(
         threshold, fractions[0], train[2], fractions[1], validation[2]
     ), fractions[0]
 
@@ -80,8 +81,8 @@ def test_new_water_is_found_and_old_water_is_not(fitted):
     np.testing.assert_allclose(fraction[1::2], (8 - 2) * 23 / (30 * 32), atol=0.01)
     np.testing.assert_allclose(fraction[::2], 0.0, atol=0.01)
     before, after, labels = pairs(10, 2)
-    logits = otsu_baseline.predict_otsu(
-        model, otsu_baseline.new_water_fraction(before, after, model.threshold)
+    logits = classical_baselines.predict_otsu(
+        model, classical_baselines.new_water_fraction(before, after, model.threshold)
     )
     assert logits.dtype == np.float32
     np.testing.assert_array_equal(logits[:, 0], 0)
@@ -90,8 +91,12 @@ def test_new_water_is_found_and_old_water_is_not(fitted):
 
 def test_histograms_add_up(fitted):
     before, after, _ = pairs(4, 3)
-    parts = [otsu_baseline.log_ratio_histogram(before[[one]], after[[one]]) for one in range(4)]
-    np.testing.assert_array_equal(sum(parts), otsu_baseline.log_ratio_histogram(before, after))
+    parts = [
+        classical_baselines.log_ratio_histogram(before[[one]], after[[one]]) for one in range(4)
+    ]
+    np.testing.assert_array_equal(
+        sum(parts), classical_baselines.log_ratio_histogram(before, after)
+    )
     assert sum(parts).sum() == 4 * 30 * 32
     assert sum(parts)[-1] > 1000  # what did not darken
 
@@ -99,8 +104,8 @@ def test_histograms_add_up(fitted):
 def test_smoothing_is_the_mean_power_of_valid_neighbours():
     before, _, _ = pairs(2, 4)
     before[0, 10, 10, 1] = np.nan
-    level = otsu_baseline._smoothed_db(before)
-    reach = otsu_baseline.WINDOW // 2
+    level = classical_baselines._smoothed_db(before)
+    reach = classical_baselines.WINDOW // 2
     for row, column in ((2, 0), (9, 11), (20, 31), (31, 31)):
         window = before[
             0,
@@ -115,9 +120,9 @@ def test_smoothing_is_the_mean_power_of_valid_neighbours():
 
 def test_a_pair_that_was_not_measured_shows_no_flood(fitted):
     nothing = np.full((1, 32, 32, 2), np.nan, np.float32)
-    fraction = otsu_baseline.new_water_fraction(nothing, nothing, -5.0)
+    fraction = classical_baselines.new_water_fraction(nothing, nothing, -5.0)
     assert fraction.tolist() == [0.0]
-    assert otsu_baseline.predict_otsu(fitted[0], fraction)[0, 1] < 0
+    assert classical_baselines.predict_otsu(fitted[0], fraction)[0, 1] < 0
 
 
 def best_f1(fraction: np.ndarray, flooded: np.ndarray) -> float:
@@ -134,8 +139,8 @@ def test_the_level_has_the_best_f1_on_validation():
     for _ in range(20):
         flooded = rng.random(30) < 0.4
         fraction = np.round(np.clip(rng.normal(0.1 + 0.05 * flooded, 0.05), 0, 1), 2)
-        model = otsu_baseline.fit_otsu(-3.0, fraction, flooded, fraction, flooded)
-        alarm = otsu_baseline.predict_otsu(model, fraction)[:, 1] > 0
+        model = classical_baselines.fit_otsu(-3.0, fraction, flooded, fraction, flooded)
+        alarm = classical_baselines.predict_otsu(model, fraction)[:, 1] > 0
         f1 = 2 * (alarm & flooded).sum() / (alarm.sum() + flooded.sum())
         assert f1 == pytest.approx(best_f1(fraction, flooded))
         assert model.slope > 0
@@ -143,7 +148,7 @@ def test_the_level_has_the_best_f1_on_validation():
 
 def test_a_split_with_one_label_has_a_cut():
     fraction = np.array([0.0, 0.2, 0.2, 0.5])
-    always = otsu_baseline.fit_otsu(-3.0, fraction, np.ones(4), fraction, np.ones(4))
-    assert (otsu_baseline.predict_otsu(always, fraction)[:, 1] > 0).all()
-    never = otsu_baseline.fit_otsu(-3.0, fraction, np.zeros(4), fraction, np.zeros(4))
-    assert (otsu_baseline.predict_otsu(never, fraction)[:, 1] < 0).all()
+    always = classical_baselines.fit_otsu(-3.0, fraction, np.ones(4), fraction, np.ones(4))
+    assert (classical_baselines.predict_otsu(always, fraction)[:, 1] > 0).all()
+    never = classical_baselines.fit_otsu(-3.0, fraction, np.zeros(4), fraction, np.zeros(4))
+    assert (classical_baselines.predict_otsu(never, fraction)[:, 1] < 0).all()

@@ -126,3 +126,11 @@ def test_a_run_from_before_a_field_goes_on():
     assert check(before, BEFORE) == []
     with pytest.raises(InputError, match="init was 'random' and is now 'runs/base'"):
         check(before, changed(BEFORE, "config.init", "runs/base"))
+
+
+def test_a_refusal_names_the_flag_that_resumes_the_run():
+    """As for a run of the time when `physical` was the default domain of the weights."""
+    now = changed(BEFORE, "config.weighting.domain", "another")
+    old = BEFORE["config"]["weighting"]["domain"]
+    with pytest.raises(InputError, match=f"set --config.weighting.domain={old}$"):
+        check(BEFORE, now)

@@ -3,10 +3,12 @@
 import copy
 import dataclasses
 import json
+import subprocess
+from pathlib import Path
 
 import pytest
 
-from sar_mixmae_jax.training.workdir import RunRecord, lock_workdir, read_run_record
+from sar_mixmae_jax.training.workdir import RunRecord, describe_start, lock_workdir, read_run_record
 from sar_mixmae_jax.utils.errors import InputError
 from tests.descriptions import SOURCE, describe
 
@@ -129,3 +131,12 @@ def test_a_record_without_end_is_named(tmp_path):
     (tmp_path / "run.json").write_text("[" * 100_000)
     with pytest.raises(InputError, match=r"run\.json cannot be read \(RecursionError"):
         read_run_record(tmp_path)
+
+
+def test_a_start_names_the_revision_of_the_checkout():
+    root = Path(__file__).parents[2]
+    if not (root / ".git").exists():
+        pytest.skip("no checkout")
+    command = ["git", "-C", str(root), "rev-parse", "HEAD"]
+    revision = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    assert describe_start(0)["git"].split()[0] == revision
