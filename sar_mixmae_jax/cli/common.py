@@ -5,8 +5,10 @@ import logging as standard_logging
 import os
 import platform
 import signal
+import sys
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import jax
 from absl import flags, logging
@@ -55,6 +57,12 @@ def configure_logging() -> None:
     def is_not_duplicate(record: standard_logging.LogRecord) -> bool:
         return record.name != "asyncio" and "orbax" not in record.pathname
 
+    def ignore_closed_loop(unraisable: Any) -> None:
+        # TensorStore writes that were pending when another one failed report to a closed loop.
+        if "Event loop is closed" not in str(unraisable.exc_value):
+            sys.__unraisablehook__(unraisable)
+
+    sys.unraisablehook = ignore_closed_loop
     faulthandler.enable()
     logging.use_absl_handler()
     logging.set_verbosity(logging.WARNING)

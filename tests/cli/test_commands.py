@@ -40,7 +40,7 @@ def test_help_is_short_and_names_the_flags_with_their_defaults(name, capsys):
     assert not any("verbosity" in line for line in lines)
     if name == "evaluate":
         assert any("--split" in line and "(default: test)" in line for line in lines)
-        assert any("--workdir" in line and "(required)" in line for line in lines)
+        assert any("--checkpoint" in line for line in lines)
 
 
 def test_every_command_is_a_module():

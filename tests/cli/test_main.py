@@ -77,7 +77,7 @@ def test_raw_patches_to_checkpoint_and_picture_without_tensorflow(no_tensorflow,
         (["--config=configs/pretrain.py", "--config.batch_size=four"], "four"),
         (["--config=configs/pretrian.py"], "pretrian"),
         (["--config=configs/pretrain.py", "stray"], "stray"),
-        (["--config=configs/pretrain.py", "--config.data_dir=nowhere"], "tfds_builders.build"),
+        (["--config=configs/pretrain.py", "--config.data_dir=nowhere"], "sar-mixmae build"),
         (
             ["--config=configs/pretrain.py", "--config.data_dir=gs://bucket/data"],
             "mount the bucket",

@@ -54,7 +54,7 @@ def test_processes_share_every_batch():
 @pytest.mark.parametrize(
     ("name", "split", "bands", "message"),
     [
-        ("bigearthnet", "train", ("VH",), "build it with `python -m tfds_builders.build"),
+        ("bigearthnet", "train", ("VH",), "build it with `sar-mixmae build"),
         ("bigearthnet_s1", "trian", ("VH",), "unknown split.*did you mean 'train'"),
         ("bigearthnet_s1", "train[:0]", ("VH",), "holds no patches"),
         ("bigearthnet_s1", "train", ("HH",), "unknown band.*known are VH, VV"),

@@ -98,8 +98,8 @@ def test_golden_buffers(golden, model, check):
 @pytest.mark.parametrize(
     ("group", "settings"),
     [
-        ("weights", {}),
-        ("weights_scale2", {"scale": 2.0}),
+        ("weights", {"domain": "physical"}),
+        ("weights_scale2", {"domain": "physical", "scale": 2.0}),
         ("weights_of_normalised", {"domain": "standardised"}),
     ],
 )

@@ -108,9 +108,9 @@ def test_both_versions_have_the_same_19_classes_in_the_same_order(built, built2)
 
 def test_statistics_are_the_published_ones_of_each_version(built, built2):
     v1 = load_patch_dataset("bigearthnet_s1/v1", built, "train", ("VH", "VV"))
-    assert (v1.mean, v1.std) == ((-19.2309, -12.5951), (3.1672, 2.9644))
+    assert (v1.statistics.mean, v1.statistics.std) == ((-19.2309, -12.5951), (3.1672, 2.9644))
     v2 = load_patch_dataset("bigearthnet_s1/v2", built2.parents[2], "train", ("VH", "VV"))
-    assert (v2.mean, v2.std) == ((-19.1966, -12.5144), (5.4501, 5.0019))
+    assert (v2.statistics.mean, v2.statistics.std) == ((-19.1966, -12.5144), (5.4501, 5.0019))
 
 
 def test_lists_may_lie_beside_the_patches_or_in_a_folder(raw, tmp_path):

@@ -45,7 +45,7 @@ def test_the_zip_itself_can_be_named(archive, built, tmp_path):
     from_zip, from_folder = (archive_plan.plan(path, options) for path in (packed, archive))
     for split, rows in from_folder.items.items():
         assert [row[:2] for row in from_zip.items[split].tolist()] == [r[:2] for r in rows.tolist()]
-    assert from_zip.sources(*from_zip.arguments, from_zip.items["test"][0].item()) == [packed]
+    assert from_zip.source_files(*from_zip.arguments, from_zip.items["test"][0].item()) == [packed]
     fake_archive.pack(archive / FOLDER, tmp_path / "other.zip")
     facts = make(packed, tmp_path / "built", pairs="published")
     assert facts["checksum"] == metadata(built, "pairs")["checksum"]

@@ -373,7 +373,11 @@ def test_both_splits_are_reduced(job, floods, encoder_run):
         ("", {"pooling": "median"}, "unknown pooling 'median'"),
         ("", {"best_metric": "loss"}, "unknown best_metric 'loss': .*validation/loss"),
         ("", {"best_metric": "validation/accuracy"}, "unknown best_metric"),
-        ("", {"validation_split": "test"}, "validation_split is 'test': a model must not see"),
+        (
+            "",
+            {"validation_split": "test"},
+            "validation_split is 'test': a model must not be trained",
+        ),
         ("", {"train_split": "train+test"}, r"train_split is 'train\+test': a model must not"),
         ("", {"train_split": "trian"}, "unknown split.*did you mean 'train'"),
     ],

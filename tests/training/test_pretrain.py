@@ -215,7 +215,7 @@ def test_the_loss_falls(built, tmp_path):
     train(config, tmp_path)
     losses = metrics(tmp_path, "loss")
     assert losses[60] < 0.8 * losses[10]
-    assert metrics(tmp_path, "explained_variance")[60] > 0.15
+    assert metrics(tmp_path, "explained_variance")[60] > 0.1
 
 
 def at_step(wanted: int, action: Callable[[], object]) -> Callable[[], bool]:

@@ -54,7 +54,7 @@ def test_a_flipped_bit_is_seen_and_the_one_before_is_taken(workdir, caplog):
     np.testing.assert_array_equal(saved.state.params["encoder"]["kernel"], np.full((64, 64), 4))
     told = caplog.text
     assert "checkpoints/6 is not used" in told
-    assert "step 6 was saved and is not there any more, or not sound: going on from step 4" in told
+    assert "step 6 was saved and is missing or damaged: resuming from step 4" in told
     assert kept(workdir) == [2, 4]
     assert [path.name for path in (workdir / "checkpoints_damaged").iterdir()] == ["6-0"]
 
