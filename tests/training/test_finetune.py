@@ -106,7 +106,7 @@ def visible(params):
 def test_a_run_writes_what_it_names_and_never_needs_the_test_split(tuned):
     outcome, workdir = tuned
     assert outcome.finished
-    assert outcome.title.startswith("classification: tiny of step 2, weighting per_channel on ")
+    assert outcome.title.startswith("classification: tiny of step 2, weighting per_channel (standardised) on ")
     assert "spatially dependent split" in outcome.title
     assert all(path.exists() for path in outcome.files.values())
     assert list(metrics(workdir, "loss")) == [1, 2, 3, 4, 5]
@@ -421,7 +421,7 @@ def test_data_that_cannot_be_used_is_refused(built, floods, encoder_run, tmp_pat
 
 def test_records_that_are_trained_on_and_validated_on_are_counted(job, built, encoder_run, caplog):
     job(small_tuning(built, f"init={encoder_run}", train_split="train+validation"))
-    assert "2 of 2 records of validation are trained on" in caplog.text
+    assert "2 of 2 records of validation are also training records" in caplog.text
 
 
 def test_a_damaged_encoder_is_refused(built, encoder_run, tmp_path):
