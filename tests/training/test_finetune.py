@@ -106,7 +106,9 @@ def visible(params):
 def test_a_run_writes_what_it_names_and_never_needs_the_test_split(tuned):
     outcome, workdir = tuned
     assert outcome.finished
-    assert outcome.title.startswith("classification: tiny of step 2, weighting per_channel (standardised) on ")
+    assert outcome.title.startswith(
+        "classification: tiny of step 2, weighting per_channel (standardised) on "
+    )
     assert "spatially dependent split" in outcome.title
     assert all(path.exists() for path in outcome.files.values())
     assert list(metrics(workdir, "loss")) == [1, 2, 3, 4, 5]
