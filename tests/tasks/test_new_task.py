@@ -70,7 +70,7 @@ class BrightPixels(Task):
     score_titles: ClassVar = {"accuracy": "accuracy"}
 
     def load_records(self, dataset):
-        source = BrightSource(dataset.source, dataset.mean[0])
+        source = BrightSource(dataset.source, dataset.statistics.mean[0])
         return dataclasses.replace(dataset, source=source)
 
     def class_names(self, dataset):
