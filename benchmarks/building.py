@@ -27,8 +27,8 @@ from absl import flags, logging
 from sar_mixmae_jax.data.metadata import BANDS
 from sar_mixmae_jax.data.patch_dataset import batches, load_patch_dataset
 from sar_mixmae_jax.data.sampler import ShuffleSampler
-from sar_mixmae_jax.utils.command_line import fail, parse_flags
-from sar_mixmae_jax.utils.errors import UserError
+from sar_mixmae_jax.utils.command_line import parse_flags, report_errors
+from sar_mixmae_jax.utils.tables import markdown_table
 from tfds_builders import process_pool
 from tfds_builders.bigearthnet_s1.fake_patches import write_patch
 from tfds_builders.build import build
@@ -57,18 +57,14 @@ class Row(NamedTuple):
     value: str
 
 
+@report_errors()
 def main(argv: Sequence[str]) -> None:
     """Measure as the command line says, and print the table."""
     parse_flags(argv, FLAGS, __doc__)
     logging.set_verbosity(logging.ERROR)
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            rows = [*measure(Path(folder), PATCHES.value, RECORDS.value)]
-    except UserError as error:
-        fail(error)
-    print("| | |\n|---|---|")
-    for row in rows:
-        print(f"| {row.what} | {row.value} |")
+    with tempfile.TemporaryDirectory() as folder:
+        rows = [*measure(Path(folder), PATCHES.value, RECORDS.value)]
+    print("\n".join(markdown_table(("", ""), rows, text=2)))
 
 
 def measure(folder: Path, patches: int, records: int) -> Iterator[Row]:

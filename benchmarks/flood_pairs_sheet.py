@@ -16,9 +16,8 @@ from matplotlib.patches import Patch as Swatch
 from scipy.ndimage import uniform_filter
 
 from sar_mixmae_jax.data.metadata import BANDS
-from sar_mixmae_jax.utils.command_line import fail, parse_flags
+from sar_mixmae_jax.utils.command_line import parse_flags, report_errors
 from sar_mixmae_jax.utils.decibel import db_to_linear, linear_to_db
-from sar_mixmae_jax.utils.errors import UserError
 from sar_mixmae_jax.utils.files import atomic_write
 from sar_mixmae_jax.utils.plotting import figure_to_png
 from tfds_builders.flood_pairs.cases import CYCLE, Case
@@ -102,13 +101,11 @@ def _draw_pair(axes: Sequence[Axes], before: Image, after: Image) -> tuple:
     return grey, colour
 
 
+@report_errors()
 def main(argv: Sequence[str]) -> None:
     """Draw the picture of the flags."""
     parse_flags(argv, FLAGS, __doc__)
-    try:
-        draw(SEED.value, SIZE.value, Path(PICTURE.value))
-    except UserError as error:
-        fail(error)
+    draw(SEED.value, SIZE.value, Path(PICTURE.value))
     print(f"{PICTURE.value}: {2 * len(CASES)} pairs")
 
 

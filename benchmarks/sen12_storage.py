@@ -22,8 +22,8 @@ from benchmarks.building import Row, peak_memory
 from sar_mixmae_jax.data.date_pairs import PairSource
 from sar_mixmae_jax.data.metadata import BANDS
 from sar_mixmae_jax.data.patch_dataset import load_patch_dataset
-from sar_mixmae_jax.utils.command_line import fail, parse_flags
-from sar_mixmae_jax.utils.errors import UserError
+from sar_mixmae_jax.utils.command_line import parse_flags, report_errors
+from sar_mixmae_jax.utils.tables import markdown_table
 from tfds_builders import process_pool, records
 from tfds_builders.build import build
 from tfds_builders.patch_builder import PatchBuilder
@@ -156,18 +156,14 @@ def _time(source: Any, number: int) -> float:
     return time.perf_counter() - start
 
 
+@report_errors()
 def main(argv: Sequence[str]) -> None:
     """Print the table."""
     parse_flags(argv, FLAGS, __doc__)
     logging.set_verbosity(logging.ERROR)
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            rows = [*measure(Path(folder), SEQUENCES.value, READS.value)]
-    except UserError as error:
-        fail(error)
-    print("| | |\n|---|---|")
-    for row in rows:
-        print(f"| {row.what} | {row.value} |")
+    with tempfile.TemporaryDirectory() as folder:
+        rows = [*measure(Path(folder), SEQUENCES.value, READS.value)]
+    print("\n".join(markdown_table(("", ""), rows, text=2)))
 
 
 if __name__ == "__main__":

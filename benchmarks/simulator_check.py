@@ -21,9 +21,9 @@ from matplotlib.patches import Patch as Swatch
 from numpy.lib.stride_tricks import sliding_window_view
 
 from sar_mixmae_jax.data.metadata import BANDS
-from sar_mixmae_jax.utils.command_line import fail, parse_flags
+from sar_mixmae_jax.utils.command_line import parse_flags, report_errors
 from sar_mixmae_jax.utils.decibel import db_to_linear
-from sar_mixmae_jax.utils.errors import InputError, UserError
+from sar_mixmae_jax.utils.errors import InputError
 from sar_mixmae_jax.utils.files import atomic_write
 from sar_mixmae_jax.utils.plotting import NODATA_COLOUR, figure_to_png
 from tfds_builders.bigearthnet_s1.patch_files import read_patch
@@ -247,15 +247,13 @@ def _draw_table(axis: Axes, real: Sequence[np.ndarray], like: Sequence[np.ndarra
     axis.text(0.0, 0.0, f"* {LIKE}", size=10, transform=axis.transAxes)
 
 
+@report_errors()
 def main(argv: Sequence[str]) -> None:
     """Draw the picture of the flags."""
     parse_flags(argv, FLAGS, __doc__, {"real": "DIR"})
-    try:
-        real = read(Path(str(REAL.value)))
-        simulated = [simulate(len(real[0]), (SEED.value, i)) for i in range(PATCHES.value)]
-        draw(real, simulated, Path(OUT.value))
-    except UserError as error:
-        fail(error)
+    real = read(Path(str(REAL.value)))
+    simulated = [simulate(len(real[0]), (SEED.value, i)) for i in range(PATCHES.value)]
+    draw(real, simulated, Path(OUT.value))
     print(f"{OUT.value}: {len(real)} real and {len(simulated)} simulated patches")
 
 
