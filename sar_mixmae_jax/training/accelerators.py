@@ -2,6 +2,8 @@
 
 import dataclasses
 
+from sar_mixmae_jax.utils.errors import look_up
+
 GB, GIB = 10**9, 2**30
 TPU_FLOAT32_PASSES = 6
 """bfloat16 products that make one float32 product of `precision=highest` on a TPU (bf16_6x)."""
@@ -37,8 +39,12 @@ class Accelerator:
     measured: bool = False
 
     def peak(self, dtype: str) -> float | None:
-        """Return the peak FLOP/s in "float32" or "bfloat16", or None if unknown."""
-        return {"float32": self.float32, "bfloat16": self.bfloat16}[dtype]
+        """Return the peak FLOP/s in "float32" or "bfloat16", or None if unknown.
+
+        Raises:
+          InputError: `dtype` is another one.
+        """
+        return look_up({"float32": self.float32, "bfloat16": self.bfloat16}, dtype, "dtype")
 
     def resolve_dtype(self, dtype: str) -> str:
         """Return the dtype that "auto" means on this device, as `config.compute_dtype` does."""

@@ -15,7 +15,7 @@ from sar_mixmae_jax.data.sampler import ShuffleSampler
 from sar_mixmae_jax.models import architecture
 from sar_mixmae_jax.models.mixmae import MixMAE
 from sar_mixmae_jax.training.accelerators import ACCELERATORS, Accelerator
-from sar_mixmae_jax.training.config import check_batch, check_numbers, compute_dtype, make_arch
+from sar_mixmae_jax.training.config import check_batch, check_numbers, make_arch
 from sar_mixmae_jax.training.device_memory import (
     FLOAT32,
     ITEMSIZES,
@@ -119,8 +119,6 @@ def estimate(
             if config.dtype in ("auto", name)
         },
     }
-    if config.dtype != "auto":
-        compute_dtype(config.dtype)
     accelerators = ACCELERATORS
     if utilisation is not None:
         if not 0 < utilisation <= 1:
