@@ -14,7 +14,7 @@ import jax
 from absl import flags, logging
 
 from sar_mixmae_jax.training import distributed
-from sar_mixmae_jax.training.checkpoint import checkpoint_dir
+from sar_mixmae_jax.training.checkpoint import is_checkpoint_path
 from sar_mixmae_jax.utils.errors import InputError
 from sar_mixmae_jax.utils.files import check_local_path
 
@@ -88,7 +88,7 @@ def locate_checkpoint(workdir: str | None, checkpoint: str) -> tuple[Path, str]:
             )
         return check_local_path("--workdir", workdir), checkpoint
     path = check_local_path("--checkpoint", checkpoint)
-    if path.name.isdecimal() and path.parent == checkpoint_dir(path.parent.parent):
+    if is_checkpoint_path(path):
         return path.parent.parent, path.name
     return path, "latest"
 

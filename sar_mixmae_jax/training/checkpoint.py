@@ -223,8 +223,13 @@ def checkpoint_dir(workdir: Path) -> Path:
 def checkpoint_steps(workdir: Path) -> list[Path]:
     """Return the folders of the finished checkpoints of a run, the newest last."""
     found = checkpoint_dir(workdir).glob("*") if checkpoint_dir(workdir).is_dir() else ()
-    numbered = [path for path in found if path.name.isascii() and path.name.isdigit()]
-    return sorted(numbered, key=lambda path: int(path.name))
+    return sorted(filter(is_checkpoint_path, found), key=lambda path: int(path.name))
+
+
+def is_checkpoint_path(path: Path) -> bool:
+    """Return whether a path has the form of a finished checkpoint, RUN/checkpoints/STEP."""
+    is_step = path.name.isascii() and path.name.isdigit()
+    return is_step and path.parent.name == checkpoint_dir(path).name
 
 
 def select_step(workdir: Path, which: str) -> Path:
@@ -270,7 +275,7 @@ def resolve_checkpoint(path: str | Path, which: str | None = None) -> Path:
       InputError: there is no such checkpoint, or `which` is given for the folder of one.
     """
     path = Path(path)
-    if path.name.isdigit() and path.parent.name == checkpoint_dir(path).name:
+    if is_checkpoint_path(path):
         if which is not None:
             raise InputError(
                 f"{path} is a checkpoint, and the choice {which!r} is for the working directory of "

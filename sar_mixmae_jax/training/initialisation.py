@@ -17,7 +17,12 @@ from sar_mixmae_jax.models.architecture import Architecture
 from sar_mixmae_jax.models.mixmae import make_encoder
 from sar_mixmae_jax.models.resize import resize_position_tables
 from sar_mixmae_jax.objectives.weighting import Weighting
-from sar_mixmae_jax.training.checkpoint import checkpoint_dir, checkpoint_steps, read_metadata
+from sar_mixmae_jax.training.checkpoint import (
+    checkpoint_dir,
+    checkpoint_steps,
+    is_checkpoint_path,
+    read_metadata,
+)
 from sar_mixmae_jax.training.optimizer import at_first_step
 from sar_mixmae_jax.training.restore import read_subtree
 from sar_mixmae_jax.training.run_description import CheckpointMetadata, SourceDescription
@@ -92,9 +97,8 @@ def find_source_checkpoint(path: str | Path) -> SourceCheckpoint:
     if not str(path):
         raise InputError("found no name of a checkpoint, expected the workdir of a run")
     path = Path(path).absolute()
-    is_step = path.parent.name == checkpoint_dir(path).name and path.name.isdigit()
     try:
-        candidates = [path] if is_step else checkpoint_steps(path)[::-1]
+        candidates = [path] if is_checkpoint_path(path) else checkpoint_steps(path)[::-1]
     except (OSError, ValueError) as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or first_line(error)
         raise InputError(
