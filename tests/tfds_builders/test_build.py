@@ -47,7 +47,7 @@ def content(folder) -> dict[str, bytes]:
 
 
 def left(data_dir) -> list[str]:
-    """What a build that failed left, without TFDS's note on configs."""
+    """Return the files that a failed build left, without TFDS's note on configs."""
     paths = [path for path in Path(data_dir).rglob("*") if ".config" not in path.parts]
     return sorted(path.name for path in paths if path.is_file())
 
@@ -750,7 +750,7 @@ def test_raw_files_that_change_between_two_calls_are_read_again(tmp_path, small_
 
 
 def test_two_signals_at_once_end_it_too(tmp_path):
-    """As `timeout` and batch systems send them, to the program and to its group."""
+    """`timeout` and batch systems signal the program and its process group."""
     for pause in (0.0, 0.005, 0.05):
         process = start(tmp_path, "--order_seed=1")
         wait_for_a_shard(tmp_path, process)

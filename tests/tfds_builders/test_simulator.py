@@ -158,7 +158,7 @@ def test_quantiles_lie_within_those_of_real_patches(like_real):
 
 
 def test_there_is_no_spike_at_a_floor(patches):
-    """Where noise subtraction reaches zero, values stay spread, as resampling spreads them."""
+    """Resampling spreads the values at which noise subtraction reaches zero."""
     sea = [patch.backscatter[np.isin(patch.land_cover, WATER), 0] for patch in patches]
     values = np.concatenate(sea)
     counts, _ = np.histogram(values[np.isfinite(values)], np.arange(-50, -20, 0.25))

@@ -7,27 +7,11 @@ from datetime import datetime
 import pytest
 
 from sar_mixmae_jax.utils.errors import InputError
-from tests.sen12 import SIZE, built_example, change_list, example, make, metadata
+from tests.sen12 import SIZE, change_list, make, metadata
 from tfds_builders.plan import BuildSettings
 from tfds_builders.sen12_flood import archive_plan, fake_archive, splits
 from tfds_builders.sen12_flood.archive import Source, time_of
 from tfds_builders.sen12_flood.fake_archive import EXAMPLE_SPLITS, FOLDER, Shot
-
-
-@pytest.fixture(scope="module")
-def archive(tmp_path_factory):
-    return example(tmp_path_factory.getbasetemp())
-
-
-@pytest.fixture
-def copy(archive, tmp_path):
-    """A copy of the example that a test may change."""
-    return shutil.copytree(archive, tmp_path / "raw")
-
-
-@pytest.fixture(scope="module")
-def built(tmp_path_factory):
-    return built_example(tmp_path_factory.getbasetemp())
 
 
 def test_zip_and_folder_give_the_same_records(archive, built, tmp_path):

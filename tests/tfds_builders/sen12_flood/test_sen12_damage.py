@@ -9,7 +9,7 @@ import pytest
 import rasterio
 
 from sar_mixmae_jax.utils.errors import InputError
-from tests.sen12 import FLOODED, SIZE, bands, change_list, example, make, without
+from tests.sen12 import FLOODED, SIZE, bands, change_list, make, without
 from tfds_builders.bad_files import BadFilesError
 from tfds_builders.build import build
 from tfds_builders.geotiff import write_band
@@ -18,17 +18,6 @@ from tfds_builders.sen12_flood import fake_archive
 from tfds_builders.sen12_flood.archive import Source
 from tfds_builders.sen12_flood.fake_archive import FOLDER
 from tfds_builders.sen12_flood.index import images_of
-
-
-@pytest.fixture(scope="module")
-def archive(tmp_path_factory):
-    return example(tmp_path_factory.getbasetemp())
-
-
-@pytest.fixture
-def copy(archive, tmp_path):
-    """A copy of the example that a test may change."""
-    return shutil.copytree(archive, tmp_path / "raw")
 
 
 @pytest.mark.parametrize("split", ["train", "test"])

@@ -1,6 +1,5 @@
 """SEN12-FLOOD built: records on their grid, rules of pairing, validation split."""
 
-import shutil
 from collections import Counter
 from datetime import datetime
 from itertools import combinations
@@ -18,9 +17,7 @@ from tests.sen12 import (
     FLOODED,
     SIZE,
     bands,
-    built_example,
     change_list,
-    example,
     make,
     metadata,
     without,
@@ -32,22 +29,6 @@ from tfds_builders.sen12_flood.archive import relative_orbit
 from tfds_builders.sen12_flood.fake_archive import EXAMPLE, EXAMPLE_SPLITS, FOLDER, Place
 from tfds_builders.sen12_flood.index import Image
 from tfds_builders.sen12_flood.splits import PairCounts
-
-
-@pytest.fixture(scope="module")
-def archive(tmp_path_factory):
-    return example(tmp_path_factory.getbasetemp())
-
-
-@pytest.fixture
-def copy(archive, tmp_path):
-    """A copy of the example that a test may change."""
-    return shutil.copytree(archive, tmp_path / "raw")
-
-
-@pytest.fixture(scope="module")
-def built(tmp_path_factory):
-    return built_example(tmp_path_factory.getbasetemp())
 
 
 def records_of(data, config, split) -> list[dict]:
