@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def environment(devices: int = 1) -> dict[str, str]:
-    """Of a process with so many CPU devices."""
+    """Return the environment of a process with this number of CPU devices."""
     flag = f"--xla_force_host_platform_device_count={devices}"
     return {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flag}
 

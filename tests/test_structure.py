@@ -163,20 +163,27 @@ VERBS = (
     "Pack|Pick|Predict|Print|Put|Read|Receive|Refuse|Remove|Render|Return|Run|Save|Say|Send|Show|"
     "Sort|Start|Stop|Store|Take|Tell|Train|Turn|Wait|Warn|Write|Yield"
 )
-OPENINGS = re.compile(
-    r"(What|Whether|How|Of|Who|Where|When|Which|So|As"
-    rf"|({VERBS})(s|es)|Carries|Copies|Tries|Classifies|Verifies)\b"
-)
+CLAUSES = "What|Whether|How|Of|Who|Where|When|Which|So|As"
+OPENINGS = re.compile(rf"({CLAUSES}|({VERBS})(s|es)|Carries|Copies|Tries|Classifies|Verifies)\b")
 """First words of docstrings that are neither a noun phrase nor an imperative."""
 
 
+def first_lines(*folders: str) -> list[str]:
+    """Return "file:line: first line" of every docstring below folders of the repository."""
+    return [
+        f"{path.relative_to(ROOT)}:{getattr(node, 'lineno', 1)}: {text.splitlines()[0]}"
+        for path in sources(*folders)
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+        and (text := ast.get_docstring(node))
+    ]
+
+
+def test_docstrings_of_tests_are_no_relative_clauses():
+    clause = re.compile(rf"({CLAUSES})\b")
+    assert [line for line in first_lines("tests") if clause.match(line.partition(": ")[2])] == []
+
+
 def test_docstrings_begin_with_a_noun_or_an_imperative():
-    bad = []
-    for path in sources(*SOURCES):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
-                text = ast.get_docstring(node)
-                if text and OPENINGS.match(text):
-                    where = f"{path.relative_to(ROOT)}:{getattr(node, 'lineno', 1)}"
-                    bad.append(f"{where}: {text.splitlines()[0]}")
-    assert bad == []
+    lines = first_lines(*SOURCES)
+    assert [line for line in lines if OPENINGS.match(line.partition(": ")[2])] == []

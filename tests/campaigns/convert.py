@@ -1,7 +1,7 @@
-"""What converting a model of full size costs: `python -m tests.campaigns.convert --variant=huge`.
+"""Cost of converting a model of full size: `python -m tests.campaigns.convert --variant=huge`.
 
-Makes a file of random tensors as PyTorch has it, converts it there and back by the command, each in
-a process of its own, compares all tensors, and prints time and peak memory.
+Writes a file of random tensors as PyTorch has it, converts it there and back by the command, each
+in a process of its own, compares all tensors, and prints time and peak memory.
 """
 
 import json

@@ -60,7 +60,7 @@ FOREIGN = ("seed", "variant", "dataset")
 
 
 class Trial(NamedTuple):
-    """What became of a damaged run.
+    """Outcome of a damaged run.
 
     Attributes:
       kind: of the damage.
@@ -264,7 +264,7 @@ def pick_step(workdir: Path, chance: random.Random) -> Path:
 
 
 def role(path: Path) -> str:
-    """What a file of a checkpoint is for; files of arrays have random names."""
+    """Return the role of a file of a checkpoint; files of arrays have random names."""
     name = "*" if path.parent.name == "d" else path.name
     return f"{path.parent.name}/{name}".lstrip("0123456789/")
 
@@ -456,7 +456,7 @@ def metrics_log(workdir: Path, specimen: Specimen, chance: random.Random) -> str
 
 
 def other_files(workdir: Path, specimen: Specimen, chance: random.Random) -> str:
-    """What else lies in a workdir."""
+    """Damage a file of a workdir outside its checkpoints."""
     del specimen
     name = chance.choice(("tensorboard", "reconstruction.png", "summary.html", "lock"))
     name = chance.choice((name, "checkpoints_damaged"))
@@ -519,7 +519,7 @@ def inflict(kind: str, workdir: Path, specimen: Specimen, chance: random.Random)
 
 
 class Attempt(NamedTuple):
-    """What a start of a damaged run did.
+    """Result of a start of a damaged run.
 
     Attributes:
       state: restored; None if it was refused.
@@ -609,7 +609,7 @@ def refusal_problems(
     sound: list[int],
     specimen: Specimen,
 ) -> list[str]:
-    """What is wrong with an error, or with there being one."""
+    """Return the faults of a refusal: unclear message, no file, no advice, a valid checkpoint."""
     message = str(error)
     if not isinstance(error, InputError):
         return [f"{type(error).__name__} instead of one clear line: {message[:300]}"]
@@ -632,7 +632,7 @@ def refusal_problems(
 
 
 def is_untouched(specimen: Specimen, before: dict[str, str], step: int) -> bool:
-    """Whether the checkpoint of a step is what was saved, file by file."""
+    """Return whether the checkpoint of a step equals what was saved, file by file."""
     folder = f"checkpoints/{step}/"
     now = {
         name.removeprefix(folder): digest
@@ -664,7 +664,7 @@ def _is_to_be_kept(name: str) -> bool:
 
 
 def goes_on(specimen: Specimen, workdir: Path, best: bool) -> Iterator[str]:
-    """What is wrong if a run that was restored trains on: bits, log, or an error."""
+    """Yield the faults of a restored run that trains on: bits, log, or an error."""
     with absl_records():
         try:
             specimen.start(workdir, LATER, best=best, page=False)

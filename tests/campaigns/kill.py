@@ -74,7 +74,7 @@ PATIENCE = 300.0
 
 
 class Blow(NamedTuple):
-    """How a start is ended.
+    """Signal that ends a start, and the moment it is sent.
 
     Attributes:
       signal: SIGKILL or SIGTERM.
@@ -90,7 +90,7 @@ class Blow(NamedTuple):
 
 
 class Hit(NamedTuple):
-    """What a blow hit.
+    """State of a run at the moment a signal reached it.
 
     Attributes:
       signal: that was sent; None if the start had ended.
@@ -145,7 +145,7 @@ class Campaign:
         return [sys.executable, "-m", "sar_mixmae_jax.main", *settings, f"--workdir={workdir}"]
 
     def environment(self) -> dict[str, str]:
-        """Of the command: one CPU device, and programs compiled once for all starts."""
+        """Return the environment of the command: one CPU device, one compilation cache."""
         return {
             **environment(devices=1),
             "JAX_COMPILATION_CACHE_DIR": str(self._cache),
@@ -220,7 +220,7 @@ class Process:
         return self._popen.wait(timeout=PATIENCE)
 
     def told(self) -> str:
-        """What it printed."""
+        """Return the output of the process."""
         return self._workdir.with_name(f"{self._workdir.name}.output").read_text()
 
     def end_with(self, blow: Blow) -> Hit:
@@ -285,7 +285,7 @@ class Process:
         return max((step for step, *_ in logged(self._workdir)), default=0)
 
     def _phase(self) -> str:
-        """What the process is doing, from what lies in its workdir."""
+        """Return the phase of the process, from the files of its workdir."""
         run, saved = record(self._workdir), on_disk(self._workdir)
         if len(run.get("starts", [])) <= self._starts:
             if partial(self._workdir):
@@ -308,7 +308,7 @@ class Process:
         return BETWEEN if newest else BEFORE
 
     def _has_claimed(self) -> bool:
-        """Whether it keeps the workdir for itself; asked in a way that takes no lock."""
+        """Return whether the process holds the lock of the workdir, without taking it."""
         try:
             folder = f"/proc/{self._popen.pid}/fd"
             return any(

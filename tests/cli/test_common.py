@@ -1,4 +1,4 @@
-"""What JAX is told before it looks for devices, in processes of their own."""
+"""Settings of JAX before it looks for devices, in processes of their own."""
 
 import os
 import subprocess

@@ -64,7 +64,7 @@ def test_splits_that_are_joined_keep_their_pairs(floods):
 
 @pytest.fixture
 def info():
-    """What `pairs_of_split` asks of a dataset: 4 records in every split."""
+    """Dataset information with 4 records in every split."""
     split = SimpleNamespace(num_examples=4)
     return SimpleNamespace(full_name="some_pairs/1.0.0", splits={"train": split, "test": split})
 

@@ -14,7 +14,7 @@ def test_the_logit_of_a_flood_is_against_zero():
 
 
 def variance_between(counts: np.ndarray, cut: int) -> float:
-    """Of values written out one by one."""
+    """Return the variance between the classes of a cut, from values written out one by one."""
     values = np.repeat((classical_baselines.EDGES[1:] + classical_baselines.EDGES[:-1]) / 2, counts)
     place = np.repeat(np.arange(len(counts)), counts)
     low, high = values[place < cut], values[place >= cut]

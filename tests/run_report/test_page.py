@@ -108,7 +108,7 @@ def fill(workdir: Path, run=RUN, metrics=None, cut: str = "") -> Path:
 
 
 class Page(HTMLParser):
-    """What a browser would find: elements, text, and rows of tables."""
+    """Content as a browser parses it: elements, text, and rows of tables."""
 
     EMPTY = ("meta", "img")
 

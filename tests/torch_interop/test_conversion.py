@@ -101,7 +101,7 @@ def test_the_logits_of_a_converted_flood_detector(golden, imported, tiling, pool
 def test_parameters_are_those_that_the_golden_tests_compute_with(
     golden, imported, kind, task, outputs
 ):
-    """So whatever they prove of losses, gradients and steps holds for converted files."""
+    """Results of the golden tests on losses, gradients and steps hold for converted files."""
     found = params_of(imported[kind.lstrip("_") or task], task, outputs)
     expected = flatten_dict(params_from(arrays(file_of(golden, kind))), sep="/")
     assert expected.keys() == flatten_dict(found, sep="/").keys()

@@ -86,7 +86,7 @@ def first_params(job):
 
 
 def logits(job, rows=(0, 1)) -> np.ndarray:
-    """Of the first records, with the parameters before the first step."""
+    """Return logits of the first records with the parameters before the first step."""
     tuning = job.loss_fn.settings
     records = [job.source[row] for row in rows]
     batch = {name: np.stack([r[name] for r in records]) for name in records[0] if name != "id"}

@@ -1,4 +1,4 @@
-"""Which changes make a run another one; every field of the recipe has its place."""
+"""Changes that make a run another one; every field of the recipe is classified."""
 
 import copy
 import json
@@ -129,7 +129,7 @@ def test_a_run_from_before_a_field_goes_on():
 
 
 def test_a_refusal_names_the_flag_that_resumes_the_run():
-    """As for a run of the time when `physical` was the default domain of the weights."""
+    """A run of an earlier default domain of the weights is resumed with that flag."""
     now = changed(BEFORE, "config.weighting.domain", "another")
     old = BEFORE["config"]["weighting"]["domain"]
     with pytest.raises(InputError, match=f"set --config.weighting.domain={old}$"):

@@ -1,4 +1,4 @@
-"""Where the time goes."""
+"""Seconds of a step by section."""
 
 import time
 

@@ -150,7 +150,7 @@ def test_a_nodata_patch_does_not_spoil_the_step(backscatter):
 
 
 def test_values_under_nodata_do_not_exist(backscatter):
-    """Whether nodata is NaN or infinite, the step is bitwise the same."""
+    """The step is bitwise the same for NaN and for infinite nodata."""
     other = np.where(np.isnan(backscatter), np.inf, backscatter)
     results = []
     for batch in (backscatter, other):

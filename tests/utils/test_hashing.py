@@ -1,4 +1,4 @@
-"""Which records a model has seen: hashes, small and exact."""
+"""Hashes of the ids of training records: small and exact."""
 
 import base64
 
