@@ -113,7 +113,7 @@ def test_processes_with_workdirs_of_their_own_are_refused(settings, tmp_path):
     processes = start_together(2, *arguments, devices=2, last=[f"--workdir={tmp_path / 'two'}"])
     (status, _, errors), (other_status, _, other_errors) = map(finish, processes)
     assert (status, other_status) == (2, 2)
-    assert "two is not the folder of the first process" in other_errors
+    assert "two is not the folder of the primary process" in other_errors
     assert "process 1 of 2 on " in errors
 
 
