@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from absl import logging
 
+from sar_mixmae_jax.data.metadata import Statistics
 from sar_mixmae_jax.data.patch_dataset import PatchDataset, RecordSource
 from sar_mixmae_jax.models.masking import patchify
 from sar_mixmae_jax.models.mixmae import MixMAE
@@ -35,7 +36,8 @@ def patches() -> PatchDataset:
         for _ in range(4)
     ]
     source = RecordSource(records, None)
-    return PatchDataset(source, "test", ("VH", "VV"), "dB", (-19.0, -12.0), (5.0, 6.0), "nothing")
+    statistics = Statistics((-19.0, -12.0), (5.0, 6.0), "nothing")
+    return PatchDataset(source, "test", ("VH", "VV"), "dB", statistics)
 
 
 def inspector(patches, weighting=Weighting(), drawn=2):  # noqa: B008, it is frozen

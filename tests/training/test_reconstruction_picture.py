@@ -5,12 +5,12 @@ import pytest
 from matplotlib.colors import to_rgb
 from PIL import Image
 
-from sar_mixmae_jax.training import reconstruction_picture
 from sar_mixmae_jax.training.reconstruction_picture import (
     NODATA_COLOUR,
     Panels,
     draw_reconstruction,
 )
+from sar_mixmae_jax.utils import plotting
 
 
 def panels(nodata: bool) -> Panels:
@@ -45,7 +45,7 @@ def test_a_picture_that_cannot_be_drawn_leaves_the_old_one(tmp_path, monkeypatch
     def fail(*_):
         raise OSError("disk full")
 
-    monkeypatch.setattr(reconstruction_picture.FigureCanvasAgg, "print_png", fail)
+    monkeypatch.setattr(plotting.FigureCanvasAgg, "print_png", fail)
     with pytest.raises(OSError, match="disk full"):
         draw_reconstruction(
             panels(False), ["a", "b"], ["VH", "VV"], path, title="t", norm_pix_loss=False
