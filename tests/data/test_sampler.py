@@ -1,14 +1,25 @@
 """The order of the records: permutations, and going on with a batch of another size."""
 
+import grain
 import numpy as np
 import pytest
 
-from sar_mixmae_jax.data.sampler import ShuffleSampler
+from sar_mixmae_jax.data.sampler import ShuffleSampler, permutation
 from sar_mixmae_jax.utils.errors import InputError
 
 
 def batches(order: ShuffleSampler, start: int, stop: int) -> list[list[int]]:
     return [order.batch(step).tolist() for step in range(start, stop)]
+
+
+@pytest.mark.parametrize("records", [1, 2, 11, 1000, 16383, 16385, 65536, 65538, 300_001])
+def test_the_permutation_is_that_of_grain(records):
+    for seed, epoch in ((0, 0), (7, 3), (2**32 - 1, 1), (2**40, 2)):
+        shuffled = grain.MapDataset.range(records).seed(seed).shuffle()
+        order = permutation(records, seed, epoch)
+        assert np.array_equal(np.sort(order), np.arange(records))
+        rows = np.random.default_rng(0).integers(0, records, 20)
+        assert [shuffled[int(row) + epoch * records] for row in rows] == order[rows].tolist()
 
 
 def test_every_epoch_is_a_new_permutation_without_the_rest():
