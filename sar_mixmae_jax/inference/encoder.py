@@ -36,13 +36,13 @@ class FrozenEncoder:
     """An encoder with fixed parameters.
 
     Attributes:
-      source: the checkpoint that it was loaded from.
+      source_checkpoint: the checkpoint that it was loaded from.
       model: the network.
       params: {"encoder": …}, on all devices.
       resize_mode: "resize" or "pad": conversion of an image to `image_size`.
     """
 
-    source: SourceCheckpoint
+    source_checkpoint: SourceCheckpoint
     model: Classifier
     params: Any
     resize_mode: str
@@ -50,7 +50,7 @@ class FrozenEncoder:
     @property
     def bands(self) -> tuple[str, ...]:
         """Names of the bands of the input, in their order: ("VH", "VV")."""
-        return self.source.bands
+        return self.source_checkpoint.bands
 
     @property
     def image_size(self) -> int:
@@ -133,8 +133,8 @@ class FrozenEncoder:
         """
         settings = Preprocessing(
             self.image_size,
-            self.source.statistics.mean,
-            self.source.statistics.std,
+            self.source_checkpoint.statistics.mean,
+            self.source_checkpoint.statistics.std,
             resize_mode=self.resize_mode,
             random_flip=False,
             unit=unit,
@@ -183,21 +183,25 @@ def load_encoder(
 
 
 def freeze_encoder(
-    source: SourceCheckpoint,
+    source_checkpoint: SourceCheckpoint,
     *,
     image_size: int | None = None,
     resize_mode: str | None = None,
     dtype: str = "auto",
 ) -> FrozenEncoder:
     """Load the encoder of a checkpoint whose metadata were read; see `load_encoder`."""
-    arch = source.arch if image_size is None else resize_architecture(source.arch, image_size)
+    arch = (
+        source_checkpoint.arch
+        if image_size is None
+        else resize_architecture(source_checkpoint.arch, image_size)
+    )
     if resize_mode is None:
-        resize_mode = str(source.metadata.config.get("resize_mode", "resize"))
+        resize_mode = str(source_checkpoint.metadata.config.get("resize_mode", "resize"))
     check_name(RESIZE_MODES, resize_mode, "resize_mode")
     return FrozenEncoder(
-        source,
+        source_checkpoint,
         Classifier(arch, 1, compute_dtype(dtype)),
-        replicate({"encoder": load_encoder_params(source, arch)}),
+        replicate({"encoder": load_encoder_params(source_checkpoint, arch)}),
         resize_mode,
     )
 

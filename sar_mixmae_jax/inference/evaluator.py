@@ -32,12 +32,12 @@ class LoadedModel:
     """Checkpoint of a fine-tuned model, without its parameters.
 
     Attributes:
-      source: the checkpoint, as its encoder is described.
+      source_checkpoint: the checkpoint, as its encoder is described.
       task: name of its task.
       config: of its run.
     """
 
-    source: SourceCheckpoint
+    source_checkpoint: SourceCheckpoint
     task: str
     config: ConfigDict
 
@@ -112,13 +112,15 @@ def predict(
     model = load_model(workdir, which)
     config, task = model.config, get_task(model.task)
     name, data_dir = dataset or config.dataset, data_dir or config.data_dir
-    labelled = load_task_dataset(task, name, data_dir, split, model.source.bands)
+    labelled = load_task_dataset(task, name, data_dir, split, model.source_checkpoint.bands)
     check_classes(model, labelled)
-    metadata = model.source.metadata
+    metadata = model.source_checkpoint.metadata
     distributed.broadcast_check(
         {**to_json(metadata), "evaluated": to_json(labelled.patches.describe())}
     )
-    objective = make_finetune_objective(config, model.source, labelled, metadata.model.votes)
+    objective = make_finetune_objective(
+        config, model.source_checkpoint, labelled, metadata.model.votes
+    )
     params = replicate(load_params(model, objective))
     predictor = BatchPredictor(
         CacheablePartial(predict_outputs, objective), batch_size or task.eval_batch_size
@@ -141,17 +143,17 @@ def load_model(workdir: Path, which: str) -> LoadedModel:
     """
     path = checkpoint.select_step(workdir, which)
     try:
-        source = initialisation.read_source_checkpoint(path)
-        task = source.metadata.model.task
+        source_checkpoint = initialisation.read_source_checkpoint(path)
+        task = source_checkpoint.metadata.model.task
         if task is None:
             raise ValueError("it is not the model of a task")
-        config = from_json(source.metadata.config)
+        config = from_json(source_checkpoint.metadata.config)
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"{path} cannot be evaluated ({error}): expected a run of configs/finetune.py, or "
             "another --checkpoint of it"
         ) from error
-    return LoadedModel(source, task, config)
+    return LoadedModel(source_checkpoint, task, config)
 
 
 def check_classes(model: LoadedModel, labelled: TaskDataset) -> None:
@@ -160,12 +162,12 @@ def check_classes(model: LoadedModel, labelled: TaskDataset) -> None:
     Raises:
       InputError: names the classes of both.
     """
-    trained = model.source.metadata.model.classes
+    trained = model.source_checkpoint.metadata.model.classes
     if labelled.classes != trained:
         raise InputError(
             f"{labelled.patches.name} has the classes {', '.join(labelled.classes)}, and "
-            f"{model.source.path} was trained on {', '.join(trained)}: choose a dataset with the "
-            "same ones in the same order"
+            f"{model.source_checkpoint.path} was trained on {', '.join(trained)}: choose a dataset "
+            "with the same ones in the same order"
         )
 
 
@@ -176,9 +178,13 @@ def load_params(model: LoadedModel, objective: FinetuneObjective) -> Any:
       InputError: the checkpoint is damaged.
     """
     try:
-        return read_subtree(model.source.path, {"params": param_shapes(objective)})["params"]
+        return read_subtree(model.source_checkpoint.path, {"params": param_shapes(objective)})[
+            "params"
+        ]
     except ValueError as error:
-        raise InputError(f"{model.source.path}: {error}: choose another --checkpoint") from error
+        raise InputError(
+            f"{model.source_checkpoint.path}: {error}: choose another --checkpoint"
+        ) from error
 
 
 def prediction_provenance(
@@ -192,7 +198,11 @@ def prediction_provenance(
       split: of that dataset.
       which: choice of the checkpoint, see `predict`.
     """
-    evaluated, metadata, config = labelled.patches.describe(), model.source.metadata, model.config
+    evaluated, metadata, config = (
+        labelled.patches.describe(),
+        model.source_checkpoint.metadata,
+        model.config,
+    )
     trained_on = metadata.dataset
     metric, converted = config.best_metric, metadata.model.converted
     chosen = f"{config.validation_split} by {metric}"
@@ -214,29 +224,31 @@ def prediction_provenance(
         "split": split,
         "caveats": [*evaluated.caveats, *(trained_on.caveats if converted else ())],
         "dataset checksum": evaluated.checksum,
-        "checkpoint": str(model.source.path),
+        "checkpoint": str(model.source_checkpoint.path),
         "chosen on": chosen,
         "trained on": trained,
         "encoder": random_or_unknown if pretrained is None else to_json(pretrained),
         "overlap with training": training_overlap(
-            labelled.image_ids(), model.source.seen, pretrained
+            labelled.image_ids(), model.source_checkpoint.train_ids, pretrained
         ),
     }
 
 
-def training_overlap(images: np.ndarray, seen: str, pretrained: SourceDescription | None) -> str:
+def training_overlap(
+    images: np.ndarray, train_ids: str, pretrained: SourceDescription | None
+) -> str:
     """Return a sentence about the images that were in the training data of a model.
 
     Args:
       images: (images,) str, ids of the evaluated images.
-      seen: hashes of the ids of its training data, see `hashing.pack_ids`.
+      train_ids: hashes of the ids of its training data, see `hashing.pack_ids`.
       pretrained: description of its pretrained encoder, or None.
     """
-    count = hashing.count_overlap(images, seen)
-    source = "fine-tuning"
+    count = hashing.count_overlap(images, train_ids)
+    stage = "fine-tuning"
     if pretrained is not None:
-        source = f"pretraining on {pretrained.dataset} or tuning"
-    overlap = f"{count} of {len(images)} images were seen in {source}"
-    if hashing.is_complete(seen):
+        stage = f"pretraining on {pretrained.dataset} or tuning"
+    overlap = f"{count} of {len(images)} images were seen in {stage}"
+    if hashing.is_complete(train_ids):
         return overlap
     return f"at least {overlap}: the model comes from a file that does not say what it saw"

@@ -15,7 +15,7 @@ from sar_mixmae_jax.utils.typed_json import to_json
 
 
 def load_embedding_dataset(
-    encoder: SourceCheckpoint, dataset: str, data_dir: str, split: str
+    source_checkpoint: SourceCheckpoint, dataset: str, data_dir: str, split: str
 ) -> PatchDataset:
     """Open a split with the bands of an encoder, and its labels where it has them.
 
@@ -23,12 +23,12 @@ def load_embedding_dataset(
       InputError: it cannot be opened, or lacks a band.
     """
     return load_patch_dataset(
-        dataset, data_dir, split, encoder.bands, units=tuple(TO_DB), also=("labels",)
+        dataset, data_dir, split, source_checkpoint.bands, units=tuple(TO_DB), also=("labels",)
     )
 
 
 def embed(
-    encoder: SourceCheckpoint,
+    source_checkpoint: SourceCheckpoint,
     patches: PatchDataset,
     *,
     resize_mode: str | None = None,
@@ -38,7 +38,7 @@ def embed(
     """Return ids and features of all records, in their order.
 
     Args:
-      encoder: checkpoint of the encoder.
+      source_checkpoint: of the encoder.
       patches: records with the bands of the encoder; see `load_embedding_dataset`.
       resize_mode: "resize" or "pad", to the input size of the encoder; None for that of its run.
       dtype: of the computation, see `load_encoder`.
@@ -51,7 +51,7 @@ def embed(
     Raises:
       InputError: the checkpoint is damaged, or the records do not fit.
     """
-    frozen = freeze_encoder(encoder, resize_mode=resize_mode, dtype=dtype)
+    frozen = freeze_encoder(source_checkpoint, resize_mode=resize_mode, dtype=dtype)
     arrays = frozen.encode(
         patches.source,
         "features",
@@ -60,7 +60,7 @@ def embed(
         description=f"encoding {patches.name}",
     )
     provenance = {
-        "encoder": to_json(encoder.description),
+        "encoder": to_json(source_checkpoint.description),
         "dataset": to_json(patches.describe()),
         "resize_mode": frozen.resize_mode,
     }

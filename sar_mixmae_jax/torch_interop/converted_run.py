@@ -67,7 +67,7 @@ def describe_conversion(
     classes: Sequence[str],
     statistics: Statistics,
     published: PublishedFile | None,
-    origin: dict[str, Any],
+    file_facts: dict[str, Any],
     config: dict[str, Any],
 ) -> RunDescription:
     """Return the description of a converted model, in the form of those of runs.
@@ -77,11 +77,11 @@ def describe_conversion(
       classes: names of its outputs.
       statistics: with which its inputs are standardised.
       published: the released file, if it is one.
-      origin: file name, checksum and epoch of the converted file.
+      file_facts: file name, checksum and epoch of the converted file.
       config: configuration of the run.
     """
     weighting = None
-    caveats = [f"converted from {origin['file']}, which does not say which images it has seen"]
+    caveats = [f"converted from {file_facts['file']}, which does not say which images it has seen"]
     if published:
         name, domain = published.weighting
         weighting = Weighting(name=name, domain=domain)
@@ -96,7 +96,7 @@ def describe_conversion(
         weighting=weighting,
         task=model.kind if model.outputs else None,
         classes=tuple(classes) if model.outputs else (),
-        converted=origin,
+        converted=file_facts,
     )
     dataset = DatasetDescription(
         published.dataset if published else "not known", caveats=tuple(caveats)

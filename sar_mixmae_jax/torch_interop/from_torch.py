@@ -144,8 +144,8 @@ def from_torch(path: Path, workdir: Path, options: ImportOptions) -> ImportResul
             tiling=options.tiling or (metadata.tiling if metadata else "released"),
             pooling=options.pooling or (metadata.pooling if metadata else "mean"),
         )
-    origin = {"file": path.name, "sha256": sha256, "epoch": file.epoch}
-    description = describe_conversion(model, classes, statistics, published, origin, config)
+    file_facts = {"file": path.name, "sha256": sha256, "epoch": file.epoch}
+    description = describe_conversion(model, classes, statistics, published, file_facts, config)
     steps, rate = (moments.steps, moments.rate) if moments else (None, None)
     state = initial_state(params, moments)
     del file, converted, params, moments  # free their memory before the checkpoint is written

@@ -56,10 +56,10 @@ def to_torch(workdir: Path, out: Path, which: str = "best") -> ExportResult:
     check_writable(out, "--out")
     path = checkpoint.select_step(workdir, which)
     try:
-        source = initialisation.read_source_checkpoint(path)
-        model = exported_model(source)
+        source_checkpoint = initialisation.read_source_checkpoint(path)
+        model = exported_model(source_checkpoint)
         params = read_subtree(path, {"params": expected_shapes(model)})["params"]
-        text = metadata_to_text(exported_metadata(source, model))
+        text = metadata_to_text(exported_metadata(source_checkpoint, model))
         if metadata_from_text(text) is None:
             raise ValueError("the metadata of the model are inconsistent")
     except InputError:
@@ -77,46 +77,51 @@ def to_torch(workdir: Path, out: Path, which: str = "best") -> ExportResult:
     return ExportResult(path, model, len(tensors))
 
 
-def exported_model(source: SourceCheckpoint) -> InferredModel:
+def exported_model(source_checkpoint: SourceCheckpoint) -> InferredModel:
     """Return the model of a checkpoint.
 
     Args:
-      source: the same, as its encoder is described.
+      source_checkpoint: the same, as its encoder is described.
 
     Raises:
       InputError: it has no counterpart in PyTorch.
     """
-    model = source.metadata.model
-    if source.bands != BANDS:
+    model = source_checkpoint.metadata.model
+    if source_checkpoint.bands != BANDS:
         raise InputError(
-            f"{source.path} expects the bands {', '.join(source.bands)}, and the published models "
-            f"{', '.join(BANDS)} in this order: convert a run with these bands"
+            f"{source_checkpoint.path} expects the bands {', '.join(source_checkpoint.bands)}, "
+            f"and the published models {', '.join(BANDS)} in this order: convert a run with "
+            "these bands"
         )
-    if KNN_MEMORY in source.metadata.arrays:
+    if KNN_MEMORY in source_checkpoint.metadata.arrays:
         raise InputError(
-            f"{source.path} has a nearest-neighbour head, which the published models lack: choose "
-            "a run of task=classification, flood or linear_probe"
+            f"{source_checkpoint.path} has a nearest-neighbour head, which the published models "
+            "lack: choose a run of task=classification, flood or linear_probe"
         )
-    if source.has_decoder:
-        return InferredModel("pretraining", source.variant, source.arch, 0)
+    if source_checkpoint.has_decoder:
+        return InferredModel("pretraining", source_checkpoint.variant, source_checkpoint.arch, 0)
     task, outputs = model.task, len(model.classes) if model.task else 0
-    return InferredModel(task or "encoder", source.variant, source.arch, outputs)
+    return InferredModel(
+        task or "encoder", source_checkpoint.variant, source_checkpoint.arch, outputs
+    )
 
 
-def exported_metadata(source: SourceCheckpoint, model: InferredModel) -> TensorFileMetadata:
+def exported_metadata(
+    source_checkpoint: SourceCheckpoint, model: InferredModel
+) -> TensorFileMetadata:
     """Return what is stored beside the tensors.
 
     Args:
-      source: checkpoint of the model.
+      source_checkpoint: checkpoint of the model.
       model: of `exported_model`.
     """
-    config = source.metadata.config
+    config = source_checkpoint.metadata.config
     return TensorFileMetadata(
-        statistics=source.statistics,
+        statistics=source_checkpoint.statistics,
         task=model.kind if model.outputs else None,
-        classes=source.metadata.model.classes,
+        classes=source_checkpoint.metadata.model.classes,
         decoder_num_heads=model.arch.decoder_num_heads if model.has_decoder else None,
         tiling=config.get("tiling", "spatial"),
         pooling=config.get("pooling", "mean"),
-        dataset=source.metadata.dataset.name,
+        dataset=source_checkpoint.metadata.dataset.name,
     )

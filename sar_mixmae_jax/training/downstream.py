@@ -52,14 +52,14 @@ def complete_config(config: ConfigDict, task: Task) -> ConfigDict:
 
 
 def load_splits(
-    config: ConfigDict, encoder: SourceCheckpoint | None, task: Task
+    config: ConfigDict, source_checkpoint: SourceCheckpoint | None, task: Task
 ) -> tuple[TaskDataset, TaskDataset]:
     """Load the training and the validation split, with the bands of the encoder.
 
     Raises:
       InputError: a split cannot be opened, or the fraction of the labels leaves out a class.
     """
-    bands = encoder.bands if encoder else config.bands
+    bands = source_checkpoint.bands if source_checkpoint else config.bands
     opened = []
     for split in (config.train_split, config.validation_split):
         whole = load_task_dataset(task, config.dataset, config.data_dir, split, bands)
@@ -86,15 +86,15 @@ def load_splits(
 
 
 def input_statistics(
-    config: ConfigDict, encoder: SourceCheckpoint | None, patches: PatchDataset
+    config: ConfigDict, source_checkpoint: SourceCheckpoint | None, patches: PatchDataset
 ) -> Statistics:
     """Return the statistics in dB with which the inputs of the model are standardised.
 
     Raises:
       InputError: a random encoder has no statistics in dB.
     """
-    if encoder is not None:
-        return encoder.statistics
+    if source_checkpoint is not None:
+        return source_checkpoint.statistics
     if config.statistics:
         other = load_patch_dataset(
             config.statistics, config.data_dir, config.train_split, config.bands
@@ -110,7 +110,7 @@ def input_statistics(
 
 def make_finetune_objective(
     config: ConfigDict,
-    encoder: SourceCheckpoint | None,
+    source_checkpoint: SourceCheckpoint | None,
     split: TaskDataset,
     votes: KNNConfig | None = None,
 ) -> FinetuneObjective:
@@ -118,14 +118,14 @@ def make_finetune_objective(
 
     Args:
       config: of the run.
-      encoder: to start from.
+      source_checkpoint: to start from; None: a random encoder.
       split: of a dataset of the size and unit that all have.
       votes: settings of a nearest-neighbour head, in place of a linear one.
 
     Raises:
       InputError: sizes do not fit together.
     """
-    arch = encoder_architecture(config, encoder)
+    arch = encoder_architecture(config, source_checkpoint)
     task, patches = split.task, split.patches
     model = task.make_model(
         arch,
@@ -134,10 +134,10 @@ def make_finetune_objective(
         dtype=compute_dtype(config.dtype),
         remat=config.remat,
         drop_path=config.get("drop_path", 0.0),
-        head_init=config.get("head_init") or ("xavier" if encoder is None else "tiny"),
+        head_init=config.get("head_init") or ("xavier" if source_checkpoint is None else "tiny"),
         votes=votes,
     )
-    statistics = input_statistics(config, encoder, patches)
+    statistics = input_statistics(config, source_checkpoint, patches)
     preprocessing = Preprocessing(
         image_size=task.input_size(arch, patches),
         mean=statistics.mean,
@@ -149,33 +149,34 @@ def make_finetune_objective(
     return FinetuneObjective(task, model, preprocessing)
 
 
-def run_title(config: ConfigDict, encoder: SourceCheckpoint | None) -> str:
+def run_title(config: ConfigDict, source_checkpoint: SourceCheckpoint | None) -> str:
     """Return task and encoder of a run in words."""
-    if encoder is None:
+    if source_checkpoint is None:
         return f"{config.task}: a random encoder"
-    weighting = encoder.description.weighting
+    weighting = source_checkpoint.description.weighting
     how = f", weighting {weighting.name} ({weighting.domain})" if weighting else ""
-    return f"{config.task}: {encoder.variant} of step {encoder.description.step}{how}"
+    step = source_checkpoint.description.step
+    return f"{config.task}: {source_checkpoint.variant} of step {step}{how}"
 
 
 def describe_run(
     config: ConfigDict,
-    encoder: SourceCheckpoint | None,
+    source_checkpoint: SourceCheckpoint | None,
     training: TaskDataset,
-    tuning: FinetuneObjective,
+    objective: FinetuneObjective,
 ) -> RunDescription:
     """Return the description that is stored with the run and its checkpoints."""
     model = ModelDescription(
-        variant=encoder.variant if encoder else config.model.variant or "base",
-        architecture=tuning.model.arch,
-        dtype=np.dtype(tuning.model.dtype).name,
-        bands=encoder.bands if encoder else tuple(config.bands),
+        variant=source_checkpoint.variant if source_checkpoint else config.model.variant or "base",
+        architecture=objective.model.arch,
+        dtype=np.dtype(objective.model.dtype).name,
+        bands=source_checkpoint.bands if source_checkpoint else tuple(config.bands),
         unit="dB",
-        statistics=input_statistics(config, encoder, training.patches),
+        statistics=input_statistics(config, source_checkpoint, training.patches),
         task=training.task.name,
         classes=training.classes,
-        votes=tuning.model.votes,
-        pretrained=encoder.description if encoder else None,
+        votes=objective.model.votes,
+        pretrained=source_checkpoint.description if source_checkpoint else None,
     )
     dataset = training.patches.describe()
     return RunDescription(json.loads(config.to_json_best_effort()), dataset, model)

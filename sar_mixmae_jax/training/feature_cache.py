@@ -31,7 +31,7 @@ class FeatureCache(NamedTuple):
 
 
 def compute_features(
-    tuning: FinetuneObjective,
+    objective: FinetuneObjective,
     params: Any,
     split: TaskDataset,
     batch_size: int,
@@ -40,13 +40,13 @@ def compute_features(
     """Encode a split in order; every process returns all of it.
 
     Args:
-      tuning: model and task.
+      objective: model and task.
       params: on all devices.
       split: of a dataset.
       batch_size: records at a time, of all devices.
       description: beside the progress bar; None shows none.
     """
-    predict = BatchPredictor(CacheablePartial(encode_features, tuning), batch_size)
+    predict = BatchPredictor(CacheablePartial(encode_features, objective), batch_size)
     outputs = predict(params, split.patches.source, description)
     return FeatureCache(split.ids, outputs["features"], outputs["labels"])
 
@@ -54,7 +54,7 @@ def compute_features(
 def load_or_compute_features(
     path: Path,
     encoder: str,
-    tuning: FinetuneObjective,
+    objective: FinetuneObjective,
     params: Any,
     split: TaskDataset,
     batch_size: int,
@@ -64,17 +64,23 @@ def load_or_compute_features(
     Args:
       path: of the file.
       encoder: text that identifies the encoder.
-      tuning: model and task.
+      objective: model and task.
       params: on all devices.
       split: of a dataset.
       batch_size: records at a time, of all devices.
     """
-    facts = [encoder, repr(tuning), split.patches.checksum, split.patches.name, split.ids.tolist()]
+    facts = [
+        encoder,
+        repr(objective),
+        split.patches.checksum,
+        split.patches.name,
+        split.ids.tolist(),
+    ]
     key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
     features = _read_features(path, key)
     if features is None:
         features = compute_features(
-            tuning, params, split, batch_size, f"features of {split.patches.name}"
+            objective, params, split, batch_size, f"features of {split.patches.name}"
         )
         write_arrays(path, {"key": np.array(key), **features._asdict()})
     return features

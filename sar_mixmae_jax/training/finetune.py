@@ -76,40 +76,42 @@ def set_up(config: ConfigDict, workdir: Path) -> RunSetup:
     task = get_task(config.task)
     config = complete_config(config, task)
     check_batch(config, jax.device_count(), mixed=False)
-    encoder = resolve_encoder(config, workdir)
-    training, validation = load_splits(config, encoder, task)
+    source_checkpoint = resolve_encoder(config, workdir)
+    training, validation = load_splits(config, source_checkpoint, task)
     sampler = ShuffleSampler(len(training), config.batch_size, config.seed)
     schedule = make_schedule(config, sampler)
-    tuning = make_finetune_objective(config, encoder, training)
-    check_fit(partial(prepare_batch, objective=tuning), training.patches.source)
+    objective = make_finetune_objective(config, source_checkpoint, training)
+    check_fit(partial(prepare_batch, objective=objective), training.patches.source)
     if is_primary_process():
-        statistics = input_statistics(config, encoder, training.patches)
+        statistics = input_statistics(config, source_checkpoint, training.patches)
         used = dataclasses.replace(training.patches, statistics=statistics)
         print(f"standardised with {used.statistics_text}")
 
     def load(state: TrainState) -> TrainState:
         return dataclasses.replace(
-            state, params=replace_encoder(state.params, tuning.model.arch, encoder)
+            state, params=replace_encoder(state.params, objective.model.arch, source_checkpoint)
         )
 
     return RunSetup(
         config=config,
-        title=f"{run_title(config, encoder)} on {training.patches.title}",
-        description=describe_run(config, encoder, training, tuning),
+        title=f"{run_title(config, source_checkpoint)} on {training.patches.title}",
+        description=describe_run(config, source_checkpoint, training, objective),
         source=training.patches.source,
         sampler=sampler,
         schedule=schedule,
         optimizer=make_optimizer(config, schedule),
         retention=make_retention_policy(config),
-        init_params=partial(init_model_params, tuning),
+        init_params=partial(init_model_params, objective),
         load_weights=load,
-        loss_fn=CacheablePartial(finetune_loss, tuning),
+        loss_fn=CacheablePartial(finetune_loss, objective),
         evaluator=ValidationEvaluator(
-            tuning, validation, max(config.batch_size, task.eval_batch_size)
+            objective, validation, max(config.batch_size, task.eval_batch_size)
         ),
         eval_every=config.validate_every,
         eval_at_start=False,
-        train_ids=hashing.merge_packed_ids(encoder.seen if encoder else "", training.image_ids()),
+        train_ids=hashing.merge_packed_ids(
+            source_checkpoint.train_ids if source_checkpoint else "", training.image_ids()
+        ),
         images_per_record=len(task.images),
     )
 
@@ -119,16 +121,16 @@ class ValidationEvaluator:
 
     picture = "validation.png"
 
-    def __init__(self, tuning: FinetuneObjective, split: TaskDataset, batch_size: int) -> None:
+    def __init__(self, objective: FinetuneObjective, split: TaskDataset, batch_size: int) -> None:
         """Prepare the evaluation.
 
         Args:
-          tuning: model and task.
+          objective: model and task.
           split: for validation.
           batch_size: records at a time, of all devices.
         """
         self._split = split
-        self._predict = BatchPredictor(CacheablePartial(predict_outputs, tuning), batch_size)
+        self._predict = BatchPredictor(CacheablePartial(predict_outputs, objective), batch_size)
 
     def evaluate(self, params: Any) -> EvalResult:
         """Return the metrics that are defined, and the mean loss."""

@@ -70,9 +70,9 @@ class SourceCheckpoint:
         return self.metadata.model.statistics
 
     @property
-    def seen(self) -> str:
+    def train_ids(self) -> str:
         """Hashes of the ids that the model was trained on, see `hashing.pack_ids`."""
-        return self.metadata.seen
+        return self.metadata.train_ids
 
     @property
     def has_decoder(self) -> bool:
@@ -155,22 +155,22 @@ def read_source_checkpoint(path: Path) -> SourceCheckpoint:
     return SourceCheckpoint(path, metadata, description)
 
 
-def load_encoder_params(pretrained: SourceCheckpoint, arch: Architecture) -> Any:
+def load_encoder_params(source_checkpoint: SourceCheckpoint, arch: Architecture) -> Any:
     """Load the parameters of an encoder, with tables resized to the windows of `arch`.
 
     Args:
-      pretrained: checkpoint of the encoder.
+      source_checkpoint: of the encoder.
       arch: of the model that they are for; widths and depths must be the same.
 
     Raises:
       InputError: the checkpoint is damaged, or of another model.
     """
-    like = {"params": {"encoder": encoder_param_shapes(pretrained.arch)}}
+    like = {"params": {"encoder": encoder_param_shapes(source_checkpoint.arch)}}
     try:
-        part = read_subtree(pretrained.path, like)
+        part = read_subtree(source_checkpoint.path, like)
         return resize_position_tables(part["params"]["encoder"], encoder_param_shapes(arch))
     except ValueError as error:
-        raise InputError(f"{pretrained.path}: {error}: choose another checkpoint") from error
+        raise InputError(f"{source_checkpoint.path}: {error}: choose another checkpoint") from error
 
 
 def encoder_param_shapes(arch: Architecture) -> Any:
@@ -189,13 +189,17 @@ def resolve_encoder(config: ConfigDict, workdir: Path) -> SourceCheckpoint | Non
     Raises:
       InputError: there is none, or it is of another variant than the configuration.
     """
-    encoder = resolve_source_checkpoint(config, workdir)
-    if encoder is not None and config.model.variant not in (None, encoder.variant):
+    source_checkpoint = resolve_source_checkpoint(config, workdir)
+    if source_checkpoint is not None and config.model.variant not in (
+        None,
+        source_checkpoint.variant,
+    ):
         raise InputError(
-            f"{encoder.path} holds the variant {encoder.variant!r}, and model.variant is "
-            f"{config.model.variant!r}: leave it out, or choose another --config.init"
+            f"{source_checkpoint.path} holds the variant {source_checkpoint.variant!r}, "
+            f"and model.variant is {config.model.variant!r}: leave it out, or choose "
+            "another --config.init"
         )
-    return encoder
+    return source_checkpoint
 
 
 def resolve_source_checkpoint(config: ConfigDict, workdir: Path) -> SourceCheckpoint | None:
@@ -220,7 +224,9 @@ def resolve_source_checkpoint(config: ConfigDict, workdir: Path) -> SourceCheckp
     return find_source_checkpoint(config.init)
 
 
-def encoder_architecture(config: ConfigDict, encoder: SourceCheckpoint | None) -> Architecture:
+def encoder_architecture(
+    config: ConfigDict, source_checkpoint: SourceCheckpoint | None
+) -> Architecture:
     """Return the architecture of the encoder at the input size of the configuration.
 
     Windows grow with the images, as in the published code, unless they are given.
@@ -230,16 +236,16 @@ def encoder_architecture(config: ConfigDict, encoder: SourceCheckpoint | None) -
     """
     wanted = {name: value for name, value in dict(config.model).items() if value is not None}
     variant = wanted.pop("variant", "base")
-    if encoder is None:
+    if source_checkpoint is None:
         return architecture.make_architecture(variant, bands=len(config.bands), **wanted)
-    arch = encoder.arch
+    arch = source_checkpoint.arch
     side = wanted.pop("image_size", arch.image_size)
     windows = wanted.pop("window_sizes", None)
     for name, value in wanted.items():
         if tuple(np.atleast_1d(value)) != tuple(np.atleast_1d(getattr(arch, name))):
             raise InputError(
-                f"model.{name} is {value}, and {encoder.path} has {getattr(arch, name)}: leave it "
-                "out, or start from a random encoder"
+                f"model.{name} is {value}, and {source_checkpoint.path} has {getattr(arch, name)}: "
+                "leave it out, or start from a random encoder"
             )
     return resize_architecture(arch, side, windows)
 
@@ -267,24 +273,28 @@ def resize_architecture(
     )
 
 
-def replace_encoder(params: Any, arch: Architecture, encoder: SourceCheckpoint | None) -> Any:
+def replace_encoder(
+    params: Any, arch: Architecture, source_checkpoint: SourceCheckpoint | None
+) -> Any:
     """Return parameters with the encoder of a checkpoint, if there is one.
 
     Raises:
       InputError: it is damaged, or of another model.
     """
-    if encoder is None:
+    if source_checkpoint is None:
         return params
-    return {**params, "encoder": load_encoder_params(encoder, arch)}
+    return {**params, "encoder": load_encoder_params(source_checkpoint, arch)}
 
 
 INPUT_FIELDS = ("image_size", "pretrain_image_size", "window_sizes")
 """Fields of an architecture that may differ from those of the source checkpoint."""
 
 
-def warn_weighting_changed(weighting: Weighting, origin: SourceCheckpoint | None) -> None:
+def warn_weighting_changed(
+    weighting: Weighting, source_checkpoint: SourceCheckpoint | None
+) -> None:
     """Log a warning if the weighting of the loss differs from that of the source checkpoint."""
-    before = origin.description.weighting if origin else None
+    before = source_checkpoint.description.weighting if source_checkpoint else None
     if before and before != weighting:
         old, new = dataclasses.asdict(before), dataclasses.asdict(weighting)
         differing = [name for name in old if old[name] != new[name]]
@@ -295,80 +305,88 @@ def warn_weighting_changed(weighting: Weighting, origin: SourceCheckpoint | None
         )
 
 
-def inherit_statistics(patches: PatchDataset, origin: SourceCheckpoint | None) -> PatchDataset:
+def inherit_statistics(
+    patches: PatchDataset, source_checkpoint: SourceCheckpoint | None
+) -> PatchDataset:
     """Return a dataset with the statistics of the source checkpoint, if there is one."""
-    if origin is None:
+    if source_checkpoint is None:
         return patches
-    return dataclasses.replace(patches, statistics=origin.statistics)
+    return dataclasses.replace(patches, statistics=source_checkpoint.statistics)
 
 
 def continued_architecture(
-    arch: Architecture, origin: SourceCheckpoint | None, windows: tuple[int, ...] | None = None
+    arch: Architecture,
+    source_checkpoint: SourceCheckpoint | None,
+    windows: tuple[int, ...] | None = None,
 ) -> Architecture:
     """Return the architecture of a pretraining that continues from a checkpoint.
 
     Args:
       arch: as the configuration has it.
-      origin: where to start from; None: nowhere.
+      source_checkpoint: where to start from; None: nowhere.
       windows: of its stages; None: those of the encoder, which grow with the images.
 
     Raises:
       InputError: the model is of another size, or there is no decoder.
     """
-    if origin is None:
+    if source_checkpoint is None:
         return arch
-    if not origin.has_decoder:
+    if not source_checkpoint.has_decoder:
         raise InputError(
-            f"{origin.path} has no decoder, so pretraining cannot continue from it: choose "
-            "a checkpoint of pretraining"
+            f"{source_checkpoint.path} has no decoder, so pretraining cannot continue from it: "
+            "choose a checkpoint of pretraining"
         )
-    differing = [
-        f"{field.name} is {getattr(arch, field.name)} and there {getattr(origin.arch, field.name)}"
+    sizes = {
+        field.name: (getattr(arch, field.name), getattr(source_checkpoint.arch, field.name))
         for field in dataclasses.fields(arch)
         if field.name not in INPUT_FIELDS
-        and getattr(arch, field.name) != getattr(origin.arch, field.name)
+    }
+    differing = [
+        f"{name} is {ours} and there {its}" for name, (ours, its) in sizes.items() if ours != its
     ]
     if differing:
         raise InputError(
-            f"{origin.path} is a {origin.variant} of another size ({'; '.join(differing)}): set "
-            "config.model to its sizes"
+            f"{source_checkpoint.path} is a {source_checkpoint.variant} of another size "
+            f"({'; '.join(differing)}): set config.model to its sizes"
         )
-    return resize_architecture(origin.arch, arch.image_size, windows)
+    return resize_architecture(source_checkpoint.arch, arch.image_size, windows)
 
 
 def load_pretraining_state(
-    state: TrainState, arch: Architecture, origin: SourceCheckpoint | None
+    state: TrainState, arch: Architecture, source_checkpoint: SourceCheckpoint | None
 ) -> TrainState:
     """Return a first state with the parameters of a checkpoint, and its optimizer at the same size.
 
     Args:
       state: before the first step.
       arch: of its model.
-      origin: where to start from; None: nowhere.
+      source_checkpoint: where to start from; None: nowhere.
 
     Raises:
       InputError: the checkpoint is damaged.
     """
-    if origin is None:
+    if source_checkpoint is None:
         return state
     parts: dict[str, Any] = {
-        "params": {**state.params, "encoder": encoder_param_shapes(origin.arch)}
+        "params": {**state.params, "encoder": encoder_param_shapes(source_checkpoint.arch)}
     }
-    same = all(getattr(arch, name) == getattr(origin.arch, name) for name in INPUT_FIELDS)
-    moments = same and origin.has_optimizer
+    same = all(
+        getattr(arch, name) == getattr(source_checkpoint.arch, name) for name in INPUT_FIELDS
+    )
+    moments = same and source_checkpoint.has_optimizer
     if moments:
         parts["opt_state"] = state.opt_state
     else:
         reason = (
-            f"stores the state of an optimizer for {origin.arch.image_size} px"
-            if origin.has_optimizer
+            f"stores the state of an optimizer for {source_checkpoint.arch.image_size} px"
+            if source_checkpoint.has_optimizer
             else "stores no state of an optimizer"
         )
-        logging.warning("%s %s: moments of AdamW start at zero", origin.path, reason)
+        logging.warning("%s %s: moments of AdamW start at zero", source_checkpoint.path, reason)
     try:
-        found = read_subtree(origin.path, parts)
+        found = read_subtree(source_checkpoint.path, parts)
     except ValueError as error:
-        raise InputError(f"{origin.path}: {error}: choose another checkpoint") from error
+        raise InputError(f"{source_checkpoint.path}: {error}: choose another checkpoint") from error
     encoder = resize_position_tables(found["params"]["encoder"], state.params["encoder"])
     params = {**found["params"], "encoder": encoder}
     opt_state = at_first_step(found["opt_state"]) if moments else state.opt_state

@@ -76,39 +76,45 @@ def train(config: ConfigDict, workdir: Path, stop: Callable[[], bool] = lambda: 
         raise InputError("probes run in one process: start it without --num_processes")
     method = look_up(METHODS, config.task, "task")
     check_rates(config.probe.learning_rates)
-    encoder = resolve_encoder(config, workdir)
-    bands = encoder.bands if encoder else config.bands
+    source_checkpoint = resolve_encoder(config, workdir)
+    bands = source_checkpoint.bands if source_checkpoint else config.bands
     dataset = load_patch_dataset(
         config.dataset, config.data_dir, config.train_split, bands, units=tuple(TO_DB)
     )
     task = task_for_dataset(dataset)
     config = complete_config(config, task)
-    training, validation = load_splits(config, encoder, task)
-    linear_tuning = make_finetune_objective(config, encoder, training)
-    check_fit(partial(prepare_batch, objective=linear_tuning), training.patches.source)
-    tuning = make_finetune_objective(config, encoder, training, method.votes(config, training))
-    description = describe_run(config, encoder, training, tuning)
+    training, validation = load_splits(config, source_checkpoint, task)
+    linear_objective = make_finetune_objective(config, source_checkpoint, training)
+    check_fit(partial(prepare_batch, objective=linear_objective), training.patches.source)
+    objective = make_finetune_objective(
+        config, source_checkpoint, training, method.votes(config, training)
+    )
+    description = describe_run(config, source_checkpoint, training, objective)
     with lock_workdir(workdir):
         record = RunRecord(workdir, description)
         remove_unfinished(workdir)
         if not checkpoint_steps(workdir):
             record.add_start(describe_start(0) | {"settings": comparable_settings(description)})
-            params = init_model_params(linear_tuning, jax.random.key(config.seed))
-            params = replace_encoder(params, linear_tuning.model.arch, encoder)
+            params = init_model_params(linear_objective, jax.random.key(config.seed))
+            params = replace_encoder(params, linear_objective.model.arch, source_checkpoint)
             pretrained = description.model.pretrained
             name = json.dumps(to_json(pretrained) if pretrained else config.seed)
-            both = read_features(config, workdir, name, linear_tuning, params, training, validation)
+            both = read_features(
+                config, workdir, name, linear_objective, params, training, validation
+            )
             head = method.fit(config, training, validation, *both)
             write_scores(workdir / SCORES, head)
             params = {"encoder": params["encoder"], "head": head.params}
-            packed = hashing.merge_packed_ids(encoder.seen if encoder else "", training.image_ids())
-            save_probe(config, workdir, description, params, head, packed)
+            train_ids = hashing.merge_packed_ids(
+                source_checkpoint.train_ids if source_checkpoint else "", training.image_ids()
+            )
+            save_probe(config, workdir, description, params, head, train_ids)
             record.note_saved(config.probe.steps)
         last = checkpoint_steps(workdir)[-1]
-        params = read_subtree(last, {"params": param_shapes(tuning)})["params"]
+        params = read_subtree(last, {"params": param_shapes(objective)})["params"]
     files = {"checkpoint": last, "scores": workdir / SCORES, "record of the run": workdir / RECORD}
     state = TrainState(jnp.int32(config.probe.steps), params, (), jnp.zeros(2, jnp.uint32))
-    name = f"{run_title(config, encoder)} on {training.patches.title}"
+    name = f"{run_title(config, source_checkpoint)} on {training.patches.title}"
     return RunResult(name, state, files, finished=True)
 
 
@@ -140,16 +146,16 @@ def read_features(
     config: ConfigDict,
     workdir: Path,
     encoder: str,
-    tuning: FinetuneObjective,
+    objective: FinetuneObjective,
     params: Any,
     *splits: TaskDataset,
 ) -> list[FeatureCache]:
     """Return the features of the training and validation split, from the workdir if possible."""
     replicated = replicate({"encoder": params["encoder"]})
-    batch_size = config.batch_size or tuning.task.eval_batch_size
+    batch_size = config.batch_size or objective.task.eval_batch_size
     return [
         feature_cache.load_or_compute_features(
-            workdir / f"features-{name}.npz", encoder, tuning, replicated, split, batch_size
+            workdir / f"features-{name}.npz", encoder, objective, replicated, split, batch_size
         )
         for name, split in zip(("train", "validation"), splits, strict=True)
     ]
@@ -161,7 +167,7 @@ def save_probe(
     description: RunDescription,
     params: dict[str, Any],
     head: FittedHead,
-    packed: str,
+    train_ids: str,
 ) -> None:
     """Write the checkpoint.
 
@@ -170,6 +176,6 @@ def save_probe(
     """
     key = jax.random.key_data(jax.random.key(config.seed))
     state = replicate(TrainState(jnp.int32(config.probe.steps), params, (), key))
-    metadata = {**description.to_json(), "seen": packed, "versions": versions()}
+    metadata = {**description.to_json(), "seen": train_ids, "versions": versions()}
     with CheckpointManager(workdir, make_retention_policy(config)) as checkpoints:
         checkpoints.save(config.probe.steps, state, metadata, head.scores)

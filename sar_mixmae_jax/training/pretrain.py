@@ -71,19 +71,19 @@ def set_up(config: ConfigDict, workdir: Path) -> RunSetup:
     check_batch(config, jax.device_count())
     retention = make_retention_policy(config)
     arch = make_arch(config)
-    source = resolve_source_checkpoint(config, workdir)
+    source_checkpoint = resolve_source_checkpoint(config, workdir)
 
-    bands = source.bands if source else config.bands
+    bands = source_checkpoint.bands if source_checkpoint else config.bands
     dataset = load_patch_dataset(config.dataset, config.data_dir, config.split, bands)
-    dataset = inherit_statistics(dataset, source)
+    dataset = inherit_statistics(dataset, source_checkpoint)
     sampler = ShuffleSampler(len(dataset.source), config.batch_size, config.seed)
     schedule = make_schedule(config, sampler)
     optimizer = make_optimizer(config, schedule)
 
-    arch = continued_architecture(arch, source, config.model.window_sizes)
+    arch = continued_architecture(arch, source_checkpoint, config.model.window_sizes)
     objective = make_objective(config, dataset, arch)
     check_fit(partial(prepare, settings=objective.preprocessing), dataset.source)
-    warn_weighting_changed(objective.preprocessing.weighting, source)
+    warn_weighting_changed(objective.preprocessing.weighting, source_checkpoint)
     warn_of_low_learning_rate(config)
     if is_primary_process():
         print(f"standardised with {dataset.statistics_text}")
@@ -91,14 +91,16 @@ def set_up(config: ConfigDict, workdir: Path) -> RunSetup:
     return RunSetup(
         config=config,
         title=f"{config.model.variant} on {dataset.title}",
-        description=describe(config, dataset, objective, source),
+        description=describe(config, dataset, objective, source_checkpoint),
         source=dataset.source,
         sampler=sampler,
         schedule=schedule,
         optimizer=optimizer,
         retention=retention,
         init_params=partial(init_params, objective.model),
-        load_weights=partial(load_pretraining_state, arch=arch, origin=source),
+        load_weights=partial(
+            load_pretraining_state, arch=arch, source_checkpoint=source_checkpoint
+        ),
         loss_fn=CacheablePartial(pretrain_loss, objective),
         evaluator=ReconstructionEvaluator(
             objective,
@@ -109,7 +111,9 @@ def set_up(config: ConfigDict, workdir: Path) -> RunSetup:
         ),
         eval_every=config.picture_every,
         eval_at_start=True,
-        train_ids=hashing.merge_packed_ids(source.seen if source else "", dataset.ids()),
+        train_ids=hashing.merge_packed_ids(
+            source_checkpoint.train_ids if source_checkpoint else "", dataset.ids()
+        ),
     )
 
 
@@ -122,7 +126,7 @@ def describe(
     config: ConfigDict,
     dataset: PatchDataset,
     objective: PretrainObjective,
-    source: SourceCheckpoint | None,
+    source_checkpoint: SourceCheckpoint | None,
 ) -> RunDescription:
     """Return the description that is stored with the run and its checkpoints."""
     model = ModelDescription(
@@ -133,6 +137,6 @@ def describe(
         unit=dataset.unit,
         statistics=dataset.statistics,
         weighting=objective.preprocessing.weighting,
-        pretrained=source.description if source else None,
+        pretrained=source_checkpoint.description if source_checkpoint else None,
     )
     return RunDescription(json.loads(config.to_json_best_effort()), dataset.describe(), model)

@@ -11,9 +11,12 @@ from sar_mixmae_jax.data.metadata import DatasetDescription, Statistics
 from sar_mixmae_jax.models.architecture import Architecture
 from sar_mixmae_jax.models.knn import KNNConfig
 from sar_mixmae_jax.objectives.weighting import Weighting
-from sar_mixmae_jax.training.migration import add_defaults, upgrade
+from sar_mixmae_jax.training.migration import add_defaults, rename, upgrade
 from sar_mixmae_jax.utils import hashing
 from sar_mixmae_jax.utils.typed_json import from_json, to_json
+
+STORED_NAMES = {"seen": "train_ids", "shares": "num_microbatches"}
+"""Fields of checkpoint metadata: name in the file -> name."""
 
 MAX_CHAIN = 100
 """Checkpoints that an encoder can have gone through."""
@@ -193,9 +196,9 @@ class CheckpointMetadata(RunDescription):
       step: steps done.
       metrics: of this state, by name; NaN where one is undefined.
       arrays: SHA-256 of every array, by its path in the tree.
-      seen: hashes of the ids that the model was trained on, see `hashing.pack_ids`.
+      train_ids: hashes of the ids that the model was trained on, see `hashing.pack_ids`.
       versions: of the packages.
-      shares: microbatches of a batch, see `RunSetup.num_microbatches`; None where nothing resumes.
+      num_microbatches: see `RunSetup.num_microbatches`; None where nothing resumes.
       order: fields of the `ShuffleSampler`.
       next_records: first records of the next batch.
     """
@@ -203,17 +206,26 @@ class CheckpointMetadata(RunDescription):
     step: int
     metrics: dict[str, float]
     arrays: dict[str, str]
-    seen: str
+    train_ids: str
     versions: dict[str, str] = dataclasses.field(default_factory=dict)
-    shares: int | None = None
+    num_microbatches: int | None = None
     order: dict[str, int] | None = None
     next_records: tuple[int, ...] | None = None
 
+    @classmethod
+    def from_json(cls, content: Any) -> Self:
+        """Read the metadata of a checkpoint; see `RunDescription.from_json`."""
+        return super().from_json(rename(from_json(dict[str, Any], content), STORED_NAMES))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the metadata as they are stored."""
+        return rename(super().to_json(), {name: stored for stored, name in STORED_NAMES.items()})
+
     def __post_init__(self) -> None:
         try:
-            hashing.count_overlap((), self.seen)
+            hashing.count_overlap((), self.train_ids)
         except ValueError as error:
-            raise ValueError(f"seen: {error}") from error
+            raise ValueError(f"train_ids: {error}") from error
 
 
 def _check_model(model: Any) -> None:

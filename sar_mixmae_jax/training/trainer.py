@@ -327,11 +327,11 @@ def restore_or_init(
     if checkpoint is None:
         return setup, replicate(setup.load_weights(setup.init_state())), 0
     step, metadata = checkpoint.step, checkpoint.metadata
-    if metadata.shares != setup.num_microbatches:
+    if metadata.num_microbatches != setup.num_microbatches:
         logging.warning(
             "the batch was cut into %d microbatch(es) and is now cut into %d (devices times "
             "grad_accum_steps): records are read in the same order; %s",
-            metadata.shares,
+            metadata.num_microbatches,
             setup.num_microbatches,
             RNG_CHANGED_WARNING,
         )

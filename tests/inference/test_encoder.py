@@ -54,7 +54,7 @@ def test_tokens_are_those_of_the_network_and_features_are_their_mean(encoder):
     assert tokens.shape == (3, encoder.grid, encoder.grid, encoder.width)
     assert (tokens.dtype, encoder.bands, encoder.image_size) == (np.float32, ("VH", "VV"), 128)
     np.testing.assert_allclose(encoder.embed(db), tokens.mean((1, 2)), atol=1e-5)
-    source = encoder.source
+    source = encoder.source_checkpoint
     settings = Preprocessing(128, source.statistics.mean, source.statistics.std, random_flip=False)
     images = preprocess(db, jax.random.key(0), settings).images
     params = {"encoder": initialisation.load_encoder_params(source, source.arch)}
@@ -65,11 +65,11 @@ def test_tokens_are_those_of_the_network_and_features_are_their_mean(encoder):
 def test_a_checkpoint_is_named_by_a_path_or_in_its_run(encoder_run):
     folder = encoder_run / "checkpoints"
     load = sar_mixmae_jax.load_encoder
-    assert load(encoder_run).source.path == folder / "2"
-    assert load(str(encoder_run), checkpoint="latest").source.path == folder / "2"
-    assert load(encoder_run, checkpoint=1).source.path == folder / "1"
-    assert load(folder / "1").source.path == folder / "1"
-    assert load(encoder_run, checkpoint="best").source.path.parent == folder
+    assert load(encoder_run).source_checkpoint.path == folder / "2"
+    assert load(str(encoder_run), checkpoint="latest").source_checkpoint.path == folder / "2"
+    assert load(encoder_run, checkpoint=1).source_checkpoint.path == folder / "1"
+    assert load(folder / "1").source_checkpoint.path == folder / "1"
+    assert load(encoder_run, checkpoint="best").source_checkpoint.path.parent == folder
     with pytest.raises(InputError, match="no checkpoint '7': expected best, latest, or one of"):
         load(encoder_run, checkpoint=7)
     with pytest.raises(InputError, match="is a checkpoint, and the choice 'best' is for"):
@@ -91,16 +91,16 @@ def test_another_input_size_and_padding(encoder, encoder_run):
 
 
 def test_a_run_keeps_its_resize_mode(encoder):
-    config = {**encoder.source.metadata.config, "resize_mode": "pad"}
-    metadata = dataclasses.replace(encoder.source.metadata, config=config)
-    source = dataclasses.replace(encoder.source, metadata=metadata)
+    config = {**encoder.source_checkpoint.metadata.config, "resize_mode": "pad"}
+    metadata = dataclasses.replace(encoder.source_checkpoint.metadata, config=config)
+    source = dataclasses.replace(encoder.source_checkpoint, metadata=metadata)
     assert freeze_encoder(source).resize_mode == "pad"
     assert encoder.resize_mode == "resize"
 
 
 def test_nodata_is_the_mean_and_an_empty_batch_has_no_features(encoder):
     nothing = np.full((1, 120, 120, 2), np.nan)
-    mean = np.broadcast_to(np.float32(encoder.source.statistics.mean), nothing.shape)
+    mean = np.broadcast_to(np.float32(encoder.source_checkpoint.statistics.mean), nothing.shape)
     np.testing.assert_allclose(encoder.embed(nothing), encoder.embed(mean), atol=1e-4)
     assert encoder.embed(np.zeros((0, 120, 120, 2))).shape == (0, encoder.width)
     assert encoder.tokens(np.zeros((0, 120, 120, 2))).shape[1:3] == (encoder.grid, encoder.grid)

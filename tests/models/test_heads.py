@@ -185,14 +185,16 @@ def test_the_loss_of_a_share_is_the_sum_over_its_records(classifier):
     """With the rate at 0; labels are 0 or 1 for each of five classes."""
     model = Classifier(SIZE, 5, drop_path=0.0, head_init="xavier")
     preprocessing = Preprocessing(32, (0.0, 0.0), (1.0, 1.0), random_flip=False)
-    tuning = FinetuneObjective(get_task("classification"), model, preprocessing)
+    objective = FinetuneObjective(get_task("classification"), model, preprocessing)
     images = noise(5, 32, 32, 2)
     params = classifier[1]["params"]
     labels = np.random.default_rng(0).integers(0, 2, (5, 5)).astype(np.uint8)
     batch = {"backscatter": images, "labels": labels}
 
     def both(params, batch):
-        return finetune_loss(params, batch, key, tuning), predict_outputs(params, batch, tuning)
+        return finetune_loss(params, batch, key, objective), predict_outputs(
+            params, batch, objective
+        )
 
     key = jax.random.key(0)
     (loss, (count, losses)), made = jax.jit(both)(params, batch)
@@ -206,21 +208,23 @@ def test_the_loss_of_a_share_is_the_sum_over_its_records(classifier):
 def test_what_one_date_did_not_measure_is_no_change():
     """A strip without data on one date gives what it gives on both; a tile of it does not count."""
     detector = FloodDetector(SIZE, 2, head_init="xavier")
-    tuning = FinetuneObjective(
+    objective = FinetuneObjective(
         get_task("flood"),
         detector,
         Preprocessing(64, (-19.0, -12.0), (5.0, 5.0), random_flip=False),
     )
     rng = np.random.default_rng(0)
     before, after = (rng.normal(-15, 5, (1, 64, 64, 2)).astype(np.float32) for _ in range(2))
-    params = init_model_params(tuning, jax.random.key(0))
+    params = init_model_params(objective, jax.random.key(0))
     one, both = after.copy(), before.copy()
     one[:, :40, :36] = np.nan  # the first tile, and parts of the others
     both[:, :40, :36] = np.nan
     labels = np.zeros(1, np.int32)
 
     def made(first, second):
-        return predict_outputs(params, {"before": first, "after": second, "labels": labels}, tuning)
+        return predict_outputs(
+            params, {"before": first, "after": second, "labels": labels}, objective
+        )
 
     for name, value in made(both, one).items():
         np.testing.assert_array_equal(value, made(before, one)[name])

@@ -87,10 +87,10 @@ def first_params(job):
 
 def logits(job, rows=(0, 1)) -> np.ndarray:
     """Return logits of the first records with the parameters before the first step."""
-    tuning = job.loss_fn.settings
+    objective = job.loss_fn.settings
     records = [job.source[row] for row in rows]
     batch = {name: np.stack([r[name] for r in records]) for name in records[0] if name != "id"}
-    made = jax.jit(partial(predict_outputs, objective=tuning))(visible(first_params(job)), batch)
+    made = jax.jit(partial(predict_outputs, objective=objective))(visible(first_params(job)), batch)
     return np.asarray(made["logits"])
 
 
@@ -127,8 +127,8 @@ def test_its_checkpoint_says_where_it_is_from_and_what_was_seen(tuned, encoder_r
     assert metadata.model.task == "classification"
     assert len(metadata.model.classes) == 19
     assert metadata.dataset.records == 8
-    assert before.seen != ""
-    assert metadata.seen == before.seen  # on the same eight, and two more, it is tuned
+    assert before.train_ids != ""
+    assert metadata.train_ids == before.train_ids  # on the same eight, and two more, it is tuned
 
 
 def test_it_starts_from_the_encoder_of_the_checkpoint_and_from_no_opinion(job, blind, encoder_run):
@@ -207,7 +207,7 @@ def test_a_run_goes_on_with_the_encoder_it_began_with(
     found = initialisation.resolve_encoder(small_tuning(blind, f"init={moved}"), workdir)
     assert to_json(found.description) == before
     assert found.path.parents[1] == workdir
-    assert found.seen == read_metadata(encoder_run / "checkpoints/2").seen
+    assert found.train_ids == read_metadata(encoder_run / "checkpoints/2").train_ids
 
     shutil.rmtree(workdir / "checkpoints")
     if meanwhile == "gone":
@@ -272,9 +272,9 @@ def test_a_split_without_floods_has_undefined_scores_and_no_zeros(detector, floo
     dry = np.flatnonzero(split.patches.pairs["flooded"] == 0)
     assert len(dry) == 1
     split = split.subset(dry)
-    tuning = downstream.make_finetune_objective(config, found, split)
-    params = read_subtree(found.path, {"params": param_shapes(tuning)})["params"]
-    look = ValidationEvaluator(tuning, split, 4).evaluate(params)
+    objective = downstream.make_finetune_objective(config, found, split)
+    params = read_subtree(found.path, {"params": param_shapes(objective)})["params"]
+    look = ValidationEvaluator(objective, split, 4).evaluate(params)
     assert "validation/average_precision" not in look.scalars
     assert "validation/recall" not in look.scalars
     assert look.scalars["validation/accuracy"] in (0.0, 1.0)
@@ -503,4 +503,4 @@ def test_the_commands_and_two_processes(tuned, built, tmp_path):
     assert status == 0, errors
     assert "done: 1 steps of classification: a random encoder on bigearthnet_s1/v1" in output
     listed = (built / "bigearthnet_s1/v1/2.0.0/ids-train.txt").read_text().split()
-    assert read_metadata(workdir / "checkpoints/1").seen == pack_ids(listed)
+    assert read_metadata(workdir / "checkpoints/1").train_ids == pack_ids(listed)

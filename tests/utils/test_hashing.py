@@ -34,7 +34,7 @@ def test_what_is_damaged_is_noticed():
 
 
 def test_a_pretraining_checkpoint_knows_all_it_was_trained_on(encoder_run, built):
-    packed = read_metadata(checkpoint_steps(encoder_run)[-1]).seen
+    packed = read_metadata(checkpoint_steps(encoder_run)[-1]).train_ids
     for split, known in (("train", 8), ("validation", 2), ("test", 0)):
         patches = load_patch_dataset("bigearthnet_s1", built, split, ("VH", "VV"))
         ids = [patches.source[row]["id"].decode() for row in range(len(patches.source))]
