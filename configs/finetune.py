@@ -53,6 +53,7 @@ def get_config(arguments: str = "") -> ConfigDict:
     config.statistics = config_dict.placeholder(str)
     config.model = ConfigDict()  # None: of the checkpoint, or of the variant
     config.model.variant = given["variant"] or config_dict.placeholder(str)
+    config.model.attention = "auto"  # an entry of attention_choice.CHOICES: fused where it works
     config.model.image_size = config_dict.placeholder(int)  # flood: of a tile
     config.model.depths = config_dict.placeholder(tuple)
     config.model.num_heads = config_dict.placeholder(tuple)

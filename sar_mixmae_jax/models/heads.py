@@ -13,7 +13,12 @@ from jax.typing import DTypeLike
 
 from sar_mixmae_jax.models.architecture import Architecture
 from sar_mixmae_jax.models.knn import KNNConfig, KNNHead
-from sar_mixmae_jax.models.layers import drop_path_factors, matmul_precision
+from sar_mixmae_jax.models.layers import (
+    AttentionFn,
+    attend,
+    drop_path_factors,
+    matmul_precision,
+)
 from sar_mixmae_jax.models.masking import patchify
 from sar_mixmae_jax.models.mixmae import make_encoder
 from sar_mixmae_jax.utils.errors import InputError
@@ -36,6 +41,7 @@ class DownstreamModel(nn.Module):
       drop_path: rate of drop path in the last block, in training; see `layers.drop_path_factors`.
       head_init: an entry of `HEAD_INITS`.
       votes: settings of a nearest-neighbour head; None for a linear head.
+      attention: see `swin.WindowAttention`.
     """
 
     arch: Architecture
@@ -45,10 +51,11 @@ class DownstreamModel(nn.Module):
     drop_path: float = 0.0
     head_init: str = "tiny"
     votes: KNNConfig | None = None
+    attention: AttentionFn = attend
 
     def setup(self) -> None:
         """Create encoder and head."""
-        self.encoder = make_encoder(self.arch, self.dtype, self.remat)
+        self.encoder = make_encoder(self.arch, self.dtype, self.remat, self.attention)
         if self.votes is not None:
             self.head: nn.Module = KNNHead(self.votes, self.outputs)
             return

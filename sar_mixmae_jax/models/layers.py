@@ -4,7 +4,7 @@ Inside blocks, activations are matrices (rows, width): the tokens of all windows
 batch, one after another.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -68,7 +68,20 @@ class MLP(nn.Module):
         return linear(width, self.dtype, name="fc2")(x)
 
 
-def attend(qkv: jax.Array, tokens: int, heads: int, bias: jax.Array | float = 0.0) -> jax.Array:
+MASKED_LOGIT = -1e30
+"""Logit of keys that a query must not attend to."""
+
+AttentionFn = Callable[..., jax.Array]
+"""Attention with the arguments and the result of `attend`."""
+
+
+def attend(
+    qkv: jax.Array,
+    tokens: int,
+    heads: int,
+    bias: jax.Array | None = None,
+    mask: jax.Array | None = None,
+) -> jax.Array:
     """Multi-head attention on a fused projection, within sequences; the softmax is in float32.
 
     Args:
@@ -76,14 +89,19 @@ def attend(qkv: jax.Array, tokens: int, heads: int, bias: jax.Array | float = 0.
         (head, width / heads).
       tokens: rows of a sequence.
       heads: number of heads.
-      bias: added to the logits: (heads, tokens, tokens) for every sequence, or
-        (sequences, heads, tokens, tokens) for that many sequences in turn.
+      bias: (heads, tokens, tokens), added to the logits of every sequence, or None.
+      mask: (windows, tokens), of that many sequences in turn, or None; a token attends only to
+        tokens of its own mask value.
 
     Returns:
       (rows, width).
     """
     rows, triple = qkv.shape
-    turn = jnp.shape(bias)[:-3]
+    added: jax.Array | float = 0.0 if bias is None else bias
+    if mask is not None:
+        differ = mask[:, None, :, None] != mask[:, None, None, :]  # window, 1, query, key
+        added = jnp.where(differ, MASKED_LOGIT, added)
+    turn = jnp.shape(added)[:-3]
     qkv = qkv.reshape(-1, *turn, tokens, 3, heads, triple // (3 * heads))
     query, key, value = (qkv[..., i, :, :] for i in range(3))  # (..., tokens, heads, head width)
     precision = matmul_precision(qkv.dtype)
@@ -94,7 +112,7 @@ def attend(qkv: jax.Array, tokens: int, heads: int, bias: jax.Array | float = 0.
         precision=precision,
         preferred_element_type=jnp.float32,
     )
-    logits = logits * query.shape[-1] ** -0.5 + bias
+    logits = logits * query.shape[-1] ** -0.5 + added
     attention = nn.softmax(logits, axis=-1).astype(qkv.dtype)  # (..., heads, tokens, tokens)
     out = jnp.einsum("...hqk,...khd->...qhd", attention, value, precision=precision)
     return out.reshape(rows, triple // 3)

@@ -13,11 +13,20 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from sar_mixmae_jax.models.architecture import Architecture
-from sar_mixmae_jax.models.layers import MLP, attend, layer_norm, linear, sincos_position_embedding
+from sar_mixmae_jax.models.layers import (
+    MLP,
+    AttentionFn,
+    attend,
+    layer_norm,
+    linear,
+    sincos_position_embedding,
+)
 from sar_mixmae_jax.models.swin import Encoder
 
 
-def make_encoder(arch: Architecture, dtype: DTypeLike, remat: bool) -> Encoder:
+def make_encoder(
+    arch: Architecture, dtype: DTypeLike, remat: bool, attention: AttentionFn = attend
+) -> Encoder:
     """Return the encoder of an architecture, for pretraining and for downstream tasks."""
     positions = arch.pretrain_image_size // arch.patch_size if arch.pretrain_image_size else None
     return Encoder(
@@ -30,6 +39,7 @@ def make_encoder(arch: Architecture, dtype: DTypeLike, remat: bool) -> Encoder:
         dtype,
         remat,
         positions,
+        attention,
     )
 
 
@@ -41,19 +51,21 @@ class DecoderBlock(nn.Module):
       num_heads: int, attention heads.
       mlp_ratio: int, hidden width of the MLP over its input's.
       dtype: of the computation.
+      attention: see `swin.WindowAttention`.
     """
 
     tokens: int
     num_heads: int
     mlp_ratio: int
     dtype: DTypeLike
+    attention: AttentionFn = attend
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Return (rows, width) of (rows, width), sequence after sequence of `tokens` rows."""
         width = x.shape[-1]
         qkv = linear(3 * width, self.dtype, name="qkv")(layer_norm(self.dtype, name="norm1")(x))
-        y = attend(qkv, self.tokens, self.num_heads)
+        y = self.attention(qkv, self.tokens, self.num_heads)
         x = x + linear(width, self.dtype, name="proj")(y)
         return x + MLP(self.mlp_ratio, self.dtype, name="mlp")(
             layer_norm(self.dtype, name="norm2")(x)
@@ -67,11 +79,13 @@ class Decoder(nn.Module):
       arch: of the model.
       dtype: of the computation; parameters and predictions are float32.
       remat: recompute the blocks in the backward pass.
+      attention: see `swin.WindowAttention`.
     """
 
     arch: Architecture
     dtype: DTypeLike
     remat: bool = False
+    attention: AttentionFn = attend
 
     @nn.compact
     def __call__(self, tokens: jax.Array, mask: jax.Array) -> jax.Array:
@@ -101,7 +115,15 @@ class Decoder(nn.Module):
         x = x.reshape(-1, width)  # 2 * batch * units, width
         for block in range(arch.decoder_depth):
             name = f"block_{block}"
-            x = block_class(units, arch.decoder_num_heads, arch.mlp_ratio, self.dtype, name=name)(x)
+            apply = block_class(
+                units,
+                arch.decoder_num_heads,
+                arch.mlp_ratio,
+                self.dtype,
+                self.attention,
+                name=name,
+            )
+            x = apply(x)
         x = layer_norm(self.dtype, name="norm")(x)
         values = arch.mask_unit * arch.mask_unit * arch.bands
         x = linear(values, jnp.float32, name="pred")(x)
@@ -115,16 +137,18 @@ class MixMAE(nn.Module):
       arch: its sizes.
       dtype: of the computation; parameters and predictions are float32.
       remat: recompute the blocks in the backward pass.
+      attention: see `swin.WindowAttention`.
     """
 
     arch: Architecture
     dtype: DTypeLike = jnp.float32
     remat: bool = False
+    attention: AttentionFn = attend
 
     def setup(self) -> None:
         """Create encoder and decoder."""
-        self.encoder = make_encoder(self.arch, self.dtype, self.remat)
-        self.decoder = Decoder(self.arch, self.dtype, self.remat)
+        self.encoder = make_encoder(self.arch, self.dtype, self.remat, self.attention)
+        self.decoder = Decoder(self.arch, self.dtype, self.remat, self.attention)
 
     def encode(self, images: jax.Array, mask: jax.Array | None = None) -> jax.Array:
         """Apply the encoder; see `Encoder`."""

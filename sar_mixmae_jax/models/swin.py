@@ -7,12 +7,12 @@ zeros and ones for the whole batch; a token attends only to tokens of its own ma
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
 from sar_mixmae_jax.models.layers import (
     MLP,
+    AttentionFn,
     attend,
     layer_norm,
     linear,
@@ -52,11 +52,13 @@ class WindowAttention(nn.Module):
       num_heads: int, attention heads.
       window: int, side of a window, tokens.
       dtype: of the computation.
+      attention: `layers.attend`, or a function with the same arguments and result.
     """
 
     num_heads: int
     window: int
     dtype: DTypeLike
+    attention: AttentionFn = attend
 
     @nn.compact
     def __call__(self, x: jax.Array, mask: jax.Array | None) -> jax.Array:
@@ -73,11 +75,8 @@ class WindowAttention(nn.Module):
         offsets = (2 * self.window - 1) ** 2
         table = self.param("bias_table", nn.initializers.normal(0.02), (offsets, self.num_heads))
         bias = table[relative_position_index(self.window)].transpose(2, 0, 1)  # head, query, key
-        if mask is not None:
-            differ = mask[:, None, :, None] != mask[:, None, None, :]  # window, 1, query, key
-            bias = jnp.where(differ, -1e30, bias)
         qkv = linear(3 * width, self.dtype, name="qkv")(x)
-        x = attend(qkv, self.window**2, self.num_heads, bias)
+        x = self.attention(qkv, self.window**2, self.num_heads, bias, mask)
         return linear(width, self.dtype, name="proj")(x)
 
 
@@ -89,12 +88,14 @@ class Block(nn.Module):
       window: int, side of a window, tokens.
       mlp_ratio: int, hidden width of the MLP over its input's.
       dtype: of the computation.
+      attention: see `WindowAttention`.
     """
 
     num_heads: int
     window: int
     mlp_ratio: int
     dtype: DTypeLike
+    attention: AttentionFn = attend
 
     @nn.compact
     def __call__(
@@ -110,7 +111,9 @@ class Block(nn.Module):
         Returns:
           (rows, width).
         """
-        attention = WindowAttention(self.num_heads, self.window, self.dtype, name="attn")
+        attention = WindowAttention(
+            self.num_heads, self.window, self.dtype, self.attention, name="attn"
+        )
         mlp = MLP(self.mlp_ratio, self.dtype, name="mlp")
         change = attention(layer_norm(self.dtype, name="norm1")(x), mask)
         x = x + (change if keep is None else scale_branch(change, keep[0]))
@@ -184,6 +187,7 @@ class Encoder(nn.Module):
       remat: recompute the blocks in the backward pass instead of keeping their activations.
       positions: side of the map that the position embedding was made for, tokens; the embedding is
         resized from it to the map of the images. None: the map of the images.
+      attention: see `WindowAttention`.
     """
 
     patch: int
@@ -195,6 +199,7 @@ class Encoder(nn.Module):
     dtype: DTypeLike
     remat: bool = False
     positions: int | None = None
+    attention: AttentionFn = attend
 
     @nn.compact
     def __call__(
@@ -235,7 +240,9 @@ class Encoder(nn.Module):
             rows = windows.reshape(-1, x.shape[-1])
             for block in range(depth):
                 name = f"stage_{stage}_block_{block}"
-                apply = block_class(heads, window, self.mlp_ratio, self.dtype, name=name)
+                apply = block_class(
+                    heads, window, self.mlp_ratio, self.dtype, self.attention, name=name
+                )
                 rows = apply(rows, stage_mask, None if keep is None else keep[done])
                 done += 1
             x = from_windows(rows.reshape(windows.shape))  # batch, row, column, channel

@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from sar_mixmae_jax.data.patch_dataset import PatchDataset
 from sar_mixmae_jax.data.sampler import ShuffleSampler
 from sar_mixmae_jax.models.architecture import Architecture, make_architecture
+from sar_mixmae_jax.models.layers import AttentionFn, attend
 from sar_mixmae_jax.models.mixmae import MixMAE
 from sar_mixmae_jax.objectives.preprocess import Preprocessing
 from sar_mixmae_jax.objectives.reconstruction import PretrainObjective
@@ -133,7 +134,7 @@ def make_arch(config: ConfigDict) -> Architecture:
     """
     if not config.bands or len(set(config.bands)) < len(config.bands):
         raise InputError(f"bands is {config.bands}: expected at least one, each once")
-    sizes = dict(config.model)
+    sizes = model_sizes(config)
     arch = make_architecture(sizes.pop("variant"), bands=len(config.bands), **sizes)
     units = arch.mask_grid**2
     if not 0 < round(config.mask_ratio * units) < units:
@@ -142,6 +143,11 @@ def make_arch(config: ConfigDict) -> Architecture:
             "mask units: expected at least one unit from each of two mixed images"
         )
     return arch
+
+
+def model_sizes(config: ConfigDict) -> dict[str, Any]:
+    """Return the fields of `config.model` that are fields of an `Architecture`, and the variant."""
+    return {name: value for name, value in dict(config.model).items() if name != "attention"}
 
 
 def compute_dtype(name: str) -> DTypeLike:
@@ -192,7 +198,10 @@ def make_optimizer(config: ConfigDict, schedule: optax.Schedule) -> optax.Gradie
 
 
 def make_objective(
-    config: ConfigDict, dataset: PatchDataset, arch: Architecture | None = None
+    config: ConfigDict,
+    dataset: PatchDataset,
+    arch: Architecture | None = None,
+    attention: AttentionFn = attend,
 ) -> PretrainObjective:
     """Return model, preprocessing and loss of pretraining.
 
@@ -200,6 +209,7 @@ def make_objective(
       config: of a pretraining run.
       dataset: for the statistics that images are standardised with.
       arch: of the model; None: that of the configuration.
+      attention: of the model.
 
     Raises:
       InputError: a name or a number in the configuration cannot be used.
@@ -212,7 +222,8 @@ def make_objective(
         resize_mode=config.resize_mode,
         random_flip=config.random_flip,
     )
-    model = MixMAE(arch or make_arch(config), compute_dtype(config.dtype), config.remat)
+    dtype = compute_dtype(config.dtype)
+    model = MixMAE(arch or make_arch(config), dtype, config.remat, attention)
     return PretrainObjective(model, preprocessing, config.mask_ratio, config.norm_pix_loss)
 
 

@@ -10,6 +10,7 @@ from sar_mixmae_jax.data.metadata import Statistics
 from sar_mixmae_jax.data.patch_dataset import PatchDataset, load_patch_dataset
 from sar_mixmae_jax.models.heads import HEAD_INITS, POOLINGS, TILINGS
 from sar_mixmae_jax.models.knn import KNNConfig
+from sar_mixmae_jax.models.layers import AttentionFn, attend
 from sar_mixmae_jax.objectives.preprocess import Preprocessing
 from sar_mixmae_jax.tasks.base import Task
 from sar_mixmae_jax.tasks.supervised import FinetuneObjective
@@ -113,6 +114,7 @@ def make_finetune_objective(
     source_checkpoint: SourceCheckpoint | None,
     split: TaskDataset,
     votes: KNNConfig | None = None,
+    attention: AttentionFn = attend,
 ) -> FinetuneObjective:
     """Return task, model and preprocessing of a run.
 
@@ -121,6 +123,7 @@ def make_finetune_objective(
       source_checkpoint: to start from; None: a random encoder.
       split: of a dataset of the size and unit that all have.
       votes: settings of a nearest-neighbour head, in place of a linear one.
+      attention: of the model.
 
     Raises:
       InputError: sizes do not fit together.
@@ -136,6 +139,7 @@ def make_finetune_objective(
         drop_path=config.get("drop_path", 0.0),
         head_init=config.get("head_init") or ("xavier" if source_checkpoint is None else "tiny"),
         votes=votes,
+        attention=attention,
     )
     statistics = input_statistics(config, source_checkpoint, patches)
     preprocessing = Preprocessing(

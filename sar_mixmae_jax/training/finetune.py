@@ -22,6 +22,7 @@ from sar_mixmae_jax.tasks.supervised import (
     prepare_batch,
 )
 from sar_mixmae_jax.tasks.task_dataset import TaskDataset, make_predictions
+from sar_mixmae_jax.training.attention_choice import select_attention
 from sar_mixmae_jax.training.batch_predictor import BatchPredictor
 from sar_mixmae_jax.training.config import (
     check_batch,
@@ -38,7 +39,11 @@ from sar_mixmae_jax.training.downstream import (
     make_finetune_objective,
     run_title,
 )
-from sar_mixmae_jax.training.initialisation import replace_encoder, resolve_encoder
+from sar_mixmae_jax.training.initialisation import (
+    encoder_architecture,
+    replace_encoder,
+    resolve_encoder,
+)
 from sar_mixmae_jax.training.setup import EvalResult, RunSetup, check_fit
 from sar_mixmae_jax.training.train_step import TrainState
 from sar_mixmae_jax.training.trainer import RunResult, run_training
@@ -80,7 +85,8 @@ def set_up(config: ConfigDict, workdir: Path) -> RunSetup:
     training, validation = load_splits(config, source_checkpoint, task)
     sampler = ShuffleSampler(len(training), config.batch_size, config.seed)
     schedule = make_schedule(config, sampler)
-    objective = make_finetune_objective(config, source_checkpoint, training)
+    attention = select_attention(config, encoder_architecture(config, source_checkpoint))
+    objective = make_finetune_objective(config, source_checkpoint, training, attention=attention)
     check_fit(partial(prepare_batch, objective=objective), training.patches.source)
     if is_primary_process():
         statistics = input_statistics(config, source_checkpoint, training.patches)

@@ -23,6 +23,7 @@ from sar_mixmae_jax.training.checkpoint import (
     is_checkpoint_path,
     read_metadata,
 )
+from sar_mixmae_jax.training.config import model_sizes
 from sar_mixmae_jax.training.optimizer import at_first_step
 from sar_mixmae_jax.training.restore import read_subtree
 from sar_mixmae_jax.training.run_description import CheckpointMetadata, SourceDescription
@@ -234,7 +235,7 @@ def encoder_architecture(
     Raises:
       InputError: the sizes do not fit together, or cannot be those of the checkpoint.
     """
-    wanted = {name: value for name, value in dict(config.model).items() if value is not None}
+    wanted = {name: value for name, value in model_sizes(config).items() if value is not None}
     variant = wanted.pop("variant", "base")
     if source_checkpoint is None:
         return architecture.make_architecture(variant, bands=len(config.bands), **wanted)

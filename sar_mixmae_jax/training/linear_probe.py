@@ -21,6 +21,7 @@ from sar_mixmae_jax.tasks.supervised import (
 )
 from sar_mixmae_jax.tasks.task_dataset import TaskDataset
 from sar_mixmae_jax.training import feature_cache
+from sar_mixmae_jax.training.attention_choice import select_attention
 from sar_mixmae_jax.training.checkpoint import (
     CheckpointManager,
     checkpoint_steps,
@@ -35,7 +36,11 @@ from sar_mixmae_jax.training.downstream import (
     run_title,
 )
 from sar_mixmae_jax.training.feature_cache import FeatureCache
-from sar_mixmae_jax.training.initialisation import replace_encoder, resolve_encoder
+from sar_mixmae_jax.training.initialisation import (
+    encoder_architecture,
+    replace_encoder,
+    resolve_encoder,
+)
 from sar_mixmae_jax.training.probe_heads import METHODS, FittedHead
 from sar_mixmae_jax.training.restore import read_subtree
 from sar_mixmae_jax.training.run_description import RunDescription
@@ -84,11 +89,13 @@ def train(config: ConfigDict, workdir: Path, stop: Callable[[], bool] = lambda: 
     task = task_for_dataset(dataset)
     config = complete_config(config, task)
     training, validation = load_splits(config, source_checkpoint, task)
-    linear_objective = make_finetune_objective(config, source_checkpoint, training)
-    check_fit(partial(prepare_batch, objective=linear_objective), training.patches.source)
-    objective = make_finetune_objective(
-        config, source_checkpoint, training, method.votes(config, training)
+    attention = select_attention(config, encoder_architecture(config, source_checkpoint))
+    linear_objective = make_finetune_objective(
+        config, source_checkpoint, training, attention=attention
     )
+    check_fit(partial(prepare_batch, objective=linear_objective), training.patches.source)
+    votes = method.votes(config, training)
+    objective = make_finetune_objective(config, source_checkpoint, training, votes, attention)
     description = describe_run(config, source_checkpoint, training, objective)
     with lock_workdir(workdir):
         record = RunRecord(workdir, description)

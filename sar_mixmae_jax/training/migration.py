@@ -35,6 +35,9 @@ METRIC_NAMES = {"explained": "explained_variance"}
 DEFAULTS = {"trainer": "pretrain", "init": "random"}
 """Configuration fields of a pretraining run that were added later, with what it did before."""
 
+MODEL_DEFAULTS = {"attention": "plain"}
+"""Fields of `config.model` that were added later, with what a run did before."""
+
 
 def rename(fields: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
     """Return the fields under their current names; a current name has precedence."""
@@ -77,7 +80,10 @@ def upgrade_config(stored: Mapping[str, Any]) -> dict[str, Any]:
 def add_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return a configuration with the fields that were added after its run was stored."""
     is_pretraining = config.get("trainer", "pretrain") == "pretrain"
-    return {**(DEFAULTS if is_pretraining else {}), **config}
+    config = {**(DEFAULTS if is_pretraining else {}), **config}
+    if isinstance(model := config.get("model"), Mapping):
+        config["model"] = {**MODEL_DEFAULTS, **model}
+    return config
 
 
 def _inside(group: str) -> dict[str, str]:

@@ -15,6 +15,7 @@ from sar_mixmae_jax.data.sampler import ShuffleSampler
 from sar_mixmae_jax.models.mixmae import init_params
 from sar_mixmae_jax.objectives.preprocess import Preprocessing, preprocess
 from sar_mixmae_jax.objectives.reconstruction import PretrainObjective, pretrain_loss
+from sar_mixmae_jax.training.attention_choice import select_attention
 from sar_mixmae_jax.training.config import (
     check_batch,
     check_numbers,
@@ -81,7 +82,8 @@ def set_up(config: ConfigDict, workdir: Path) -> RunSetup:
     optimizer = make_optimizer(config, schedule)
 
     arch = continued_architecture(arch, source_checkpoint, config.model.window_sizes)
-    objective = make_objective(config, dataset, arch)
+    attention = select_attention(config, arch, decoder=True)
+    objective = make_objective(config, dataset, arch, attention)
     check_fit(partial(prepare, settings=objective.preprocessing), dataset.source)
     warn_weighting_changed(objective.preprocessing.weighting, source_checkpoint)
     warn_of_low_learning_rate(config)

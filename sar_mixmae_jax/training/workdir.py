@@ -257,6 +257,7 @@ MAY_CHANGE = {
     "config.max_to_keep": "",
     "config.keep_period": "",
     "config.log_every": "",
+    "config.model.attention": "results before and after may differ in their last digits",
     "config.total_steps": "",
     "config.picture_every": "",
     "config.picture_patches": "",
