@@ -12,7 +12,8 @@ from ml_collections import ConfigDict
 from benchmarks.measure import Results, in_turns, split_into_turns
 from configs import finetune
 from sar_mixmae_jax.data.metadata import BANDS
-from sar_mixmae_jax.data.patch_dataset import PatchDataset, Subset, batches
+from sar_mixmae_jax.data.patch_dataset import PatchDataset, batches
+from sar_mixmae_jax.data.record_source import Subset
 from sar_mixmae_jax.data.sampler import ShuffleSampler
 from sar_mixmae_jax.models import architecture
 from sar_mixmae_jax.models.mixmae import init_params

@@ -12,6 +12,11 @@ def run_settings() -> ConfigDict:
     config.dataset = ""  # "name", "name/config" or "name/config:version"
     config.data_dir = "data"
 
+    config.data = ConfigDict()  # how records are read; the batches are the same for all values
+    config.data.read_threads = 4  # batches that a process reads at the same time
+    config.data.read_workers = 0  # reading processes, for many cores; 0: threads read
+    config.data.prefetch = 4  # batches read ahead
+
     config.dtype = "auto"  # float32, bfloat16, or auto: bfloat16 on accelerators
     config.grad_accum_steps = 1  # microbatches of a device, one after the other: less memory
     config.remat = False  # recompute blocks in the backward pass: less memory, a third more time

@@ -52,6 +52,18 @@ def built(raw: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def damaged(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of `built` with zeros in every record file."""
+    data_dir = tmp_path_factory.mktemp("damaged") / "data"
+    shutil.copytree(built, data_dir)
+    for path in data_dir.rglob("*.array_record*"):
+        content = bytearray(path.read_bytes())
+        content[1000:200_000] = bytes(199_000)
+        path.write_bytes(content)
+    return data_dir
+
+
+@pytest.fixture(scope="session")
 def floods(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data folder with `flood_pairs/own`: 8, 2 and 4 pairs of 128 px, half of each flooded."""
     data_dir = tmp_path_factory.mktemp("floods")

@@ -5,22 +5,17 @@ records of each pair with the facts about it.
 """
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
 from sar_mixmae_jax.data.metadata import Column
+from sar_mixmae_jax.data.record_source import Columns, Record, Source, read_rows
 from sar_mixmae_jax.utils.errors import InputError, first_line
 
 REQUIRED = ("before", "after", "flooded", "sequence", "group")
 """Columns that pairs always have: two numbers of records, the label (0 or 1), and two strings that
 name what is not independent."""
-
-
-class Records(Protocol):
-    """Random access to records."""
-
-    def __getitem__(self, index: int) -> dict[str, Any]: ...
 
 
 class Split(Protocol):
@@ -50,11 +45,11 @@ class PairSource:
     0 or 1.
     """
 
-    def __init__(self, source: Records, pairs: Mapping[str, np.ndarray]) -> None:
+    def __init__(self, source: Source, pairs: Mapping[str, np.ndarray]) -> None:
         """Combine records by pairs.
 
         Args:
-          source: the records of a split, see `patch_dataset.Source`.
+          source: the records of a split.
           pairs: columns, see `load_date_pairs`.
         """
         self._source, self._pairs = source, pairs
@@ -62,13 +57,24 @@ class PairSource:
     def __len__(self) -> int:
         return len(self._pairs["before"])
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
+    def __getitem__(self, index: int) -> Record:
         before, after = (self._source[int(self._pairs[name][index])] for name in REQUIRED[:2])
         return {
             "id": before["id"] + b" > " + after["id"],
             "before": before["backscatter"],
             "after": after["backscatter"],
             "labels": np.int32(self._pairs["flooded"][index]),
+        }
+
+    def read_rows(self, rows: np.ndarray) -> Columns:
+        """Return the fields of some pairs."""
+        before, after = (read_rows(self._source, self._pairs[name][rows]) for name in REQUIRED[:2])
+        ids = zip(before["id"].tolist(), after["id"].tolist(), strict=True)
+        return {
+            "id": np.array([first + b" > " + second for first, second in ids]),
+            "before": before["backscatter"],
+            "after": after["backscatter"],
+            "labels": self._pairs["flooded"][rows].astype(np.int32),
         }
 
 

@@ -1,13 +1,16 @@
-"""Records of a built dataset and their batches on the host, as raw backscatter."""
+"""Built datasets and batches of their records on the host, as raw backscatter."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import grain
 import numpy as np
 import tensorflow_datasets as tfds
+from absl import flags
 from tensorflow_datasets.core.decode import DeserializeMethod
 
 from sar_mixmae_jax.data.date_pairs import load_date_pairs
@@ -18,60 +21,18 @@ from sar_mixmae_jax.data.metadata import (
     open_builder,
     read_dataset_metadata,
 )
+from sar_mixmae_jax.data.record_source import (
+    Columns,
+    ExampleDecoder,
+    RecordSource,
+    Source,
+    read_rows,
+)
 from sar_mixmae_jax.data.sampler import Sampler, SequentialSampler
 from sar_mixmae_jax.utils.errors import InputError, check_name, first_line, unknown_name
 
-Record = dict[str, Any]
-"""Fields of a record by name; "id" is bytes, all others are numbers."""
 FIELDS = ("id", "backscatter")
 """Fields that are read of a record by default."""
-IMAGES = ("backscatter", "noise_free")
-"""Fields whose last axis are the bands."""
-
-
-class Source(Protocol):
-    """Random access to records."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int) -> Record: ...
-
-
-class RecordSource:
-    """The records of a split with the chosen bands; see `Source`."""
-
-    def __init__(
-        self,
-        records: Sequence[Any],
-        bands: Sequence[int] | None,
-        name: str = "records",
-        parse: Callable[[Any], Record] = dict,
-    ) -> None:
-        """Wrap a TFDS data source.
-
-        Args:
-          records: the data source.
-          bands: which bands of the records, in which order; None takes them as they are.
-          name: of the dataset, for messages.
-          parse: makes the fields of a record.
-        """
-        self._records, self._bands, self._name, self._parse = records, bands, name, parse
-
-    def __len__(self) -> int:
-        return len(self._records)
-
-    def __getitem__(self, index: int) -> Record:
-        try:
-            record = self._parse(self._records[index])
-        except (RuntimeError, OSError, ValueError, IndexError) as error:
-            raise InputError(
-                f"{self._name}: record {index} cannot be read ({first_line(error)}): build the "
-                "dataset again"
-            ) from error
-        if self._bands is not None:
-            images = {name: record[name][..., self._bands] for name in IMAGES if name in record}
-            record = {**record, **images}
-        return record
 
 
 @dataclasses.dataclass(frozen=True)
@@ -206,7 +167,8 @@ def load_patch_dataset(
 
     def read(names: Sequence[str]) -> RecordSource:
         features = tfds.features.FeaturesDict({key: info.features[key] for key in names})
-        return RecordSource(records, columns, name, features.deserialize_example_np)
+        decoder = ExampleDecoder.of(features)
+        return RecordSource(records, columns, name, features.deserialize_example_np, decoder)
 
     return PatchDataset(
         source=read((*fields, *(field for field in also if field in info.features))),
@@ -243,20 +205,6 @@ def _find_bands(bands: Sequence[str], stored: Sequence[str], name: str) -> list[
     return [stored.index(band) for band in bands]
 
 
-class Subset:
-    """Some records of a source; see `Source`."""
-
-    def __init__(self, source: Source, chosen: np.ndarray) -> None:
-        """Choose records by their numbers."""
-        self._source, self._chosen = source, chosen
-
-    def __len__(self) -> int:
-        return len(self._chosen)
-
-    def __getitem__(self, index: int) -> Record:
-        return self._source[int(self._chosen[index])]
-
-
 READ_BATCH_SIZE = 64
 """Records that are read at a time by `read_column`."""
 
@@ -269,6 +217,21 @@ def read_column(patches: PatchDataset, field: str) -> np.ndarray:
     return np.concatenate(parts)[: len(source)]
 
 
+@dataclasses.dataclass(frozen=True)
+class ReadOptions:
+    """Concurrency of reading; the batches are the same for all values.
+
+    Attributes:
+      threads: batches that a process reads at the same time.
+      workers: number of reading processes; 0: threads of this process read.
+      prefetch: batches that are read ahead.
+    """
+
+    threads: int = 4
+    workers: int = 0
+    prefetch: int = 4
+
+
 MAX_STEPS = 1 << 40
 """Stop of an iteration without end."""
 
@@ -279,8 +242,9 @@ def batches(
     start: int = 0,
     stop: int = MAX_STEPS,
     share: tuple[int, int] = (0, 1),
-) -> grain.DatasetIterator:
-    """Return the batches of the steps from `start` to before `stop`, read ahead by two threads.
+    options: ReadOptions = ReadOptions(),
+) -> Iterator[Columns]:
+    """Yield the batches of the steps from `start` to before `stop`, read ahead.
 
     Args:
       source: the records.
@@ -288,14 +252,33 @@ def batches(
       start: steps done.
       stop: steps done at the end.
       share: (i, n): only the i-th of n equal parts of every batch, for process i of n.
+      options: threads and processes that read.
 
-    Returns:
-      An iterator of the fields of records, each (batch, …).
+    Raises:
+      InputError: a record cannot be read, or a reading process ended.
     """
+    threads = min(options.threads, options.prefetch)
+    dataset = (
+        grain.MapDataset.range(start, stop)
+        .map(partial(_read_batch, source=source, order=order, share=share))
+        .to_iter_dataset(grain.ReadOptions(threads, options.prefetch))
+    )
+    if options.workers:
+        if not flags.FLAGS.is_parsed():
+            flags.FLAGS.mark_as_parsed()  # Grain reads flags of its own
+        ahead = -(-options.prefetch // options.workers)
+        dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(options.workers, ahead))
+    with closing(iter(dataset)) as iterator:
+        try:
+            yield from iterator
+        except RuntimeError as error:
+            if not options.workers:
+                raise
+            raise InputError(
+                f"a reading process ended ({first_line(error)}): it may lack memory, also shared "
+                "memory in /dev/shm: use fewer --config.data.read_workers"
+            ) from error
 
-    def read(step: int) -> dict[str, np.ndarray]:
-        records = [source[index] for index in order.batch(step, *share)]
-        return {key: np.stack([record[key] for record in records]) for key in records[0]}
 
-    dataset = grain.MapDataset.range(start, stop).map(read)
-    return iter(dataset.to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)))
+def _read_batch(step: int, source: Source, order: Sampler, share: tuple[int, int]) -> Columns:
+    return read_rows(source, order.batch(step, *share))

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from numpy.typing import ArrayLike
 
-from sar_mixmae_jax.data.patch_dataset import Record, Source
+from sar_mixmae_jax.data.record_source import Record, Source
 from sar_mixmae_jax.models.heads import Classifier
 from sar_mixmae_jax.objectives.preprocess import RESIZE_MODES, Preprocessing, preprocess
 from sar_mixmae_jax.training.batch_predictor import BatchPredictor

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from sar_mixmae_jax.data.patch_dataset import PatchDataset, Subset, load_patch_dataset
+from sar_mixmae_jax.data.patch_dataset import PatchDataset, load_patch_dataset
+from sar_mixmae_jax.data.record_source import Subset
 from sar_mixmae_jax.evaluation.predictions import Predictions
 from sar_mixmae_jax.objectives.radiometry import TO_DB
 from sar_mixmae_jax.tasks.base import Task

@@ -12,7 +12,8 @@ import jax
 import numpy as np
 from jax.sharding import PartitionSpec
 
-from sar_mixmae_jax.data.patch_dataset import Source, batches
+from sar_mixmae_jax.data.patch_dataset import batches
+from sar_mixmae_jax.data.record_source import Source
 from sar_mixmae_jax.data.sampler import SequentialSampler
 from sar_mixmae_jax.training.distributed import is_primary_process, process_shard
 from sar_mixmae_jax.training.metric_logger import progress_bar

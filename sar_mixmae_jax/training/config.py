@@ -12,7 +12,7 @@ import optax
 from jax.typing import DTypeLike
 from ml_collections import ConfigDict
 
-from sar_mixmae_jax.data.patch_dataset import PatchDataset
+from sar_mixmae_jax.data.patch_dataset import PatchDataset, ReadOptions
 from sar_mixmae_jax.data.sampler import ShuffleSampler
 from sar_mixmae_jax.models.architecture import Architecture, make_architecture
 from sar_mixmae_jax.models.layers import AttentionFn, attend
@@ -41,12 +41,15 @@ RULES: tuple[tuple[str, Callable[[Number], bool], tuple[str, ...]], ...] = (
             "picture_every",
             "picture_patches",
             "diagnostic_patches",
+            "data.read_threads",
+            "data.prefetch",
             "validate_every",
             "probe.steps",
             "probe.batch_size",
             "probe.neighbours",
         ),
     ),
+    ("a whole number from 0 to 1,000", lambda value: 0 <= value <= 1000, ("data.read_workers",)),
     (
         "a positive number up to 10^9",
         lambda value: 0 < value <= 1e9,
@@ -155,6 +158,12 @@ def compute_dtype(name: str) -> DTypeLike:
     if name == "auto":
         name = "float32" if jax.default_backend() == "cpu" else "bfloat16"
     return look_up({"float32": jnp.float32, "bfloat16": jnp.bfloat16}, name, "dtype")
+
+
+def make_read_options(config: ConfigDict) -> ReadOptions:
+    """Return with how many threads and processes records are read."""
+    data = config.data
+    return ReadOptions(data.read_threads, data.read_workers, data.prefetch)
 
 
 def make_retention_policy(config: ConfigDict) -> RetentionPolicy:

@@ -133,7 +133,8 @@ def broadcast_check(description: dict[str, Any]) -> None:
     """Check that all processes were started for the same run.
 
     Args:
-      description: {"config", "dataset", "model"} as JSON has it; `data_dir` may differ by host.
+      description: {"config", "dataset", "model"} as JSON has it; `data` and `data_dir` may
+        differ by host.
 
     Raises:
       InputError: this process has another one than the first, or other devices.
@@ -143,7 +144,7 @@ def broadcast_check(description: dict[str, Any]) -> None:
             f"found {jax.local_device_count()} of {jax.device_count()} devices in this process, "
             f"expected {jax.process_count()} processes with equally many"
         )
-    config = {**description["config"], "data_dir": None}
+    config = {**description["config"], "data": None, "data_dir": None}
     text = json.dumps({**description, "config": config}, sort_keys=True)
     digest = zlib.crc32(text.encode()) & 0x7FFFFFFF
     if broadcast_from_primary(digest) != digest:

@@ -15,7 +15,7 @@ import optax
 from absl import logging
 from ml_collections import ConfigDict
 
-from sar_mixmae_jax.data.patch_dataset import Source
+from sar_mixmae_jax.data.record_source import Source
 from sar_mixmae_jax.data.sampler import ShuffleSampler
 from sar_mixmae_jax.training.checkpoint import RetentionPolicy
 from sar_mixmae_jax.training.config import make_optimizer, make_schedule

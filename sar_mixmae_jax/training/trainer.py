@@ -17,6 +17,7 @@ from absl import logging
 from sar_mixmae_jax.data.patch_dataset import batches
 from sar_mixmae_jax.data.sampler import ShuffleSampler
 from sar_mixmae_jax.training.checkpoint import CheckpointManager, checkpoint_dir, remove_unfinished
+from sar_mixmae_jax.training.config import make_read_options
 from sar_mixmae_jax.training.distributed import (
     AllReduceFlag,
     broadcast_check,
@@ -159,7 +160,10 @@ def train_loop(
         state,
         global_batch_shape(setup.source[0], config.batch_size),
     )
-    data = prefetch_to_device(batches(setup.source, sampler, start, steps, process_shard()))
+    options = make_read_options(config)
+    data = prefetch_to_device(
+        batches(setup.source, sampler, start, steps, process_shard(), options)
+    )
     preempted, timer, logged = AllReduceFlag(), StepTimer(), start
     for result in step_iterator(train_step, state, data, start, timer):
         step, state = result.step, result.state

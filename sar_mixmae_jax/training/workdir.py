@@ -248,6 +248,9 @@ MAY_CHANGE = {
     "config.best_metric": "",
     "config.checkpoint_every": "",
     "config.compilation_cache": "",
+    "config.data.prefetch": "",
+    "config.data.read_threads": "",
+    "config.data.read_workers": "",
     "config.data_dir": "",
     "config.dtype": "",  # what it means on this machine is model.dtype, which may not change
     "config.deterministic": "results before and after may differ in their last digits",

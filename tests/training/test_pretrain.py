@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from configs import repeat
-from sar_mixmae_jax.data.patch_dataset import RecordSource, load_patch_dataset
+from sar_mixmae_jax.data.patch_dataset import load_patch_dataset
+from sar_mixmae_jax.data.record_source import RecordSource
 from sar_mixmae_jax.training.checkpoint import read_metadata
 from sar_mixmae_jax.training.pretrain import train
 from sar_mixmae_jax.utils.errors import DivergedError, InputError
@@ -182,18 +183,17 @@ def test_too_few_patches_are_refused_before_anything_is_written(built, tmp_path)
 
 def test_a_loss_that_is_not_finite_stops_and_names_step_and_patches(built, tmp_path, monkeypatch):
     """One absurd value (1e30 dB) in one patch: power overflows, and the loss with it."""
-    read = RecordSource.__getitem__
+    read = RecordSource.read_rows
 
-    def poisoned(self, index):
-        record = read(self, index)
-        if index == 5:
-            record["backscatter"] = np.full_like(record["backscatter"], 1e30)
-            record["backscatter"][0, 0] = -1e30
-        return record
+    def poisoned(self, rows):
+        columns = read(self, rows)
+        columns["backscatter"][rows == 5] = 1e30
+        columns["backscatter"][rows == 5, 0, 0] = -1e30
+        return columns
 
     source = load_patch_dataset("bigearthnet_s1", built, "train", ("VH", "VV")).source
     name = source[5]["id"].decode()
-    monkeypatch.setattr(RecordSource, "__getitem__", poisoned)
+    monkeypatch.setattr(RecordSource, "read_rows", poisoned)
     with pytest.raises(DivergedError, match=r"step [12]: found .*loss nan") as stopped:
         train(small_config(built, total_steps=8), tmp_path)
     assert name in str(stopped.value)
@@ -277,14 +277,14 @@ def test_a_dataset_that_vanished_is_named(built, tmp_path):
 
 
 def test_a_patch_without_a_single_measurement_does_no_harm(built, tmp_path, monkeypatch):
-    read = RecordSource.__getitem__
+    read = RecordSource.read_rows
 
-    def empty(self, index):
-        record = read(self, index)
-        backscatter = np.full_like(record["backscatter"], np.nan)
-        return {**record, "backscatter": backscatter} if index == 5 else record
+    def empty(self, rows):
+        columns = read(self, rows)
+        columns["backscatter"][rows == 5] = np.nan
+        return columns
 
-    monkeypatch.setattr(RecordSource, "__getitem__", empty)
+    monkeypatch.setattr(RecordSource, "read_rows", empty)
     outcome = train(small_config(built), tmp_path)
     assert all(np.isfinite(loss) for loss in metrics(tmp_path, "loss").values())
     assert all(np.isfinite(leaf).all() for leaf in leaves(outcome.state))

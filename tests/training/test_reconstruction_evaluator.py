@@ -8,7 +8,8 @@ import pytest
 from absl import logging
 
 from sar_mixmae_jax.data.metadata import Statistics
-from sar_mixmae_jax.data.patch_dataset import PatchDataset, RecordSource
+from sar_mixmae_jax.data.patch_dataset import PatchDataset
+from sar_mixmae_jax.data.record_source import RecordSource
 from sar_mixmae_jax.models.masking import patchify
 from sar_mixmae_jax.models.mixmae import MixMAE
 from sar_mixmae_jax.objectives.preprocess import Preprocessing
