@@ -13,6 +13,8 @@ def run_settings() -> ConfigDict:
     config.data_dir = "data"
 
     config.data = ConfigDict()  # how records are read; the batches are the same for all values
+    config.data.cache = "auto"  # none, host, device, or auto: the fastest place that fits
+    config.data.cache_dir = config_dict.placeholder(str)  # of files that keep it; None: memory
     config.data.read_threads = 4  # batches that a process reads at the same time
     config.data.read_workers = 0  # reading processes, for many cores; 0: threads read
     config.data.prefetch = 4  # batches read ahead

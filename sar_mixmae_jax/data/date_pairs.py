@@ -4,13 +4,13 @@ A dataset of pairs stores every image once, even if it is in ten pairs; its meta
 records of each pair with the facts about it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import numpy as np
 
 from sar_mixmae_jax.data.metadata import Column
-from sar_mixmae_jax.data.record_source import Columns, Record, Source, read_rows
+from sar_mixmae_jax.data.record_source import Columns, Record, Source, read_rows, replace_records
 from sar_mixmae_jax.utils.errors import InputError, first_line
 
 REQUIRED = ("before", "after", "flooded", "sequence", "group")
@@ -65,6 +65,10 @@ class PairSource:
             "after": after["backscatter"],
             "labels": np.int32(self._pairs["flooded"][index]),
         }
+
+    def replace_records(self, function: Callable[[Source], Source]) -> "PairSource":
+        """Return the same pairs of another form of the records."""
+        return PairSource(replace_records(self._source, function), self._pairs)
 
     def read_rows(self, rows: np.ndarray) -> Columns:
         """Return the fields of some pairs."""

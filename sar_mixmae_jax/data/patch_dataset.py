@@ -168,7 +168,20 @@ def load_patch_dataset(
     def read(names: Sequence[str]) -> RecordSource:
         features = tfds.features.FeaturesDict({key: info.features[key] for key in names})
         decoder = ExampleDecoder.of(features)
-        return RecordSource(records, columns, name, features.deserialize_example_np, decoder)
+        identity = {
+            "dataset": name,
+            "checksum": metadata.checksum,
+            "bands": list(bands),
+            "fields": list(names),
+        }
+        return RecordSource(
+            records,
+            columns,
+            name,
+            features.deserialize_example_np,
+            decoder,
+            identity if metadata.checksum else None,
+        )
 
     return PatchDataset(
         source=read((*fields, *(field for field in also if field in info.features))),

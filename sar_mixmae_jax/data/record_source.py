@@ -44,6 +44,18 @@ def read_rows(source: Source, rows: np.ndarray) -> Columns:
     return _stack([source[row] for row in rows.tolist()])
 
 
+def replace_records(source: Source, function: Callable[[Source], Source]) -> Source:
+    """Return a source with the records that it is made of in another form.
+
+    Args:
+      source: records, or a subset or pairs of them.
+      function: of the records.
+    """
+    if hasattr(source, "replace_records"):
+        return source.replace_records(function)
+    return function(source)
+
+
 def _stack(records: Sequence[Record]) -> Columns:
     return {name: np.stack([record[name] for record in records]) for name in records[0]}
 
@@ -183,6 +195,7 @@ class RecordSource:
         name: str = "records",
         parse: Callable[[Any], Record] = dict,
         decoder: ExampleDecoder | None = None,
+        identity: dict[str, Any] | None = None,
     ) -> None:
         """Wrap a TFDS data source.
 
@@ -192,9 +205,10 @@ class RecordSource:
           name: of the dataset, for messages.
           parse: makes the fields of a record.
           decoder: of the same fields, for many serialised records; None: there is none.
+          identity: "dataset", its "checksum", "bands" and "fields", as JSON; None: not known.
         """
         self._records, self._bands, self._name, self._parse = records, bands, name, parse
-        self._decoder = decoder
+        self._decoder, self.identity = decoder, identity
 
     def __len__(self) -> int:
         return len(self._records)
@@ -262,6 +276,10 @@ class Subset:
 
     def __getitem__(self, index: int) -> Record:
         return self._source[int(self._chosen[index])]
+
+    def replace_records(self, function: Callable[[Source], Source]) -> "Subset":
+        """Return the same subset of another form of the records."""
+        return Subset(replace_records(self._source, function), self._chosen)
 
     def read_rows(self, rows: np.ndarray) -> Columns:
         """Return the fields of some of the chosen records."""

@@ -4,6 +4,7 @@ A process is one program on one host with its own devices. All of them run the s
 first one writes logs and pictures.
 """
 
+import itertools
 import json
 import os
 import socket
@@ -32,6 +33,7 @@ from sar_mixmae_jax.utils.errors import (
 
 HEARTBEAT_SECONDS = 100
 """JAX ends processes that lost another after half as long at least; `Heartbeat` acts earlier."""
+_BARRIERS = itertools.count()
 WAIT_SECONDS = 300
 """So long a process waits for the others to start."""
 
@@ -133,8 +135,8 @@ def broadcast_check(description: dict[str, Any]) -> None:
     """Check that all processes were started for the same run.
 
     Args:
-      description: {"config", "dataset", "model"} as JSON has it; `data` and `data_dir` may
-        differ by host.
+      description: {"config", "dataset", "model"} as JSON has it; `data_dir` may differ by
+        host, and of `data` all but `cache`.
 
     Raises:
       InputError: this process has another one than the first, or other devices.
@@ -144,7 +146,8 @@ def broadcast_check(description: dict[str, Any]) -> None:
             f"found {jax.local_device_count()} of {jax.device_count()} devices in this process, "
             f"expected {jax.process_count()} processes with equally many"
         )
-    config = {**description["config"], "data": None, "data_dir": None}
+    config = {**description["config"], "data_dir": None}
+    config["data"] = config.get("data", {}).get("cache")
     text = json.dumps({**description, "config": config}, sort_keys=True)
     digest = zlib.crc32(text.encode()) & 0x7FFFFFFF
     if broadcast_from_primary(digest) != digest:
@@ -152,6 +155,28 @@ def broadcast_check(description: dict[str, Any]) -> None:
             "this process has another configuration or dataset than the first one: start all of "
             "them with the same flags"
         )
+
+
+def lowest_of_processes(number: int) -> int:
+    """Return the lowest of the integers that the processes pass."""
+    if jax.process_count() == 1:
+        return number
+    return int(np.min(multihost_utils.process_allgather(np.int32(number))))
+
+
+def processes_of_host() -> int:
+    """Return the number of processes of the run on this host."""
+    if jax.process_count() == 1:
+        return 1
+    host = np.int32(zlib.crc32(socket.gethostname().encode()) & 0x7FFFFFFF)
+    return int(np.sum(multihost_utils.process_allgather(host) == host))
+
+
+def wait_for_processes(hours: int = 24) -> None:
+    """Wait until all processes are here; a collective of devices would wait for seconds only."""
+    if jax.process_count() > 1:
+        name = f"barrier/{next(_BARRIERS)}"
+        multihost.get_jax_distributed_client().wait_at_barrier(name, hours * 3_600_000)
 
 
 class AllReduceFlag:

@@ -6,7 +6,7 @@ With several processes each holds the shards of its own devices.
 from collections import deque
 from collections.abc import Iterator
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -39,6 +39,33 @@ def local_shard(shared: jax.Array) -> np.ndarray:
     """Return the shards of a (device, …) array on this process, (local device, …), in order."""
     shards = sorted(shared.addressable_shards, key=lambda shard: shard.index[0].start or 0)
     return np.concatenate([np.asarray(shard.data) for shard in shards])
+
+
+class IndexedBatch(NamedTuple):
+    """Batch of records that are on the devices, by their numbers.
+
+    Attributes:
+      rows: (device, per-device batch) int32.
+      records: (records, values) fields of all records by name, whole on every device.
+    """
+
+    rows: jax.Array
+    records: dict[str, jax.Array]
+
+
+def replicate_records(columns: dict[str, np.ndarray]) -> dict[str, jax.Array]:
+    """Copy (records, …) fields to every device of this process, as (records, values).
+
+    An axis of two bands would be padded to 128 on a TPU.
+    """
+    sharding = NamedSharding(mesh(), PartitionSpec())
+    flat = {name: field.reshape(len(field), -1) for name, field in columns.items()}
+    return {
+        name: jax.make_array_from_single_device_arrays(
+            field.shape, sharding, [jax.device_put(field, d) for d in jax.local_devices()]
+        )
+        for name, field in flat.items()
+    }
 
 
 def batch_sharding() -> NamedSharding:

@@ -4,7 +4,7 @@ A loss is a sum and the count of what was summed, so that its mean over all devi
 """
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import flax
@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import PartitionSpec
 
-from sar_mixmae_jax.training.sharding import AXIS, mesh
+from sar_mixmae_jax.training.sharding import AXIS, IndexedBatch, mesh
 
 
 @flax.struct.dataclass
@@ -45,9 +45,11 @@ CACHED_PROGRAMS = 4
 Metrics = dict[str, jax.Array]
 Batch = dict[str, jax.Array]
 """Fields of records by name, (device, batch, …) for all devices or (batch, …) for one."""
+RecordShapes = tuple[tuple[str, tuple[int, ...]], ...]
+"""Name and shape of every field of a record."""
 LossFn = Callable[[Any, Batch, jax.Array], tuple[jax.Array, tuple[jax.Array, jax.Array]]]
 """(params, microbatch, key) -> summed loss, (count, (batch,) loss of each record)."""
-TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics, jax.Array]]
+TrainStep = Callable[[TrainState, Batch | IndexedBatch], tuple[TrainState, Metrics, jax.Array]]
 """(state, (device, batch, …) fields) -> new state, metrics, (device, batch) errors."""
 
 
@@ -70,10 +72,11 @@ def init_state(
 
 def train_step(
     state: TrainState,
-    batch: Batch,
+    batch: Any,
     loss_fn: LossFn,
     optimizer: optax.GradientTransformation,
     grad_accum_steps: int = 1,
+    gather: Callable[[Any], Batch] = lambda batch: batch,
 ) -> tuple[TrainState, Metrics, jax.Array]:
     """Take one step on one device, inside a map over the axis `AXIS`.
 
@@ -82,10 +85,11 @@ def train_step(
 
     Args:
       state: before the step.
-      batch: (per-device batch, …) fields.
+      batch: (per-device batch, …) fields, or what `gather` finds them by.
       loss_fn: what is minimised.
       optimizer: of the parameters.
       grad_accum_steps: number of microbatches; more of them need less memory.
+      gather: fields of a microbatch from a part of `batch`.
 
     Returns:
       The new state and {"loss", "gradient_norm"}, both equal on all devices, and the loss
@@ -94,11 +98,11 @@ def train_step(
     key = jax.random.fold_in(state.random_key, state.step)
     grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
 
-    def add_microbatch(total: Any, item: tuple[jax.Array, Batch]) -> tuple[Any, jax.Array]:
+    def add_microbatch(total: Any, item: tuple[jax.Array, Any]) -> tuple[Any, jax.Array]:
         index, microbatch = item
         number = jax.lax.axis_index(AXIS) * grad_accum_steps + index
         (loss, (count, error)), gradient = grad_fn(
-            state.params, microbatch, jax.random.fold_in(key, number)
+            state.params, gather(microbatch), jax.random.fold_in(key, number)
         )
         return jax.tree.map(jnp.add, total, (loss, count, gradient)), error
 
@@ -120,45 +124,68 @@ def train_step(
 
 @lru_cache(maxsize=CACHED_PROGRAMS)
 def map_over_devices(
-    loss_fn: LossFn, optimizer: optax.GradientTransformation, grad_accum_steps: int = 1
+    loss_fn: LossFn,
+    optimizer: optax.GradientTransformation,
+    grad_accum_steps: int = 1,
+    record_shapes: RecordShapes | None = None,
 ) -> TrainStep:
     """Return the train step on all devices, cached for equal arguments.
+
+    With `record_shapes` the step takes an `IndexedBatch` of records of these shapes.
 
     The state is one replicated tree, not stacked, and its buffers are donated. With several
     processes `pmap` returns arrays that cannot be saved; there the same step is mapped by
     `shard_map`, with bitwise equal results.
     """
 
-    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics, jax.Array]:
-        return train_step(state, batch, loss_fn, optimizer, grad_accum_steps)
+    def step(state: TrainState, batch: Any) -> tuple[TrainState, Metrics, jax.Array]:
+        settings = (loss_fn, optimizer, grad_accum_steps)
+        if record_shapes is None:
+            return train_step(state, batch, *settings)
+        gather = partial(gather_records, records=batch.records, shapes=record_shapes)
+        return train_step(state, batch.rows, *settings, gather)
 
-    return by_pmap(step) if jax.process_count() == 1 else by_shard_map(step)
+    mapped = by_pmap if jax.process_count() == 1 else by_shard_map
+    return mapped(step, indexed=record_shapes is not None)
 
 
-def by_pmap(step: Callable[..., Any]) -> TrainStep:
+def gather_records(rows: jax.Array, records: Batch, shapes: RecordShapes) -> Batch:
+    """Return the (rows, …) fields of some records from (records, values) arrays."""
+    fields = {
+        name: jnp.take(records[name], rows, axis=0, mode="clip").reshape(-1, *shape)
+        for name, shape in shapes
+    }
+    return jax.lax.optimization_barrier(fields)  # compiled as images from the host are: same bits
+
+
+def by_pmap(step: Callable[..., Any], *, indexed: bool = False) -> TrainStep:
     """Map a per-device step over the devices of one process."""
     return jax.pmap(
         step,
         axis_name=AXIS,
-        in_axes=(None, 0),
+        in_axes=(None, IndexedBatch(0, None) if indexed else 0),  # type: ignore[arg-type]
         out_axes=(None, None, 0),
         devices=list(mesh().devices),
         donate_argnums=0,
     )
 
 
-def by_shard_map(step: Callable[..., Any]) -> TrainStep:
+def by_shard_map(step: Callable[..., Any], *, indexed: bool = False) -> TrainStep:
     """Map a per-device step over the devices of all processes."""
 
-    def on_block(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics, jax.Array]:
-        state, metrics, errors = step(state, jax.tree.map(lambda field: field[0], batch))
+    def on_block(state: TrainState, batch: Any) -> tuple[TrainState, Metrics, jax.Array]:
+        if indexed:
+            batch = batch._replace(rows=batch.rows[0])
+        else:
+            batch = jax.tree.map(lambda field: field[0], batch)
+        state, metrics, errors = step(state, batch)
         return state, metrics, errors[None]
 
     whole, by_device = PartitionSpec(), PartitionSpec(AXIS)
     mapped = jax.shard_map(
         on_block,
         mesh=mesh(),
-        in_specs=(whole, by_device),
+        in_specs=(whole, IndexedBatch(by_device, whole) if indexed else by_device),  # type: ignore[arg-type]
         out_specs=(whole, whole, by_device),
         check_vma=False,  # with it, the mean of the gradients would be wrong by the device count
     )

@@ -8,21 +8,18 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from absl import logging
 
-from sar_mixmae_jax.data.patch_dataset import batches
 from sar_mixmae_jax.data.sampler import ShuffleSampler
 from sar_mixmae_jax.training.checkpoint import CheckpointManager, checkpoint_dir, remove_unfinished
-from sar_mixmae_jax.training.config import make_read_options
 from sar_mixmae_jax.training.distributed import (
     AllReduceFlag,
     broadcast_check,
     is_primary_process,
-    process_shard,
 )
 from sar_mixmae_jax.training.metric_logger import (
     METRICS,
@@ -32,16 +29,14 @@ from sar_mixmae_jax.training.metric_logger import (
     last_saved,
     warn_if_damaged,
 )
+from sar_mixmae_jax.training.record_feed import open_feed
 from sar_mixmae_jax.training.restore import restore_for_resume
 from sar_mixmae_jax.training.setup import RunSetup, warn_of_zero_learning_rate
 from sar_mixmae_jax.training.sharding import (
-    global_batch_shape,
     local_shard,
-    prefetch_to_device,
     replicate,
 )
 from sar_mixmae_jax.training.train_step import (
-    Batch,
     TrainState,
     TrainStep,
     compile_train_step,
@@ -153,19 +148,18 @@ def train_loop(
         logger.write_evaluation(0, evaluation, draw=True)
         if is_primary_process():
             setup.evaluator.warn(evaluation.scalars)
+    feed = open_feed(setup, start)
     if is_primary_process():
         print("compiling the step")
     train_step = compile_train_step(
-        map_over_devices(setup.loss_fn, setup.optimizer, config.grad_accum_steps),
+        map_over_devices(
+            setup.loss_fn, setup.optimizer, config.grad_accum_steps, feed.record_shapes
+        ),
         state,
-        global_batch_shape(setup.source[0], config.batch_size),
-    )
-    options = make_read_options(config)
-    data = prefetch_to_device(
-        batches(setup.source, sampler, start, steps, process_shard(), options)
+        feed.batch_shapes,
     )
     preempted, timer, logged = AllReduceFlag(), StepTimer(), start
-    for result in step_iterator(train_step, state, data, start, timer):
+    for result in step_iterator(train_step, state, feed.batches, start, timer):
         step, state = result.step, result.state
         logger.advance()
         saver.note_finished()
@@ -225,7 +219,7 @@ class StepResult(NamedTuple):
 def step_iterator(
     train_step: TrainStep,
     state: TrainState,
-    data: Iterator[tuple[np.ndarray, Batch]],
+    data: Iterator[tuple[np.ndarray, Any]],
     start: int,
     timer: StepTimer,
 ) -> Iterator[StepResult]:
@@ -237,7 +231,7 @@ def step_iterator(
     Args:
       train_step: compiled, see `compile_train_step`.
       state: after `start` steps; its buffers are donated.
-      data: (ids, batch on the devices), see `prefetch_to_device`.
+      data: (ids, batch on the devices), see `RecordFeed`.
       start: steps done.
       timer: of the sections "data" and "compute".
 

@@ -248,6 +248,8 @@ MAY_CHANGE = {
     "config.best_metric": "",
     "config.checkpoint_every": "",
     "config.compilation_cache": "",
+    "config.data.cache": "",
+    "config.data.cache_dir": "",
     "config.data.prefetch": "",
     "config.data.read_threads": "",
     "config.data.read_workers": "",

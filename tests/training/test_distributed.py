@@ -37,15 +37,25 @@ def losses(workdir) -> dict[int, float]:
 
 
 def test_processes_and_devices_may_come_and_go(settings, tmp_path):
-    """One process of four devices goes on as two of two, and these as one of four again."""
+    """One process of four devices goes on as two of two, and these as one of four again.
+
+    The records are read from disk, then on the devices of each process, then in host memory.
+    """
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    status, *_ = finish(start(*settings(checkpoint_every=3), f"--workdir={whole}", devices=4))
+    status, *_ = finish(
+        start(
+            *settings(checkpoint_every=3, **{"data.cache": "none"}),
+            f"--workdir={whole}",
+            devices=4,
+        )
+    )
     assert status == 0
     shutil.copytree(whole, parts)
     for step in (6, 8):
         shutil.rmtree(parts / "checkpoints" / str(step))
-    for processes, steps in ((2, 6), (1, 8)):
-        arguments = (*settings(total_steps=steps), f"--workdir={parts}")
+    for processes, steps, cache in ((2, 6, "device"), (1, 8, "host")):
+        folder = {"data.cache": cache, "data.cache_dir": tmp_path / "cache"}
+        arguments = (*settings(total_steps=steps, **folder), f"--workdir={parts}")
         if processes == 1:
             started = [start(*arguments, devices=4)]
         else:

@@ -1,0 +1,125 @@
+"""Batches of a run, the same from disk, host memory and device memory; and the choice of `auto`."""
+
+import hashlib
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from sar_mixmae_jax.data.record_source import Subset
+from sar_mixmae_jax.training import pretrain, record_feed
+from sar_mixmae_jax.training.record_feed import choose_cache, open_feed
+from sar_mixmae_jax.training.sharding import IndexedBatch
+from sar_mixmae_jax.training.train_step import gather_records
+from sar_mixmae_jax.utils.errors import InputError
+from tests.shrink import small_config
+
+
+@pytest.fixture(scope="module")
+def setup(built, tmp_path_factory):
+    """Ten records in batches of four on two devices, bands turned round, for five epochs."""
+    folder = tmp_path_factory.mktemp("setup")
+    config = small_config(built, total_steps=10, bands=("VV", "VH"))
+    return pretrain.set_up(config, folder)
+
+
+def with_data(setup, **changes):
+    """The same set-up with other fields of `config.data`."""
+    config = setup.config.copy_and_resolve_references()
+    config.update_from_flattened_dict({f"data.{name}": changes[name] for name in changes})
+    return type(setup)(**{**vars(setup), "config": config})
+
+
+def contents(setup, start: int) -> list[tuple[list[bytes], str]]:
+    """Ids and SHA-256 of the images of every batch as the devices have them."""
+    feed = open_feed(setup, start)
+    seen = []
+    for ids, batch in feed.batches:
+        if isinstance(batch, IndexedBatch):
+            rows = np.asarray(batch.rows)
+            parts = [gather_records(part, batch.records, feed.record_shapes) for part in rows]
+            images = np.stack([part["backscatter"] for part in parts])
+            assert {len(array.addressable_shards) for array in batch.records.values()} == {2}
+        else:
+            images = np.asarray(batch["backscatter"])
+        seen.append((ids.tolist(), hashlib.sha256(images.tobytes()).hexdigest()))
+    return seen
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"cache": "host"},
+        {"cache": "host", "cache_dir": "FOLDER"},
+        {"cache": "device"},
+        {"cache": "device", "cache_dir": "FOLDER"},
+        {"cache": "auto"},
+        {"cache": "none", "read_threads": 1, "prefetch": 1},
+    ],
+)
+def test_batches_are_the_same_wherever_the_records_are(setup, tmp_path, changes):
+    if "cache_dir" in changes:
+        changes = {**changes, "cache_dir": str(tmp_path / "cache")}
+    expected = contents(with_data(setup, cache="none"), 0)
+    assert len({digest for _, digest in expected}) == 10
+    assert contents(with_data(setup, **changes), 0) == expected
+    assert contents(with_data(setup, **changes), 7) == expected[7:]
+
+
+def test_a_run_goes_on_with_the_same_bits_wherever_the_records_are(built, tmp_path):
+    """Six steps from disk; and two each from host memory, the devices, and a folder."""
+    small = {"model.depths": (1,), "model.num_heads": (1,), "model.window_sizes": (8,)}
+    small |= {"model.image_size": 64, "grad_accum_steps": 1, "checkpoint_every": 1}
+    whole = pretrain.train(small_config(built, **small, **{"data.cache": "none"}), tmp_path / "a")
+    for steps, changes in (
+        (2, {"data.cache": "host"}),
+        (4, {"data.cache": "device"}),
+        (6, {"data.cache_dir": str(tmp_path / "cache")}),
+    ):
+        config = small_config(built, **{**small, **changes, "total_steps": steps})
+        parts = pretrain.train(config, tmp_path / "b")
+    for ours, theirs in zip(*map(jax.tree.leaves, (parts.state, whole.state)), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    logs = [(tmp_path / name / "metrics.jsonl").read_text().splitlines() for name in "ab"]
+    losses = [[line["loss"] for line in map(json.loads, log) if "loss" in line] for log in logs]
+    assert losses[0] == losses[1]
+    assert len(losses[0]) == 6
+
+
+@pytest.mark.parametrize(
+    ("host", "device", "start", "chosen", "reason"),
+    [
+        (10**9, None, 0, "host", "0.00115 GB, at most 50% of 1 GB available host memory"),
+        (10**9, 10**9, 0, "device", "at most 25% of 1 GB device memory"),
+        (10**9, 4_000_000, 0, "host", "available host memory"),
+        (2_000_000, 10**9, 0, "none", "available host memory"),
+        (None, None, 0, "host", "inf GB"),
+        (10**9, 10**9, 8, "none", "8 of 10 records are read"),
+    ],
+)
+def test_auto_takes_the_fastest_place_with_room(
+    setup, monkeypatch, capsys, host, device, start, chosen, reason
+):
+    monkeypatch.setattr(record_feed, "available_memory", lambda: host)
+    monkeypatch.setattr(record_feed, "device_memory_limit", lambda: device)
+    assert choose_cache(with_data(setup, cache="auto"), start) == chosen
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith(f"records: data.cache=auto is {chosen}: ")
+    assert reason in line
+
+
+def test_what_does_not_fit_is_refused(setup, monkeypatch):
+    with pytest.raises(InputError, match=r"unknown data\.cache 'disk'"):
+        choose_cache(with_data(setup, cache="disk"), 0)
+    subset = with_data(setup, cache="device")
+    vars(subset)["source"] = Subset(setup.source, np.arange(8))
+    with pytest.raises(InputError, match=r"a subset: set --config\.data\.cache=host"):
+        choose_cache(subset, 0)
+    monkeypatch.setattr(record_feed, "device_memory_limit", lambda: 10**6)
+    with pytest.raises(InputError, match=r"take 0\.00115 GB of a device of 0\.001 GB"):
+        choose_cache(with_data(setup, cache="device"), 0)
+    assert choose_cache(with_data(setup, cache="host"), 0) == "host"
+    monkeypatch.setattr(record_feed, "available_memory", lambda: 10**6)
+    with pytest.raises(InputError, match=r"0\.001 GB of host memory are available: set"):
+        choose_cache(with_data(setup, cache="host"), 0)
