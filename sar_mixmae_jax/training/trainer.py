@@ -29,9 +29,8 @@ from sar_mixmae_jax.training.metric_logger import (
     last_saved,
     warn_if_damaged,
 )
-from sar_mixmae_jax.training.record_feed import open_feed
 from sar_mixmae_jax.training.restore import restore_for_resume
-from sar_mixmae_jax.training.setup import RunSetup, warn_of_zero_learning_rate
+from sar_mixmae_jax.training.setup import RunSetup, open_feed, warn_of_zero_learning_rate
 from sar_mixmae_jax.training.sharding import (
     local_shard,
     replicate,

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from sar_mixmae_jax.data.record_source import Subset
-from sar_mixmae_jax.training import pretrain, record_feed
-from sar_mixmae_jax.training.record_feed import choose_cache, open_feed
+from sar_mixmae_jax.training import pretrain
+from sar_mixmae_jax.training import setup as run_setup
+from sar_mixmae_jax.training.setup import choose_cache, open_feed
 from sar_mixmae_jax.training.sharding import IndexedBatch
 from sar_mixmae_jax.training.train_step import gather_records
 from sar_mixmae_jax.utils.errors import InputError
@@ -101,8 +102,8 @@ def test_a_run_goes_on_with_the_same_bits_wherever_the_records_are(built, tmp_pa
 def test_auto_takes_the_fastest_place_with_room(
     setup, monkeypatch, capsys, host, device, start, chosen, reason
 ):
-    monkeypatch.setattr(record_feed, "available_memory", lambda: host)
-    monkeypatch.setattr(record_feed, "device_memory_limit", lambda: device)
+    monkeypatch.setattr(run_setup, "available_memory", lambda: host)
+    monkeypatch.setattr(run_setup, "device_memory_limit", lambda: device)
     assert choose_cache(with_data(setup, cache="auto"), start) == chosen
     (line,) = capsys.readouterr().out.splitlines()
     assert line.startswith(f"records: data.cache=auto is {chosen}: ")
@@ -116,10 +117,10 @@ def test_what_does_not_fit_is_refused(setup, monkeypatch):
     vars(subset)["source"] = Subset(setup.source, np.arange(8))
     with pytest.raises(InputError, match=r"a subset: set --config\.data\.cache=host"):
         choose_cache(subset, 0)
-    monkeypatch.setattr(record_feed, "device_memory_limit", lambda: 10**6)
+    monkeypatch.setattr(run_setup, "device_memory_limit", lambda: 10**6)
     with pytest.raises(InputError, match=r"take 0\.00115 GB of a device of 0\.001 GB"):
         choose_cache(with_data(setup, cache="device"), 0)
     assert choose_cache(with_data(setup, cache="host"), 0) == "host"
-    monkeypatch.setattr(record_feed, "available_memory", lambda: 10**6)
+    monkeypatch.setattr(run_setup, "available_memory", lambda: 10**6)
     with pytest.raises(InputError, match=r"0\.001 GB of host memory are available: set"):
         choose_cache(with_data(setup, cache="host"), 0)
