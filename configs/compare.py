@@ -24,7 +24,7 @@ ARMS: dict[str, dict] = {
         "init": "pretrain",
         "pretrain": {"weighting": {"name": "shared_average", "domain": "physical"}},
     },
-    "per_channel": {
+    "per_channel_physical": {
         "init": "pretrain",
         "pretrain": {"weighting": {"name": "per_channel", "domain": "physical"}},
     },

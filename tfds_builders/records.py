@@ -17,6 +17,7 @@ import tensorflow_datasets as tfds
 
 from sar_mixmae_jax.data.metadata import BANDS, Statistics
 from sar_mixmae_jax.utils.errors import look_up
+from sar_mixmae_jax.utils.typed_json import to_json
 from tfds_builders.geotiff import Georeference
 
 DTYPES = {"float32": np.float32, "float16": np.float16}
@@ -112,7 +113,7 @@ def dataset_info(
             bands=list(BANDS),
             unit="dB",
             nodata="NaN",
-            statistics=dataclasses.asdict(statistics) if statistics else None,
+            statistics=to_json(statistics) if statistics else None,
             classes=list(classes),
             options=options,
             **metadata,

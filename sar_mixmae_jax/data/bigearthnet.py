@@ -9,14 +9,14 @@ PUBLISHED_STATISTICS = {
     "bigearthnet_v1": Statistics(
         mean=(-19.2309, -12.5951),
         std=(3.1672, 2.9644),
-        of="BigEarthNet v1 as published with SAR-W-MixMAE: std is the mean of per-patch "
+        computed_on="BigEarthNet v1 as published with SAR-W-MixMAE: std is the mean of per-patch "
         "deviations, not the deviation over all pixels",
     ),
     "bigearthnet_v2": Statistics(
         mean=(-19.1966, -12.5144),
         std=(5.4501, 5.0019),
-        of="BigEarthNet v2 as published with SAR-W-MixMAE; which split and which deviation is "
-        "not stated",
+        computed_on="BigEarthNet v2 as published with SAR-W-MixMAE; which split and which "
+        "deviation is not stated",
     ),
 }
 """Statistics published with SAR-W-MixMAE, by data set."""

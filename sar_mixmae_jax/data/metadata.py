@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
+import msgspec
 import tensorflow_datasets as tfds
 
 from sar_mixmae_jax.utils.errors import InputError, first_line
@@ -22,6 +23,9 @@ FLOOR_DB = -35.0
 FEATURES = "features.json"
 """File in the folder of a dataset whose content TFDS turns into imports."""
 
+STORED_LOCATION_FIELDS = "place_fields"
+"""Name of `DatasetMetadata.location_fields` in a `metadata.json`."""
+
 CODE_KEYS = ("pythonClassName", "python_class_name", "type")
 """Keys of code that TFDS imports: both spellings of its protocol buffer, and its older JSON."""
 
@@ -29,19 +33,18 @@ PART = re.compile(r"\w[\w.+*-]{0,199}")
 """Part of the name of a dataset between slashes and colons."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Statistics:
+class Statistics(msgspec.Struct, frozen=True, rename={"computed_on": "of"}):
     """Statistics with which images are standardised.
 
     Attributes:
       mean: of every band, dB.
       std: of every band, dB, above 0.
-      of: what they were computed on.
+      computed_on: description of the images; stored as `of`.
     """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    of: str
+    computed_on: str
 
     def __post_init__(self) -> None:
         for name, values in (("mean", self.mean), ("std", self.std)):
@@ -66,7 +69,7 @@ class Statistics:
     def select(self, rows: Sequence[int]) -> "Statistics":
         """Return the statistics of some bands, by their positions."""
         mean, std = (tuple(values[row] for row in rows) for values in (self.mean, self.std))
-        return Statistics(mean, std, self.of)
+        return Statistics(mean, std, self.computed_on)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,7 +113,7 @@ class DatasetMetadata:
       classes: names of the labels, in order; empty: records have none.
       notes: sentences for the person who builds the dataset.
       checksum: of all records, in their order; None where none was made.
-      place_fields: number of the last "_" fields of an id that say where in its acquisition an
+      location_fields: number of the last "_" fields of an id that say where in its acquisition an
         image lies, so that the others name the acquisition; 0: every record is one.
       options: of the dataset's config.
       order_seed: of the order of the records.
@@ -126,7 +129,7 @@ class DatasetMetadata:
     classes: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     checksum: str | None = None
-    place_fields: int = 0
+    location_fields: int = 0
     options: dict[str, Any] | None = None
     order_seed: int | None = None
     pairs: dict[str, dict[str, Column]] | None = None
@@ -135,8 +138,8 @@ class DatasetMetadata:
     def __post_init__(self) -> None:
         if not self.bands or len(set(self.bands)) != len(self.bands):
             raise ValueError(f"bands are {str(self.bands)[:50]}, expected different names")
-        if self.place_fields < 0:
-            raise ValueError(f"place_fields is {self.place_fields}, expected 0 or more")
+        if self.location_fields < 0:
+            raise ValueError(f"location_fields is {self.location_fields}, expected 0 or more")
         if self.statistics is not None:
             self.statistics.check_bands(self.bands)
 
@@ -148,6 +151,8 @@ class DatasetMetadata:
           ValueError: names the field that is missing or cannot be used.
         """
         fields = from_json(dict[str, Any], content)
+        if STORED_LOCATION_FIELDS in fields:
+            fields["location_fields"] = fields.pop(STORED_LOCATION_FIELDS)
         known = cls.__dataclass_fields__.keys() - {"facts"}
         parts = {name: value for name, value in fields.items() if name in known}
         further = {name: value for name, value in fields.items() if name not in known}
@@ -156,6 +161,7 @@ class DatasetMetadata:
     def to_json(self) -> dict[str, Any]:
         """Return the content of `metadata.json`."""
         content = to_json(self)
+        content[STORED_LOCATION_FIELDS] = content.pop("location_fields")
         return content.pop("facts") | content
 
     @property

@@ -54,7 +54,7 @@ class PatchDataset:
       folder: of the dataset.
       fields: names of the features of its records.
       read: the same records with other fields.
-      place_fields: see `DatasetMetadata`.
+      location_fields: see `DatasetMetadata`.
     """
 
     source: Source
@@ -71,7 +71,7 @@ class PatchDataset:
     folder: Path = Path()
     fields: tuple[str, ...] = FIELDS
     read: Callable[[Sequence[str]], Source] | None = None
-    place_fields: int = 0
+    location_fields: int = 0
 
     def describe(self) -> DatasetDescription:
         """Return the facts that are stored with everything made from the split."""
@@ -103,7 +103,7 @@ class PatchDataset:
         """Mean and standard deviation of every band, and what they were computed on."""
         bands = zip(self.bands, self.statistics.mean, self.statistics.std, strict=True)
         values = ", ".join(f"{band} {mean:.3f} ± {std:.3f} dB" for band, mean, std in bands)
-        return f"{values} ({self.statistics.of})"
+        return f"{values} ({self.statistics.computed_on})"
 
     @property
     def title(self) -> str:
@@ -198,7 +198,7 @@ def load_patch_dataset(
         folder=Path(info.data_dir),
         fields=tuple(info.features),
         read=read,
-        place_fields=metadata.place_fields,
+        location_fields=metadata.location_fields,
     )
 
 

@@ -1,5 +1,6 @@
 """Diagnostics of a batch: contrast of the loss weights, and where the loss and the bias are."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
@@ -99,14 +100,21 @@ def diagnose(
     return scalars
 
 
-def nearly_constant(scalars: dict[str, float], bands: tuple[str, ...]) -> list[str]:
-    """Return the bands whose weights are nearly constant in the median image.
+def constant_weights_warning(variations: Mapping[str, float]) -> str | None:
+    """Return a warning about the bands whose weights are nearly constant; None without any.
 
     Args:
-      scalars: of `diagnose`.
-      bands: names of the bands.
+      variations: coefficient of variation of the weights in the median image, by band.
     """
-    return [band for band in bands if scalars[f"weight_cv/{band}"] < NEARLY_CONSTANT]
+    constant = {band: cv for band, cv in variations.items() if cv < NEARLY_CONSTANT}
+    if not constant:
+        return None
+    values = ", ".join(f"{cv:.3f} in {band}" for band, cv in constant.items())
+    return (
+        "The loss weights are nearly constant: their median coefficient of variation is "
+        f"{values}, below {NEARLY_CONSTANT:g}, which trains like weighting=none; see "
+        "docs/method.md for robust forms."
+    )
 
 
 def _deciles(images: jax.Array) -> tuple[jax.Array, jax.Array]:

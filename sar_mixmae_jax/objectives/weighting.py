@@ -17,6 +17,9 @@ from sar_mixmae_jax.utils.errors import InputError, look_up
 PIXELS = (1, 2)
 """The height and width axes of (batch, height, width, band)."""
 
+MAX_SCALE = 10
+"""Largest magnitude of the scale."""
+
 MAX_SMOOTH = 31
 """Largest side of the moving average, pixels."""
 
@@ -56,6 +59,11 @@ class Weighting:
             ("normalise", NORMALISATIONS),
         ):
             look_up(dict.fromkeys(known), getattr(self, field), f"weighting {field}")
+        if not abs(self.scale) <= MAX_SCALE:
+            raise InputError(
+                f"weighting.scale is {self.scale}: expected a number between -{MAX_SCALE} and "
+                f"{MAX_SCALE}"
+            )
         if self.smooth % 2 == 0 or not 1 <= self.smooth <= MAX_SMOOTH:
             raise InputError(
                 f"weighting.smooth is {self.smooth}: expected an odd number of pixels, "

@@ -36,7 +36,7 @@ SECONDS = {
     "seconds/compute": ("computing", "tab:blue"),
     "seconds/data": ("waiting for data", "tab:orange"),
     "seconds/save": ("saving", "tab:green"),
-    "seconds/look": ("evaluating", "tab:purple"),
+    "seconds/evaluate": ("evaluating", "tab:purple"),
 }
 """Parts of the time of a step, from the bottom of the stack: label and colour by metric."""
 

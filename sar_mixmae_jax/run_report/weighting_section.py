@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from sar_mixmae_jax.objectives.diagnostics import NEARLY_CONSTANT
+from sar_mixmae_jax.objectives.diagnostics import NEARLY_CONSTANT, constant_weights_warning
 from sar_mixmae_jax.run_report.content import (
     Section,
     make_figure,
@@ -78,13 +78,8 @@ def _nearly_constant(run: History) -> list[str]:
         for name, series in run.metrics.items()
         if stem(name) == "weight_cv"
     }
-    flat = [f"{cv[0]:.3f} in {band}" for band, cv in last.items() if (cv < NEARLY_CONSTANT).any()]
-    if not flat:
-        return []
-    return [
-        f"The loss weights are nearly constant: their coefficient of variation is "
-        f"{', '.join(flat)}, below {NEARLY_CONSTANT:g}, which trains like weighting=none."
-    ]
+    warning = constant_weights_warning({band: cv[0] for band, cv in last.items() if len(cv)})
+    return [warning] if warning else []
 
 
 def _first_to_last(metrics: Mapping[str, Series], name: str, band: str) -> str:

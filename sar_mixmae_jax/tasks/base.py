@@ -10,7 +10,7 @@ import numpy as np
 
 from sar_mixmae_jax.data.patch_dataset import PatchDataset
 from sar_mixmae_jax.evaluation import bootstrap
-from sar_mixmae_jax.evaluation.bootstrap import BinaryProblem, Sampled
+from sar_mixmae_jax.evaluation.bootstrap import BinaryProblem, Path, Sampled
 from sar_mixmae_jax.evaluation.metrics import Metrics, SummaryMetrics
 from sar_mixmae_jax.evaluation.predictions import Predictions
 from sar_mixmae_jax.models.architecture import Architecture
@@ -18,7 +18,6 @@ from sar_mixmae_jax.models.heads import DownstreamModel
 from sar_mixmae_jax.utils.errors import InputError
 from sar_mixmae_jax.utils.tables import Lines
 
-Path = tuple[str, ...]
 """Keys of a value in nested metrics, from the outside in."""
 
 Pictures = Callable[[int], Any]
@@ -36,11 +35,11 @@ class LabelUnits(NamedTuple):
 
     Attributes:
       labels: (units, classes) 1 where a unit has a class.
-      of: (records,) int, the unit of each record.
+      unit_of_record: (records,) int, row of `labels`.
     """
 
     labels: np.ndarray
-    of: np.ndarray
+    unit_of_record: np.ndarray
 
 
 class Task(abc.ABC):
@@ -136,9 +135,9 @@ class Task(abc.ABC):
           Columns of `Predictions`; "group" numbers or names what is statistically independent. By
           default the acquisition of a patch, since patches of one acquisition are alike.
         """
-        if not dataset.place_fields:
+        if not dataset.location_fields:
             return {"group": ids}
-        return {"group": np.array([name.rsplit("_", dataset.place_fields)[0] for name in ids])}
+        return {"group": np.array([name.rsplit("_", dataset.location_fields)[0] for name in ids])}
 
     def record_ids(self, ids: np.ndarray, columns: Mapping[str, np.ndarray]) -> np.ndarray:
         """Return the ids of the records of this task, (records,) str.

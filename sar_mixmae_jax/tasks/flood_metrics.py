@@ -25,7 +25,7 @@ from sar_mixmae_jax.evaluation.bootstrap import Path, set_path
 from sar_mixmae_jax.evaluation.metrics import binary_metrics
 from sar_mixmae_jax.utils.tables import format_metric
 
-WEIGHTINGS: dict[str, str | None] = {
+PAIR_WEIGHTS: dict[str, str | None] = {
     "by_pair": None,
     "by_image": "after",
     "by_sequence": "sequence",
@@ -73,7 +73,7 @@ def views(labels: np.ndarray, columns: Columns) -> Iterator[View]:
       columns: as of `compute_flood_metrics`.
     """
     for name, rows in _evaluations(labels, columns).items():
-        for weighting, column in WEIGHTINGS.items():
+        for weighting, column in PAIR_WEIGHTS.items():
             weights = (
                 np.ones(len(rows)) if column is None else shared_weights(columns[column][rows])
             )

@@ -14,7 +14,7 @@ from sar_mixmae_jax.evaluation.predictions import Predictions
 from sar_mixmae_jax.tasks import flood_metrics
 from sar_mixmae_jax.tasks.base import Figures, Pictures
 from sar_mixmae_jax.tasks.classification_figures import COLOURS, DPI, draw_value_bars
-from sar_mixmae_jax.tasks.flood_metrics import NAMES, WEIGHTINGS
+from sar_mixmae_jax.tasks.flood_metrics import NAMES, PAIR_WEIGHTS
 from sar_mixmae_jax.tasks.flood_panels import (
     OUTCOMES,
     check_pair_pictures,
@@ -94,7 +94,7 @@ def _constant_prediction(cells: Mapping[str, float]) -> str:
 
 def _weighting_table(metrics: Metrics, intervals: Mapping[str, Any], evaluation: str) -> Lines:
     """Return a table with a row for each weighting; equal rows are merged."""
-    order = sorted(WEIGHTINGS, key=lambda weighting: weighting != "by_image")
+    order = sorted(PAIR_WEIGHTS, key=lambda weighting: weighting != "by_image")
     names = flood_metrics.deduplicate_views(
         metrics["evaluations"], intervals, [(evaluation, weighting) for weighting in order]
     )

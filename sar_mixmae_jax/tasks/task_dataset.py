@@ -113,7 +113,7 @@ def take_label_fraction(
         raise InputError(f"{message}: choose a larger one")
     if lost:
         logging.warning("%s: their metrics are undefined", message)
-    return dataset.subset(np.flatnonzero(chosen[units.of]))
+    return dataset.subset(np.flatnonzero(chosen[units.unit_of_record]))
 
 
 def choose_fraction(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:

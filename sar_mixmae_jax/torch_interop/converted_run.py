@@ -66,6 +66,7 @@ def describe_conversion(
     model: InferredModel,
     classes: Sequence[str],
     statistics: Statistics,
+    weighting: Weighting | None,
     published: PublishedFile | None,
     file_facts: dict[str, Any],
     config: dict[str, Any],
@@ -76,11 +77,11 @@ def describe_conversion(
       model: kind, variant and architecture.
       classes: names of its outputs.
       statistics: with which its inputs are standardised.
-      published: the released file, if it is one.
+      weighting: of its pretraining loss, if the file names one.
+      published: the released file, if it is one, whose weighting is known.
       file_facts: file name, checksum and epoch of the converted file.
       config: configuration of the run.
     """
-    weighting = None
     caveats = [f"converted from {file_facts['file']}, which does not say which images it has seen"]
     if published:
         name, domain = published.weighting

@@ -145,7 +145,15 @@ def from_torch(path: Path, workdir: Path, options: ImportOptions) -> ImportResul
             pooling=options.pooling or (metadata.pooling if metadata else "mean"),
         )
     file_facts = {"file": path.name, "sha256": sha256, "epoch": file.epoch}
-    description = describe_conversion(model, classes, statistics, published, file_facts, config)
+    description = describe_conversion(
+        model,
+        classes,
+        statistics,
+        metadata.weighting if metadata else None,
+        published,
+        file_facts,
+        config,
+    )
     steps, rate = (moments.steps, moments.rate) if moments else (None, None)
     state = initial_state(params, moments)
     del file, converted, params, moments  # free their memory before the checkpoint is written

@@ -150,7 +150,7 @@ def choose_statistics(
     if known and (known.mean, known.std) != (chosen.mean, chosen.std):
         raise InputError(
             f"--statistics is {flag}, and the file was trained with mean {known.mean} and std "
-            f"{known.std} ({known.of}): leave the flag out"
+            f"{known.std} ({known.computed_on}): leave the flag out"
         )
     return chosen
 

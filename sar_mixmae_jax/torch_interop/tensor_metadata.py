@@ -6,6 +6,7 @@ from typing import Any
 
 from sar_mixmae_jax.data.metadata import BANDS, Statistics
 from sar_mixmae_jax.models.heads import POOLINGS, TILINGS
+from sar_mixmae_jax.objectives.weighting import Weighting
 from sar_mixmae_jax.tasks.registry import task_names
 from sar_mixmae_jax.torch_interop.published_checkpoints import check_statistics
 from sar_mixmae_jax.training.migration import ARCHITECTURE, rename
@@ -28,6 +29,7 @@ class TensorFileMetadata:
       tiling: str, of a flood detector.
       pooling: str, of a flood detector.
       dataset: str, name of the dataset it was last trained on.
+      weighting: of its pretraining loss; None for other models, and in files that lack it.
     """
 
     statistics: Statistics
@@ -37,6 +39,7 @@ class TensorFileMetadata:
     tiling: str
     pooling: str
     dataset: str
+    weighting: Weighting | None = None
 
     def __post_init__(self) -> None:
         check_statistics(self.statistics.mean, self.statistics.std)

@@ -124,4 +124,5 @@ def exported_metadata(
         tiling=config.get("tiling", "spatial"),
         pooling=config.get("pooling", "mean"),
         dataset=source_checkpoint.metadata.dataset.name,
+        weighting=source_checkpoint.metadata.model.weighting,
     )

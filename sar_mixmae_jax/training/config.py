@@ -87,7 +87,6 @@ RULES: tuple[tuple[str, Callable[[Number], bool], tuple[str, ...]], ...] = (
         lambda value: 0 <= value < 2**63,
         ("seed", "label_seed"),
     ),
-    ("a number between -10 and 10", lambda value: abs(value) <= 10, ("weighting.scale",)),
 )
 """(limits in words, test, fields); a field that is None is not used and not checked."""
 

@@ -29,7 +29,7 @@ ARCHITECTURE = {
 }
 """Fields of `config.model` and of `model.architecture`: old name -> name."""
 
-METRIC_NAMES = {"explained": "explained_variance"}
+METRIC_NAMES = {"explained": "explained_variance", "seconds/look": "seconds/evaluate"}
 """Metrics: old name -> name."""
 
 DEFAULTS = {"trainer": "pretrain", "init": "random"}

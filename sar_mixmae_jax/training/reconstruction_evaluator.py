@@ -16,7 +16,7 @@ from absl import logging
 
 from sar_mixmae_jax.data.patch_dataset import PatchDataset
 from sar_mixmae_jax.models.masking import mix_tokens, random_mask
-from sar_mixmae_jax.objectives.diagnostics import NEARLY_CONSTANT, diagnose, nearly_constant
+from sar_mixmae_jax.objectives.diagnostics import constant_weights_warning, diagnose
 from sar_mixmae_jax.objectives.preprocess import preprocess
 from sar_mixmae_jax.objectives.radiometry import destandardise
 from sar_mixmae_jax.objectives.reconstruction import PretrainObjective, reconstruct, restored_images
@@ -85,20 +85,11 @@ class ReconstructionEvaluator:
 
     def warn(self, scalars: dict[str, float]) -> None:
         """Warn where the weighting hardly differs from none."""
-        weighting = self._objective.preprocessing.weighting
-        if weighting.name == "none":
+        if self._objective.preprocessing.weighting.name == "none":
             return
-        flat = nearly_constant(scalars, self._bands)
-        if flat:
-            variations = ", ".join(f"{scalars[f'weight_cv/{band}']:.3f} in {band}" for band in flat)
-            logging.warning(
-                "weighting %s is nearly constant: the median coefficient of variation of its "
-                "weights is %s, below %.2f, which trains like weighting=none; see docs/method.md "
-                "for robust forms",
-                weighting.name,
-                variations,
-                NEARLY_CONSTANT,
-            )
+        variations = {band: scalars[f"weight_cv/{band}"] for band in self._bands}
+        if warning := constant_weights_warning(variations):
+            logging.warning("%s", warning)
 
     def draw(self, panels: Panels, path: Path, title: str) -> None:
         """Write the picture."""

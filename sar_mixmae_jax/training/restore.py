@@ -93,10 +93,10 @@ def restore_newest_valid(
             )
         return saved
     if damaged or known is not None:
-        told = "; ".join(f"{path.name}: {reason}" for path, reason in damaged)
-        told = told or f"step {known} was saved, and the folder is empty or gone"
+        reasons = "; ".join(f"{path.name}: {reason}" for path, reason in damaged)
+        reasons = reasons or f"step {known} was saved, and the folder is empty or gone"
         raise InputError(
-            f"{checkpoint_dir(workdir)}: found no sound checkpoint ({told}): restore one from a "
+            f"{checkpoint_dir(workdir)}: found no valid checkpoint ({reasons}): restore one from a "
             "copy, or choose another --workdir to start from scratch"
         )
     return None

@@ -184,7 +184,7 @@ def train_loop(
             logger.write_progress(step, metrics | progress)
             logged = step
         if eval_due or (save_due and config.keep_best):
-            with timer.section("look"):
+            with timer.section("evaluate"):
                 evaluation = setup.evaluator.evaluate(state.params)
                 logger.write_evaluation(step, evaluation, draw=eval_due)
                 metrics |= evaluation.scalars

@@ -81,7 +81,7 @@ def test_what_is_not_there_is_named(built, name, split, bands, message):
         ({"classes": 1}, "classes: expected array, got int"),
         ({"classes": float("nan")}, "classes: expected array, got float"),
         ({"checksum": 5}, r"checksum: expected str \| null, got int"),
-        ({"place_fields": "2"}, "place_fields: expected int, got str"),
+        ({"place_fields": "2"}, "location_fields: expected int, got str"),
         ({"unit": ["dB"]}, "unit: expected str, got array"),
         (
             {"statistics": {"mean": [0, 0], "std": [1, 1], "of": None}},

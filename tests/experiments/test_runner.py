@@ -91,7 +91,7 @@ def test_finished_trials_are_kept_and_missing_ones_run(compared, small, monkeypa
 def test_all_arms_see_the_same_labels_and_random_has_fair_rates(small, tmp_path):
     made = {
         arm: trials.finetuning_config(small, tmp_path, Trial("land_cover", arm, 3))
-        for arm in ("random", "none", "per_channel")
+        for arm in ("random", "none", "per_channel_physical")
     }
     assert {one.label_seed for one in made.values()} == {3}
     assert {one.seed for one in made.values()} == {3}

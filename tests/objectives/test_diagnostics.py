@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from sar_mixmae_jax.models.masking import patchify
-from sar_mixmae_jax.objectives.diagnostics import diagnose, nearly_constant
+from sar_mixmae_jax.objectives.diagnostics import constant_weights_warning, diagnose
 from sar_mixmae_jax.objectives.preprocess import PreparedBatch, Preprocessing
 from sar_mixmae_jax.objectives.reconstruction import Reconstruction
 from sar_mixmae_jax.objectives.weighting import Weighting
@@ -58,5 +58,7 @@ def test_values(case):
 
 
 def test_a_nearly_constant_weighting_is_seen():
-    scalars = {"weight_cv/VH": 0.07, "weight_cv/VV": 0.028}
-    assert nearly_constant(scalars, BANDS) == ["VV"]
+    warning = constant_weights_warning({"VH": 0.07, "VV": 0.028})
+    assert warning is not None
+    assert "is 0.028 in VV, below 0.03" in warning
+    assert constant_weights_warning({"VH": 0.07, "VV": 0.031}) is None

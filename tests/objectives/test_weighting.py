@@ -120,6 +120,8 @@ def test_normalised_weights_have_mean_one_over_valid_pixels(db):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
+        ({"scale": float("nan")}, "scale is nan: expected a number between -10 and 10"),
+        ({"scale": -10.5}, "scale is -10.5: expected a number between -10 and 10"),
         ({"name": "per_chanel"}, "unknown weighting 'per_chanel': did you mean 'per_channel'"),
         ({"domain": "linear"}, "unknown weighting domain 'linear'"),
         ({"power_domain": "watt"}, "unknown weighting power_domain 'watt'"),

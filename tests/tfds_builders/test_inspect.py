@@ -247,8 +247,8 @@ def test_written_statistics_are_what_training_gets(copy, tmp_path, monkeypatch, 
     stds = [values.std() if deviation == "global" else each for values, each in expected]
     np.testing.assert_allclose(patches.statistics.std, stds)
     meaning = {"global": "deviation over all pixels", "per_patch": "mean of per-patch deviations"}
-    assert "the 20 patches of the split train" in patches.statistics.of
-    assert meaning[deviation] in patches.statistics.of
+    assert "the 20 patches of the split train" in patches.statistics.computed_on
+    assert meaning[deviation] in patches.statistics.computed_on
     metadata = json.loads((copy / NAME / "metadata.json").read_text())
     assert metadata["statistics_before"]["std"] == list(PUBLISHED.std)
     assert metadata["classes"] == list(CLASSES)
@@ -260,7 +260,7 @@ def test_written_statistics_are_what_training_gets(copy, tmp_path, monkeypatch, 
     run(*where, "--write_statistics", f"--deviation={other}")
     metadata = json.loads((copy / NAME / "metadata.json").read_text())
     assert meaning[other] in metadata["statistics"]["of"]
-    assert metadata["statistics_before"]["before"]["of"] == PUBLISHED.of
+    assert metadata["statistics_before"]["before"]["of"] == PUBLISHED.computed_on
 
 
 def test_a_dataset_that_has_little_is_reported_on(data_dir, tmp_path, capsys):
@@ -321,7 +321,7 @@ def test_records_that_cannot_be_read_are_named(copy, tmp_path, capsys):
     assert re.match(r"error: tiny/own/1\.0\.0/train: record \d+ cannot be read", line)
     assert not list((tmp_path / "out").iterdir())
     metadata = json.loads((copy / NAME / "metadata.json").read_text())
-    assert metadata["statistics"]["of"] == PUBLISHED.of
+    assert metadata["statistics"]["of"] == PUBLISHED.computed_on
 
 
 def test_a_sample_is_spread(data_dir, tmp_path):

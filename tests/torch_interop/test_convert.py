@@ -11,6 +11,8 @@ import pytest
 from configs import finetune as recipes
 from sar_mixmae_jax.inference.evaluator import evaluate
 from sar_mixmae_jax.inference.features import embed, load_embedding_dataset
+from sar_mixmae_jax.torch_interop.from_torch import ImportOptions, from_torch
+from sar_mixmae_jax.torch_interop.to_torch import to_torch
 from sar_mixmae_jax.training import finetune, initialisation, pretrain
 from sar_mixmae_jax.training.checkpoint import read_metadata
 from sar_mixmae_jax.training.restore import read_subtree
@@ -69,6 +71,10 @@ def test_pretraining_goes_on_from_a_converted_checkpoint(converted, built, tmp_p
     model = read_metadata(path).model
     assert model.statistics.mean == (-19.1966, -12.5144)
     assert model.pretrained.trainer == "convert"
+    to_torch(tmp_path / "run", tmp_path / "run.pth")
+    back = from_torch(tmp_path / "run.pth", tmp_path / "back", ImportOptions())
+    assert model.weighting is not None
+    assert read_metadata(back.checkpoint).model.weighting == model.weighting
     again = pretrain.train(config, tmp_path / "run")  # which is finished
     assert again.finished
     config.model.embed_dim = 16

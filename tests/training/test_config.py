@@ -74,7 +74,6 @@ def test_one_band_is_a_model_of_one_band():
         ("log_every", 0, "log_every is 0: expected a whole number from 1"),
         ("total_steps", -1, "total_steps is -1"),
         ("optimizer.base_learning_rate", float("nan"), "base_learning_rate is nan"),
-        ("weighting.scale", float("nan"), "scale is nan: expected a number between -10 and 10"),
         ("mask_ratio", 0.001, "expected at least one unit from each"),
         ("bands", ("VV", "VV"), "expected at least one, each once"),
         ("optimizer.end_learning_rate", float("nan"), "end_learning_rate is nan"),

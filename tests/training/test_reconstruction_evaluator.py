@@ -80,7 +80,7 @@ def warnings_of(inspector, cv: float) -> list[str]:
 
 def test_a_nearly_constant_weighting_is_warned_of(patches):
     (message,) = warnings_of(inspector(patches), cv=0.028)
-    assert "per_channel is nearly constant" in message
+    assert "weights are nearly constant" in message
     assert "0.028 in VV" in message
     assert not warnings_of(inspector(patches), cv=0.031)
     assert not warnings_of(inspector(patches, Weighting("none")), cv=0.0)

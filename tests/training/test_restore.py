@@ -110,7 +110,7 @@ def test_a_checkpoint_of_another_run_is_not_taken(workdir, tmp_path):
 
 
 def test_a_model_of_another_size_is_refused(workdir):
-    with pytest.raises(InputError, match="found no sound checkpoint"):
+    with pytest.raises(InputError, match="found no valid checkpoint"):
         restore_newest_valid(workdir, state_of(0, side=32), RUN)
     assert kept(workdir) == [2, 4, 6]  # nothing is moved where nothing is taken
 
@@ -118,7 +118,7 @@ def test_a_model_of_another_size_is_refused(workdir):
 def test_none_sound_is_an_error_that_names_each(workdir):
     for step in (2, 4, 6):
         shutil.rmtree(workdir / f"checkpoints/{step}/state")
-    with pytest.raises(InputError, match=r"found no sound checkpoint \(6: .*; 4: .*; 2: .*\)"):
+    with pytest.raises(InputError, match=r"found no valid checkpoint \(6: .*; 4: .*; 2: .*\)"):
         restore_newest_valid(workdir, state_of(0), RUN)
 
 
