@@ -43,6 +43,7 @@ from sar_mixmae_jax.run_report.history import (
 )
 from sar_mixmae_jax.run_report.weighting_section import DIAGNOSTICS
 from sar_mixmae_jax.training.config import flatten
+from sar_mixmae_jax.training.run_description import encoder_title
 from sar_mixmae_jax.utils.tables import format_duration
 
 TRAINING = ("loss", "gradient_norm", "learning_rate")
@@ -89,9 +90,11 @@ def _encoder_title(run: History) -> str:
     source = run.model.get("pretrained")
     if not isinstance(source, dict):
         return " ".join(f"a random {variant} encoder".split())
-    name, _ = _weighting(source.get("weighting"))
-    weights = f", weighting {name}" if name else ""
-    return f"{variant or 'encoder'} of step {format_known(source, 'step')}{weights}"
+    weighting = source.get("weighting")
+    name, domain = "", ""
+    if isinstance(weighting, dict):
+        name, domain = format_known(weighting, "name"), format_value(weighting.get("domain") or "")
+    return encoder_title(variant or "encoder", format_known(source, "step"), name, domain)
 
 
 def _facts(run: History) -> list[str]:

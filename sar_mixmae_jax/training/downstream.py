@@ -18,7 +18,11 @@ from sar_mixmae_jax.tasks.task_dataset import TaskDataset, load_task_dataset, ta
 from sar_mixmae_jax.training.config import check_numbers, compute_dtype, make_retention_policy
 from sar_mixmae_jax.training.distributed import is_primary_process
 from sar_mixmae_jax.training.initialisation import SourceCheckpoint, encoder_architecture
-from sar_mixmae_jax.training.run_description import ModelDescription, RunDescription
+from sar_mixmae_jax.training.run_description import (
+    ModelDescription,
+    RunDescription,
+    encoder_title,
+)
 from sar_mixmae_jax.utils.errors import InputError, check_name
 
 
@@ -157,10 +161,12 @@ def run_title(config: ConfigDict, source_checkpoint: SourceCheckpoint | None) ->
     """Return task and encoder of a run in words."""
     if source_checkpoint is None:
         return f"{config.task}: a random encoder"
-    weighting = source_checkpoint.description.weighting
-    how = f", weighting {weighting.name} ({weighting.domain})" if weighting else ""
-    step = source_checkpoint.description.step
-    return f"{config.task}: {source_checkpoint.variant} of step {step}{how}"
+    source = source_checkpoint.description
+    weighting, domain = "", ""
+    if source.weighting:
+        weighting, domain = source.weighting.name, source.weighting.domain
+    title = encoder_title(source_checkpoint.variant, str(source.step), weighting, domain)
+    return f"{config.task}: {title}"
 
 
 def describe_run(

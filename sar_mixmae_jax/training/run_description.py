@@ -228,6 +228,13 @@ class CheckpointMetadata(RunDescription):
             raise ValueError(f"train_ids: {error}") from error
 
 
+def encoder_title(variant: str, step: str, weighting: str, domain: str) -> str:
+    """Return a pretrained encoder in words; an empty `weighting` or `domain` is left out."""
+    loss = f", weighting {weighting}" if weighting else ""
+    where = f" ({domain})" if weighting and domain else ""
+    return f"{variant} of step {step}{loss}{where}"
+
+
 def _check_model(model: Any) -> None:
     """Check what types cannot express: an architecture or weighting is not filled with defaults.
 
