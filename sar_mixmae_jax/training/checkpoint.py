@@ -222,8 +222,8 @@ def checkpoint_dir(workdir: Path) -> Path:
 
 def checkpoint_steps(workdir: Path) -> list[Path]:
     """Return the folders of the finished checkpoints of a run, the newest last."""
-    found = checkpoint_dir(workdir).glob("*") if checkpoint_dir(workdir).is_dir() else ()
-    return sorted(filter(is_checkpoint_path, found), key=lambda path: int(path.name))
+    entries = checkpoint_dir(workdir).glob("*") if checkpoint_dir(workdir).is_dir() else ()
+    return sorted(filter(is_checkpoint_path, entries), key=lambda path: int(path.name))
 
 
 def is_checkpoint_path(path: Path) -> bool:
@@ -242,25 +242,25 @@ def select_step(workdir: Path, which: str) -> Path:
     Raises:
       InputError: there is no such checkpoint.
     """
-    found = checkpoint_steps(workdir)
-    if not found:
+    saved = checkpoint_steps(workdir)
+    if not saved:
         raise InputError(f"{workdir} holds no checkpoint: expected the workdir of a run")
     if which == "latest":
-        return found[-1]
+        return saved[-1]
     if which == "best":
         metric, ranked = None, []
-        for path in reversed(found):  # the metric is that of the newest
+        for path in reversed(saved):  # the metric is that of the newest
             with suppress(ValueError):
                 metadata = read_metadata(path)
                 metric = metric or str(metadata.config.get("best_metric"))
                 if math.isfinite(value := best_metric_value(metadata.metrics, metric)):
                     ranked.append((value, int(path.name)))
-        return found[-1] if not ranked else checkpoint_dir(workdir) / str(max(ranked)[1])
-    if (path := checkpoint_dir(workdir) / which) in found:
+        return saved[-1] if not ranked else checkpoint_dir(workdir) / str(max(ranked)[1])
+    if (path := checkpoint_dir(workdir) / which) in saved:
         return path
     raise InputError(
         f"{checkpoint_dir(workdir)} has no checkpoint {which!r}: expected best, latest, or one of "
-        f"{', '.join(path.name for path in found)}"
+        f"{', '.join(path.name for path in saved)}"
     )
 
 

@@ -110,8 +110,8 @@ def check_address(address: str) -> None:
 def in_cluster() -> bool:
     """Return True if a launcher (TPU pod, Slurm, Open MPI, …) started several processes."""
     known = (env for env in ClusterEnv._cluster_types if not env.opt_in_only_method)
-    found = next((env for env in known if env.is_env_present()), None)
-    return found is not None and found.get_process_count() > 1
+    cluster = next((env for env in known if env.is_env_present()), None)
+    return cluster is not None and cluster.get_process_count() > 1
 
 
 def is_primary_process() -> bool:
@@ -201,7 +201,7 @@ class AllReduceFlag:
 
 BEAT_INTERVAL_SECONDS = 2.0
 SILENCE_TIMEOUT_SECONDS = 30.0
-"""A process that has not told anything for so long is taken for dead."""
+"""A process without a heartbeat for so many seconds is considered dead."""
 ENDED, FAILED = "ended", "failed"
 FOLDER = "lifeline/"
 
@@ -259,22 +259,22 @@ class Heartbeat:
             while not self._ended.wait(BEAT_INTERVAL_SECONDS):
                 beat += 1
                 try:
-                    told = calls.submit(self._exchange, str(beat)).result(SILENCE_TIMEOUT_SECONDS)
+                    beats = calls.submit(self._exchange, str(beat)).result(SILENCE_TIMEOUT_SECONDS)
                 except Exception as error:  # the store raises what its transport raises
                     if not self._ended.is_set():
                         _end_process(
                             f"{self._first} cannot be reached any more ({first_line(error)})"
                         )
                     return
-                self._listen(told, heard)
+                self._listen(beats, heard)
 
     def _exchange(self, beat: str) -> dict[str, str]:
         self._tell(beat)
         return dict(self._store.key_value_dir_get(FOLDER))
 
-    def _listen(self, told: dict[str, str], heard: dict[str, tuple[str, float]]) -> None:
+    def _listen(self, beats: dict[str, str], heard: dict[str, tuple[str, float]]) -> None:
         now = time.monotonic()
-        for key, text in told.items():
+        for key, text in beats.items():
             state, name, reason = text.split("|", 2)
             if state == FAILED:
                 _end_process(f"{name} failed: {reason}")

@@ -140,8 +140,8 @@ class ValidationEvaluator:
 
     def evaluate(self, params: Any) -> EvalResult:
         """Return the metrics that are defined, and the mean loss."""
-        made = self._predict(params, self._split.patches.source)
-        predicted = make_predictions(self._split, made, {})
+        outputs = self._predict(params, self._split.patches.source)
+        predicted = make_predictions(self._split, outputs, {})
         task = self._split.task
         metrics = task.metrics(predicted)
         scalars, name = task.validation_scalars(predicted, metrics), task.best_score

@@ -385,10 +385,10 @@ def load_pretraining_state(
         )
         logging.warning("%s %s: moments of AdamW start at zero", source_checkpoint.path, reason)
     try:
-        found = read_subtree(source_checkpoint.path, parts)
+        stored = read_subtree(source_checkpoint.path, parts)
     except ValueError as error:
         raise InputError(f"{source_checkpoint.path}: {error}: choose another checkpoint") from error
-    encoder = resize_position_tables(found["params"]["encoder"], state.params["encoder"])
-    params = {**found["params"], "encoder": encoder}
-    opt_state = at_first_step(found["opt_state"]) if moments else state.opt_state
+    encoder = resize_position_tables(stored["params"]["encoder"], state.params["encoder"])
+    params = {**stored["params"], "encoder": encoder}
+    opt_state = at_first_step(stored["opt_state"]) if moments else state.opt_state
     return dataclasses.replace(state, params=params, opt_state=opt_state, step=jnp.int32(0))
