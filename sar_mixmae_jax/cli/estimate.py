@@ -1,9 +1,11 @@
 """Estimate memory and time of a pretraining run.
 
   sar-mixmae estimate --config=pretrain:variant=base --devices=8
+  sar-mixmae estimate --config=pretrain:variant=base --compile=v5e:2x2 --config.batch_size=512
 
 Counts operations and bytes from the configuration alone, and divides them by the figures of named
-accelerators; docs/results.md compares with measurements. Prints tables; --out writes JSON.
+accelerators; docs/results.md compares with measurements. With --compile the step is compiled for a
+TPU topology, without a TPU, and compared with the count. Prints tables; --out writes JSON.
 """
 
 import json
@@ -17,7 +19,14 @@ from absl import flags
 
 from sar_mixmae_jax.cli.config_file import CONFIG_HELP, parse_config_flags
 from sar_mixmae_jax.training.accelerators import ASSUMED_UTILISATION, GIB
+from sar_mixmae_jax.training.compiled_cost import estimate_compiled
 from sar_mixmae_jax.training.cost import BIGEARTHNET_V2, Results, estimate
+from sar_mixmae_jax.training.scaling import (
+    DEVICE_COUNTS,
+    READ_IMAGES_PER_SECOND,
+    estimate_all_scaling,
+)
+from sar_mixmae_jax.training.step_program import EXAMPLES
 from sar_mixmae_jax.utils.command_line import report_errors
 from sar_mixmae_jax.utils.errors import InputError
 from sar_mixmae_jax.utils.files import atomic_write
@@ -30,6 +39,19 @@ RECORDS = flags.DEFINE_integer(
     BIGEARTHNET_V2,
     f"patches in an epoch (default: {BIGEARTHNET_V2}, train and validation of BigEarthNet v2)",
     1,
+    flag_values=FLAGS,
+)
+COMPILE = flags.DEFINE_string(
+    "compile",
+    None,
+    f"compile the step for a TPU topology that libtpu names, such as {EXAMPLES}; minutes",
+    flag_values=FLAGS,
+)
+READING_RATE = flags.DEFINE_float(
+    "reading_rate",
+    READ_IMAGES_PER_SECOND,
+    "images/s that a host reads",
+    1.0,
     flag_values=FLAGS,
 )
 DEVICES = flags.DEFINE_integer(
@@ -50,8 +72,13 @@ OUT = flags.DEFINE_string("out", None, "JSON file to write", flag_values=FLAGS)
 
 NOTE = (
     f"Times have two digits at most: a utilisation of {ASSUMED_UTILISATION:.0%} is an assumption "
-    "where it is not marked as measured. Not counted: exchange of gradients, reading, evaluation, "
-    "compilation and checkpoints."
+    "where it is not marked as measured. Gradients are exchanged at the full rate of the links, "
+    "after the backward pass. Not counted: evaluation, compilation and checkpoints."
+)
+BOUND_NOTE = (
+    "The bound takes all operations at the peak, or all traffic at full bandwidth, whichever is "
+    "longer, then the exchange of gradients. XLA counts all operands of an operation as traffic, "
+    "also those that are on the chip."
 )
 
 
@@ -59,15 +86,36 @@ NOTE = (
 def main(argv: Sequence[str]) -> None:
     """Estimate as the command line says, and print the tables."""
     config = parse_config_flags(argv, FLAGS, __doc__, {"config": "pretrain"})
+    if config.get("trainer") != "pretrain":
+        raise InputError(
+            f"found a configuration of {config.get('trainer')}, expected one of pretraining, such "
+            "as --config=pretrain"
+        )
     jax.config.update("jax_platforms", "cpu")  # no computation: leave accelerators to others
-    results = estimate(
-        config,
-        RECORDS.value,
-        devices=DEVICES.value,
-        side=SIDE.value,
-        utilisation=UTILISATION.value,
-    )
-    print(tables(results))
+    if COMPILE.value:
+        if FLAGS["devices"].present:
+            raise InputError(
+                f"found --devices={DEVICES.value} and --compile={COMPILE.value}, which sets the "
+                "number of devices: give one of them"
+            )
+        results = estimate_compiled(config, COMPILE.value, RECORDS.value, SIDE.value)
+        print(f"{compiled_table(results)}\n\n{BOUND_NOTE}")
+    else:
+        results = estimate(
+            config,
+            RECORDS.value,
+            devices=DEVICES.value,
+            side=SIDE.value,
+            utilisation=UTILISATION.value,
+        )
+        results["scaling"] = estimate_all_scaling(
+            config,
+            devices=DEVICES.value,
+            side=SIDE.value,
+            utilisation=UTILISATION.value,
+            reading_rate=READING_RATE.value,
+        )
+        print(tables(results))
     if OUT.value:
         try:
             atomic_write(Path(OUT.value), json.dumps(results, indent=2).encode() + b"\n")
@@ -78,9 +126,10 @@ def main(argv: Sequence[str]) -> None:
 
 
 def tables(results: Results) -> str:
-    """Return all results as Markdown."""
-    parts = (run_table(results), memory_table(results), accelerator_table(results), NOTE)
-    return "\n\n".join(parts)
+    """Return all results, with "scaling", as Markdown."""
+    parts = [run_table(results), memory_table(results), accelerator_table(results)]
+    parts += [scaling_table(results, kind) for kind in ("fixed batch", "fixed share")]
+    return "\n\n".join([*parts, NOTE])
 
 
 def run_table(results: Results) -> str:
@@ -94,6 +143,7 @@ def run_table(results: Results) -> str:
         f"{r['decoder_flops'] / 1e9:.2f} GFLOP decoder",
         "step": f"{r['step_flops'] / 1e12:.3g} TFLOP",
         "whole run": f"{r['run_flops'] / 1e18:.3g} EFLOP",
+        "gradients": f"{r['gradient_bytes'] / 1e6:,.0f} MB exchanged per step",
         "record, uncompressed": ", ".join(sizes),
     }
     return "\n".join(markdown_table(("", ""), rows.items(), text=2))
@@ -123,7 +173,9 @@ def accelerator_table(results: Results) -> str:
         "utilisation",
         "step: products",
         "step: memory traffic",
+        "step: exchange",
         "images/s",
+        "images/s per host",
         "whole run",
         "reading float32, MB/s",
         "reading float16, MB/s",
@@ -141,13 +193,85 @@ def _row(name: str, device: Results) -> list[str]:
         (device["utilisation"], lambda fraction: f"{fraction:.0%}, {source}"),
         (device["products_seconds"], two_digit_duration),
         (device["traffic_seconds"], two_digit_duration),
+        (device["exchange_seconds"], two_digit_duration),
         (device["images_per_second"], two_digits),
+        (device["images_per_second_and_host"], two_digits),
         (device["run_seconds"], two_digit_duration),
         *((rate, lambda rate: two_digits(rate / 1e6)) for rate in reading.values()),
         (device["largest_batch"], lambda images: f"{images:,}"),
     ]
     cells = ("-" if number is None else text(number) for number, text in numbers)
     return [name, device["dtype"], *cells]
+
+
+def scaling_table(results: Results, kind: str) -> str:
+    """Return the table of images/s by number of devices, with efficiency and limit.
+
+    Args:
+      results: of `estimate`, with "scaling".
+      kind: "fixed batch" or "fixed share".
+    """
+    title = f"images/s, batch of {results['batch_size']:,}"
+    if kind == "fixed share":
+        title = f"images/s, {results['batch_size'] // results['devices']:,} images on a device"
+    rows = (
+        [name, *map(_rate, by_kind[kind])]
+        for name, by_kind in results["scaling"].items()
+        if any(by_kind[kind])
+    )
+    return "\n".join(markdown_table((title, *map(str, DEVICE_COUNTS)), rows))
+
+
+def _rate(rate: Results | None) -> str:
+    if rate is None:
+        return "-"
+    return f"{two_digits(rate['images_per_second'])} ({rate['efficiency']:.0%}, {rate['limit']})"
+
+
+def compiled_table(results: Results) -> str:
+    """Return the table of a step compiled for TPUs beside the paper estimate."""
+    r = results
+    available = r["available"] or r["device_memory"]
+    fit = "fits" if r["fits"] else "does not fit"
+    rows: list[tuple[str, ...]] = [
+        ("devices", f"{r['devices']} x {r['kind']}, {r['chips']} chips", ""),
+        ("images on a device", f"{r['images']:,}", ""),
+        ("memory that a device has, GiB", _format(available, GIB), ""),
+        (f"memory needed ({fit}), GiB", *_pair(r, "required", "estimated_memory", GIB)),
+        *((f"… {name}", _format(size, GIB), "") for name, size in (r["memory"] or {}).items()),
+        ("TFLOP of a device", *_pair(r, "flops", "estimated_flops", 1e12)),
+        ("traffic of a device, GB", *_pair(r, "traffic", "estimated_traffic", 1e9)),
+        ("gradients exchanged, MB", *_pair(r, "exchanged", "estimated_exchanged", 1e6)),
+    ]
+    bound, estimated = r.get("bound_seconds"), r.get("estimated_seconds")
+    for name in ("products", "traffic", "exchange", "step"):
+        pair = (times and times[name] for times in (bound, estimated))
+        rows.append((f"time: {name}", *map(_duration, pair)))
+    rates = (times and r["batch_size"] / times["step"] for times in (bound, estimated))
+    rows.append(("images/s", *("-" if rate is None else two_digits(rate) for rate in rates)))
+    rows.append(("limit", *(times["limit"] if times else "-" for times in (bound, estimated))))
+    head = (f"{r['topology']}, {r['dtype']}", "compiled: bound", "paper estimate")
+    lines = markdown_table(head, rows)
+    if not r["fits"]:
+        changes = ", or ".join(r["changes"]) or "a smaller model, or chips with more memory"
+        lines += [
+            "",
+            f"The step does not fit: found {_format(r['required'], GIB)} GiB, expected at most "
+            f"{_format(available, GIB)} GiB on a device. Estimated to fit: {changes}.",
+        ]
+    return "\n".join(lines)
+
+
+def _pair(results: Results, compiled: str, estimated: str, unit: float) -> tuple[str, str]:
+    return _format(results[compiled], unit), _format(results[estimated], unit)
+
+
+def _format(value: float | None, unit: float) -> str:
+    return "-" if value is None else f"{value / unit:.3g}"
+
+
+def _duration(seconds: float | None) -> str:
+    return "-" if seconds is None else two_digit_duration(seconds)
 
 
 def two_digits(value: float) -> str:

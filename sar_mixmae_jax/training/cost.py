@@ -1,7 +1,8 @@
 """Time of a pretraining run by a roofline model, and its memory, for named accelerators.
 
 A step takes the longer of its matrix products, at an assumed share of the peak, and of its memory
-traffic, at full bandwidth. Both are good for an order of magnitude and for comparing settings.
+traffic, at full bandwidth; then the exchange of gradients. This is good for an order of magnitude
+and for comparing settings.
 """
 
 import dataclasses
@@ -14,7 +15,12 @@ from ml_collections import ConfigDict
 from sar_mixmae_jax.data.sampler import ShuffleSampler
 from sar_mixmae_jax.models import architecture
 from sar_mixmae_jax.models.mixmae import MixMAE
-from sar_mixmae_jax.training.accelerators import ACCELERATORS, Accelerator
+from sar_mixmae_jax.training.accelerators import (
+    ACCELERATORS,
+    Accelerator,
+    count_hosts,
+    exchange_seconds,
+)
 from sar_mixmae_jax.training.config import check_batch, check_numbers, make_arch
 from sar_mixmae_jax.training.device_memory import (
     FLOAT32,
@@ -49,15 +55,27 @@ class StepTimes(NamedTuple):
     Attributes:
       products: matrix products at the utilisation of the accelerator.
       traffic: memory traffic at full bandwidth; None if the bandwidth is unknown.
+      exchange: all-reduce of the gradients; None if the links are unknown.
     """
 
     products: float
     traffic: float | None
+    exchange: float | None = 0.0
 
     @property
     def seconds(self) -> float:
-        """Longer of the two, assuming that they overlap fully."""
-        return max(self.products, self.traffic or 0.0)
+        """Longer of products and traffic, which overlap, and then the exchange."""
+        return max(self.products, self.traffic or 0.0) + (self.exchange or 0.0)
+
+    @property
+    def limit(self) -> str:
+        """Name of the largest part: products, memory or exchange."""
+        parts = {
+            "products": self.products,
+            "memory": self.traffic or 0.0,
+            "exchange": self.exchange or 0.0,
+        }
+        return max(parts, key=parts.__getitem__)
 
 
 def estimate(
@@ -86,16 +104,9 @@ def estimate(
     """
     check_numbers(config)
     check_batch(config, devices)
-    arch = make_arch(config)
+    step = make_device_step(config, devices, side)
+    arch = step.arch
     sampler = ShuffleSampler(records, config.batch_size, config.seed)
-    step = DeviceStep(
-        arch,
-        parameters=count_parameters(MixMAE(arch)),
-        images=config.batch_size // devices,
-        side=side,
-        remat=config.remat,
-        grad_accum_steps=config.grad_accum_steps,
-    )
     steps = config.total_steps or sampler.steps(config.epochs)
     step_flops = architecture.train_step_flops(arch, config.batch_size, remat=config.remat)
     values = side**2 * arch.bands
@@ -112,6 +123,7 @@ def estimate(
         "decoder_flops": architecture.decoder_flops(arch),
         "step_flops": step_flops,
         "run_flops": steps * step_flops,
+        "gradient_bytes": FLOAT32 * step.parameters,
         "record_bytes": {"float32": 4 * values, "float16": 2 * values},
         "memory": {
             name: device_memory(step, itemsize)
@@ -119,19 +131,46 @@ def estimate(
             if config.dtype in ("auto", name)
         },
     }
-    accelerators = ACCELERATORS
-    if utilisation is not None:
-        if not 0 < utilisation <= 1:
-            raise InputError(f"--utilisation is {utilisation}: expected a number above 0, up to 1")
-        accelerators = {
-            name: dataclasses.replace(device, utilisation=utilisation, measured=False)
-            for name, device in accelerators.items()
-        }
     results["accelerators"] = {
         name: estimate_accelerator(device, step, config.dtype, results)
-        for name, device in accelerators.items()
+        for name, device in chosen_accelerators(utilisation).items()
     }
     return results
+
+
+def chosen_accelerators(utilisation: float | None = None) -> dict[str, Accelerator]:
+    """Return `ACCELERATORS`, with another utilisation if one is given.
+
+    Raises:
+      InputError: the utilisation is no share.
+    """
+    if utilisation is None:
+        return ACCELERATORS
+    if not 0 < utilisation <= 1:
+        raise InputError(f"--utilisation is {utilisation}: expected a number above 0, up to 1")
+    return {
+        name: dataclasses.replace(device, utilisation=utilisation, measured=False)
+        for name, device in ACCELERATORS.items()
+    }
+
+
+def make_device_step(config: ConfigDict, devices: int, side: int) -> DeviceStep:
+    """Return the work of each of several devices.
+
+    Args:
+      config: as returned by `configs/pretrain.py`.
+      devices: number of devices that share the batch.
+      side: side of a stored patch in pixels.
+    """
+    arch = make_arch(config)
+    return DeviceStep(
+        arch,
+        parameters=count_parameters(MixMAE(arch)),
+        images=config.batch_size // devices,
+        side=side,
+        remat=config.remat,
+        grad_accum_steps=config.grad_accum_steps,
+    )
 
 
 def count_parameters(model: MixMAE) -> int:
@@ -155,7 +194,8 @@ def estimate_accelerator(
       results: numbers of `estimate` that do not depend on the device.
     """
     dtype = device.resolve_dtype(dtype)
-    times = step_times(device, step, dtype)
+    devices = results["devices"]
+    times = step_times(device, step, dtype, devices)
     images = largest_device_batch(device, step, dtype)
     rate = None if times is None else results["batch_size"] / times.seconds
     return {
@@ -166,22 +206,27 @@ def estimate_accelerator(
         "utilisation_measured": device.measured,
         "products_seconds": times and times.products,
         "traffic_seconds": times and times.traffic,
+        "exchange_seconds": times and times.exchange,
         "step_seconds": times and times.seconds,
         "images_per_second": rate,
+        "images_per_second_and_host": rate and rate / count_hosts(devices, device.interconnect),
         "run_seconds": times and results["steps"] * times.seconds,
         "reading_bytes_per_second": rate
         and {name: rate * size for name, size in results["record_bytes"].items()},
-        "largest_batch": None if images is None else images * results["devices"],
+        "largest_batch": None if images is None else images * devices,
     }
 
 
-def step_times(device: Accelerator, step: DeviceStep, dtype: str) -> StepTimes | None:
+def step_times(
+    device: Accelerator, step: DeviceStep, dtype: str, devices: int = 1
+) -> StepTimes | None:
     """Return the time of a step on a device, or None if its peak in `dtype` is unknown.
 
     Args:
       device: kind of device.
       step: work of the device.
       dtype: of the computation, a key of `ITEMSIZES`.
+      devices: number of devices that exchange gradients.
     """
     peak = device.peak(dtype)
     if peak is None:
@@ -191,6 +236,7 @@ def step_times(device: Accelerator, step: DeviceStep, dtype: str) -> StepTimes |
     return StepTimes(
         products=products / (peak * device.utilisation),
         traffic=traffic / device.bandwidth if device.bandwidth else None,
+        exchange=exchange_seconds(FLOAT32 * step.parameters, devices, device.interconnect),
     )
 
 

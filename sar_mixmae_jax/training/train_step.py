@@ -11,7 +11,7 @@ import flax
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import PartitionSpec
+from jax.sharding import Mesh, PartitionSpec
 
 from sar_mixmae_jax.training.sharding import AXIS, IndexedBatch, mesh
 
@@ -170,8 +170,16 @@ def by_pmap(step: Callable[..., Any], *, indexed: bool = False) -> TrainStep:
     )
 
 
-def by_shard_map(step: Callable[..., Any], *, indexed: bool = False) -> TrainStep:
-    """Map a per-device step over the devices of all processes."""
+def by_shard_map(
+    step: Callable[..., Any], *, indexed: bool = False, devices: Mesh | None = None
+) -> Any:
+    """Map a per-device step over the devices of all processes, or over others with the same axis.
+
+    Args:
+      step: on one device.
+      indexed: whether it takes an `IndexedBatch`.
+      devices: one-dimensional mesh with the axis `AXIS`; None: all devices.
+    """
 
     def on_block(state: TrainState, batch: Any) -> tuple[TrainState, Metrics, jax.Array]:
         if indexed:
@@ -184,7 +192,7 @@ def by_shard_map(step: Callable[..., Any], *, indexed: bool = False) -> TrainSte
     whole, by_device = PartitionSpec(), PartitionSpec(AXIS)
     mapped = jax.shard_map(
         on_block,
-        mesh=mesh(),
+        mesh=devices or mesh(),
         in_specs=(whole, IndexedBatch(by_device, whole) if indexed else by_device),  # type: ignore[arg-type]
         out_specs=(whole, whole, by_device),
         check_vma=False,  # with it, the mean of the gradients would be wrong by the device count

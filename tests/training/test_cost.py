@@ -22,6 +22,7 @@ from sar_mixmae_jax.training import cost
 from sar_mixmae_jax.training.accelerators import ACCELERATORS
 from sar_mixmae_jax.training.cost import USABLE_MEMORY, largest_device_batch, step_times
 from sar_mixmae_jax.training.device_memory import DeviceStep, activations, device_memory
+from sar_mixmae_jax.training.scaling import estimate_all_scaling
 from sar_mixmae_jax.utils.errors import InputError
 from tests.models.test_mixmae import PARAMETERS
 
@@ -182,7 +183,9 @@ def test_estimates_have_two_digits(value, text):
 
 @pytest.fixture(scope="module")
 def results() -> dict:
-    return cost.estimate(recipe("variant=tiny"), records=100_000, devices=8)
+    config = recipe("variant=tiny")
+    scaling = {"scaling": estimate_all_scaling(config, devices=8)}
+    return cost.estimate(config, records=100_000, devices=8) | scaling
 
 
 def test_the_run_is_counted(results):
@@ -193,7 +196,14 @@ def test_the_run_is_counted(results):
     assert results["record_bytes"] == {"float32": 115_200, "float16": 57_600}
     gpu = results["accelerators"]["H100 SXM"]
     assert gpu["dtype"] == "bfloat16"
-    assert gpu["step_seconds"] == max(gpu["products_seconds"], gpu["traffic_seconds"])
+    assert results["gradient_bytes"] == 4 * PARAMETERS["tiny"][0]
+    sent = 2 * 7 / 8 * results["gradient_bytes"]
+    assert gpu["exchange_seconds"] == pytest.approx(sent / 450e9)  # NVLink 4, one direction
+    longer = max(gpu["products_seconds"], gpu["traffic_seconds"])
+    assert gpu["step_seconds"] == longer + gpu["exchange_seconds"]
+    assert gpu["images_per_second_and_host"] == gpu["images_per_second"]
+    tpu = results["accelerators"]["TPU v5e"]
+    assert tpu["images_per_second_and_host"] == tpu["images_per_second"] / 2
     assert gpu["run_seconds"] == pytest.approx(results["steps"] * 2048 / gpu["images_per_second"])
     assert gpu["reading_bytes_per_second"]["float16"] == gpu["images_per_second"] * 57_600
 
@@ -203,6 +213,8 @@ def test_tables_have_a_column_for_every_heading(results):
         assert len({line.count("|") for line in table.splitlines()}) == 1
     assert "40%, assumed" in estimate.tables(results)
     assert "18%, measured" in estimate.tables(results)
+    assert "| images/s, batch of 2,048 | 1 | 8 | 64 | 512 |" in estimate.tables(results)
+    assert "| images/s, 256 images on a device | 1 | 8 | 64 | 512 |" in estimate.tables(results)
     json.dumps(results)
 
 
@@ -211,7 +223,7 @@ def test_what_is_not_known_is_a_dash():
     results = cost.estimate(recipe("variant=tiny", dtype="bfloat16"))
     assert list(results["memory"]) == ["bfloat16"]
     assert results["accelerators"]["CPU, 2 cores"]["step_seconds"] is None
-    assert "| CPU, 2 cores | bfloat16 | - |" in estimate.tables(results)
+    assert "| CPU, 2 cores | bfloat16 | - |" in estimate.accelerator_table(results)
 
 
 def test_a_given_utilisation_is_no_measurement():
@@ -250,4 +262,11 @@ def test_the_command_prints_tables_and_writes_json(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "| run | 6 steps of 256 of 1,000 patches |" in done.stdout
     assert "128 images on a device" in done.stdout
-    assert json.loads(out.read_text())["variant"] == "base"
+    written = json.loads(out.read_text())
+    assert written["variant"] == "base"
+    weak = written["scaling"]["H200"]["fixed share"]
+    assert [rate["batch_size"] for rate in weak] == [128, 1024, 8192, 65536]
+    refused = subprocess.run(
+        [*command[:-1], "--config=finetune"], capture_output=True, text=True, timeout=120
+    )
+    assert "found a configuration of finetune, expected one of pretraining" in refused.stderr
