@@ -122,9 +122,9 @@ NVLINK_4 = _host(450, 400, "NVIDIA DGX H100 data sheet: NVLink 4, a 400 Gbit/s a
 
 ACCELERATORS = {
     "TPU v4": _tpu("v4", 275, 32 * GIB, 1228, _torus(268, 4096, 50)),
-    "TPU v5e": _tpu("v5e", 197, 16 * GB, 819, _torus(200, 256, 25)),
-    "TPU v5p": _tpu("v5p", 459, 95 * GB, 2765, _torus(600, 8960, 50)),
-    "TPU v6e": _tpu("v6e", 918, 32 * GB, 1640, _torus(400, 256, 100)),
+    "TPU v5e": _tpu("v5e", 197, 16 * GIB, 819, _torus(200, 256, 25)),
+    "TPU v5p": _tpu("v5p", 459, 95 * GIB, 2765, _torus(600, 8960, 50)),
+    "TPU v6e": _tpu("v6e", 918, 32 * GIB, 1640, _torus(400, 256, 100)),
     "A100 80GB": _gpu(
         "A100 80GB SXM",
         312,
