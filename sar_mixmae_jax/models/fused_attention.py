@@ -19,9 +19,8 @@ from sar_mixmae_jax.models.layers import MASKED_LOGIT, matmul_precision
 
 SMALLEST = 16
 """Smallest side of a matrix that Triton multiplies."""
-LARGEST_BLOCK = 8192
-"""Logits of a program: 8 warps hold four arrays of this size in their registers."""
-LOGITS_PER_WARP = 1024
+LARGEST_BLOCK = 4096
+"""Logits of a program: more do not fit into its registers (compiled for an H100)."""
 QUERY, KEY, VALUE = (np.int32(part) for part in range(3))
 RUN = 16
 """Sequences of a program in the backward pass."""
@@ -55,8 +54,8 @@ class _Sizes(NamedTuple):
 
     @property
     def warps(self) -> int:
-        """Warps of a program."""
-        return min(max(self.queries * self.keys // LOGITS_PER_WARP, 1), 16)
+        """Warps of a program, so that few or no registers are spilled."""
+        return max(self.keys**2 // 1024, 1) if self.keys <= 64 else 8
 
 
 def _sizes(qkv: jax.Array, heads: int, tokens: int) -> _Sizes:

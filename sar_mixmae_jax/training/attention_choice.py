@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import DTypeLike
 from ml_collections import ConfigDict
 
@@ -13,6 +14,12 @@ from sar_mixmae_jax.utils.errors import InputError, check_name, first_line
 
 CHOICES = ("auto", "plain", "fused")
 """Values of `config.model.attention`."""
+LARGEST_WINDOW = 128
+"""Tokens above which "auto" is plain.
+
+Blocks of queries write parts of the gradients of key and value, which are then summed: for 256
+tokens that takes more memory than the logits of one layer.
+"""
 LEAST_CAPABILITY = 8.0
 """Compute capability of the first GPUs with bfloat16 products: A100."""
 TRIAL_SEQUENCES = 18
@@ -26,8 +33,8 @@ def select_attention(
 ) -> AttentionFn:
     """Return the attention that `config.model.attention` names, and print which it is.
 
-    "auto" is "fused" on GPUs on which the kernel compiles and agrees with the plain form for all
-    sizes of the model, and "plain" elsewhere.
+    "auto" is "fused" in bfloat16 on GPUs on which the kernel compiles and agrees with the plain
+    form for all sizes of the model, unless windows are large; elsewhere it is "plain".
 
     Args:
       config: of the run.
@@ -39,7 +46,12 @@ def select_attention(
     """
     name, dtype = config.model.attention, compute_dtype(config.dtype)
     check_name(CHOICES, name, "model.attention")
-    obstacle = None if name == "plain" else find_obstacle(arch, dtype, decoder=decoder)
+    obstacle = None
+    if name != "plain":
+        obstacle = device_obstacle()
+        if name == "auto":
+            obstacle = obstacle or find_drawback(arch, dtype, decoder=decoder)
+        obstacle = obstacle or kernel_obstacle(arch, dtype, decoder=decoder)
     if name == "fused" and obstacle:
         raise InputError(
             f"model.attention is 'fused', which cannot run here ({obstacle}): set "
@@ -51,14 +63,18 @@ def select_attention(
     return _import_kernel() if fused else attend
 
 
-def find_obstacle(arch: Architecture, dtype: DTypeLike, *, decoder: bool) -> str | None:
-    """Return the reason why the kernel cannot be used on the devices of JAX, or None.
+def find_drawback(arch: Architecture, dtype: DTypeLike, *, decoder: bool) -> str | None:
+    """Return why the kernel would not pay for a model, or None; see `kernel_obstacle`."""
+    if dtype != jnp.bfloat16:
+        return f"in {jnp.dtype(dtype).name} the kernel has no tensor cores"
+    tokens = max(tokens for tokens, _ in attention_sizes(arch, decoder=decoder))
+    if tokens > LARGEST_WINDOW:
+        return f"windows of {tokens} tokens: the kernel is for up to {LARGEST_WINDOW}"
+    return None
 
-    Args:
-      arch: of the model.
-      dtype: of the computation.
-      decoder: whether the model has the decoder of pretraining.
-    """
+
+def device_obstacle() -> str | None:
+    """Return the reason why the devices of JAX cannot run the kernel, or None."""
     device = jax.local_devices()[0]
     capability = str(getattr(device, "compute_capability", ""))
     if device.platform not in ("gpu", "cuda") or not capability.replace(".", "").isdigit():
@@ -68,6 +84,17 @@ def find_obstacle(arch: Architecture, dtype: DTypeLike, *, decoder: bool) -> str
             f"{device.device_kind} has compute capability {capability}, the kernel needs "
             f"{LEAST_CAPABILITY}"
         )
+    return None
+
+
+def kernel_obstacle(arch: Architecture, dtype: DTypeLike, *, decoder: bool) -> str | None:
+    """Return the reason why the kernel fails for a model, or None.
+
+    Args:
+      arch: of the model.
+      dtype: of the computation.
+      decoder: whether the model has the decoder of pretraining.
+    """
     try:
         kernel = _import_kernel()
         for (tokens, width), heads in attention_sizes(arch, decoder=decoder).items():
@@ -129,7 +156,7 @@ def measure_deviation(
         return jnp.linalg.norm(value - expected) / jnp.linalg.norm(expected)
 
     pairs = zip(differentiate(kernel), differentiate(attend), strict=True)
-    return max(float(relative(*pair)) for pair in pairs)
+    return float(np.max([relative(*pair) for pair in pairs]))  # NaN if one is
 
 
 def _import_kernel() -> AttentionFn:
