@@ -198,8 +198,9 @@ def _write(path: Path, source: Source, identity: dict[str, Any], options: ReadOp
         def create(field: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
             file = partial / _file_name(field)
             array = np.lib.format.open_memmap(file, "w+", dtype, shape)
-            with file.open("r+b") as opened:  # a mapped file on a full disk would end the process
-                os.posix_fallocate(opened.fileno(), 0, file.stat().st_size)
+            if hasattr(os, "posix_fallocate"):  # writing to a mapped file on a full disk is fatal
+                with file.open("r+b") as opened:
+                    os.posix_fallocate(opened.fileno(), 0, file.stat().st_size)
             return array
 
         for field, column in _fill(source, options, create).items():

@@ -46,6 +46,7 @@ from sar_mixmae_jax.training.train_step import (
     init_state,
 )
 from sar_mixmae_jax.utils.errors import InputError, check_name
+from sar_mixmae_jax.utils.files import check_local_path
 
 MIN_PEAK_LEARNING_RATE = 2e-5
 """A short run with a lower peak learns nothing."""
@@ -225,7 +226,9 @@ def open_feed(setup: RunSetup, start: int) -> RecordFeed:
     config, source, options = setup.config, setup.source, make_read_options(setup.config)
     cache = choose_cache(setup, start)
     if cache != "none":
-        folder = config.data.cache_dir and Path(config.data.cache_dir).expanduser()
+        folder = None
+        if config.data.cache_dir:
+            folder = check_local_path("--config.data.cache_dir", config.data.cache_dir).expanduser()
         source = replace_records(source, lambda records: pack(records, options, folder))
         options = dataclasses.replace(options, workers=0)  # each would copy the records
         wait_for_processes()
@@ -275,7 +278,11 @@ def choose_cache(setup: RunSetup, start: int) -> str:
             cache, reason = "none", f"{reads} of {len(base)} records are read"
         elif size > HOST_SHARE * on_host:
             cache, reason = "none", _share(size, HOST_SHARE, on_host, "available host memory")
-        elif on_device and base is setup.source and size <= DEVICE_SHARE * on_device:
+        elif (
+            on_device
+            and isinstance(setup.source, RecordSource)
+            and size <= DEVICE_SHARE * on_device
+        ):
             cache, reason = "device", _share(size, DEVICE_SHARE, on_device, "device memory")
         else:
             cache, reason = "host", _share(size, HOST_SHARE, on_host, "available host memory")
