@@ -2,17 +2,31 @@
 
 import hashlib
 import json
+from functools import partial
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from sar_mixmae_jax.data.record_source import Subset
 from sar_mixmae_jax.training import pretrain
 from sar_mixmae_jax.training import setup as run_setup
 from sar_mixmae_jax.training.setup import choose_cache, open_feed
-from sar_mixmae_jax.training.sharding import IndexedBatch
-from sar_mixmae_jax.training.train_step import gather_records
+from sar_mixmae_jax.training.sharding import (
+    IndexedBatch,
+    replicate,
+    replicate_records,
+    shard_batch,
+)
+from sar_mixmae_jax.training.train_step import (
+    by_pmap,
+    by_shard_map,
+    gather_records,
+    init_state,
+    train_step,
+)
 from sar_mixmae_jax.utils.errors import InputError
 from tests.shrink import small_config
 
@@ -124,3 +138,42 @@ def test_what_does_not_fit_is_refused(setup, monkeypatch):
     monkeypatch.setattr(run_setup, "available_memory", lambda: 10**6)
     with pytest.raises(InputError, match=r"0\.001 GB of host memory are available: set"):
         choose_cache(with_data(setup, cache="host"), 0)
+
+
+def noisy_loss(params, batch, key):
+    """Sum of squares of a scaled image with noise, and its parts by record."""
+    images = batch["backscatter"].astype(jnp.float32)
+    errors = params["scale"] * images + jax.random.normal(key, images.shape)
+    errors = jnp.sum(errors**2, axis=(1, 2))
+    return errors.sum(), (jnp.float32(images.size), errors)
+
+
+@pytest.mark.parametrize("mapped", [by_pmap, by_shard_map])
+def test_a_step_on_numbers_of_records_is_the_step_on_their_images(mapped):
+    """Two devices with two microbatches each, over two steps; the records outlive both."""
+    images = np.random.default_rng(0).normal(size=(9, 3, 2)).astype(np.float16)
+    rows, optimizer = np.array([8, 0, 3, 3, 5, 1, 2, 7]), optax.adam(0.1)
+    settings = (noisy_loss, optimizer, 2)
+
+    def on_rows(state, batch):
+        gather = partial(gather_records, records=batch.records, shapes=(("backscatter", (3, 2)),))
+        return train_step(state, batch.rows, *settings, gather)
+
+    by_images = mapped(lambda state, batch: train_step(state, batch, *settings))
+    by_rows = mapped(on_rows, indexed=True)
+    indexed = IndexedBatch(
+        shard_batch(rows.astype(np.int32)), replicate_records({"backscatter": images})
+    )
+    results = []
+    for step, batch in (
+        (by_images, {"backscatter": shard_batch(images[rows])}),
+        (by_rows, indexed),
+    ):
+        state = init_state(lambda key: {"scale": jnp.ones((3, 2))}, optimizer, jax.random.key(1))
+        state = replicate(state)
+        for _ in range(2):
+            state, *rest = step(state, batch)
+        results.append([np.asarray(leaf) for leaf in jax.tree.leaves((state, rest))])
+    assert not (results[0][1] == 1).any()
+    for ours, theirs in zip(*results, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
