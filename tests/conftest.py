@@ -1,29 +1,18 @@
-"""Two CPU devices, so that collectives are real, and where the golden numbers are."""
+"""Fixtures that several packages of tests share; the environment is set in `tests/__init__.py`."""
 
 import os
 import shutil
-import tempfile
 from pathlib import Path
 
 import pytest
 
+import tests
 from sar_mixmae_jax.training import pretrain
 from tests.reference import Golden
 from tests.shrink import small_config
 from tfds_builders.bigearthnet_s1.fake_patches import write_lists, write_patches
 from tfds_builders.build import build
 from tfds_builders.plan import BuildSettings
-
-os.environ.setdefault("JAX_PLATFORMS", "cpu")
-os.environ["XLA_FLAGS"] = (
-    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=2"
-)
-
-os.environ["OPENBLAS_NUM_THREADS"] = "1"  # its threads wait for each other where cores are shared
-OWN_CACHE = "JAX_COMPILATION_CACHE_DIR" not in os.environ
-if OWN_CACHE:
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="jax-cache-")
-os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "1"
 
 HERE = Path(__file__).parent
 ERRORS: dict[str, float] = {}
@@ -88,9 +77,8 @@ def golden_errors() -> dict[str, float]:
 
 def pytest_sessionfinish() -> None:
     """Remove the compilation cache of the tests, unless the environment names one."""
-    if not OWN_CACHE:
-        return
-    shutil.rmtree(os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+    if tests.OWN_CACHE:
+        shutil.rmtree(os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

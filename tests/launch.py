@@ -10,14 +10,14 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 
 
-def environment(devices: int = 1) -> dict[str, str]:
+def environment(devices: int = 2) -> dict[str, str]:
     """Return the environment of a process with this number of CPU devices."""
     flag = f"--xla_force_host_platform_device_count={devices}"
     return {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flag}
 
 
 def start(
-    *arguments: object, devices: int = 1, module: str = "sar_mixmae_jax.main"
+    *arguments: object, devices: int = 2, module: str = "sar_mixmae_jax.main"
 ) -> subprocess.Popen:
     """Starts a module; its output is kept."""
     return subprocess.Popen(

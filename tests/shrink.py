@@ -20,6 +20,7 @@ SHORT_RUN = {
     "batch_size": 4,
     "total_steps": 6,
     "warmup_epochs": 1.0,
+    "schedule_epochs": 50.0,  # runs of every length share one compiled step
     "log_every": 1,
     "checkpoint_every": 2,
     "picture_every": 6,
