@@ -145,10 +145,10 @@ class Campaign:
         return [sys.executable, "-m", "sar_mixmae_jax.main", *settings, f"--workdir={workdir}"]
 
     def environment(self) -> dict[str, str]:
-        """Return the environment of the command: one CPU device, one compilation cache."""
+        """Return the environment of the command: two CPU devices, one compilation cache."""
         return {
-            **environment(devices=1),
             "JAX_COMPILATION_CACHE_DIR": str(self._cache),
+            **environment(),
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
             "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "0",
             "OPENBLAS_NUM_THREADS": "1",

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from sar_mixmae_jax.cli import train
 from tests.shrink import flags
 from tfds_builders.bigearthnet_s1.fake_patches import write_lists, write_patches
 
@@ -85,51 +86,60 @@ def test_raw_patches_to_checkpoint_and_picture_without_tensorflow(no_tensorflow,
         ([], "config"),
     ],
 )
-def test_bad_input_gets_one_line(no_tensorflow, tmp_path, arguments, message):
+def test_bad_input_gets_one_line(tmp_path, arguments, message, capsys):
     workdir = tmp_path / "run"
-    failed = run(no_tensorflow, "sar_mixmae_jax.main", *arguments, f"--workdir={workdir}")
-    assert failed.returncode == 2
-    lines = failed.stderr.strip().splitlines()
-    assert len(lines) == 1, failed.stderr
+    with pytest.raises(SystemExit) as ended:
+        train.main(["main", *arguments, f"--workdir={workdir}"])
+    assert ended.value.code == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1, lines
     assert lines[0].startswith("error: ")
     assert message in lines[0]
     assert not workdir.exists()
 
 
-@pytest.mark.parametrize(("sent", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
-def test_asked_to_stop_it_saves_and_goes_on_from_there(
-    no_tensorflow, built, tmp_path, sent, status
-):
-    """Before the first regular checkpoint, where there would be nothing to go on from."""
-    workdir = tmp_path / "run"
-    settings = flags(built, total_steps=5000, checkpoint_every=5000, picture_every=5000)
-    arguments = ["sar_mixmae_jax.main", *settings, f"--workdir={workdir}"]
+def start_and_stop(environment, data_dir, workdir, sent) -> tuple[int, int]:
+    """Start a run, send a signal after its next step; return its status and its last step."""
+    settings = flags(data_dir, total_steps=5000, checkpoint_every=5000, picture_every=5000)
     process = subprocess.Popen(
-        [sys.executable, "-m", *arguments],
+        [sys.executable, "-m", "sar_mixmae_jax.main", *settings, f"--workdir={workdir}"],
         cwd=ROOT,
-        env=no_tensorflow,
+        env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
     )
     metrics = workdir / "metrics.jsonl"
+    before = metrics.read_text().count('"loss"') if metrics.exists() else 0
     deadline = time.monotonic() + 200
-    while not (metrics.exists() and '"loss"' in metrics.read_text()):
+    while not (metrics.exists() and metrics.read_text().count('"loss"') > before):
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.1)
     process.send_signal(sent)
     output, _ = process.communicate(timeout=100)
-    assert process.returncode == status
-    step = int(re.search(r"stopped after step (\d+), which is saved", output)[1])
-    assert (workdir / "checkpoints" / str(step)).is_dir()
+    return process.returncode, int(
+        re.search(r"stopped after step (\d+), which is saved", output)[1]
+    )
 
-    settings = flags(built, total_steps=step + 2, checkpoint_every=5000, picture_every=5000)
-    again = run(no_tensorflow, "sar_mixmae_jax.main", *settings, f"--workdir={workdir}")
-    assert again.returncode == 0, again.stderr
-    assert f"resuming after step {step}" in again.stdout
-    losses = [json.loads(line) for line in metrics.read_text().splitlines() if '"loss"' in line]
-    assert [line["step"] for line in losses] == list(range(1, step + 3))
+
+def test_asked_to_stop_it_saves_and_goes_on_from_there(no_tensorflow, built, tmp_path, capsys):
+    """Before the first regular checkpoint, where there would be nothing to go on from."""
+    workdir = tmp_path / "run"
+    status, first = start_and_stop(no_tensorflow, built, workdir, signal.SIGINT)
+    assert status == 130
+    assert (workdir / "checkpoints" / str(first)).is_dir()
+    status, second = start_and_stop(no_tensorflow, built, workdir, signal.SIGTERM)
+    assert status == 0
+    assert first < second
+    assert (workdir / "checkpoints" / str(second)).is_dir()
+
+    settings = flags(built, total_steps=second + 2, checkpoint_every=5000, picture_every=5000)
+    train.main(["main", *settings, f"--workdir={workdir}"])
+    assert f"resuming after step {second}" in capsys.readouterr().out
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    losses = [json.loads(line) for line in lines if '"loss"' in line]
+    assert [line["step"] for line in losses] == list(range(1, second + 3))
 
 
 def test_a_full_disk_is_said_in_one_line_and_loses_nothing(no_tensorflow, built, tmp_path):
@@ -152,7 +162,6 @@ def test_a_full_disk_is_said_in_one_line_and_loses_nothing(no_tensorflow, built,
     assert "Traceback" not in failed.stderr
     assert failed.stderr.splitlines()[-1] == told[0]
 
-    again = run(no_tensorflow, *command[2:])
-    assert again.returncode == 0, again.stderr
+    train.main(["main", *settings, f"--workdir={workdir}"])
     lines = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
     assert [line["step"] for line in lines if "loss" in line] == [1, 2, 3, 4]
