@@ -21,6 +21,7 @@ from sar_mixmae_jax.data.sampler import SequentialSampler
 from sar_mixmae_jax.utils.errors import InputError, first_line
 from sar_mixmae_jax.utils.files import atomic_directory
 from sar_mixmae_jax.utils.hashing import add_checksum, verify_checksum
+from sar_mixmae_jax.utils.tables import format_bytes
 
 DESCRIPTION = "cache.json"
 """File of an entry of a cache folder that is written last."""
@@ -189,8 +190,8 @@ def _write(path: Path, source: Source, identity: dict[str, Any], options: ReadOp
     needed, free = packed_size(source), shutil.disk_usage(path.parent).free
     if needed > free:
         raise InputError(
-            f"--config.data.cache_dir {path.parent} has {free / 1e9:.1f} GB left, and the records "
-            f"take {needed / 1e9:.1f} GB: make room, or choose another folder"
+            f"--config.data.cache_dir {path.parent} has {format_bytes(free)} left, and the records "
+            f"take {format_bytes(needed)}: make room, or choose another folder"
         )
     files = [_file_name(field) for field in identity["fields"]]
     with atomic_directory(path, own=(*files, DESCRIPTION), sign=DESCRIPTION) as partial:

@@ -22,8 +22,8 @@ from sar_mixmae_jax.training.initialisation import (
     resize_architecture,
 )
 from sar_mixmae_jax.training.sharding import replicate
+from sar_mixmae_jax.training.train_step import CacheablePartial
 from sar_mixmae_jax.utils.errors import InputError, check_name
-from sar_mixmae_jax.utils.jit import CacheablePartial
 
 BATCH_SIZE = 256
 """Images at a time, of all devices."""

@@ -20,10 +20,10 @@ from sar_mixmae_jax.training.initialisation import SourceCheckpoint
 from sar_mixmae_jax.training.restore import read_subtree
 from sar_mixmae_jax.training.run_description import SourceDescription
 from sar_mixmae_jax.training.sharding import replicate
+from sar_mixmae_jax.training.train_step import CacheablePartial
 from sar_mixmae_jax.training.workdir import EVALUATION
 from sar_mixmae_jax.utils import hashing
 from sar_mixmae_jax.utils.errors import InputError
-from sar_mixmae_jax.utils.jit import CacheablePartial
 from sar_mixmae_jax.utils.typed_json import to_json
 
 

@@ -151,11 +151,12 @@ def apply_blocks(
             own_inputs = (leaf[index] for leaf in inputs_by_block)
             rows = block.clone(parent=parent, name=name)(rows, *inputs, *own_inputs)
         return rows
-    params = [parent.get_variable("params", name) for name in names]
+    params: list[Any] = [parent.get_variable("params", name) for name in names]
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *params)
 
     def apply_one(rows: jax.Array, xs: tuple[Any, ...]) -> tuple[jax.Array, None]:
-        return block.apply({"params": xs[0]}, rows, *inputs, *xs[1:]), None
+        output: Any = block.apply({"params": xs[0]}, rows, *inputs, *xs[1:])
+        return output, None
 
     return jax.lax.scan(apply_one, rows, (stacked, *inputs_by_block))[0]
 

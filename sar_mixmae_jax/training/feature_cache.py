@@ -11,9 +11,9 @@ from absl import logging
 from sar_mixmae_jax.tasks.supervised import FinetuneObjective, encode_features
 from sar_mixmae_jax.tasks.task_dataset import TaskDataset
 from sar_mixmae_jax.training.batch_predictor import BatchPredictor
+from sar_mixmae_jax.training.train_step import CacheablePartial
 from sar_mixmae_jax.utils.errors import first_line
 from sar_mixmae_jax.utils.files import write_arrays
-from sar_mixmae_jax.utils.jit import CacheablePartial
 
 
 class FeatureCache(NamedTuple):

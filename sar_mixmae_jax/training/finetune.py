@@ -45,11 +45,10 @@ from sar_mixmae_jax.training.initialisation import (
     resolve_encoder,
 )
 from sar_mixmae_jax.training.setup import EvalResult, RunSetup, check_fit
-from sar_mixmae_jax.training.train_step import TrainState
+from sar_mixmae_jax.training.train_step import CacheablePartial, TrainState
 from sar_mixmae_jax.training.trainer import RunResult, run_training
 from sar_mixmae_jax.utils import hashing
 from sar_mixmae_jax.utils.files import atomic_write
-from sar_mixmae_jax.utils.jit import CacheablePartial
 
 
 def train(config: ConfigDict, workdir: Path, stop: Callable[[], bool] = lambda: False) -> RunResult:

@@ -37,10 +37,9 @@ from sar_mixmae_jax.training.initialisation import (
 from sar_mixmae_jax.training.reconstruction_evaluator import ReconstructionEvaluator
 from sar_mixmae_jax.training.run_description import ModelDescription, RunDescription
 from sar_mixmae_jax.training.setup import RunSetup, check_fit, warn_of_low_learning_rate
-from sar_mixmae_jax.training.train_step import Batch
+from sar_mixmae_jax.training.train_step import Batch, CacheablePartial
 from sar_mixmae_jax.training.trainer import RunResult, run_training
 from sar_mixmae_jax.utils import hashing
-from sar_mixmae_jax.utils.jit import CacheablePartial
 
 
 def train(config: ConfigDict, workdir: Path, stop: Callable[[], bool] = lambda: False) -> RunResult:

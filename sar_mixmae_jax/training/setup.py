@@ -47,6 +47,7 @@ from sar_mixmae_jax.training.train_step import (
 )
 from sar_mixmae_jax.utils.errors import InputError, check_name
 from sar_mixmae_jax.utils.files import check_local_path
+from sar_mixmae_jax.utils.tables import format_bytes
 
 MIN_PEAK_LEARNING_RATE = 2e-5
 """A short run with a lower peak learns nothing."""
@@ -297,14 +298,15 @@ def choose_cache(setup: RunSetup, start: int) -> str:
         )
     if size > on_host:
         raise InputError(
-            f"data.cache is {wanted}: the records take {size / 1e9:.3g} GB, and {on_host / 1e9:.3g}"
-            " GB of host memory are available: set --config.data.cache=none, or with host "
+            f"data.cache is {wanted}: the records take {format_bytes(size)}, and "
+            f"{format_bytes(on_host)} of host memory are available: set "
+            "--config.data.cache=none, or with host "
             "--config.data.cache_dir to a folder"
         )
     if wanted == "device" and on_device and size > on_device:
         raise InputError(
-            f"data.cache is device: the records take {size / 1e9:.3g} GB of a device of "
-            f"{on_device / 1e9:.3g} GB: set --config.data.cache=host"
+            f"data.cache is device: the records take {format_bytes(size)} of a device of "
+            f"{format_bytes(on_device)}: set --config.data.cache=host"
         )
     return wanted
 
@@ -316,7 +318,8 @@ def device_memory_limit() -> int | None:
 
 
 def _share(size: int, share: float, memory: float, name: str) -> str:
-    return f"{size / 1e9:.3g} GB, at most {share:.0%} of {memory / 1e9:.3g} GB {name} are taken"
+    limit = format_bytes(memory) if np.isfinite(memory) else "an unknown amount of"
+    return f"{format_bytes(size)}, at most {share:.0%} of {limit} {name} is taken"
 
 
 def _host_memory(setup: RunSetup) -> float:

@@ -32,9 +32,14 @@ from sar_mixmae_jax.training.config import (
     make_schedule,
 )
 from sar_mixmae_jax.training.sharding import AXIS
-from sar_mixmae_jax.training.train_step import TrainState, by_shard_map, init_state, train_step
+from sar_mixmae_jax.training.train_step import (
+    CacheablePartial,
+    TrainState,
+    by_shard_map,
+    init_state,
+    train_step,
+)
 from sar_mixmae_jax.utils.errors import InputError, first_line
-from sar_mixmae_jax.utils.jit import CacheablePartial
 
 MEAN, STD = -15.0, 5.0
 """Statistics of the images, dB: constants of the program, made up."""

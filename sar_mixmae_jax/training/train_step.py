@@ -3,6 +3,7 @@
 A loss is a sum and the count of what was summed, so that its mean over all devices is exact.
 """
 
+import dataclasses
 from collections.abc import Callable
 from functools import lru_cache, partial
 from typing import Any
@@ -51,6 +52,26 @@ LossFn = Callable[[Any, Batch, jax.Array], tuple[jax.Array, tuple[jax.Array, jax
 """(params, microbatch, key) -> summed loss, (count, (batch,) loss of each record)."""
 TrainStep = Callable[[TrainState, Batch | IndexedBatch], tuple[TrainState, Metrics, jax.Array]]
 """(state, (device, batch, …) fields) -> new state, metrics, (device, batch) errors."""
+
+
+@dataclasses.dataclass(frozen=True)
+class CacheablePartial:
+    """Hashable `functools.partial`: a function with its last argument bound.
+
+    Instances with equal fields are equal: runs that differ only in their seed hit the
+    same entry of the jit cache.
+
+    Attributes:
+      function: Function of a module.
+      settings: Last argument of the function, hashable.
+    """
+
+    function: Callable[..., Any]
+    settings: Any
+
+    def __call__(self, *arguments: Any) -> Any:
+        """Call the function with the arguments and the settings."""
+        return self.function(*arguments, self.settings)
 
 
 def init_state(

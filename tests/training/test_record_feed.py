@@ -105,11 +105,11 @@ def test_a_run_goes_on_with_the_same_bits_wherever_the_records_are(built, tmp_pa
 @pytest.mark.parametrize(
     ("host", "device", "start", "chosen", "reason"),
     [
-        (10**9, None, 0, "host", "0.00115 GB, at most 50% of 1 GB available host memory"),
-        (10**9, 10**9, 0, "device", "at most 25% of 1 GB device memory"),
+        (10**9, None, 0, "host", "1.2 MB, at most 50% of 1.0 GB available host memory"),
+        (10**9, 10**9, 0, "device", "at most 25% of 1.0 GB device memory"),
         (10**9, 4_000_000, 0, "host", "available host memory"),
         (2_000_000, 10**9, 0, "none", "available host memory"),
-        (None, None, 0, "host", "inf GB"),
+        (None, None, 0, "host", "an unknown amount of available host memory"),
         (10**9, 10**9, 8, "none", "8 of 10 records are read"),
     ],
 )
@@ -132,11 +132,11 @@ def test_what_does_not_fit_is_refused(setup, monkeypatch):
     with pytest.raises(InputError, match=r"a subset: set --config\.data\.cache=host"):
         choose_cache(subset, 0)
     monkeypatch.setattr(run_setup, "device_memory_limit", lambda: 10**6)
-    with pytest.raises(InputError, match=r"take 0\.00115 GB of a device of 0\.001 GB"):
+    with pytest.raises(InputError, match=r"take 1\.2 MB of a device of 1\.0 MB"):
         choose_cache(with_data(setup, cache="device"), 0)
     assert choose_cache(with_data(setup, cache="host"), 0) == "host"
     monkeypatch.setattr(run_setup, "available_memory", lambda: 10**6)
-    with pytest.raises(InputError, match=r"0\.001 GB of host memory are available: set"):
+    with pytest.raises(InputError, match=r"1\.0 MB of host memory are available: set"):
         choose_cache(with_data(setup, cache="host"), 0)
 
 
