@@ -32,6 +32,7 @@ from benchmarks.training import measure_finetuning, measure_training
 from sar_mixmae_jax.data.metadata import BANDS
 from sar_mixmae_jax.data.patch_dataset import PatchDataset, batches, load_patch_dataset
 from sar_mixmae_jax.data.sampler import ShuffleSampler
+from sar_mixmae_jax.training import pretrain
 from sar_mixmae_jax.training.config import compute_dtype
 from sar_mixmae_jax.utils.command_line import parse_flags, report_errors
 from sar_mixmae_jax.utils.decibel import db_to_linear
@@ -64,7 +65,7 @@ def main(argv: Sequence[str]) -> None:
 
 def table(results: Results) -> str:
     """Return the results as a Markdown table."""
-    r, machine = results, results["machine"]
+    r, machine, loop = results, results["machine"], results["loops"]["none"]
     share = r["flops_per_second"] / r["matrix_flops_per_second"]
     rows = {
         "machine": f"{machine['processor']}, {machine['cores']} cores; "
@@ -75,8 +76,8 @@ def table(results: Results) -> str:
         f"({r['per_sample_images_per_second']:.0f} images/s)",
         "pretraining step": f"{r['step_images_per_second']:.2f} images/s "
         f"({r['step_seconds']:.3f} s)",
-        "pretraining loop": f"{r['loop_images_per_second']:.2f} images/s "
-        f"({100 * r['loop_over_step']:.1f} % of the step)",
+        "pretraining loop": f"{loop['images_per_second']:.2f} images/s "
+        f"({100 * loop['over_step']:.1f} % of the step)",
         "fine-tuning step, labels": f"{r['classification_step_per_second']:.2f} images/s",
         "… evaluation, read from disk": f"{r['classification_evaluation_per_second']:.2f} images/s "
         f"({r['classification_evaluation_over_step']:.1f} x the step)",
@@ -113,12 +114,14 @@ def measure_all(
       side: rows and columns of the matrix products.
     """
     dtype = compute_dtype(config.dtype)
+    config = config.copy_and_resolve_references()
     with tempfile.TemporaryDirectory() as folder:
         raw, data_dir = Path(folder, "raw"), Path(folder, "data")
         write_patches(raw, max(count, config.batch_size))
         build(DATASET_PATCHES, data_dir, raw)
         size = FLOOD_TILES * config.model.image_size
         build(DATASET_PAIRS, data_dir, options={"pairs": pairs + pairs % 2, "size": size})
+        config.update(dataset=DATASET_PATCHES, data_dir=str(data_dir), split="train")
         patches = load_patch_dataset(DATASET_PATCHES, data_dir, "train", BANDS)
         return {
             "machine": describe_machine(),
@@ -128,7 +131,7 @@ def measure_all(
             "batch_size": config.batch_size,
             "dtype": np.dtype(dtype).name,
             **measure_reading(config, patches, raw),
-            **measure_training(config, patches, steps),
+            **measure_training(pretrain.set_up(config, Path(folder, "run")), steps),
             **measure_finetuning(config, "classification", DATASET_PATCHES, data_dir, steps),
             **measure_finetuning(config, "flood", DATASET_PAIRS, data_dir, steps),
             **measure_matrix_products(dtype, side),

@@ -1,9 +1,13 @@
 """Rates of the pretraining step and its loop, and of fine-tuning and evaluation."""
 
+import dataclasses
 import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -12,75 +16,115 @@ from ml_collections import ConfigDict
 from benchmarks.measure import Results, in_turns, split_into_turns
 from configs import finetune
 from sar_mixmae_jax.data.metadata import BANDS
-from sar_mixmae_jax.data.patch_dataset import PatchDataset, batches
+from sar_mixmae_jax.data.patch_dataset import batches
 from sar_mixmae_jax.data.record_source import Subset
 from sar_mixmae_jax.data.sampler import ShuffleSampler
 from sar_mixmae_jax.models import architecture
-from sar_mixmae_jax.models.mixmae import init_params
-from sar_mixmae_jax.objectives.reconstruction import pretrain_loss
 from sar_mixmae_jax.tasks.registry import get_task
 from sar_mixmae_jax.tasks.supervised import finetune_loss, init_model_params, predict_outputs
 from sar_mixmae_jax.tasks.task_dataset import TaskDataset, load_task_dataset
+from sar_mixmae_jax.training.attention_choice import select_attention
 from sar_mixmae_jax.training.batch_predictor import BatchPredictor
-from sar_mixmae_jax.training.config import make_objective, make_optimizer
+from sar_mixmae_jax.training.config import make_optimizer
 from sar_mixmae_jax.training.downstream import make_finetune_objective
+from sar_mixmae_jax.training.initialisation import encoder_architecture
 from sar_mixmae_jax.training.metric_logger import StepTimer
-from sar_mixmae_jax.training.optimizer import adamw
+from sar_mixmae_jax.training.setup import RunSetup, open_feed
 from sar_mixmae_jax.training.sharding import prefetch_to_device, replicate
-from sar_mixmae_jax.training.train_step import compile_train_step, init_state, map_over_devices
+from sar_mixmae_jax.training.train_step import (
+    TrainState,
+    TrainStep,
+    compile_train_step,
+    init_state,
+    map_over_devices,
+)
 from sar_mixmae_jax.training.trainer import step_iterator
 
 
-def measure_training(config: ConfigDict, patches: PatchDataset, steps: int) -> Results:
+def measure_training(
+    setup: RunSetup,
+    steps: int,
+    caches: Sequence[str] = ("none",),
+    exclusive: AbstractContextManager[Any] | None = None,
+) -> Results:
     """Measure compilation, the step on one batch, and the loop that reads its batches.
 
     Args:
-      config: as returned by `configs/pretrain.py`.
-      patches: dataset to train on.
+      setup: of a pretraining run.
       steps: number of timed steps, of each kind.
+      caches: places of the records that the loop reads, see `open_feed`; compilation and step are
+        those of the first.
+      exclusive: entered before anything is timed, after compilation.
     """
-    objective = make_objective(config, patches)
-    optimizer = adamw(lambda _: 1e-4, b1=0.9, b2=0.95, weight_decay=0.05)
-    state = replicate(
-        init_state(partial(init_params, objective.model), optimizer, jax.random.key(0))
-    )
-    sampler = ShuffleSampler(len(patches.source), config.batch_size, seed=0)
-    data = prefetch_to_device(batches(patches.source, sampler))
-    batch = next(data)[1]
-    mapped = map_over_devices(
-        partial(pretrain_loss, objective=objective), optimizer, config.grad_accum_steps
-    )
-    start = time.perf_counter()
-    train_step = compile_train_step(mapped, state, batch)
-    compile_seconds = time.perf_counter() - start
+    config = setup.config.copy_and_resolve_references()
+    state = random_state(setup.init_state)
     turns, steps_per_turn = split_into_turns(steps)
+    parts: dict[str, Callable[[], None]] = {}
+    compilation: Results = {}
 
-    def step_alone(count: int = steps_per_turn) -> None:
+    def step_alone(train_step: TrainStep, batch: Any) -> None:
         nonlocal state
-        for _ in range(count):
+        for _ in range(steps_per_turn):
             state = train_step(state, batch)[0]
         jax.block_until_ready(state)
 
-    def loop() -> None:
+    def loop(train_step: TrainStep, data: Iterator[Any]) -> None:
         nonlocal state
         turn = islice(data, steps_per_turn)
         for result in step_iterator(train_step, state, turn, 0, StepTimer()):
             state = result.state
         jax.block_until_ready(state)
 
-    step_alone(1)
-    times = in_turns({"step": step_alone, "loop": loop}, turns, "pretraining")
-    step_seconds = times["step"] / steps_per_turn
-    step_flops = architecture.train_step_flops(objective.model.arch, config.batch_size)
+    for cache in caches:
+        config.data.cache = cache
+        feed = open_feed(dataclasses.replace(setup, config=config), 0)
+        mapped = map_over_devices(
+            setup.loss_fn, setup.optimizer, config.grad_accum_steps, feed.record_shapes
+        )
+        start, cpu_start = time.perf_counter(), time.process_time()
+        train_step = compile_train_step(mapped, state, feed.batch_shapes)
+        compilation = compilation or {
+            "compile_seconds": time.perf_counter() - start,
+            "compile_cpu_seconds": time.process_time() - cpu_start,
+        }
+        parts[f"step {cache}"] = partial(step_alone, train_step, next(feed.batches)[1])
+        parts[f"loop {cache}"] = partial(loop, train_step, feed.batches)
+    with exclusive or nullcontext():
+        for part in parts.values():
+            part()
+        times = in_turns(parts, turns, "pretraining")
+    step_seconds = times[f"step {caches[0]}"] / steps_per_turn
+    step_flops = architecture.train_step_flops(
+        setup.loss_fn.settings.model.arch,  # type: ignore[attr-defined]
+        config.batch_size,
+    )
     return {
-        "compile_seconds": compile_seconds,
+        **compilation,
         "step_seconds": step_seconds,
         "step_images_per_second": config.batch_size / step_seconds,
-        "loop_images_per_second": config.batch_size * steps_per_turn / times["loop"],
-        "loop_over_step": times["step"] / times["loop"],
         "step_flops": step_flops,
         "flops_per_second": step_flops / step_seconds,
+        "loops": {
+            cache: {
+                "images_per_second": config.batch_size * steps_per_turn / times[f"loop {cache}"],
+                "over_step": times[f"step {cache}"] / times[f"loop {cache}"],
+            }
+            for cache in caches
+        },
     }
+
+
+def random_state(init: Callable[[], TrainState]) -> TrainState:
+    """Return a replicated state of the shapes of `init()`, with random parameters.
+
+    They are drawn on the host: `init` compiles its operations one by one, slowly on a GPU.
+    """
+    rng = np.random.default_rng(0)
+    zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), jax.eval_shape(init))
+    params = jax.tree.map(
+        lambda leaf: rng.standard_normal(leaf.shape, np.float32) / 50, zeros.params
+    )
+    return replicate(zeros.replace(params=params))
 
 
 EVALUATED_BATCHES = 3
@@ -88,7 +132,12 @@ EVALUATED_BATCHES = 3
 
 
 def measure_finetuning(
-    config: ConfigDict, task: str, dataset: str, data_dir: Path, steps: int
+    config: ConfigDict,
+    task: str,
+    dataset: str,
+    data_dir: Path,
+    steps: int,
+    exclusive: AbstractContextManager[Any] | None = None,
 ) -> Results:
     """Measure records per second of the fine-tuning step and of evaluation.
 
@@ -98,14 +147,16 @@ def measure_finetuning(
       dataset: name of a dataset with labels of the task.
       data_dir: folder of built datasets.
       steps: number of timed steps.
+      exclusive: entered before anything is timed, after compilation.
     """
     records = load_task_dataset(get_task(task), dataset, str(data_dir), "train", BANDS)
     finetune_config = published_finetuning(config, task, dataset)
-    objective = make_finetune_objective(finetune_config, None, records)
+    attention = select_attention(finetune_config, encoder_architecture(finetune_config, None))
+    objective = make_finetune_objective(finetune_config, None, records, attention=attention)
     size = batch_size(config, records)
     optimizer = make_optimizer(finetune_config, lambda _: 1e-4)
-    state = replicate(
-        init_state(partial(init_model_params, objective), optimizer, jax.random.key(0))
+    state = random_state(
+        lambda: init_state(partial(init_model_params, objective), optimizer, jax.random.key(0))
     )
     source, (turns, steps_per_turn) = records.patches.source, split_into_turns(steps)
     batch = next(prefetch_to_device(batches(source, ShuffleSampler(len(source), size, seed=0))))[1]
@@ -127,7 +178,8 @@ def measure_finetuning(
 
     step(1)
     evaluate()
-    times = in_turns({"step": step, "evaluation": evaluate}, turns, f"{task}, fine-tuning")
+    with exclusive or nullcontext():
+        times = in_turns({"step": step, "evaluation": evaluate}, turns, f"{task}, fine-tuning")
     step_rate = size * steps_per_turn / times["step"]
     evaluation_rate = evaluated / times["evaluation"]
     return {

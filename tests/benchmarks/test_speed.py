@@ -30,13 +30,15 @@ def test_measures_and_prints(tmp_path, monkeypatch):
         "reading_images_per_second",
         "per_sample_images_per_second",
         "step_images_per_second",
-        "loop_images_per_second",
         "flops_per_second",
         "matrix_flops_per_second",
         "compile_seconds",
         "peak_memory_bytes",
     ):
         assert results[name] > 0
+    loop = results["loops"]["none"]
+    per_step = loop["over_step"] * results["step_images_per_second"]
+    assert loop["images_per_second"] == pytest.approx(per_step)
     for task, size in (("classification", 4), ("flood", 2)):
         assert results[f"{task}_batch_size"] == size
         step, evaluation = (results[f"{task}_{what}_per_second"] for what in ("step", "evaluation"))
