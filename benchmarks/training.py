@@ -57,6 +57,7 @@ def measure_training(
       exclusive: entered before anything is timed, after compilation.
     """
     config = setup.config.copy_and_resolve_references()
+    config.total_steps = steps + 10  # batches of a loop, at least as many as are read
     state = random_state(setup.init_state)
     turns, steps_per_turn = split_into_turns(steps)
     parts: dict[str, Callable[[], None]] = {}
