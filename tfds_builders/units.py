@@ -5,11 +5,13 @@ from typing import NamedTuple
 import numpy as np
 
 from sar_mixmae_jax.data.metadata import FLOOR_DB as FLOOR_DB
-from sar_mixmae_jax.utils.decibel import db_to_linear, linear_to_db
+from sar_mixmae_jax.utils.decibel import (
+    MIN_DB_SHARE,
+    PLAUSIBLE_DB,
+    db_to_linear,
+    linear_to_db,
+)
 from sar_mixmae_jax.utils.errors import check_name
-
-PLAUSIBLE_DB = (-90.0, 50.0)
-"""Range of plausible backscatter, dB (-72 to +35 occur)."""
 
 LOWEST_POWER = -0.5
 """Lowest plausible linear power: noise subtraction leaves a few hundredths below 0 at most."""
@@ -67,8 +69,8 @@ def summarise(values: np.ndarray) -> ValueSummary:
 
 
 def infer_power_unit(summary: ValueSummary) -> str:
-    """Return "dB" if more than a hundredth of the pixels is below -1, else "linear"."""
-    return "dB" if summary.below_minus_1 > 0.01 * summary.valid else "linear"
+    """Return "dB" if more than `MIN_DB_SHARE` of the pixels is below -1, else "linear"."""
+    return "dB" if summary.below_minus_1 > MIN_DB_SHARE * summary.valid else "linear"
 
 
 def find_unit_error(summary: ValueSummary, unit: str) -> str | None:

@@ -23,6 +23,7 @@ from sar_mixmae_jax.training.initialisation import (
 )
 from sar_mixmae_jax.training.sharding import replicate
 from sar_mixmae_jax.training.train_step import CacheablePartial
+from sar_mixmae_jax.utils.decibel import MIN_DB_SHARE, PLAUSIBLE_DB
 from sar_mixmae_jax.utils.errors import InputError, check_name
 
 BATCH_SIZE = 256
@@ -237,10 +238,18 @@ def check_backscatter(values: ArrayLike, bands: tuple[str, ...]) -> np.ndarray:
             "backscatter_db has infinite values, such as 10 log10(0): expected dB, NaN for nodata"
         )
     measured = images[~np.isnan(images)]
-    if measured.size and measured.min() >= 0:
+    if not measured.size:
+        return images
+    low, high = measured.min(), measured.max()
+    if low < PLAUSIBLE_DB[0] or high > PLAUSIBLE_DB[1]:
         raise InputError(
-            f"backscatter_db has no value below 0 (its maximum is {measured.max():.3g}), as "
-            "linear power has, or zeros for nodata: expected dB, 10 log10(power), NaN for nodata"
+            f"backscatter_db has values from {low:.4g} to {high:.4g}: expected dB within "
+            f"{PLAUSIBLE_DB[0]:g} to {PLAUSIBLE_DB[1]:g}, NaN for nodata"
+        )
+    if (measured < -1).mean() <= MIN_DB_SHARE:
+        raise InputError(
+            f"backscatter_db has values from {low:.4g} to {high:.4g} and almost none below -1, as "
+            "linear power has: expected dB, 10 log10(power), NaN for nodata"
         )
     return images
 

@@ -115,7 +115,13 @@ def test_nodata_is_the_mean_and_an_empty_batch_has_no_features(encoder):
         (lambda db: db[:, :0], r"shape \(3, 0, 120, 2\)"),
         (lambda db: db[:, :80], "images of 80x120 px, expected square ones"),
         (lambda db: np.where(db > -15, db, -np.inf), "infinite values"),
-        (lambda db: 10 ** (db / 10), "no value below 0 .* as linear power has"),
+        (lambda db: 10 ** (db / 10), "almost none below -1, as linear power has"),
+        (
+            lambda db: 10 ** (db / 10) - np.eye(120)[..., None],
+            "as linear power has",
+        ),  # noise removed
+        (lambda db: np.where(db > -15, db, -9999), "values from -9999 to .* expected dB within"),
+        (lambda db: 100 * db, "expected dB within -90 to 50"),
         (lambda db: db.astype(str), "no array of numbers"),
         (lambda db: [[1.0], [1.0, 2.0]], "no array of numbers"),
         (lambda db: db.astype(np.complex64), "no array of numbers"),
