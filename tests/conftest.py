@@ -75,6 +75,11 @@ def golden_errors() -> dict[str, float]:
     return ERRORS
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start with the longest tests, so that no process ends long after the other."""
+    items.sort(key=lambda item: not item.path.is_relative_to(HERE / "training"))
+
+
 def pytest_sessionfinish() -> None:
     """Remove the compilation cache of the tests, unless the environment names one."""
     if tests.OWN_CACHE:

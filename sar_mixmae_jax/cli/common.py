@@ -6,6 +6,7 @@ import os
 import platform
 import signal
 import sys
+import warnings
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -63,6 +64,7 @@ def configure_logging() -> None:
             sys.__unraisablehook__(unraisable)
 
     sys.unraisablehook = ignore_closed_loop
+    warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)  # the same
     faulthandler.enable()
     logging.use_absl_handler()
     logging.set_verbosity(logging.WARNING)

@@ -88,7 +88,8 @@ def test_raw_patches_to_checkpoint_and_picture_without_tensorflow(no_tensorflow,
         ([], "config"),
     ],
 )
-def test_bad_input_gets_one_line(tmp_path, arguments, message, capsys):
+def test_bad_input_gets_one_line(tmp_path, arguments, message, capsys, monkeypatch):
+    monkeypatch.setattr(train.common, "configure_logging", lambda: None)  # of the whole process
     workdir = tmp_path / "run"
     with pytest.raises(SystemExit) as ended:
         train.main(["main", *arguments, f"--workdir={workdir}"])
@@ -125,7 +126,7 @@ def start_and_stop(environment, data_dir, workdir, sent) -> tuple[int, int]:
     )
 
 
-def test_asked_to_stop_it_saves_and_goes_on_from_there(no_tensorflow, built, tmp_path, capsys):
+def test_asked_to_stop_it_saves_and_goes_on_from_there(no_tensorflow, built, tmp_path):
     """Before the first regular checkpoint, where there would be nothing to go on from."""
     workdir = tmp_path / "run"
     status, first = start_and_stop(no_tensorflow, built, workdir, signal.SIGINT)
@@ -137,8 +138,9 @@ def test_asked_to_stop_it_saves_and_goes_on_from_there(no_tensorflow, built, tmp
     assert (workdir / "checkpoints" / str(second)).is_dir()
 
     settings = flags(built, total_steps=second + 2, checkpoint_every=5000, picture_every=5000)
-    train.main(["main", *settings, f"--workdir={workdir}"])
-    assert f"resuming after step {second}" in capsys.readouterr().out
+    again = run(no_tensorflow, "sar_mixmae_jax.main", *settings, f"--workdir={workdir}")
+    assert again.returncode == 0, again.stderr
+    assert f"resuming after step {second}" in again.stdout
     lines = (workdir / "metrics.jsonl").read_text().splitlines()
     losses = [json.loads(line) for line in lines if '"loss"' in line]
     assert [line["step"] for line in losses] == list(range(1, second + 3))
@@ -164,6 +166,7 @@ def test_a_full_disk_is_said_in_one_line_and_loses_nothing(no_tensorflow, built,
     assert "Traceback" not in failed.stderr
     assert failed.stderr.splitlines()[-1] == told[0]
 
-    train.main(["main", *settings, f"--workdir={workdir}"])
+    again = run(no_tensorflow, *command[2:])
+    assert again.returncode == 0, again.stderr
     lines = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
     assert [line["step"] for line in lines if "loss" in line] == [1, 2, 3, 4]
