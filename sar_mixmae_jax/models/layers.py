@@ -118,49 +118,6 @@ def attend(
     return out.reshape(rows, triple // 3)
 
 
-SCANNED_BLOCKS = 4
-"""Number of equal blocks in a row from which on they are compiled once, as a loop."""
-
-
-def apply_blocks(
-    parent: nn.Module,
-    block: nn.Module,
-    names: Sequence[str],
-    rows: jax.Array,
-    inputs: tuple[Any, ...] = (),
-    inputs_by_block: tuple[jax.Array, ...] = (),
-) -> jax.Array:
-    """Apply equal blocks in turn; many of them are a scan, which compiles the block once.
-
-    The parameters are submodules of `parent` either way, one per block; the scan stacks them inside
-    the program only.
-
-    Args:
-      parent: module that the blocks belong to.
-      block: unbound module, called with rows, `inputs`, and its entry of `inputs_by_block`.
-      names: of the blocks in `parent`.
-      rows: (rows, width), input of the first block.
-      inputs: of every block.
-      inputs_by_block: arrays with a leading axis of blocks.
-
-    Returns:
-      (rows, width), output of the last block.
-    """
-    if parent.is_initializing() or len(names) < SCANNED_BLOCKS:
-        for index, name in enumerate(names):
-            own_inputs = (leaf[index] for leaf in inputs_by_block)
-            rows = block.clone(parent=parent, name=name)(rows, *inputs, *own_inputs)
-        return rows
-    params: list[Any] = [parent.get_variable("params", name) for name in names]
-    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *params)
-
-    def apply_one(rows: jax.Array, xs: tuple[Any, ...]) -> tuple[jax.Array, None]:
-        output: Any = block.apply({"params": xs[0]}, rows, *inputs, *xs[1:])
-        return output, None
-
-    return jax.lax.scan(apply_one, rows, (stacked, *inputs_by_block))[0]
-
-
 def drop_path_factors(key: jax.Array, rate: float, blocks: int, images: int) -> jax.Array:
     """Draw the factors of drop path (stochastic depth, Huang et al., ECCV 2016).
 

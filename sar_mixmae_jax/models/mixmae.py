@@ -16,7 +16,6 @@ from sar_mixmae_jax.models.architecture import Architecture
 from sar_mixmae_jax.models.layers import (
     MLP,
     AttentionFn,
-    apply_blocks,
     attend,
     layer_norm,
     linear,
@@ -114,15 +113,17 @@ class Decoder(nn.Module):
         positions = sincos_position_embedding(mask.shape[0], width)
         x = x + positions.reshape(1, -1, width).astype(x.dtype)
         x = x.reshape(-1, width)  # 2 * batch * units, width
-        block = block_class(
-            units,
-            arch.decoder_num_heads,
-            arch.mlp_ratio,
-            self.dtype,
-            self.attention,
-            parent=None,
-        )
-        x = apply_blocks(self, block, [f"block_{n}" for n in range(arch.decoder_depth)], x)
+        for block in range(arch.decoder_depth):
+            name = f"block_{block}"
+            apply = block_class(
+                units,
+                arch.decoder_num_heads,
+                arch.mlp_ratio,
+                self.dtype,
+                self.attention,
+                name=name,
+            )
+            x = apply(x)
         x = layer_norm(self.dtype, name="norm")(x)
         values = arch.mask_unit * arch.mask_unit * arch.bands
         x = linear(values, jnp.float32, name="pred")(x)

@@ -13,7 +13,6 @@ from jax.typing import DTypeLike
 from sar_mixmae_jax.models.layers import (
     MLP,
     AttentionFn,
-    apply_blocks,
     attend,
     layer_norm,
     linear,
@@ -239,12 +238,12 @@ class Encoder(nn.Module):
                 stage_mask = to_windows(stage_mask, window)[0, :, :, 0]  # windows, tokens
             windows = to_windows(x, window)  # batch, windows, tokens, channel
             rows = windows.reshape(-1, x.shape[-1])
-            names = [f"stage_{stage}_block_{block}" for block in range(depth)]
-            block = block_class(
-                heads, window, self.mlp_ratio, self.dtype, self.attention, parent=None
-            )
-            kept = () if keep is None else (keep[done : done + depth],)
-            rows = apply_blocks(self, block, names, rows, (stage_mask,), kept)
-            done += depth
+            for block in range(depth):
+                name = f"stage_{stage}_block_{block}"
+                apply = block_class(
+                    heads, window, self.mlp_ratio, self.dtype, self.attention, name=name
+                )
+                rows = apply(rows, stage_mask, None if keep is None else keep[done])
+                done += 1
             x = from_windows(rows.reshape(windows.shape))  # batch, row, column, channel
         return layer_norm(self.dtype, name="norm")(x)

@@ -3,11 +3,8 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
-from sar_mixmae_jax.models import layers
 from sar_mixmae_jax.models.swin import (
-    Encoder,
     PatchMerging,
     WindowAttention,
     from_windows,
@@ -59,31 +56,3 @@ def test_attention_stays_within_equal_mask_values():
     moved = np.abs(np.asarray(layer.apply(params, changed, mask) - layer.apply(params, x, mask)))
     assert moved[[0, 2]].max() == 0
     assert moved[[1, 3]].min(-1).max() > 0
-
-
-@pytest.mark.parametrize("remat", [False, True])
-def test_scanned_blocks_are_the_blocks_in_turn(remat, monkeypatch):
-    """Same parameters, output and gradients; every block with its mask and its kept branches."""
-    encoder = Encoder(4, 8, (4,), (2,), (2,), 2, jnp.float32, remat)
-    random = np.random.default_rng(0)
-    images = random.normal(size=(2, 16, 16, 2)).astype(np.float32)
-    mask = jnp.asarray(random.integers(0, 2, (4, 4)), jnp.float32)
-    keep = jnp.asarray(random.integers(0, 2, (4, 2, 2)) * 1.25)
-    params = encoder.init(jax.random.key(0), images, mask, keep)["params"]
-    assert {f"stage_0_block_{block}" for block in range(4)} < params.keys()
-
-    def loss(params):
-        return (encoder.apply({"params": params}, images, mask, keep) ** 2).mean()
-
-    results = []
-    for limit in (4, 5):
-        monkeypatch.setattr(layers, "SCANNED_BLOCKS", limit)
-        program = jax.jit(jax.value_and_grad(loss)).lower(params)
-        assert ("stablehlo.while" in program.as_text()) == (limit == 4)
-        results.append(program.compile()(params))
-    (scanned, scanned_gradient), (unrolled, gradient) = results
-    assert float(scanned) == pytest.approx(float(unrolled), rel=1e-6)
-    for ours, theirs in zip(
-        jax.tree.leaves(scanned_gradient), jax.tree.leaves(gradient), strict=True
-    ):
-        np.testing.assert_allclose(ours, theirs, atol=1e-6)
