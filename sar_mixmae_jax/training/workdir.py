@@ -273,6 +273,10 @@ MAY_CHANGE = {
 """Fields that may change at a resume, with a warning if one is due; all others may not."""
 
 
+NAMED_CHANGES = 8
+"""Fields that a refusal names; of more, only the number is told."""
+
+
 def check_same_run(before: RunDescription, now: RunDescription) -> list[str]:
     """Compare the descriptions of a run at two starts.
 
@@ -280,7 +284,7 @@ def check_same_run(before: RunDescription, now: RunDescription) -> list[str]:
       Warnings about the differences that are allowed.
 
     Raises:
-      InputError: names every field that may not change, with both values.
+      InputError: names the first `NAMED_CHANGES` fields that may not change, with both values.
     """
     differences = list(_differences(before, now))
     refused = {name: (old, new) for name, old, new in differences if name not in MAY_CHANGE}
@@ -290,8 +294,10 @@ def check_same_run(before: RunDescription, now: RunDescription) -> list[str]:
         changes = [
             f"{name.removeprefix('config.')} was {refused[name][0]!r} and is now "
             f"{refused[name][1]!r}"
-            for name in named
+            for name in named[:NAMED_CHANGES]
         ]
+        if len(named) > NAMED_CHANGES:
+            raise InputError(f"{'; '.join(changes)}; and {len(named) - NAMED_CHANGES} more")
         fields = [name for name in named if name.startswith("config.")]
         advice = (
             "; to resume the run, set "

@@ -134,3 +134,10 @@ def test_a_refusal_names_the_flag_that_resumes_the_run():
     old = BEFORE["config"]["weighting"]["domain"]
     with pytest.raises(InputError, match=f"set --config.weighting.domain={old}$"):
         check(BEFORE, now)
+
+
+def test_a_refusal_names_a_few_of_many_fields():
+    """As a `run.json` without its configuration gives them."""
+    with pytest.raises(InputError, match=r"; and \d+ more$") as refused:
+        check({**BEFORE, "config": {}}, BEFORE)
+    assert str(refused.value).count(" was None and is now ") == 8
