@@ -137,7 +137,7 @@ def test_a_refusal_names_the_flag_that_resumes_the_run():
 
 
 def test_a_refusal_names_a_few_of_many_fields():
-    """As a `run.json` without its configuration gives them."""
+    """A `run.json` without its configuration differs in all of them."""
     with pytest.raises(InputError, match=r"; and \d+ more$") as refused:
         check({**BEFORE, "config": {}}, BEFORE)
     assert str(refused.value).count(" was None and is now ") == 8
