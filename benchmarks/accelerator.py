@@ -39,7 +39,7 @@ from sar_mixmae_jax.models.fused_attention import fused_attention
 from sar_mixmae_jax.models.layers import attend
 from sar_mixmae_jax.training import pretrain
 from sar_mixmae_jax.training.config import compute_dtype
-from sar_mixmae_jax.training.metric_logger import METRICS
+from sar_mixmae_jax.training.metric_logger import METRICS, read_metrics
 from sar_mixmae_jax.training.train_step import CacheablePartial
 from sar_mixmae_jax.utils.command_line import parse_flags, report_errors
 from sar_mixmae_jax.utils.errors import InputError, look_up
@@ -321,9 +321,7 @@ def wait_for_loss(process: subprocess.Popen[str], workdir: Path) -> None:
 
 def read_losses(workdir: Path) -> list[float]:
     """Return the losses that a run has logged so far, in order."""
-    path = workdir / METRICS
-    lines = path.read_text().split("\n")[:-1] if path.exists() else []
-    return [row["loss"] for row in map(json.loads, lines) if "loss" in row]
+    return [line["loss"] for line in read_metrics(workdir / METRICS) if "loss" in line]
 
 
 PARTS: dict[str, Part] = {
