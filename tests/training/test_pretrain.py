@@ -16,8 +16,7 @@ from configs import repeat
 from sar_mixmae_jax.data.patch_dataset import load_patch_dataset
 from sar_mixmae_jax.data.record_source import RecordSource
 from sar_mixmae_jax.training.checkpoint import read_metadata
-from sar_mixmae_jax.training.pretrain import set_up, train
-from sar_mixmae_jax.training.setup import warn_of_zero_learning_rate
+from sar_mixmae_jax.training.pretrain import train
 from sar_mixmae_jax.utils.errors import DivergedError, InputError
 from tests.shrink import small_config
 
@@ -336,6 +335,6 @@ def test_a_record_that_is_none_cannot_be_repeated(tmp_path):
 def test_a_rate_of_zero_is_told(built, tmp_path, caplog):
     """The fourth epoch would look like training."""
     with caplog.at_level(logging.WARNING):
-        config = small_config(built, total_steps=8, schedule_epochs=3.0)
-        warn_of_zero_learning_rate(set_up(config, tmp_path))
+        config = small_config(built, total_steps=8, schedule_epochs=3.0, log_every=100)
+        train(config, tmp_path)
     assert "the learning rate is 0 from epoch 3 on, and 4 are trained" in caplog.text

@@ -16,6 +16,8 @@ from sar_mixmae_jax.objectives.reconstruction import PretrainObjective, pretrain
 from sar_mixmae_jax.objectives.weighting import Weighting
 from sar_mixmae_jax.training.sharding import replicate, shard_batch
 from sar_mixmae_jax.training.train_step import (
+    CacheablePartial,
+    by_pmap,
     by_shard_map,
     init_state,
     map_over_devices,
@@ -42,7 +44,7 @@ OPTIMIZER = optax.sgd(1.0)  # the update is the gradient
 
 
 def loss_of(objective: PretrainObjective):
-    return partial(pretrain_loss, objective=objective)
+    return CacheablePartial(pretrain_loss, objective)
 
 
 def start(optimizer):
@@ -64,9 +66,7 @@ def backscatter() -> np.ndarray:
 @pytest.fixture(scope="module")
 def stepped(backscatter):
     """The state before (a copy), after one step, and what the step returned."""
-    state = replicate(
-        init_state(partial(init_params, OBJECTIVE.model), OPTIMIZER, jax.random.key(3))
-    )
+    state = start(OPTIMIZER)
     before = jax.tree.map(np.array, state.params)  # copies: a view would keep the buffers
     key = jax.random.wrap_key_data(np.array(state.key))
     step = map_over_devices(loss_of(OBJECTIVE), OPTIMIZER)
@@ -121,7 +121,7 @@ def test_devices_draw_different_masks(backscatter):
     twice = np.repeat(np.concatenate([half, half[:, :, :, ::-1]], axis=3), 2, axis=0)
     step = map_over_devices(loss_of(OBJECTIVE), OPTIMIZER)
     errors = np.asarray(step(start(OPTIMIZER), fields(twice))[2])
-    assert (errors[0] != errors[1]).all()
+    assert (np.abs(errors[0] - errors[1]) > 1e-4 * errors[0]).all()  # flips change last digits only
 
 
 def test_buffers_are_donated_and_nothing_compiles_twice(stepped, backscatter):
@@ -147,9 +147,7 @@ def test_buffers_are_donated_and_nothing_compiles_twice(stepped, backscatter):
 def test_a_nodata_patch_does_not_spoil_the_step(backscatter):
     batch = backscatter.copy()
     batch[0, 0] = np.nan
-    state = replicate(
-        init_state(partial(init_params, OBJECTIVE.model), OPTIMIZER, jax.random.key(3))
-    )
+    state = start(OPTIMIZER)
     state, metrics, errors = map_over_devices(loss_of(OBJECTIVE), OPTIMIZER)(state, fields(batch))
     assert np.isfinite(metrics["loss"])
     assert float(errors[0, 0]) == 0
@@ -161,9 +159,7 @@ def test_values_under_nodata_do_not_exist(backscatter):
     other = np.where(np.isnan(backscatter), np.inf, backscatter)
     results = []
     for batch in (backscatter, other):
-        state = replicate(
-            init_state(partial(init_params, OBJECTIVE.model), OPTIMIZER, jax.random.key(3))
-        )
+        state = start(OPTIMIZER)
         results.append(
             map_over_devices(loss_of(OBJECTIVE), OPTIMIZER)(state, fields(batch))[1]["loss"]
         )
@@ -174,15 +170,18 @@ def flat(tree) -> list[np.ndarray]:
     return [np.asarray(leaf) for leaf in jax.tree.leaves(tree)]
 
 
+ADAMW = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(1e-3))
+
+
 def test_shard_map_is_bitwise_pmap(backscatter):
     """The mapping of several processes computes what that of one process computes."""
 
     def step(state, batch):
-        return train_step(state, batch, loss_of(OBJECTIVE), OPTIMIZER)
+        return train_step(state, batch, loss_of(OBJECTIVE), ADAMW)
 
     results = []
-    for mapped in (map_over_devices(loss_of(OBJECTIVE), OPTIMIZER), by_shard_map(step)):
-        state = start(OPTIMIZER)
+    for mapped in (by_pmap(step), by_shard_map(step)):
+        state = start(ADAMW)
         for _ in range(3):
             state, metrics, errors = mapped(
                 state, fields(shard_batch(backscatter.reshape(-1, 30, 30, 2)))
@@ -194,9 +193,7 @@ def test_shard_map_is_bitwise_pmap(backscatter):
 def test_accumulating_is_having_more_devices(backscatter):
     """Two devices of two microbatches each are four devices."""
     batch = np.concatenate([backscatter, backscatter[::-1] + 1], axis=1)  # 2 devices, 4 patches
-    state = replicate(
-        init_state(partial(init_params, OBJECTIVE.model), OPTIMIZER, jax.random.key(3))
-    )
+    state = start(OPTIMIZER)
     before = jax.tree.map(np.array, state.params)
     key = jax.random.wrap_key_data(np.array(state.key))
 
