@@ -64,7 +64,8 @@ def configure_logging() -> None:
             sys.__unraisablehook__(unraisable)
 
     sys.unraisablehook = ignore_closed_loop
-    warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)  # the same
+    # Such writes are also coroutines that nothing awaits any more.
+    warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
     faulthandler.enable()
     logging.use_absl_handler()
     logging.set_verbosity(logging.WARNING)
