@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from absl import logging
 
 import tests
 from sar_mixmae_jax.training import pretrain
@@ -73,6 +74,12 @@ def encoder_run(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def golden_errors() -> dict[str, float]:
     """Relative errors by array, printed at the end of the run."""
     return ERRORS
+
+
+@pytest.fixture(autouse=True)
+def verbosity() -> None:
+    """Log warnings, also after a command or a build that was run in this process for less."""
+    logging.set_verbosity(logging.WARNING)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
