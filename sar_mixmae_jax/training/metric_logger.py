@@ -13,10 +13,6 @@ from typing import Any
 import numpy as np
 from absl import logging
 from matplotlib.image import imread
-from tensorboardX import summary
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.proto.summary_pb2 import Summary
 from tqdm import tqdm
 
 from sar_mixmae_jax.training.distributed import is_primary_process
@@ -24,6 +20,26 @@ from sar_mixmae_jax.training.migration import METRIC_NAMES, rename
 from sar_mixmae_jax.training.setup import EvalResult, RunSetup
 from sar_mixmae_jax.utils.errors import InputError, first_line
 from sar_mixmae_jax.utils.files import atomic_write, unused_path
+
+
+@contextmanager
+def _hide_module(name: str) -> Iterator[None]:
+    """Make imports of a module fail in this context, unless it is imported already."""
+    if name in sys.modules:
+        yield
+        return
+    sys.modules[name] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules[name]
+
+
+with _hide_module("torch"):  # tensorboardX imports it where it is installed, which takes seconds
+    from tensorboardX import summary
+    from tensorboardX.event_file_writer import EventsWriter
+    from tensorboardX.proto.event_pb2 import Event, SessionLog
+    from tensorboardX.proto.summary_pb2 import Summary
 
 METRICS, TENSORBOARD = "metrics.jsonl", "tensorboard"
 """Names in the workdir."""
