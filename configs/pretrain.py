@@ -67,6 +67,6 @@ def get_config(arguments: str = "") -> ConfigDict:
     config.keep_best = config_dict.placeholder(int)  # number of best checkpoints to keep, too
     config.best_metric = "explained_variance"  # a key of checkpoint.METRIC_DIRECTION
     config.picture_every = 1000
-    config.picture_patches = 3
+    config.picture_patches = 3  # 0: no pictures
     config.diagnostic_patches = 32  # for weight diagnostics and pictures
     return config

@@ -84,7 +84,8 @@ def pictures_section(run: History, workdir: Path) -> Section | None:
 def _expected_pictures(run: History) -> list[str]:
     """Return the names of the pictures that the evaluator of such a run draws."""
     drawn = {
-        ReconstructionEvaluator.picture: run.is_pretraining,
+        ReconstructionEvaluator.picture: run.is_pretraining
+        and run.config.get("picture_patches") != 0,
         ValidationEvaluator.picture: any(stem(name) == "validation" for name in run.metrics),
     }
     return [name for name, is_drawn in drawn.items() if is_drawn]

@@ -39,7 +39,6 @@ RULES: tuple[tuple[str, Callable[[Number], bool], tuple[str, ...]], ...] = (
             "keep_period",
             "keep_best",
             "picture_every",
-            "picture_patches",
             "diagnostic_patches",
             "data.read_threads",
             "data.prefetch",
@@ -49,7 +48,11 @@ RULES: tuple[tuple[str, Callable[[Number], bool], tuple[str, ...]], ...] = (
             "probe.neighbours",
         ),
     ),
-    ("a whole number from 0 to 1,000", lambda value: 0 <= value <= 1000, ("data.read_workers",)),
+    (
+        "a whole number from 0 to 1,000",
+        lambda value: 0 <= value <= 1000,
+        ("data.read_workers", "picture_patches"),
+    ),
     (
         "a positive number up to 10^9",
         lambda value: 0 < value <= 1e9,

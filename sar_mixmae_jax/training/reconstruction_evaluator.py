@@ -46,7 +46,7 @@ class ReconstructionEvaluator:
           objective: of pretraining.
           patches: the dataset.
           count: number of patches, made even; fewer where there are fewer.
-          drawn: number of them in the picture.
+          drawn: number of them in the picture; 0: no picture.
           seed: of the mask.
         """
         count = max(2, min(count, len(patches.source)) // 2 * 2)
@@ -60,7 +60,7 @@ class ReconstructionEvaluator:
         """Evaluate replicated parameters."""
         scalars, panels = self.reconstruct(params)
         headline = f"{100 * scalars['explained_variance']:.1f} % of the weighted variance explained"
-        return EvalResult(scalars, headline, partial(self.draw, panels))
+        return EvalResult(scalars, headline, partial(self.draw, panels) if self._ids else None)
 
     def reconstruct(self, params: Any) -> tuple[dict[str, float], Panels]:
         """Return the diagnostics, and the panels of the picture."""

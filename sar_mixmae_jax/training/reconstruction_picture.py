@@ -8,6 +8,7 @@ import jax
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
+from matplotlib.collections import PatchCollection
 from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
@@ -109,12 +110,13 @@ def _short(name: str, width: int = 26) -> str:
 def _outline(axis: Axes, mask: np.ndarray, side: int) -> None:
     """Frame the cells that come from the partner image."""
     cell = side // len(mask)
-    for row, column in np.argwhere(mask == 1):
-        corner = (column * cell + 1.0, row * cell + 1.0)
-        frame = Rectangle(
-            corner, cell - 3.0, cell - 3.0, fill=False, edgecolor=PARTNER_COLOUR, linewidth=0.9
-        )
-        axis.add_patch(frame)
+    frames = [
+        Rectangle((column * cell + 1.0, row * cell + 1.0), cell - 3.0, cell - 3.0)
+        for row, column in np.argwhere(mask == 1)
+    ]
+    axis.add_collection(
+        PatchCollection(frames, facecolor="none", edgecolor=PARTNER_COLOUR, linewidth=0.9)
+    )
 
 
 def _explain(figure: Figure, title: str, norm_pix_loss: bool) -> None:

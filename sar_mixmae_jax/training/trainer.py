@@ -113,9 +113,10 @@ def run_training(setup: RunSetup, workdir: Path, stop: Callable[[], bool]) -> Ru
         "checkpoint": checkpoint_dir(workdir) / str(last),
         "TensorBoard log": workdir / TENSORBOARD,
         "metrics": workdir / METRICS,
-        f"{picture.stem} picture": picture,
         "record of the run": workdir / RECORD,
     }
+    if picture.exists():
+        files[f"{picture.stem} picture"] = picture
     return RunResult(setup.title, state, files, finished=last >= setup.total_steps)
 
 

@@ -47,7 +47,7 @@ def test_raw_patches_to_checkpoint_and_picture_without_tensorflow(no_tensorflow,
     assert built.returncode == 0, built.stderr
     assert "bigearthnet_s1/v1/2.0.0: train, 4 patches" in built.stdout
 
-    settings = flags(data, total_steps=2, checkpoint_every=2, picture_every=2)
+    settings = flags(data, total_steps=2, checkpoint_every=2, picture_patches=1)
     arguments = ("sar_mixmae_jax.main", *settings, f"--workdir={tmp_path / 'run'}")
     trained = run(no_tensorflow, *arguments)
     assert trained.returncode == 0, trained.stderr

@@ -34,7 +34,7 @@ def leaves(state) -> list[np.ndarray]:
 def whole(built, tmp_path_factory):
     """Six steps in one go."""
     workdir = tmp_path_factory.mktemp("whole")
-    return train(small_config(built), workdir), workdir
+    return train(small_config(built, picture_patches=1), workdir), workdir
 
 
 def test_a_run_writes_what_it_names(whole):
@@ -113,9 +113,9 @@ def test_nothing_compiles_after_the_first_steps(built, tmp_path):
 
     jax.monitoring.register_event_duration_secs_listener(count)
     try:
-        other = small_config(
-            built, total_steps=9, picture_every=2, mask_ratio=0.25
-        )  # compiled here
+        other = small_config(  # compiled here
+            built, total_steps=7, picture_every=2, picture_patches=1, mask_ratio=0.25
+        )
         train(other, tmp_path, note)
     finally:
         jax.monitoring.unregister_event_duration_listener(count)
