@@ -10,7 +10,7 @@ from typing import Any
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core import splits
 
-from sar_mixmae_jax.data.metadata import BANDS, ids_file
+from sar_mixmae_jax.data.metadata import ids_file
 from sar_mixmae_jax.utils.errors import InputError
 from tfds_builders.bad_files import BadFile, write_table
 from tfds_builders.band_statistics import BandMoments, dataset_statistics
@@ -19,6 +19,9 @@ from tfds_builders.shards import WrittenShard
 
 BAD_FILES = "bad_files.tsv"
 """File in the dataset's folder that lists the raw files that were left out."""
+
+CROSS_AND_CO = (("VH", "VV"), ("HV", "HH"))
+"""Cross- and co-polarised band of each transmitted polarisation."""
 
 
 def count_records(written: Sequence[WrittenShard]) -> dict[str, int]:
@@ -68,6 +71,8 @@ def set_metadata(
       InputError: the dataset has no published statistics and none can be computed from `train`, or
         a split has no pairs.
     """
+    metadata = builder.info.metadata
+    bands = metadata["bands"]
     infos, moments = [], {}
     for split in plan.items:
         reports = [report for task, report in written if task.split == split and report.records]
@@ -79,21 +84,21 @@ def set_metadata(
                 filename_template=builder._get_filename_template(split_name=split),
             )
         )
-        moments[split] = sum((report.moments for report in reports), BandMoments.zeros(len(BANDS)))
+        moments[split] = sum((report.moments for report in reports), BandMoments.zeros(len(bands)))
     builder.info.set_splits(splits.SplitDict(infos))
-    metadata = builder.info.metadata
     metadata.update(plan.metadata)
     metadata["notes"] = list(plan.notes)
     metadata["order_seed"] = order_seed
-    vh, vv = moments["train"].mean()
-    if vh > vv:
-        metadata["notes"].append(
-            f"VH is {vh - vv:.1f} dB brighter than VV on average, which is rare: are the bands the "
-            "wrong way round?"
-        )
+    level = dict(zip(bands, moments["train"].mean(), strict=True))
+    for cross, co in CROSS_AND_CO:
+        if cross in level and co in level and level[cross] > level[co]:
+            metadata["notes"].append(
+                f"{cross} is {level[cross] - level[co]:.1f} dB brighter than {co} on average, "
+                "which is rare: are the bands the wrong way round?"
+            )
     metadata["measured"] = {split: sums.describe() for split, sums in moments.items()}
     if metadata["statistics"] is None:
-        metadata["statistics"] = dataset_statistics(moments["train"], "global", ["train"], BANDS)
+        metadata["statistics"] = dataset_statistics(moments["train"], "global", ["train"], bands)
     num_planned = sum(len(items) for items in plan.items.values())
     num_records = sum(count_records(written).values())
     metadata["left_out"] = {

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from sar_mixmae_jax.data.metadata import BANDS, Statistics
+from sar_mixmae_jax.data.metadata import BANDS, POLARISATIONS, Statistics
 from sar_mixmae_jax.utils.errors import look_up
 from sar_mixmae_jax.utils.typed_json import to_json
 from tfds_builders.geotiff import Georeference
@@ -49,11 +49,18 @@ class PatchConfig(tfds.core.BuilderConfig):
         }
 
 
+def dataset_bands(names: str) -> tuple[str, ...]:
+    """Return the polarisations among comma-separated names, in the order of `POLARISATIONS`."""
+    given = {name.strip().upper() for name in names.split(",")}
+    return tuple(name for name in POLARISATIONS if name in given)
+
+
 def dataset_info(
     builder: tfds.core.DatasetBuilder,
     *,
     size: int,
     description: str,
+    bands: Sequence[str] = BANDS,
     classes: Sequence[str] = (),
     georeferenced: bool = True,
     statistics: Statistics | None = None,
@@ -69,6 +76,7 @@ def dataset_info(
       builder: builder of the dataset; its config has the dtype.
       size: side of a patch in pixels.
       description: description of one paragraph.
+      bands: names of the bands, in the order of the records' last axis.
       classes: names of the labels, in order; empty: records have no labels.
       georeferenced: True if records have `time`, `crs` and `transform`.
       statistics: published statistics; None: computed from the split `train` by the build.
@@ -103,14 +111,14 @@ def dataset_info(
         features=tfds.features.FeaturesDict(
             {
                 "id": tfds.features.Text(),
-                "backscatter": image_feature(size, dtype),
+                "backscatter": image_feature(size, dtype, len(bands)),
                 **(labels if classes else {}),
                 **(acquisition if georeferenced else {}),
                 **(features or {}),
             }
         ),
         metadata=tfds.core.MetadataDict(
-            bands=list(BANDS),
+            bands=list(bands),
             unit="dB",
             nodata="NaN",
             statistics=to_json(statistics) if statistics else None,
@@ -121,10 +129,12 @@ def dataset_info(
     )
 
 
-def image_feature(size: int, dtype: Any = np.float32) -> tfds.features.Tensor:
+def image_feature(
+    size: int, dtype: Any = np.float32, bands: int = len(BANDS)
+) -> tfds.features.Tensor:
     """Return a (row, column, band) feature, stored as raw bytes, which is fastest."""
     return tfds.features.Tensor(
-        shape=(size, size, len(BANDS)), dtype=dtype, encoding=tfds.features.Encoding.BYTES
+        shape=(size, size, bands), dtype=dtype, encoding=tfds.features.Encoding.BYTES
     )
 
 

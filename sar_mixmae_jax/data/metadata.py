@@ -17,6 +17,9 @@ from sar_mixmae_jax.utils.typed_json import from_json, to_json
 BANDS = ("VH", "VV")
 """The Sentinel-1 IW dual-polarisation bands, in the order of the published checkpoints."""
 
+POLARISATIONS = ("VH", "VV", "HV", "HH")
+"""Bands that a dataset can have, in the order in which its records hold them."""
+
 FLOOR_DB = -35.0
 """Level of pixels whose linear power is 0 or below after noise subtraction: dark, not nodata."""
 

@@ -87,6 +87,47 @@ def test_bands_are_told_where_the_file_does_not_say(tmp_path, db, descriptions):
     assert_is_scene(build_folder(root, tmp_path, unit="dB", bands="VV,VH"), db, rtol=1e-6)
 
 
+ONE_BAND = {
+    "two bands, described": lambda root, db: write_bands(
+        root / "a.tif", db[::-1], descriptions=("VV", "VH")
+    ),
+    "a file a band, one image without VH": lambda root, db: (
+        write_band(root / "a_VV.tif", db[1]),
+        write_band(root / "a_VH.tif", db[0, :100]),  # of another size: it is not read
+    ),
+    "no file says": lambda root, db: (
+        write_band(root / "a.tif", db[1]),
+        write_band(root / "a_mask.tif", (db[1] < -20).astype(np.uint8)),
+    ),
+}
+
+
+@pytest.mark.parametrize("layout", ONE_BAND)
+def test_one_band_of_a_folder(tmp_path, db, layout):
+    root = tmp_path / "raw"
+    root.mkdir()
+    ONE_BAND[layout](root, db)
+    folder = build_folder(root, tmp_path, unit="dB", bands="VV")
+    assert_is_scene(folder, db[1:], rtol=1e-6)
+    metadata = tfds.builder_from_directory(folder).info.metadata
+    assert metadata["bands"] == ["VV"]
+    assert metadata["statistics"]["mean"] == pytest.approx([db[1, :128, :192].mean()], abs=1e-3)
+    left_out = "1 files of bands that --bands does not name were left out: a_VH.tif"
+    assert (left_out in metadata["notes"]) == ("a file a band" in layout)
+
+
+def test_the_other_polarisations_are_in_the_order_of_the_usual_ones(tmp_path, db):
+    """HV, HH as VH, VV; a cross-polarised band that is the brighter one is noted."""
+    write_bands(tmp_path / "a.tif", db, descriptions=("HH", "HV"))
+    with pytest.raises(BadFilesError, match=r"found 2 bands described as HH,HV, .*name them"):
+        build_folder(tmp_path, tmp_path / "out", unit="dB")
+    folder = build_folder(tmp_path, tmp_path / "out", unit="dB", bands="HH,HV")
+    assert_is_scene(folder, db[::-1], rtol=1e-6)
+    metadata = tfds.builder_from_directory(folder).info.metadata
+    assert metadata["bands"] == ["HV", "HH"]
+    assert any("HV is 7.0 dB brighter than HH" in note for note in metadata["notes"])
+
+
 def test_bands_that_contradict_the_file(tmp_path, db):
     write_bands(tmp_path / "a.tif", db, descriptions=("VH", "VV"))
     with pytest.raises(BadFilesError, match="expected no contradiction"):
@@ -240,7 +281,7 @@ def test_all_bad_files_are_named_at_once(tmp_path, db):
         build_folder(root, tmp_path, unit="dB")
     told = {problem.file.rsplit("/", 1)[1]: problem.reason for problem in raised.value.bad_files}
     expected = {
-        "alone_VV.tif": "no VH belongs to it",
+        "alone_VV.tif": "no VH belongs to it; --bands=VV builds a dataset of what was found",
         "grid_VH.tif": "expected the grid of",
         "small.tif": "expected at least 64 a side",
         "integers.tif": "found int16",
@@ -259,7 +300,8 @@ def test_all_bad_files_are_named_at_once(tmp_path, db):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"bands": "VV,VX"}, "expected VH and VV"),
+        ({"bands": "VX,angle"}, "expected at least one of VH, VV, HV, HH"),
+        ({"bands": "VV,VV"}, "each once"),
         ({"unit": "db"}, "unknown unit"),
         ({"quantity": "sigma"}, "unknown quantity"),
         ({"nodata": "none"}, "expected a number"),

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from sar_mixmae_jax.data.metadata import POLARISATIONS
 from sar_mixmae_jax.utils.errors import InputError
 from tfds_builders import geotiff
 from tfds_builders.bad_files import BadFile, bad_file, is_utf8
@@ -134,9 +135,6 @@ def _tags(raster: Any) -> Iterator[tuple[str, str]]:
         for key, value in raster.tags(number).items():
             if any(word in key.lower() for word in ("unit", "calib", "quantity", "backscatter")):
                 yield key, value
-
-
-POLARISATIONS = ("VV", "VH", "HH", "HV")
 
 
 def find_polarisation(text: str) -> str | None:

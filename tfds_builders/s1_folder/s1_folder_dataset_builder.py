@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from sar_mixmae_jax.data import metadata
-from sar_mixmae_jax.data.metadata import BANDS
+from sar_mixmae_jax.data.metadata import POLARISATIONS
 from sar_mixmae_jax.utils.errors import InputError, check_name
 from tfds_builders import records, units
 from tfds_builders.patch_builder import PatchBuilder
@@ -25,7 +25,8 @@ class Config(records.PatchConfig):
     """Config of a folder of GeoTIFFs.
 
     Attributes:
-      bands: names of the bands in their order, comma-separated, where the files do not state them.
+      bands: names of the bands of a file in their order, comma-separated, where the files do not
+        state them. The polarisations among them are the bands of the dataset; empty: VH and VV.
       unit: "dB" or "linear", where the files do not state it.
       quantity: "sigma0" or "gamma0", where the files do not state it.
       nodata: number that means nodata besides NaN and the tagged value; empty: none.
@@ -34,7 +35,9 @@ class Config(records.PatchConfig):
       max_nodata: largest fraction of nodata in a patch.
     """
 
-    bands: str = records.option("", "bands of a file in their order, such as VV,VH")
+    bands: str = records.option(
+        "", "bands of a file in their order, such as VV,VH or HH; the dataset has these"
+    )
     unit: str = records.option("", "unit of the files: dB or linear")
     quantity: str = records.option("", "quantity of the files: sigma0 or gamma0")
     nodata: str = records.option("", "number that means nodata besides NaN and the tagged value")
@@ -58,6 +61,7 @@ class Builder(PatchBuilder):
         return records.dataset_info(
             self,
             size=self.builder_config.size,
+            bands=parse_config(self.builder_config)[0].dataset_bands,
             description="Patches cut from Sentinel-1 GeoTIFFs, backscatter in dB.",
             features={
                 "scene": tfds.features.Text(),
@@ -81,10 +85,10 @@ def parse_config(config: Config) -> tuple[UserMetadata, WindowSettings]:
       InputError: a name or number of the config is not valid.
     """
     bands = tuple(name.strip().upper() for name in config.bands.split(",") if name.strip())
-    if bands and (not set(BANDS) <= set(bands) or len(set(bands)) < len(bands)):
+    if bands and (not set(POLARISATIONS) & set(bands) or len(set(bands)) < len(bands)):
         raise InputError(
-            f"--bands={config.bands}: expected {' and '.join(BANDS)} in the order of the files, "
-            "each once, and any names for further bands"
+            f"--bands={config.bands}: expected at least one of {', '.join(POLARISATIONS)} in the "
+            "order of the files, each once, and any names for further bands"
         )
     if config.unit:
         check_name(units.UNITS, config.unit, "unit")

@@ -1,4 +1,4 @@
-"""Scenes: images of both bands, grouped from single-band or multi-band files."""
+"""Scenes: images of all bands of the dataset, grouped from single-band or multi-band files."""
 
 import dataclasses
 import json
@@ -8,12 +8,16 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-from sar_mixmae_jax.data.metadata import BANDS
+from sar_mixmae_jax.data.metadata import BANDS, POLARISATIONS
 from sar_mixmae_jax.utils.errors import InputError
 from sar_mixmae_jax.utils.files import atomic_write
 from tfds_builders import geotiff
 from tfds_builders.bad_files import BadFile, BadFilesError, bad_file
-from tfds_builders.s1_folder.raster_files import RasterFile, remove_polarisation
+from tfds_builders.s1_folder.raster_files import (
+    RasterFile,
+    is_auxiliary_name,
+    remove_polarisation,
+)
 
 
 class Layer(NamedTuple):
@@ -30,11 +34,11 @@ class Layer(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Scene:
-    """An image with both bands.
+    """An image with all bands of the dataset.
 
     Attributes:
       name: path of the file relative to the folder, without suffix and polarisation.
-      layers: layer of each band of `BANDS`.
+      layers: layer of each band of the dataset, in its order.
       unit: unit of the files, "dB" or "linear".
       shape: (rows, columns).
       georeference: position of the image.
@@ -52,7 +56,8 @@ class UserMetadata:
     """Metadata that the user gives where the files do not state them.
 
     Attributes:
-      bands: names of the bands of multi-band files, in their order; empty: not given.
+      bands: names of the bands of a file, in their order; the polarisations among them are the
+        bands of the dataset; empty: not given.
       unit: "dB", "linear", or empty.
       quantity: "sigma0", "gamma0", or empty.
       nodata: number that means nodata besides NaN and the tagged value.
@@ -62,6 +67,49 @@ class UserMetadata:
     unit: str = ""
     quantity: str = ""
     nodata: float | None = None
+
+    @property
+    def dataset_bands(self) -> tuple[str, ...]:
+        """Bands of the dataset, in the order of `POLARISATIONS`; without `bands`, `BANDS`."""
+        return tuple(name for name in POLARISATIONS if name in self.bands) or BANDS
+
+
+class SelectedFiles(NamedTuple):
+    """Files of a folder.
+
+    Attributes:
+      used: metadata of the files that may belong to scenes, and of auxiliary files.
+      left_out: paths of single-band files of bands that the dataset does not have.
+    """
+
+    used: list[RasterFile]
+    left_out: list[str]
+
+
+def select_files(files: Sequence[RasterFile], user: UserMetadata) -> SelectedFiles:
+    """Apply `--bands` to the single-band files.
+
+    If it names one band and no single-band file states a polarisation, all of them are of that
+    band. Files of other polarisations are left out.
+
+    Args:
+      files: metadata of the files.
+      user: metadata given by the user.
+    """
+    if not user.bands:
+        return SelectedFiles(list(files), [])
+    unstated = not any(len(file.bands) == 1 and file.bands[0] for file in files)
+    used, left_out = [], []
+    for file in files:
+        if len(file.bands) > 1:
+            used.append(file)
+        elif file.bands[0] and file.bands[0] not in user.dataset_bands:
+            left_out.append(str(file.path))
+        elif unstated and len(user.bands) == 1 and not is_auxiliary_name(file.path.stem):
+            used.append(dataclasses.replace(file, bands=user.bands))
+        else:
+            used.append(file)
+    return SelectedFiles(used, left_out)
 
 
 def group_into_scenes(
@@ -124,14 +172,14 @@ def _band_names(root: Path, file: RasterFile, user: UserMetadata) -> tuple[str, 
             f"found bands described as {_join(file.bands)}, and --bands={_join(user.bands)}, "
             "expected no contradiction: leave out --bands, or correct the file",
         )
-    if set(BANDS) <= set(file.bands):
+    if set(user.dataset_bands) <= set(file.bands):
         return tuple(band or "" for band in file.bands)
     if given:
         return user.bands
     raise bad_file(
         root / file.path,
         f"found {len(file.bands)} bands described as {_join(file.bands)}, expected descriptions "
-        f"that name {' and '.join(BANDS)} each once: name them with --bands, such as "
+        f"that name {' and '.join(user.dataset_bands)} each once: name them with --bands, such as "
         "--bands=VV,VH",
     )
 
@@ -168,11 +216,12 @@ def _scene(
     user: UserMetadata,
 ) -> Scene:
     """Return a scene after checking its bands and its unit."""
-    missing = [band for band in BANDS if band not in layers]
+    missing = [band for band in user.dataset_bands if band not in layers]
     if missing:
         raise bad_file(
             root / files[0].path,
-            f"found {_join(layers)}, expected {_join(BANDS)}: no {_join(missing)} belongs to it",
+            f"found {_join(layers)}, expected {_join(user.dataset_bands)}: no {_join(missing)} "
+            f"belongs to it; --bands={_join(layers)} builds a dataset of what was found",
         )
     units = {file.unit for file in files if file.unit}
     if len(units) > 1 or (user.unit and units and units != {user.unit}):
@@ -194,7 +243,8 @@ def _scene(
             "found no unit in name, description or tags: give --unit=dB or --unit=linear",
         )
     first = files[0]
-    return Scene(name, tuple(layers[band] for band in BANDS), unit, first.shape, first.georeference)
+    used = tuple(layers[band] for band in user.dataset_bands)
+    return Scene(name, used, unit, first.shape, first.georeference)
 
 
 def common_quantity(files: Iterable[RasterFile], user: UserMetadata) -> str:

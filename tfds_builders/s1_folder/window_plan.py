@@ -56,6 +56,7 @@ def make_plan(
         "files",
     )
     bad_files.extend(wrong)
+    files, left_out = scenes.select_files(files, user)
     quantity = scenes.common_quantity(files, user)
     all_scenes, wrong = scenes.group_into_scenes(root, files, user)
     bad_files.extend(wrong)
@@ -70,8 +71,9 @@ def make_plan(
     scenes.write_scenes(all_scenes, scratch)
     if not all_scenes and not bad_files:
         raise InputError(
-            f"{root}: found {len(files)} GeoTIFFs, none of which names a polarisation, expected VV "
-            "and VH in file names or band descriptions, or --bands for files with several bands"
+            f"{root}: found {len(paths)} GeoTIFFs, none of which names a polarisation of the "
+            f"dataset, expected {' and '.join(user.dataset_bands)} in file names or band "
+            "descriptions, or --bands with the bands of the files"
         )
     used = [all_scenes[number] for number in surveys]
     return Plan(
@@ -83,7 +85,7 @@ def make_plan(
         run_length=WINDOWS_PER_RUN,
         bad_files=bad_files,
         metadata={"quantity": quantity, "caveats": [NO_SPLIT], "pixel_spacing_m": _spacings(used)},
-        notes=_notes(files, used, list(surveys.values()), quantity, settings),
+        notes=_notes(files, left_out, used, list(surveys.values()), quantity, settings),
     )
 
 
@@ -133,6 +135,7 @@ def _to_items(number: int, corners: np.ndarray) -> np.ndarray:
 
 def _notes(
     files: list[RasterFile],
+    left_out: list[str],
     used: list[Scene],
     surveys: list[SceneSurvey],
     quantity: str,
@@ -155,9 +158,15 @@ def _notes(
         )
     auxiliary = [str(file.path) for file in files if file.is_auxiliary]
     if auxiliary:
-        shown = ", ".join(auxiliary[:5]) + (" …" if len(auxiliary) > 5 else "")
-        notes.append(f"{len(auxiliary)} files beside the backscatter were left out: {shown}")
+        notes.append(_left_out(auxiliary, "beside the backscatter"))
+    if left_out:
+        notes.append(_left_out(left_out, "of bands that --bands does not name"))
     return notes
+
+
+def _left_out(paths: list[str], kind: str) -> str:
+    shown = ", ".join(paths[:5]) + (" …" if len(paths) > 5 else "")
+    return f"{len(paths)} files {kind} were left out: {shown}"
 
 
 def _spacings(used: list[Scene]) -> list[float]:

@@ -7,7 +7,6 @@ from typing import NamedTuple
 import numpy as np
 from rasterio.windows import Window
 
-from sar_mixmae_jax.data.metadata import BANDS
 from tfds_builders import geotiff, units
 from tfds_builders.bad_files import bad_file
 from tfds_builders.geotiff import Strips, border_zeros_in_strips, zero_or_nodata
@@ -66,12 +65,12 @@ def survey_scene(
             "smaller --size",
         )
     nan, zero = Strips(), Strips()
-    summaries = [units.EMPTY_SUMMARY] * len(BANDS)
+    summaries = [units.EMPTY_SUMMARY] * len(scene.layers)
     for values in read_strips(root, scene, nodata):  # (rows, columns, band)
         all_zero = zero_or_nodata(values)
         nan.append(np.isnan(values).any(-1))
         zero.append(all_zero)
-        for number in range(len(BANDS)):
+        for number in range(len(scene.layers)):
             measured = values[..., number][~all_zero]  # zeros may be nodata
             summaries[number] += units.summarise(measured)
     for layer, summary in zip(scene.layers, summaries, strict=True):
