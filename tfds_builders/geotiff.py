@@ -1,8 +1,8 @@
-"""Read and write GeoTIFFs, compare their grids, and find zeros that mean nodata."""
+"""Read and write GeoTIFFs, and compare their grids."""
 
 import logging
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import lru_cache
 from pathlib import Path
@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import rasterio
 from rasterio.crs import CRS
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.enums import MaskFlags
+from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
 from rasterio.transform import Affine
 from rasterio.windows import Window
-from scipy.ndimage import label
 
 from sar_mixmae_jax.utils.errors import first_line
 from tfds_builders.bad_files import BadFilesError, bad_file
@@ -27,6 +27,9 @@ GDAL_SETTINGS = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",  # files beside may refer to any file or URL
     "GDAL_PAM_ENABLED": "NO",
 }
+
+
+LFS_HEADER = b"version https://git-lfs.github.com/"
 
 
 class Georeference(NamedTuple):
@@ -52,7 +55,7 @@ def open_raster(path: Path, *, keep_open: bool = False) -> Iterator[DatasetReade
 
     Args:
       path: path of the file.
-      keep_open: leave the file open and its decoded blocks in memory; the last four files are.
+      keep_open: leave the file open and its decoded blocks in memory; the last eight files are.
 
     Raises:
       BadFilesError: the file cannot be read, now or while it is open.
@@ -69,10 +72,20 @@ def open_raster(path: Path, *, keep_open: bool = False) -> Iterator[DatasetReade
     except PermissionError as error:
         raise bad_file(path, f"cannot be opened ({first_line(error)}): allow reading") from error
     except (RasterioError, OSError, ValueError) as error:
-        raise bad_file(
-            path,
-            f"cannot be read as a GeoTIFF ({first_line(error)}): download or copy it again",
-        ) from error
+        if _is_lfs_pointer(path):
+            reason = "found a Git LFS pointer, expected a GeoTIFF: fetch it with git lfs pull"
+        else:
+            reason = f"cannot be read as a GeoTIFF ({first_line(error)}): download or copy it again"
+        raise bad_file(path, reason) from error
+
+
+def _is_lfs_pointer(path: Path) -> bool:
+    """Return True if a file stands in the place of one that Git LFS stores elsewhere."""
+    try:
+        with path.open("rb") as file:
+            return file.read(len(LFS_HEADER)) == LFS_HEADER
+    except OSError:
+        return False
 
 
 def _cached_raster(path: Path) -> AbstractContextManager[DatasetReader]:
@@ -80,7 +93,7 @@ def _cached_raster(path: Path) -> AbstractContextManager[DatasetReader]:
     return nullcontext(_open_cached(path, status.st_mtime_ns, status.st_size))
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=8)
 def _open_cached(path: Path, *version: int) -> DatasetReader:
     del version  # part of the key: the file may have been replaced
     return rasterio.open(path, driver="GTiff")
@@ -95,29 +108,74 @@ def read_band(
       raster: the file.
       band: number of the band, from 1.
       window: part of the image; None: all of it.
-      nodata: value that means nodata besides NaN, the tagged value, and the file's mask.
+      nodata: stored value that means nodata besides NaN, the tagged value, the mask inside the
+        file, and the file of its name with ".msk" added.
 
     Raises:
-      BadFilesError: the band is not of floating-point numbers.
+      BadFilesError: the band is no measurement, or the mask beside the file does not fit.
     """
-    dtype = raster.dtypes[band - 1]
-    if dtype.startswith("complex"):
-        raise bad_file(
-            raster.name,
-            f"found {dtype} values, expected detected backscatter: calibrate and multilook it",
-        )
-    if not is_floating(dtype):
-        raise bad_file(
-            raster.name,
-            f"found {dtype} values, expected floating-point backscatter: integers have lost the "
-            "fractions of a dB; export it again as float",
-        )
+    if error := dtype_error(raster, band):
+        raise bad_file(raster.name, error)
     values = raster.read(band, window=window, masked=True)
-    if nodata is not None:
-        values = np.ma.masked_equal(values, np.asarray(nodata, values.dtype))
+    tagged = raster.nodatavals[band - 1]
+    if MaskFlags.per_dataset not in raster.mask_flag_enums[band - 1]:
+        tagged = None  # it is the mask already
+    for number in (nodata, tagged):
+        if number is not None:
+            values = np.ma.masked_where(_equal(values.data, number), values, copy=False)
+    hidden = _hidden_by_side_file(raster, band, window)
+    if hidden is not None:
+        values = np.ma.masked_where(hidden, values, copy=False)
     values = values * raster.scales[band - 1] + raster.offsets[band - 1]
     with np.errstate(over="ignore"):  # overflow becomes infinite, which is checked later
         return values.astype(np.float32).filled(np.nan)
+
+
+def _equal(values: np.ndarray, number: float) -> np.ndarray:
+    """Compare stored values with a number, as precisely as a floating-point type holds it."""
+    if np.issubdtype(values.dtype, np.floating):
+        return values == np.asarray(number, values.dtype)
+    return values == number
+
+
+def _hidden_by_side_file(
+    raster: DatasetReader, band: int, window: Window | None
+) -> np.ndarray | None:
+    """Return the pixels that the mask beside a file, FILE.msk, hides; None if there is none.
+
+    GDAL is not asked for it, since it would follow the other files beside an image too.
+    """
+    path = Path(raster.name + ".msk")
+    if not path.is_file():
+        return None
+    with open_raster(path, keep_open=True) as mask:
+        if mask.shape != raster.shape or mask.count not in (1, raster.count):
+            raise bad_file(
+                path,
+                f"found {mask.count} masks of {mask.shape} pixels, expected 1 or {raster.count} of "
+                f"{raster.shape}, as {Path(raster.name).name} has: remove it, or make it again",
+            )
+        flags = mask.tags().get(f"INTERNAL_MASK_FLAGS_{band}", "")
+        of_all_bands = mask.count == 1 or (flags.isdecimal() and int(flags) & MaskFlags.per_dataset)
+        return mask.read(1 if of_all_bands else band, window=window) == 0
+
+
+def dtype_error(raster: DatasetReader, band: int) -> str:
+    """Return the reason why a band of its type cannot be backscatter; "" if it can.
+
+    Floating-point numbers can be, and integers with a scale or offset tag.
+    """
+    dtype = raster.dtypes[band - 1]
+    if dtype.startswith("complex"):
+        return f"found {dtype} values, expected detected backscatter: calibrate and multilook it"
+    if is_floating(dtype) or (raster.scales[band - 1], raster.offsets[band - 1]) != (1.0, 0.0):
+        return ""
+    expected = f"found {dtype} values without scale and offset tags, expected backscatter"
+    if dtype in ("uint8", "int8"):
+        return f"{expected}: pictures, masks and classes are none; export it again as float"
+    if dtype.startswith("uint"):
+        return f"{expected}: digital numbers need calibration to sigma0 or gamma0; export as float"
+    return f"{expected}: set the tags if these are scaled dB or power, or export it again as float"
 
 
 def is_floating(dtype: str) -> bool:
@@ -126,11 +184,27 @@ def is_floating(dtype: str) -> bool:
 
 
 def georeference(raster: DatasetReader) -> Georeference:
-    """Return the georeference of a raster."""
-    crs = raster.crs.to_string() if raster.crs else ""
-    if not crs and raster.transform == Affine.identity():
+    """Return the georeference of a raster; a CRS without a place on Earth is no CRS."""
+    if raster.transform == Affine.identity():
         return NO_GEOREFERENCE
+    crs = raster.crs.to_string() if raster.crs and _is_on_earth(raster.crs) else ""
     return Georeference(crs, tuple(raster.transform)[:6])
+
+
+def unplaced_reason(raster: DatasetReader) -> str:
+    """Return the reason why `georeference` has no place; "" if it has one."""
+    if raster.crs and not _is_on_earth(raster.crs):
+        return "a CRS that is neither geographic nor projected"
+    if raster.crs and raster.transform != Affine.identity():
+        return ""
+    return "ground control points only" if raster.gcps[0] else "no CRS or no transform"
+
+
+def _is_on_earth(crs: CRS) -> bool:
+    try:
+        return crs.is_geographic or crs.is_projected
+    except CRSError:
+        return False
 
 
 def window_georeference(image: Georeference, row: int, column: int) -> Georeference:
@@ -162,8 +236,11 @@ def pixel_spacing(georeference: Georeference) -> float:
     if not georeference.crs:
         return np.nan
     _, b, _, _, e, _ = georeference.transform
-    crs = CRS.from_string(georeference.crs)
-    scale = METRES_PER_DEGREE if crs.is_geographic else crs.linear_units_factor[1]
+    try:
+        crs = CRS.from_string(georeference.crs)
+        scale = METRES_PER_DEGREE if crs.is_geographic else crs.linear_units_factor[1]
+    except CRSError:
+        return np.nan
     return float(np.hypot(b, e)) * scale
 
 
@@ -201,79 +278,3 @@ def write_bands(path: Path, values: np.ndarray, **profile: Any) -> None:
         raster.write(values)
         for number, name in enumerate(descriptions, start=1):
             raster.set_band_description(number, name)
-
-
-class Strips:
-    """A boolean (rows, columns) mask as strips of rows, packed to one bit per pixel."""
-
-    def __init__(self, strips: Iterable[np.ndarray] = ()) -> None:
-        """Pack strips, given from top to bottom."""
-        self._packed: list[np.ndarray] = []
-        self._columns: list[int] = []
-        for strip in strips:
-            self.append(strip)
-
-    def append(self, strip: np.ndarray) -> None:
-        """Add a strip below the others."""
-        self._packed.append(np.packbits(strip, axis=1))
-        self._columns.append(strip.shape[1])
-
-    def __len__(self) -> int:
-        return len(self._packed)
-
-    def __getitem__(self, number: int) -> np.ndarray:
-        count = self._columns[number]
-        return np.unpackbits(self._packed[number], axis=1, count=count).astype(bool)
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        return (self[number] for number in range(len(self)))
-
-    def __setitem__(self, number: int, strip: np.ndarray) -> None:
-        self._packed[number] = np.packbits(strip, axis=1)
-
-
-def zero_or_nodata(values: np.ndarray) -> np.ndarray:
-    """Return a mask of the pixels of a (…, band) image of which all bands are 0 or NaN."""
-    return ((values == 0) | np.isnan(values)).all(-1)
-
-
-def border_zeros(zero: np.ndarray) -> np.ndarray:
-    """Return the pixels of a (rows, columns) mask that are connected to its edge."""
-    return border_zeros_in_strips(Strips([zero]))[0]
-
-
-def border_zeros_in_strips(zero: Strips) -> Strips:
-    """Return the pixels of a mask that are connected to its edge, one strip in memory at a time.
-
-    The connected regions are followed downwards and upwards from strip to strip until none grows.
-    """
-    border = Strips(np.zeros_like(strip) for strip in zero)
-    nonempty = [number for number in range(len(zero)) if zero[number].any()]
-    sizes = dict.fromkeys(nonempty, 0)
-    grown = True
-    while grown:
-        grown = False
-        for number in [*nonempty, *reversed(nonempty)]:
-            seed = border[number]
-            seed[:, [0, -1]] = True
-            seed[0] |= _dilate(border[number - 1][-1]) if number > 0 else True
-            seed[-1] |= _dilate(border[number + 1][0]) if number < len(zero) - 1 else True
-            connected = _fill(zero[number], seed)
-            if connected.sum() > sizes[number]:
-                grown, sizes[number], border[number] = True, connected.sum(), connected
-    return border
-
-
-def _dilate(row: np.ndarray) -> np.ndarray:
-    """Return a row with its neighbours: the pixels that it touches in the next row."""
-    wide = np.pad(row, 1)
-    return wide[:-2] | row | wide[2:]
-
-
-def _fill(mask: np.ndarray, seed: np.ndarray) -> np.ndarray:
-    """Return the regions of a mask that contain a seed; diagonal neighbours are connected."""
-    regions, count = label(mask, structure=np.ones((3, 3)))
-    keep = np.zeros(count + 1, bool)
-    keep[regions[seed]] = True
-    keep[0] = False
-    return keep[regions]

@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+import rasterio
+from rasterio.control import GroundControlPoint
 from rasterio.transform import Affine, from_origin
 from rasterio.windows import Window
 
@@ -14,6 +16,7 @@ from tfds_builders.geotiff import (
     pixel_spacing,
     read_band,
     same_grid,
+    unplaced_reason,
     window_georeference,
     write_band,
     write_bands,
@@ -92,10 +95,124 @@ def test_spacing_in_metres():
     assert np.isnan(pixel_spacing(NO_GEOREFERENCE))
 
 
-def test_integers_are_refused(tmp_path, db):
-    write_band(tmp_path / "a.tif", db.astype(np.int16))
-    with pytest.raises(BadFilesError, match="found int16 values, expected floating-point"):
+@pytest.mark.parametrize(
+    ("dtype", "reason"),
+    [
+        (np.uint8, "found uint8 values without .* pictures, masks and classes"),
+        (np.uint16, "found uint16 values without .* need calibration"),
+        (np.int16, "found int16 values without scale and offset tags.* set the tags"),
+    ],
+)
+def test_integers_without_a_scale_are_refused(tmp_path, db, dtype, reason):
+    write_band(tmp_path / "a.tif", np.abs(db).astype(dtype))
+    with pytest.raises(BadFilesError, match=reason):
         read_file(tmp_path / "a.tif")
+
+
+def test_integers_are_read_with_their_scale_and_offset(tmp_path, db):
+    stored = np.round((db + 10) / 0.01).astype(np.int16)
+    stored[:5] = -32768
+    write_band(tmp_path / "a.tif", stored, nodata=-32768)
+    with rasterio.open(tmp_path / "a.tif", "r+") as raster:
+        raster.scales, raster.offsets = (0.01,), (-10.0,)
+    values = read_file(tmp_path / "a.tif")
+    assert np.isnan(values[:5]).all()
+    np.testing.assert_allclose(values[5:], db[5:], atol=0.0051)
+    told = read_file(tmp_path / "a.tif", nodata=-99999.5)  # no int16 is equal to it
+    np.testing.assert_array_equal(told, values)
+
+
+def write_mask(path, masks, flags, driver="GTiff"):
+    """A file of masks as the library writes one beside an image."""
+    write_bands(path, masks, crs=None, driver=driver)
+    with rasterio.open(path, "r+") as raster:
+        raster.update_tags(**{f"INTERNAL_MASK_FLAGS_{n + 1}": flags for n in range(len(masks))})
+
+
+@pytest.mark.parametrize("layout", ["inside", "beside", "a mask a band"])
+def test_masks_are_read_with_the_nodata_tag(tmp_path, db, layout):
+    hidden = np.zeros((2, 120, 120), bool)
+    hidden[:, 10:20, 30:50] = True
+    bands = np.stack([db, db])
+    bands[:, 0] = -99.0
+    path = tmp_path / "a.tif"
+    valid = np.where(hidden, 0, 255).astype(np.uint8)
+    if layout == "inside":
+        with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True):
+            write_bands(path, bands, nodata=-99.0)
+            with rasterio.open(path, "r+") as raster:
+                raster.write_mask(valid[0])
+    else:
+        write_bands(path, bands, nodata=-99.0)
+        if layout == "a mask a band":
+            hidden[1, 10:20] = False
+            valid = np.where(hidden, 0, 255).astype(np.uint8)
+            write_mask(tmp_path / "a.tif.msk", valid, "0")
+        else:
+            write_mask(tmp_path / "a.tif.msk", valid[:1], "2")
+    for band in (1, 2):
+        with open_raster(path) as raster:
+            part = read_band(raster, band, Window(20, 0, 60, 60))
+        expected = np.where(hidden[band - 1], np.nan, bands[band - 1])
+        expected[0] = np.nan
+        np.testing.assert_array_equal(part, expected[:60, 20:80])
+
+
+def test_a_mask_beside_a_file_is_no_way_to_other_files(tmp_path, db):
+    """Only the pixels of a GeoTIFF of the right size are taken from it."""
+    path, mask = tmp_path / "a.tif", tmp_path / "a.tif.msk"
+    write_band(path, db)
+    write_band(mask, np.zeros((60, 60), np.uint8))
+    with pytest.raises(BadFilesError, match=r"a\.tif\.msk: found 1 masks of \(60, 60\) pixels"):
+        read_file(path)
+    write_band(tmp_path / "other.tif", np.zeros((120, 120), np.uint8))
+    for source in (tmp_path / "other.tif", "/vsicurl/http://localhost:9/other.tif"):
+        name = f"<SourceFilename>{source}</SourceFilename>"
+        band = f"<SimpleSource>{name}</SimpleSource>"
+        band = f'<VRTRasterBand dataType="Byte" band="1">{band}</VRTRasterBand>'
+        mask.write_text(f'<VRTDataset rasterXSize="120" rasterYSize="120">{band}</VRTDataset>')
+        with pytest.raises(BadFilesError, match=r"a\.tif\.msk: cannot be read as a GeoTIFF"):
+            read_file(path)
+    mask.unlink()
+    mask.mkdir()
+    np.testing.assert_array_equal(read_file(path), db)
+    (tmp_path / "a.tif.aux.xml").write_text(
+        "<PAMDataset><PAMRasterBand band='1'><NoDataValue>-15</NoDataValue><Scale>2</Scale>"
+        "</PAMRasterBand></PAMDataset>"
+    )
+    np.testing.assert_array_equal(read_file(path), db)
+
+
+def test_a_pointer_of_git_lfs_is_named_as_such(tmp_path):
+    (tmp_path / "a.tif").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
+    with pytest.raises(BadFilesError, match=r"found a Git LFS pointer.*git lfs pull"):
+        read_file(tmp_path / "a.tif")
+
+
+LOCAL = 'LOCAL_CS["radar geometry",UNIT["metre",1]]'
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"crs": rasterio.crs.CRS.from_wkt(LOCAL)}, "neither geographic nor projected"),
+        ({"crs": None}, "no CRS"),
+        ({"transform": Affine.identity()}, "no transform"),
+        ({"crs": None, "transform": None, "gcps": True}, "ground control points only"),
+        ({}, ""),
+    ],
+)
+def test_places_that_are_unknown(tmp_path, db, settings, reason):
+    if settings.pop("gcps", None):
+        points = [GroundControlPoint(r, c, 10 + c, 50 - r) for r in (0, 9) for c in (0, 9)]
+        settings = {"gcps": points, "crs": "EPSG:4326", "transform": Affine.identity()}
+    write_band(tmp_path / "a.tif", db, **settings)
+    with open_raster(tmp_path / "a.tif") as raster:
+        place = georeference(raster)
+        found = unplaced_reason(raster)
+    assert reason in found
+    assert bool(found) == bool(reason)
+    assert np.isfinite(pixel_spacing(place)) == (not reason)
 
 
 @pytest.mark.parametrize("keep", [0, 100, 30_000])

@@ -11,7 +11,8 @@ import numpy as np
 from sar_mixmae_jax.utils.errors import InputError
 from tfds_builders import geotiff, units
 from tfds_builders.bad_files import bad_file, collect_results
-from tfds_builders.geotiff import Georeference, border_zeros, zero_or_nodata
+from tfds_builders.geotiff import Georeference
+from tfds_builders.zero_regions import border_zeros, zero_or_nodata
 
 SIZE = 120
 """Side of a patch in pixels, each of 10 m."""

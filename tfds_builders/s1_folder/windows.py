@@ -9,8 +9,8 @@ from rasterio.windows import Window
 
 from tfds_builders import geotiff, units
 from tfds_builders.bad_files import bad_file
-from tfds_builders.geotiff import Strips, border_zeros_in_strips, zero_or_nodata
 from tfds_builders.s1_folder.scenes import Scene
+from tfds_builders.zero_regions import Strips, border_zeros_in_strips, zero_or_nodata
 
 STRIP_PIXELS = 2 * 2**20
 """Number of pixels per band that are read at once."""

@@ -22,6 +22,7 @@ from tfds_builders.bad_files import BadFilesError, bad_file, collect_results
 from tfds_builders.geotiff import Georeference
 from tfds_builders.sen12_flood.archive import Source, read
 from tfds_builders.shards import Example
+from tfds_builders.zero_regions import border_zeros, zero_or_nodata
 
 MAX_SIDE = 8192
 """Pixels; a larger image is not of this archive and would exhaust the memory of a build."""
@@ -217,7 +218,7 @@ def read_record(place: Path, grids: dict[str, Grid], zeros: str, row: tuple[Any,
     if zeros == "nodata":
         power[empty] = np.nan
     else:
-        power[geotiff.border_zeros(geotiff.zero_or_nodata(power))] = np.nan
+        power[border_zeros(zero_or_nodata(power))] = np.nan
     return {
         "id": f"{item.sequence}/{item.product}",
         "backscatter": units.to_db(power, "linear"),
