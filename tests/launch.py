@@ -1,11 +1,17 @@
-"""Starts the real command in processes of its own."""
+"""Runs the real commands, in this process or in others."""
 
+import io
+import logging
 import os
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from unittest import mock
+
+from sar_mixmae_jax.cli import common
 
 ROOT = Path(__file__).parent.parent
 
@@ -14,6 +20,28 @@ def environment(devices: int = 2) -> dict[str, str]:
     """Return the environment of a process with this number of CPU devices."""
     flag = f"--xla_force_host_platform_device_count={devices}"
     return {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flag}
+
+
+def call(main: Callable[[Sequence[str]], None], *arguments: object) -> tuple[int, str, str]:
+    """Run a command in this process: its status, output and errors with what is logged.
+
+    Imports and compiled programs are those of the tests, which saves seconds.
+    """
+    output, errors = io.StringIO(), io.StringIO()
+    handler, status = logging.StreamHandler(errors), 0
+    with (
+        redirect_stdout(output),
+        redirect_stderr(errors),
+        mock.patch.object(common, "configure_logging"),  # of the whole process
+    ):
+        logging.getLogger().addHandler(handler)
+        try:
+            main(["command", *map(str, arguments)])
+        except SystemExit as ended:
+            status = int(ended.code or 0)
+        finally:
+            logging.getLogger().removeHandler(handler)
+    return status, output.getvalue(), errors.getvalue()
 
 
 def start(

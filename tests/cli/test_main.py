@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from sar_mixmae_jax.cli import train
+from tests.launch import call
 from tests.shrink import flags
 from tfds_builders.bigearthnet_s1.fake_patches import write_lists, write_patches
 
@@ -88,13 +89,11 @@ def test_raw_patches_to_checkpoint_and_picture_without_tensorflow(no_tensorflow,
         ([], "config"),
     ],
 )
-def test_bad_input_gets_one_line(tmp_path, arguments, message, capsys, monkeypatch):
-    monkeypatch.setattr(train.common, "configure_logging", lambda: None)  # of the whole process
+def test_bad_input_gets_one_line(tmp_path, arguments, message):
     workdir = tmp_path / "run"
-    with pytest.raises(SystemExit) as ended:
-        train.main(["main", *arguments, f"--workdir={workdir}"])
-    assert ended.value.code == 2
-    lines = capsys.readouterr().err.strip().splitlines()
+    status, _, errors = call(train.main, *arguments, f"--workdir={workdir}")
+    assert status == 2
+    lines = errors.strip().splitlines()
     assert len(lines) == 1, lines
     assert lines[0].startswith("error: ")
     assert message in lines[0]

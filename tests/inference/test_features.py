@@ -6,27 +6,26 @@ import jax
 import numpy as np
 import pytest
 
+from sar_mixmae_jax.cli import embed as cli_embed
 from sar_mixmae_jax.inference import features
 from sar_mixmae_jax.models.heads import Classifier
 from sar_mixmae_jax.objectives.preprocess import Preprocessing, preprocess
 from sar_mixmae_jax.training import initialisation
 from sar_mixmae_jax.utils.errors import InputError
 from sar_mixmae_jax.utils.files import check_writable
-from tests.launch import finish, start
+from tests.launch import call
 
 
 def test_the_command_writes_what_the_encoder_makes(encoder_run, built, tmp_path):
     out = tmp_path / "features.npz"
-    status, output, errors = finish(
-        start(
-            f"--checkpoint={encoder_run}",
-            "--dataset=bigearthnet_s1",
-            f"--data_dir={built}",
-            "--split=train+test",
-            f"--out={out}",
-            "--batch_size=4",
-            module="sar_mixmae_jax.cli.embed",
-        )
+    status, output, errors = call(
+        cli_embed.main,
+        f"--checkpoint={encoder_run}",
+        "--dataset=bigearthnet_s1",
+        f"--data_dir={built}",
+        "--split=train+test",
+        f"--out={out}",
+        "--batch_size=4",
     )
     assert (status, errors.count("Error")) == (0, 0), errors
     assert "10 records of 16 features" in output

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from configs import finetune as recipes
+from sar_mixmae_jax.cli import convert
 from sar_mixmae_jax.inference.evaluator import evaluate
 from sar_mixmae_jax.inference.features import embed, load_embedding_dataset
 from sar_mixmae_jax.torch_interop.from_torch import ImportOptions, from_torch
@@ -17,31 +18,26 @@ from sar_mixmae_jax.training import finetune, initialisation, pretrain
 from sar_mixmae_jax.training.checkpoint import read_metadata
 from sar_mixmae_jax.training.restore import read_subtree
 from sar_mixmae_jax.utils.errors import InputError
-from tests.launch import finish, start
+from tests.launch import call
 from tests.shrink import small_config
 
 HAS_TORCH = importlib.util.find_spec("torch") is not None
 pytestmark = pytest.mark.skipif(not HAS_TORCH, reason="PyTorch is not installed")
 
 GOLDEN = Path(__file__).parents[1] / "golden"
-CONVERT = "sar_mixmae_jax.cli.convert"
 
 
 @pytest.fixture(scope="module")
 def converted(tmp_path_factory) -> dict[str, Path]:
-    """Workdirs of the golden pretraining and flood models, made by the command, side by side."""
+    """Workdirs of the golden pretraining and flood models, made by the command."""
     folder = tmp_path_factory.mktemp("converted")
     runs = {"pretraining": "", "flood": "_flood"}
     flags = ("--statistics=bigearthnet_v2", "--decoder_num_heads=4")
-    started = [
-        start(
-            "from-torch", GOLDEN / f"mixmim_tiny{kind}.pth", f"--workdir={folder / name}", *flags,
-            module=CONVERT,
+    for name, kind in runs.items():
+        path, workdir = GOLDEN / f"mixmim_tiny{kind}.pth", folder / name
+        status, output, errors = call(
+            convert.main, "from-torch", path, f"--workdir={workdir}", *flags
         )
-        for name, kind in runs.items()
-    ]  # fmt: skip
-    for process in started:
-        status, output, errors = finish(process)
         assert status == 0, errors
         assert "none of the published files" in errors
         assert "custom (" in output
@@ -102,9 +98,7 @@ def test_fine_tuning_from_a_converted_checkpoint(converted, built, tmp_path):
     assert about["overlap with training"].startswith("at least 0 of 2 images were seen")
     assert about["encoder"]["dataset"] == "not known"
     out = tmp_path / "back.pth"
-    status, output, errors = finish(
-        start("to-torch", tmp_path / "run", f"--out={out}", module=CONVERT)
-    )
+    status, output, errors = call(convert.main, "to-torch", tmp_path / "run", f"--out={out}")
     assert status == 0, errors
     assert "88 tensors of custom (classification)" in output
 
@@ -133,8 +127,7 @@ def test_command_lines_that_cannot_be_used(tmp_path):
         ("from-torch", "a.pth"): "found no --workdir",
         ("to-torch", tmp_path / "none", f"--out={tmp_path}/a.pth"): "holds no checkpoint",
     }
-    started = {message: start(*given, module=CONVERT) for given, message in cases.items()}
-    for message, process in started.items():
-        status, _, errors = finish(process)
+    for given, message in cases.items():
+        status, _, errors = call(convert.main, *given)
         assert (status, errors.count("\n")) == (2, 1), errors
         assert message in errors

@@ -2,8 +2,6 @@
 
 import dataclasses
 import json
-import subprocess
-import sys
 from functools import partial
 
 import jax
@@ -24,6 +22,7 @@ from sar_mixmae_jax.training.cost import USABLE_MEMORY, largest_device_batch, st
 from sar_mixmae_jax.training.device_memory import DeviceStep, activations, device_memory
 from sar_mixmae_jax.training.scaling import estimate_all_scaling
 from sar_mixmae_jax.utils.errors import InputError
+from tests.launch import call
 from tests.models.test_mixmae import PARAMETERS
 
 SMALL = Architecture(
@@ -253,20 +252,17 @@ def test_what_cannot_run_is_refused(changes, options, message):
 
 
 def test_the_command_prints_tables_and_writes_json(tmp_path):
-    command = [sys.executable, "-m", "sar_mixmae_jax.cli.estimate", f"--config={pretrain.__file__}"]
+    shipped = f"--config={pretrain.__file__}"
     settings = ["--config.batch_size=256", "--devices=2", "--records=1000", "--config.epochs=2"]
     out = tmp_path / "estimate.json"
-    done = subprocess.run(
-        [*command, *settings, f"--out={out}"], capture_output=True, text=True, timeout=120
-    )
-    assert done.returncode == 0, done.stderr
-    assert "| run | 6 steps of 256 of 1,000 patches |" in done.stdout
-    assert "128 images on a device" in done.stdout
+    status, output, errors = call(estimate.main, shipped, *settings, f"--out={out}")
+    assert status == 0, errors
+    assert "| run | 6 steps of 256 of 1,000 patches |" in output
+    assert "128 images on a device" in output
     written = json.loads(out.read_text())
     assert written["variant"] == "base"
     weak = written["scaling"]["H200"]["fixed share"]
     assert [rate["batch_size"] for rate in weak] == [128, 1024, 8192, 65536]
-    refused = subprocess.run(
-        [*command[:-1], "--config=finetune"], capture_output=True, text=True, timeout=120
-    )
-    assert "found a configuration of finetune, expected one of pretraining" in refused.stderr
+    status, _, errors = call(estimate.main, "--config=finetune")
+    assert status == 2
+    assert "found a configuration of finetune, expected one of pretraining" in errors
