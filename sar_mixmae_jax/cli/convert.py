@@ -48,6 +48,18 @@ ENCODER_ONLY = flags.DEFINE_boolean(
 OPTIMIZER = flags.DEFINE_boolean(
     "optimizer", True, "from-torch: convert the optimizer state if there is one", flag_values=FLAGS
 )
+WEIGHTS = flags.DEFINE_string(
+    "weights",
+    "model",
+    "from-torch: model, or model_ema: the moving average of the weights",
+    flag_values=FLAGS,
+)
+IGNORE_UNEXPECTED = flags.DEFINE_list(
+    "ignore_unexpected",
+    [],
+    'from-torch: tensors of the file to leave out, such as "teacher.*,queue"',
+    flag_values=FLAGS,
+)
 TILING = flags.DEFINE_string(
     "tiling",
     None,
@@ -66,6 +78,12 @@ CHECKPOINT = flags.DEFINE_string(
     "to-torch: best, latest, a step or the path of a checkpoint",
     flag_values=FLAGS,
 )
+REQUIRE_PUBLISHED_SEMANTICS = flags.DEFINE_boolean(
+    "require_published_semantics",
+    False,
+    "to-torch: refuse a model for which the published class computes other outputs",
+    flag_values=FLAGS,
+)
 
 
 def import_file(path: Path) -> str:
@@ -77,6 +95,8 @@ def import_file(path: Path) -> str:
         decoder_num_heads=DECODER_NUM_HEADS.value,
         encoder_only=ENCODER_ONLY.value,
         optimizer=OPTIMIZER.value,
+        weights=WEIGHTS.value,
+        ignore_unexpected=tuple(IGNORE_UNEXPECTED.value),
         tiling=TILING.value,
         pooling=POOLING.value,
     )
@@ -99,7 +119,12 @@ def export_file(path: Path) -> str:
     check_given({"out": "FILE.pth"}, FLAGS)
     out = check_local_path("--out", OUT.value)
     workdir, checkpoint = common.locate_checkpoint(str(path), CHECKPOINT.value)
-    result = to_torch(workdir, out, checkpoint)
+    result = to_torch(
+        workdir,
+        out,
+        checkpoint,
+        require_published_semantics=REQUIRE_PUBLISHED_SEMANTICS.value,
+    )
     return (
         f"{out}: {result.tensors} tensors of {result.model.variant} ({result.model.kind}), "
         f"{result.checkpoint}"

@@ -194,12 +194,13 @@ def initialisation_section(run: History) -> Section | None:
 def _source_checkpoint(source: Mapping[str, Any]) -> list[Block]:
     """Return a table of what is recorded about a checkpoint, and its caveats."""
     name, settings = _weighting(source.get("weighting"))
+    unnamed = "not recorded" if source.get("trainer") == "convert" else "none"
     rows = [
         ("checkpoint", Cell(format_known(source, "checkpoint"), "code")),
         ("trained by", f"{format_known(source, 'trainer')}, step {format_known(source, 'step')}"),
         ("dataset", format_known(source, "dataset")),
         ("dataset checksum", Cell(format_known(source, "dataset_checksum"), "code")),
-        ("loss weighting", f"{name} ({settings})" if settings else name or "none"),
+        ("loss weighting", f"{name} ({settings})" if settings else name or unnamed),
         ("seed", format_known(source, "seed")),
         ("SHA-256 of the last norm", Cell(format_known(source, "sha256"), "code")),
     ]

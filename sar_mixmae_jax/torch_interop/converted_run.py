@@ -78,14 +78,12 @@ def describe_conversion(
       classes: names of its outputs.
       statistics: with which its inputs are standardised.
       weighting: of its pretraining loss, if the file names one.
-      published: the released file, if it is one, whose weighting is known.
+      published: the released file, if it is one.
       file_facts: file name, checksum and epoch of the converted file.
       config: configuration of the run.
     """
     caveats = [f"converted from {file_facts['file']}, which does not say which images it has seen"]
     if published:
-        name, domain = published.weighting
-        weighting = Weighting(name=name, domain=domain)
         caveats.append(published.caveat)
     content = ModelDescription(
         variant=model.variant,

@@ -34,7 +34,7 @@ from sar_mixmae_jax.torch_interop.name_mapping import (
     tree_from,
 )
 from sar_mixmae_jax.torch_interop.optimizer_state import AdamMoments, read_moments
-from sar_mixmae_jax.torch_interop.tensor_files import TensorFile
+from sar_mixmae_jax.torch_interop.tensor_files import WEIGHTS, Selection, TensorFile
 from sar_mixmae_jax.torch_interop.tensor_metadata import TensorFileMetadata, metadata_from_text
 from sar_mixmae_jax.training import initialisation
 from sar_mixmae_jax.utils.errors import InputError, check_name
@@ -53,6 +53,8 @@ class ImportOptions:
       decoder_num_heads: see `infer_architecture.infer_model`.
       encoder_only: bool, leave out decoder, head and optimizer.
       optimizer: bool, convert the state of the optimizer if there is one.
+      weights: str, a key of `tensor_files.WEIGHTS`.
+      ignore_unexpected: names or patterns of tensors of the file that are left out.
       tiling: str, of a flood detector; None: that of the file's metadata, else "released".
       pooling: str, of a flood detector; None: that of the file's metadata, else "mean".
     """
@@ -62,6 +64,8 @@ class ImportOptions:
     decoder_num_heads: int | None = None
     encoder_only: bool = False
     optimizer: bool = True
+    weights: str = "model"
+    ignore_unexpected: tuple[str, ...] = ()
     tiling: str | None = None
     pooling: str | None = None
 
@@ -71,6 +75,7 @@ class ImportOptions:
         Raises:
           InputError: one is unknown; lists the known ones.
         """
+        check_name(WEIGHTS, self.weights, "--weights")
         if self.tiling is not None:
             check_name(TILINGS, self.tiling, "--tiling")
         if self.pooling is not None:
@@ -125,7 +130,9 @@ def from_torch(path: Path, workdir: Path, options: ImportOptions) -> ImportResul
     options.check()
     sha256 = published_checkpoints.file_digest(path)
     published = published_checkpoints.identify_file(path, sha256)
-    file = tensor_files.read_tensor_file(path)
+    file = tensor_files.read_tensor_file(
+        path, Selection(options.weights, options.ignore_unexpected)
+    )
     try:
         metadata = metadata_from_text(file.metadata)
         converted = convert_model(file, metadata, options, path)
@@ -144,7 +151,11 @@ def from_torch(path: Path, workdir: Path, options: ImportOptions) -> ImportResul
             tiling=options.tiling or (metadata.tiling if metadata else "released"),
             pooling=options.pooling or (metadata.pooling if metadata else "mean"),
         )
-    file_facts = {"file": path.name, "sha256": sha256, "epoch": file.epoch}
+    file_facts: dict[str, Any] = {"file": path.name, "sha256": sha256, "epoch": file.epoch}
+    if options.weights != "model":
+        file_facts["weights"] = options.weights
+    if file.ignored:
+        file_facts["ignored"] = list(file.ignored)
     description = describe_conversion(
         model,
         classes,
@@ -202,7 +213,7 @@ def convert_model(
         )
     moments = None
     if file.optimizer is not None and options.optimizer and model.has_decoder:
-        moments = read_moments(file.optimizer, file.tensors, shapes, model.arch, path)
+        moments = read_moments(file.optimizer, shapes, model.arch, path)
     return ConvertedModel(model, classes, params, moments)
 
 

@@ -295,9 +295,14 @@ def check_tensors(
         names -= {"mask_token"}
     missing, unexpected = expected.keys() - names, names - expected.keys()
     if missing or unexpected:
+        advice = (
+            "choose another file"
+            if missing
+            else "choose another file, or leave them out with --ignore_unexpected=NAME,NAME"
+        )
         raise InputError(
             f"the tensors are not those of {model.variant} ({model.kind}): missing "
-            f"{list_names(missing)}; unexpected {list_names(unexpected)}: choose another file"
+            f"{list_names(missing)}; unexpected {list_names(unexpected)}: {advice}"
         )
     for name, (_, shape) in expected.items():
         tensor = tensors[name]

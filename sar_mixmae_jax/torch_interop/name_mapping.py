@@ -89,11 +89,6 @@ def tree_from(tensors: Mapping[str, np.ndarray], shapes: Any, arch: Architecture
 # ---- buffers
 
 
-def is_buffer(name: str) -> bool:
-    """Return whether a tensor is a buffer, which is not trained."""
-    return name in (POSITIONS, DECODER_POSITIONS) or name.endswith(f".{INDEX}")
-
-
 def make_buffers(arch: Architecture, *, decoder: bool) -> dict[str, np.ndarray]:
     """Return the buffers of a model by PyTorch's names.
 

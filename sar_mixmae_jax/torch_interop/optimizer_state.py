@@ -1,17 +1,16 @@
 """Conversion of the state of PyTorch's AdamW: moments and the number of steps.
 
 PyTorch numbers the trained tensors by parameter group: first those without weight decay (1-D), then
-those with; inside a group in the order of the model.
+those with; inside a group in the order in which the model registers its parameters.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from sar_mixmae_jax.models.architecture import Architecture
-from sar_mixmae_jax.torch_interop.name_mapping import is_buffer, torch_parameters, tree_from
+from sar_mixmae_jax.torch_interop.name_mapping import torch_parameters, tree_from
 from sar_mixmae_jax.torch_interop.tensor_files import as_array
 from sar_mixmae_jax.utils.errors import InputError, first_line
 
@@ -36,15 +35,42 @@ class AdamMoments(NamedTuple):
     rate: float
 
 
-def numbered_params(tensors: Mapping[str, np.ndarray]) -> list[str]:
-    """Return the names of the trained tensors in the order in which PyTorch numbers them."""
-    trained = [name for name in tensors if not is_buffer(name)]
-    return sorted(trained, key=lambda name: tensors[name].ndim > 1)  # stable
+def numbered_params(arch: Architecture) -> list[str]:
+    """Return the trained tensors of a pretraining model in the order in which PyTorch numbers them.
+
+    The order is that in which the published class registers its parameters; tensors in a file may
+    be stored in any other.
+    """
+    layers = ["mask_token", *_affine("patch_embed.proj", "patch_embed.norm")]
+    for stage, depth in enumerate(arch.depths):
+        for block in range(depth):
+            layers += _block(f"layers.{stage}.blocks.{block}", ["relative_position_bias_table"])
+        if stage < len(arch.depths) - 1:
+            merge = f"layers.{stage}.downsample"
+            layers += [f"{merge}.reduction.weight", *_affine(f"{merge}.norm")]
+    layers += [*_affine("norm"), *_affine("decoder_embed")]
+    for block in range(arch.decoder_depth):
+        layers += _block(f"decoder_blocks.{block}", [])
+    return [*layers, *_affine("decoder_norm"), *_affine("decoder_pred")]
+
+
+def _affine(*names: str) -> list[str]:
+    """Return the names of the weights and biases of some layers."""
+    return [f"{name}.{part}" for name in names for part in ("weight", "bias")]
+
+
+def _block(name: str, tables: list[str]) -> list[str]:
+    """Return the names of the parameters of a block; `tables` are those of its attention alone."""
+    return [
+        *_affine(f"{name}.norm1"),
+        *(f"{name}.attn.{table}" for table in tables),
+        *_affine(f"{name}.attn.qkv", f"{name}.attn.proj", f"{name}.norm2"),
+        *_affine(f"{name}.mlp.fc1", f"{name}.mlp.fc2"),
+    ]
 
 
 def read_moments(
     optimizer: Any,
-    tensors: Mapping[str, np.ndarray],
     shapes: Any,
     arch: Architecture,
     path: Path,
@@ -53,7 +79,6 @@ def read_moments(
 
     Args:
       optimizer: {"state", "param_groups"} of PyTorch's AdamW.
-      tensors: of the model, in its order.
       shapes: of all parameters here.
       arch: of the model.
       path: of the file, for messages.
@@ -61,12 +86,13 @@ def read_moments(
     Raises:
       InputError: it is not the state of such an optimizer for this model.
     """
-    names = numbered_params(tensors)
+    torch_shapes = {n: shape for n, (_, shape) in torch_parameters(shapes, arch).items()}
+    names = sorted(numbered_params(arch), key=lambda name: len(torch_shapes[name]) > 1)  # stable
     try:
         groups, state = optimizer["param_groups"], optimizer["state"]
         numbers = [number for group in groups for number in group["params"]]
         decays = [float(group["weight_decay"]) for group in groups]
-        undecayed = sum(tensors[name].ndim <= 1 for name in names)
+        undecayed = sum(len(torch_shapes[name]) <= 1 for name in names)
         if len(groups) != 2 or decays[0] != 0.0 or len(groups[0]["params"]) != undecayed:
             raise ValueError(f"it has {len(groups)} groups with the weight decays {decays}")
         if len({*numbers}) != len(names) or {*state} != {*numbers} or len(numbers) != len(names):
@@ -85,7 +111,7 @@ def read_moments(
             f"the optimizer is not the AdamW of a pretraining ({first_line(error)}): expected "
             f"group 0 without weight decay and group 1 with; {WITHOUT}"
         ) from error
-    _check_moments(moments, {n: shape for n, (_, shape) in torch_parameters(shapes, arch).items()})
+    _check_moments(moments, torch_shapes)
     mean, square = (tree_from(moments[key], shapes, arch) for key in (MEAN, SQUARE))
     return AdamMoments(mean, square, _common_step(steps), rate)
 

@@ -21,8 +21,6 @@ class PublishedFile(NamedTuple):
       dataset: name of the dataset it was last trained on, in publications.
       built: name of that dataset in this project.
       caveat: limitation that results with the file must state.
-      weighting: (name, domain) of the pretraining loss in the released training scripts; the files
-        do not record it.
     """
 
     sha256: str
@@ -30,7 +28,6 @@ class PublishedFile(NamedTuple):
     dataset: str
     built: str
     caveat: str
-    weighting: tuple[str, str] = ("per_channel", "standardised")
 
 
 SPLITS_CAVEAT = (

@@ -1,34 +1,30 @@
-"""Reading and writing of .pth and .safetensors files, without running code that a file holds.
+"""Reading and writing of .pth and .safetensors files; the content says which format a file has."""
 
-A .pth is a pickle, which could call any function. It is read by PyTorch's restricted loader, which
-creates tensors and plain containers and refuses everything else; `ALLOWED` lists what published
-files hold besides.
-"""
-
-import argparse
-import importlib
-import pickle
 import re
-import warnings
-import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from absl import logging
 
+from sar_mixmae_jax.torch_interop.restricted_loader import import_library, load_restricted
 from sar_mixmae_jax.utils.errors import InputError, first_line
 from sar_mixmae_jax.utils.files import atomic_path
 
-ALLOWED = (argparse.Namespace,)
 METADATA_KEY = "sar_mixmae_jax"
 """Key of the metadata of this project, a JSON text."""
 
-MODEL_KEYS = ("model", "state_dict")
-"""Keys of the tensors in a checkpoint that holds more than tensors."""
+WEIGHTS = {"model": ("model", "state_dict"), "model_ema": ("model_ema", "state_dict_ema")}
+"""Keys of the tensors in a checkpoint that holds more than tensors; `model_ema` is a moving average
+of `model` over the steps."""
 
-WRAPPER = "module."
-"""Prefix of the tensor names of models that were trained on several devices."""
+WRAPPERS = re.compile(r"(module\.|_orig_mod\.)+")
+"""Prefixes of tensor names of models that were trained on several devices, or compiled."""
+
+MAX_HEADER = 100_000_000
+"""Longest header of a file of safetensors, bytes."""
 
 
 class TensorFile(NamedTuple):
@@ -40,6 +36,7 @@ class TensorFile(NamedTuple):
       epoch: int, last epoch of training; None if it is not stored.
       metadata: JSON text of this project; None in other files.
       has_16_bit_floats: bool, whether tensors were stored as float16 or bfloat16.
+      ignored: names of tensors that were left out.
     """
 
     tensors: dict[str, np.ndarray]
@@ -47,93 +44,135 @@ class TensorFile(NamedTuple):
     epoch: int | None = None
     metadata: str | None = None
     has_16_bit_floats: bool = False
+    ignored: tuple[str, ...] = ()
 
 
-def import_library(module: str, name: str) -> Any:
-    """Import a module of an optional dependency.
+class Selection(NamedTuple):
+    """Tensors that are read of a file.
 
-    Args:
-      module: name of the module.
-      name: name of its library.
-
-    Raises:
-      InputError: it is not installed.
+    Attributes:
+      weights: a key of `WEIGHTS`.
+      ignored: names of tensors to leave out, or patterns such as "teacher.*".
     """
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise InputError(
-            f"{name} is needed and not installed ({first_line(error)}): "
-            'pip install "sar-mixmae-jax[torch]", or -e ".[torch]" in the project; the CPU build '
-            "of PyTorch is enough"
-        ) from error
+
+    weights: str = "model"
+    ignored: Collection[str] = ()
 
 
 # ---- reading
 
 
-def read_tensor_file(path: Path) -> TensorFile:
-    """Read a file; the suffix says which format, .pth if it is another one.
+def read_tensor_file(path: Path, selection: Selection | None = None) -> TensorFile:
+    """Read a file of either format, whatever its suffix.
+
+    Args:
+      path: of the file.
+      selection: tensors that are read; None: the model, whole.
 
     Raises:
       InputError: it is damaged, of another format, or holds more than tensors and plain values.
     """
     if not path.is_file():
         raise InputError(f"{path} does not exist: expected a .pth or .safetensors file")
-    return FORMATS.get(path.suffix, FORMATS[".pth"]).read(path)
+    return FORMATS[_format_of(path)].read(path, selection or Selection())
 
 
-def read_pth(path: Path) -> TensorFile:
+def _format_of(path: Path) -> str:
+    """Return the entry of `FORMATS` by the first bytes, or by the suffix if they show none."""
+    with path.open("rb") as file:
+        start = file.read(9)
+    if start.startswith(b"PK\x03\x04"):
+        return ".pth"
+    if start[8:] == b"{" and int.from_bytes(start[:8], "little") <= MAX_HEADER:
+        return ".safetensors"
+    return path.suffix if path.suffix in FORMATS else ".pth"
+
+
+def read_pth(path: Path, selection: Selection) -> TensorFile:
     """Read a checkpoint of PyTorch; see `read_tensor_file`."""
-    torch = import_library("torch", "PyTorch")
-    check_zip(path)
-    content = _load(path, torch)
+    content = load_restricted(path)
     if not isinstance(content, dict):
         raise InputError(f"{path} holds a {type(content).__name__}, expected a checkpoint")
     content = _plain(content, path)
-    nested: Any = next(
-        (content[name] for name in MODEL_KEYS if isinstance(content.get(name), dict)), None
-    )
-    model = content if nested is None else _plain(nested, path)
-    tensors = {name.removeprefix(WRAPPER): value for name, value in model.items()}
+    model = _model_of(content, selection.weights, path)
+    stored_names, ignored = select_names(model, selection.ignored, path)
+    arrays = {name: as_array(name, model[key], path) for name, key in stored_names.items()}
     optimizer, epoch, metadata = (
         content.get(name) for name in ("optimizer", "epoch", METADATA_KEY)
     )
-    if len(tensors) < len(model):
-        raise InputError(f"{path} has tensors of the same name, with and without {WRAPPER!r}")
-    arrays = {name: as_array(name, value, path) for name, value in tensors.items()}
+    nested = model is not content
+    if selection.weights != "model" and optimizer is not None:
+        logging.warning("%s: the optimizer belongs to other weights: it is left out", path.name)
     return TensorFile(
         arrays,
-        None if model is content else optimizer,
-        epoch if type(epoch) is int and model is not content else None,
+        optimizer if nested and selection.weights == "model" else None,
+        epoch if type(epoch) is int and nested else None,
         metadata if isinstance(metadata, str) else None,
-        any(value.is_floating_point() and value.element_size() == 2 for value in tensors.values()),
+        any(
+            model[key].is_floating_point() and model[key].element_size() == 2
+            for key in stored_names.values()
+        ),
+        ignored,
     )
 
 
-def check_zip(path: Path) -> None:
-    """Raise if an archive is compressed or damaged; PyTorch reads its parts without checks.
+def _model_of(content: dict[str, Any], weights: str, path: Path) -> dict[str, Any]:
+    """Return the tensors of a checkpoint: an entry of it, or itself if it holds nothing else.
 
     Raises:
-      InputError: a part is compressed, cut off, or fails its checksum.
+      InputError: it has no such tensors.
     """
-    if not zipfile.is_zipfile(path):
-        return  # the format before PyTorch 1.6
-    try:
-        with zipfile.ZipFile(path) as archive:
-            compressed = [
-                part.filename
-                for part in archive.infolist()
-                if part.compress_type != zipfile.ZIP_STORED
-            ]
-            wrong = compressed[0] if compressed else archive.testzip()
-    except Exception as error:  # zipfile raises many types for damaged files
+    entries = {
+        name: next((key for key in keys if isinstance(content.get(key), dict)), None)
+        for name, keys in WEIGHTS.items()
+    }
+    wanted, average = entries[weights], entries["model_ema"]
+    if wanted is None and (weights != "model" or average):
+        present = ", ".join(name for name, key in entries.items() if key) or "model"
+        raise InputError(f"{path} holds no {weights}: choose --weights={present}")
+    if weights == "model" and average:
+        logging.warning(
+            "%s also holds %s, a moving average of the weights, which is not used: "
+            "--weights=model_ema converts it",
+            path.name,
+            average,
+        )
+    return content if wanted is None else _plain(content[wanted], path)
+
+
+def select_names(
+    stored: Iterable[str], ignored: Collection[str], path: Path
+) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Return the names of tensors without `WRAPPERS`, and those that are left out.
+
+    Args:
+      stored: names in the file.
+      ignored: see `Selection`.
+      path: of the file, for messages.
+
+    Returns:
+      Name in the file by name, and the names that are left out.
+
+    Raises:
+      InputError: two tensors have one name, or an entry of `ignored` names none.
+    """
+    stored = list(stored)
+    names = {WRAPPERS.sub("", key): key for key in stored}
+    if len(names) < len(stored):
         raise InputError(
-            f"{path} is cut off or damaged ({first_line(error)}): fetch it again"
-        ) from error
-    if wrong:
-        problem = "is compressed" if compressed else "fails its checksum"
-        raise InputError(f"{path} is damaged: {wrong[:100]} {problem}: fetch it again")
+            f"{path} has tensors of the same name, with and without 'module.' or '_orig_mod.'"
+        )
+    left_out = {
+        pattern: [name for name in names if fnmatchcase(name, pattern)] for pattern in ignored
+    }
+    for pattern, matches in left_out.items():
+        if not matches:
+            raise InputError(
+                f"{path} has no tensor {pattern[:100]!r}, which --ignore_unexpected names"
+            )
+    dropped = {name for matches in left_out.values() for name in matches}
+    kept = {name: key for name, key in names.items() if name not in dropped}
+    return kept, tuple(sorted(dropped))
 
 
 def _plain(values: dict[Any, Any], path: Path) -> dict[str, Any]:
@@ -146,47 +185,6 @@ def _plain(values: dict[Any, Any], path: Path) -> dict[str, Any]:
     if not all(isinstance(name, str) for name in plain):
         raise InputError(f"{path} has keys that are not strings: expected a checkpoint of PyTorch")
     return plain
-
-
-def _load(path: Path, torch: Any) -> Any:
-    """Return the content of a file, by PyTorch's restricted loader.
-
-    Raises:
-      InputError: see `read_tensor_file`.
-    """
-    try:
-        with torch.serialization.safe_globals(list(ALLOWED)), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about formats that are refused below
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise InputError(_refusal(path, torch, error)) from error
-    except MemoryError as error:
-        raise InputError(f"{path} does not fit into memory: use a machine with more") from error
-    except Exception as error:  # the loader raises many types for damaged files
-        raise InputError(
-            f"{path} is cut off, damaged, or not a checkpoint of PyTorch ({first_line(error)}): "
-            "fetch it again"
-        ) from error
-
-
-def _refusal(path: Path, torch: Any, error: Exception) -> str:
-    """Return a message with the functions that a file would have called."""
-    allowed = {f"{kind.__module__}.{kind.__qualname__}" for kind in ALLOWED}
-    try:
-        names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-    except Exception:  # the format before PyTorch 1.6 cannot be searched
-        names = re.findall(r"GLOBAL ([\w.]+)", str(error))
-    unsafe = ", ".join(sorted({*names} - allowed))
-    if not unsafe:
-        reason = first_line(error).split("Weights only load failed.")[0].rstrip(": ")
-        return (
-            f"{path} is damaged, or was not written by torch.save ({reason}); no code of it was "
-            "run: fetch it again, or obtain a file with tensors only"
-        )
-    return (
-        f"{path} holds {unsafe}, which could run code: expected tensors, plain containers and "
-        "argparse.Namespace; no code of it was run: obtain a file with tensors only"
-    )
 
 
 def as_array(name: str, value: Any, path: Path) -> np.ndarray:
@@ -226,25 +224,29 @@ def _dense(value: Any, torch: Any) -> np.ndarray:
     return (value.float() if value.is_floating_point() else value).numpy()
 
 
-def read_safetensors(path: Path) -> TensorFile:
+def read_safetensors(path: Path, selection: Selection) -> TensorFile:
     """Read a file of safetensors; see `read_tensor_file`."""
     safetensors = import_library("safetensors", "safetensors")
+    if selection.weights != "model":
+        raise InputError(f"{path} holds no {selection.weights}: leave --weights out")
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
             metadata = (file.metadata() or {}).get(METADATA_KEY)
-            names = list(file.keys())
-            arrays = {name.removeprefix(WRAPPER): file.get_tensor(name) for name in names}
+            stored_names, ignored = select_names(file.keys(), selection.ignored, path)
+            arrays = {name: file.get_tensor(key) for name, key in stored_names.items()}
+    except InputError:
+        raise
     except Exception as error:  # the library raises many types for damaged files
         raise InputError(
             f"{path} is cut off, damaged, or not a file of safetensors "
             f"({first_line(error)}): fetch it again"
         ) from error
-    if len(arrays) < len(names):
-        raise InputError(f"{path} has tensors of the same name, with and without {WRAPPER!r}")
     floats = {name for name, array in arrays.items() if array.dtype.kind not in "iub"}
     has_16_bit_floats = any(arrays[name].dtype.itemsize == 2 for name in floats)
     arrays |= {name: arrays[name].astype(np.float32, copy=False) for name in floats}
-    return TensorFile(arrays, metadata=metadata, has_16_bit_floats=has_16_bit_floats)
+    return TensorFile(
+        arrays, metadata=metadata, has_16_bit_floats=has_16_bit_floats, ignored=ignored
+    )
 
 
 # ---- writing
@@ -288,7 +290,7 @@ def write_pth(path: Path, tensors: Mapping[str, np.ndarray], metadata: str) -> N
     torch = import_library("torch", "PyTorch")
     model = {name: torch.from_numpy(own_storage(array)) for name, array in tensors.items()}
     with path.open("wb") as file:  # torch.save stores the name of a path in the file
-        torch.save({MODEL_KEYS[0]: model, METADATA_KEY: metadata}, file)
+        torch.save({"model": model, METADATA_KEY: metadata}, file)
 
 
 def own_storage(array: np.ndarray) -> np.ndarray:
@@ -311,11 +313,11 @@ class Format(NamedTuple):
     """A file format.
 
     Attributes:
-      read: function of a path.
+      read: function of a path and a selection.
       write: function of a path, tensors and metadata.
     """
 
-    read: Callable[[Path], TensorFile]
+    read: Callable[[Path, Selection], TensorFile]
     write: Callable[[Path, Mapping[str, np.ndarray], str], None]
 
 
@@ -323,4 +325,4 @@ FORMATS = {
     ".pth": Format(read_pth, write_pth),
     ".safetensors": Format(read_safetensors, write_safetensors),
 }
-"""Formats by suffix; files with other suffixes are read as .pth."""
+"""Formats by suffix."""

@@ -30,6 +30,7 @@ class TensorFileMetadata:
       pooling: str, of a flood detector.
       dataset: str, name of the dataset it was last trained on.
       weighting: of its pretraining loss; None for other models, and in files that lack it.
+      caveats: differences of the published class from this model, each a predicate of the file.
     """
 
     statistics: Statistics
@@ -40,6 +41,7 @@ class TensorFileMetadata:
     pooling: str
     dataset: str
     weighting: Weighting | None = None
+    caveats: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_statistics(self.statistics.mean, self.statistics.std)

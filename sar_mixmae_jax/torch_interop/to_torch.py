@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import NamedTuple
 
+from absl import logging
 from flax.traverse_util import flatten_dict
 
 from sar_mixmae_jax.data.metadata import BANDS
@@ -24,6 +25,10 @@ KNN_MEMORY = "params/head/features"
 """Array that only checkpoints with a nearest-neighbour head have."""
 
 
+PUBLISHED_TILING = "released"
+"""Tiling that the published flood detector computes."""
+
+
 class ExportResult(NamedTuple):
     """Result of `to_torch`.
 
@@ -38,7 +43,9 @@ class ExportResult(NamedTuple):
     tensors: int
 
 
-def to_torch(workdir: Path, out: Path, which: str = "best") -> ExportResult:
+def to_torch(
+    workdir: Path, out: Path, which: str = "best", *, require_published_semantics: bool = False
+) -> ExportResult:
     """Write the model of a checkpoint to a PyTorch file.
 
     Buffers (position embeddings, relative position indices) are computed, since they are not
@@ -48,6 +55,8 @@ def to_torch(workdir: Path, out: Path, which: str = "best") -> ExportResult:
       workdir: of a run, or of a conversion.
       out: a .pth or .safetensors file.
       which: "best", "latest" or a step.
+      require_published_semantics: refuse a model for which the published class computes other
+        outputs, instead of a warning.
 
     Raises:
       InputError: the checkpoint or the file cannot be used; an existing file is kept.
@@ -59,7 +68,8 @@ def to_torch(workdir: Path, out: Path, which: str = "best") -> ExportResult:
         source_checkpoint = initialisation.read_source_checkpoint(path)
         model = exported_model(source_checkpoint)
         params = read_subtree(path, {"params": expected_shapes(model)})["params"]
-        text = metadata_to_text(exported_metadata(source_checkpoint, model))
+        metadata = exported_metadata(source_checkpoint, model)
+        text = metadata_to_text(metadata)
         if metadata_from_text(text) is None:
             raise ValueError("the metadata of the model are inconsistent")
     except InputError:
@@ -68,6 +78,10 @@ def to_torch(workdir: Path, out: Path, which: str = "best") -> ExportResult:
         raise InputError(
             f"{path} cannot be converted ({first_line(error)}): choose another --checkpoint"
         ) from error
+    for caveat in metadata.caveats:
+        if require_published_semantics:
+            raise InputError(f"{path} {caveat}: leave out --require_published_semantics")
+        logging.warning("%s %s", path, caveat)
     tensors = {
         torch_name(name): torch_layout(name, array, model.arch)
         for name, array in flatten_dict(params, sep="/").items()
@@ -116,13 +130,22 @@ def exported_metadata(
       model: of `exported_model`.
     """
     config = source_checkpoint.metadata.config
+    tiling = config.get("tiling", "spatial")
+    caveats = ()
+    if model.kind == "flood" and tiling != PUBLISHED_TILING:
+        caveats = (
+            f"was trained with tiling={tiling}: the published class loads it without an error and "
+            "returns other logits, since each of its tiles combines two neighbouring tiles of one "
+            "band",
+        )
     return TensorFileMetadata(
         statistics=source_checkpoint.statistics,
         task=model.kind if model.outputs else None,
         classes=source_checkpoint.metadata.model.classes,
         decoder_num_heads=model.arch.decoder_num_heads if model.has_decoder else None,
-        tiling=config.get("tiling", "spatial"),
+        tiling=tiling,
         pooling=config.get("pooling", "mean"),
         dataset=source_checkpoint.metadata.dataset.name,
         weighting=source_checkpoint.metadata.model.weighting,
+        caveats=caveats,
     )
