@@ -33,7 +33,7 @@ FROZEN = ("linear_probe", "knn")
 def get_config(arguments: str = "") -> ConfigDict:
     """Return the published recipe; the module lists the arguments."""
     given = parse_arguments(
-        arguments, task="classification", dataset="bigearthnet_s1", init="random", variant=""
+        arguments, task="classification", dataset="bigearthnet_s1/v2", init="random", variant=""
     )
     frozen, random = given["task"] in FROZEN, given["init"] == "random"
     config = run_settings()
@@ -81,6 +81,7 @@ def get_config(arguments: str = "") -> ConfigDict:
 
     config.head_init = config_dict.placeholder(str)  # tiny or xavier; None: as published
     config.drop_path = 0.1  # highest rate of stochastic depth
+    config.flip_dates = "together"  # flood: or "independent", as the released code
     known = given["task"] in task_names()  # training refuses others
     config.batch_size = get_task(given["task"]).train_batch_size if known else 1024  # all devices
     config.epochs = 50.0

@@ -2,8 +2,8 @@
 
   sar-mixmae train --config=pretrain:variant=base,weighting=per_channel --workdir=runs/base
 
-The published run has 64 epochs of BigEarthNet (train and validation) in batches of 2,048, on eight
-devices. Arguments, all optional: variant, dataset, weighting.
+The published run has 64 epochs of BigEarthNet v2 (train and validation) in batches of 2,048, on
+eight devices. Arguments, all optional: variant, dataset, weighting.
 """
 
 from ml_collections import ConfigDict, config_dict
@@ -15,7 +15,7 @@ from sar_mixmae_jax.training.config import parse_arguments
 def get_config(arguments: str = "") -> ConfigDict:
     """Return the published recipe; the module lists the arguments."""
     given = parse_arguments(
-        arguments, variant="base", dataset="bigearthnet_s1", weighting="per_channel"
+        arguments, variant="base", dataset="bigearthnet_s1/v2", weighting="per_channel"
     )
     config = run_settings()
     config.trainer = "pretrain"
@@ -37,6 +37,7 @@ def get_config(arguments: str = "") -> ConfigDict:
     config.model.decoder_num_heads = config_dict.placeholder(int)
 
     config.mask_ratio = 0.5
+    config.mask_rounding = "nearest"  # of the number of mask units; "down": as the released code
     config.norm_pix_loss = True
 
     config.weighting = ConfigDict()  # fields of objectives.weighting.Weighting

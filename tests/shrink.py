@@ -17,6 +17,7 @@ SMALL_MODEL = {
     "model.decoder_num_heads": 2,
 }
 SHORT_RUN = {
+    "dataset": "bigearthnet_s1",
     "batch_size": 4,
     "total_steps": 6,
     "warmup_epochs": 1.0,
@@ -48,9 +49,13 @@ def small_config(data_dir: Path, **changes) -> ConfigDict:
     return config.lock()
 
 
+BIGEARTHNET = "dataset=bigearthnet_s1,"
+"""Dataset of the fixture `built`; later arguments win."""
+
+
 def small_tuning(data_dir: Path, arguments: str = "", **changes) -> ConfigDict:
     """`configs/finetune.py` on small data and a short run; a random encoder is small too."""
-    config = finetune.get_config(arguments)
+    config = finetune.get_config(BIGEARTHNET + arguments)
     model = SMALL_ENCODER if config.init == "random" else {}
     config.update_from_flattened_dict(
         {**model, **SHORT_TUNING, "data_dir": str(data_dir), **changes}
@@ -60,7 +65,7 @@ def small_tuning(data_dir: Path, arguments: str = "", **changes) -> ConfigDict:
 
 def probe_config(data_dir: Path, arguments: str, **changes) -> ConfigDict:
     """`configs/finetune.py` for a frozen encoder on small data."""
-    config = finetune.get_config(arguments)
+    config = finetune.get_config(BIGEARTHNET + arguments)
     short = {"batch_size": 4, "probe.steps": 40, "probe.batch_size": 8}
     config.update_from_flattened_dict({**short, "data_dir": str(data_dir), **changes})
     return config.lock()
@@ -70,7 +75,7 @@ def tuning_flags(data_dir: Path, arguments: str, **changes) -> list[str]:
     """The same on the command line, of a random encoder."""
     settings = {**SMALL_ENCODER, **SHORT_TUNING, "data_dir": str(data_dir), **changes}
     return [
-        f"--config={finetune.__file__}:{arguments}",
+        f"--config={finetune.__file__}:{BIGEARTHNET}{arguments}",
         *(f"--config.{name}={value}" for name, value in settings.items()),
     ]
 

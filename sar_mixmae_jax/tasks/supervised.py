@@ -25,11 +25,14 @@ class FinetuneObjective:
       task: the task.
       model: encoder and head.
       preprocessing: of one date.
+      independent_flips: bool, whether each date of a record is flipped on its own, as in the
+        released code.
     """
 
     task: Task
     model: DownstreamModel
     preprocessing: Preprocessing
+    independent_flips: bool = False
 
 
 def finetune_loss(
@@ -101,8 +104,9 @@ def prepare_batch(
 ) -> list[jax.Array]:
     """Return the standardised images of a batch, (batch, height, width, band) for each date.
 
-    All dates of a record are flipped alike. What one date did not measure is nodata on the others
-    too, since it would look like a change; see `Task.masks_common_nodata`.
+    All dates of a record are flipped alike, unless the objective has `independent_flips`. What one
+    date did not measure is nodata on the others too, since it would look like a change; see
+    `Task.masks_common_nodata`.
 
     Args:
       batch: raw images.
@@ -110,6 +114,8 @@ def prepare_batch(
       objective: task, model and preprocessing.
     """
     settings, names = objective.preprocessing, objective.task.images
+    if objective.independent_flips and key is not None:
+        return _flip_apart(batch, key, objective)
     together = dataclasses.replace(
         settings,
         mean=settings.mean * len(names),
@@ -126,6 +132,19 @@ def prepare_batch(
         return dates
     everywhere = reduce(jnp.logical_and, valid)
     return [jnp.where(everywhere, date, 0.0) for date in dates]
+
+
+def _flip_apart(batch: Batch, key: jax.Array, objective: FinetuneObjective) -> list[jax.Array]:
+    """Return the same as `prepare_batch`, with flips of their own for each date."""
+    dates = [batch[name] for name in objective.task.images]
+    if objective.task.masks_common_nodata(objective.model):
+        measured = reduce(jnp.logical_and, map(jnp.isfinite, dates))
+        dates = [jnp.where(measured, date, jnp.nan) for date in dates]
+    keys = jax.random.split(key, len(dates))
+    return [
+        preprocess(date, date_key, objective.preprocessing).images
+        for date, date_key in zip(dates, keys, strict=True)
+    ]
 
 
 def prepare_labels(

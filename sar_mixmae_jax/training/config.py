@@ -3,6 +3,7 @@
 Configurations are `ml_collections` dictionaries made by the files in `configs`.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -130,6 +131,31 @@ def parse_arguments(arguments: str, **defaults: str) -> dict[str, str]:
     return values
 
 
+MASK_ROUNDING: dict[str, Callable[[float], float]] = {"nearest": round, "down": math.floor}
+"""Functions from mask units times `mask_ratio` to the number of units that are masked."""
+
+
+def masked_share(config: ConfigDict, units: int) -> float:
+    """Return the share of mask units that are masked, by `mask_ratio` and `mask_rounding`.
+
+    Args:
+      config: of a pretraining run.
+      units: mask units of an image.
+
+    Raises:
+      InputError: the rounding is unknown, or nothing of one of two mixed images is left.
+    """
+    masked = look_up(MASK_ROUNDING, config.mask_rounding, "mask_rounding")(
+        config.mask_ratio * units
+    )
+    if not 0 < masked < units:
+        raise InputError(
+            f"mask_ratio is {config.mask_ratio}, which is {config.mask_ratio * units:g} of {units} "
+            "mask units: expected at least one unit from each of two mixed images"
+        )
+    return config.mask_ratio if config.mask_rounding == "nearest" else masked / units
+
+
 def make_arch(config: ConfigDict) -> Architecture:
     """Return the architecture of the model to pretrain.
 
@@ -141,12 +167,7 @@ def make_arch(config: ConfigDict) -> Architecture:
         raise InputError(f"bands is {config.bands}: expected at least one, each once")
     sizes = model_sizes(config)
     arch = make_architecture(sizes.pop("variant"), bands=len(config.bands), **sizes)
-    units = arch.mask_grid**2
-    if not 0 < round(config.mask_ratio * units) < units:
-        raise InputError(
-            f"mask_ratio is {config.mask_ratio}, which is {config.mask_ratio * units:g} of {units} "
-            "mask units: expected at least one unit from each of two mixed images"
-        )
+    masked_share(config, arch.mask_grid**2)
     return arch
 
 
@@ -235,7 +256,8 @@ def make_objective(
     )
     dtype = compute_dtype(config.dtype)
     model = MixMAE(arch or make_arch(config), dtype, config.remat, attention)
-    return PretrainObjective(model, preprocessing, config.mask_ratio, config.norm_pix_loss)
+    share = masked_share(config, model.arch.mask_grid**2)
+    return PretrainObjective(model, preprocessing, share, config.norm_pix_loss)
 
 
 def check_batch(config: ConfigDict, devices: int, *, mixed: bool = True) -> None:

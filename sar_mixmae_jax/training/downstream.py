@@ -25,6 +25,9 @@ from sar_mixmae_jax.training.run_description import (
 )
 from sar_mixmae_jax.utils.errors import InputError, check_name
 
+FLIP_DATES = ("together", "independent")
+"""Values of `config.flip_dates`."""
+
 
 def complete_config(config: ConfigDict, task: Task) -> ConfigDict:
     """Return the checked configuration, with the metric of the task where none is named.
@@ -44,6 +47,13 @@ def complete_config(config: ConfigDict, task: Task) -> ConfigDict:
     check_name(TILINGS, config.tiling, "tiling")
     check_name(POOLINGS, config.pooling, "pooling")
     check_name(HEAD_INITS, config.get("head_init") or "tiny", "head_init")
+    flip_dates = config.get("flip_dates", FLIP_DATES[0])
+    check_name(FLIP_DATES, flip_dates, "flip_dates")
+    if flip_dates == "independent" and (len(task.images) == 1 or task.labels_per_pixel):
+        raise InputError(
+            f"flip_dates is independent, and {task.name} has "
+            f"{'labels of pixels' if task.labels_per_pixel else 'one date'}: expected together"
+        )
     scores = [f"validation/{name}" for name in ("loss", *task.score_names)]
     check_name(scores, config.best_metric, "best_metric")
     for field in ("train_split", "validation_split"):
@@ -154,7 +164,8 @@ def make_finetune_objective(
         random_flip=config.random_flip,
         unit=patches.unit,
     )
-    return FinetuneObjective(task, model, preprocessing)
+    flip_dates = config.get("flip_dates", FLIP_DATES[0])
+    return FinetuneObjective(task, model, preprocessing, flip_dates == "independent")
 
 
 def run_title(config: ConfigDict, source_checkpoint: SourceCheckpoint | None) -> str:

@@ -32,8 +32,11 @@ ARCHITECTURE = {
 METRIC_NAMES = {"explained": "explained_variance", "seconds/look": "seconds/evaluate"}
 """Metrics: old name -> name."""
 
-DEFAULTS = {"trainer": "pretrain", "init": "random"}
-"""Configuration fields of a pretraining run that were added later, with what it did before."""
+DEFAULTS = {
+    "pretrain": {"trainer": "pretrain", "init": "random", "mask_rounding": "nearest"},
+    "finetune": {"flip_dates": "together"},
+}
+"""Configuration fields that were added later, with what a run did before, by its trainer."""
 
 MODEL_DEFAULTS = {"attention": "plain"}
 """Fields of `config.model` that were added later, with what a run did before."""
@@ -79,8 +82,7 @@ def upgrade_config(stored: Mapping[str, Any]) -> dict[str, Any]:
 
 def add_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return a configuration with the fields that were added after its run was stored."""
-    is_pretraining = config.get("trainer", "pretrain") == "pretrain"
-    config = {**(DEFAULTS if is_pretraining else {}), **config}
+    config = {**DEFAULTS.get(str(config.get("trainer", "pretrain")), {}), **config}
     if isinstance(model := config.get("model"), Mapping):
         config["model"] = {**MODEL_DEFAULTS, **model}
     return config

@@ -10,6 +10,7 @@ from sar_mixmae_jax.evaluation.metrics import (
     binary_metrics,
     multilabel_metrics,
     published_score,
+    released_averages,
 )
 from sar_mixmae_jax.tasks.flood_metrics import compute_flood_metrics, shared_weights
 from tests.reference import Golden
@@ -43,6 +44,31 @@ def test_golden_values(golden: Golden):
         1.3 * macro["f1"] + 1.1 * micro["f1"] + 1.2 * macro["average_precision"]
         + 1.2 * macro["precision"]
     )  # fmt: skip
+    released = released_averages(metrics)  # every class occurs
+    assert released.pop("published_score") == pytest.approx(metrics["published_score"])
+    assert released == pytest.approx({name: macro[name] for name in released})
+
+
+def test_classes_that_the_released_code_counts():
+    """Without positives as 0; without negatives as AP 1; the others as everywhere."""
+    labels = np.array([[1, 0, 1], [0, 0, 1], [1, 0, 1], [0, 0, 1]])
+    probabilities = np.array([[0.9, 0.9, 0.9], [0.8, 0.1, 0.3], [0.7, 0.1, 0.6], [0.1, 0.1, 0.1]])
+    metrics = multilabel_metrics(probabilities, labels, ["seen", "absent", "always"])
+    seen = (1 + 2 / 3) / 2  # precision at its two positives
+    micro = 2 * 4 / (6 + 6)  # 4 of 6 positives among 6 predicted
+    released = released_averages(metrics)
+    expected = {
+        "average_precision": (seen + 0 + 1) / 3,
+        "f1": (0.8 + 0 + 2 * 2 / (2 + 4)) / 3,
+        "precision": (2 / 3 + 0 + 1) / 3,
+    }
+    score = (
+        1.3 * expected["f1"]
+        + 1.1 * micro
+        + 1.2 * expected["average_precision"]
+        + 1.2 * expected["precision"]
+    )
+    assert released == pytest.approx(expected | {"published_score": score})
 
 
 def test_one_question_by_hand():

@@ -11,6 +11,7 @@ from sar_mixmae_jax.training.config import (
     check_numbers,
     compute_dtype,
     make_arch,
+    masked_share,
 )
 from sar_mixmae_jax.utils.errors import InputError
 
@@ -31,6 +32,24 @@ def test_the_default_is_the_published_recipe():
     assert (config.norm_pix_loss, config.mask_ratio, config.resize_mode) == (True, 0.5, "resize")
     assert (config.epochs, config.schedule_epochs, config.warmup_epochs) == (64, 1024, 40)
     assert config.batch_size == 8 * 256
+
+
+def test_the_released_code_cuts_the_number_of_mask_units():
+    config = pretrain.get_config()
+    for ratio, rounding, share in (
+        (0.5, "nearest", 0.5),
+        (0.5, "down", 8 / 16),
+        (0.6, "nearest", 0.6),  # rounded where the mask is drawn
+        (0.6, "down", 9 / 16),
+    ):
+        config.mask_ratio, config.mask_rounding = ratio, rounding
+        assert masked_share(config, 16) == share
+    config.mask_ratio = 0.06
+    with pytest.raises(InputError, match=r"mask_ratio is 0\.06, which is 0\.96 of 16"):
+        masked_share(config, 16)
+    config.mask_rounding = "up"
+    with pytest.raises(InputError, match="unknown mask_rounding 'up'"):
+        masked_share(config, 16)
 
 
 def test_malformed_arguments():
