@@ -131,7 +131,7 @@ def exported_metadata(
     """
     config = source_checkpoint.metadata.config
     tiling = config.get("tiling", "spatial")
-    caveats = ()
+    caveats: tuple[str, ...] = ()
     if model.kind == "flood" and tiling != PUBLISHED_TILING:
         caveats = (
             f"was trained with tiling={tiling}: the published class loads it without an error and "
