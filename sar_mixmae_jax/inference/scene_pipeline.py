@@ -1,0 +1,282 @@
+"""Predictions of a whole scene, row by row: reading, computing and the consumer overlap.
+
+One row of windows is in memory, and the next one is being read; the size of a scene along its rows
+does not matter.
+"""
+
+import dataclasses
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+from tqdm import tqdm
+
+from sar_mixmae_jax.inference.window_blending import RowBlender, WindowAxis, measured_cells
+
+T = TypeVar("T")
+
+RowReader = Callable[[int, int], np.ndarray]
+"""(first row, row behind the last) -> (rows, columns, band) float32 in dB, NaN = nodata."""
+
+IN_FLIGHT = 2
+"""Batches given to the devices before the results of the first are awaited."""
+
+
+@dataclasses.dataclass(frozen=True)
+class MapScene:
+    """A scene, or two dates on one grid, to be read in rows from top to bottom.
+
+    Attributes:
+      name: of the scene.
+      shape: (rows, columns).
+      crs: authority code or WKT; "" where unknown.
+      transform: (a, b, c, d, e, f) of x = a·column + b·row + c, y = d·column + e·row + f.
+      times: of acquisition, ISO 8601, for each date; "" where unknown.
+      dates: reader of each date.
+    """
+
+    name: str
+    shape: tuple[int, int]
+    crs: str
+    transform: tuple[float, ...]
+    times: tuple[str, ...]
+    dates: tuple[RowReader, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class WindowPredictor:
+    """Function of batches of windows.
+
+    Attributes:
+      window: side of a window, pixels.
+      cell: side of a cell of the output, pixels.
+      channels: names of the values of a cell.
+      batch_size: windows at a time.
+      predict: (batch, row, column, band) windows of every date, in dB, NaN = nodata -> (batch, row
+        of cells, column of cells, channel); may return before the values are computed.
+    """
+
+    window: int
+    cell: int
+    channels: tuple[str, ...]
+    batch_size: int
+    predict: Callable[[list[np.ndarray]], Any]
+
+
+class BlockAverage:
+    """Mean linear power of square blocks of a scene, of rows added from top to bottom."""
+
+    def __init__(self, shape: tuple[int, int], block: int) -> None:
+        """Start without values.
+
+        Args:
+          shape: (rows, columns) of the scene.
+          block: side of a block, pixels.
+        """
+        self.block = block
+        rows, columns = (-(-side // block) for side in shape)
+        self._sums = np.zeros((rows, columns))
+        self._counts = np.zeros((rows, columns), np.int64)
+
+    def add(self, first: int, db: np.ndarray) -> None:
+        """Add rows of a scene.
+
+        Args:
+          first: row of the scene.
+          db: (rows, columns) dB, NaN = nodata.
+        """
+        power = np.exp(db * np.float32(np.log(10) / 10))
+        valid = np.isfinite(power)
+        columns = np.arange(0, db.shape[1], self.block)
+        rows = (first + np.arange(len(db))) // self.block
+        sums = np.add.reduceat(np.where(valid, power, 0), columns, 1)
+        np.add.at(self._sums, rows, sums)
+        np.add.at(self._counts, rows, np.add.reduceat(valid, columns, 1, np.int64))
+
+    def db(self) -> np.ndarray:
+        """Return the means in dB; NaN where nothing was measured."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return 10 * np.log10(self._sums / self._counts)
+
+
+class _WindowRow(NamedTuple):
+    """A row of windows.
+
+    Attributes:
+      number: of the row.
+      strips: (rows, columns, band) of every date, the pixels of the windows inside the scene.
+      valid: (rows, columns) bool, True where all bands of all dates are measured.
+      measured: cells of the rows that no later window holds, see `measured_cells`.
+    """
+
+    number: int
+    strips: list[np.ndarray]
+    valid: np.ndarray
+    measured: np.ndarray
+
+
+def predict_rows(
+    scene: MapScene,
+    predictor: WindowPredictor,
+    overlap: int,
+    *,
+    description: str | None = None,
+    overview: BlockAverage | None = None,
+) -> Iterator[np.ndarray]:
+    """Yield the map of a scene from top to bottom, in strips of rows of cells.
+
+    Windows without a pixel that is measured in all bands of all dates are not computed.
+
+    Args:
+      scene: to read.
+      predictor: of its windows.
+      overlap: of neighbouring windows, pixels.
+      description: text beside a progress bar; None for no progress bar.
+      overview: receives the last band of the last date.
+
+    Yields:
+      (rows, columns, channels) float32 of the whole width, NaN = nodata.
+    """
+    rows, columns = (
+        WindowAxis(side, predictor.window, overlap, predictor.cell) for side in scene.shape
+    )
+    blender = RowBlender(rows, columns, len(predictor.channels))
+    measured: deque[np.ndarray] = deque()
+    pending: deque[tuple[list[tuple[int, int]], Any]] = deque()
+    finished = 0
+
+    def finish_row() -> np.ndarray:
+        strip = blender.finish_row()
+        strip[~measured.popleft()] = np.nan
+        return strip
+
+    def blend_oldest() -> Iterator[np.ndarray]:
+        nonlocal finished
+        places, result = pending.popleft()
+        for (row, column), prediction in zip(places, np.asarray(result), strict=False):
+            while finished < row:
+                yield finish_row()
+                finished += 1
+            blender.add(column, prediction)
+        bar.update(places[-1][0] * len(columns.starts) + places[-1][1] + 1 - bar.n)
+
+    def noted(window_rows: Iterator[_WindowRow]) -> Iterator[_WindowRow]:
+        for row in window_rows:
+            measured.append(row.measured)
+            yield row
+
+    total = len(rows.starts) * len(columns.starts)
+    with tqdm(total=total, desc=description, unit=" windows", disable=description is None) as bar:
+        window_rows = noted(read_ahead(_read_rows(scene, rows, overview)))
+        for places, windows in _batches(window_rows, columns, predictor.batch_size):
+            pending.append((places, predictor.predict(windows)))
+            if len(pending) == IN_FLIGHT:
+                yield from blend_oldest()
+        while pending:
+            yield from blend_oldest()
+        while measured:
+            yield finish_row()
+        bar.update(total - bar.n)
+
+
+def _read_rows(
+    scene: MapScene, rows: WindowAxis, overview: BlockAverage | None
+) -> Iterator[_WindowRow]:
+    """Yield the rows of windows of a scene; every pixel is read once."""
+    tops = [start * rows.cell for start in rows.starts]
+    kept_from, kept = 0, [np.empty((0,))] * len(scene.dates)
+    known, kept_valid = 0, np.empty((0, scene.shape[1]), bool)
+    for number, top in enumerate(tops):
+        bottom = min(top + rows.window, rows.length)
+        new = [read(known, bottom) for read in scene.dates]
+        new_valid = np.logical_and.reduce(
+            [np.isfinite(date[..., band]) for date in new for band in range(date.shape[-1])]
+        )
+        if overview is not None:
+            overview.add(known, new[-1][..., -1])
+        if number:
+            start = top - kept_from
+            kept = [np.concatenate([a[start:], b]) for a, b in zip(kept, new, strict=True)]
+            kept_valid = np.concatenate([kept_valid[start:], new_valid])
+        else:
+            kept, kept_valid = new, new_valid
+        kept_from, known = top, bottom
+        end = tops[number + 1] if number + 1 < len(tops) else rows.length
+        measured = measured_cells(kept_valid[: end - top], rows.cell)
+        yield _WindowRow(number, kept, kept_valid, measured)
+
+
+def _batches(
+    window_rows: Iterator[_WindowRow], columns: WindowAxis, batch_size: int
+) -> Iterator[tuple[list[tuple[int, int]], list[np.ndarray]]]:
+    """Yield batches of windows with something measured, and the row and number of each window.
+
+    All batches have the same size: the last is filled up with nodata, as are windows that lie
+    partly outside the scene.
+    """
+    places: list[tuple[int, int]] = []
+    windows: list[np.ndarray] = []
+    for row in window_rows:
+        for column, start in enumerate(columns.starts):
+            pixels = np.s_[:, start * columns.cell : start * columns.cell + columns.window]
+            if not row.valid[pixels].any():
+                continue
+            if not places:  # new arrays: the devices may still read the last ones
+                shape = (batch_size, columns.window, columns.window)
+                windows = [
+                    np.full((*shape, strip.shape[-1]), np.nan, np.float32) for strip in row.strips
+                ]
+            for date, strip in zip(windows, row.strips, strict=True):
+                part = strip[pixels]
+                date[len(places), : part.shape[0], : part.shape[1]] = part
+            places.append((row.number, column))
+            if len(places) == batch_size:
+                yield places, windows
+                places = []
+    if places:
+        yield places, windows
+
+
+def read_ahead(items: Iterator[T]) -> Iterator[T]:
+    """Yield the items of an iterator, whose next item is computed in a thread meanwhile."""
+    end = object()
+    with ThreadPoolExecutor(1) as thread:
+        future: Future[Any] = thread.submit(next, items, end)
+        while (item := future.result()) is not end:
+            future = thread.submit(next, items, end)
+            yield item
+
+
+class WriteBehind:
+    """Calls of a function in a thread, in order, at most one waiting while another runs."""
+
+    def __init__(self, function: Callable[..., None]) -> None:
+        """Start the thread.
+
+        Args:
+          function: to call.
+        """
+        self._function, self._thread = function, ThreadPoolExecutor(1)
+        self._calls: deque[Future[None]] = deque()
+
+    def __enter__(self) -> "WriteBehind":
+        return self
+
+    def __call__(self, *arguments: Any) -> None:
+        """Call the function later.
+
+        Raises:
+          Exception: an earlier call raised it.
+        """
+        self._calls.append(self._thread.submit(self._function, *arguments))
+        while len(self._calls) > 2:
+            self._calls.popleft().result()
+
+    def __exit__(self, *error: object) -> None:
+        """Wait for all calls, and raise what one of them raised unless another error is raised."""
+        self._thread.shutdown(wait=True, cancel_futures=error[0] is not None)
+        if error[0] is None:
+            for call in self._calls:
+                call.result()
