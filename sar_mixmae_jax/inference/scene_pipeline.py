@@ -250,7 +250,7 @@ def read_ahead(items: Iterator[T]) -> Iterator[T]:
 
 
 class WriteBehind:
-    """Calls of a function in a thread, in order, at most one waiting while another runs."""
+    """Thread that calls a function in order, with at most one call waiting while another runs."""
 
     def __init__(self, function: Callable[..., None]) -> None:
         """Start the thread.

@@ -1,3 +1,5 @@
+"""Windows, blending and the pipeline over the rows of a scene, with functions of pixels."""
+
 import numpy as np
 import pytest
 
@@ -147,9 +149,7 @@ def test_a_cell_is_measured_where_half_of_its_pixels_inside_the_scene_are():
     valid = np.ones((5, 6), bool)
     valid[0, :2] = valid[1, 0] = valid[0, 4] = False
     valid[4, 5] = False
-    np.testing.assert_array_equal(
-        measured_cells(valid, 4), [[True, True], [True, True]]
-    )
+    np.testing.assert_array_equal(measured_cells(valid, 4), [[True, True], [True, True]])
     valid[4, 4] = False
     valid[2, :3] = valid[3, :3] = False
     np.testing.assert_array_equal(measured_cells(valid, 4), [[False, True], [True, False]])
@@ -184,10 +184,17 @@ def test_errors_of_other_threads_are_raised():
             raise OSError("full")
         written.append(value)
 
-    with pytest.raises(OSError, match="full"), WriteBehind(write) as writer:
-        for value in range(5):
-            writer(value)
+    def write_all(*values):
+        with WriteBehind(write) as writer:
+            for value in values:
+                writer(value)
+            if not values[-1]:
+                raise ZeroDivisionError
+
+    with pytest.raises(OSError, match="full"):
+        write_all(0, 1, 2, 3, 4)
     assert written[:2] == [0, 1]
-    with pytest.raises(ZeroDivisionError), WriteBehind(write) as writer:
-        writer(2)
-        raise ZeroDivisionError
+    with pytest.raises(OSError, match="full"):
+        write_all(1, 2)
+    with pytest.raises(ZeroDivisionError):
+        write_all(1, 2, 0)
