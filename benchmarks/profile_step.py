@@ -2,11 +2,13 @@
 
   python -m benchmarks.profile_step --variant=base --batch_size=256
 
-Writes a profile that TensorBoard opens: `pip install tensorboard-plugin-profile`, then
-`tensorboard --logdir=profile`; its "op profile" has the share of every operation.
+Prints the time by part of the step, and writes a profile that TensorBoard opens:
+`pip install tensorboard-plugin-profile`, then `tensorboard --logdir=profile`.
 """
 
+import re
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -32,14 +34,54 @@ measure.define_model_flags(FLAGS)
 OUT = flags.DEFINE_string("out", "profile", "folder of the trace", flag_values=FLAGS)
 
 
+PARTS = {
+    "LayerNorm": r"/norm\d?/",
+    "products of the attention's input and output": r"/attn/(qkv|proj)/",
+    "attention: logits, softmax, values": r"/attn/",
+    "products of the MLP, with bias": r"/mlp/fc\d/",
+    "GELU": r"/mlp/",
+    "patch embedding, merging, mixing, heads, residual sums": r"MixMAE",
+    "preprocessing, mask, loss": r"/while/",
+    "sums of gradients, optimizer": r"",
+}
+"""Part of the step -> expression in the source name of its operations; the first that fits."""
+
+
 @report_errors()
 def main(argv: Sequence[str]) -> None:
-    """Trace a step and print the path of the trace."""
+    """Trace a step, print its parts and the path of the trace."""
     parse_flags(argv, FLAGS, __doc__)
-    print(trace_step(measure.config_from_flags(FLAGS), Path(OUT.value)))
+    path, program = trace_step(measure.config_from_flags(FLAGS), Path(OUT.value))
+    milliseconds = time_by_part(path, program)
+    total = sum(milliseconds.values())
+    for part, time in sorted(milliseconds.items(), key=lambda item: -item[1]):
+        print(f"{time:9.1f} ms {time / total:5.0%}  {part}")
+    print(f"{total:9.1f} ms        all threads and devices; {path}")
 
 
-def trace_step(config: ConfigDict, folder: Path) -> Path:
+def time_by_part(path: Path, program: str) -> Counter[str]:
+    """Return the milliseconds of each entry of `PARTS`, summed over threads and devices.
+
+    A fusion counts as the part of its last operation.
+
+    Args:
+      path: of a trace, see `trace_step`.
+      program: text of the compiled step.
+    """
+    sources = dict(re.findall(r'^ *(?:ROOT )?%?(\S+) = .*op_name="([^"]*)"', program, re.MULTILINE))
+    milliseconds: Counter[str] = Counter()
+    for plane in jax.profiler.ProfileData.from_file(str(path)).planes:
+        for line in plane.lines:
+            for event in line.events:
+                name = dict(event.stats).get("hlo_op")
+                if name is not None and not event.name.startswith("end: "):
+                    source = sources.get(str(name), "")
+                    part = next(key for key, value in PARTS.items() if re.search(value, source))
+                    milliseconds[part] += event.duration_ns / 1e6
+    return milliseconds
+
+
+def trace_step(config: ConfigDict, folder: Path) -> tuple[Path, str]:
     """Compile a train step, run it once, and trace a second run.
 
     Args:
@@ -47,7 +89,7 @@ def trace_step(config: ConfigDict, folder: Path) -> Path:
       folder: where to write the trace.
 
     Returns:
-      Path of the trace, an `.xplane.pb`.
+      Path of the trace, an `.xplane.pb`, and the text of the compiled step.
     """
     size, bands = config.model.image_size, len(config.bands)
     preprocessing = Preprocessing(
@@ -71,7 +113,8 @@ def trace_step(config: ConfigDict, folder: Path) -> Path:
     state = jax.block_until_ready(step(state, batch)[0])
     with jax.profiler.trace(str(folder)):
         jax.block_until_ready(step(state, batch))
-    return max(folder.rglob("*.xplane.pb"), key=lambda path: path.stat().st_mtime)
+    path = max(folder.rglob("*.xplane.pb"), key=lambda path: path.stat().st_mtime)
+    return path, step.as_text()  # type: ignore[attr-defined]
 
 
 if __name__ == "__main__":
