@@ -200,7 +200,7 @@ def measure_start(folder: Path, records: int) -> Iterator[Row]:
     small = build("synthetic_s1/start", folder / "start", options={"patches": 1000})
     for count in (1000, records):
         data_dir = folder / f"start{count}"
-        repeat(small, data_dir / "synthetic_s1/start/1.0.0", count // 1000)
+        repeat(small, data_dir / "synthetic_s1/start/1.1.0", count // 1000)
         times = sorted(_time(partial(first_batch, data_dir)) for _ in range(3))
         yield Row(f"first batch of {count:,} records", f"{times[1]:.2f} s (median of 3)")
 

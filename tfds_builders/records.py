@@ -24,6 +24,10 @@ DTYPES = {"float32": np.float32, "float16": np.float16}
 """Types of stored backscatter; float16 halves a record, in steps of 1/64 dB from 16 to 32 dB."""
 
 
+WATER_CLASSES = ("no water", "water")
+"""Classes of masks of water in all datasets, so that a model of one can be evaluated on another."""
+
+
 def option(default: Any, text: str) -> Any:
     """Return a config field, with the help text of its flag."""
     return dataclasses.field(default=default, metadata={"help": text})
@@ -135,6 +139,13 @@ def image_feature(
     """Return a (row, column, band) feature, stored as raw bytes, which is fastest."""
     return tfds.features.Tensor(
         shape=(size, size, bands), dtype=dtype, encoding=tfds.features.Encoding.BYTES
+    )
+
+
+def map_feature(size: int, doc: str, dtype: Any = np.uint8) -> tfds.features.Tensor:
+    """Return the feature of a (row, column) map, stored as raw bytes."""
+    return tfds.features.Tensor(
+        shape=(size, size), dtype=dtype, encoding=tfds.features.Encoding.BYTES, doc=doc
     )
 
 

@@ -41,18 +41,21 @@ class Info(Protocol):
 class PairSource:
     """Pairs as records.
 
-    A record holds "id", "before" and "after", (row, column, band) backscatter each, and "labels",
-    0 or 1.
+    A record holds "id", "before" and "after", (row, column, band) backscatter each, and "labels":
+    0 or 1, or the mask of the second date.
     """
 
-    def __init__(self, source: Source, pairs: Mapping[str, np.ndarray]) -> None:
+    def __init__(
+        self, source: Source, pairs: Mapping[str, np.ndarray], mask: str | None = None
+    ) -> None:
         """Combine records by pairs.
 
         Args:
           source: the records of a split.
           pairs: columns, see `load_date_pairs`.
+          mask: field of the records that labels the second date; None: the label of the pair.
         """
-        self._source, self._pairs = source, pairs
+        self._source, self._pairs, self._mask = source, pairs, mask
 
     def __len__(self) -> int:
         return len(self._pairs["before"])
@@ -63,12 +66,14 @@ class PairSource:
             "id": before["id"] + b" > " + after["id"],
             "before": before["backscatter"],
             "after": after["backscatter"],
-            "labels": np.int32(self._pairs["flooded"][index]),
+            "labels": (
+                after[self._mask] if self._mask else np.int32(self._pairs["flooded"][index])
+            ),
         }
 
     def replace_records(self, function: Callable[[Source], Source]) -> "PairSource":
         """Return the same pairs of another form of the records."""
-        return PairSource(replace_records(self._source, function), self._pairs)
+        return PairSource(replace_records(self._source, function), self._pairs, self._mask)
 
     def read_rows(self, rows: np.ndarray) -> Columns:
         """Return the fields of some pairs."""
@@ -78,7 +83,9 @@ class PairSource:
             "id": np.array([first + b" > " + second for first, second in ids]),
             "before": before["backscatter"],
             "after": after["backscatter"],
-            "labels": self._pairs["flooded"][rows].astype(np.int32),
+            "labels": (
+                after[self._mask] if self._mask else self._pairs["flooded"][rows].astype(np.int32)
+            ),
         }
 
 

@@ -121,6 +121,8 @@ class DatasetMetadata:
       options: of the dataset's config.
       order_seed: of the order of the records.
       pairs: columns of the pairs of every split, see `date_pairs`; None: the dataset has none.
+      masks: names of the classes of every per-pixel label, by the name of its feature; a pixel
+        holds the number of its class, or -1 where it is not labelled.
       facts: further fields, by name.
     """
 
@@ -136,6 +138,7 @@ class DatasetMetadata:
     options: dict[str, Any] | None = None
     order_seed: int | None = None
     pairs: dict[str, dict[str, Column]] | None = None
+    masks: dict[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     facts: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:

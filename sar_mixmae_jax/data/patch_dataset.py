@@ -55,6 +55,7 @@ class PatchDataset:
       fields: names of the features of its records.
       read: the same records with other fields.
       location_fields: see `DatasetMetadata`.
+      masks: see `DatasetMetadata`.
     """
 
     source: Source
@@ -72,6 +73,7 @@ class PatchDataset:
     fields: tuple[str, ...] = FIELDS
     read: Callable[[Sequence[str]], Source] | None = None
     location_fields: int = 0
+    masks: dict[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
 
     def describe(self) -> DatasetDescription:
         """Return the facts that are stored with everything made from the split."""
@@ -199,6 +201,7 @@ def load_patch_dataset(
         fields=tuple(info.features),
         read=read,
         location_fields=metadata.location_fields,
+        masks=metadata.masks,
     )
 
 

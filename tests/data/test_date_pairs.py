@@ -11,7 +11,7 @@ from sar_mixmae_jax.data.metadata import DatasetMetadata
 from sar_mixmae_jax.data.patch_dataset import load_patch_dataset
 from sar_mixmae_jax.utils.errors import InputError
 
-NAME = "flood_pairs/own/1.0.0"
+NAME = "flood_pairs/own/1.1.0"
 
 
 def opened(data_dir, split="train", bands=("VH", "VV")):

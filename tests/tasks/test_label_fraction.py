@@ -95,7 +95,7 @@ def test_a_part_of_a_split_keeps_ids_columns_and_records_together(floods):
 
 def test_a_sequence_is_labelled_whole_or_not_at_all(floods, tmp_path):
     """Eight pairs of four sequences, two of each: half of the labels are two sequences."""
-    name = "flood_pairs/own/1.0.0"
+    name = "flood_pairs/own/1.1.0"
     pairs = {split: dict(open_floods(floods, split).patches.pairs) for split in ("train",)}
     pairs = {name: column.tolist() for name, column in pairs["train"].items()}
     pairs["sequence"] = [f"s{row // 2}" for row in range(8)]

@@ -408,7 +408,7 @@ def test_interrupted_it_leaves_no_dataset_and_goes_on_where_it_was(tmp_path, sen
     assert not alive  # processes of the pool end with their parent, however it ends
     if sent != signal.SIGKILL:
         assert not any(name.endswith(".partial") for name in left(tmp_path))
-    assert not (tmp_path / "synthetic_s1/many/1.0.0").exists()
+    assert not (tmp_path / "synthetic_s1/many/1.1.0").exists()
     with pytest.raises(InputError, match="found no dataset"):
         load_patch_dataset("synthetic_s1/many", tmp_path, "train", ("VH", "VV"))
     shards_there = [path.with_suffix("") for path in tmp_path.rglob("train-*.json")]
@@ -417,7 +417,7 @@ def test_interrupted_it_leaves_no_dataset_and_goes_on_where_it_was(tmp_path, sen
     if sent == signal.SIGKILL:  # one of the three is finished, and must have kept its shards
         output, errors = start(tmp_path).communicate(timeout=100)
         assert "train, 3000 patches" in output, errors
-        folder = tmp_path / "synthetic_s1/many/1.0.0"
+        folder = tmp_path / "synthetic_s1/many/1.1.0"
         kept = {path.stat().st_mtime_ns for path in folder.glob("*train.array_record*")}
         assert set(stamps.values()) <= kept
 
@@ -523,7 +523,7 @@ def test_a_shard_that_is_not_what_was_written_is_found_and_made_again(
         patch.setattr(shards, "write_shard", damaged)
         with pytest.raises(InputError, match=message):
             build("synthetic_s1/few", tmp_path, options=FEW, settings=BuildSettings(processes=1))
-    assert not (tmp_path / "synthetic_s1/few/1.0.0").exists()
+    assert not (tmp_path / "synthetic_s1/few/1.1.0").exists()
     assert len(records_of(build("synthetic_s1/few", tmp_path, options=FEW))[1]) == 30
 
 
@@ -541,11 +541,11 @@ def test_other_raw_data_do_not_take_over_shards(tmp_path, small_shards, monkeypa
 
 
 def test_what_a_killed_build_left_while_publishing_goes(tmp_path):
-    old = tmp_path / "synthetic_s1/few/incomplete.ABCDEF_1.0.0"
+    old = tmp_path / "synthetic_s1/few/incomplete.ABCDEF_1.1.0"
     old.mkdir(parents=True)
     (old / "train.array_record").write_text("half")
     folder = build("synthetic_s1/few", tmp_path, options=FEW)
-    assert [path.name for path in folder.parent.iterdir()] == ["1.0.0"]
+    assert [path.name for path in folder.parent.iterdir()] == ["1.1.0"]
 
 
 def test_a_bug_is_no_full_disk(tmp_path, monkeypatch):
@@ -644,8 +644,8 @@ def test_flags_of_a_dataset_reach_its_config(tmp_path):
         text=True,
         check=True,
     )
-    assert "synthetic_s1/many/1.0.0: train, 8 patches" in done.stdout
-    metadata = json.loads((tmp_path / "synthetic_s1/many/1.0.0/metadata.json").read_text())
+    assert "synthetic_s1/many/1.1.0: train, 8 patches" in done.stdout
+    metadata = json.loads((tmp_path / "synthetic_s1/many/1.1.0/metadata.json").read_text())
     options = metadata["options"]
     assert options == {"dtype": "float16", "patches": 8, "size": 32, "seed": 0}
     shutil.rmtree(tmp_path / "synthetic_s1")

@@ -50,7 +50,7 @@ if __name__ == "__main__":
 """
     (tmp_path / "program.py").write_text(program)
     subprocess.run([sys.executable, str(tmp_path / "program.py")], cwd=ROOT, check=True)
-    assert read_back(tmp_path / "synthetic_s1/few/1.0.0") == [550, 550]
+    assert read_back(tmp_path / "synthetic_s1/few/1.1.0") == [550, 550]
 
 
 def test_what_other_processes_call_is_not_in_a_builder_itself(raw, tmp_path):
@@ -91,7 +91,7 @@ def test_the_command_of_tfds(tmp_path, options):
         [*command, *options], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    folder = tmp_path / "synthetic_s1/small/1.0.0"
+    folder = tmp_path / "synthetic_s1/small/1.1.0"
     assert sum(read_back(folder)) == 512
     assert json.loads((folder / "dataset_info.json").read_text())["fileFormat"] == "array_record"
 

@@ -250,7 +250,7 @@ def test_floods_in_tiles(detector, floods, tmp_path):
     assert (arch.image_size, arch.pretrain_image_size, arch.window_sizes) == (64, 128, (4, 4))
     files = evaluate(workdir, out=tmp_path / "report")
     predicted = load_predictions(files["predictions.npz"])
-    ids = (floods / "flood_pairs/own/1.0.0/ids-test.txt").read_text().split()
+    ids = (floods / "flood_pairs/own/1.1.0/ids-test.txt").read_text().split()
     assert sorted(name for pair in predicted.ids for name in pair.split(" > ")) == sorted(ids)
     assert sorted(predicted.labels) == [0, 0, 1, 1]
     evidence = np.load(files["evidence.npz"])
@@ -295,7 +295,7 @@ def test_where_no_score_is_defined_the_latest_is_taken_and_says_so(tuned, built,
 
 
 def test_pairs_without_both_bands_have_no_pictures(floods, tmp_path, caplog):
-    other = rewrite(floods, "flood_pairs/own/1.0.0", tmp_path, {"bands": ["HH", "VV"]})
+    other = rewrite(floods, "flood_pairs/own/1.1.0", tmp_path, {"bands": ["HH", "VV"]})
     example_pictures = get_task("flood").example_pictures
     assert example_pictures("flood_pairs/own", str(other), "test", {}) is None
     assert "no pictures of pairs: unknown band" in caplog.text

@@ -12,6 +12,7 @@ from tfds_builders import records
 from tfds_builders.flood_pairs.flood_simulator import INDEX, ITEM, pair_dates, read_record
 from tfds_builders.patch_builder import PatchBuilder
 from tfds_builders.plan import Plan
+from tfds_builders.records import WATER_CLASSES
 from tfds_builders.synthetic_s1.land_cover import CLASSES
 from tfds_builders.synthetic_s1.simulator import SPLITS
 
@@ -41,8 +42,11 @@ class Config(records.PatchConfig):
 class Builder(PatchBuilder):
     """Builder of `train`, `validation` and `test`, of different scenes; half of each is flooded."""
 
-    VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES: ClassVar[dict[str, str]] = {"1.0.0": "Pairs of two dates with the truth."}
+    VERSION = tfds.core.Version("1.1.0")
+    RELEASE_NOTES: ClassVar[dict[str, str]] = {
+        "1.1.0": "Water and land cover as masks; the records are those of 1.0.0.",
+        "1.0.0": "Pairs of two dates with the truth.",
+    }
     BUILDER_CONFIGS: ClassVar[list[Config]] = [
         Config(name="small", description="512 + 128 + 256 pairs, for comparisons on one machine")
     ]
@@ -59,13 +63,13 @@ class Builder(PatchBuilder):
             "of the pairs; with the truth.",
             features={
                 "noise_free": records.image_feature(size, np.float16),
-                "land_cover": _map(
+                "land_cover": records.map_feature(
                     size, "index into the classes of the metadata; under floods what stands in them"
                 ),
                 "incidence_angle": tfds.features.Tensor(
                     shape=(), dtype=np.float32, doc="degrees at the centre"
                 ),
-                "water": _map(size, "1: water, also under woods, reeds and houses"),
+                "water": records.map_feature(size, "1: water, also under woods, reeds and houses"),
                 "flooded": tfds.features.Tensor(
                     shape=(), dtype=np.uint8, doc="1: there is a flood at this date"
                 ),
@@ -77,6 +81,7 @@ class Builder(PatchBuilder):
                 "date": tfds.features.Text(doc="of the acquisition, ISO 8601"),
             },
             quantity="sigma0",
+            masks={"water": WATER_CLASSES, "land_cover": tuple(CLASSES)},
         )
 
     def plan(self, root: Path, scratch: Path, processes: int) -> Plan:
@@ -105,10 +110,3 @@ class Builder(PatchBuilder):
             make_pairs=pair_dates,
             metadata={"caveats": ["simulated"]},
         )
-
-
-def _map(size: int, doc: str) -> tfds.features.Tensor:
-    """Return the feature of a (row, column) map of uint8."""
-    return tfds.features.Tensor(
-        shape=(size, size), dtype=np.uint8, encoding=tfds.features.Encoding.BYTES, doc=doc
-    )

@@ -12,9 +12,10 @@ from sar_mixmae_jax.utils.decibel import linear_to_db
 from tfds_builders import records
 from tfds_builders.shards import Example
 from tfds_builders.synthetic_s1.backscatter import draw_ground, point_targets
-from tfds_builders.synthetic_s1.land_cover import CLASSES
+from tfds_builders.synthetic_s1.land_cover import CLASSES, NUMBER
 from tfds_builders.synthetic_s1.speckle import LOOKS, MARGIN, noise_floor, observe, speckle
 
+WATER = [NUMBER[name] for name in ("Calm water", "Wind-roughened water")]
 INCIDENCE_DEG = (30.0, 46.0)  # of the IW swath
 LABEL_SHARE = 0.01  # least share of the valid pixels for a label
 BORDER_SHARE = 0.1  # of patches are cut by the edge of the swath
@@ -118,5 +119,6 @@ def read_record(size: int, seed: int, item: tuple[int, int]) -> Example:
         "labels": records.multi_hot(labels(patch), tuple(CLASSES)),
         "noise_free": patch.noise_free,
         "land_cover": patch.land_cover,
+        "water": np.isin(patch.land_cover, WATER).astype(np.uint8),
         "incidence_angle": np.float32(patch.incidence_angle),
     }

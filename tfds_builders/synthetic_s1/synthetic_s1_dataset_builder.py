@@ -11,6 +11,7 @@ from sar_mixmae_jax.utils.errors import InputError
 from tfds_builders import records
 from tfds_builders.patch_builder import PatchBuilder
 from tfds_builders.plan import Plan
+from tfds_builders.records import WATER_CLASSES
 from tfds_builders.synthetic_s1.land_cover import CLASSES
 from tfds_builders.synthetic_s1.simulator import ITEM, SPLITS, read_record
 
@@ -36,8 +37,9 @@ class Config(records.PatchConfig):
 class Builder(PatchBuilder):
     """Builder of the splits `train`, `validation` and `test`, of different scenes."""
 
-    VERSION = tfds.core.Version("1.0.0")
+    VERSION = tfds.core.Version("1.1.0")
     RELEASE_NOTES: ClassVar[dict[str, str]] = {
+        "1.1.0": "Water as a feature; water and land cover as masks.",
         "1.0.0": "Physics of real patches; land-cover maps; held-out splits.",
         "0.1.0": "A first simulator.",
     }
@@ -57,17 +59,14 @@ class Builder(PatchBuilder):
             "noise, point targets and swath borders; with the truth.",
             features={
                 "noise_free": records.image_feature(size),
-                "land_cover": tfds.features.Tensor(
-                    shape=(size, size),
-                    dtype=np.uint8,
-                    encoding=tfds.features.Encoding.BYTES,
-                    doc="index into the classes of the metadata",
-                ),
+                "land_cover": records.map_feature(size, "index into the classes of the metadata"),
+                "water": records.map_feature(size, "1: calm or wind-roughened water"),
                 "incidence_angle": tfds.features.Tensor(
                     shape=(), dtype=np.float32, doc="degrees at the centre"
                 ),
             },
             quantity="sigma0",
+            masks={"water": WATER_CLASSES, "land_cover": tuple(CLASSES)},
         )
 
     def plan(self, root: Path, scratch: Path, processes: int) -> Plan:
