@@ -22,8 +22,8 @@ MAX_NAMED = 3
 """Number of ids that a message lists."""
 
 FORMAT = "sar_mixmae_jax predictions 1"
-COLUMN_PREFIX = "column/"
-"""Prefix of column arrays in the npz."""
+COLUMN_PREFIX, ARRAY_PREFIX = "column/", "array/"
+"""Prefixes of columns and of further arrays in the npz."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -42,6 +42,8 @@ class Predictions:
       provenance: JSON values by name, shown in reports: dataset, split, checkpoint and so on.
         "dataset" and "split" are the title; "caveats" (list of str) and entries with "overlap" in
         their name are shown before any number. Stored under the key "about".
+      arrays: (n, …) each, numbers, by name: further results of the records, such as counts of
+        pixels.
 
     Raises:
       InputError: a field is not as above; a logit or label is not finite; an id occurs twice.
@@ -54,6 +56,7 @@ class Predictions:
     labels: np.ndarray
     columns: dict[str, np.ndarray]
     provenance: dict[str, Any]
+    arrays: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in ("ids", "logits", "labels"):
@@ -61,11 +64,14 @@ class Predictions:
         object.__setattr__(self, "classes", tuple(self.classes))
         columns = {name: np.asarray(values) for name, values in self.columns.items()}
         object.__setattr__(self, "columns", columns)
+        arrays = {name: np.asarray(values) for name, values in self.arrays.items()}
+        object.__setattr__(self, "arrays", arrays)
         if not isinstance(self.task, str):
             raise InputError(f"task is {self.task!r}, expected a name")
         _check_shapes(self)
         _check_values(self)
         _check_columns(self)
+        _check_arrays(self)
         _check_provenance(self.provenance)
         object.__setattr__(self, "logits", self.logits.astype(np.float32))
         object.__setattr__(self, "labels", self.labels.astype(np.uint8))
@@ -134,6 +140,17 @@ def _check_values(predictions: Predictions) -> None:
         refuse_rows(predictions, repeated, "ids occur more than once, which would count them twice")
 
 
+def _check_arrays(predictions: Predictions) -> None:
+    for name, values in predictions.arrays.items():
+        if values.shape[:1] != predictions.ids.shape or values.dtype.kind not in "iuf":
+            raise InputError(
+                f"array {name!r} is {values.dtype} of shape {values.shape}, expected numbers of "
+                f"shape ({len(predictions.ids)}, …)"
+            )
+        finite = np.isfinite(values.reshape(len(values), -1)).all(1)
+        refuse_rows(predictions, ~finite, f"array {name!r} is not finite")
+
+
 def _check_columns(predictions: Predictions) -> None:
     rows = len(predictions.ids)
     if "group" not in predictions.columns:
@@ -191,6 +208,7 @@ def save_predictions(predictions: Predictions, path: Path) -> None:
     }
     arrays = {name: getattr(predictions, name) for name in ("ids", "logits", "labels")}
     arrays |= {COLUMN_PREFIX + name: values for name, values in predictions.columns.items()}
+    arrays |= {ARRAY_PREFIX + name: values for name, values in predictions.arrays.items()}
     content = io.BytesIO()
     np.savez_compressed(content, head=np.array(json.dumps(head, allow_nan=False)), **arrays)
     with report_write_errors(path):
@@ -212,6 +230,11 @@ def load_predictions(path: Path) -> Predictions:
             raise TypeError(f"classes are {head['classes']!r}, expected a list")
         stored_format = head["format"]
         fields = {name: arrays.pop(name) for name in ("ids", "logits", "labels")}
+        further = {
+            name.removeprefix(ARRAY_PREFIX): arrays.pop(name)
+            for name in list(arrays)
+            if name.startswith(ARRAY_PREFIX)
+        }
         columns = {name.removeprefix(COLUMN_PREFIX): values for name, values in arrays.items()}
         fields |= {"task": head["task"], "classes": head["classes"], "provenance": head["about"]}
     except OSError as error:
@@ -224,6 +247,6 @@ def load_predictions(path: Path) -> Predictions:
     if stored_format != FORMAT:
         raise InputError(f"{path} is {stored_format!r}, expected {FORMAT!r}")
     try:
-        return Predictions(**fields, columns=columns)
+        return Predictions(**fields, columns=columns, arrays=further)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error

@@ -7,6 +7,7 @@ from scipy.ndimage import uniform_filter
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score
 
+from sar_mixmae_jax.evaluation.otsu import otsu_cut
 from sar_mixmae_jax.utils.errors import InputError
 
 PERCENTILES = (5, 25, 50, 75, 95)
@@ -228,15 +229,7 @@ def otsu_threshold(counts: np.ndarray, edges: np.ndarray = EDGES) -> float:
             "Otsu's threshold: found no flooded training pair with a pixel valid on both dates, "
             "expected some: check the labels and the nodata of the training split"
         )
-    centres = (edges[1:] + edges[:-1]) / 2
-    below = np.cumsum(counts)[:-1].astype(np.float64)
-    above = counts.sum() - below
-    total = np.cumsum(counts * centres)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        distance = total[:-1] / below - (total[-1] - total[:-1]) / above
-    between = np.where((below > 0) & (above > 0), below * above * np.square(distance), 0.0)
-    best = np.flatnonzero(between >= between.max() * (1 - 1e-12))
-    return float(edges[1 + best[(len(best) - 1) // 2]])
+    return otsu_cut(counts, edges)
 
 
 def new_water_fraction(before: np.ndarray, after: np.ndarray, threshold: float) -> np.ndarray:

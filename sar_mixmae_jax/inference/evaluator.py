@@ -110,9 +110,10 @@ def predict(
       InputError: the checkpoint or the dataset cannot be used.
     """
     model = load_model(workdir, which)
-    config, task = model.config, get_task(model.task)
+    config, task = model.config, get_task(model.task).configure(model.config)
     name, data_dir = dataset or config.dataset, data_dir or config.data_dir
-    labelled = load_task_dataset(task, name, data_dir, split, model.source_checkpoint.bands)
+    bands = model.source_checkpoint.bands
+    labelled = load_task_dataset(task, name, data_dir, split, bands)
     check_classes(model, labelled)
     metadata = model.source_checkpoint.metadata
     distributed.broadcast_check(
@@ -126,6 +127,10 @@ def predict(
         CacheablePartial(predict_outputs, objective), batch_size or task.eval_batch_size
     )
     outputs = predictor(params, labelled.patches.source, description)
+    trained_on = config.dataset, config.data_dir, config.train_split
+    outputs |= labelled.task.baselines(
+        labelled.patches, lambda: load_task_dataset(task, *trained_on, bands).patches
+    )
     provenance = prediction_provenance(model, labelled, split, which)
     extra = {name: outputs[name] for name in task.extra_arrays if name in outputs}
     return SplitPredictions(make_predictions(labelled, outputs, provenance), extra, name, data_dir)

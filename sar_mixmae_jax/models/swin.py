@@ -201,10 +201,16 @@ class Encoder(nn.Module):
     positions: int | None = None
     attention: AttentionFn = attend
 
-    @nn.compact
     def __call__(
         self, images: jax.Array, mask: jax.Array | None = None, keep: jax.Array | None = None
     ) -> jax.Array:
+        """Return the last map of `stages`: (batch, row, column, channel), a token per mask unit."""
+        return self.stages(images, mask, keep)[-1]
+
+    @nn.compact
+    def stages(
+        self, images: jax.Array, mask: jax.Array | None = None, keep: jax.Array | None = None
+    ) -> tuple[jax.Array, ...]:
         """Encode images, mixed with their partners if there is a mask.
 
         Args:
@@ -214,7 +220,7 @@ class Encoder(nn.Module):
             `layers.drop_path_factors`.
 
         Returns:
-          (batch, row, column, channel), one token per mask unit.
+          (batch, row, column, channel) of every stage; the last one is normalised.
         """
         block_class = nn.remat(Block) if self.remat else Block
         x = PatchEmbedding(self.patch, self.embed_dim, self.dtype, name="patch_embed")(images)
@@ -225,7 +231,7 @@ class Encoder(nn.Module):
         if len(positions) != side:
             positions = bicubic_resize(positions, side)
         x = x + positions.astype(x.dtype)
-        done = 0
+        done, maps = 0, []
         stages = zip(self.depths, self.num_heads, self.window_sizes, strict=True)
         for stage, (depth, heads, window) in enumerate(stages):
             if stage:
@@ -246,4 +252,5 @@ class Encoder(nn.Module):
                 rows = apply(rows, stage_mask, None if keep is None else keep[done])
                 done += 1
             x = from_windows(rows.reshape(windows.shape))  # batch, row, column, channel
-        return layer_norm(self.dtype, name="norm")(x)
+            maps.append(x)
+        return (*maps[:-1], layer_norm(self.dtype, name="norm")(x))

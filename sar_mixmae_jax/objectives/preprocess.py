@@ -68,6 +68,25 @@ def random_flips(images: jax.Array, key: jax.Array) -> jax.Array:
     return jnp.where(up_down, images[:, ::-1], images)
 
 
+def random_crops(images: jax.Array, key: jax.Array, size: int) -> jax.Array:
+    """Cut a square of `size` pixels out of each image, at a random place."""
+    batch, height, width, bands = images.shape
+    if size >= min(height, width):
+        return images
+    corners = jax.random.randint(key, (batch, 2), 0, jnp.array([height, width]) - size + 1)
+
+    def cut(image: jax.Array, corner: jax.Array) -> jax.Array:
+        return jax.lax.dynamic_slice(image, (corner[0], corner[1], 0), (size, size, bands))
+
+    return jax.vmap(cut)(images, corners)
+
+
+def random_transposes(images: jax.Array, key: jax.Array) -> jax.Array:
+    """Transpose each square image with probability 1/2; with flips, all rotations by 90 degrees."""
+    transposed = jax.random.bernoulli(key, shape=(images.shape[0], 1, 1, 1))
+    return jnp.where(transposed, images.swapaxes(1, 2), images)
+
+
 NO_WEIGHTING = Weighting("none")
 
 
@@ -83,6 +102,8 @@ class Preprocessing:
       resize_mode: an entry of `RESIZE_MODES`: "resize" or "pad".
       random_flip: bool, whether images are flipped at random.
       unit: of the raw batch, an entry of `radiometry.TO_DB`.
+      random_rotation: bool, whether images are also rotated by multiples of 90 degrees.
+      crop_size: side of random crops, pixels; None: whole images.
     """
 
     image_size: int
@@ -92,6 +113,8 @@ class Preprocessing:
     resize_mode: str = "resize"
     random_flip: bool = True
     unit: str = "dB"
+    random_rotation: bool = False
+    crop_size: int | None = None
 
     def __post_init__(self) -> None:
         look_up(RESIZE_MODES, self.resize_mode, "resize_mode")
@@ -112,18 +135,34 @@ class PreparedBatch(NamedTuple):
     valid: jax.Array
 
 
+def augment(images: jax.Array, key: jax.Array, settings: Preprocessing) -> jax.Array:
+    """Crop, flip and rotate at random, as the settings say.
+
+    Args:
+      images: (batch, height, width, band), or labels in that form.
+      key: equal keys change images and labels alike.
+      settings: of the preprocessing.
+    """
+    if settings.crop_size is not None:
+        images = random_crops(images, jax.random.fold_in(key, 1), settings.crop_size)
+    if settings.random_flip:
+        images = random_flips(images, key)
+    if settings.random_rotation:
+        images = random_transposes(images, jax.random.fold_in(key, 2))
+    return images
+
+
 def preprocess(raw: jax.Array, key: jax.Array, settings: Preprocessing) -> PreparedBatch:
     """Prepare a batch of raw backscatter.
 
     Args:
       raw: (batch, height, width, band) in `settings.unit`, float32 or float16, nodata not finite.
-      key: of the flips.
+      key: of crops, flips and rotations.
       settings: of the preprocessing.
     """
     db = TO_DB[settings.unit](raw.astype(jnp.float32))
     db = RESIZE_MODES[settings.resize_mode](db, settings.image_size)
-    if settings.random_flip:
-        db = random_flips(db, key)
+    db = augment(db, key, settings)
     valid = valid_pixels(db)
     images = standardise(db, jnp.array(settings.mean), jnp.array(settings.std))
     weights = loss_weights(db, images, valid, settings.weighting)

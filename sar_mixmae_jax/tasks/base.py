@@ -1,8 +1,8 @@
 """The interface of a downstream task: records, model, loss, metrics, resampling and report."""
 
 import abc
-from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, NamedTuple
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any, ClassVar, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
@@ -46,16 +46,20 @@ class Task(abc.ABC):
     """A downstream task.
 
     A subclass lives in one module of this package and is registered with
-    `registry.register_task`. Instances hold no state: all instances of a class are equal and have
-    the same hash, so that a task can be part of a jit cache key.
+    `registry.register_task`. Instances are hashable and equal where they are of one class and have
+    the same `settings`, so that a task can be part of a jit cache key. The registered instance has
+    the default settings; `configure` and `for_dataset` return others.
 
     Labels of a batch are (batch,) for one class a record, (batch, classes) for several, or
-    (batch, height, width) per pixel (`labels_per_pixel`). `pool_logits` and `pool_labels` reduce
-    what is per pixel to one prediction a record, from which the metrics are computed.
+    (batch, height, width) per pixel (`labels_per_pixel`). `record_outputs` reduces what is per
+    pixel to results of whole records, from which the metrics are computed.
 
     Attributes:
       name: str, the value of `config.task`.
+      recipe: fields of the configuration that only this task has or whose defaults differ, nested.
+      settings: hashable values from the configuration and the dataset.
       images: names of the fields of a record that are images, one for each date.
+      label_field: name of the field of a record that holds its labels.
       optional_fields: names of further fields of the records that are read where they exist.
       labels_per_pixel: whether labels are (height, width), aligned with the images; they are then
         resized and flipped with them.
@@ -65,8 +69,8 @@ class Task(abc.ABC):
       required_columns: names of the columns of `Predictions` besides "group".
       train_batch_size: default of `config.batch_size`, records of all devices.
       eval_batch_size: records in a batch for inference.
-      extra_arrays: names of the outputs of `extra_outputs`; each is saved as NAME.npz beside a
-        report.
+      extra_arrays: names of outputs that are saved as NAME.npz beside a report.
+      record_arrays: names of outputs that become `Predictions.arrays`, where they exist.
       score_names: names of all entries of `scores`.
       score_titles: score name -> title, of the scores by which models are compared; the best
         checkpoint is chosen by the first.
@@ -74,7 +78,10 @@ class Task(abc.ABC):
     """
 
     name: ClassVar[str]
+    recipe: ClassVar[Mapping[str, Any]] = {}
+    settings: Hashable = None
     images: ClassVar[tuple[str, ...]] = ("backscatter",)
+    label_field: str = "labels"
     optional_fields: ClassVar[tuple[str, ...]] = ()
     labels_per_pixel: ClassVar[bool] = False
     exclusive: ClassVar[bool]
@@ -83,23 +90,51 @@ class Task(abc.ABC):
     train_batch_size: ClassVar[int] = 1024
     eval_batch_size: ClassVar[int] = 256
     extra_arrays: ClassVar[tuple[str, ...]] = ()
+    record_arrays: ClassVar[tuple[str, ...]] = ()
     score_names: ClassVar[tuple[str, ...]]
     score_titles: ClassVar[Mapping[str, str]]
     captions: ClassVar[Mapping[str, str]] = {}
 
     def __eq__(self, other: object) -> bool:
-        return type(self) is type(other)
+        return (
+            type(self) is type(other)
+            and isinstance(other, Task)
+            and (self.settings, self.label_field) == (other.settings, other.label_field)
+        )
 
     def __hash__(self) -> int:
-        return hash(type(self))
+        return hash((type(self), self.settings, self.label_field))
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}()"
+        return f"{type(self).__name__}({'' if self.settings is None else self.settings})"
 
     @property
     def best_score(self) -> str:
         """Name of the score by which the best checkpoint is chosen."""
         return next(iter(self.score_titles))
+
+    # ---- settings
+
+    def configure(self, config: Mapping[str, Any]) -> Self:
+        """Return this task with the settings of a run.
+
+        Args:
+          config: with the fields of `recipe`.
+
+        Raises:
+          InputError: a field cannot be used.
+        """
+        del config
+        return self
+
+    def for_dataset(self, dataset: PatchDataset) -> Self:
+        """Return this task with the settings that depend on the dataset.
+
+        Raises:
+          InputError: the dataset has no labels for this task.
+        """
+        del dataset
+        return self
 
     # ---- records
 
@@ -199,11 +234,36 @@ class Task(abc.ABC):
         """Return labels of whole records, (batch,) if `exclusive`, else (batch, classes)."""
         return labels
 
+    def record_outputs(
+        self, logits: jax.Array, labels: jax.Array, valid: jax.Array
+    ) -> dict[str, jax.Array]:
+        """Return results of whole records, (batch, …) by name, among them "logits" and "labels".
+
+        Args:
+          logits: (batch, …, classes) float32, of the model.
+          labels: (batch, …) as the task has them, aligned with the images.
+          valid: (batch, height, width) bool, True where all bands of all dates were measured.
+        """
+        del valid
+        return {"logits": self.pool_logits(logits), "labels": self.pool_labels(labels)}
+
     def extra_outputs(
         self, model: DownstreamModel, params: Any, images: list[jax.Array]
     ) -> dict[str, jax.Array]:
         """Return further arrays of a prediction, (batch, …) by a name of `extra_arrays`."""
         del model, params, images
+        return {}
+
+    def baselines(
+        self, dataset: PatchDataset, training: Callable[[], PatchDataset]
+    ) -> dict[str, np.ndarray]:
+        """Return results of records without a model, (records, …) by a name of `record_arrays`.
+
+        Args:
+          dataset: records of this task to evaluate.
+          training: opens the records that the model was trained on.
+        """
+        del dataset, training
         return {}
 
     # ---- metrics
@@ -266,9 +326,10 @@ class Task(abc.ABC):
 
     # ---- confidence intervals
 
-    @abc.abstractmethod
     def bootstrap_targets(self, predictions: Predictions) -> dict[Path, BinaryProblem]:
         """Return the binary problems that are resampled, by the path of their metrics."""
+        del predictions
+        return {}
 
     def macro_averages(
         self, replicates: Mapping[Path, Mapping[str, Sampled]]

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from sar_mixmae_jax.models.heads import DownstreamModel
-from sar_mixmae_jax.objectives.preprocess import Preprocessing, preprocess, random_flips
+from sar_mixmae_jax.objectives.preprocess import Preprocessing, augment, preprocess
 from sar_mixmae_jax.tasks.base import IGNORED_LABEL, Task
 from sar_mixmae_jax.utils.errors import InputError
 
@@ -27,12 +27,14 @@ class FinetuneObjective:
       preprocessing: of one date.
       independent_flips: bool, whether each date of a record is flipped on its own, as in the
         released code.
+      freeze_encoder: bool, whether only the head is trained.
     """
 
     task: Task
     model: DownstreamModel
     preprocessing: Preprocessing
     independent_flips: bool = False
+    freeze_encoder: bool = False
 
 
 def finetune_loss(
@@ -42,13 +44,15 @@ def finetune_loss(
 
     Args:
       params: {"encoder", "head"}.
-      batch: raw images and "labels".
-      key: for flips and stochastic depth.
+      batch: raw images and labels.
+      key: for crops, flips and stochastic depth.
       objective: what is trained.
     """
     flip_key, drop_key = jax.random.split(key)
     images = prepare_batch(batch, flip_key, objective)
-    labels = prepare_labels(batch["labels"], flip_key, objective)
+    labels = prepare_labels(batch[objective.task.label_field], flip_key, objective)
+    if objective.freeze_encoder:
+        params = {**params, "encoder": jax.lax.stop_gradient(params["encoder"])}
     logits = apply_model(objective.model, params, images, key=drop_key)
     losses = objective.task.loss(logits, labels)
     return losses.sum(), (jnp.asarray(len(losses), jnp.float32), losses)
@@ -57,22 +61,23 @@ def finetune_loss(
 def predict_outputs(
     params: Any, batch: Batch, objective: FinetuneObjective
 ) -> dict[str, jax.Array]:
-    """Return logits and labels of whole records and `Task.extra_outputs`; nothing is random.
+    """Return `Task.record_outputs` and `Task.extra_outputs`; nothing is random.
 
     Args:
       params: {"encoder", "head"}.
-      batch: raw images and "labels".
+      batch: raw images and labels.
       objective: what was trained.
 
     Returns:
       (batch, …) arrays: "logits" (batch, classes), "labels", and further ones.
     """
     task, model = objective.task, objective.model
-    images = prepare_batch(batch, None, objective)
+    images, valid = prepare_dates(batch, None, objective)
     logits = apply_model(model, params, images)
+    labels = prepare_labels(batch[task.label_field], None, objective)
+    measured = reduce(jnp.logical_and, valid).all(-1)
     return {
-        "logits": task.pool_logits(logits),
-        "labels": task.pool_labels(prepare_labels(batch["labels"], None, objective)),
+        **task.record_outputs(logits, labels, measured),
         **task.extra_outputs(model, params, images),
     }
 
@@ -93,8 +98,8 @@ def encode_features(
     images = prepare_batch(batch, None, objective)
     features = apply_model(objective.model, params, images, method="features")
     rest = {name: batch[name] for name in batch if name not in objective.task.images}
-    if "labels" in rest:
-        labels = prepare_labels(rest["labels"], None, objective)
+    if objective.task.label_field in rest:
+        labels = prepare_labels(rest.pop(objective.task.label_field), None, objective)
         rest["labels"] = objective.task.pool_labels(labels)
     return {"features": features, **rest}
 
@@ -102,7 +107,14 @@ def encode_features(
 def prepare_batch(
     batch: Batch, key: jax.Array | None, objective: FinetuneObjective
 ) -> list[jax.Array]:
-    """Return the standardised images of a batch, (batch, height, width, band) for each date.
+    """Return the images of `prepare_dates`."""
+    return prepare_dates(batch, key, objective)[0]
+
+
+def prepare_dates(
+    batch: Batch, key: jax.Array | None, objective: FinetuneObjective
+) -> tuple[list[jax.Array], list[jax.Array]]:
+    """Return the standardised images of a batch, and where they were measured.
 
     All dates of a record are flipped alike, unless the objective has `independent_flips`. What one
     date did not measure is nodata on the others too, since it would look like a change; see
@@ -110,8 +122,12 @@ def prepare_batch(
 
     Args:
       batch: raw images.
-      key: for the flips; None: no flips.
+      key: for crops, flips and rotations; None: whole images as they are.
       objective: task, model and preprocessing.
+
+    Returns:
+      (batch, height, width, band) float32 for each date, and the same shape, bool, True where a
+      band was measured.
     """
     settings, names = objective.preprocessing, objective.task.images
     if objective.independent_flips and key is not None:
@@ -121,6 +137,8 @@ def prepare_batch(
         mean=settings.mean * len(names),
         std=settings.std * len(names),
         random_flip=settings.random_flip and key is not None,
+        random_rotation=settings.random_rotation and key is not None,
+        crop_size=None if key is None else settings.crop_size,
     )
     db = jnp.concatenate([batch[name] for name in names], axis=-1)
     key = jax.random.key(0) if key is None else key
@@ -129,22 +147,25 @@ def prepare_batch(
         jnp.split(array, len(names), axis=-1) for array in (prepared.images, prepared.valid)
     )
     if not objective.task.masks_common_nodata(objective.model):
-        return dates
+        return dates, valid
     everywhere = reduce(jnp.logical_and, valid)
-    return [jnp.where(everywhere, date, 0.0) for date in dates]
+    return [jnp.where(everywhere, date, 0.0) for date in dates], valid
 
 
-def _flip_apart(batch: Batch, key: jax.Array, objective: FinetuneObjective) -> list[jax.Array]:
-    """Return the same as `prepare_batch`, with flips of their own for each date."""
+def _flip_apart(
+    batch: Batch, key: jax.Array, objective: FinetuneObjective
+) -> tuple[list[jax.Array], list[jax.Array]]:
+    """Return the same as `prepare_dates`, with flips of their own for each date."""
     dates = [batch[name] for name in objective.task.images]
     if objective.task.masks_common_nodata(objective.model):
         measured = reduce(jnp.logical_and, map(jnp.isfinite, dates))
         dates = [jnp.where(measured, date, jnp.nan) for date in dates]
     keys = jax.random.split(key, len(dates))
-    return [
-        preprocess(date, date_key, objective.preprocessing).images
+    prepared = [
+        preprocess(date, date_key, objective.preprocessing)
         for date, date_key in zip(dates, keys, strict=True)
     ]
+    return [date.images for date in prepared], [date.valid for date in prepared]
 
 
 def prepare_labels(
@@ -159,7 +180,7 @@ def prepare_labels(
 
     Returns:
       The labels as they are; per pixel (batch, size, size) int32, resized to the nearest pixel or
-      padded with `IGNORED_LABEL`, and flipped as the images.
+      padded with `IGNORED_LABEL`, and cropped, flipped and rotated as the images.
 
     Raises:
       InputError: per-pixel labels are not (batch, height, width).
@@ -176,9 +197,7 @@ def prepare_labels(
         labels = jnp.pad(labels, margins, constant_values=IGNORED_LABEL)
     elif labels.shape[1:] != (size, size):
         labels = jax.image.resize(labels, (len(labels), size, size), method="nearest")
-    if settings.random_flip and key is not None:
-        labels = random_flips(labels[..., None], key)[..., 0]
-    return labels
+    return labels if key is None else augment(labels[..., None], key, settings)[..., 0]
 
 
 def apply_model(

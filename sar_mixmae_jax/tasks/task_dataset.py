@@ -75,6 +75,7 @@ def load_task_dataset(
     patches = load_patch_dataset(
         name, data_dir, split, bands, units=tuple(TO_DB), also=task.optional_fields
     )
+    task = task.for_dataset(patches)
     classes, records = task.class_names(patches), task.load_records(patches)
     ids = np.array(patches.ids())
     if len(ids) != len(patches.source):
@@ -162,7 +163,7 @@ def make_predictions(
 
     Args:
       dataset: the split.
-      outputs: (records, …) "logits" and "labels", in its order.
+      outputs: (records, …) "logits", "labels" and `Task.record_arrays`, in its order.
       provenance: JSON values by name; see `Predictions`.
 
     Raises:
@@ -176,6 +177,7 @@ def make_predictions(
         outputs["labels"],
         dataset.columns,
         provenance,
+        {name: outputs[name] for name in dataset.task.record_arrays if name in outputs},
     )
     dataset.task.check_predictions(predictions)
     return predictions

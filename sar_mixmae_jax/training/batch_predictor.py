@@ -4,7 +4,7 @@ Records are read in order. The last batch is padded with the last record and its
 from the results, so that no record is counted twice or left out.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import lru_cache
 from typing import Any
 
@@ -38,7 +38,11 @@ class BatchPredictor:
         self._mapped = map_over_devices(function)
 
     def __call__(
-        self, params: Any, source: Source, description: str | None = None
+        self,
+        params: Any,
+        source: Source,
+        description: str | None = None,
+        leave_out: Collection[str] = (),
     ) -> dict[str, np.ndarray]:
         """Return the results for all records, in order, in every process.
 
@@ -46,6 +50,7 @@ class BatchPredictor:
           params: on all devices.
           source: records.
           description: of the progress bar; None: no bar.
+          leave_out: names of results that are not fetched from the device.
 
         Returns:
           (records, …) arrays by name.
@@ -61,6 +66,7 @@ class BatchPredictor:
         with bar:
             for _, batch in data:  # results are fetched while the next batch is computed
                 results = self._mapped(params, batch)
+                results = {name: results[name] for name in results if name not in leave_out}
                 if previous is not None:
                     parts.append(jax.device_get(fetch_replicated(previous)))
                 previous = results

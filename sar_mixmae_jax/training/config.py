@@ -39,6 +39,7 @@ RULES: tuple[tuple[str, Callable[[Number], bool], tuple[str, ...]], ...] = (
             "max_to_keep",
             "keep_period",
             "keep_best",
+            "crop_size",
             "picture_every",
             "diagnostic_patches",
             "data.read_threads",
@@ -226,6 +227,7 @@ def make_optimizer(config: ConfigDict, schedule: optax.Schedule) -> optax.Gradie
         weight_decay=config.optimizer.weight_decay,
         clip_norm=config.optimizer.clip_norm,
         layer_decay=config.optimizer.get("layer_decay", 1.0),
+        freeze_encoder=config.get("freeze_encoder", False),
     )
 
 

@@ -163,9 +163,17 @@ def make_finetune_objective(
         resize_mode=config.resize_mode,
         random_flip=config.random_flip,
         unit=patches.unit,
+        random_rotation=config.get("random_rotation", False),
+        crop_size=config.get("crop_size"),
     )
-    flip_dates = config.get("flip_dates", FLIP_DATES[0])
-    return FinetuneObjective(task, model, preprocessing, flip_dates == "independent")
+    apart = config.get("flip_dates", FLIP_DATES[0]) == "independent"
+    if apart and task.labels_per_pixel:
+        raise InputError(
+            f"flip_dates is independent, and {task.name} has labels per pixel: set "
+            f"--config.flip_dates={FLIP_DATES[0]}"
+        )
+    frozen = config.get("freeze_encoder", False)
+    return FinetuneObjective(task, model, preprocessing, apart, frozen)
 
 
 def run_title(config: ConfigDict, source_checkpoint: SourceCheckpoint | None) -> str:

@@ -77,7 +77,7 @@ def set_up(config: ConfigDict, workdir: Path) -> RunSetup:
     Raises:
       InputError: names what cannot be built.
     """
-    task = get_task(config.task)
+    task = get_task(config.task).configure(config)
     config = complete_config(config, task)
     check_batch(config, jax.device_count(), mixed=False)
     source_checkpoint = resolve_encoder(config, workdir)
@@ -139,9 +139,9 @@ class ValidationEvaluator:
 
     def evaluate(self, params: Any) -> EvalResult:
         """Return the metrics that are defined, and the mean loss."""
-        outputs = self._predict(params, self._split.patches.source)
-        predicted = make_predictions(self._split, outputs, {})
         task = self._split.task
+        outputs = self._predict(params, self._split.patches.source, leave_out=task.extra_arrays)
+        predicted = make_predictions(self._split, outputs, {})
         metrics = task.metrics(predicted)
         scalars, name = task.validation_scalars(predicted, metrics), task.best_score
         value = scalars.get(f"validation/{name}")

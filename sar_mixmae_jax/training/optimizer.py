@@ -79,7 +79,7 @@ def peak_learning_rate(base: float, batch_size: int) -> float:
     return base * batch_size / 256
 
 
-def layer_scales(params: Any, decay: float) -> Any:
+def layer_scales(params: Any, decay: float, *, freeze_encoder: bool = False) -> Any:
     """Return the factor on the rate of every tensor: layer-wise decay as published.
 
     The last block of the encoder has `decay`, each block before it another factor of it, and the
@@ -89,6 +89,7 @@ def layer_scales(params: Any, decay: float) -> Any:
     Args:
       params: {"encoder": …, "head": …}.
       decay: factor from layer to layer; 1 leaves every rate as it is.
+      freeze_encoder: whether the factors of the encoder are 0, which stops weight decay too.
     """
     blocks = sorted(
         (int(stage), int(block))
@@ -105,6 +106,8 @@ def layer_scales(params: Any, decay: float) -> Any:
     def scale(path: tuple[Any, ...], tensor: Any) -> float:
         del tensor
         part, *rest = (key.key for key in path)
+        if part == "encoder" and freeze_encoder:
+            return 0.0
         layer = layers.get(rest[0], len(blocks) - 1) if part == "encoder" else len(blocks) - 1
         return decay ** (len(blocks) - layer)
 
@@ -140,6 +143,7 @@ def adamw(
     weight_decay: float,
     clip_norm: float | None = None,
     layer_decay: float = 1.0,
+    freeze_encoder: bool = False,
 ) -> optax.GradientTransformation:
     """Return AdamW with decoupled decay on `decay_mask`; cached, so that programs can be too.
 
@@ -150,13 +154,16 @@ def adamw(
       weight_decay: per unit of the rate.
       clip_norm: gradients with a larger global norm are scaled down to it; None leaves them.
       layer_decay: see `layer_scales`; 1 where all layers have the same rate.
+      freeze_encoder: see `layer_scales`.
     """
 
     def scale(updates: Any, params: Any) -> Any:
         del params
-        return jax.tree.map(jnp.multiply, updates, layer_scales(updates, layer_decay))
+        factors = layer_scales(updates, layer_decay, freeze_encoder=freeze_encoder)
+        return jax.tree.map(jnp.multiply, updates, factors)
 
     clip = optax.identity() if clip_norm is None else optax.clip_by_global_norm(clip_norm)
     step = optax.adamw(schedule, b1=b1, b2=b2, weight_decay=weight_decay, mask=decay_mask)
-    by_layer = optax.identity() if layer_decay == 1.0 else optax.stateless(scale)
+    scaled = layer_decay != 1.0 or freeze_encoder
+    by_layer = optax.stateless(scale) if scaled else optax.identity()
     return optax.chain(clip, step, by_layer)
