@@ -5,13 +5,15 @@
     --workdir=runs/land_cover
   sar-mixmae train --config=finetune:task=flood,dataset=sen12_flood,init=runs/base \
     --workdir=runs/flood
+  sar-mixmae train --config=finetune:task=segmentation,dataset=sen1floods11,init=runs/base \
+    --workdir=runs/water
   sar-mixmae train --config=finetune:task=linear_probe,dataset=bigearthnet_s1/v2,init=runs/base \
     --workdir=runs/probe
   sar-mixmae evaluate --workdir=runs/land_cover
 
 Arguments:
-  task: classification or flood (fine-tuning), linear_probe or knn (frozen encoder, for the task of
-    the dataset).
+  task: classification, flood, segmentation or pair_segmentation (fine-tuning), linear_probe or knn
+    (frozen encoder, for the task of the dataset).
   dataset: name, name/config or name/config:version.
   init: a run, one of its checkpoints, or `random`.
   variant: of a random encoder.
@@ -99,4 +101,6 @@ def get_config(arguments: str = "") -> ConfigDict:
     config.optimizer.layer_decay = 1.0 if random else 0.7
 
     config.checkpoint_every = config_dict.placeholder(int)  # steps; None: an epoch
+    if known:
+        config.update(get_task(given["task"]).recipe)
     return config

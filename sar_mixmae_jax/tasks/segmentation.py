@@ -1,0 +1,435 @@
+"""Segmentation: the class of every pixel, of one date or of the second of two."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, NamedTuple, Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from absl import logging
+
+from sar_mixmae_jax.data.date_pairs import PairSource
+from sar_mixmae_jax.data.metadata import BANDS
+from sar_mixmae_jax.data.patch_dataset import PatchDataset, load_patch_dataset
+from sar_mixmae_jax.data.record_source import read_rows
+from sar_mixmae_jax.evaluation import confusion
+from sar_mixmae_jax.evaluation.bootstrap import CONFIDENCE_LEVEL, REPLICATES
+from sar_mixmae_jax.evaluation.metrics import Metrics, SummaryMetrics
+from sar_mixmae_jax.evaluation.predictions import Predictions, refuse_rows
+from sar_mixmae_jax.models.architecture import Architecture
+from sar_mixmae_jax.models.segmenter import COMBINATIONS, Segmenter
+from sar_mixmae_jax.objectives.radiometry import TO_DB
+from sar_mixmae_jax.tasks import segmentation_metrics, segmentation_report
+from sar_mixmae_jax.tasks.base import (
+    IGNORED_LABEL,
+    Figures,
+    LabelUnits,
+    Pictures,
+    Task,
+    mean_per_record,
+)
+from sar_mixmae_jax.tasks.registry import register_task
+from sar_mixmae_jax.tasks.segmentation_baselines import BASELINES, baseline_confusions
+from sar_mixmae_jax.tasks.segmentation_metrics import BINS, PARTS
+from sar_mixmae_jax.tasks.segmentation_report import NO_PREDICTION, ChipPicture
+from sar_mixmae_jax.utils.errors import InputError, check_name
+from sar_mixmae_jax.utils.tables import Lines
+
+WATER = "water"
+READ_TOGETHER = 64
+"""Masks that are read at a time."""
+
+
+class Settings(NamedTuple):
+    """Settings of a segmentation.
+
+    Attributes:
+      mask: name of the feature with the labels; "": `WATER` where there is one, else the first.
+      dice: weight of the Dice loss beside the cross-entropy.
+      focal: exponent of the focal weight (1 - p)^focal of a pixel; 0: all weigh the same.
+    """
+
+    mask: str = ""
+    dice: float = 0.0
+    focal: float = 0.0
+
+
+@register_task
+class Segmentation(Task):
+    """Class of every pixel of an image."""
+
+    name = "segmentation"
+    recipe: ClassVar = {
+        "resize_mode": "pad",  # pixels keep their size
+        "crop_size": 256,
+        "random_rotation": True,
+        "freeze_encoder": False,
+        "segmentation": {"mask": "", "decoder_width": 128, "dice": 0.0, "focal": 0.0},
+        "optimizer": {"base_learning_rate": 1.6e-2},  # 1e-3 for a batch of 16
+    }
+    settings: Settings = Settings()
+    labels_per_pixel = True
+    exclusive = False
+    train_batch_size = 16
+    eval_batch_size = 8
+    extra_arrays = ("predicted", "truth")
+    record_arrays = ("confusion", "unmeasured", "curve", "loss", *BASELINES)
+    score_names = (*confusion.RATES, "average_precision")
+    score_titles: ClassVar = {"iou": "IoU", "f1": "F1", "mean_iou": "mean IoU"}
+    captions: ClassVar = segmentation_report.CAPTIONS
+
+    # ---- settings
+
+    def _with(self, **changes: Any) -> Self:
+        task = type(self)()
+        task.settings = self.settings._replace(**changes)
+        task.label_field = self.label_field
+        return task
+
+    def configure(self, config: Mapping[str, Any]) -> Self:
+        """Return this task with mask and loss of `config.segmentation`.
+
+        Raises:
+          InputError: a weight is negative.
+        """
+        fields = {name: config["segmentation"][name] for name in Settings._fields}
+        for name in ("dice", "focal"):
+            if not 0 <= fields[name] <= 100:
+                raise InputError(f"segmentation.{name} is {fields[name]}: expected from 0 to 100")
+        return self._with(**fields)
+
+    def for_dataset(self, dataset: PatchDataset) -> Self:
+        """Return this task with the mask to learn from.
+
+        Raises:
+          InputError: the dataset has no masks, or not the wanted one.
+        """
+        if not dataset.masks:
+            raise InputError(
+                f"{dataset.name} has no masks: choose a dataset with labels per pixel, such as "
+                "sen1floods11, flood_pairs or s1_folder with --masks"
+            )
+        mask = self.settings.mask or (
+            WATER if WATER in dataset.masks else next(iter(dataset.masks))
+        )
+        check_name(dataset.masks, mask, "segmentation.mask")
+        task = self._with(mask=mask)
+        task.label_field = self._label_field(mask)
+        return task
+
+    def _label_field(self, mask: str) -> str:
+        return mask
+
+    # ---- records
+
+    def load_records(self, dataset: PatchDataset) -> PatchDataset:
+        """Return the dataset with images and masks as its records."""
+        assert dataset.read is not None
+        fields = ("id", "backscatter", self.settings.mask)
+        return dataclasses.replace(dataset, source=dataset.read(fields))
+
+    def class_names(self, dataset: PatchDataset) -> tuple[str, ...]:
+        """Return the classes of the mask."""
+        return dataset.masks[self.settings.mask]
+
+    def columns(self, dataset: PatchDataset, ids: np.ndarray) -> dict[str, np.ndarray]:
+        """Return group, and event or hard case where they are known.
+
+        A record is a group of its own, but for the dates of a pair, which are one.
+        """
+        columns = {"group": ids}
+        if dataset.location_fields:
+            events = [name.rsplit("_", dataset.location_fields)[0] for name in ids]
+            columns["event"] = np.array(events)
+        pairs = dataset.pairs or {}
+        for name, column in {"group": "sequence", "hard_case": "hard_case"}.items():
+            if column in pairs:
+                values = columns.get(name, np.full(len(ids), "")).astype(object)
+                for date in ("before", "after"):
+                    values[pairs[date]] = pairs[column]
+                columns[name] = values.astype(str)
+        return columns
+
+    def label_units(self, dataset: PatchDataset) -> LabelUnits:
+        """Return each record as a unit with the classes of its pixels."""
+        classes = np.arange(len(dataset.masks[self.settings.mask]))
+        rows = np.arange(len(dataset.source))
+        parts = []
+        for first in range(0, len(rows), READ_TOGETHER):
+            records = read_rows(dataset.source, rows[first : first + READ_TOGETHER])
+            labels = records[self.label_field]
+            flat = labels.reshape(len(labels), -1, 1)
+            parts.append(np.stack([(flat == number).any((1, 2)) for number in classes], axis=1))
+        return LabelUnits(np.concatenate(parts).astype(np.uint8), rows)
+
+    # ---- model and loss
+
+    def input_size(self, arch: Architecture, dataset: PatchDataset) -> int:
+        """Return the size of the images, rounded up to whole tiles."""
+        return -(-dataset.size // arch.image_size) * arch.image_size
+
+    def make_model(
+        self, arch: Architecture, outputs: int, config: Mapping[str, Any], **settings: Any
+    ) -> Segmenter:
+        """Return a segmenter.
+
+        Raises:
+          InputError: a crop is not made of whole tiles.
+        """
+        crop = config["crop_size"]
+        if crop % arch.image_size:
+            raise InputError(
+                f"crop_size is {crop}: expected a multiple of the tiles of {arch.image_size} px "
+                "(model.image_size)"
+            )
+        width, combine = config["segmentation"]["decoder_width"], self._combination(config)
+        return Segmenter(arch, outputs, **settings, decoder_width=width, combine=combine)
+
+    def _combination(self, config: Mapping[str, Any]) -> str:
+        del config
+        return COMBINATIONS[0]
+
+    def loss(self, logits: jax.Array, labels: jax.Array) -> jax.Array:
+        """Return the mean cross-entropy of the labelled pixels, with the focal and Dice terms."""
+        labelled = labels != IGNORED_LABEL
+        truth = jax.nn.one_hot(labels, logits.shape[-1])  # of an ignored pixel: zeros
+        losses = optax.softmax_cross_entropy(logits, truth)
+        if self.settings.focal:
+            losses = losses * (1 - jnp.exp(-losses)) ** self.settings.focal
+        total = mean_per_record(losses, labelled)
+        if not self.settings.dice:
+            return total
+        axes = tuple(range(1, labels.ndim))
+        probability = jax.nn.softmax(logits) * labelled[..., None]
+        both = (probability * truth).sum(axes)
+        dice = (2 * both + 1) / (probability.sum(axes) + truth.sum(axes) + 1)
+        return total + self.settings.dice * (1 - dice.mean(-1)) * labelled.any(axes)
+
+    def pool_logits(self, logits: jax.Array) -> jax.Array:
+        """Return the mean logits of the pixels."""
+        return logits.mean((1, 2))
+
+    def pool_labels(self, labels: jax.Array) -> jax.Array:
+        """Refuse: the classes of a whole image are in `record_outputs`.
+
+        Raises:
+          InputError: always.
+        """
+        raise InputError("segmentation has no labels of whole images: expected labels per pixel")
+
+    def record_outputs(
+        self, logits: jax.Array, labels: jax.Array, valid: jax.Array
+    ) -> dict[str, jax.Array]:
+        """Return counts of pixels, the loss, and both maps.
+
+        Returns:
+          "confusion" (batch, classes, classes): labelled and measured pixels by truth and
+          prediction; "unmeasured" (batch, classes): labelled pixels without a measurement;
+          "curve" (batch, 2, bins), with two classes: labelled pixels by truth and probability of
+          the second class, where unmeasured ones have probability 0; "loss" (batch,); "predicted"
+          (batch, height, width) uint8, `NO_PREDICTION` where nothing was measured; "truth", int8;
+          "logits" the means of the pixels; "labels" (batch, classes), 1 where a pixel has a class.
+        """
+        classes = logits.shape[-1]
+        labelled, predicted = labels >= 0, logits.argmax(-1)
+        counted = labelled & valid
+        matrix = _count(labels * classes + predicted, counted, classes**2)
+        unmeasured = _count(labels, labelled & ~valid, classes)
+        outputs = {
+            "logits": self.pool_logits(logits),
+            "labels": (matrix.reshape(-1, classes, classes).sum(2) + unmeasured > 0).astype(
+                jnp.uint8
+            ),
+            "confusion": matrix.reshape(-1, classes, classes),
+            "unmeasured": unmeasured,
+            "loss": self.loss(logits, labels),
+            "predicted": jnp.where(valid, predicted, NO_PREDICTION).astype(jnp.uint8),
+            "truth": labels.astype(jnp.int8),
+        }
+        if classes == 2:
+            probability = jnp.where(valid, jax.nn.softmax(logits)[..., 1], 0.0)
+            place = jnp.minimum(probability * BINS, BINS - 1).astype(jnp.int32)
+            curve = _count(labels * BINS + place, labelled, 2 * BINS)
+            outputs["curve"] = curve.reshape(-1, 2, BINS)
+        return outputs
+
+    def baselines(
+        self, dataset: PatchDataset, training: Callable[[], PatchDataset]
+    ) -> dict[str, np.ndarray]:
+        """Return confusion matrices of thresholds and of a logistic regression."""
+        classes = dataset.masks[self.settings.mask]
+        return baseline_confusions(dataset, training, self.images, self.label_field, classes)
+
+    # ---- metrics
+
+    def check_predictions(self, predictions: Predictions) -> None:
+        """Check the counts.
+
+        Raises:
+          InputError: counts are missing, of another shape or negative, or contradict the labels.
+        """
+        super().check_predictions(predictions)
+        count, classes = len(predictions.ids), len(predictions.classes)
+        shapes = {"confusion": (count, classes, classes), "unmeasured": (count, classes)}
+        shapes |= dict.fromkeys(BASELINES, (count, classes, classes))
+        if classes == 2:
+            shapes["curve"] = (count, 2, BINS)
+        for name, shape in shapes.items():
+            array = predictions.arrays.get(name)
+            if array is None and name in BASELINES:
+                continue
+            if array is None or array.shape != shape or array.dtype.kind not in "iu":
+                found = "none" if array is None else f"{array.dtype} of shape {array.shape}"
+                raise InputError(f"array {name!r}: found {found}, expected counts {shape}")
+            refuse_rows(predictions, (array < 0).reshape(count, -1).any(1), f"{name} is negative")
+        pixels = segmentation_metrics.labelled_pixels(predictions)
+        wrong = ((pixels > 0) != (predictions.labels == 1)).any(1)
+        refuse_rows(predictions, wrong, "labels are not the classes of the counted pixels")
+
+    def metrics(self, predictions: Predictions) -> Metrics:
+        """Return pooled rates, rates by class, part and record, and those of the baselines."""
+        return segmentation_metrics.compute_metrics(predictions)
+
+    def scores(self, metrics: Metrics) -> dict[str, float | None]:
+        """Return the pooled rates of all labelled pixels."""
+        return {name: metrics["pooled"].get(name) for name in self.score_names}
+
+    def breakdowns(self, metrics: Metrics) -> dict[str, dict[str, float | None]]:
+        """Return the IoU of every class and of the parts of the records."""
+        parts = {"IoU by class": metrics["by_class"]}
+        parts |= {f"IoU by {title}": metrics[f"by_{name}"] for name, title in PARTS.items()}
+        return {
+            title: {name: rates["iou"] for name, rates in values.items()}
+            for title, values in parts.items()
+            if values
+        }
+
+    def validation_scalars(self, predictions: Predictions, metrics: Metrics) -> dict[str, float]:
+        """Return the mean loss of the records and the defined scores."""
+        values = {"loss": float(predictions.arrays["loss"].mean()), **self.scores(metrics)}
+        return {f"validation/{name}": value for name, value in values.items() if value is not None}
+
+    def intervals(
+        self, predictions: Predictions, replicates: int | None = None, seed: int = 0
+    ) -> dict[str, Any]:
+        """Return confidence intervals of all rates; whole groups are resampled."""
+        number = replicates or REPLICATES
+        values = confusion.confusion_intervals(
+            segmentation_metrics.matrices(predictions), predictions.groups, number, seed
+        )
+        return {
+            "level": CONFIDENCE_LEVEL,
+            "replicates": number,
+            "seed": seed,
+            "groups": predictions.number_of_groups,
+            "values": values,
+        }
+
+    # ---- report
+
+    def summary_metrics(self, metrics: Metrics, intervals: Mapping[str, Any]) -> SummaryMetrics:
+        """Return the rates pooled over all labelled pixels."""
+        return SummaryMetrics("pooled", metrics["pooled"], intervals["pooled"])
+
+    def report_header(self, metrics: Metrics, intervals: Mapping[str, Any]) -> Lines:
+        """Return the pooled rates beside the baselines, and what was not measured."""
+        return segmentation_report.report_header(metrics, intervals)
+
+    def tables(self, metrics: Metrics, intervals: Mapping[str, Any]) -> Lines:
+        """Return rates by class and part."""
+        return segmentation_report.tables(metrics, intervals)
+
+    def figures(
+        self,
+        predictions: Predictions,
+        metrics: Metrics,
+        intervals: Mapping[str, Any],
+        title: str,
+        pictures: Pictures | None = None,
+    ) -> Figures:
+        """Return confusion and curve, and the best, median and worst records."""
+        del intervals
+        return segmentation_report.figures(predictions, metrics, title, pictures)
+
+    def example_pictures(
+        self, dataset: str, data_dir: str, split: str, extra: Mapping[str, np.ndarray]
+    ) -> Pictures | None:
+        """Return a function that reads a record and its maps; None without both bands or maps."""
+        try:
+            patches = load_patch_dataset(dataset, data_dir, split, BANDS, units=tuple(TO_DB))
+        except InputError as error:
+            logging.warning("no pictures: %s", error)
+            return None
+        if any(name not in extra for name in self.extra_arrays):
+            return None
+        to_db, records = TO_DB[patches.unit], self._image_numbers(patches)
+
+        def picture(row: int) -> ChipPicture:
+            number = int(records[row])
+            db = np.asarray(to_db(patches.source[number]["backscatter"]), np.float32)
+            return ChipPicture(db, extra["truth"][row], extra["predicted"][row])
+
+        return picture
+
+    def _image_numbers(self, dataset: PatchDataset) -> np.ndarray:
+        """Return the number in the dataset of the labelled image of each record, (records,)."""
+        return np.arange(len(dataset.source))
+
+
+def _count(values: jax.Array, counted: jax.Array, number: int) -> jax.Array:
+    """Return how often each of `number` values occurs in each record, (batch, number) int32."""
+    flat = jnp.where(counted, values, number).reshape(len(values), -1)
+    return jax.vmap(lambda row: jnp.zeros(number + 1, jnp.int32).at[row].add(1))(flat)[:, :number]
+
+
+@register_task
+class PairSegmentation(Segmentation):
+    """Class of every pixel on the second of two dates."""
+
+    name = "pair_segmentation"
+    recipe: ClassVar = {
+        **Segmentation.recipe,
+        "segmentation": {**Segmentation.recipe["segmentation"], "combine": COMBINATIONS[0]},
+    }
+    images = ("before", "after")
+
+    def _label_field(self, mask: str) -> str:
+        del mask
+        return "labels"
+
+    def _image_numbers(self, dataset: PatchDataset) -> np.ndarray:
+        assert dataset.pairs is not None
+        return dataset.pairs["after"]
+
+    def _combination(self, config: Mapping[str, Any]) -> str:
+        combine = config["segmentation"]["combine"]
+        check_name(COMBINATIONS, combine, "segmentation.combine")
+        return combine
+
+    def load_records(self, dataset: PatchDataset) -> PatchDataset:
+        """Return the dataset with its pairs as records, labelled by the mask of the second date.
+
+        Raises:
+          InputError: it has none.
+        """
+        single = super().load_records(dataset)
+        if dataset.pairs is None:
+            raise InputError(
+                f"{dataset.name} has no pairs of dates: choose task=segmentation, or a dataset "
+                "that has, such as flood_pairs"
+            )
+        pairs = PairSource(single.source, dataset.pairs, self.settings.mask)
+        return dataclasses.replace(single, source=pairs)
+
+    def columns(self, dataset: PatchDataset, ids: np.ndarray) -> dict[str, np.ndarray]:
+        """Return the ids of both dates, the group and the hard case of the pairs."""
+        assert dataset.pairs is not None
+        columns = {name: dataset.pairs[name] for name in ("group", *PARTS) if name in dataset.pairs}
+        return columns | {date: ids[dataset.pairs[date]] for date in self.images}
+
+    def record_ids(self, ids: np.ndarray, columns: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Return the id of each pair: "before > after"."""
+        dates = zip(columns["before"], columns["after"], strict=True)
+        return np.array([f"{before} > {after}" for before, after in dates])

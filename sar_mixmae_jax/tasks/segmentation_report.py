@@ -1,0 +1,305 @@
+"""Tables and pictures of a report on a segmentation."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import ListedColormap, Normalize
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from sar_mixmae_jax.evaluation.confusion import OVERLAPS
+from sar_mixmae_jax.evaluation.metrics import Metrics
+from sar_mixmae_jax.evaluation.predictions import Predictions
+from sar_mixmae_jax.tasks.base import Figures, Pictures
+from sar_mixmae_jax.tasks.segmentation_baselines import BASELINES
+from sar_mixmae_jax.tasks.segmentation_metrics import PARTS
+from sar_mixmae_jax.utils.plotting import (
+    NODATA_COLOUR,
+    add_title,
+    block_average,
+    figure_to_png,
+)
+from sar_mixmae_jax.utils.tables import (
+    Lines,
+    MetricsRow,
+    escape_markdown,
+    format_metric,
+    metrics_table,
+)
+
+RATE_TITLES = {
+    "iou": "IoU",
+    "f1": "F1",
+    "precision": "precision",
+    "recall": "recall",
+    "mean_iou": "mean IoU",
+    "accuracy": "accuracy",
+}
+CAPTIONS = {
+    "scores.png": "Confusion of all labelled pixels; with two classes, precision and recall at "
+    "every threshold.",
+    "chips.png": "The best, median and worst records by IoU, of those where it is defined: VV, VH, "
+    "truth, prediction, errors.",
+}
+NO_PREDICTION = 255
+"""Value of a predicted map where nothing was measured."""
+EXAMPLES = 2
+"""Records of each kind in the picture."""
+PANEL_PIXELS = 256
+PERCENTILES = (1, 99)
+DPI = 110
+
+MISSED_COLOUR, FALSE_COLOUR, WRONG_COLOUR = "#d7191c", "#7b3294", "#d7191c"
+CORRECT_COLOUR = "0.9"
+UNLABELLED_COLOUR = "white"
+TWO_COLOURS = ("0.85", "#08519c")
+GREY = colormaps["gray"].with_extremes(bad=NODATA_COLOUR)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ChipPicture:
+    """Record with its maps.
+
+    Attributes:
+      backscatter: (row, column, 2) dB, bands VH and VV, NaN = nodata.
+      truth: (row, column) int8, -1 where not labelled.
+      predicted: (row, column) uint8, `NO_PREDICTION` where nothing was measured.
+    """
+
+    backscatter: np.ndarray
+    truth: np.ndarray
+    predicted: np.ndarray
+
+
+# ---- tables
+
+
+def report_header(metrics: Metrics, intervals: Mapping[str, Any]) -> Lines:
+    """Return the pooled rates beside the baselines, and what was not measured."""
+    names = list(metrics["by_class"])
+    positive = names[1] if len(names) == 2 else "the mean of the classes"
+    rows = [("model", metrics["pooled"], intervals["pooled"])]
+    for name, rates in metrics["baselines"].items():
+        rows.append((BASELINES[name], rates, intervals["baselines"][name]))
+    rows.append(("model, measured pixels only", metrics["measured"], intervals["measured"]))
+    lost = [
+        f"{values['unmeasured']:,} of {values['pixels']:,} pixels labelled {escape_markdown(name)}"
+        for name, values in metrics["by_class"].items()
+    ]
+    average = metrics["pooled"]["average_precision"]
+    return [
+        f"**IoU {format_metric(metrics['pooled']['iou'])}** ({escape_markdown(positive)}, pooled "
+        "over all labelled pixels)",
+        "",
+        *metrics_table("", rows, RATE_TITLES, {}),
+        "",
+        f"Without a measurement: {'; '.join(lost)}. They count as predicted "
+        f"{escape_markdown(names[0])}, for the model and for the baselines.",
+        *([f"Average precision: {format_metric(average)}."] if average is not None else []),
+        f"{metrics['records']:,} records, of which {metrics['unlabelled']:,} have no labelled "
+        "pixel.",
+    ]
+
+
+def tables(metrics: Metrics, intervals: Mapping[str, Any]) -> Lines:
+    """Return rates by class and by part of the records."""
+    overlaps = {name: RATE_TITLES[name] for name in OVERLAPS}
+    classes: list[MetricsRow] = [(name, rates, {}) for name, rates in metrics["by_class"].items()]
+    counts = {"records": "records", "pixels": "labelled pixels", "unmeasured": "unmeasured"}
+    absent = [name for name, values, _ in classes if not values["pixels"]]
+    lines = ["## Classes", "", *metrics_table("class", classes, overlaps, counts)]
+    if absent:
+        lines += ["", f"Without a labelled pixel: {escape_markdown(', '.join(absent))}."]
+    for part, title in PARTS.items():
+        by_part, ranges = metrics[f"by_{part}"], intervals.get(f"by_{part}", {})
+        if by_part:
+            rows = [(name, values, ranges[name]) for name, values in by_part.items()]
+            table = metrics_table(title, rows, RATE_TITLES, {"records": "records"})
+            lines += ["", f"## By {title}", "", *table]
+    return lines
+
+
+# ---- pictures
+
+
+def figures(
+    predictions: Predictions, metrics: Metrics, title: str, pictures: Pictures | None
+) -> Figures:
+    """Return the figures of a report."""
+    drawn: Figures = {"scores.png": lambda: draw_scores(predictions, metrics, title)}
+    chosen = choose_records(metrics)
+    if pictures is not None and chosen:
+        rows = {str(name): row for row, name in enumerate(predictions.ids)}
+        content = {
+            f"{kind}: {name}, IoU {metrics['by_record'][name]['iou']:.3f}": pictures(rows[name])
+            for kind, name in chosen
+        }
+        drawn["chips.png"] = lambda: draw_chips(content, predictions.classes, title)
+    return drawn
+
+
+def choose_records(metrics: Metrics, count: int = EXAMPLES) -> list[tuple[str, str]]:
+    """Return (kind, id) of the best, median and worst records by IoU, each once."""
+    rates = {name: values["iou"] for name, values in metrics["by_record"].items()}
+    order = sorted(
+        (name for name, rate in rates.items() if rate is not None),
+        key=lambda name: -(rates[name] or 0.0),
+    )
+    middle = max((len(order) - count) // 2, 0)
+    kinds = {
+        "best": order[:count],
+        "worst": order[max(len(order) - count, count) :],
+        "median": order[middle : middle + count],
+    }
+    chosen: dict[str, str] = {}
+    for kind, names in kinds.items():
+        for name in names:
+            chosen.setdefault(name, kind)
+    return [
+        (kind, name) for kind in ("best", "median", "worst") for name in order
+        if chosen.get(name) == kind
+    ]  # fmt: skip
+
+
+def draw_scores(predictions: Predictions, metrics: Metrics, title: str) -> bytes:
+    """Draw the confusion matrix, and with two classes precision and recall.
+
+    Returns:
+      Bytes of a PNG.
+    """
+    matrix, names = np.array(metrics["pooled"]["confusion"], float), predictions.classes
+    curve = predictions.arrays.get("curve")
+    side = max(4.0, 0.55 * len(names) + 2)
+    panels = 1 if curve is None else 2
+    figure = Figure(figsize=(max(side * panels, 8.0), side + 0.6), layout="constrained", dpi=DPI)
+    axes = figure.subplots(1, panels, squeeze=False)[0]
+    total = matrix.sum(1, keepdims=True)
+    share = np.divide(matrix, total, out=np.zeros_like(matrix), where=total > 0)
+    axes[0].imshow(share, cmap="Blues", vmin=0, vmax=1)
+    for (row, column), value in np.ndenumerate(share):
+        shade = "white" if value > 0.6 else "black"
+        text = f"{value:.1%}" if total[row, 0] else "none"
+        axes[0].text(column, row, text, ha="center", va="center", color=shade, fontsize=8)
+    turned = {} if len(names) == 2 else {"rotation": 90}
+    axes[0].set_xticks(range(len(names)), names, parse_math=False, **turned)
+    axes[0].set_yticks(range(len(names)), names, parse_math=False)
+    axes[0].set_xlabel("prediction")
+    axes[0].set_ylabel("truth (share of its pixels)")
+    if curve is not None:
+        _draw_curve(axes[1], curve.astype(np.int64).sum(0), metrics["pooled"], names[1])
+    add_title(figure, title)
+    return figure_to_png(figure)
+
+
+def _draw_curve(axis: Axes, curve: np.ndarray, rates: Mapping[str, Any], name: str) -> None:
+    """Draw precision and recall by threshold; `curve` is (2, bins) as in the predictions."""
+    negatives, positives = np.cumsum(curve[:, ::-1], axis=1)
+    called = positives + negatives > 0
+    if positives[-1]:
+        recall = positives[called] / positives[-1]
+        precision = positives[called] / (positives + negatives)[called]
+        axis.plot(recall, precision, color="tab:blue", linewidth=1.3)
+    if rates["precision"] is not None and rates["recall"] is not None:
+        axis.plot(rates["recall"], rates["precision"], "o", color="tab:orange", markersize=5)
+    axis.set_title(f"{name}: AP {format_metric(rates['average_precision'])}", parse_math=False)
+    axis.set_xlabel("recall (point: threshold 0.5)")
+    axis.set_ylabel("precision")
+    axis.set_xlim(-0.02, 1.02)
+    axis.set_ylim(-0.02, 1.04)
+    axis.grid(alpha=0.3)
+
+
+def draw_chips(content: Mapping[str, ChipPicture], names: Sequence[str], title: str) -> bytes:
+    """Draw records as rows: VV, VH, truth, prediction, errors.
+
+    Args:
+      content: pictures by the title of their row, at least one.
+      names: of the classes.
+      title: of the figure.
+
+    Returns:
+      Bytes of a PNG.
+    """
+    norms = [_norm([chip.backscatter[..., band] for chip in content.values()]) for band in (0, 1)]
+    figure = Figure(figsize=(13.0, 2.75 * len(content) + 1.2), layout="constrained", dpi=DPI)
+    rows = figure.subplots(len(content), 5, squeeze=False)
+    for axes, (head, chip) in zip(rows, content.items(), strict=True):
+        for axis in axes:
+            axis.set_xticks(())
+            axis.set_yticks(())
+        for axis, band in ((axes[0], 1), (axes[1], 0)):
+            db = chip.backscatter[..., band]
+            axis.imshow(_reduced(db), cmap=GREY, norm=norms[band], interpolation="nearest")
+        for axis, image in zip(axes[2:], _maps(chip, len(names)), strict=True):
+            step = _step(image.shape)
+            axis.imshow(image[::step, ::step], interpolation="nearest")
+        axes[0].set_title(head, loc="left", fontsize=9, parse_math=False)
+    for axis, name in zip(rows[-1], ("VV", "VH", "truth", "prediction", "errors"), strict=True):
+        axis.set_xlabel(name)
+    for column, band in ((0, 1), (1, 0)):
+        bar = ScalarMappable(norms[band], GREY)
+        figure.colorbar(
+            bar, ax=rows[:, column].tolist(), location="bottom", shrink=0.8, label="dB", pad=0.01
+        )
+    errors = (
+        {f"{names[1]} missed": MISSED_COLOUR, f"{names[1]} false": FALSE_COLOUR}
+        if len(names) == 2
+        else {"another class": WRONG_COLOUR}
+    )
+    shown = dict(zip(names, map(tuple, _palette(len(names))), strict=True))
+    legend = shown | {"correct": CORRECT_COLOUR} | errors
+    legend |= {"not labelled": UNLABELLED_COLOUR, "no measurement": NODATA_COLOUR}
+    handles = [
+        Patch(facecolor=colour, edgecolor="0.5", label=label.replace("$", r"\$"))
+        for label, colour in legend.items()
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=7, frameon=False, fontsize=8)
+    add_title(figure, title)
+    return figure_to_png(figure)
+
+
+def _palette(classes: int) -> np.ndarray:
+    """Return the colours of the classes, (classes, 4)."""
+    if classes == 2:
+        return ListedColormap(TWO_COLOURS)(np.arange(2))
+    return colormaps["tab20"](np.arange(classes) % 20)
+
+
+def _maps(chip: ChipPicture, classes: int) -> tuple[np.ndarray, ...]:
+    """Return the colours of truth, prediction and errors, (row, column, 4) each."""
+    colours = ListedColormap(
+        [UNLABELLED_COLOUR, NODATA_COLOUR, CORRECT_COLOUR, MISSED_COLOUR, FALSE_COLOUR]
+    )(np.arange(5))
+    palette = _palette(classes)
+    labelled, measured = chip.truth >= 0, chip.predicted != NO_PREDICTION
+    truth = np.where(labelled[..., None], palette[np.maximum(chip.truth, 0)], colours[0])
+    safe = np.where(measured, chip.predicted, 0)
+    predicted = np.where(measured[..., None], palette[safe], colours[1])
+    kind = np.where(labelled, 2, 0)
+    kind[labelled & measured & (safe != chip.truth)] = 3
+    if classes == 2:
+        kind[labelled & measured & (safe > chip.truth)] = 4
+    kind[labelled & ~measured] = 1
+    return truth, predicted, colours[kind]
+
+
+def _step(shape: tuple[int, ...]) -> int:
+    """Return the number of pixels of a map that become one of a panel."""
+    return max(1, -(-max(shape[:2]) // PANEL_PIXELS))
+
+
+def _reduced(db: np.ndarray) -> np.ndarray:
+    return block_average(db, _step(db.shape))
+
+
+def _norm(bands: Sequence[np.ndarray]) -> Normalize:
+    """Return a scale from percentiles over all records, the same for all."""
+    values = np.concatenate([_reduced(db).ravel() for db in bands])
+    values = values[np.isfinite(values)]
+    low, high = np.percentile(values, PERCENTILES) if values.size else (-30.0, 0.0)
+    return Normalize(float(low), float(max(high, low + 1.0)))
