@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from sar_mixmae_jax.data.metadata import FLOOR_DB
 from sar_mixmae_jax.utils.errors import InputError
 
 
@@ -18,7 +17,8 @@ class BandMoments:
     Attributes:
       pixels: number of pixels.
       valid: number of pixels that are not nodata.
-      floored: number of pixels at `FLOOR_DB` exactly: linear power of 0 and below.
+      floored: number of pixels whose linear power was at or below 0, and became `FLOOR_DB`.
+      faint: number of pixels whose linear power was positive, below -90 dB, and became `FLOOR_DB`.
       total: sum of the values, dB.
       squares: sum of their squares, dB².
       patches: number of patches with a valid pixel.
@@ -28,6 +28,7 @@ class BandMoments:
     pixels: np.ndarray
     valid: np.ndarray
     floored: np.ndarray
+    faint: np.ndarray
     total: np.ndarray
     squares: np.ndarray
     patches: np.ndarray
@@ -39,8 +40,15 @@ class BandMoments:
         return cls(*(np.zeros(bands) for _ in dataclasses.fields(cls)))
 
     @classmethod
-    def from_patches(cls, patches: np.ndarray) -> "BandMoments":
-        """Return the sums over (patch, row, column, band) dB, NaN = nodata."""
+    def from_patches(
+        cls, patches: np.ndarray, floor_counts: np.ndarray | None = None
+    ) -> "BandMoments":
+        """Return the sums over patches.
+
+        Args:
+          patches: (patch, row, column, band) dB, NaN = nodata.
+          floor_counts: (2, band) numbers for `floored` and `faint`; None: none.
+        """
         count, rows, columns, bands = patches.shape
         values = np.empty((bands, count, rows * columns))  # contiguous bands are many times faster
         np.copyto(values, np.moveaxis(patches.reshape(count, -1, bands), -1, 0))
@@ -48,12 +56,14 @@ class BandMoments:
         valid = (~nodata).sum(-1)  # (band, patch)
         np.copyto(values, 0.0, where=nodata)
         total, squares = values.sum(-1), np.einsum("bpx,bpx->bp", values, values)
+        dark = np.zeros((2, bands)) if floor_counts is None else floor_counts
         divisor = np.maximum(valid, 1)
         variance = squares / divisor - np.square(total / divisor)
         return cls(
             np.full(bands, float(count * rows * columns)),
             valid.sum(-1).astype(float),
-            (values == FLOOR_DB).sum((1, 2)).astype(float),
+            dark[0].astype(float),
+            dark[1].astype(float),
             total.sum(-1),
             squares.sum(-1),
             (valid > 0).sum(-1).astype(float),
@@ -110,6 +120,7 @@ class BandMoments:
             "mean_patch_deviation": self.mean_patch_std(),
             "nodata_share": self.nodata_fraction(),
             "floored_pixels": int(self.floored.sum()),
+            "faint_pixels": int(self.faint.sum()),
         }
 
 

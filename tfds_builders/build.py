@@ -324,10 +324,12 @@ def build_summary(folder: Path) -> str:
         lines.append(f"caveats of every result: {'; '.join(caveats)}")
     lines += info.metadata["notes"]
     if "floor_db" in info.metadata:
-        floored = sum(split["floored_pixels"] for split in info.metadata["measured"].values())
-        if floored:
-            floor = info.metadata["floor_db"]
-            lines.append(f"{floored} pixels of linear power at or below 0 became {floor} dB")
+        kinds = {"floored_pixels": "at or below 0", "faint_pixels": "above 0 and below -90 dB"}
+        for name, kind in kinds.items():
+            count = sum(split.get(name, 0) for split in info.metadata["measured"].values())
+            if count:
+                floor = info.metadata["floor_db"]
+                lines.append(f"{count} pixels of linear power {kind} became {floor} dB")
     left_out = info.metadata["left_out"]
     if left_out["bad_files"]:
         lines.append(

@@ -18,7 +18,10 @@ from tfds_builders.plan import Pairs, Plan
 from tfds_builders.shards import WrittenShard
 
 BAD_FILES = "bad_files.tsv"
-"""File in the dataset's folder that lists the raw files that were left out."""
+"""File in the dataset's folder that lists the raw files that were left out as unusable."""
+
+UNUSED_FILES = "unused_files.tsv"
+"""File in the dataset's folder that lists the raw files that are no part of it, and why."""
 
 CROSS_AND_CO = (("VH", "VV"), ("HV", "HH"))
 """Cross- and co-polarised band of each transmitted polarisation."""
@@ -160,6 +163,7 @@ def link_shards(
     builder: tfds.core.DatasetBuilder,
     written: Sequence[WrittenShard],
     bad_files: Sequence[BadFile],
+    unused_files: Sequence[BadFile],
     folder: Path,
 ) -> None:
     """Link the shards into a folder under the names that TFDS reads; empty shards are left out.
@@ -170,6 +174,7 @@ def link_shards(
       builder: builder of the dataset, with its splits.
       written: all shards.
       bad_files: raw files that were left out; if any, their table is written too.
+      unused_files: raw files that are no part of the dataset; likewise.
       folder: temporary folder of TFDS.
     """
     for split in dict.fromkeys(shard.task.split for shard in written):
@@ -183,5 +188,6 @@ def link_shards(
                 shutil.copyfile(task.path, folder / name)
         ids = collect_index(written, split)["id"]
         (folder / ids_file(split)).write_text("".join(f"{name}\n" for name in ids))
-    if bad_files:
-        write_table(bad_files, folder / BAD_FILES)
+    for name, table in ((BAD_FILES, bad_files), (UNUSED_FILES, unused_files)):
+        if table:
+            write_table(table, folder / name)

@@ -191,13 +191,17 @@ def georeference(raster: DatasetReader) -> Georeference:
     return Georeference(crs, tuple(raster.transform)[:6])
 
 
+GCPS_ONLY = "ground control points only"
+"""Reason of `unplaced_reason`."""
+
+
 def unplaced_reason(raster: DatasetReader) -> str:
     """Return the reason why `georeference` has no place; "" if it has one."""
     if raster.crs and not _is_on_earth(raster.crs):
         return "a CRS that is neither geographic nor projected"
     if raster.crs and raster.transform != Affine.identity():
         return ""
-    return "ground control points only" if raster.gcps[0] else "no CRS or no transform"
+    return GCPS_ONLY if raster.gcps[0] else "no CRS or no transform"
 
 
 def _is_on_earth(crs: CRS) -> bool:

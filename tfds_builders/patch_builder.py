@@ -126,7 +126,7 @@ class PatchBuilder(FileReaderBuilder):
             finalize.check_nonempty_splits(counts, plan.notes)
             verify_shards(written, processes)
             finalize.set_metadata(self, plan, written, bad_files, settings.order_seed)
-            finalize.link_shards(self, written, bad_files, unfinished)
+            finalize.link_shards(self, written, bad_files, plan.unused_files, unfinished)
 
 
 def remove_stale_shards(tasks: Sequence[ShardTask], processes: int) -> None:

@@ -69,6 +69,7 @@ class Plan:
       records_per_shard: number of records per shard; None: `PATCHES_PER_SHARD`. A killed build
         loses at most one shard per core.
       bad_files: raw files that were found missing or unusable before any record was read.
+      unused_files: files that are no part of the dataset, and why; not an error.
       num_dropped: number of patches that are not among the items for that reason.
       index_features: names of the scalar and text features that `make_pairs` needs.
       make_pairs: function of a split's name and its index columns that returns its pairs; None:
@@ -85,6 +86,7 @@ class Plan:
     run_length: int = 1
     records_per_shard: int | None = None
     bad_files: Sequence[BadFile] = ()
+    unused_files: Sequence[BadFile] = ()
     num_dropped: int = 0
     index_features: tuple[str, ...] = ()
     make_pairs: Callable[[str, Columns], Pairs] | None = None

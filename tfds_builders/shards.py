@@ -26,7 +26,10 @@ from tfds_builders.band_statistics import BandMoments
 from tfds_builders.process_pool import Tick
 
 Example = dict[str, Any]
-"""Features of a record by name."""
+"""Features of a record by name; and `FLOOR_COUNTS`, which is counted and not stored."""
+
+FLOOR_COUNTS = "floor_counts"
+"""Optional entry of a record: `units.count_floored`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,7 +128,7 @@ def write_shard(task: ShardTask, tick: Tick) -> ShardReport:
                 bad_files.extend(error.bad_files)
                 continue
             values = example["backscatter"].astype(backscatter.np_dtype)
-            moments += BandMoments.from_patches(values[None])
+            moments += BandMoments.from_patches(values[None], example.pop(FLOOR_COUNTS, None))
             encoded = task.features.encode_example({**example, "backscatter": values})
             # by default the order of the features differs from process to process
             record = serializer.get_tf_example(encoded).SerializeToString(deterministic=True)

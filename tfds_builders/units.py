@@ -128,6 +128,23 @@ def to_db(values: np.ndarray, unit: str) -> np.ndarray:
     return values.astype(np.float32)
 
 
+def count_floored(values: np.ndarray, unit: str) -> np.ndarray:
+    """Return (2, band) numbers of pixels that `to_db` raises to `FLOOR_DB`.
+
+    The first are those of power at or below 0, the second those of positive power that is as good
+    as 0. There are none in dB.
+
+    Args:
+      values: (…, band) backscatter, NaN = nodata.
+      unit: unit of the values, "dB" or "linear".
+    """
+    if unit != "linear":
+        return np.zeros((2, values.shape[-1]), np.int64)
+    axes = tuple(range(values.ndim - 1))
+    at_or_below_0 = (values <= 0).sum(axes)
+    return np.stack([at_or_below_0, is_floored(values).sum(axes) - at_or_below_0])
+
+
 def is_floored(power: np.ndarray) -> np.ndarray:
     """Return a mask of linear power at or below 0, or so low that only resampling causes it."""
     return power < db_to_linear(PLAUSIBLE_DB[0])

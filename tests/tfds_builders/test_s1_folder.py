@@ -1,5 +1,7 @@
 """Folders of one's own: layouts, band names, units, nodata, places, and what contradicts itself."""
 
+import re
+
 import numpy as np
 import pytest
 import rasterio
@@ -12,7 +14,8 @@ from tfds_builders.bad_files import BadFilesError
 from tfds_builders.build import build, build_summary
 from tfds_builders.geotiff import write_band, write_bands
 from tfds_builders.records import acquisition_time
-from tfds_builders.s1_folder import raster_files, windows
+from tfds_builders.s1_folder import scene_reader
+from tfds_builders.s1_folder.layer_names import find_polarisation
 from tfds_builders.s1_folder.windows import WindowSettings, nodata_fraction
 
 
@@ -112,7 +115,7 @@ def test_one_band_of_a_folder(tmp_path, db, layout):
     metadata = tfds.builder_from_directory(folder).info.metadata
     assert metadata["bands"] == ["VV"]
     assert metadata["statistics"]["mean"] == pytest.approx([db[1, :128, :192].mean()], abs=1e-3)
-    left_out = "1 files of bands that --bands does not name were left out: a_VH.tif"
+    left_out = "1 files left out, a band that --bands does not name: a_VH.tif"
     assert (left_out in metadata["notes"]) == ("a file a band" in layout)
 
 
@@ -214,7 +217,7 @@ def test_a_scene_is_surveyed_in_strips(tmp_path, db, monkeypatch):
     """The border is followed through strips that are read one after the other."""
     large = np.tile(db, (1, 8, 1))  # 1,200 rows: three strips of 512
     large[:, :600, :70] = 0.0
-    monkeypatch.setattr(windows, "STRIP_PIXELS", 1)
+    monkeypatch.setattr(scene_reader, "STRIP_PIXELS", 1)
     write_bands(tmp_path / "a.tif", large, descriptions=("VH", "VV"))
     folder = build_folder(tmp_path, tmp_path / "out", unit="dB")
     corners = {tuple(record["corner"]) for record in records_of(folder).values()}
@@ -327,7 +330,7 @@ def test_settings_that_cannot_be_used(tmp_path, db, options, message):
     ],
 )
 def test_polarisations_in_names(text, band):
-    assert raster_files.find_polarisation(text) == band
+    assert find_polarisation(text) == band
 
 
 # ---- what other processors deliver
@@ -355,7 +358,15 @@ def test_names_of_hyp3_say_unit_and_quantity(tmp_path, db):
     assert_is_scene(folder, db, rtol=1e-5)
     metadata = tfds.builder_from_directory(folder).info.metadata
     assert metadata["quantity"] == "gamma0"
-    assert any(note.startswith("4 files beside the backscatter") for note in metadata["notes"])
+    notes = "; ".join(metadata["notes"])
+    for side, reason in (
+        ("dem", "1 files left out, integers without scale tags"),
+        ("inc_map", "1 files left out, no polarisation in name and description"),
+        ("rgb", "2 files left out, a picture, mask or map"),
+    ):
+        assert re.search(f"{reason}[^;]*: [^;]*_{side}.tif", notes)
+    table = (folder / "unused_files.tsv").read_text()
+    assert "_ls_map.tif\ta picture, mask or map (found uint8 values" in table
     with pytest.raises(InputError, match="2 files state gamma0, --quantity=sigma0"):
         build("s1_folder/x", tmp_path / "out", tmp_path, {"quantity": "sigma0"})
     (tmp_path / "amplitude").mkdir()

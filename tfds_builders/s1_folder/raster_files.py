@@ -2,15 +2,23 @@
 
 import dataclasses
 import os
-import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from sar_mixmae_jax.data.metadata import POLARISATIONS
 from sar_mixmae_jax.utils.errors import InputError
 from tfds_builders import geotiff
 from tfds_builders.bad_files import BadFile, bad_file, is_utf8
+from tfds_builders.s1_folder import gcps
+from tfds_builders.s1_folder.layer_names import (
+    BandPattern,
+    find_polarisation,
+    find_quantity,
+    find_unit,
+    parse_hyp3_name,
+    remove_polarisation,
+)
 
 GEOTIFF_SUFFIXES = (".tif", ".tiff")
 
@@ -21,26 +29,33 @@ class RasterFile:
 
     Attributes:
       path: path relative to the folder.
+      image: the same without suffix and, in single-band files, without polarisation: equal for all
+        files of an image.
       shape: (rows, columns).
       georeference: position of the image.
+      unplaced: reason why the position is unknown; "" if it is known.
       bands: polarisation of each band; None where it is not stated.
       unit: "dB", "linear", "amplitude", or None.
       quantity: "sigma0", "gamma0", "beta0", or None.
-      is_floating: True if all bands are of floating-point numbers.
+      unusable: reason why no band can be backscatter, by its type; "" if one can be.
+      uses_gcps: True if shape and position are those after warping by ground control points.
     """
 
     path: Path
+    image: str
     shape: tuple[int, int]
     georeference: geotiff.Georeference
+    unplaced: str
     bands: tuple[str | None, ...]
     unit: str | None
     quantity: str | None
-    is_floating: bool
+    unusable: str
+    uses_gcps: bool
 
     @property
-    def is_auxiliary(self) -> bool:
-        """True if no band is stated to be backscatter: angles, masks, terrain, pictures."""
-        return not any(self.bands) and (len(self.bands) == 1 or not self.is_floating)
+    def is_byte_image(self) -> bool:
+        """True for pictures, masks and maps of classes, which are no backscatter in any case."""
+        return "int8" in self.unusable
 
 
 def find_files(root: Path) -> tuple[list[Path], list[BadFile]]:
@@ -76,33 +91,55 @@ def find_files(root: Path) -> tuple[list[Path], list[BadFile]]:
     return sorted(path for path in paths if is_utf8(str(path))), bad_files
 
 
-def read_file_metadata(root: Path, path: Path) -> RasterFile:
+def read_file_metadata(
+    root: Path, path: Path, pattern: BandPattern | None = None, *, use_gcps: bool = False
+) -> RasterFile:
     """Read the metadata of a GeoTIFF.
 
     Args:
       root: folder of the files.
       path: path of the file relative to `root`.
+      pattern: pattern of the names of single-band files; None: polarisations are searched.
+      use_gcps: give images without a position that of their ground control points.
 
     Raises:
-      BadFilesError: the file cannot be read, or its name contradicts its description.
+      BadFilesError: the file cannot be read, its name contradicts its description, or its ground
+        control points cannot be used.
     """
     with geotiff.open_raster(root / path) as raster:
         descriptions = [text or "" for text in raster.descriptions]
         bands = [find_polarisation(text) for text in descriptions]
+        image = str(path.with_suffix(""))
         if raster.count == 1:
-            bands = [_single_band(root / path, bands[0])]
+            if pattern is None:
+                bands = [_single_band(root / path, bands[0])]
+                image = remove_polarisation(image, bands[0]) if bands[0] else image
+            else:
+                bands[0], image = pattern.match(path) or (None, image)
         elif len(set(filter(None, bands))) < len([band for band in bands if band]):
             bands = [None] * raster.count  # ambiguous: several bands of one name
         texts = [path.stem, *descriptions, *(f"{key} {value}" for key, value in _tags(raster))]
         product = parse_hyp3_name(path.stem)
-        return RasterFile(
-            path,
+        shape, place, unplaced = (
             raster.shape,
             geotiff.georeference(raster),
+            geotiff.unplaced_reason(raster),
+        )
+        warped = use_gcps and unplaced == geotiff.GCPS_ONLY and (raster.count > 1 or any(bands))
+        if warped:
+            (shape, place), unplaced = gcps.find_grid(raster), ""
+        errors = [geotiff.dtype_error(raster, number + 1) for number in range(raster.count)]
+        return RasterFile(
+            path,
+            image,
+            shape,
+            place,
+            unplaced,
             tuple(bands),
             product.unit if product else find_unit([*texts, *(u or "" for u in raster.units)]),
             product.quantity if product else find_quantity(texts),
-            all(map(geotiff.is_floating, raster.dtypes)),
+            errors[0] if all(errors) else "",
+            warped,
         )
 
 
@@ -116,15 +153,13 @@ def _single_band(path: Path, described: str | None) -> str | None:
     Raises:
       BadFilesError: name and description differ.
     """
-    if is_auxiliary_name(path.stem):
-        return None
     folder = path.parent.name.upper()
     named = find_polarisation(path.stem) or (folder if folder in POLARISATIONS else None)
     if named and described and described != named:
         raise bad_file(
             path,
             f"found {named} in its name and {described} in the description of its band, expected "
-            "one: correct the one that is wrong",
+            "one: correct the one that is wrong, or give --band_pattern",
         )
     return named or described
 
@@ -135,99 +170,3 @@ def _tags(raster: Any) -> Iterator[tuple[str, str]]:
         for key, value in raster.tags(number).items():
             if any(word in key.lower() for word in ("unit", "calib", "quantity", "backscatter")):
                 yield key, value
-
-
-def find_polarisation(text: str) -> str | None:
-    """Return the only polarisation in a text, in either case; None if there is none, or several.
-
-    It must not be part of a longer word: "Sigma0_VV_db" has VV, "valley_VVX" has none.
-    """
-    names = {name for name in POLARISATIONS if _has_word(text, name)}
-    return names.pop() if len(names) == 1 else None
-
-
-UNIT_WORDS = {
-    "dB": ("dB", "decibels?"),
-    "linear": ("linear", "linear[-_ ]power"),
-    "amplitude": ("amplitude",),
-}
-
-
-def find_unit(texts: Iterable[str]) -> str | None:
-    """Return the only unit in some texts, "dB", "linear" or "amplitude", or None."""
-    units = {
-        name
-        for text in texts
-        for name, words in UNIT_WORDS.items()
-        if any(_has_word(text, word) for word in words)
-    }
-    return units.pop() if len(units) == 1 else None
-
-
-def find_quantity(texts: Iterable[str]) -> str | None:
-    """Return the only quantity in some texts, "sigma0", "gamma0" or "beta0", or None."""
-    quantities = set()
-    for text in texts:
-        for name in ("sigma", "gamma", "beta"):
-            if re.search(rf"{name}[-_ ]?(0|nought|naught|zero)", text, re.IGNORECASE):
-                quantities.add(f"{name}0")
-    return quantities.pop() if len(quantities) == 1 else None
-
-
-def remove_polarisation(name: str, band: str) -> str:
-    """Return a name without its polarisation: it is the same for all bands of an image."""
-    return re.sub(rf"[-_. ]?{_word(band)}", "", name, flags=re.IGNORECASE)
-
-
-AUXILIARY_WORDS = (
-    "incidence",
-    "inc",
-    "angle",
-    "noise",
-    "nesz",
-    "np",
-    "mask",
-    "coherence",
-    "coh",
-    "ratio",
-)
-
-
-def is_auxiliary_name(name: str) -> bool:
-    """Return True if a file name has a word for a layer that is not backscatter."""
-    return any(_has_word(name, word) for word in AUXILIARY_WORDS)
-
-
-class Product(NamedTuple):
-    """Quantity and unit of a product, encoded in its name.
-
-    Attributes:
-      quantity: "sigma0" or "gamma0".
-      unit: "dB", "linear", or "amplitude".
-    """
-
-    quantity: str
-    unit: str
-
-
-HYP3 = re.compile(r"_RTC\d+_[A-Z]_([gs])([pda])[a-z]{4}_", re.IGNORECASE)
-
-
-def parse_hyp3_name(name: str) -> Product | None:
-    """Return what the name of a product of ASF's HyP3 encodes, or None for other names.
-
-    Example: `RTC30_G_gpuned` is gamma0 in linear power.
-    """
-    match = HYP3.search(name)
-    if not match:
-        return None
-    quantity = {"g": "gamma0", "s": "sigma0"}[match[1].lower()]
-    return Product(quantity, {"p": "linear", "d": "dB", "a": "amplitude"}[match[2].lower()])
-
-
-def _has_word(text: str, word: str) -> bool:
-    return re.search(_word(word), text, re.IGNORECASE) is not None
-
-
-def _word(word: str) -> str:
-    return rf"(?<![A-Za-z]){word}(?![A-Za-z])"

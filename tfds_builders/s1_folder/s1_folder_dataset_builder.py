@@ -13,7 +13,9 @@ from sar_mixmae_jax.utils.errors import InputError, check_name
 from tfds_builders import records, units
 from tfds_builders.patch_builder import PatchBuilder
 from tfds_builders.plan import Plan
-from tfds_builders.s1_folder.scenes import UserMetadata
+from tfds_builders.s1_folder.file_selection import UserMetadata
+from tfds_builders.s1_folder.layer_names import parse_band_pattern
+from tfds_builders.s1_folder.scene_reader import NodataSettings
 from tfds_builders.s1_folder.window_plan import make_plan
 from tfds_builders.s1_folder.windows import WindowSettings
 
@@ -30,6 +32,12 @@ class Config(records.PatchConfig):
       unit: "dB" or "linear", where the files do not state it.
       quantity: "sigma0" or "gamma0", where the files do not state it.
       nodata: number that means nodata besides NaN and the tagged value; empty: none.
+      band_pattern: pattern of the names of single-band files, with {band} in place of the
+        polarisation, or a pattern for each polarisation; empty: polarisations are searched.
+      mask: path of a GeoTIFF of valid pixels; empty: none.
+      zero_block: side in pixels of a square of zeros that makes their region nodata; 0: none.
+      erode_border: number of pixels beside nodata at the border that are nodata too.
+      use_gcps: warp images that have ground control points in place of a position by them.
       size: side of a patch in pixels.
       overlap: overlap of neighbouring patches in pixels.
       max_nodata: largest fraction of nodata in a patch.
@@ -41,9 +49,18 @@ class Config(records.PatchConfig):
     unit: str = records.option("", "unit of the files: dB or linear")
     quantity: str = records.option("", "quantity of the files: sigma0 or gamma0")
     nodata: str = records.option("", "number that means nodata besides NaN and the tagged value")
+    band_pattern: str = records.option(
+        "", "names of single-band files: *_{band}_* or VV=*_co.tif,VH=*_cross.tif"
+    )
+    mask: str = records.option("", "GeoTIFF of valid pixels: nodata where it is 0 or ends")
+    zero_block: int = records.option(
+        16, "zeros of a band are nodata in regions with a square of them of this side; 0: never"
+    )
+    erode_border: int = records.option(0, "pixels beside nodata at the border that are nodata too")
+    use_gcps: bool = records.option(False, "warp images by their ground control points")
     size: int = records.option(128, "side of a patch in pixels")
     overlap: int = records.option(0, "overlap of neighbouring patches in pixels")
-    max_nodata: float = records.option(0.1, "largest fraction of nodata in a patch")
+    max_nodata: float = records.option(0.2, "largest fraction of nodata in a patch")
 
 
 class Builder(PatchBuilder):
@@ -74,11 +91,13 @@ class Builder(PatchBuilder):
 
     def plan(self, root: Path, scratch: Path, processes: int) -> Plan:
         """Plan the patches after one pass over all pixels; see the base class."""
-        user_metadata, window_settings = parse_config(self.builder_config)
-        return make_plan(root, scratch, user_metadata, window_settings, processes)
+        user, nodata, windows = parse_config(self.builder_config)
+        if nodata.mask and not nodata.mask.is_file():
+            raise InputError(f"--mask={nodata.mask}: found no such file, expected a GeoTIFF")
+        return make_plan(root, scratch, user, nodata, windows, processes)
 
 
-def parse_config(config: Config) -> tuple[UserMetadata, WindowSettings]:
+def parse_config(config: Config) -> tuple[UserMetadata, NodataSettings, WindowSettings]:
     """Return the settings of a config.
 
     Raises:
@@ -105,5 +124,15 @@ def parse_config(config: Config) -> tuple[UserMetadata, WindowSettings]:
         )
     if not 0 <= config.max_nodata < 1:
         raise InputError(f"--max_nodata={config.max_nodata}: expected from 0 to below 1")
-    user_metadata = UserMetadata(bands, config.unit, config.quantity, nodata)
-    return user_metadata, WindowSettings(config.size, config.overlap, config.max_nodata)
+    if min(config.zero_block, config.erode_border) < 0:
+        raise InputError(
+            f"--zero_block={config.zero_block} --erode_border={config.erode_border}: expected "
+            "pixels, at least 0"
+        )
+    mask = Path(config.mask).absolute() if config.mask else None
+    pattern = parse_band_pattern(config.band_pattern) if config.band_pattern else None
+    return (
+        UserMetadata(bands, config.unit, config.quantity, pattern, config.use_gcps),
+        NodataSettings(nodata, mask, config.zero_block, config.erode_border),
+        WindowSettings(config.size, config.overlap, config.max_nodata),
+    )

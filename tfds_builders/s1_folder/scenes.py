@@ -8,16 +8,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-from sar_mixmae_jax.data.metadata import BANDS, POLARISATIONS
 from sar_mixmae_jax.utils.errors import InputError
 from sar_mixmae_jax.utils.files import atomic_write
 from tfds_builders import geotiff
 from tfds_builders.bad_files import BadFile, BadFilesError, bad_file
-from tfds_builders.s1_folder.raster_files import (
-    RasterFile,
-    is_auxiliary_name,
-    remove_polarisation,
-)
+from tfds_builders.s1_folder.file_selection import UserMetadata
+from tfds_builders.s1_folder.raster_files import RasterFile
 
 
 class Layer(NamedTuple):
@@ -38,88 +34,34 @@ class Scene:
 
     Attributes:
       name: path of the file relative to the folder, without suffix and polarisation.
-      layers: layer of each band of the dataset, in its order.
+      bands: names of the bands.
+      layers: layer of each band.
       unit: unit of the files, "dB" or "linear".
       shape: (rows, columns).
       georeference: position of the image.
+      unplaced: reason why the position is unknown; "" if it is known.
+      uses_gcps: True if the image is warped by its ground control points; shape and position are
+        those of the result.
     """
 
     name: str
+    bands: tuple[str, ...]
     layers: tuple[Layer, ...]
     unit: str
     shape: tuple[int, int]
     georeference: geotiff.Georeference
-
-
-@dataclasses.dataclass(frozen=True)
-class UserMetadata:
-    """Metadata that the user gives where the files do not state them.
-
-    Attributes:
-      bands: names of the bands of a file, in their order; the polarisations among them are the
-        bands of the dataset; empty: not given.
-      unit: "dB", "linear", or empty.
-      quantity: "sigma0", "gamma0", or empty.
-      nodata: number that means nodata besides NaN and the tagged value.
-    """
-
-    bands: tuple[str, ...] = ()
-    unit: str = ""
-    quantity: str = ""
-    nodata: float | None = None
-
-    @property
-    def dataset_bands(self) -> tuple[str, ...]:
-        """Bands of the dataset, in the order of `POLARISATIONS`; without `bands`, `BANDS`."""
-        return tuple(name for name in POLARISATIONS if name in self.bands) or BANDS
-
-
-class SelectedFiles(NamedTuple):
-    """Files of a folder.
-
-    Attributes:
-      used: metadata of the files that may belong to scenes, and of auxiliary files.
-      left_out: paths of single-band files of bands that the dataset does not have.
-    """
-
-    used: list[RasterFile]
-    left_out: list[str]
-
-
-def select_files(files: Sequence[RasterFile], user: UserMetadata) -> SelectedFiles:
-    """Apply `--bands` to the single-band files.
-
-    If it names one band and no single-band file states a polarisation, all of them are of that
-    band. Files of other polarisations are left out.
-
-    Args:
-      files: metadata of the files.
-      user: metadata given by the user.
-    """
-    if not user.bands:
-        return SelectedFiles(list(files), [])
-    unstated = not any(len(file.bands) == 1 and file.bands[0] for file in files)
-    used, left_out = [], []
-    for file in files:
-        if len(file.bands) > 1:
-            used.append(file)
-        elif file.bands[0] and file.bands[0] not in user.dataset_bands:
-            left_out.append(str(file.path))
-        elif unstated and len(user.bands) == 1 and not is_auxiliary_name(file.path.stem):
-            used.append(dataclasses.replace(file, bands=user.bands))
-        else:
-            used.append(file)
-    return SelectedFiles(used, left_out)
+    unplaced: str = ""
+    uses_gcps: bool = False
 
 
 def group_into_scenes(
     root: Path, files: Sequence[RasterFile], user: UserMetadata
 ) -> tuple[list[Scene], list[BadFile]]:
-    """Group the bands of every image; auxiliary files are left out.
+    """Group the bands of every image.
 
     Args:
       root: folder of the files.
-      files: metadata of the files.
+      files: metadata of the files that `select_files` selected.
       user: metadata given by the user.
 
     Returns:
@@ -129,18 +71,15 @@ def group_into_scenes(
     bad_files: list[BadFile] = []
     single_band: dict[str, list[tuple[str, RasterFile]]] = {}
     for file in files:
-        if file.is_auxiliary:
-            continue
         try:
             if band := file.bands[0] if len(file.bands) == 1 else None:
-                name = remove_polarisation(str(file.path.with_suffix("")), band)
-                single_band.setdefault(name, []).append((band, file))
+                single_band.setdefault(file.image, []).append((band, file))
             else:
                 layers = {
                     band: Layer(str(file.path), number)
                     for number, band in enumerate(_band_names(root, file, user), start=1)
                 }
-                scenes.append(_scene(root, str(file.path.with_suffix("")), layers, [file], user))
+                scenes.append(_scene(root, file.image, layers, [file], user))
         except BadFilesError as error:
             bad_files.extend(error.bad_files)
     for name, band_files in single_band.items():
@@ -243,21 +182,29 @@ def _scene(
             "found no unit in name, description or tags: give --unit=dB or --unit=linear",
         )
     first = files[0]
-    used = tuple(layers[band] for band in user.dataset_bands)
-    return Scene(name, used, unit, first.shape, first.georeference)
+    return Scene(
+        name,
+        user.dataset_bands,
+        tuple(layers[band] for band in user.dataset_bands),
+        unit,
+        first.shape,
+        first.georeference,
+        first.unplaced,
+        first.uses_gcps,
+    )
 
 
 def common_quantity(files: Iterable[RasterFile], user: UserMetadata) -> str:
     """Return the quantity of all files, "sigma0" or "gamma0", or "not stated".
 
     Args:
-      files: metadata of the files.
+      files: metadata of the files of scenes.
       user: metadata given by the user.
 
     Raises:
       InputError: the files differ, contradict the user, or only some of them state a quantity.
     """
-    counts = Counter(file.quantity for file in files if not file.is_auxiliary)
+    counts = Counter(file.quantity for file in files)
     stated = {name: count for name, count in counts.items() if name}
     found = ", ".join(f"{count} files state {name or 'nothing'}" for name, count in counts.items())
     if "beta0" in stated:
@@ -299,10 +246,13 @@ def _read_cached(path: Path, version: int) -> list[Scene]:
     return [
         Scene(
             scene["name"],
+            tuple(scene["bands"]),
             tuple(Layer(*layer) for layer in scene["layers"]),
             scene["unit"],
             (scene["shape"][0], scene["shape"][1]),
             geotiff.Georeference(scene["georeference"][0], tuple(scene["georeference"][1])),
+            scene["unplaced"],
+            scene["uses_gcps"],
         )
         for scene in json.loads(path.read_text())
     ]

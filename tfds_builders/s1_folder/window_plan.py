@@ -1,6 +1,8 @@
 """Plan of a folder of GeoTIFFs: files, scenes, windows; and the records of the windows."""
 
-from collections.abc import Callable
+import sys
+from collections import Counter
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,17 +15,13 @@ from tfds_builders import geotiff, process_pool, records, units
 from tfds_builders.bad_files import BadFile, BadFilesError
 from tfds_builders.plan import Plan
 from tfds_builders.process_pool import Tick
-from tfds_builders.s1_folder import scenes
+from tfds_builders.s1_folder import measures, scenes
+from tfds_builders.s1_folder.file_selection import UserMetadata, describe_unused, select_files
 from tfds_builders.s1_folder.raster_files import RasterFile, find_files, read_file_metadata
-from tfds_builders.s1_folder.scenes import Scene, UserMetadata
-from tfds_builders.s1_folder.windows import (
-    SceneSurvey,
-    WindowSettings,
-    border_path,
-    read_window,
-    survey_scene,
-)
-from tfds_builders.shards import Example
+from tfds_builders.s1_folder.scene_reader import NodataSettings, SceneReader, ZeroCounts
+from tfds_builders.s1_folder.scenes import Scene
+from tfds_builders.s1_folder.windows import SceneSurvey, WindowSettings, survey_scene
+from tfds_builders.shards import FLOOR_COUNTS, Example
 
 NO_SPLIT = "no held-out split"
 WINDOWS_PER_RUN = 16
@@ -34,7 +32,12 @@ ITEM = np.dtype([("scene", np.int32), ("row", np.int32), ("column", np.int32)])
 
 
 def make_plan(
-    root: Path, scratch: Path, user: UserMetadata, settings: WindowSettings, processes: int
+    root: Path,
+    scratch: Path,
+    user: UserMetadata,
+    nodata: NodataSettings,
+    settings: WindowSettings,
+    processes: int,
 ) -> Plan:
     """Plan the patches of a folder: reads the metadata of every file, and every pixel once.
 
@@ -42,6 +45,7 @@ def make_plan(
       root: folder of the files.
       scratch: folder for the masks of zeros that mean nodata.
       user: metadata given by the user.
+      nodata: further nodata.
       settings: settings of the windows.
       processes: number of processes to use.
 
@@ -49,43 +53,60 @@ def make_plan(
       InputError: there are no files, or sigma0 and gamma0 are mixed.
     """
     paths, bad_files = find_files(root)
-    files, wrong = _run_all(
+    found, wrong = _run_all(
         _read_file_metadata,
-        [(root, path) for path in paths],
+        [(root, path, user) for path in paths],
         1 if len(paths) < MIN_PARALLEL_FILES else processes,
         "files",
     )
     bad_files.extend(wrong)
-    files, left_out = scenes.select_files(files, user)
+    files, unused = select_files(found, user)
     quantity = scenes.common_quantity(files, user)
     all_scenes, wrong = scenes.group_into_scenes(root, files, user)
     bad_files.extend(wrong)
-    tasks = [
-        (number, scene, root, settings, user.nodata, border_path(scratch, number))
-        for number, scene in enumerate(all_scenes)
-    ]
-    numbered_surveys, wrong = _run_all(_survey, tasks, processes, "scenes")
-    bad_files.extend(wrong)
-    surveys: dict[int, SceneSurvey] = dict(numbered_surveys)
-    items = [_to_items(number, survey.corners) for number, survey in surveys.items()]
-    scenes.write_scenes(all_scenes, scratch)
+    left_out = describe_unused(unused)
     if not all_scenes and not bad_files:
         raise InputError(
             f"{root}: found {len(paths)} GeoTIFFs, none of which names a polarisation of the "
             f"dataset, expected {' and '.join(user.dataset_bands)} in file names or band "
-            "descriptions, or --bands with the bands of the files"
+            f"descriptions ({'; '.join(left_out)}): give --band_pattern, such as *_{{band}}_* or "
+            "VV=*_co.tif,VH=*_cross.tif, or --bands with the bands of the files"
         )
+    tasks = [
+        (SceneReader(root, scene, nodata, zeros_path(scratch, number)), settings)
+        for number, scene in enumerate(all_scenes)
+    ]
+    numbered_surveys, wrong = _run_all(_survey, list(enumerate(tasks)), processes, "scenes")
+    bad_files.extend(wrong)
+    if bad_files and left_out:  # perhaps the missing bands of incomplete images
+        print("\n".join(left_out), file=sys.stderr)
+    surveys: dict[int, SceneSurvey] = dict(numbered_surveys)
+    items = [_to_items(number, survey.corners) for number, survey in surveys.items()]
+    scenes.write_scenes(all_scenes, scratch)
     used = [all_scenes[number] for number in surveys]
+    counts = [ZeroCounts(), *(survey.zeros for survey in surveys.values())]
+    zeros = ZeroCounts(*map(sum, zip(*counts, strict=True)))
     return Plan(
         {"train": np.concatenate([np.empty(0, ITEM), *items])},
         read_record,
         source_files,
-        (root, scratch, settings.size, user.nodata),
+        (root, scratch, settings.size, nodata),
         identity=all_scenes,
         run_length=WINDOWS_PER_RUN,
         bad_files=bad_files,
-        metadata={"quantity": quantity, "caveats": [NO_SPLIT], "pixel_spacing_m": _spacings(used)},
-        notes=_notes(files, left_out, used, list(surveys.values()), quantity, settings),
+        unused_files=unused,
+        metadata={
+            "quantity": quantity,
+            "caveats": [NO_SPLIT],
+            "pixel_spacing_m": list(measures.pixel_spacings(used)),
+            "zero_pixels": zeros._asdict(),
+        },
+        notes=[
+            *_notes(used, list(surveys.values()), quantity, settings),
+            *_describe_zeros(zeros, nodata),
+            *left_out,
+            *measures.find_warnings(used, [survey.measures for survey in surveys.values()]),
+        ],
     )
 
 
@@ -116,15 +137,18 @@ def _numbered(
         return task[0], error
 
 
-def _read_file_metadata(task: tuple[Path, Path], tick: Tick) -> RasterFile:
+def _read_file_metadata(task: tuple[Path, Path, UserMetadata], tick: Tick) -> RasterFile:
+    root, path, user = task
     tick()
-    return read_file_metadata(*task)
+    return read_file_metadata(root, path, user.band_pattern, use_gcps=user.use_gcps)
 
 
-def _survey(task: Any, tick: Tick) -> tuple[int, SceneSurvey]:
-    number, scene, root, settings, nodata, border = task
+def _survey(
+    task: tuple[int, tuple[SceneReader, WindowSettings]], tick: Tick
+) -> tuple[int, SceneSurvey]:
+    number, (reader, settings) = task
     tick()
-    return number, survey_scene(root, scene, settings, nodata, border)
+    return number, survey_scene(reader, settings)
 
 
 def _to_items(number: int, corners: np.ndarray) -> np.ndarray:
@@ -134,14 +158,9 @@ def _to_items(number: int, corners: np.ndarray) -> np.ndarray:
 
 
 def _notes(
-    files: list[RasterFile],
-    left_out: list[str],
-    used: list[Scene],
-    surveys: list[SceneSurvey],
-    quantity: str,
-    settings: WindowSettings,
+    used: Sequence[Scene], surveys: Sequence[SceneSurvey], quantity: str, settings: WindowSettings
 ) -> list[str]:
-    """Return the notes of the dataset: windows, quantity, pixel spacing, files left out."""
+    """Return the notes of the dataset: windows, quantity, unknown places."""
     windows = sum(survey.num_windows for survey in surveys)
     kept = sum(len(survey.corners) for survey in surveys)
     notes = [
@@ -150,45 +169,46 @@ def _notes(
     ]
     if quantity == "not stated":
         notes.append("neither the files nor --quantity say whether this is sigma0 or gamma0")
-    spacings = _spacings(used)
-    if len(spacings) > 1:
-        notes.append(
-            f"pixels of {', '.join(f'{spacing:g}' for spacing in spacings)} m are mixed: speckle "
-            "and texture differ between them"
-        )
-    auxiliary = [str(file.path) for file in files if file.is_auxiliary]
-    if auxiliary:
-        notes.append(_left_out(auxiliary, "beside the backscatter"))
-    if left_out:
-        notes.append(_left_out(left_out, "of bands that --bands does not name"))
+    unplaced = Counter(scene.unplaced for scene in used if scene.unplaced)
+    if unplaced:
+        reasons = ", ".join(f"{count} with {reason}" for reason, count in unplaced.items())
+        hint = "; --use_gcps warps by the points" if geotiff.GCPS_ONLY in unplaced else ""
+        notes.append(f"place unknown of {unplaced.total()} scenes: {reasons}{hint}")
     return notes
 
 
-def _left_out(paths: list[str], kind: str) -> str:
-    shown = ", ".join(paths[:5]) + (" …" if len(paths) > 5 else "")
-    return f"{len(paths)} files {kind} were left out: {shown}"
+def _describe_zeros(zeros: ZeroCounts, nodata: NodataSettings) -> list[str]:
+    """Return a note about the pixels that became nodata because of zeros, if there are any."""
+    kinds = {
+        f"{zeros.border} zeros connected to the frame's edge": zeros.border,
+        f"{zeros.blocks} zeros in blocks of at least {nodata.zero_block}x{nodata.zero_block} "
+        "pixels": zeros.blocks,
+        f"{zeros.eroded} pixels within {nodata.erode_border} of them": zeros.eroded,
+    }
+    stated = [text for text, count in kinds.items() if count]
+    return [f"nodata of single bands: {', '.join(stated)}"] if stated else []
 
 
-def _spacings(used: list[Scene]) -> list[float]:
-    """Return the pixel spacings of the georeferenced scenes, in metres, to two digits."""
-    spacings = [geotiff.pixel_spacing(scene.georeference) for scene in used]
-    return sorted({float(f"{spacing:.2g}") for spacing in spacings if np.isfinite(spacing)})
+def zeros_path(scratch: Path, number: int) -> Path:
+    """Path of the mask of the zeros of a scene that mean nodata; absent if there are none."""
+    return scratch / f"{number:06d}.npy"
+
+
+def _reader(root: Path, scratch: Path, nodata: NodataSettings, number: int) -> SceneReader:
+    scene = scenes.read_scenes(scratch)[number]
+    return SceneReader(root, scene, nodata, zeros_path(scratch, number))
 
 
 def source_files(
-    root: Path, scratch: Path, size: int, nodata: float | None, item: tuple[int, int, int]
+    root: Path, scratch: Path, size: int, nodata: NodataSettings, item: tuple[int, int, int]
 ) -> list[Path]:
     """Return the raw files of a window."""
-    del size, nodata
-    return [root / layer.path for layer in scenes.read_scenes(scratch)[item[0]].layers]
+    del size
+    return _reader(root, scratch, nodata, item[0]).paths()
 
 
 def read_record(
-    root: Path,
-    scratch: Path,
-    size: int,
-    nodata: float | None,
-    item: tuple[int, int, int],
+    root: Path, scratch: Path, size: int, nodata: NodataSettings, item: tuple[int, int, int]
 ) -> Example:
     """Return the record of a window.
 
@@ -196,30 +216,22 @@ def read_record(
       root: folder of the files.
       scratch: folder with the scenes and the masks of zeros that mean nodata.
       size: side of the window in pixels.
-      nodata: number that means nodata besides NaN and the tagged value.
+      nodata: further nodata.
       item: number of the scene, row and column of the upper left pixel.
 
     Raises:
       BadFilesError: a file cannot be read.
     """
     number, row, column = item
-    scene = scenes.read_scenes(scratch)[number]
-    values = read_window(root, scene, Window(column, row, size, size), nodata)
-    values[_read_border(border_path(scratch, number), row, column, size)] = np.nan
-    name = f"{scene.name}_{row}_{column}"
+    reader = _reader(root, scratch, nodata, number)
+    scene = reader.scene
+    values = reader.read_measured(Window(column, row, size, size))
     georeference = geotiff.window_georeference(scene.georeference, row, column)
     return {
-        "id": name,
+        "id": f"{scene.name}_{row}_{column}",
         "backscatter": units.to_db(values, scene.unit),
+        FLOOR_COUNTS: units.count_floored(values, scene.unit),
         "scene": scene.name,
         "corner": np.array([row, column], np.int32),
         **records.acquisition_features(Path(scene.name).name, georeference),
     }
-
-
-def _read_border(path: Path, row: int, column: int, size: int) -> np.ndarray:
-    """Return the (size, size) mask of the zeros of a window that mean nodata."""
-    if not path.exists():
-        return np.zeros((size, size), bool)
-    rows = np.load(path, mmap_mode="r")[row : row + size]
-    return np.unpackbits(rows, axis=1)[:, column : column + size].astype(bool)

@@ -1,19 +1,13 @@
-"""Windows of a scene that become patches: read once in strips of rows, to count nodata."""
+"""Windows of a scene that become patches: those with little nodata."""
 
-from collections.abc import Iterable, Iterator
-from pathlib import Path
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
-from rasterio.windows import Window
 
-from tfds_builders import geotiff, units
 from tfds_builders.bad_files import bad_file
-from tfds_builders.s1_folder.scenes import Scene
-from tfds_builders.zero_regions import Strips, border_zeros_in_strips, zero_or_nodata
-
-STRIP_PIXELS = 2 * 2**20
-"""Number of pixels per band that are read at once."""
+from tfds_builders.s1_folder.measures import BandMeasures
+from tfds_builders.s1_folder.scene_reader import SceneReader, ZeroCounts, survey_pixels
 
 
 class WindowSettings(NamedTuple):
@@ -36,79 +30,37 @@ class SceneSurvey(NamedTuple):
     Attributes:
       corners: (patches, 2) row and column of the upper left pixel of every patch.
       num_windows: number of windows without the limit on nodata.
+      zeros: numbers of zeros that became nodata.
+      measures: measures of every band.
     """
 
     corners: np.ndarray
     num_windows: int
+    zeros: ZeroCounts
+    measures: tuple[BandMeasures, ...]
 
 
-def survey_scene(
-    root: Path, scene: Scene, settings: WindowSettings, nodata: float | None, border: Path
-) -> SceneSurvey:
+def survey_scene(reader: SceneReader, settings: WindowSettings) -> SceneSurvey:
     """Find the patches of a scene.
 
     Args:
-      root: folder of the files.
-      scene: the scene.
+      reader: reader of the scene; see `survey_pixels`.
       settings: settings of the windows.
-      nodata: number that means nodata besides NaN and the tagged value.
-      border: path to write the mask of the zeros that mean nodata to, as packed bits of every row;
-        not written if there are none.
 
     Raises:
       BadFilesError: the scene is smaller than a patch, cannot be read, or is not backscatter.
     """
+    scene = reader.scene
     if min(scene.shape) < settings.size:
         raise bad_file(
-            root / scene.layers[0].path,
+            reader.root / scene.layers[0].path,
             f"found {scene.shape} pixels, expected at least {settings.size} a side: choose a "
             "smaller --size",
         )
-    nan, zero = Strips(), Strips()
-    summaries = [units.EMPTY_SUMMARY] * len(scene.layers)
-    for values in read_strips(root, scene, nodata):  # (rows, columns, band)
-        all_zero = zero_or_nodata(values)
-        nan.append(np.isnan(values).any(-1))
-        zero.append(all_zero)
-        for number in range(len(scene.layers)):
-            measured = values[..., number][~all_zero]  # zeros may be nodata
-            summaries[number] += units.summarise(measured)
-    for layer, summary in zip(scene.layers, summaries, strict=True):
-        if reason := units.find_unit_error(summary, scene.unit):
-            raise bad_file(root / layer.path, reason)
-    outside = border_zeros_in_strips(zero)
-    if any(strip.any() for strip in outside):
-        np.save(border, np.concatenate([np.packbits(strip, axis=1) for strip in outside]))
-    missing = (strip | zeros for strip, zeros in zip(nan, outside, strict=True))
-    fraction = nodata_fraction(missing, scene.shape, settings)
+    pixels = survey_pixels(reader)
+    fraction = nodata_fraction(pixels.missing, scene.shape, settings)
     corners = np.argwhere(fraction <= settings.max_nodata) * (settings.size - settings.overlap)
-    return SceneSurvey(corners, fraction.size)
-
-
-def read_strips(root: Path, scene: Scene, nodata: float | None) -> Iterator[np.ndarray]:
-    """Yield a scene from top to bottom: (rows, columns, band) float32 in its unit, NaN = nodata.
-
-    Raises:
-      BadFilesError: a file cannot be read.
-    """
-    rows, columns = scene.shape
-    height = max(1, STRIP_PIXELS // columns)
-    for top in range(0, rows, height):
-        window = Window(0, top, columns, min(height, rows - top))
-        yield read_window(root, scene, window, nodata)
-
-
-def read_window(root: Path, scene: Scene, window: Window, nodata: float | None) -> np.ndarray:
-    """Return a window of a scene: (rows, columns, band) float32 in its unit, NaN = nodata.
-
-    Raises:
-      BadFilesError: a file cannot be read.
-    """
-    bands = []
-    for layer in scene.layers:
-        with geotiff.open_raster(root / layer.path, keep_open=True) as raster:
-            bands.append(geotiff.read_band(raster, layer.number, window, nodata))
-    return np.stack(bands, axis=-1)
+    return SceneSurvey(corners, fraction.size, pixels.zeros, pixels.measures)
 
 
 def nodata_fraction(
@@ -139,8 +91,3 @@ def nodata_fraction(
         counts += above[last] - above[first]
         row += len(strip)
     return counts / settings.size**2
-
-
-def border_path(scratch: Path, number: int) -> Path:
-    """Path of the mask of the zeros of a scene that mean nodata; absent if there are none."""
-    return scratch / f"{number:06d}.npy"

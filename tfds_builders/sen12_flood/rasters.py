@@ -21,7 +21,7 @@ from tfds_builders import geotiff, units
 from tfds_builders.bad_files import BadFilesError, bad_file, collect_results
 from tfds_builders.geotiff import Georeference
 from tfds_builders.sen12_flood.archive import Source, read
-from tfds_builders.shards import Example
+from tfds_builders.shards import FLOOR_COUNTS, Example
 from tfds_builders.zero_regions import border_zeros, zero_or_nodata
 
 MAX_SIDE = 8192
@@ -222,6 +222,7 @@ def read_record(place: Path, grids: dict[str, Grid], zeros: str, row: tuple[Any,
     return {
         "id": f"{item.sequence}/{item.product}",
         "backscatter": units.to_db(power, "linear"),
+        FLOOR_COUNTS: units.count_floored(power, "linear"),
         "time": item.time,
         "crs": grid.place.crs,
         "transform": np.array(grid.place.transform),
