@@ -9,7 +9,14 @@ from sar_mixmae_jax.utils.errors import InputError
 from tests.tfds_builders.test_inspect import mercator
 from tfds_builders.band_statistics import BandMoments, dataset_statistics
 from tfds_builders.inspect.inspection import weight_contrasts
-from tfds_builders.inspect.survey import distances, locate, percentiles, survey
+from tfds_builders.inspect.survey import (
+    Places,
+    distances,
+    locate,
+    map_degrees,
+    percentiles,
+    survey,
+)
 
 
 def test_what_lies_outside_of_the_histogram_is_counted():
@@ -47,6 +54,25 @@ def test_places_are_found_by_crs():
     here = locate({"EPSG:4326": [179.5, 0.0]}, 0)
     there = locate({"EPSG:4326": [-179.5, 0.0, 90.0, 0.0]}, 0)
     np.testing.assert_allclose(distances(here, there), [np.radians(1.0) * 6371.0], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "expected"),
+    [
+        ([179.99, -179.98], [179.97], [179.99, 180.02, 179.97]),
+        ([-179.99, -179.98, 179.999], [], [-179.99, -179.98, -180.001]),
+        ([-10.0, 30.0], [25.5, 350.5], [-10.0, 30.0, 25.5, -9.5]),
+        ([12.0], [], [12.0]),
+    ],
+)
+def test_longitudes_do_not_jump_between_neighbours(train, test, expected):
+    places = {
+        split: Places(np.column_stack([longitudes, np.full(len(longitudes), -17.0)]), 0)
+        for split, longitudes in (("train", train), ("test", test))
+    }
+    degrees = np.concatenate(list(map_degrees(places).values()))
+    np.testing.assert_allclose(degrees[:, 0], expected, atol=1e-8)
+    np.testing.assert_array_equal(degrees[:, 1], -17)
 
 
 def weigh(power: np.ndarray) -> np.ndarray:

@@ -16,7 +16,14 @@ from matplotlib.ticker import MaxNLocator
 
 from sar_mixmae_jax.utils.errors import escape_unprintable
 from sar_mixmae_jax.utils.plotting import NODATA_COLOUR, block_average, figure_to_png
-from tfds_builders.inspect.survey import BINS_PER_DB, EDGES, Places, Survey, percentiles
+from tfds_builders.inspect.survey import (
+    BINS_PER_DB,
+    EDGES,
+    Places,
+    Survey,
+    map_degrees,
+    percentiles,
+)
 
 SHEET_DPI = 100
 MAX_PATCH_PIXELS = 250
@@ -244,7 +251,8 @@ def draw_places(places: Mapping[str, Places], title: str) -> bytes:
       places: by split.
       title: of the figure.
     """
-    degrees = np.concatenate([split_places.degrees for split_places in places.values()])
+    by_split = map_degrees(places)
+    degrees = np.concatenate(list(by_split.values()))
     centre = (degrees.min(0) + degrees.max(0)) / 2
     aspect = 1 / max(np.cos(np.radians(centre[1])), 0.05)
     half = np.maximum((degrees.max(0) - degrees.min(0)) * 0.53, [0.02 * aspect, 0.02])
@@ -255,8 +263,8 @@ def draw_places(places: Mapping[str, Places], title: str) -> bytes:
     size = float(np.clip(90 / np.sqrt(len(degrees)), 0.8, 7.0))
     # interleaved, so that no split hides another
     for turn in range(20):
-        for number, split_places in enumerate(places.values()):
-            longitude, latitude = split_places.degrees[turn::20].T
+        for number, split_degrees in enumerate(by_split.values()):
+            longitude, latitude = split_degrees[turn::20].T
             axis.plot(
                 longitude, latitude, "o", markersize=size, markeredgewidth=0, color=colour(number)
             )

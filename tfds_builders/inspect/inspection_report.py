@@ -13,7 +13,7 @@ from tfds_builders.inspect import backscatter_sections, figures
 from tfds_builders.inspect.dataset import Dataset, read, spread
 from tfds_builders.inspect.figures import LabelledPatch
 from tfds_builders.inspect.inspection import Inspection
-from tfds_builders.inspect.survey import Survey, percentiles
+from tfds_builders.inspect.survey import Survey, map_degrees, percentiles
 
 SHOWN_PATCHES = 24
 """Patches of the contact sheet."""
@@ -183,6 +183,14 @@ def _places(inspection: Inspection) -> Lines:
     lines.append(f"{unknown:,} of {total:,} patches have no known place.")
     if not inspection.has_map:
         return lines
+    degrees = np.concatenate(list(map_degrees(inspection.places).values()))
+    (west, south), (east, north) = degrees.min(0), degrees.max(0)
+    lines.append(
+        f"Centres from {west:.3f} to {east:.3f}° east"
+        + (" (beyond 180°: west)" if east > 180 else "")
+        + (" (beyond -180°: east)" if west < -180 else "")
+        + f", {south:.3f} to {north:.3f}° north."
+    )
     if inspection.nearest:
         rows = [
             (split, *(f"{value:,.2f}" for value in np.percentile(km, DISTANCE_PERCENTILES)))

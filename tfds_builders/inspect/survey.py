@@ -208,6 +208,29 @@ def locate(centres: Mapping[str, Sequence[float]], unplaced: int) -> Places:
     return Places(degrees[known], unplaced + int((~known).sum()))
 
 
+def map_degrees(places: Mapping[str, Places]) -> dict[str, np.ndarray]:
+    """Return (patch, 2) longitude and latitude by split, without a jump between neighbours.
+
+    Longitudes are cut at the widest gap between all patches, so they may exceed 180 degrees.
+
+    Args:
+      places: by split.
+    """
+    longitudes = np.concatenate([split_places.degrees[:, 0] for split_places in places.values()])
+    around = np.unique(np.round(longitudes, 9) % 360)
+    first = np.roll(around, -1)[np.argmax(np.diff(around, append=around[0] + 360))]
+
+    def unwrap(values: np.ndarray) -> np.ndarray:
+        return first + np.round(values - first, 9) % 360
+
+    everywhere = unwrap(longitudes)
+    turns = 360 * np.round((everywhere.min() + everywhere.max()) / 720)
+    return {
+        split: np.column_stack([unwrap(degrees[:, 0]) - turns, degrees[:, 1]])
+        for split, (degrees, _) in places.items()
+    }
+
+
 def distances(places: Places, others: Places) -> np.ndarray:
     """Return (patch,) distances in km to the nearest of the other places, centre to centre."""
     near, _ = cKDTree(_on_sphere(others.degrees)).query(_on_sphere(places.degrees))
