@@ -101,6 +101,30 @@ class BlockAverage:
             return 10 * np.log10(self._sums / self._counts)
 
 
+class WindowResult(NamedTuple):
+    """Prediction of a window.
+
+    Attributes:
+      row: first row of its pixels.
+      column: first column of its pixels.
+      measured: fraction of its pixels inside the scene that is measured.
+      values: (row, column, channel), of its cells.
+    """
+
+    row: int
+    column: int
+    measured: float
+    values: np.ndarray
+
+
+class _Place(NamedTuple):
+    """Place of a window: row of windows, number in the row, and measured fraction."""
+
+    row: int
+    column: int
+    measured: float
+
+
 class _WindowRow(NamedTuple):
     """A row of windows.
 
@@ -124,6 +148,7 @@ def predict_rows(
     *,
     description: str | None = None,
     overview: BlockAverage | None = None,
+    watch: Callable[[WindowResult], None] | None = None,
 ) -> Iterator[np.ndarray]:
     """Yield the map of a scene from top to bottom, in strips of rows of cells.
 
@@ -135,6 +160,7 @@ def predict_rows(
       overlap: of neighbouring windows, pixels.
       description: text beside a progress bar; None for no progress bar.
       overview: receives the last band of the last date.
+      watch: receives the predictions of all windows that are computed.
 
     Yields:
       (rows, columns, channels) float32 of the whole width, NaN = nodata.
@@ -144,7 +170,7 @@ def predict_rows(
     )
     blender = RowBlender(rows, columns, len(predictor.channels))
     measured: deque[np.ndarray] = deque()
-    pending: deque[tuple[list[tuple[int, int]], Any]] = deque()
+    pending: deque[tuple[list[_Place], Any]] = deque()
     finished = 0
 
     def finish_row() -> np.ndarray:
@@ -155,12 +181,16 @@ def predict_rows(
     def blend_oldest() -> Iterator[np.ndarray]:
         nonlocal finished
         places, result = pending.popleft()
-        for (row, column), prediction in zip(places, np.asarray(result), strict=False):
-            while finished < row:
+        for place, prediction in zip(places, np.asarray(result), strict=False):
+            while finished < place.row:
                 yield finish_row()
                 finished += 1
-            blender.add(column, prediction)
-        bar.update(places[-1][0] * len(columns.starts) + places[-1][1] + 1 - bar.n)
+            blender.add(place.column, prediction)
+            if watch is not None:
+                row, column = rows.starts[place.row], columns.starts[place.column]
+                cell = predictor.cell
+                watch(WindowResult(row * cell, column * cell, place.measured, prediction))
+        bar.update(places[-1].row * len(columns.starts) + places[-1].column + 1 - bar.n)
 
     def noted(window_rows: Iterator[_WindowRow]) -> Iterator[_WindowRow]:
         for row in window_rows:
@@ -210,18 +240,19 @@ def _read_rows(
 
 def _batches(
     window_rows: Iterator[_WindowRow], columns: WindowAxis, batch_size: int
-) -> Iterator[tuple[list[tuple[int, int]], list[np.ndarray]]]:
-    """Yield batches of windows with something measured, and the row and number of each window.
+) -> Iterator[tuple[list[_Place], list[np.ndarray]]]:
+    """Yield the places of windows with something measured, and their pixels, in batches.
 
     All batches have the same size: the last is filled up with nodata, as are windows that lie
     partly outside the scene.
     """
-    places: list[tuple[int, int]] = []
+    places: list[_Place] = []
     windows: list[np.ndarray] = []
     for row in window_rows:
         for column, start in enumerate(columns.starts):
             pixels = np.s_[:, start * columns.cell : start * columns.cell + columns.window]
-            if not row.valid[pixels].any():
+            valid = row.valid[pixels]
+            if not valid.any():
                 continue
             if not places:  # new arrays: the devices may still read the last ones
                 shape = (batch_size, columns.window, columns.window)
@@ -231,7 +262,7 @@ def _batches(
             for date, strip in zip(windows, row.strips, strict=True):
                 part = strip[pixels]
                 date[len(places), : part.shape[0], : part.shape[1]] = part
-            places.append((row.number, column))
+            places.append(_Place(row.number, column, float(valid.mean())))
             if len(places) == batch_size:
                 yield places, windows
                 places = []

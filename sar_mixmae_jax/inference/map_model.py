@@ -1,0 +1,284 @@
+"""Models that map scenes: the checkpoint of a run as a function of batches of windows."""
+
+import dataclasses
+import hashlib
+import math
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import sar_mixmae_jax
+from sar_mixmae_jax.inference.encoder import freeze_encoder
+from sar_mixmae_jax.inference.evaluator import LoadedModel, load_model, load_params
+from sar_mixmae_jax.inference.scene_pipeline import WindowPredictor
+from sar_mixmae_jax.models.heads import DownstreamModel, FloodDetector
+from sar_mixmae_jax.objectives.preprocess import Preprocessing, preprocess
+from sar_mixmae_jax.tasks.base import Task
+from sar_mixmae_jax.tasks.registry import get_task
+from sar_mixmae_jax.tasks.supervised import FinetuneObjective, apply_model, prepare_batch
+from sar_mixmae_jax.training.batch_predictor import map_over_devices
+from sar_mixmae_jax.training.checkpoint import select_step
+from sar_mixmae_jax.training.config import compute_dtype
+from sar_mixmae_jax.training.initialisation import SourceCheckpoint, find_source_checkpoint
+from sar_mixmae_jax.training.sharding import replicate, shard_batch
+from sar_mixmae_jax.training.train_step import Batch, CacheablePartial
+from sar_mixmae_jax.utils.errors import InputError
+
+TILES_PER_WINDOW = 4
+"""Tiles of the encoder along a side of a window of a model with labels per pixel, whose decoder
+crosses their borders."""
+RELEASED_TILES = 4
+"""Tiles along a side of the images that the published code cuts into tiles of two neighbours."""
+BATCH_PIXELS = 64 * 128 * 128
+"""Pixels of a batch on one device, unless the number of windows is given."""
+
+Kind = Literal["pixels", "windows", "features"]
+
+
+@dataclasses.dataclass(frozen=True)
+class MapModel:
+    """A model that maps scenes.
+
+    Attributes:
+      kind: "pixels": class probabilities of every pixel; "windows": of every window; "features":
+        tokens.
+      predictor: of windows.
+      overlap: of neighbouring windows, pixels.
+      bands: names of the bands of the windows, in order.
+      dates: names of the dates of a scene, () for a single one.
+      classes: names of the classes; () for features.
+      tags: facts about the model for the tags of files, by name.
+    """
+
+    kind: Kind
+    predictor: WindowPredictor
+    overlap: int
+    bands: tuple[str, ...]
+    dates: tuple[str, ...]
+    classes: tuple[str, ...]
+    tags: dict[str, str]
+
+
+def load_map_model(
+    workdir: Path,
+    which: str,
+    *,
+    features: bool = False,
+    window: int | None = None,
+    overlap: int | None = None,
+    batch_size: int | None = None,
+) -> MapModel:
+    """Load a checkpoint for mapping.
+
+    Args:
+      workdir: of a run.
+      which: "best", "latest", or a step.
+      features: map the tokens of the encoder, of a run of any kind.
+      window: side of the windows, pixels; None: the input size of the model, or several times that
+        for labels per pixel.
+      overlap: of neighbouring windows, pixels; None: half an input for labels per pixel, else 0.
+      batch_size: windows at a time, of all devices; None: by their size.
+
+    Raises:
+      InputError: there is no such checkpoint, it is damaged, or holds no model for maps.
+    """
+    if window is not None and window < 1:
+        raise InputError(f"found windows of {window} px, expected at least 1")
+    if features:
+        return _features_model(workdir, which, window, overlap, batch_size)
+    model = load_model(workdir, which)
+    task = get_task(model.task).configure(model.config)
+    arch = model.source_checkpoint.arch
+    network = _network(model, task)
+    if task.labels_per_pixel:
+        window = window or TILES_PER_WINDOW * arch.image_size
+        size = math.ceil(window / arch.image_size) * arch.image_size
+        overlap = min(arch.image_size, window) // 2 if overlap is None else overlap
+    elif isinstance(network, FloodDetector) and network.tiling == "released":
+        size = RELEASED_TILES * arch.image_size
+    else:
+        size = arch.image_size
+    window = window or size
+    objective = FinetuneObjective(
+        task, network, _preprocessing(model.source_checkpoint, size, model.config.resize_mode)
+    )
+    params = replicate(load_params(model, objective))
+    classes = model.source_checkpoint.metadata.model.classes
+    channels = classes
+    if not task.labels_per_pixel and task.exclusive and len(classes) == 2:
+        channels = (*classes, "evidence")
+    predictor = _predictor(
+        CacheablePartial(_class_probabilities, (objective, window)),
+        params,
+        task.images,
+        window=window,
+        cell=1 if task.labels_per_pixel else window,
+        channels=channels,
+        batch_size=batch_size,
+    )
+    return MapModel(
+        "pixels" if task.labels_per_pixel else "windows",
+        predictor,
+        overlap or 0,
+        model.source_checkpoint.bands,
+        task.images if len(task.images) > 1 else (),
+        classes,
+        model_tags(model.source_checkpoint, window, overlap or 0, model.task),
+    )
+
+
+def _network(model: LoadedModel, task: Task) -> DownstreamModel:
+    """Return the network of a checkpoint.
+
+    Raises:
+      InputError: its configuration does not fit.
+    """
+    metadata, config = model.source_checkpoint.metadata, model.config
+    return task.make_model(
+        metadata.model.architecture,
+        len(metadata.model.classes),
+        config,
+        dtype=compute_dtype(config.dtype),
+        votes=metadata.model.votes,
+    )
+
+
+def _preprocessing(source: SourceCheckpoint, size: int, resize_mode: str) -> Preprocessing:
+    statistics = source.statistics
+    return Preprocessing(
+        size, statistics.mean, statistics.std, resize_mode=resize_mode, random_flip=False
+    )
+
+
+def _features_model(
+    workdir: Path, which: str, window: int | None, overlap: int | None, batch_size: int | None
+) -> MapModel:
+    """Return a model that maps the tokens of an encoder; see `load_map_model`."""
+    # The latest checkpoint that can be read, or exactly the given one.
+    path = workdir if which == "latest" else select_step(workdir, which)
+    source = find_source_checkpoint(path)
+    encoder = freeze_encoder(source)
+    window = window or encoder.image_size
+    if window % encoder.grid:
+        raise InputError(
+            f"found windows of {window} px, expected a multiple of {encoder.grid}, the tokens "
+            "along their sides"
+        )
+    settings = _preprocessing(source, encoder.image_size, encoder.resize_mode)
+    if window != encoder.image_size:  # padding would move the tokens
+        settings = dataclasses.replace(settings, resize_mode="resize")
+    predictor = _predictor(
+        CacheablePartial(_tokens, (encoder.model, settings)),
+        encoder.params,
+        ("backscatter",),
+        window=window,
+        cell=window // encoder.grid,
+        channels=tuple(f"feature {number}" for number in range(encoder.width)),
+        batch_size=batch_size,
+    )
+    tags = model_tags(source, window, overlap or 0, "features")
+    return MapModel("features", predictor, overlap or 0, encoder.bands, (), (), tags)
+
+
+def _predictor(
+    function: CacheablePartial,
+    params: Any,
+    fields: tuple[str, ...],
+    *,
+    window: int,
+    cell: int,
+    channels: tuple[str, ...],
+    batch_size: int | None,
+) -> WindowPredictor:
+    """Return a function of windows on all devices.
+
+    Args:
+      function: (params, batch) -> {"values"}.
+      params: on all devices.
+      fields: names of the dates in a batch.
+      window: see `WindowPredictor`.
+      cell: see `WindowPredictor`.
+      channels: see `WindowPredictor`.
+      batch_size: windows at a time, of all devices; None: by their size.
+    """
+    devices = jax.device_count()
+    if batch_size is None:
+        batch_size = devices * max(1, BATCH_PIXELS // (window**2 * len(fields)))
+    batch_size = math.ceil(batch_size / devices) * devices
+    mapped = map_over_devices(function)
+
+    def predict(windows: list[np.ndarray]) -> jax.Array:
+        batch = {name: shard_batch(date) for name, date in zip(fields, windows, strict=True)}
+        return mapped(params, batch)["values"]
+
+    return WindowPredictor(window, cell, channels, batch_size, predict)
+
+
+def _class_probabilities(
+    params: Any, batch: Batch, settings: tuple[FinetuneObjective, int]
+) -> dict[str, jax.Array]:
+    """Return {"values"}: probabilities of the classes, (batch, row, column, class).
+
+    Per pixel of the windows; or per window, and with two exclusive classes also the logit of the
+    second minus that of the first.
+    """
+    objective, window = settings
+    task = objective.task
+    logits = apply_model(objective.model, params, prepare_batch(batch, None, objective))
+    if task.labels_per_pixel:
+        values = jax.nn.softmax(logits)
+        return {"values": _fit_window(values, window, objective.preprocessing.resize_mode)}
+    logits = task.pool_logits(logits)
+    values = jax.nn.softmax(logits) if task.exclusive else jax.nn.sigmoid(logits)
+    if task.exclusive and logits.shape[-1] == 2:
+        values = jnp.concatenate([values, logits[:, 1:] - logits[:, :1]], axis=-1)
+    return {"values": values[:, None, None]}
+
+
+def _fit_window(values: jax.Array, window: int, resize_mode: str) -> jax.Array:
+    """Return (batch, row, column, class) values of the input of a model for its window."""
+    size = values.shape[1]
+    if size == window:
+        return values
+    if resize_mode == "pad":
+        start = (size - window) // 2
+        return values[:, start : start + window, start : start + window]
+    return jax.image.resize(values, (len(values), window, window, values.shape[-1]), "linear")
+
+
+def _tokens(
+    params: Any, batch: Batch, settings: tuple[DownstreamModel, Preprocessing]
+) -> dict[str, jax.Array]:
+    """Return {"values"}: the tokens of windows, (batch, row, column, width)."""
+    model, preprocessing = settings
+    images = preprocess(batch["backscatter"], jax.random.key(0), preprocessing).images
+    apply = partial(model.apply, {"params": params}, method="tokens")
+    return {"values": jnp.asarray(apply(images))}
+
+
+def model_tags(source: SourceCheckpoint, window: int, overlap: int, task: str) -> dict[str, str]:
+    """Return facts about a model for the tags of a file.
+
+    Args:
+      source: its checkpoint.
+      window: side of the windows, pixels.
+      overlap: of the windows, pixels.
+      task: name of the task, or "features".
+    """
+    metadata = source.metadata
+    arrays = sorted(metadata.arrays.items())
+    weights = [f"{name} {sha}" for name, sha in arrays if name.startswith("params/")]
+    return {
+        "MODEL": f"{metadata.model.variant}, {source.path.parents[1].name}, step {metadata.step}",
+        "TASK": task,
+        "WEIGHTS_SHA256": hashlib.sha256("\n".join(weights).encode()).hexdigest(),
+        "TRAINED_ON": metadata.dataset.name,
+        "DATASET_CHECKSUM": metadata.dataset.checksum or "unknown",
+        "INPUT_BANDS": ",".join(metadata.model.bands),
+        "WINDOW": f"{window} px, overlap {overlap} px",
+        "TIFFTAG_SOFTWARE": f"sar-mixmae-jax {sar_mixmae_jax.__version__}",
+    }

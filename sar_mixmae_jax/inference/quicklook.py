@@ -1,0 +1,176 @@
+"""Picture of a map beside the backscatter, with scale bar and legend."""
+
+import dataclasses
+import math
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap, to_rgb
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from rasterio.crs import CRS
+
+from sar_mixmae_jax.inference.raster_output import Grid
+from sar_mixmae_jax.utils.plotting import NODATA_COLOUR, add_title, figure_to_png
+
+LONGEST_SIDE = 900
+"""Pixels of a picture along the longer side of the scene."""
+METRES_PER_DEGREE = 111_320.0
+NODATA = 255
+"""Class number of pixels without a result."""
+CLASS_PAIR = ("#ece4cf", "#1f6fb4")
+"""Colours of two classes: the second is the one that is mapped."""
+CLASS_COLOURS = "tab20"
+MAX_LEGEND = 20
+
+
+@dataclasses.dataclass(frozen=True)
+class QuicklookMap:
+    """Map of a quicklook.
+
+    Attributes:
+      values: (row, column) class numbers, `NODATA` for none; or float, NaN for none.
+      title: of the map.
+      classes: names of the classes; empty for continuous values.
+      limits: lowest and highest value of the colour scale, for continuous values.
+    """
+
+    values: np.ndarray
+    title: str
+    classes: tuple[str, ...] = ()
+    limits: tuple[float, float] = (0.0, 1.0)
+
+
+def class_colours(count: int) -> list[tuple[int, int, int]]:
+    """Return (red, green, blue) from 0 to 255 for a number of classes."""
+    if count == 2:
+        colours = [to_rgb(name) for name in CLASS_PAIR]
+    else:
+        table = colormaps[CLASS_COLOURS]
+        colours = [table(number % table.N)[:3] for number in range(count)]
+    return [
+        (round(255 * red), round(255 * green), round(255 * blue)) for red, green, blue in colours
+    ]
+
+
+def draw_quicklook(
+    title: str, backscatter_db: np.ndarray, band: str, layer: QuicklookMap, grid: Grid
+) -> bytes:
+    """Draw backscatter and map side by side.
+
+    Args:
+      title: of the picture.
+      backscatter_db: (row, column) dB, NaN = nodata, of the whole scene at any resolution.
+      band: name of its band.
+      layer: map of the whole scene at any resolution.
+      grid: of the scene.
+
+    Returns:
+      PNG.
+    """
+    rows, columns = grid.shape
+    width = 6.0
+    height = float(np.clip(width * rows / columns / pixel_aspect(grid), 1.5, 14.0))
+    figure = Figure((2 * width + 0.6, height + 1.6), dpi=100, layout="constrained")
+    left, right = figure.subplots(1, 2)
+    extent = (0.0, float(columns), float(rows), 0.0)
+    measured = backscatter_db[np.isfinite(backscatter_db)]
+    low, high = np.percentile(measured, (2, 98)) if measured.size else (-25.0, 0.0)
+    left.set_facecolor(NODATA_COLOUR)
+    image = left.imshow(
+        np.ma.masked_invalid(backscatter_db),
+        cmap="gray",
+        vmin=low,
+        vmax=max(high, low + 0.1),
+        extent=extent,
+        interpolation="nearest",
+    )
+    figure.colorbar(image, ax=left, label=f"{band} (dB)", location="bottom", shrink=0.6)
+    left.set_title(f"{band}, multilooked")
+    right.set_facecolor(NODATA_COLOUR)
+    handles = []
+    if layer.classes:
+        colours = [tuple(c / 255 for c in rgb) for rgb in class_colours(len(layer.classes))]
+        right.imshow(
+            np.ma.masked_equal(layer.values, NODATA),
+            cmap=ListedColormap(colours),
+            vmin=-0.5,
+            vmax=len(colours) - 0.5,
+            extent=extent,
+            interpolation="nearest",
+        )
+        for number in np.unique(layer.values[layer.values != NODATA])[:MAX_LEGEND]:
+            handles.append(Patch(color=colours[number], label=layer.classes[number]))
+    else:
+        image = right.imshow(
+            np.ma.masked_invalid(layer.values),
+            cmap="viridis",
+            vmin=layer.limits[0],
+            vmax=layer.limits[1],
+            extent=extent,
+            interpolation="nearest",
+        )
+        figure.colorbar(image, ax=right, label=layer.title, location="bottom", shrink=0.6)
+    handles.append(Patch(color=NODATA_COLOUR, label="no data"))
+    right.legend(
+        handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.01), ncols=4, frameon=False
+    )
+    right.set_title(layer.title)
+    for axes in (left, right):
+        axes.set_xticks([])
+        axes.set_yticks([])
+        axes.set_xlim(0, columns)
+        axes.set_ylim(rows, 0)
+        axes.set_aspect(1 / pixel_aspect(grid))
+        _draw_scale_bar(axes, grid)
+    add_title(figure, title)
+    return figure_to_png(figure)
+
+
+def pixel_size(grid: Grid) -> tuple[float, float]:
+    """Return width and height of a pixel in metres; NaN where the CRS is unknown.
+
+    Degrees are converted at the middle of the grid.
+    """
+    if not grid.is_georeferenced:
+        return math.nan, math.nan
+    a, b, _, d, e, f = grid.transform
+    crs = CRS.from_string(grid.crs)
+    if crs.is_geographic:
+        row, column = (side / 2 for side in grid.shape)
+        latitude = math.radians(d * column + e * row + f)
+        east, north = METRES_PER_DEGREE * math.cos(latitude), METRES_PER_DEGREE
+    else:
+        east = north = crs.linear_units_factor[1]
+    return math.hypot(a * east, d * north), math.hypot(b * east, e * north)
+
+
+def pixel_aspect(grid: Grid) -> float:
+    """Return width over height of a pixel on the ground; 1 where unknown."""
+    width, height = pixel_size(grid)
+    ratio = width / height if height else math.nan
+    return ratio if 0.05 < ratio < 20 else 1.0
+
+
+def scale_bar(grid: Grid) -> tuple[float, str]:
+    """Return the length of a scale bar in pixels, near a quarter of the width, and its label."""
+    width, _ = pixel_size(grid)
+    known = math.isfinite(width) and width > 0
+    target = grid.shape[1] / 4 * (width if known else 1.0)
+    power = 10 ** math.floor(math.log10(target))
+    length = max(factor * power for factor in (1, 2, 5) if factor * power <= target)
+    if not known:
+        return length, f"{length:g} pixels"
+    label = f"{length / 1000:g} km" if length >= 1000 else f"{length:g} m"
+    return length / width, label
+
+
+def _draw_scale_bar(axes: Axes, grid: Grid) -> None:
+    length, label = scale_bar(grid)
+    rows, columns = grid.shape
+    x, y = 0.04 * columns, 0.95 * rows
+    box = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
+    for colour, width in (("white", 6), ("black", 2.5)):
+        axes.plot([x, x + length], [y, y], color=colour, linewidth=width, solid_capstyle="butt")
+    axes.text(x, y - 0.02 * rows, label, bbox=box, va="bottom", fontsize=9)

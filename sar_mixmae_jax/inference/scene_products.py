@@ -1,0 +1,344 @@
+"""Files of a mapped scene: classes and probabilities, results of windows, or features."""
+
+import dataclasses
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+
+from sar_mixmae_jax.inference.geoparquet import footprints, write_geoparquet
+from sar_mixmae_jax.inference.map_model import MapModel
+from sar_mixmae_jax.inference.quicklook import (
+    LONGEST_SIDE,
+    NODATA,
+    QuicklookMap,
+    class_colours,
+    draw_quicklook,
+)
+from sar_mixmae_jax.inference.raster_output import (
+    Grid,
+    RasterBands,
+    WriteRows,
+    read_overview,
+    write_array,
+    write_raster,
+)
+from sar_mixmae_jax.inference.scene_pipeline import (
+    BlockAverage,
+    MapScene,
+    WindowResult,
+    WriteBehind,
+    predict_rows,
+)
+from sar_mixmae_jax.utils.errors import InputError
+from sar_mixmae_jax.utils.files import atomic_write, report_write_errors
+
+PROBABILITY_STEPS = 250
+"""Stored value of the probability 1; 255 is nodata."""
+
+SUFFIXES = {
+    "pixels": ("_probability.tif", "_classes.tif", ".png"),
+    "windows": ("_windows.tif", ".png"),
+    "features": ("_features.tif", "_features.parquet"),
+}
+"""Ends of the names of the files of a scene, by the kind of the model."""
+
+
+@dataclasses.dataclass(frozen=True)
+class MapSettings:
+    """Settings of the files.
+
+    Attributes:
+      threshold: probability from which a pixel is of the second of two classes.
+      components: number of principal components of the features of a scene; None: all features.
+    """
+
+    threshold: float = 0.5
+    components: int | None = None
+
+
+def output_files(stem: Path, kind: str) -> list[Path]:
+    """Return the paths of all files of a scene.
+
+    Args:
+      stem: path without the ends of the names.
+      kind: see `MapModel.kind`.
+    """
+    return [stem.with_name(stem.name + suffix) for suffix in SUFFIXES[kind]]
+
+
+def remove_partial_files(stem: Path) -> None:
+    """Remove what an interrupted run left of the files of a scene."""
+    for path in stem.parent.glob(f".{stem.name}*.partial"):
+        path.unlink(missing_ok=True)
+
+
+def map_scene(
+    scene: MapScene,
+    model: MapModel,
+    stem: Path,
+    settings: MapSettings,
+    description: str | None = None,
+) -> list[Path]:
+    """Map a scene and write its files, each complete or not at all.
+
+    Args:
+      scene: to map.
+      model: to map with.
+      stem: path of the files, without the ends of their names.
+      settings: of the files.
+      description: text beside a progress bar; None for no progress bar.
+
+    Raises:
+      InputError: the scene cannot be read, or a file cannot be written.
+    """
+    expected = max(1, len(model.dates))
+    if len(scene.dates) != expected:
+        raise InputError(
+            f"found {len(scene.dates)} dates of {scene.name}, expected {expected} for this model: "
+            + ("give --before and --after" if expected == 2 else "name single scenes")
+        )
+    grid = Grid(scene.shape, scene.crs, scene.transform)
+    tags = {**model.tags, "SCENE": scene.name, "ACQUIRED": ", ".join(scene.times) or "unknown"}
+    with report_write_errors(stem):
+        stem.parent.mkdir(parents=True, exist_ok=True)
+        remove_partial_files(stem)
+    paths = output_files(stem, model.kind)
+    if model.kind == "pixels":
+        _map_pixels(scene, model, grid, tags, paths, settings, description)
+    elif model.kind == "windows":
+        _map_windows(scene, model, grid, tags, paths, description)
+    else:
+        _map_features(scene, model, grid, tags, paths, settings, description)
+    return paths
+
+
+def _overview(scene: MapScene) -> BlockAverage:
+    return BlockAverage(scene.shape, -(-max(scene.shape) // LONGEST_SIDE))
+
+
+def _map_pixels(
+    scene: MapScene,
+    model: MapModel,
+    grid: Grid,
+    tags: dict[str, str],
+    paths: list[Path],
+    settings: MapSettings,
+    description: str | None,
+) -> None:
+    probability_path, classes_path, quicklook_path = paths
+    classes, overview = model.classes, _overview(scene)
+    shown = classes[1:] if len(classes) == 2 else classes
+    probability = RasterBands(
+        tuple(f"probability of {name}" for name in shown),
+        "uint8",
+        NODATA,
+        "AVERAGE",
+        scale=1 / PROBABILITY_STEPS,
+    )
+    colours = dict(enumerate(class_colours(len(classes))))
+    numbers = RasterBands(("class",), "uint8", NODATA, "MODE", colours=colours)
+    tags = {**tags, "CLASSES": ", ".join(f"{n} {name}" for n, name in enumerate(classes))}
+    if len(classes) == 2:
+        tags["THRESHOLD"] = f"probability of {classes[1]} at least {settings.threshold:g}"
+    with ExitStack() as stack:  # the classes appear last
+        write_classes = stack.enter_context(write_raster(classes_path, grid, numbers, tags))
+        write_probability = stack.enter_context(
+            write_raster(probability_path, grid, probability, tags)
+        )
+        rows = predict_rows(
+            scene, model.predictor, model.overlap, description=description, overview=overview
+        )
+        writer = stack.enter_context(
+            WriteBehind(_class_writer(write_classes, write_probability, settings.threshold))
+        )
+        first = 0
+        for strip in rows:
+            writer(first, strip)
+            first += len(strip)
+    small = read_overview(classes_path, overview.db().shape)
+    layer = QuicklookMap(small, f"{', '.join(shown)} ({tags['MODEL']})", classes)
+    _write_quicklook(quicklook_path, scene, model, grid, overview, layer)
+
+
+def _class_writer(
+    write_classes: WriteRows, write_probability: WriteRows, threshold: float
+) -> Callable[[int, np.ndarray], None]:
+    """Return a function that writes a strip of probabilities to both rasters."""
+
+    def write(first: int, strip: np.ndarray) -> None:
+        missing = np.isnan(strip[..., 0])
+        if strip.shape[-1] == 2:
+            shown = strip[..., 1:]
+            numbers = (strip[..., 1] >= threshold).astype(np.uint8)
+        else:
+            shown, numbers = strip, strip.argmax(-1).astype(np.uint8)
+        numbers[missing] = NODATA
+        scaled = np.nan_to_num(shown) * PROBABILITY_STEPS
+        stored = np.rint(np.clip(scaled, 0, PROBABILITY_STEPS)).astype(np.uint8)
+        stored[missing] = NODATA
+        write_classes(first, numbers[None])
+        write_probability(first, np.moveaxis(stored, -1, 0))
+
+    return write
+
+
+def _map_windows(
+    scene: MapScene,
+    model: MapModel,
+    grid: Grid,
+    tags: dict[str, str],
+    paths: list[Path],
+    description: str | None,
+) -> None:
+    raster_path, quicklook_path = paths
+    overview, channels = _overview(scene), model.predictor.channels
+    values = np.concatenate(
+        list(
+            predict_rows(
+                scene, model.predictor, model.overlap, description=description, overview=overview
+            )
+        )
+    )
+    names = tuple(name if name == "evidence" else f"probability of {name}" for name in channels)
+    bands = RasterBands(names, "float32", np.nan, "AVERAGE")
+    write_array(raster_path, values, grid.coarsen(model.predictor.cell), bands, tags)
+    if len(model.classes) == 2:
+        layer = QuicklookMap(values[..., 1], names[1])
+    else:
+        best = values.argmax(-1).astype(np.uint8)
+        best[np.isnan(values[..., 0])] = NODATA
+        layer = QuicklookMap(best, "most probable class", model.classes)
+    _write_quicklook(quicklook_path, scene, model, grid, overview, layer)
+
+
+def _write_quicklook(
+    path: Path,
+    scene: MapScene,
+    model: MapModel,
+    grid: Grid,
+    overview: BlockAverage,
+    layer: QuicklookMap,
+) -> None:
+    title = " > ".join(filter(None, (Path(scene.name).name, *scene.times[-1:])))
+    content = draw_quicklook(title, overview.db(), model.bands[-1], layer, grid)
+    with report_write_errors(path):
+        atomic_write(path, content)
+
+
+def _map_features(
+    scene: MapScene,
+    model: MapModel,
+    grid: Grid,
+    tags: dict[str, str],
+    paths: list[Path],
+    settings: MapSettings,
+    description: str | None,
+) -> None:
+    raster_path, table_path = paths
+    cell, width = model.predictor.cell, len(model.predictor.channels)
+    coarse, windows = grid.coarsen(cell), list[WindowResult]()
+
+    def keep(result: WindowResult) -> None:
+        if result.measured >= 0.5:
+            mean = result.values.mean((0, 1))
+            windows.append(result._replace(values=mean))
+
+    rows = predict_rows(scene, model.predictor, model.overlap, description=description, watch=keep)
+    with report_write_errors(table_path), tempfile.TemporaryFile(dir=table_path.parent) as file:
+        for strip in rows:
+            file.write(strip.tobytes())
+        file.flush()
+        tokens = np.memmap(file, np.float32, "r", shape=(*coarse.shape, width))
+        if settings.components:
+            values, shares = principal_components(tokens, settings.components)
+            tags = tags | {"EXPLAINED_VARIANCE": ", ".join(f"{share:.4f}" for share in shares)}
+            names = tuple(f"principal component {n + 1}" for n in range(values.shape[-1]))
+        else:
+            values, names = tokens, model.predictor.channels
+        bands = RasterBands(names, "float32", np.nan, "AVERAGE")
+        write_array(raster_path, values, coarse, bands, tags)
+    _write_windows(table_path, scene, model, windows, tags)
+
+
+def _write_windows(
+    path: Path,
+    scene: MapScene,
+    model: MapModel,
+    windows: list[WindowResult],
+    tags: dict[str, str],
+) -> None:
+    """Write one row for every window of which at least half is measured."""
+    count, side = len(windows), model.predictor.window
+    corners = np.array([(window.row, window.column) for window in windows]).reshape(count, 2)
+    a, b, c, d, e, f = scene.transform
+    rows, columns = corners.T
+    places = (a * columns + b * rows + c, d * columns + e * rows + f)
+    parts = (a, b, places[0], d, e, places[1])
+    transforms = np.stack([np.broadcast_to(part, count) for part in parts], axis=1)
+    sides = np.full(count, side)
+    polygons = footprints(
+        transforms,
+        np.minimum(sides, scene.shape[0] - rows),
+        np.minimum(sides, scene.shape[1] - columns),
+    )
+    width = len(model.predictor.channels)
+    write_geoparquet(
+        path,
+        polygons,
+        scene.crs,
+        {
+            "scene": np.full(count, scene.name),
+            "row": rows,
+            "column": columns,
+            "time": np.full(count, scene.times[-1]),
+            "crs": np.full(count, scene.crs),
+            "measured": np.array([window.measured for window in windows], np.float32),
+            "features": np.array([w.values for w in windows], np.float32).reshape(count, width),
+        },
+        tags,
+    )
+
+
+def principal_components(tokens: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the first principal components of the tokens of a scene.
+
+    The largest weight of a component is positive.
+
+    Args:
+      tokens: (row, column, width) float32, NaN = nodata; may be memory-mapped.
+      count: of the components, at most `width`.
+
+    Returns:
+      (row, column, count) float32, and (count,) shares of the variance.
+
+    Raises:
+      InputError: there are fewer features or fewer tokens.
+    """
+    width = tokens.shape[-1]
+    number, total, products = 0, np.zeros(width), np.zeros((width, width))
+    for part in _measured_rows(tokens):
+        number += len(part)
+        total += part.sum(0)
+        products += part.T @ part
+    if not 1 <= count <= min(width, number - 1):
+        raise InputError(
+            f"found {count} components, expected from 1 to {max(1, min(width, number - 1))}: there "
+            f"are {number} tokens of {width} features"
+        )
+    mean = total / number
+    variances, vectors = np.linalg.eigh(products / number - np.outer(mean, mean))
+    chosen = vectors[:, ::-1][:, :count]
+    chosen *= np.sign(chosen[np.abs(chosen).argmax(0), np.arange(count)])
+    values = np.empty((*tokens.shape[:2], count), np.float32)
+    for row, part in zip(values, tokens, strict=True):
+        row[:] = (part - mean) @ chosen
+    return values, variances[::-1][:count] / variances.sum()
+
+
+def _measured_rows(tokens: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield the measured tokens of every row, (tokens, width) float64."""
+    for row in tokens:
+        yield row[np.isfinite(row[:, 0])].astype(np.float64)
