@@ -34,7 +34,9 @@ def scene_of(db, crs="EPSG:32633", transform=UTM, dates=1):
 
 def model_of(kind, function, window=32, cell=1, classes=("land", "water"), channels=None):
     predictor = WindowPredictor(window, cell, channels or classes, 4, lambda d: function(d[0]))
-    return MapModel(kind, predictor, 8 if cell == 1 else 0, ("VH", "VV"), (), classes, {"MODEL": "m"})
+    return MapModel(
+        kind, predictor, 8 if cell == 1 else 0, ("VH", "VV"), (), classes, {"MODEL": "m"}
+    )
 
 
 def backscatter(rows, columns):
