@@ -96,10 +96,9 @@ def _reason_to_leave_out(
         return "no polarisation in name and description, or several"
     if user.bands and band not in user.dataset_bands:
         return f"a band that --bands does not name ({band})"
-    without = without_layer_words(file.image)
-    sibling = images.get((without, file.bands)) if without != file.image else None
-    if sibling and user.band_pattern is None:
-        return f"a layer beside the image of the same name (of {sibling.path.name})"
+    for image in without_layer_words(file.image) if user.band_pattern is None else ():
+        if sibling := images.get((image, file.bands)):
+            return f"a layer beside the image of the same name (of {sibling.path.name})"
     return ""
 
 

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable
+from itertools import combinations
 from pathlib import Path
 from typing import NamedTuple
 
@@ -94,20 +95,28 @@ def _to_expression(glob: str) -> re.Pattern[str]:
     return re.compile("(.*)".join(map(re.escape, stem.split("*"))), re.IGNORECASE)
 
 
-LAYER_WORDS = (
-    "local|incidence|inc|angle|lia|noise|nesz|np|mask|layover|shadow|ls|coherence|coh|ratio|weight|"
-    "std|var|cov|count|looks|enl"
-)
+LAYER_WORDS = {
+    *("local", "incidence", "inc", "angle", "lia", "noise", "nesz", "np", "mask", "layover"),
+    *("shadow", "ls", "coherence", "coh", "ratio", "weight", "std", "var", "cov", "count"),
+    *("looks", "enl"),
+}
 """Words that name a layer beside backscatter where the same name without them exists too."""
 
+MAX_REMOVED = 4
+"""Largest number of layer words that are removed from a name."""
 
-def without_layer_words(name: str) -> str:
-    """Return the path of an image without the `LAYER_WORDS` of its name and their separators."""
+
+def without_layer_words(name: str) -> list[str]:
+    """Return the paths that an image could have without one or more `LAYER_WORDS` of its name."""
     folder, slash, stem = name.rpartition("/")
-    word = _word(f"(?:{LAYER_WORDS})")
-    for form in (rf"[-_. ]{word}", rf"{word}[-_. ]", rf"^{word}$"):
-        stem = re.sub(form, "", stem, flags=re.IGNORECASE)
-    return folder + slash + stem
+    words = re.findall(r"[-_. ]*[^-_. ]+", stem)  # with the separators before them
+    layers = [n for n, word in enumerate(words) if word.lstrip("-_. ").lower() in LAYER_WORDS]
+    shorter = []
+    for count in range(1, 1 + min(len(layers), MAX_REMOVED)):
+        for removed in combinations(layers, count):
+            rest = "".join(word for n, word in enumerate(words) if n not in removed)
+            shorter.append(folder + slash + (rest if 0 not in removed else rest.lstrip("-_. ")))
+    return shorter
 
 
 UNIT_WORDS = {

@@ -18,8 +18,8 @@ LOOKS_PERCENTILE = 90
 
 MEAN_DB = {"VV": (-27.0, -2.0), "HH": (-27.0, -2.0), "VH": (-38.0, -7.0), "HV": (-38.0, -7.0)}
 """Range of the mean of a scene, dB: from calm water to a city, with a margin."""
-DEVIATION_DB = (0.7, 12.0)
-"""Range of the deviation of a scene, dB: speckle of 40 looks, and more than any landscape has."""
+DEVIATION_DB = (0.5, 12.0)
+"""Range of the deviation of a scene, dB: speckle of 75 looks, and more than any landscape has."""
 LOOKS_RATIO = 4.0
 """Ratio of the numbers of looks of two scenes above which they were processed differently."""
 MAX_NAMED = 5

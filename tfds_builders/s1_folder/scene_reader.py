@@ -10,15 +10,15 @@ masks of zeros at one bit per pixel and band, compressed.
 
 import dataclasses
 from collections.abc import Iterator
-from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import rasterio
-from rasterio.enums import Resampling
+from rasterio.crs import CRS
+from rasterio.io import DatasetReader
 from rasterio.transform import Affine
-from rasterio.vrt import WarpedVRT
+from rasterio.warp import Resampling, reproject
 from rasterio.windows import Window
 
 from tfds_builders import geotiff, units
@@ -245,7 +245,7 @@ def read_valid(mask: Path, scene: Scene, window: Window) -> np.ndarray:
         if same_shape and geotiff.same_grid(place, scene.georeference):
             values = raster.read(1, window=window, masked=True)
         elif place.crs and scene.georeference.crs:
-            values = _on_grid(mask, scene).read(1, window=window, masked=True)
+            values = _warp(raster, scene, window)
         elif same_shape and not (place.crs or scene.georeference.crs):
             values = raster.read(1, window=window, masked=True)
         else:
@@ -258,18 +258,17 @@ def read_valid(mask: Path, scene: Scene, window: Window) -> np.ndarray:
     return known & (values.data != 0)
 
 
-@lru_cache(maxsize=4)
-def _on_grid(mask: Path, scene: Scene) -> WarpedVRT:
-    """Return a mask on the grid of a scene; 0 outside of the mask."""
-    rows, columns = scene.shape
-    raster = rasterio.open(mask, driver="GTiff")
-    return WarpedVRT(
-        raster,
-        crs=scene.georeference.crs,
-        transform=Affine(*scene.georeference.transform),
-        height=rows,
-        width=columns,
+def _warp(mask: DatasetReader, scene: Scene, window: Window) -> np.ma.MaskedArray:
+    """Return a mask on a window of a scene; 0 outside of the mask."""
+    place = geotiff.window_georeference(scene.georeference, window.row_off, window.col_off)
+    values = np.zeros((window.height, window.width), np.float32)
+    reproject(
+        rasterio.band(mask, 1),
+        values,
+        dst_transform=Affine(*place.transform),
+        dst_crs=CRS.from_string(place.crs),
+        dst_nodata=0,
         resampling=Resampling.nearest,
-        nodata=0,
         tolerance=0.0,
     )
+    return np.ma.masked_array(values)

@@ -180,13 +180,14 @@ def _notes(
 def _describe_zeros(zeros: ZeroCounts, nodata: NodataSettings) -> list[str]:
     """Return a note about the pixels that became nodata because of zeros, if there are any."""
     kinds = {
-        f"{zeros.border} zeros connected to the frame's edge": zeros.border,
-        f"{zeros.blocks} zeros in blocks of at least {nodata.zero_block}x{nodata.zero_block} "
+        f"{zeros.border} connected to the frame's edge": zeros.border,
+        f"{zeros.blocks} in blocks of at least {nodata.zero_block}x{nodata.zero_block} "
         "pixels": zeros.blocks,
-        f"{zeros.eroded} pixels within {nodata.erode_border} of them": zeros.eroded,
+        f"and {zeros.eroded} pixels within {nodata.erode_border} of nodata at the "
+        "border": zeros.eroded,
     }
     stated = [text for text, count in kinds.items() if count]
-    return [f"nodata of single bands: {', '.join(stated)}"] if stated else []
+    return [f"zeros that are nodata of their band: {', '.join(stated)}"] if stated else []
 
 
 def zeros_path(scratch: Path, number: int) -> Path:
