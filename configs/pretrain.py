@@ -49,6 +49,13 @@ def get_config(arguments: str = "") -> ConfigDict:
     config.weighting.smooth = 1
     config.weighting.normalise = "none"
 
+    config.speckle = ConfigDict()  # fields of objectives.speckle_filter.SpeckleFilter
+    config.speckle.filter = "none"  # boxcar, lee, enhanced_lee, gamma_map
+    config.speckle.window = 7  # side in pixels of the records, odd
+    config.speckle.looks = 4.4  # of Sentinel-1 IW GRDH at 10 m
+    config.speckle.apply_to = "target"  # or "input_and_target"
+    config.speckle.weights = False  # True: loss weights from the filtered power
+
     config.batch_size = 2048  # of all devices; each microbatch must be even
     config.epochs = 64.0  # trained
     config.schedule_epochs = 1024.0  # of the learning rate's half-cosine

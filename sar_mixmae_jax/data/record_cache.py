@@ -19,9 +19,8 @@ from sar_mixmae_jax.data.patch_dataset import ReadOptions, batches
 from sar_mixmae_jax.data.record_source import Columns, Record, RecordSource, Source, read_rows
 from sar_mixmae_jax.data.sampler import SequentialSampler
 from sar_mixmae_jax.utils.errors import InputError, first_line
-from sar_mixmae_jax.utils.files import atomic_directory
+from sar_mixmae_jax.utils.files import atomic_directory, format_bytes
 from sar_mixmae_jax.utils.hashing import add_checksum, verify_checksum
-from sar_mixmae_jax.utils.tables import format_bytes
 
 DESCRIPTION = "cache.json"
 """File of an entry of a cache folder that is written last."""

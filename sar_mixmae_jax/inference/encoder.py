@@ -139,6 +139,7 @@ class FrozenEncoder:
             resize_mode=self.resize_mode,
             random_flip=False,
             unit=unit,
+            speckle=self.source_checkpoint.input_filter,
         )
         function = CacheablePartial(_encode_batch, (self.model, settings, output))
         return BatchPredictor(function, batch_size)(self.params, source, description)

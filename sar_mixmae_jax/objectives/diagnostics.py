@@ -58,7 +58,7 @@ def diagnose(
     - weight_dark_bright: median ratio of the mean weight in the darkest to the brightest decile.
     - weight_flat_share: share of images with a CV below `NEARLY_CONSTANT`.
     - loss_dark_share: share of the weighted loss in the darkest decile of pixels.
-    - bias_db: mean of reconstruction minus measurement, dB.
+    - bias_db: mean of reconstruction minus target, dB.
 
     Over both bands:
 
@@ -78,7 +78,8 @@ def diagnose(
     low, _ = _deciles(measured)
     cv, dark_bright = contrast(batch)
     prediction = restored_images(result, side, len(bands))
-    bias = jnp.nanmean(prediction - measured, (0, *PIXELS)) * jnp.array(settings.std)
+    target = jnp.where(batch.valid, batch.target, jnp.nan)
+    bias = jnp.nanmean(prediction - target, (0, *PIXELS)) * jnp.array(settings.std)
     per_band = {
         "weight_cv": jnp.nanmedian(cv, 0),
         "weight_p05": jnp.nanpercentile(weights, 5.0, axis=(0, *PIXELS)),

@@ -1,4 +1,4 @@
-"""Preprocessing on the device: unit, size, flips, standardisation and loss weights of a batch.
+"""Preprocessing on the device: unit, speckle, size, flips, standardisation, loss weights.
 
 For the conventions of images and nodata see `radiometry`.
 """
@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from sar_mixmae_jax.objectives.radiometry import TO_DB, standardise, valid_pixels
+from sar_mixmae_jax.objectives.speckle_filter import NO_FILTER, SpeckleFilter, reduce_speckle
 from sar_mixmae_jax.objectives.weighting import Weighting, loss_weights
 from sar_mixmae_jax.utils.errors import InputError, look_up
 
@@ -104,6 +105,7 @@ class Preprocessing:
       unit: of the raw batch, an entry of `radiometry.TO_DB`.
       random_rotation: bool, whether images are also rotated by multiples of 90 degrees.
       crop_size: side of random crops, pixels; None: whole images.
+      speckle: filter of the images, at the size of the records.
     """
 
     image_size: int
@@ -115,6 +117,7 @@ class Preprocessing:
     unit: str = "dB"
     random_rotation: bool = False
     crop_size: int | None = None
+    speckle: SpeckleFilter = NO_FILTER
 
     def __post_init__(self) -> None:
         look_up(RESIZE_MODES, self.resize_mode, "resize_mode")
@@ -125,14 +128,16 @@ class PreparedBatch(NamedTuple):
     """Batch for the model; all arrays are (batch, height, width, band).
 
     Attributes:
-      images: float32, standardised, 0 at nodata.
+      images: float32, standardised, 0 at nodata; what the encoder sees.
       weights: float32, of the loss, 0 at nodata.
       valid: bool, True where measured.
+      target: what is reconstructed, in the form of `images`.
     """
 
     images: jax.Array
     weights: jax.Array
     valid: jax.Array
+    target: jax.Array
 
 
 def augment(images: jax.Array, key: jax.Array, settings: Preprocessing) -> jax.Array:
@@ -161,9 +166,19 @@ def preprocess(raw: jax.Array, key: jax.Array, settings: Preprocessing) -> Prepa
       settings: of the preprocessing.
     """
     db = TO_DB[settings.unit](raw.astype(jnp.float32))
+    is_filtered = settings.speckle.filter != "none"
+    if is_filtered:
+        db = jnp.concatenate([db, reduce_speckle(db, settings.speckle)], -1)
     db = RESIZE_MODES[settings.resize_mode](db, settings.image_size)
     db = augment(db, key, settings)
-    valid = valid_pixels(db)
-    images = standardise(db, jnp.array(settings.mean), jnp.array(settings.std))
-    weights = loss_weights(db, images, valid, settings.weighting)
-    return PreparedBatch(images, weights, valid)
+    measured, filtered = jnp.split(db, 2, -1) if is_filtered else (db, db)
+    valid = valid_pixels(measured)
+    mean, std = jnp.array(settings.mean), jnp.array(settings.std)
+    images, target = standardise(measured, mean, std), standardise(filtered, mean, std)
+    if settings.speckle.weights:
+        weights = loss_weights(filtered, target, valid, settings.weighting)
+    else:
+        weights = loss_weights(measured, images, valid, settings.weighting)
+    if settings.speckle.filters_input:
+        images = target
+    return PreparedBatch(images, weights, valid, target)

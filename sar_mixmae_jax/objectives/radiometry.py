@@ -51,3 +51,23 @@ def standardise(db: jax.Array, mean: jax.Array, std: jax.Array) -> jax.Array:
 def destandardise(standardised: jax.Array, mean: jax.Array, std: jax.Array) -> jax.Array:
     """Return dB of standardised images, the inverse of `standardise`."""
     return standardised * std + mean
+
+
+def window_mean(values: jax.Array, valid: jax.Array, side: int) -> jax.Array:
+    """Return the mean of the valid values in a window around each pixel, 0 where there are none.
+
+    Windows are cut off at the edges of the image.
+
+    Args:
+      values: (batch, height, width, band).
+      valid: of the same shape.
+      side: of the window, pixels, odd.
+    """
+
+    def window_sum(array: jax.Array) -> jax.Array:
+        return jax.lax.reduce_window(
+            array, jnp.zeros((), array.dtype), jax.lax.add, (1, side, side, 1), (1, 1, 1, 1), "SAME"
+        )
+
+    total = window_sum(jnp.where(valid, values, 0.0))
+    return total / jnp.maximum(window_sum(valid.astype(values.dtype)), 1.0)

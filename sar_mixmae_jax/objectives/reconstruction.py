@@ -117,7 +117,7 @@ def reconstruct(
     side = model.arch.mask_unit
     prediction = model.apply({"params": params}, batch.images, mask)
     assert isinstance(prediction, jax.Array)
-    target = patchify(batch.images, side)  # batch, units, values
+    target = patchify(batch.target, side)  # batch, units, values
     valid = patchify(batch.valid, side)
     if norm_pix_loss:
         offset, spread = unit_moments(target, valid)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from sar_mixmae_jax.objectives.radiometry import db_to_linear, linear_to_db
+from sar_mixmae_jax.objectives.radiometry import db_to_linear, linear_to_db, window_mean
 from sar_mixmae_jax.utils.errors import InputError, look_up
 
 PIXELS = (1, 2)
@@ -95,7 +95,7 @@ def loss_weights(
     level = db if weighting.domain == "physical" else standardised
     power = db_to_linear(jnp.where(valid, level, 0.0))
     if weighting.smooth > 1:
-        power = _moving_average(power, valid, weighting.smooth)
+        power = jnp.where(valid, window_mean(power, valid, weighting.smooth), power)
     weights = jnp.where(valid, WEIGHTINGS[weighting.name](power, valid, weighting), 0.0)
     if weighting.normalise == "mean":
         count = valid.sum(PIXELS, keepdims=True)
@@ -134,19 +134,6 @@ WEIGHTINGS: dict[str, Callable[[jax.Array, jax.Array, Weighting], jax.Array]] = 
     "none": none,
 }
 """Weighting functions by name: (linear power, valid, settings) -> weights."""
-
-
-def _moving_average(values: jax.Array, valid: jax.Array, side: int) -> jax.Array:
-    """Return the mean of the valid values in a side x side window; nodata is unchanged."""
-
-    def window_sum(array: jax.Array) -> jax.Array:
-        return jax.lax.reduce_window(
-            array, jnp.zeros((), array.dtype), jax.lax.add, (1, side, side, 1), (1, 1, 1, 1), "SAME"
-        )
-
-    total = window_sum(jnp.where(valid, values, 0.0))
-    count = window_sum(valid.astype(values.dtype))
-    return jnp.where(valid, total / jnp.maximum(count, 1.0), values)
 
 
 def _unit_range(power: jax.Array, valid: jax.Array, weighting: Weighting) -> jax.Array:

@@ -20,6 +20,7 @@ from sar_mixmae_jax.models.layers import AttentionFn, attend
 from sar_mixmae_jax.models.mixmae import MixMAE
 from sar_mixmae_jax.objectives.preprocess import Preprocessing
 from sar_mixmae_jax.objectives.reconstruction import PretrainObjective
+from sar_mixmae_jax.objectives.speckle_filter import SpeckleFilter
 from sar_mixmae_jax.objectives.weighting import Weighting
 from sar_mixmae_jax.training.checkpoint import RetentionPolicy
 from sar_mixmae_jax.training.optimizer import adamw, learning_rate, peak_learning_rate
@@ -255,6 +256,7 @@ def make_objective(
         weighting=Weighting(**config.weighting),
         resize_mode=config.resize_mode,
         random_flip=config.random_flip,
+        speckle=SpeckleFilter(**config.speckle),
     )
     dtype = compute_dtype(config.dtype)
     model = MixMAE(arch or make_arch(config), dtype, config.remat, attention)

@@ -12,6 +12,7 @@ from sar_mixmae_jax.models.heads import HEAD_INITS, POOLINGS, TILINGS
 from sar_mixmae_jax.models.knn import KNNConfig
 from sar_mixmae_jax.models.layers import AttentionFn, attend
 from sar_mixmae_jax.objectives.preprocess import Preprocessing
+from sar_mixmae_jax.objectives.speckle_filter import NO_FILTER
 from sar_mixmae_jax.tasks.base import Task
 from sar_mixmae_jax.tasks.supervised import FinetuneObjective
 from sar_mixmae_jax.tasks.task_dataset import TaskDataset, load_task_dataset, take_label_fraction
@@ -165,6 +166,7 @@ def make_finetune_objective(
         unit=patches.unit,
         random_rotation=config.get("random_rotation", False),
         crop_size=config.get("crop_size"),
+        speckle=source_checkpoint.input_filter if source_checkpoint else NO_FILTER,
     )
     apart = config.get("flip_dates", FLIP_DATES[0]) == "independent"
     if apart and task.labels_per_pixel:
@@ -195,6 +197,7 @@ def describe_run(
     objective: FinetuneObjective,
 ) -> RunDescription:
     """Return the description that is stored with the run and its checkpoints."""
+    speckle = objective.preprocessing.speckle
     model = ModelDescription(
         variant=source_checkpoint.variant if source_checkpoint else config.model.variant or "base",
         architecture=objective.model.arch,
@@ -202,6 +205,7 @@ def describe_run(
         bands=source_checkpoint.bands if source_checkpoint else tuple(config.bands),
         unit="dB",
         statistics=input_statistics(config, source_checkpoint, training.patches),
+        speckle=speckle if speckle.filters_input else None,
         task=training.task.name,
         classes=training.classes,
         votes=objective.model.votes,

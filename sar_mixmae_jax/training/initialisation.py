@@ -16,6 +16,7 @@ from sar_mixmae_jax.models import architecture
 from sar_mixmae_jax.models.architecture import Architecture
 from sar_mixmae_jax.models.mixmae import make_encoder
 from sar_mixmae_jax.models.resize import resize_position_tables
+from sar_mixmae_jax.objectives.speckle_filter import NO_FILTER, SpeckleFilter
 from sar_mixmae_jax.objectives.weighting import Weighting
 from sar_mixmae_jax.training.checkpoint import (
     checkpoint_dir,
@@ -69,6 +70,12 @@ class SourceCheckpoint:
     def statistics(self) -> Statistics:
         """Statistics with which the inputs are standardised."""
         return self.metadata.model.statistics
+
+    @property
+    def input_filter(self) -> SpeckleFilter:
+        """Speckle filter of the images that the encoder sees."""
+        speckle = self.metadata.model.speckle
+        return speckle if speckle is not None and speckle.filters_input else NO_FILTER
 
     @property
     def train_ids(self) -> str:

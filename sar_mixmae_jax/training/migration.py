@@ -3,8 +3,11 @@
 `upgrade` is applied wherever such a file is read; everything else uses the current names only.
 """
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
+
+from sar_mixmae_jax.objectives.speckle_filter import NO_FILTER
 
 CONFIG = {
     "accumulate": "grad_accum_steps",
@@ -32,8 +35,13 @@ ARCHITECTURE = {
 METRIC_NAMES = {"explained": "explained_variance", "seconds/look": "seconds/evaluate"}
 """Metrics: old name -> name."""
 
-DEFAULTS = {
-    "pretrain": {"trainer": "pretrain", "init": "random", "mask_rounding": "nearest"},
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "pretrain": {
+        "trainer": "pretrain",
+        "init": "random",
+        "mask_rounding": "nearest",
+        "speckle": dataclasses.asdict(NO_FILTER),
+    },
     "finetune": {"flip_dates": "together"},
 }
 """Configuration fields that were added later, with what a run did before, by its trainer."""

@@ -130,6 +130,7 @@ def describe(
     source_checkpoint: SourceCheckpoint | None,
 ) -> RunDescription:
     """Return the description that is stored with the run and its checkpoints."""
+    speckle = objective.preprocessing.speckle
     model = ModelDescription(
         variant=config.model.variant,
         architecture=objective.model.arch,
@@ -138,6 +139,7 @@ def describe(
         unit=dataset.unit,
         statistics=dataset.statistics,
         weighting=objective.preprocessing.weighting,
+        speckle=speckle if speckle.filter != "none" else None,
         pretrained=source_checkpoint.description if source_checkpoint else None,
     )
     return RunDescription(json.loads(config.to_json_best_effort()), dataset.describe(), model)

@@ -10,6 +10,7 @@ from typing import Any, Self
 from sar_mixmae_jax.data.metadata import DatasetDescription, Statistics
 from sar_mixmae_jax.models.architecture import Architecture
 from sar_mixmae_jax.models.knn import KNNConfig
+from sar_mixmae_jax.objectives.speckle_filter import SpeckleFilter
 from sar_mixmae_jax.objectives.weighting import Weighting
 from sar_mixmae_jax.training.migration import add_defaults, rename, upgrade
 from sar_mixmae_jax.utils import hashing
@@ -63,6 +64,7 @@ class ModelDescription:
       unit: of the inputs, "dB".
       statistics: with which the inputs are standardised.
       weighting: of the pretraining loss; None for other losses.
+      speckle: filter of inputs and targets; None: none.
       task: name of the task; None in pretraining.
       classes: names of the outputs.
       votes: settings of a nearest-neighbour head.
@@ -77,6 +79,7 @@ class ModelDescription:
     unit: str
     statistics: Statistics
     weighting: Weighting | None = None
+    speckle: SpeckleFilter | None = None
     task: str | None = None
     classes: tuple[str, ...] = ()
     votes: KNNConfig | None = None

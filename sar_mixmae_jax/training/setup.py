@@ -46,8 +46,7 @@ from sar_mixmae_jax.training.train_step import (
     init_state,
 )
 from sar_mixmae_jax.utils.errors import InputError, check_name
-from sar_mixmae_jax.utils.files import check_local_path
-from sar_mixmae_jax.utils.tables import format_bytes
+from sar_mixmae_jax.utils.files import check_local_path, format_bytes
 
 MIN_PEAK_LEARNING_RATE = 2e-5
 """A short run with a lower peak learns nothing."""

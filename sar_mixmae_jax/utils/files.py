@@ -153,3 +153,12 @@ def _replace_directory(new: Path, folder: Path, old: Path, own: Collection[str])
             target = folder / path.name
             path.rename(unused_path(target) if target.exists() else target)
     shutil.rmtree(old)
+
+
+def format_bytes(count: float) -> str:
+    """Format a number of bytes with a decimal unit, from bytes to TB."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if count < 1000:
+            break
+        count, unit = count / 1000, {"bytes": "kB", "kB": "MB", "MB": "GB", "GB": "TB"}[unit]
+    return f"{count:,.0f} {unit}" if unit == "bytes" else f"{count:,.1f} {unit}"

@@ -35,15 +35,6 @@ def format_fraction(value: float) -> str:
     return "-" if math.isnan(value) else f"{100 * value:.2f} %"
 
 
-def format_bytes(count: float) -> str:
-    """Format a number of bytes with a decimal unit, from bytes to TB."""
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if count < 1000:
-            break
-        count, unit = count / 1000, {"bytes": "kB", "kB": "MB", "MB": "GB", "GB": "TB"}[unit]
-    return f"{count:,.0f} {unit}" if unit == "bytes" else f"{count:,.1f} {unit}"
-
-
 def format_duration(seconds: float) -> str:
     """Format a duration in days, hours, minutes, seconds or milliseconds."""
     for unit, length in (("days", 86400), ("h", 3600), ("min", 60)):

@@ -27,7 +27,7 @@ def case():
     cells = [patchify(array, 8) for array in (prediction, error, null_error, valid)]
     result = Reconstruction(*cells, offset=np.zeros(()), spread=np.ones(()))
     run = jax.jit(lambda batch, result: diagnose(batch, result, SETTINGS, BANDS, 8))
-    scalars = run(PreparedBatch(images, weights, valid), result)
+    scalars = run(PreparedBatch(images, weights, valid, images), result)
     return images, weights, valid, error, null_error, {k: float(v) for k, v in scalars.items()}
 
 

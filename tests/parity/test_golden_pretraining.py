@@ -69,7 +69,8 @@ def weights_of(golden: Golden, name: str):
 
 def prepared(golden: Golden, weighting: str) -> PreparedBatch:
     images = jnp.array(nhwc(golden.pretrain["x"]))
-    return PreparedBatch(images, weights_of(golden, weighting), jnp.ones_like(images, bool))
+    weights = weights_of(golden, weighting)
+    return PreparedBatch(images, weights, jnp.ones_like(images, bool), images)
 
 
 def loss_of(params, batch, mask, model, norm_pix):

@@ -54,7 +54,7 @@ def abstract_loss(arch: Architecture, images: int, dtype, remat: bool):
     pixels = jax.ShapeDtypeStruct(shape, jnp.float32)
     mask = jax.ShapeDtypeStruct((arch.mask_grid, arch.mask_grid), jnp.float32)
     params = jax.eval_shape(model.init, jax.random.key(0), pixels, mask)["params"]
-    batch = PreparedBatch(pixels, pixels, jax.ShapeDtypeStruct(shape, bool))
+    batch = PreparedBatch(pixels, pixels, jax.ShapeDtypeStruct(shape, bool), pixels)
 
     def loss(params, batch, mask):
         return reconstruct(model, params, batch, mask, norm_pix_loss=True).error.sum()

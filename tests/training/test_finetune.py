@@ -6,11 +6,14 @@ from dataclasses import replace
 from functools import partial
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from sar_mixmae_jax.evaluation.predictions import load_predictions
+from sar_mixmae_jax.inference.encoder import load_encoder
 from sar_mixmae_jax.inference.evaluator import evaluate
+from sar_mixmae_jax.objectives.speckle_filter import SpeckleFilter, reduce_speckle
 from sar_mixmae_jax.tasks.registry import get_task
 from sar_mixmae_jax.tasks.supervised import param_shapes, predict_outputs
 from sar_mixmae_jax.tasks.task_dataset import load_task_dataset
@@ -18,9 +21,10 @@ from sar_mixmae_jax.training import downstream, finetune, initialisation
 from sar_mixmae_jax.training.checkpoint import checkpoint_steps, read_metadata, select_step
 from sar_mixmae_jax.training.finetune import ValidationEvaluator
 from sar_mixmae_jax.training.restore import read_subtree
+from sar_mixmae_jax.training.run_description import ModelDescription
 from sar_mixmae_jax.utils.errors import InputError
 from sar_mixmae_jax.utils.hashing import pack_ids
-from sar_mixmae_jax.utils.typed_json import to_json
+from sar_mixmae_jax.utils.typed_json import from_json, to_json
 from tests.launch import finish, start, start_together
 from tests.rewrite import rewrite, without_split
 from tests.shrink import small_tuning, tuning_flags
@@ -236,6 +240,26 @@ def test_an_encoder_of_one_band_takes_that_band_of_two(job, blind, encoder_run, 
     np.testing.assert_array_equal(
         single.source[0]["backscatter"], stored.patches.source[0]["backscatter"][..., 1:]
     )
+
+
+def test_an_encoder_of_filtered_images_gets_filtered_images(job, blind, encoder_run, monkeypatch):
+    """In fine-tuning, in what is stored, and in features."""
+    found = initialisation.find_source_checkpoint(encoder_run)
+    speckle = SpeckleFilter("lee", window=5, apply_to="input_and_target")
+    stored = to_json(replace(found.metadata.model, speckle=speckle))
+    model = from_json(ModelDescription, json.loads(json.dumps(stored)))
+    source = replace(found, metadata=replace(found.metadata, model=model))
+    assert source.input_filter == speckle
+    monkeypatch.setattr(finetune, "resolve_encoder", lambda *_: source)
+    tuning = job(small_tuning(blind, f"init={encoder_run}"))
+    assert tuning.loss_fn.settings.preprocessing.speckle == speckle
+    assert tuning.description.model.speckle == speckle
+    plain = load_encoder(encoder_run)
+    db = np.stack([tuning.source[row]["backscatter"] for row in range(4)])
+    filtered = np.asarray(reduce_speckle(jnp.asarray(db), speckle))
+    seen = replace(plain, source_checkpoint=source).embed(db, batch_size=4)
+    np.testing.assert_allclose(seen, plain.embed(filtered, batch_size=4), atol=1e-5)
+    assert np.abs(seen - plain.embed(db, batch_size=4)).max() > 1e-3
 
 
 # ---- floods

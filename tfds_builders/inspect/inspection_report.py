@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from sar_mixmae_jax.utils.errors import InputError, first_line
-from sar_mixmae_jax.utils.files import atomic_write
-from sar_mixmae_jax.utils.tables import Lines, escape_markdown, format_bytes, markdown_table
+from sar_mixmae_jax.utils.files import atomic_write, format_bytes
+from sar_mixmae_jax.utils.tables import Lines, escape_markdown, markdown_table
 from tfds_builders.inspect import backscatter_sections, figures
 from tfds_builders.inspect.dataset import Dataset, read, spread
 from tfds_builders.inspect.figures import LabelledPatch
