@@ -215,9 +215,9 @@ def test_windows_count_nodata_as_numpy_does():
 
 def test_a_scene_is_surveyed_in_strips(tmp_path, db, monkeypatch):
     """The border is followed through strips that are read one after the other."""
-    large = np.tile(db, (1, 8, 1))  # 1,200 rows: three strips of 512
+    large = np.tile(db, (1, 8, 1))  # 1,200 rows in strips of 90
     large[:, :600, :70] = 0.0
-    monkeypatch.setattr(scene_reader, "STRIP_PIXELS", 1)
+    monkeypatch.setattr(scene_reader, "STRIP_PIXELS", 90 * 200)
     write_bands(tmp_path / "a.tif", large, descriptions=("VH", "VV"))
     folder = build_folder(tmp_path, tmp_path / "out", unit="dB")
     corners = {tuple(record["corner"]) for record in records_of(folder).values()}
