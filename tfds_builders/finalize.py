@@ -109,6 +109,12 @@ def set_metadata(
         "bad_files": len(bad_files),
     }
     metadata["checksum"] = dataset_checksum(written)
+    if plan.summarise:
+        facts, notes = plan.summarise(
+            {split: collect_index(written, split) for split in plan.items}
+        )
+        metadata.update(facts)
+        metadata["notes"] += notes
     if plan.make_pairs:
         pairs = {
             split: plan.make_pairs(split, collect_index(written, split)) for split in plan.items

@@ -71,9 +71,11 @@ class Plan:
       bad_files: raw files that were found missing or unusable before any record was read.
       unused_files: files that are no part of the dataset, and why; not an error.
       num_dropped: number of patches that are not among the items for that reason.
-      index_features: names of the scalar and text features that `make_pairs` needs.
+      index_features: names of the scalar and text features that `make_pairs` and `summarise` need.
       make_pairs: function of a split's name and its index columns that returns its pairs; None:
         the dataset has no pairs.
+      summarise: function of the index columns by split that returns further metadata and notes;
+        None: there are none.
       metadata: further metadata of the dataset.
       notes: sentences for the user, printed and kept in the metadata.
     """
@@ -90,6 +92,7 @@ class Plan:
     num_dropped: int = 0
     index_features: tuple[str, ...] = ()
     make_pairs: Callable[[str, Columns], Pairs] | None = None
+    summarise: Callable[[Mapping[str, Columns]], tuple[dict[str, Any], list[str]]] | None = None
     metadata: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     notes: Sequence[str] = ()
 

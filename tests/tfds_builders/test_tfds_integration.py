@@ -16,6 +16,7 @@ from sar_mixmae_jax.utils.errors import InputError
 from tfds_builders import plan
 from tfds_builders.build import builder_names, make_builder
 from tfds_builders.geotiff import write_bands
+from tfds_builders.sen1floods11 import fake_chips
 from tfds_builders.sen12_flood import fake_archive
 from tfds_builders.synthetic_s1.synthetic_s1_dataset_builder import Builder, Config
 
@@ -60,7 +61,13 @@ def test_what_other_processes_call_is_not_in_a_builder_itself(raw, tmp_path):
     fake_archive.write_archive(
         tmp_path / "flood", fake_archive.EXAMPLE, fake_archive.EXAMPLE_SPLITS, 32
     )
-    roots = {"bigearthnet_s1": raw, "s1_folder": tmp_path, "sen12_flood": tmp_path / "flood"}
+    fake_chips.write_dataset(tmp_path / "chips", 32)
+    roots = {
+        "bigearthnet_s1": raw,
+        "s1_folder": tmp_path,
+        "sen12_flood": tmp_path / "flood",
+        "sen1floods11": tmp_path / "chips",
+    }
     for name in builder_names():
         builder = make_builder(name, "nowhere", options.get(name))
         planned = builder.plan(roots.get(name, Path()), tmp_path, 1)
