@@ -152,7 +152,9 @@ def measure_finetuning(
     """
     records = load_task_dataset(get_task(task), dataset, str(data_dir), "train", BANDS)
     finetune_config = published_finetuning(config, task, dataset)
-    attention = select_attention(finetune_config, encoder_architecture(finetune_config, None))
+    attention = select_attention(
+        finetune_config, encoder_architecture(finetune_config, None, len(BANDS))
+    )
     objective = make_finetune_objective(finetune_config, None, records, attention=attention)
     size = batch_size(config, records)
     optimizer = make_optimizer(finetune_config, lambda _: 1e-4)

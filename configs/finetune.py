@@ -50,7 +50,10 @@ def get_config(arguments: str = "") -> ConfigDict:
     config.label_seed = 0  # of the subset
 
     config.init = given["init"]
-    config.bands = ("VH", "VV")  # of a random encoder; a checkpoint has its own
+    # Of the model, in order; None: of the encoder, or VH, VV of a random one.
+    config.bands = config_dict.placeholder(tuple)
+    # An encoder of other bands: refused (strict), or changed by a rule of models/resize.BAND_RULES.
+    config.init_bands = "strict"
     # Of a random encoder: name of a dataset; None: the dataset that it is trained on.
     config.statistics = config_dict.placeholder(str)
     config.model = ConfigDict()  # None: of the checkpoint, or of the variant

@@ -21,8 +21,10 @@ def get_config(arguments: str = "") -> ConfigDict:
     config.trainer = "pretrain"
     config.dataset = given["dataset"]
     config.split = "train+validation"  # as published
-    config.bands = ("VH", "VV")
+    config.bands = ("VH", "VV")  # any of the dataset's, in order
     config.init = "random"  # or a run or checkpoint of pretraining, to continue with its model
+    # `init` of other bands: refused (strict), or changed by a rule of models/resize.BAND_RULES.
+    config.init_bands = "strict"
 
     config.model = ConfigDict()
     config.model.variant = given["variant"]  # a key of architecture.VARIANTS; None below: its value

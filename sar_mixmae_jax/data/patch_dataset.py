@@ -215,8 +215,8 @@ def _find_bands(bands: Sequence[str], stored: Sequence[str], name: str) -> list[
         if band not in stored:
             unknown = unknown_name(band, stored, f"band of {name}")
             raise InputError(
-                f"{unknown}: choose --config.bands among them, or a dataset with those of the "
-                "encoder"
+                f"{unknown}: choose --config.bands among them (for an encoder of other bands with "
+                "--config.init_bands=subset or mean), or a dataset with those of the encoder"
             )
     return [stored.index(band) for band in bands]
 

@@ -25,6 +25,7 @@ from sar_mixmae_jax.experiments.classical_baselines import (
     predict_logistic,
     predict_otsu,
     two_class_logits,
+    water_level,
 )
 from sar_mixmae_jax.experiments.reconstruction_metrics import Metrics
 from sar_mixmae_jax.experiments.trials import TEST, flat_metrics
@@ -49,9 +50,10 @@ Record = dict[str, np.ndarray]
 def load_baseline_splits(config: ConfigDict, task: str, seed: int) -> Splits:
     """Load the splits of a task with the labels that fine-tuning with this seed uses."""
     run = config.finetune[task]
+    bands = run.bands or config.pretrain.bands
 
     def load(split: str) -> TaskDataset:
-        return load_task_dataset(get_task(run.task), run.dataset, config.data_dir, split, run.bands)
+        return load_task_dataset(get_task(run.task), run.dataset, config.data_dir, split, bands)
 
     training, validation = (
         take_label_fraction(load(split), run.label_fraction, seed, all_classes=False)
@@ -96,9 +98,10 @@ def otsu_on_log_ratio(splits: Splits) -> Predictions:
     for batch in read_batches(splits[0]):
         flooded = batch["labels"] == 1
         counts += log_ratio_histogram(batch["before"][flooded], batch["after"][flooded])
-    threshold = otsu_threshold(counts)
+    threshold, water_db = otsu_threshold(counts), water_level(splits[0].patches.bands)
     train, validation, test = (
-        _features(split, partial(_new_water, threshold=threshold)) for split in splits
+        _features(split, partial(_new_water, threshold=threshold, water_db=water_db))
+        for split in splits
     )
     model = fit_otsu(threshold, *train, *validation)
     return _predictions(splits[2], predict_otsu(model, test[0]), test[1])
@@ -153,8 +156,8 @@ def _labels(split: TaskDataset) -> np.ndarray:
     return np.concatenate([batch["labels"] for batch in read_batches(split)])[: len(split)]
 
 
-def _new_water(batch: Record, threshold: float) -> np.ndarray:
-    return new_water_fraction(batch["before"], batch["after"], threshold)
+def _new_water(batch: Record, threshold: float, water_db: float) -> np.ndarray:
+    return new_water_fraction(batch["before"], batch["after"], threshold, water_db)
 
 
 def _predictions(split: TaskDataset, logits: np.ndarray, labels: np.ndarray) -> Predictions:

@@ -1,5 +1,6 @@
 """Baselines without a network: logistic regression on band statistics, Otsu on the log-ratio."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -8,7 +9,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score
 
 from sar_mixmae_jax.evaluation.otsu import otsu_cut
-from sar_mixmae_jax.utils.errors import InputError
+from sar_mixmae_jax.utils.errors import InputError, look_up
 
 PERCENTILES = (5, 25, 50, 75, 95)
 COLUMNS = ("mean", "std", *(f"p{percentile:02}" for percentile in PERCENTILES), "measured")
@@ -171,9 +172,8 @@ def _mean_average_precision(labels: np.ndarray, logits: np.ndarray) -> float | N
 WINDOW = 5
 """Side of the moving average of linear power in pixels, against speckle."""
 
-WATER_DB = -18.0
-"""Mean over VH and VV in dB below which a surface is as dark as water: calm water has about -24,
-roughened water -20, bare soil -16."""
+WATER_DB = {"VH": -22.5, "VV": -13.5, "HV": -22.5, "HH": -16.0}
+"""Level in dB below which a band is as dark as water: between roughened water and bare soil."""
 
 EDGES = np.linspace(-30.0, 0.0, 301)
 """Bin edges of the log-ratio in dB; pixels that did not darken are in the last bin."""
@@ -232,13 +232,27 @@ def otsu_threshold(counts: np.ndarray, edges: np.ndarray = EDGES) -> float:
     return otsu_cut(counts, edges)
 
 
-def new_water_fraction(before: np.ndarray, after: np.ndarray, threshold: float) -> np.ndarray:
+def water_level(bands: Sequence[str]) -> float:
+    """Return the level in dB below which the mean over bands is as dark as water.
+
+    -18 for VH and VV: calm water has about -24, roughened water -20, bare soil -16.
+
+    Raises:
+      InputError: the level of a band is unknown.
+    """
+    return float(np.mean([look_up(WATER_DB, band, "band") for band in bands]))
+
+
+def new_water_fraction(
+    before: np.ndarray, after: np.ndarray, threshold: float, water_db: float
+) -> np.ndarray:
     """Return the fraction of the pixels valid on both dates that became water, (n,) float32.
 
     Args:
       before: (n, height, width, band) dB, nodata not finite.
       after: the same shape.
       threshold: log-ratio in dB below which a pixel darkened.
+      water_db: of `water_level`.
 
     Returns:
       0 for a pair without such a pixel.
@@ -246,7 +260,7 @@ def new_water_fraction(before: np.ndarray, after: np.ndarray, threshold: float) 
     first, second = _smoothed_db(before), _smoothed_db(after)
     valid = np.isfinite(first) & np.isfinite(second)
     # Comparisons with NaN are False.
-    new = (second - first < threshold) & (second < WATER_DB) & (first >= WATER_DB)
+    new = (second - first < threshold) & (second < water_db) & (first >= water_db)
     fraction = new.sum((1, 2)) / np.maximum(valid.sum((1, 2)), 1)
     return fraction.astype(np.float32)
 

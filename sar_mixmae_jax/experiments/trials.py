@@ -176,6 +176,7 @@ def finetuning_config(config: ConfigDict, workdir: Path, trial: Trial) -> Config
         if run_config.init == "random":  # the same inputs as the pretrained arms
             run_config.statistics = config.pretrain.dataset
             run_config.model.image_size = config.pretrain.model.image_size
+            run_config.bands = run_config.bands or config.pretrain.bands
         else:
             run_config.model.variant = None  # that of the encoder
     return run_config.lock()

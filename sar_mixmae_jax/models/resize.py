@@ -1,9 +1,10 @@
-"""Resizing of position embeddings and relative-position bias tables to another input size.
+"""Resizing of parameters: tables to another input size, filters to other bands.
 
-The bicubic interpolation of PyTorch, which the published code uses; that of JAX differs by 3 to
-8 %.
+Position embeddings and relative-position bias tables are resized with the bicubic interpolation of
+PyTorch, which the published code uses; that of JAX differs by 3 to 8 %.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -74,3 +75,83 @@ def resize_position_tables(params: Any, shapes: Any) -> Any:
             )
         resized[name] = np.asarray(tensor)
     return unflatten_dict(resized, sep="/")
+
+
+BAND_RULES = ("strict", "subset", "mean")
+"""Rules by which parameters for some bands become parameters for others.
+
+- strict: they do not.
+- subset: a band keeps its own, by name; those of a new band are 0. The encoder then computes what
+  it did where the bands that were dropped, or that are new, are nodata.
+- mean: every band has the mean over the old bands; in the patch embedding times their number over
+  the new number, so that the tokens of an image whose bands are all equal stay the same.
+"""
+
+
+def check_band_rule(rule: str, old: Sequence[str], new: Sequence[str]) -> None:
+    """Check that parameters for some bands can become parameters for others.
+
+    Args:
+      rule: an entry of `BAND_RULES`.
+      old: names of the bands that the parameters are for.
+      new: names of the bands of the model.
+
+    Raises:
+      InputError: the rule does not allow it.
+    """
+    if tuple(old) == tuple(new):
+        return
+    bands = f"the bands {', '.join(old)}, and the model has {', '.join(new)}"
+    if rule == "strict":
+        raise InputError(
+            f"{bands}: set --config.bands to those of the encoder, or --config.init_bands=subset "
+            "(filters of a band by its name) or mean"
+        )
+    if rule == "subset" and not set(old) & set(new):
+        raise InputError(f"{bands}, which share none: set --config.init_bands=mean")
+
+
+def _band_weights(rule: str, old: Sequence[str], new: Sequence[str]) -> np.ndarray:
+    """Return (new, old) float32 weights of the parameters of the old bands in those of the new."""
+    if rule == "mean":
+        return np.full((len(new), len(old)), 1 / len(old), np.float32)
+    return np.array([[one == other for other in old] for one in new], np.float32)
+
+
+def change_encoder_bands(
+    params: Any, old: Sequence[str], new: Sequence[str], rule: str
+) -> dict[str, Any]:
+    """Return encoder parameters for other bands; only the patch embedding differs.
+
+    Args:
+      params: of the encoder; the patch embedding is (patch² * bands, width), bands last.
+      old: names of the bands that they are for.
+      new: names of the bands of the model.
+      rule: an entry of `BAND_RULES`, checked by `check_band_rule`.
+    """
+    if tuple(old) == tuple(new):
+        return dict(params)
+    scale = len(old) / len(new) if rule == "mean" else 1.0
+    projection = params["patch_embed"]["proj"]
+    kernel = np.asarray(projection["kernel"])
+    pixels = kernel.reshape(-1, len(old), kernel.shape[-1])
+    changed = np.einsum("no,pow->pnw", np.float32(scale) * _band_weights(rule, old, new), pixels)
+    projection = {**projection, "kernel": changed.reshape(-1, kernel.shape[-1])}
+    return {**params, "patch_embed": {**params["patch_embed"], "proj": projection}}
+
+
+def change_decoder_bands(
+    params: Any, old: Sequence[str], new: Sequence[str], rule: str
+) -> dict[str, Any]:
+    """Return decoder parameters for other bands; only the prediction head differs.
+
+    Arguments as `change_encoder_bands`; kernel and bias of the head end with (unit² * bands).
+    """
+    if tuple(old) == tuple(new):
+        return dict(params)
+    weights = _band_weights(rule, old, new)
+    head = {}
+    for name, values in params["pred"].items():
+        pixels = np.asarray(values).reshape(*values.shape[:-1], -1, len(old))
+        head[name] = np.einsum("no,...o->...n", weights, pixels).reshape(*values.shape[:-1], -1)
+    return {**params, "pred": head}

@@ -112,13 +112,16 @@ def per_channel(power: jax.Array, valid: jax.Array, weighting: Weighting) -> jax
 def shared_average(power: jax.Array, valid: jax.Array, weighting: Weighting) -> jax.Array:
     """Return one map for all bands from their mean power (IGARSS 2025).
 
-    Minimum and maximum are taken over pixels where all bands were measured; the weight of a pixel
-    that lacks a band is computed from the others.
+    Minimum and maximum are taken over pixels where all bands were measured, or where there are none
+    in an image, over those with any; the weight of a pixel that lacks a band is computed from the
+    others.
     """
     measured = valid.sum(-1, keepdims=True)
     mean = jnp.where(valid, power, 0.0).sum(-1, keepdims=True) / jnp.maximum(measured, 1)
     mean = jnp.where(measured > 0, mean, 1.0)  # any positive value: the weight is set to 0 later
-    weights = per_channel(mean, valid.all(-1, keepdims=True), weighting)
+    whole, partial = valid.all(-1, keepdims=True), measured > 0
+    used = jnp.where(whole.any(PIXELS, keepdims=True), whole, partial)
+    weights = per_channel(mean, used, weighting)
     return jnp.broadcast_to(weights, power.shape)
 
 

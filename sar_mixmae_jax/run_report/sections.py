@@ -201,6 +201,7 @@ def _source_checkpoint(source: Mapping[str, Any]) -> list[Block]:
         ("dataset", format_known(source, "dataset")),
         ("dataset checksum", Cell(format_known(source, "dataset_checksum"), "code")),
         ("loss weighting", f"{name} ({settings})" if settings else name or unnamed),
+        *_changed_bands(source),
         ("seed", format_known(source, "seed")),
         ("SHA-256 of the last norm", Cell(format_known(source, "sha256"), "code")),
     ]
@@ -209,6 +210,14 @@ def _source_checkpoint(source: Mapping[str, Any]) -> list[Block]:
         *(notice(f"Caveat of its training: {format_value(caveat)}") for caveat in caveats),
         make_table((), rows),
     ]
+
+
+def _changed_bands(source: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return the row about the bands of a checkpoint, where those of the run are others."""
+    if not (bands := as_list(source.get("bands"))):
+        return []
+    names = ", ".join(map(format_value, bands))
+    return [("bands", f"{names}; changed by init_bands={format_known(source, 'init_bands')}")]
 
 
 def _weighting(weighting: Any) -> tuple[str, str]:

@@ -10,7 +10,7 @@ import optax
 from absl import logging
 
 from sar_mixmae_jax.data.date_pairs import PairSource
-from sar_mixmae_jax.data.metadata import BANDS
+from sar_mixmae_jax.data.metadata import open_builder, read_dataset_metadata
 from sar_mixmae_jax.data.patch_dataset import PatchDataset, load_patch_dataset
 from sar_mixmae_jax.evaluation.bootstrap import BinaryProblem, make_binary_problem
 from sar_mixmae_jax.evaluation.metrics import Metrics, SummaryMetrics
@@ -260,10 +260,11 @@ class Flood(Task):
     ) -> Pictures | None:
         """Return a function that reads a pair with the true water where the dataset has it.
 
-        None where the dataset does not have both bands, which the pictures show.
+        All bands of the dataset are shown. None where it cannot be opened.
         """
         try:
-            patches = load_task_dataset(self, dataset, data_dir, split, BANDS).patches
+            bands = read_dataset_metadata(open_builder(dataset, data_dir).info).bands
+            patches = load_task_dataset(self, dataset, data_dir, split, bands).patches
         except InputError as error:
             logging.warning("no pictures of pairs: %s", error)
             return None
@@ -271,7 +272,7 @@ class Flood(Task):
         assert pairs is not None
         to_db, truth = TO_DB[patches.unit], None
         if "water" in patches.fields:
-            truth = load_patch_dataset(dataset, data_dir, split, BANDS, ("id", "water")).source
+            truth = load_patch_dataset(dataset, data_dir, split, bands, ("id", "water")).source
 
         def picture(row: int) -> PairPicture:
             record = patches.source[row]
@@ -281,6 +282,6 @@ class Flood(Task):
                 water = now.astype(np.uint8) + (was & now)  # 1: new, 2: on both dates
             tiles = None if evidence is None else evidence[row]
             before, after = (np.asarray(to_db(record[date])) for date in DATES)
-            return PairPicture(before, after, water, tiles)
+            return PairPicture(before, after, water, tiles, bands)
 
         return picture

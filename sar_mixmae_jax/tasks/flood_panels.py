@@ -38,17 +38,19 @@ class PairPicture:
     """Two dates of one place.
 
     Attributes:
-      before: (row, column, 2) dB, bands VH and VV, NaN = nodata.
-      after: (row, column, 2), the same place later.
+      before: (row, column, band) dB, NaN = nodata.
+      after: of the same shape, the same place later.
       water: (row, column) int, 0 dry, 1 where water is new after, 2 where it is on both dates;
         None if unknown.
       evidence: (rows, columns) of tiles, logit of flood minus logit of dry; None if unknown.
+      bands: names of the bands.
     """
 
     before: np.ndarray
     after: np.ndarray
     water: np.ndarray | None = None
     evidence: np.ndarray | None = None
+    bands: tuple[str, ...] = BANDS
 
 
 def check_pair_pictures(picture: PairPicture, pair: str) -> None:
@@ -61,11 +63,11 @@ def check_pair_pictures(picture: PairPicture, pair: str) -> None:
     Raises:
       InputError: shapes do not fit, water is of no known class, or evidence is not finite.
     """
-    shape = picture.before.shape
-    if len(shape) != 3 or shape[2] != 2 or not shape[0] * shape[1] or picture.after.shape != shape:
+    shape, bands = picture.before.shape, len(picture.bands)
+    if shape[2:] != (bands,) or not shape[0] * shape[1] or picture.after.shape != shape:
         raise InputError(
             f"the picture of {pair} has shapes {shape} and {picture.after.shape}: expected "
-            "(row, column, 2) for both dates"
+            f"(row, column, {bands}) for both dates"
         )
     if picture.water is not None and picture.water.shape != shape[:2]:
         raise InputError(
@@ -139,7 +141,7 @@ def scales(pictures: Iterable[PairPicture]) -> Scales:
     """Return scales from percentiles over all dates of all pictures, and the largest evidence."""
     pictures = list(pictures)
     norms = []
-    for band in range(len(BANDS)):
+    for band in range(len(pictures[0].bands) if pictures else 0):
         dates = [date for picture in pictures for date in (picture.before, picture.after)]
         values = np.concatenate([reduce_to_panel(date[..., band]).ravel() for date in dates])
         values = values[np.isfinite(values)]
@@ -224,6 +226,9 @@ DPI = 100
 PANEL, GAP, APART, MARGIN = 232, 6, 22, 16
 """Pixels: side of a panel, between dates, between bands, at the sides."""
 
+MIN_WIDTH = 760
+"""Pixels: least width of a figure, for its captions."""
+
 HEAD, CAPTION, FOOT = 40, 72, 104
 """Pixels: above the first pair, above each pair's panels, below the last."""
 
@@ -252,13 +257,16 @@ def draw_pairs(
     Returns:
       Bytes of a PNG.
     """
-    names = [f"{band} {when}" for band in BANDS for when in ("before", "after")]
+    names = [f"{band} {when}" for band in pictures[0].bands for when in ("before", "after")]
     names += ["water (truth)"] if any(p.water is not None for p in pictures) else []
     names += ["evidence of tiles"] if any(p.evidence is not None for p in pictures) else []
-    lefts = np.cumsum([MARGIN, *(PANEL + (GAP if n % 2 == 0 else APART) for n in range(5))])
+    lefts = np.cumsum(
+        [MARGIN, *(PANEL + (GAP if n % 2 == 0 else APART) for n in range(len(names)))]
+    )
     shape = np.array([picture.before.shape[:2] for picture in pictures])
     high = int(np.clip(PANEL * (shape[:, 0] / shape[:, 1]).max(), 0.4 * PANEL, 1.6 * PANEL))
-    width, step = int(lefts[len(names) - 1]) + PANEL + MARGIN, CAPTION + high
+    width = max(MIN_WIDTH, int(lefts[len(names) - 1]) + PANEL + MARGIN)
+    step = CAPTION + high
     height = HEAD + len(rows) * step + FOOT
     figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI)
 
@@ -282,7 +290,8 @@ def draw_pairs(
             axis.set_yticks([])
             axis.set_title(name, fontsize=9, pad=3)
             draw(axis)
-    _legend(figure, box, [float(left) for left in lefts], names, scale, height - FOOT + 18)
+    bands = pictures[0].bands
+    _legend(figure, box, [float(left) for left in lefts], names, bands, scale, height - FOOT + 18)
     return figure_to_png(figure)
 
 
@@ -292,7 +301,7 @@ def _panels(
     """Return the functions that draw the panels."""
     draw: list[Callable[[Axes], None]] = [
         partial(draw_backscatter, db=date[..., band], norm=scale.bands[band])
-        for band in range(len(BANDS))
+        for band in range(len(picture.bands))
         for date in (picture.before, picture.after)
     ]
     if any("truth" in name for name in names):
@@ -307,13 +316,14 @@ def _legend(
     box: Callable[[float, float, float, float], Box],
     lefts: Sequence[float],
     names: Sequence[str],
+    bands: Sequence[str],
     scale: Scales,
     top: float,
 ) -> None:
     """Draw colour bars below both dates of each band and below the evidence, and a legend."""
     bars = [
         (lefts[2 * band], 2 * PANEL + GAP, norm, GREY, f"{name}, both dates (dB)")
-        for band, (name, norm) in enumerate(zip(BANDS, scale.bands, strict=True))
+        for band, (name, norm) in enumerate(zip(bands, scale.bands, strict=True))
     ]
     if "evidence" in names[-1]:
         label = "logit of flood − logit of dry"

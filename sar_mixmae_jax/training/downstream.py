@@ -6,7 +6,7 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
-from sar_mixmae_jax.data.metadata import Statistics
+from sar_mixmae_jax.data.metadata import BANDS, Statistics
 from sar_mixmae_jax.data.patch_dataset import PatchDataset, load_patch_dataset
 from sar_mixmae_jax.models.heads import HEAD_INITS, POOLINGS, TILINGS
 from sar_mixmae_jax.models.knn import KNNConfig
@@ -18,7 +18,12 @@ from sar_mixmae_jax.tasks.supervised import FinetuneObjective
 from sar_mixmae_jax.tasks.task_dataset import TaskDataset, load_task_dataset, take_label_fraction
 from sar_mixmae_jax.training.config import check_numbers, compute_dtype, make_retention_policy
 from sar_mixmae_jax.training.distributed import is_primary_process
-from sar_mixmae_jax.training.initialisation import SourceCheckpoint, encoder_architecture
+from sar_mixmae_jax.training.initialisation import (
+    SourceCheckpoint,
+    encoder_architecture,
+    inherit_statistics,
+    with_bands,
+)
 from sar_mixmae_jax.training.run_description import (
     ModelDescription,
     RunDescription,
@@ -67,18 +72,34 @@ def complete_config(config: ConfigDict, task: Task) -> ConfigDict:
     return config.lock()
 
 
-def load_splits(
-    config: ConfigDict, source_checkpoint: SourceCheckpoint | None, task: Task
-) -> tuple[TaskDataset, TaskDataset]:
-    """Load the training and the validation split, with the bands of the encoder.
+def choose_bands(
+    config: ConfigDict, source_checkpoint: SourceCheckpoint | None
+) -> tuple[ConfigDict, SourceCheckpoint | None]:
+    """Return the configuration with the bands of the model, and its source checkpoint.
+
+    The bands are those of the configuration, by default those of the encoder.
+
+    Raises:
+      InputError: `init_bands` does not allow them.
+    """
+    config = config.copy_and_resolve_references()
+    config.bands = tuple(config.bands or (source_checkpoint.bands if source_checkpoint else BANDS))
+    return config.lock(), with_bands(source_checkpoint, config.bands, config.init_bands)
+
+
+def load_splits(config: ConfigDict, task: Task) -> tuple[TaskDataset, TaskDataset]:
+    """Load the training and the validation split, with the bands of the model.
+
+    Args:
+      config: of `choose_bands`.
+      task: of the run.
 
     Raises:
       InputError: a split cannot be opened, or the fraction of the labels leaves out a class.
     """
-    bands = source_checkpoint.bands if source_checkpoint else config.bands
     opened = []
     for split in (config.train_split, config.validation_split):
-        whole = load_task_dataset(task, config.dataset, config.data_dir, split, bands)
+        whole = load_task_dataset(task, config.dataset, config.data_dir, split, config.bands)
         chosen = take_label_fraction(
             whole,
             config.label_fraction,
@@ -107,21 +128,20 @@ def input_statistics(
     """Return the statistics in dB with which the inputs of the model are standardised.
 
     Raises:
-      InputError: a random encoder has no statistics in dB.
+      InputError: a random encoder, or a band that the encoder lacks, has no statistics in dB.
     """
-    if source_checkpoint is not None:
-        return source_checkpoint.statistics
-    if config.statistics:
+    if source_checkpoint is None and config.statistics:
         other = load_patch_dataset(
-            config.statistics, config.data_dir, config.train_split, config.bands
+            config.statistics, config.data_dir, config.train_split, patches.bands
         )
         return other.statistics
-    if patches.unit != "dB":
+    known = source_checkpoint.bands if source_checkpoint else ()
+    if patches.unit != "dB" and not set(patches.bands) <= set(known):
         raise InputError(
-            f"{patches.name} holds {patches.unit}: a random encoder needs statistics in dB, "
-            "build the dataset in dB"
+            f"{patches.name} holds {patches.unit}: a random encoder, or a band that the encoder "
+            "lacks, needs statistics in dB, build the dataset in dB"
         )
-    return patches.statistics
+    return inherit_statistics(patches, source_checkpoint).statistics
 
 
 def make_finetune_objective(
@@ -143,8 +163,8 @@ def make_finetune_objective(
     Raises:
       InputError: sizes do not fit together.
     """
-    arch = encoder_architecture(config, source_checkpoint)
     task, patches = split.task, split.patches
+    arch = encoder_architecture(config, source_checkpoint, len(patches.bands))
     model = task.make_model(
         arch,
         len(split.classes),
@@ -202,7 +222,7 @@ def describe_run(
         variant=source_checkpoint.variant if source_checkpoint else config.model.variant or "base",
         architecture=objective.model.arch,
         dtype=np.dtype(objective.model.dtype).name,
-        bands=source_checkpoint.bands if source_checkpoint else tuple(config.bands),
+        bands=training.patches.bands,
         unit="dB",
         statistics=input_statistics(config, source_checkpoint, training.patches),
         speckle=speckle if speckle.filters_input else None,

@@ -32,6 +32,7 @@ from sar_mixmae_jax.training.config import (
 )
 from sar_mixmae_jax.training.distributed import is_primary_process
 from sar_mixmae_jax.training.downstream import (
+    choose_bands,
     complete_config,
     describe_run,
     input_statistics,
@@ -80,11 +81,12 @@ def set_up(config: ConfigDict, workdir: Path) -> RunSetup:
     task = get_task(config.task).configure(config)
     config = complete_config(config, task)
     check_batch(config, jax.device_count(), mixed=False)
-    source_checkpoint = resolve_encoder(config, workdir)
-    training, validation = load_splits(config, source_checkpoint, task)
+    config, source_checkpoint = choose_bands(config, resolve_encoder(config, workdir))
+    training, validation = load_splits(config, task)
     sampler = ShuffleSampler(len(training), config.batch_size, config.seed)
     schedule = make_schedule(config, sampler)
-    attention = select_attention(config, encoder_architecture(config, source_checkpoint))
+    arch = encoder_architecture(config, source_checkpoint, len(config.bands))
+    attention = select_attention(config, arch)
     objective = make_finetune_objective(config, source_checkpoint, training, attention=attention)
     check_fit(partial(prepare_batch, objective=objective), training.patches.source)
     if is_primary_process():
@@ -93,9 +95,10 @@ def set_up(config: ConfigDict, workdir: Path) -> RunSetup:
         print(f"standardised with {used.statistics_text}")
 
     def load(state: TrainState) -> TrainState:
-        return dataclasses.replace(
-            state, params=replace_encoder(state.params, objective.model.arch, source_checkpoint)
+        params = replace_encoder(
+            state.params, objective.model.arch, source_checkpoint, config.bands
         )
+        return dataclasses.replace(state, params=params)
 
     return RunSetup(
         config=config,

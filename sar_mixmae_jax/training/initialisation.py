@@ -1,6 +1,7 @@
 """Initialisation of a run from a checkpoint: its encoder, or its whole pretraining state."""
 
 import dataclasses
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,14 @@ from sar_mixmae_jax.data.metadata import Statistics
 from sar_mixmae_jax.data.patch_dataset import PatchDataset
 from sar_mixmae_jax.models import architecture
 from sar_mixmae_jax.models.architecture import Architecture
-from sar_mixmae_jax.models.mixmae import make_encoder
-from sar_mixmae_jax.models.resize import resize_position_tables
+from sar_mixmae_jax.models.mixmae import MixMAE, init_params, make_encoder
+from sar_mixmae_jax.models.resize import (
+    BAND_RULES,
+    change_decoder_bands,
+    change_encoder_bands,
+    check_band_rule,
+    resize_position_tables,
+)
 from sar_mixmae_jax.objectives.speckle_filter import NO_FILTER, SpeckleFilter
 from sar_mixmae_jax.objectives.weighting import Weighting
 from sar_mixmae_jax.training.checkpoint import (
@@ -30,7 +37,7 @@ from sar_mixmae_jax.training.restore import read_subtree
 from sar_mixmae_jax.training.run_description import CheckpointMetadata, SourceDescription
 from sar_mixmae_jax.training.train_step import TrainState
 from sar_mixmae_jax.training.workdir import read_run_record
-from sar_mixmae_jax.utils.errors import InputError, first_line
+from sar_mixmae_jax.utils.errors import InputError, check_name, first_line
 from sar_mixmae_jax.utils.typed_json import from_json
 
 ENCODER_ARRAY = "params/encoder/norm/scale"
@@ -163,12 +170,17 @@ def read_source_checkpoint(path: Path) -> SourceCheckpoint:
     return SourceCheckpoint(path, metadata, description)
 
 
-def load_encoder_params(source_checkpoint: SourceCheckpoint, arch: Architecture) -> Any:
+def load_encoder_params(
+    source_checkpoint: SourceCheckpoint,
+    arch: Architecture,
+    bands: tuple[str, ...] | None = None,
+) -> Any:
     """Load the parameters of an encoder, with tables resized to the windows of `arch`.
 
     Args:
       source_checkpoint: of the encoder.
       arch: of the model that they are for; widths and depths must be the same.
+      bands: of that model; None: those of the encoder.
 
     Raises:
       InputError: the checkpoint is damaged, or of another model.
@@ -176,9 +188,46 @@ def load_encoder_params(source_checkpoint: SourceCheckpoint, arch: Architecture)
     like = {"params": {"encoder": encoder_param_shapes(source_checkpoint.arch)}}
     try:
         part = read_subtree(source_checkpoint.path, like)
-        return resize_position_tables(part["params"]["encoder"], encoder_param_shapes(arch))
+        params = change_encoder_bands(
+            part["params"]["encoder"], *_change_of_bands(source_checkpoint, bands)
+        )
+        return resize_position_tables(params, encoder_param_shapes(arch))
     except ValueError as error:
         raise InputError(f"{source_checkpoint.path}: {error}: choose another checkpoint") from error
+
+
+def _change_of_bands(
+    source_checkpoint: SourceCheckpoint, bands: tuple[str, ...] | None
+) -> tuple[tuple[str, ...], tuple[str, ...], str]:
+    """Return the arguments of `change_encoder_bands` and `change_decoder_bands`."""
+    old = source_checkpoint.bands
+    return old, bands or old, source_checkpoint.description.init_bands
+
+
+def with_bands(
+    source_checkpoint: SourceCheckpoint | None, bands: tuple[str, ...], rule: str
+) -> SourceCheckpoint | None:
+    """Return the source checkpoint of a model of some bands; its description names the rule.
+
+    Args:
+      source_checkpoint: where to start from; None: nowhere.
+      bands: names of the bands of the model.
+      rule: an entry of `resize.BAND_RULES`.
+
+    Raises:
+      InputError: the rule is unknown, or does not allow these bands.
+    """
+    check_name(BAND_RULES, rule, "init_bands")
+    if source_checkpoint is None or source_checkpoint.bands == bands:
+        return source_checkpoint
+    try:
+        check_band_rule(rule, source_checkpoint.bands, bands)
+    except InputError as error:
+        raise InputError(f"{source_checkpoint.path} has {error}") from error
+    description = dataclasses.replace(
+        source_checkpoint.description, bands=source_checkpoint.bands, init_bands=rule
+    )
+    return dataclasses.replace(source_checkpoint, description=description)
 
 
 def encoder_param_shapes(arch: Architecture) -> Any:
@@ -233,11 +282,16 @@ def resolve_source_checkpoint(config: ConfigDict, workdir: Path) -> SourceCheckp
 
 
 def encoder_architecture(
-    config: ConfigDict, source_checkpoint: SourceCheckpoint | None
+    config: ConfigDict, source_checkpoint: SourceCheckpoint | None, bands: int
 ) -> Architecture:
     """Return the architecture of the encoder at the input size of the configuration.
 
     Windows grow with the images, as in the published code, unless they are given.
+
+    Args:
+      config: of the run.
+      source_checkpoint: to start from; None: a random encoder.
+      bands: number of bands of the model.
 
     Raises:
       InputError: the sizes do not fit together, or cannot be those of the checkpoint.
@@ -245,8 +299,8 @@ def encoder_architecture(
     wanted = {name: value for name, value in model_sizes(config).items() if value is not None}
     variant = wanted.pop("variant", "base")
     if source_checkpoint is None:
-        return architecture.make_architecture(variant, bands=len(config.bands), **wanted)
-    arch = source_checkpoint.arch
+        return architecture.make_architecture(variant, bands=bands, **wanted)
+    arch = dataclasses.replace(source_checkpoint.arch, bands=bands)
     side = wanted.pop("image_size", arch.image_size)
     windows = wanted.pop("window_sizes", None)
     for name, value in wanted.items():
@@ -282,19 +336,28 @@ def resize_architecture(
 
 
 def replace_encoder(
-    params: Any, arch: Architecture, source_checkpoint: SourceCheckpoint | None
+    params: Any,
+    arch: Architecture,
+    source_checkpoint: SourceCheckpoint | None,
+    bands: tuple[str, ...],
 ) -> Any:
     """Return parameters with the encoder of a checkpoint, if there is one.
+
+    Args:
+      params: of the model.
+      arch: of its encoder.
+      source_checkpoint: of `with_bands`.
+      bands: of the model.
 
     Raises:
       InputError: it is damaged, or of another model.
     """
     if source_checkpoint is None:
         return params
-    return {**params, "encoder": load_encoder_params(source_checkpoint, arch)}
+    return {**params, "encoder": load_encoder_params(source_checkpoint, arch, bands)}
 
 
-INPUT_FIELDS = ("image_size", "pretrain_image_size", "window_sizes")
+INPUT_FIELDS = ("image_size", "pretrain_image_size", "window_sizes", "bands")
 """Fields of an architecture that may differ from those of the source checkpoint."""
 
 
@@ -316,10 +379,25 @@ def warn_weighting_changed(
 def inherit_statistics(
     patches: PatchDataset, source_checkpoint: SourceCheckpoint | None
 ) -> PatchDataset:
-    """Return a dataset with the statistics of the source checkpoint, if there is one."""
+    """Return a dataset with the statistics of the source checkpoint, if there is one.
+
+    Bands that the checkpoint lacks keep the statistics of the dataset.
+    """
     if source_checkpoint is None:
         return patches
-    return dataclasses.replace(patches, statistics=source_checkpoint.statistics)
+    own, other, bands = patches.statistics, source_checkpoint.statistics, source_checkpoint.bands
+    if patches.bands == bands:
+        return dataclasses.replace(patches, statistics=other)
+    rows = [bands.index(band) if band in bands else None for band in patches.bands]
+    mean, std = (
+        tuple(mine if row is None else its[row] for mine, row in zip(ours, rows, strict=True))
+        for ours, its in ((own.mean, other.mean), (own.std, other.std))
+    )
+    computed_on = "; ".join(
+        f"{band}: {(own if row is None else other).computed_on}"
+        for band, row in zip(patches.bands, rows, strict=True)
+    )
+    return dataclasses.replace(patches, statistics=Statistics(mean, std, computed_on))
 
 
 def continued_architecture(
@@ -357,28 +435,35 @@ def continued_architecture(
             f"{source_checkpoint.path} is a {source_checkpoint.variant} of another size "
             f"({'; '.join(differing)}): set config.model to its sizes"
         )
-    return resize_architecture(source_checkpoint.arch, arch.image_size, windows)
+    its = dataclasses.replace(source_checkpoint.arch, bands=arch.bands)
+    return resize_architecture(its, arch.image_size, windows)
 
 
 def load_pretraining_state(
-    state: TrainState, arch: Architecture, source_checkpoint: SourceCheckpoint | None
+    state: TrainState,
+    arch: Architecture,
+    source_checkpoint: SourceCheckpoint | None,
+    bands: tuple[str, ...],
 ) -> TrainState:
     """Return a first state with the parameters of a checkpoint, and its optimizer at the same size.
 
     Args:
       state: before the first step.
       arch: of its model.
-      source_checkpoint: where to start from; None: nowhere.
+      source_checkpoint: of `with_bands`; where to start from; None: nowhere.
+      bands: of the model.
 
     Raises:
       InputError: the checkpoint is damaged.
     """
     if source_checkpoint is None:
         return state
+    change = _change_of_bands(source_checkpoint, bands)
+    model = MixMAE(source_checkpoint.arch)
     parts: dict[str, Any] = {
-        "params": {**state.params, "encoder": encoder_param_shapes(source_checkpoint.arch)}
+        "params": jax.eval_shape(partial(init_params, model), jax.random.key(0))
     }
-    same = all(
+    same = bands == source_checkpoint.bands and all(
         getattr(arch, name) == getattr(source_checkpoint.arch, name) for name in INPUT_FIELDS
     )
     moments = same and source_checkpoint.has_optimizer
@@ -386,7 +471,8 @@ def load_pretraining_state(
         parts["opt_state"] = state.opt_state
     else:
         reason = (
-            f"stores the state of an optimizer for {source_checkpoint.arch.image_size} px"
+            f"stores the state of an optimizer for {source_checkpoint.arch.image_size} px and "
+            f"the bands {', '.join(source_checkpoint.bands)}"
             if source_checkpoint.has_optimizer
             else "stores no state of an optimizer"
         )
@@ -395,7 +481,10 @@ def load_pretraining_state(
         stored = read_subtree(source_checkpoint.path, parts)
     except ValueError as error:
         raise InputError(f"{source_checkpoint.path}: {error}: choose another checkpoint") from error
-    encoder = resize_position_tables(stored["params"]["encoder"], state.params["encoder"])
-    params = {**stored["params"], "encoder": encoder}
+    encoder = change_encoder_bands(stored["params"]["encoder"], *change)
+    params = {
+        "encoder": resize_position_tables(encoder, state.params["encoder"]),
+        "decoder": change_decoder_bands(stored["params"]["decoder"], *change),
+    }
     opt_state = at_first_step(stored["opt_state"]) if moments else state.opt_state
     return dataclasses.replace(state, params=params, opt_state=opt_state, step=jnp.int32(0))

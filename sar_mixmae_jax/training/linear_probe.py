@@ -29,6 +29,7 @@ from sar_mixmae_jax.training.checkpoint import (
 )
 from sar_mixmae_jax.training.config import make_retention_policy
 from sar_mixmae_jax.training.downstream import (
+    choose_bands,
     complete_config,
     describe_run,
     load_splits,
@@ -81,15 +82,15 @@ def train(config: ConfigDict, workdir: Path, stop: Callable[[], bool] = lambda: 
         raise InputError("probes run in one process: start it without --num_processes")
     method = look_up(METHODS, config.task, "task")
     check_rates(config.probe.learning_rates)
-    source_checkpoint = resolve_encoder(config, workdir)
-    bands = source_checkpoint.bands if source_checkpoint else config.bands
+    config, source_checkpoint = choose_bands(config, resolve_encoder(config, workdir))
     dataset = load_patch_dataset(
-        config.dataset, config.data_dir, config.train_split, bands, units=tuple(TO_DB)
+        config.dataset, config.data_dir, config.train_split, config.bands, units=tuple(TO_DB)
     )
     task = task_for_dataset(dataset)
     config = complete_config(config, task)
-    training, validation = load_splits(config, source_checkpoint, task)
-    attention = select_attention(config, encoder_architecture(config, source_checkpoint))
+    training, validation = load_splits(config, task)
+    arch = encoder_architecture(config, source_checkpoint, len(config.bands))
+    attention = select_attention(config, arch)
     linear_objective = make_finetune_objective(
         config, source_checkpoint, training, attention=attention
     )
@@ -103,7 +104,9 @@ def train(config: ConfigDict, workdir: Path, stop: Callable[[], bool] = lambda: 
         if not checkpoint_steps(workdir):
             record.add_start(describe_start(0) | {"settings": comparable_settings(description)})
             params = init_model_params(linear_objective, jax.random.key(config.seed))
-            params = replace_encoder(params, linear_objective.model.arch, source_checkpoint)
+            params = replace_encoder(
+                params, linear_objective.model.arch, source_checkpoint, config.bands
+            )
             pretrained = description.model.pretrained
             name = json.dumps(to_json(pretrained) if pretrained else config.seed)
             both = read_features(

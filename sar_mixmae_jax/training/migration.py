@@ -46,6 +46,9 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 }
 """Configuration fields that were added later, with what a run did before, by its trainer."""
 
+RUN_DEFAULTS = {"init_bands": "strict"}
+"""Configuration fields of every run that were added later, with what it did before."""
+
 MODEL_DEFAULTS = {"attention": "plain"}
 """Fields of `config.model` that were added later, with what a run did before."""
 
@@ -90,7 +93,7 @@ def upgrade_config(stored: Mapping[str, Any]) -> dict[str, Any]:
 
 def add_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return a configuration with the fields that were added after its run was stored."""
-    config = {**DEFAULTS.get(str(config.get("trainer", "pretrain")), {}), **config}
+    config = {**RUN_DEFAULTS, **DEFAULTS.get(str(config.get("trainer", "pretrain")), {}), **config}
     if isinstance(model := config.get("model"), Mapping):
         config["model"] = {**MODEL_DEFAULTS, **model}
     return config

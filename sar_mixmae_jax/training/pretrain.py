@@ -33,6 +33,7 @@ from sar_mixmae_jax.training.initialisation import (
     load_pretraining_state,
     resolve_source_checkpoint,
     warn_weighting_changed,
+    with_bands,
 )
 from sar_mixmae_jax.training.reconstruction_evaluator import ReconstructionEvaluator
 from sar_mixmae_jax.training.run_description import ModelDescription, RunDescription
@@ -71,9 +72,10 @@ def set_up(config: ConfigDict, workdir: Path) -> RunSetup:
     check_batch(config, jax.device_count())
     retention = make_retention_policy(config)
     arch = make_arch(config)
+    bands = tuple(config.bands)
     source_checkpoint = resolve_source_checkpoint(config, workdir)
+    source_checkpoint = with_bands(source_checkpoint, bands, config.init_bands)
 
-    bands = source_checkpoint.bands if source_checkpoint else config.bands
     dataset = load_patch_dataset(config.dataset, config.data_dir, config.split, bands)
     dataset = inherit_statistics(dataset, source_checkpoint)
     sampler = ShuffleSampler(len(dataset.source), config.batch_size, config.seed)
@@ -100,7 +102,7 @@ def set_up(config: ConfigDict, workdir: Path) -> RunSetup:
         retention=retention,
         init_params=partial(init_params, objective.model),
         load_weights=partial(
-            load_pretraining_state, arch=arch, source_checkpoint=source_checkpoint
+            load_pretraining_state, arch=arch, source_checkpoint=source_checkpoint, bands=bands
         ),
         loss_fn=CacheablePartial(pretrain_loss, objective),
         evaluator=ReconstructionEvaluator(

@@ -37,6 +37,8 @@ class SourceDescription:
       weighting: of the loss; None where the loss has none.
       seed: of its run.
       sha256: of one of its arrays, `params/encoder/norm/scale`.
+      bands: names of its bands, where those of the run are others.
+      init_bands: rule of `resize.BAND_RULES` by which they became those of the run.
       pretrained: the checkpoint before it, if its own encoder was pretrained.
     """
 
@@ -49,6 +51,8 @@ class SourceDescription:
     weighting: Weighting | None = None
     seed: int | None = None
     sha256: str | None = None
+    bands: tuple[str, ...] = ()
+    init_bands: str = "strict"
     pretrained: "SourceDescription | None" = None
 
 

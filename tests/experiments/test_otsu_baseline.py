@@ -6,6 +6,17 @@ import pytest
 from sar_mixmae_jax.experiments import classical_baselines
 from sar_mixmae_jax.utils.errors import InputError
 
+WATER_DB = classical_baselines.water_level(("VH", "VV"))
+
+
+def test_water_is_darker_than_the_mean_level_of_the_bands_that_there_are():
+    """Between roughened water and bare soil, typical values of `docs/datasets.md`."""
+    assert WATER_DB == -18.0
+    for band, water, soil in (("VH", -26, -20.5), ("VV", -14.5, -12.7), ("HH", -18.7, -13.4)):
+        assert water < classical_baselines.water_level((band,)) < soil
+    with pytest.raises(InputError, match="unknown band 'X'"):
+        classical_baselines.water_level(("VV", "X"))
+
 
 def test_the_logit_of_a_flood_is_against_zero():
     logits = classical_baselines.two_class_logits(np.array([[-1.5], [2.0]]))
@@ -65,7 +76,7 @@ def fitted():
         classical_baselines.log_ratio_histogram(train[0][wet], train[1][wet])
     )
     fractions = [
-        classical_baselines.new_water_fraction(*split[:2], threshold)
+        classical_baselines.new_water_fraction(*split[:2], threshold, WATER_DB)
         for split in (train, validation)
     ]
     return classical_baselines.fit_otsu(
@@ -82,7 +93,7 @@ def test_new_water_is_found_and_old_water_is_not(fitted):
     np.testing.assert_allclose(fraction[::2], 0.0, atol=0.01)
     before, after, labels = pairs(10, 2)
     logits = classical_baselines.predict_otsu(
-        model, classical_baselines.new_water_fraction(before, after, model.threshold)
+        model, classical_baselines.new_water_fraction(before, after, model.threshold, WATER_DB)
     )
     assert logits.dtype == np.float32
     np.testing.assert_array_equal(logits[:, 0], 0)
@@ -120,7 +131,7 @@ def test_smoothing_is_the_mean_power_of_valid_neighbours():
 
 def test_a_pair_that_was_not_measured_shows_no_flood(fitted):
     nothing = np.full((1, 32, 32, 2), np.nan, np.float32)
-    fraction = classical_baselines.new_water_fraction(nothing, nothing, -5.0)
+    fraction = classical_baselines.new_water_fraction(nothing, nothing, -5.0, WATER_DB)
     assert fraction.tolist() == [0.0]
     assert classical_baselines.predict_otsu(fitted[0], fraction)[0, 1] < 0
 

@@ -98,6 +98,21 @@ def test_shared_average_where_a_band_is_missing(db, power_domain):
     np.testing.assert_allclose(w[0, 2:], complete[0], rtol=1e-5)
 
 
+def test_shared_average_where_no_pixel_has_all_bands_is_that_of_the_band_there_is(db):
+    """An image whose VH is all nodata weighs as an image of VV alone."""
+    db[0, ..., 0] = np.nan
+    w = weights(db, name="shared_average")
+    assert (w[0, ..., 0] == 0).all()
+    expected = np.exp(1 - unit_range(10 ** (db[:1, ..., 1:] / 10)))
+    np.testing.assert_allclose(w[:1, ..., 1:], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["per_channel", "shared_average"])
+def test_one_band_has_the_same_weights_in_both_forms(db, name):
+    expected = np.exp(1 - unit_range(10 ** (db[..., :1] / 10)))
+    np.testing.assert_allclose(weights(db[..., :1], name=name), expected, rtol=1e-5)
+
+
 def test_shared_average_in_db_is_the_db_of_the_mean_power(db):
     mean = 10 * np.log10((10 ** (db.astype(np.float64) / 10)).mean(-1, keepdims=True))
     expected = np.broadcast_to(np.exp(1 - unit_range(mean)), db.shape)

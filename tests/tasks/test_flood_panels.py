@@ -56,6 +56,16 @@ def test_pictures_of_any_shape_and_of_nodata_alone(tmp_path):
     assert width > 2 * height
 
 
+def test_pictures_of_one_band(tmp_path):
+    def one(row: int) -> PairPicture:
+        return PairPicture(*np.zeros((2, 32, 32, 1)), water=np.zeros((32, 32)), bands=("HH",))
+
+    paths = write_report(paired(), tmp_path / "report", one, replicates=2)
+    width, _ = Image.open(paths["pairs_false_alarms.png"]).size
+    panels = 3 * flood_panels.PANEL + flood_panels.GAP + flood_panels.APART
+    assert width == max(flood_panels.MIN_WIDTH, panels + 2 * flood_panels.MARGIN)
+
+
 def test_pictures_are_averaged_in_power():
     db = np.full((512, 512), -20.0)
     db[::2, ::2] = 0.0

@@ -108,6 +108,19 @@ def test_synthetic_records_are_the_simulation(tmp_path):
     assert held_out == {"synthetic_4_validation_000000", "synthetic_4_test_000000"}
 
 
+def test_synthetic_records_have_the_bands_that_are_asked_for(tmp_path):
+    options = {**FEW, "patches": 1, "bands": "HH,HV"}
+    info, records = records_of(build("synthetic_s1/few", tmp_path, options=options))
+    patch = simulate(32, (0, 0, 0), ("HV", "HH"))
+    record = records["synthetic_0_train_000000"]
+    assert info.metadata["bands"] == ["HV", "HH"]
+    np.testing.assert_array_equal(record["backscatter"], patch.backscatter)
+    np.testing.assert_array_equal(record["noise_free"], patch.noise_free)
+    for bands in ("VV,HH", "VV,VX", "VV,VV", ""):
+        with pytest.raises(InputError, match="expected VH,VV or HV,HH, or one band"):
+            build("synthetic_s1/few", tmp_path / "no", options={**FEW, "bands": bands})
+
+
 def test_half_precision_loses_less_than_a_sixtyfourth_of_a_db(raw, built, tmp_path):
     folder = build("bigearthnet_s1/v1_float16", tmp_path, raw)
     _, full = records_of(built / "bigearthnet_s1/v1/2.0.0")

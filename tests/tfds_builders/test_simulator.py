@@ -210,6 +210,56 @@ def test_incidence_grows_across_a_scene():
     assert (decibel == decibel[0]).all()
 
 
+@pytest.mark.parametrize("degrees", [30.0, 38.0, 46.0])
+def test_hh_over_water_has_the_polarisation_ratio_of_the_sea(degrees):
+    """Thompson et al. 1998, alpha 0.6; the Bragg limit (alpha 0) is below, a specular sea above."""
+    cover = CLASSES["Calm water"]
+    expected, bragg = (
+        20
+        * np.log10(
+            (1 + a * np.tan(np.radians(degrees)) ** 2) / (1 + 2 * np.tan(np.radians(degrees)) ** 2)
+        )
+        for a in (0.6, 0.0)
+    )
+    assert cover.hh + cover.slope_hh * (degrees - 38) == pytest.approx(expected, abs=0.1)
+    assert bragg < expected - 1.5
+
+
+def test_hh_over_soil_follows_models_of_surface_scattering():
+    """Smooth: small perturbations, permittivity 3.5; on other land HH is within 1.5 dB of VV."""
+    permittivity, sine, cosine = 3.5, np.sin(np.radians(38)), np.cos(np.radians(38))
+    root = np.sqrt(permittivity - sine**2)
+    hh = (cosine - root) / (cosine + root)
+    vv = (permittivity - 1) * (sine**2 - permittivity * (1 + sine**2))
+    vv /= (permittivity * cosine + root) ** 2
+    assert CLASSES["Smooth sand or asphalt"].hh == pytest.approx(20 * np.log10(hh / vv), abs=0.1)
+    for name, permittivity in (("Bare soil", 6.0), ("Wet soil", 15.0)):  # Oh et al. 1992, ks = 1
+        nadir = ((1 - permittivity**0.5) / (1 + permittivity**0.5)) ** 2
+        root = 1 - (2 * 38 / 180) ** (1 / (3 * nadir)) * np.exp(-1)
+        assert CLASSES[name].hh == pytest.approx(20 * np.log10(root), abs=0.1)
+    land = [cover.hh for name, cover in CLASSES.items() if cover.relief and "Smooth" not in name]
+    assert len(land) == 8
+    assert max(map(abs, land)) <= 1.5
+
+
+def test_a_radar_that_transmits_h_sees_the_same_scene():
+    """HV is VH by reciprocity; HH differs from VV by the ratio of the class; bands are apart."""
+    usual, other = (simulate(64, (5, 4), bands) for bands in (("VH", "VV"), ("HV", "HH")))
+    np.testing.assert_array_equal(other.land_cover, usual.land_cover)
+    np.testing.assert_array_equal(other.backscatter[..., 0], usual.backscatter[..., 0])
+    for band, image in (("VV", usual.backscatter[..., 1:]), ("HH", other.backscatter[..., 1:])):
+        np.testing.assert_array_equal(simulate(64, (5, 4), (band,)).backscatter, image)
+    angles, cover = 38.0, np.arange(len(CLASSES), dtype=np.uint8)[:, None].repeat(11, 1)
+    co = [
+        backscatter.mean_backscatter(
+            np.random.default_rng(0), cover, np.zeros_like(cover, np.int32), 1, angles, band
+        )[1]
+        for band in ("VV", "HH")
+    ]
+    ratio = (co[1] - co[0])[:, 5]
+    np.testing.assert_allclose(ratio, [c.hh for c in CLASSES.values()], atol=0.01)
+
+
 def test_texture_is_correlated_over_50_to_200_m():
     field = fractal_fields(np.random.default_rng(0), 600, backscatter.TEXTURE_STEPS)[0]
     correlation = [(field[:, lag:] * field[:, :-lag]).mean() / field.var() for lag in range(1, 30)]

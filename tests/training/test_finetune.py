@@ -318,11 +318,17 @@ def test_where_no_score_is_defined_the_latest_is_taken_and_says_so(tuned, built,
     assert "NaN" not in json.dumps(found)
 
 
-def test_pairs_without_both_bands_have_no_pictures(floods, tmp_path, caplog):
-    other = rewrite(floods, "flood_pairs/own/1.1.0", tmp_path, {"bands": ["HH", "VV"]})
+def test_pictures_of_pairs_show_the_bands_of_the_dataset(floods, tmp_path, caplog):
+    other = rewrite(floods, "flood_pairs/own/1.1.0", tmp_path, {"bands": ["HV", "HH"]})
     example_pictures = get_task("flood").example_pictures
-    assert example_pictures("flood_pairs/own", str(other), "test", {}) is None
-    assert "no pictures of pairs: unknown band" in caplog.text
+    ours, usual = (
+        example_pictures("flood_pairs/own", str(folder), "test", {})(0)
+        for folder in (other, floods)
+    )
+    assert (ours.bands, usual.bands) == (("HV", "HH"), ("VH", "VV"))
+    np.testing.assert_array_equal(ours.after, usual.after)
+    assert example_pictures("flood_pairs/none", str(floods), "test", {}) is None
+    assert "no pictures of pairs: found no dataset" in caplog.text
     assert example_pictures("flood_pairs/own", str(floods), "test", {})(0).water.any()
 
 

@@ -23,7 +23,12 @@ EDGE_DB = np.float32(2.0)  # layover at near range, shadow at far range
 
 
 def mean_backscatter(
-    rng: np.random.Generator, cover: np.ndarray, region: np.ndarray, count: int, incidence: float
+    rng: np.random.Generator,
+    cover: np.ndarray,
+    region: np.ndarray,
+    count: int,
+    incidence: float,
+    co_pol: str = "VV",
 ) -> np.ndarray:
     """Return the mean backscatter of class, scene, region and incidence.
 
@@ -33,13 +38,18 @@ def mean_backscatter(
       region: (size, size) number of the parcel of every pixel.
       count: number of parcels.
       incidence: angle at the centre, degrees.
+      co_pol: second band, "VV" or "HH"; the cross-polarised band and all that is drawn are the
+        same for both.
 
     Returns:
-      (2, size, size) float32 dB, bands VH and VV.
+      (2, size, size) float32 dB, the cross-polarised and the co-polarised band.
     """
     covers = CLASSES.values()
     typical = np.array([(cover.vh, cover.vv) for cover in covers]).T
     slope = np.array([(cover.slope_vh, cover.slope_vv) for cover in covers]).T
+    if co_pol == "HH":
+        typical[1] += [cover.hh for cover in covers]
+        slope[1] += [cover.slope_hh for cover in covers]
     scene = rng.normal(0, [cover.scene_std for cover in covers])
     scene = scene + rng.normal(0, BAND_STD_DB, typical.shape)
     mean = typical + scene + slope * (incidence - REFERENCE_DEG)  # band, class
@@ -113,13 +123,16 @@ class Ground(NamedTuple):
     power: np.ndarray
 
 
-def draw_ground(rng: np.random.Generator, size: int, incidence: float) -> Ground:
+def draw_ground(
+    rng: np.random.Generator, size: int, incidence: float, co_pol: str = "VV"
+) -> Ground:
     """Draw a scene; near range is at column 0.
 
     Args:
       rng: random numbers of the scene.
       size: side in pixels.
       incidence: angle at the centre, degrees.
+      co_pol: see `mean_backscatter`.
     """
     landscape = land_cover.draw_landscape(rng)
     region, count = land_cover.draw_parcels(rng, size, landscape)
@@ -127,14 +140,14 @@ def draw_ground(rng: np.random.Generator, size: int, incidence: float) -> Ground
     water = land_cover.draw_water(rng, size, landscape)
     if water is not None:
         cover = land_cover.cover_with_water(cover, water, land_cover.draw_wind(rng, size))
-    decibel = mean_backscatter(rng, cover, region, count, incidence)
+    decibel = mean_backscatter(rng, cover, region, count, incidence, co_pol)
     decibel += structure_gain(rng, cover, region, landscape)
     texture = fractal_fields(rng, size, TEXTURE_STEPS)[0]
     return Ground(cover, textured_power(decibel, cover, texture))
 
 
-LEVEL_DB = (-4.0, 20.0)  # in VV over a resolution cell; weak ones are more frequent
-VH_DB = (-13.0, -4.0)  # in VH against VV
+LEVEL_DB = (-4.0, 20.0)  # in VV and HH, over a resolution cell; weak ones are more frequent
+VH_DB = (-13.0, -4.0)  # cross-polarised against co-polarised
 REACH = 3  # pixels around a target on which its response is computed
 RESOLUTION = 1.5  # pixels: peak to first zero of the response, before resampling
 

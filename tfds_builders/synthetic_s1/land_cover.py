@@ -23,6 +23,8 @@ class LandCover:
       scene_std: standard deviation of the class between scenes, both bands together, dB: phenology,
         weather, biome.
       relief: True if slopes of the ground modulate the backscatter.
+      hh: typical HH over VV, dB.
+      slope_hh: change of HH over VV with incidence, dB per degree.
     """
 
     vh: float
@@ -34,20 +36,33 @@ class LandCover:
     targets: float = 1e-4
     scene_std: float = 1.2
     relief: bool = True
+    hh: float = 0.0
+    slope_hh: float = 0.0
+
+
+def _water(vh: float, vv: float, texture: float, slope_vv: float, targets: float) -> LandCover:
+    """Return a class of water, with the polarisation ratio of the sea (Thompson et al. 1998).
+
+    20 log10((1 + 0.6 tan² θ) / (1 + 2 tan² θ)): at 38 degrees -4.2 dB, and -0.18 dB per degree.
+    """
+    return LandCover(
+        vh, vv, texture, 0.0, -0.3, slope_vv, targets, 1.8, relief=False, hh=-4.2, slope_hh=-0.18
+    )
 
 
 # Typical values are domain knowledge; calm water was measured: -27.7 (VH) and -20.7 dB (VV).
+# HH over VV: docs/datasets.md has the sources.
 CLASSES = {
-    "Calm water": LandCover(-28.0, -21.0, 80, 0.0, -0.3, -0.7, 2e-5, 1.8, relief=False),
-    "Wind-roughened water": LandCover(-26.0, -14.5, 60, 0.0, -0.3, -0.8, 5e-5, 1.8, relief=False),
-    "Crops": LandCover(-18.2, -11.7, 30),
-    "Bare soil": LandCover(-20.5, -12.7, 35),
-    "Wet soil": LandCover(-17.5, -9.7, 30),
+    "Calm water": _water(-28.0, -21.0, 80, -0.7, 2e-5),
+    "Wind-roughened water": _water(-26.0, -14.5, 60, -0.8, 5e-5),
+    "Crops": LandCover(-18.2, -11.7, 30, hh=0.5),
+    "Bare soil": LandCover(-20.5, -12.7, 35, hh=-0.7),
+    "Wet soil": LandCover(-17.5, -9.7, 30, hh=-1.5),
     "Grassland": LandCover(-17.0, -11.5, 40),
     "Forest": LandCover(-13.7, -8.3, 30, 0.8, -0.1, -0.1, 3e-5),
-    "Urban": LandCover(-13.0, -7.0, 3, targets=0.012),
-    "Wetland": LandCover(-18.0, -11.0, 15),
-    "Smooth sand or asphalt": LandCover(-27.0, -20.0, 30, 1.8, -0.2, -0.2),
+    "Urban": LandCover(-13.0, -7.0, 3, targets=0.012, hh=1.0),
+    "Wetland": LandCover(-18.0, -11.0, 15, hh=1.5),
+    "Smooth sand or asphalt": LandCover(-27.0, -20.0, 30, 1.8, -0.2, -0.2, hh=-3.0, slope_hh=-0.14),
     "Snow or frozen ground": LandCover(-21.8, -15.0, 30),
 }
 NUMBER = {name: number for number, name in enumerate(CLASSES)}

@@ -4,10 +4,12 @@ The measured image is signal and noise, speckled, minus the mean noise, resample
 truth is the signal, resampled in the same way.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
+from sar_mixmae_jax.data.metadata import BANDS
 from sar_mixmae_jax.utils.decibel import linear_to_db
 from tfds_builders import records
 from tfds_builders.shards import Example
@@ -25,11 +27,11 @@ STRIP_DB = (-42.0, -30.0)  # its level, between scenes
 
 
 class Patch(NamedTuple):
-    """A simulated patch of 10 m pixels; bands in the order VH, VV.
+    """A simulated patch of 10 m pixels.
 
     Attributes:
-      backscatter: (size, size, 2) float32 dB, NaN = nodata in both bands.
-      noise_free: (size, size, 2) float32 dB with texture and point targets, without speckle and
+      backscatter: (size, size, band) float32 dB, NaN = nodata in all bands.
+      noise_free: (size, size, band) float32 dB with texture and point targets, without speckle and
         noise; the same nodata.
       land_cover: (size, size) uint8 index into CLASSES, also under nodata.
       incidence_angle: at the centre, degrees.
@@ -41,16 +43,24 @@ class Patch(NamedTuple):
     incidence_angle: float
 
 
-def simulate(size: int, seed: tuple[int, ...]) -> Patch:
+CO_POL = ("VV", "HH")
+"""Bands in which the radar receives what it transmits."""
+
+
+def simulate(size: int, seed: tuple[int, ...], bands: Sequence[str] = BANDS) -> Patch:
     """Simulate a patch; equal arguments give bitwise equal patches.
+
+    With the same seed, a band does not depend on the others, and HV equals VH (reciprocity).
 
     Args:
       size: side in pixels.
       seed: seed sequence of NumPy.
+      bands: of one transmitted polarisation: among VH and VV, or among HV and HH.
     """
+    co_pol = "HH" if set(bands) & {"HV", "HH"} else "VV"
     rng = np.random.default_rng(seed)
     incidence = rng.uniform(*INCIDENCE_DEG)
-    scene = draw_ground(rng, size + 2 * MARGIN, incidence)
+    scene = draw_ground(rng, size + 2 * MARGIN, incidence, co_pol)
     targets = point_targets(rng, scene.cover[1:-1, 1:-1])
     multiplier = speckle(rng, size + 2, LOOKS[rng.integers(len(LOOKS))])
     seen, truth = observe(scene.power, targets, noise_floor(rng, size + 2), multiplier)
@@ -59,7 +69,9 @@ def simulate(size: int, seed: tuple[int, ...]) -> Patch:
         cover, seen, truth = cover[:, ::-1], seen[..., ::-1], truth[..., ::-1]
     if rng.random() < BORDER_SHARE:
         _cut_swath(rng, seen, truth)
-    return Patch(stack_db(seen), stack_db(truth), np.ascontiguousarray(cover), incidence)
+    rows = [int(band in CO_POL) for band in bands]
+    cover = np.ascontiguousarray(cover)
+    return Patch(stack_db(seen[rows]), stack_db(truth[rows]), cover, incidence)
 
 
 def labels(patch: Patch) -> list[str]:
@@ -91,10 +103,10 @@ def _cut_swath(rng: np.random.Generator, seen: np.ndarray, truth: np.ndarray) ->
 
 
 def stack_db(power: np.ndarray) -> np.ndarray:
-    """Convert (2, size, size) linear power to (size, size, 2) float32 dB."""
-    decibel = np.empty((*power.shape[1:], 2), np.float32)
-    for band in range(2):
-        decibel[..., band] = linear_to_db(power[band])
+    """Convert (band, size, size) linear power to (size, size, band) float32 dB."""
+    decibel = np.empty((*power.shape[1:], len(power)), np.float32)
+    for band, values in enumerate(power):
+        decibel[..., band] = linear_to_db(values)
     return decibel
 
 
@@ -102,16 +114,17 @@ SPLITS = ("train", "validation", "test")
 ITEM = np.dtype([("split", np.int8), ("number", np.int32)])
 
 
-def read_record(size: int, seed: int, item: tuple[int, int]) -> Example:
+def read_record(size: int, seed: int, bands: tuple[str, ...], item: tuple[int, int]) -> Example:
     """Simulate a record.
 
     Args:
       size: side in pixels.
       seed: of the dataset.
+      bands: names of the bands; see `simulate`.
       item: number of the split, and of the patch in it.
     """
     split, number = item
-    patch = simulate(size, (seed, split, number))
+    patch = simulate(size, (seed, split, number), bands)
     name = f"synthetic_{seed}_{SPLITS[split]}_{number:06d}"
     return {
         "id": name,

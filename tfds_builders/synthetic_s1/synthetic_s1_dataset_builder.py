@@ -27,11 +27,13 @@ class Config(records.PatchConfig):
       patches: number of patches in `train`.
       size: side of a patch in pixels.
       seed: of the simulation; equal seeds give equal patches.
+      bands: comma-separated, of one transmitted polarisation; see `simulator.simulate`.
     """
 
     patches: int = records.option(512, "number of patches in train")
     size: int = records.option(120, "side of a patch in pixels")
     seed: int = records.option(0, "seed of the simulation: equal seeds give equal patches")
+    bands: str = records.option("VH,VV", "bands: VH and VV or one of them, or HV and HH likewise")
 
 
 class Builder(PatchBuilder):
@@ -49,16 +51,18 @@ class Builder(PatchBuilder):
 
     def _info(self) -> tfds.core.DatasetInfo:
         size = self.builder_config.size
+        bands = parse_bands(self.builder_config.bands)
         return records.dataset_info(
             self,
             size=size,
+            bands=bands,
             classes=tuple(CLASSES),
             georeferenced=False,
             description="Simulated Sentinel-1 IW GRD backscatter (sigma0) in dB, pixels of 10 m: "
             "parcels, forests, water and villages with texture, correlated speckle, subtracted "
             "noise, point targets and swath borders; with the truth.",
             features={
-                "noise_free": records.image_feature(size),
+                "noise_free": records.image_feature(size, bands=len(bands)),
                 "land_cover": records.map_feature(size, "index into the classes of the metadata"),
                 "water": records.map_feature(size, "1: calm or wind-roughened water"),
                 "incidence_angle": tfds.features.Tensor(
@@ -87,6 +91,22 @@ class Builder(PatchBuilder):
                 for number, (split, count) in enumerate(zip(SPLITS, counts, strict=True))
             },
             read_record,
-            arguments=(config.size, config.seed),
+            arguments=(config.size, config.seed, parse_bands(config.bands)),
             metadata={"caveats": ["simulated"]},
         )
+
+
+def parse_bands(names: str) -> tuple[str, ...]:
+    """Return the bands of the config, in the order of the records.
+
+    Raises:
+      InputError: they are not among those that Sentinel-1 measures at once.
+    """
+    bands = records.dataset_bands(names)
+    given = [name for name in names.split(",") if name.strip()]
+    if len(bands) != len(given) or len({band[0] for band in bands}) != 1:  # V or H is transmitted
+        raise InputError(
+            f"--bands={names}: expected VH,VV or HV,HH, or one band, since a Sentinel-1 image has "
+            "one transmitted polarisation"
+        )
+    return bands
