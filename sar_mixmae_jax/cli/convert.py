@@ -32,6 +32,13 @@ STATISTICS = flags.DEFINE_string(
     "MEAN_VH,MEAN_VV,STD_VH,STD_VV in dB (default: known for published files)",
     flag_values=FLAGS,
 )
+BANDS = flags.DEFINE_list(
+    "bands",
+    None,
+    "from-torch: bands of the inputs in their order, such as VV (default: those that a file of "
+    "this project names, else VH,VV)",
+    flag_values=FLAGS,
+)
 IMAGE_SIZE = flags.DEFINE_integer(
     "image_size", None, "from-torch: resize to this input side in pixels", 1, flag_values=FLAGS
 )
@@ -92,6 +99,7 @@ def import_file(path: Path) -> str:
     options = ImportOptions(
         statistics=STATISTICS.value,
         image_size=IMAGE_SIZE.value,
+        bands=None if BANDS.value is None else tuple(name.strip() for name in BANDS.value),
         decoder_num_heads=DECODER_NUM_HEADS.value,
         encoder_only=ENCODER_ONLY.value,
         optimizer=OPTIMIZER.value,

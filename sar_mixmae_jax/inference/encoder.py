@@ -50,7 +50,7 @@ class FrozenEncoder:
 
     @property
     def bands(self) -> tuple[str, ...]:
-        """Names of the bands of the input, in their order: ("VH", "VV")."""
+        """Names of the bands of the input, in their order, such as ("VH", "VV")."""
         return self.source_checkpoint.bands
 
     @property

@@ -60,7 +60,7 @@ def diagnose(
     - loss_dark_share: share of the weighted loss in the darkest decile of pixels.
     - bias_db: mean of reconstruction minus target, dB.
 
-    Over both bands:
+    Over all bands:
 
     - explained_variance: 1 - weighted error / weighted error of predicting 0; 0 for a model that
       predicts the mean, and well below 1 for any model because of speckle.

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from sar_mixmae_jax.data.metadata import BANDS, DatasetDescription, Statistics
+from sar_mixmae_jax.data.metadata import DatasetDescription, Statistics
 from sar_mixmae_jax.objectives.weighting import Weighting
 from sar_mixmae_jax.tasks.registry import get_task
 from sar_mixmae_jax.torch_interop.infer_architecture import InferredModel
@@ -65,6 +65,7 @@ def downstream_config(
 def describe_conversion(
     model: InferredModel,
     classes: Sequence[str],
+    bands: tuple[str, ...],
     statistics: Statistics,
     weighting: Weighting | None,
     published: PublishedFile | None,
@@ -76,6 +77,7 @@ def describe_conversion(
     Args:
       model: kind, variant and architecture.
       classes: names of its outputs.
+      bands: names of its inputs, in order.
       statistics: with which its inputs are standardised.
       weighting: of its pretraining loss, if the file names one.
       published: the released file, if it is one.
@@ -89,7 +91,7 @@ def describe_conversion(
         variant=model.variant,
         architecture=model.arch,
         dtype="float32",
-        bands=BANDS,
+        bands=bands,
         unit="dB",
         statistics=statistics,
         weighting=weighting,

@@ -50,6 +50,7 @@ class ImportOptions:
     Attributes:
       statistics: see `published_checkpoints.choose_statistics`.
       image_size: int, input side to which the encoder is resized, pixels; None: that of the file.
+      bands: names of the inputs, in order; None: those of the file's metadata, else VH, VV.
       decoder_num_heads: see `infer_architecture.infer_model`.
       encoder_only: bool, leave out decoder, head and optimizer.
       optimizer: bool, convert the state of the optimizer if there is one.
@@ -61,6 +62,7 @@ class ImportOptions:
 
     statistics: str | None = None
     image_size: int | None = None
+    bands: tuple[str, ...] | None = None
     decoder_num_heads: int | None = None
     encoder_only: bool = False
     optimizer: bool = True
@@ -139,8 +141,9 @@ def from_torch(path: Path, workdir: Path, options: ImportOptions) -> ImportResul
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     model, classes, params, moments = converted
+    bands = input_bands(options, metadata)
     statistics = published_checkpoints.choose_statistics(
-        options.statistics, published, metadata.statistics if metadata else None
+        options.statistics, published, metadata.statistics if metadata else None, bands
     )
     config: dict[str, Any] = {"seed": 0}
     if model.outputs:
@@ -159,6 +162,7 @@ def from_torch(path: Path, workdir: Path, options: ImportOptions) -> ImportResul
     description = describe_conversion(
         model,
         classes,
+        bands,
         statistics,
         metadata.weighting if metadata else None,
         published,
@@ -169,6 +173,11 @@ def from_torch(path: Path, workdir: Path, options: ImportOptions) -> ImportResul
     state = initial_state(params, moments)
     del file, converted, params, moments  # free their memory before the checkpoint is written
     return ImportResult(write_run(workdir, state, description), model, steps, rate)
+
+
+def input_bands(options: ImportOptions, metadata: TensorFileMetadata | None) -> tuple[str, ...]:
+    """Return the names of the bands of a file; see `published_checkpoints.choose_bands`."""
+    return published_checkpoints.choose_bands(options.bands, metadata.bands if metadata else None)
 
 
 def convert_model(
@@ -196,6 +205,7 @@ def convert_model(
         logging.warning("the file has floats of 16 bits: they are converted to float32")
     model = infer_model(
         file.tensors,
+        bands=input_bands(options, metadata),
         decoder_num_heads=options.decoder_num_heads or heads,
         encoder_only=options.encoder_only,
         task=metadata.task if metadata else None,

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from sar_mixmae_jax.data.metadata import BANDS
 from sar_mixmae_jax.models.architecture import VARIANTS, Architecture
 from sar_mixmae_jax.models.mixmae import MixMAE, init_params
 from sar_mixmae_jax.torch_interop.name_mapping import (
@@ -61,6 +62,7 @@ class InferredModel(NamedTuple):
 def infer_model(
     tensors: Tensors,
     *,
+    bands: tuple[str, ...] = BANDS,
     decoder_num_heads: int | None = None,
     encoder_only: bool = False,
     task: str | None = None,
@@ -70,6 +72,7 @@ def infer_model(
 
     Args:
       tensors: of the file.
+      bands: names of the inputs.
       decoder_num_heads: attention heads of the decoder, which no shape shows; None: those of the
         variant.
       encoder_only: ignore decoder and head.
@@ -79,14 +82,14 @@ def infer_model(
     Raises:
       InputError: the tensors are not those of a MixMIM model, or of one without counterpart here.
     """
-    width, bands, patch_size = _patch_embedding(tensors)
+    width, patch_size = _patch_embedding(tensors, bands)
     depths, heads, windows = _stages(tensors)
     arch = Architecture(
         embed_dim=width,
         num_heads=heads,
         depths=depths,
         window_sizes=windows,
-        bands=bands,
+        bands=len(bands),
         patch_size=patch_size,
         mlp_ratio=_shape(tensors, "layers.0.blocks.0.mlp.fc1.weight", 2)[0] // width,
         image_size=_first_map_side(tensors) * patch_size,
@@ -115,27 +118,31 @@ def _kind(has_decoder: bool, outputs: int, task: str | None) -> str:
     return TASK_BY_OUTPUTS.get(outputs, "encoder")
 
 
-def _patch_embedding(tensors: Tensors) -> tuple[int, int, int]:
-    """Return width, bands and patch size."""
+def _patch_embedding(tensors: Tensors, bands: tuple[str, ...]) -> tuple[int, int]:
+    """Return width and patch size.
+
+    Raises:
+      InputError: there is no patch embedding, or one of other channels than the bands.
+    """
     if PATCH_EMBEDDING not in tensors:
         some = ", ".join(sorted(tensors)[:LISTED_NAMES])
         raise InputError(
             f"found no {PATCH_EMBEDDING} among {len(tensors)} tensors ({some}, …): expected a "
             "MixMIM model of SAR-W-MixMAE"
         )
-    width, bands, rows, columns = _shape(tensors, PATCH_EMBEDDING, 4)
-    if bands == 3:
+    width, channels, rows, columns = _shape(tensors, PATCH_EMBEDDING, 4)
+    if channels == 3 != len(bands):
         raise InputError(
             f"{PATCH_EMBEDDING} has three channels: filters of RGB models, such as the original "
             "MixMIM of ImageNet, do not apply to VH and VV; choose a two-band checkpoint of "
             "SAR-W-MixMAE, or pretrain with configs/pretrain.py"
         )
-    if bands != 2 or rows != columns or rows & (rows - 1):
+    if channels != len(bands) or rows != columns or rows & (rows - 1):
         raise InputError(
-            f"{PATCH_EMBEDDING} is {(width, bands, rows, columns)}, expected (width, 2, 4, 4): VH "
-            "and VV"
+            f"{PATCH_EMBEDDING} is {(width, channels, rows, columns)}, expected (width, "
+            f"{len(bands)}, 4, 4) for {' and '.join(bands)}: name the bands with --bands"
         )
-    return width, bands, rows
+    return width, rows
 
 
 def _stages(tensors: Tensors) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
@@ -242,8 +249,8 @@ def _variant(arch: Architecture, has_decoder: bool) -> str:
 
 
 def _same_encoder(first: Architecture, second: Architecture) -> bool:
-    """Return whether two encoders have equal sizes at any input size."""
-    fields = ("embed_dim", "depths", "num_heads", "mlp_ratio", "patch_size", "bands")
+    """Return whether two encoders have equal sizes at any input size and for any bands."""
+    fields = ("embed_dim", "depths", "num_heads", "mlp_ratio", "patch_size")
     return all(getattr(first, name) == getattr(second, name) for name in fields)
 
 

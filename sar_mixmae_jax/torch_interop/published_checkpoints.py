@@ -117,16 +117,40 @@ def identify_file(path: Path, sha256: str) -> PublishedFile | None:
     return None
 
 
+def choose_bands(flag: tuple[str, ...] | None, stored: tuple[str, ...] | None) -> tuple[str, ...]:
+    """Return the names of the bands of the inputs, in order: without any statement `BANDS`.
+
+    Args:
+      flag: names given by the user; None if the flag was not given.
+      stored: names in the metadata of the file, if it is one of this project.
+
+    Raises:
+      InputError: the names repeat, or the flag contradicts the file.
+    """
+    if flag is not None and (not all(flag) or len(set(flag)) < len(flag)):
+        raise InputError(f"--bands is {','.join(flag)!r}: expected names, each once, such as VV")
+    if flag and stored and flag != stored:
+        raise InputError(
+            f"--bands is {','.join(flag)}, and the metadata of the file have {', '.join(stored)}: "
+            "leave the flag out"
+        )
+    return flag or stored or BANDS
+
+
 def choose_statistics(
-    flag: str | None, published: PublishedFile | None, stored: Statistics | None
+    flag: str | None,
+    published: PublishedFile | None,
+    stored: Statistics | None,
+    bands: Sequence[str] = BANDS,
 ) -> Statistics:
     """Return the statistics with which the inputs of a model are standardised.
 
     Args:
-      flag: an entry of `PUBLISHED_STATISTICS`, or "MEAN_VH,MEAN_VV,STD_VH,STD_VV" in dB; None if
-        the flag was not given.
+      flag: an entry of `PUBLISHED_STATISTICS`, or the means and then the deviations of the bands
+        in dB, "MEAN_VH,MEAN_VV,STD_VH,STD_VV"; None if the flag was not given.
       published: the released file, if it is one.
       stored: statistics in the metadata of the file, if it is one of this project.
+      bands: names of the bands.
 
     Raises:
       InputError: the statistics are unknown, or the flag contradicts the file.
@@ -137,13 +161,13 @@ def choose_statistics(
             raise InputError(
                 "a .pth does not hold the statistics of its inputs, and features are useless "
                 f"with wrong ones: give --statistics, one of {', '.join(PUBLISHED_STATISTICS)}, or "
-                "MEAN_VH,MEAN_VV,STD_VH,STD_VV in dB"
+                f"{_form(bands)} in dB"
             )
         return known
     if "," in flag:
-        chosen = _parse_statistics(flag)
+        chosen = _parse_statistics(flag, bands)
     else:
-        chosen = look_up(PUBLISHED_STATISTICS, flag, "--statistics")
+        chosen = _select(look_up(PUBLISHED_STATISTICS, flag, "--statistics"), flag, bands)
     if known and (known.mean, known.std) != (chosen.mean, chosen.std):
         raise InputError(
             f"--statistics is {flag}, and the file was trained with mean {known.mean} and std "
@@ -152,28 +176,46 @@ def choose_statistics(
     return chosen
 
 
-def _parse_statistics(text: str) -> Statistics:
+def _form(bands: Sequence[str]) -> str:
+    return ",".join(f"{name}_{band}" for name in ("MEAN", "STD") for band in bands)
+
+
+def _select(published: Statistics, flag: str, bands: Sequence[str]) -> Statistics:
+    """Return published statistics of some of `BANDS`.
+
+    Raises:
+      InputError: they have no value for a band.
+    """
+    if not set(bands) <= set(BANDS):
+        raise InputError(
+            f"--statistics is {flag}, which has {', '.join(BANDS)}, and the model expects "
+            f"{', '.join(bands)}: give {_form(bands)} in dB"
+        )
+    return published.select([BANDS.index(band) for band in bands])
+
+
+def _parse_statistics(text: str, bands: Sequence[str]) -> Statistics:
     try:
         numbers = [float(part) for part in text.split(",")] if text.isascii() else []
     except ValueError:
         numbers = []
-    mean, std = tuple(numbers[: len(BANDS)]), tuple(numbers[len(BANDS) :])
+    mean, std = tuple(numbers[: len(bands)]), tuple(numbers[len(bands) :])
     try:
-        check_statistics(mean, std)
+        check_statistics(mean, std, bands)
     except ValueError as error:
         raise InputError(
-            f"--statistics is {text[:100]!r} ({error}): expected MEAN_VH,MEAN_VV,STD_VH,STD_VV"
+            f"--statistics is {text[:100]!r} ({error}): expected {_form(bands)}"
         ) from error
     return Statistics(mean, std, f"given by hand: --statistics={text}")
 
 
-def check_statistics(mean: Sequence[float], std: Sequence[float]) -> None:
+def check_statistics(mean: Sequence[float], std: Sequence[float], bands: Sequence[str]) -> None:
     """Raise unless the values can be statistics of backscatter in dB, one per band.
 
     Raises:
       ValueError: states what was expected.
     """
-    if len(mean) != len(BANDS) or len(std) != len(BANDS):
-        raise ValueError(f"expected {len(BANDS)} means and deviations")
+    if len(mean) != len(bands) or len(std) != len(bands):
+        raise ValueError(f"expected {len(bands)} means and deviations")
     if not all(-100 < value < 100 for value in mean) or not all(0.01 < v < 100 for v in std):
         raise ValueError("expected means within 100 dB of 0, deviations from 0.01 to 100 dB")

@@ -10,7 +10,7 @@ from sar_mixmae_jax.objectives.weighting import Weighting
 from sar_mixmae_jax.tasks.registry import task_names
 from sar_mixmae_jax.torch_interop.published_checkpoints import check_statistics
 from sar_mixmae_jax.training.migration import ARCHITECTURE, rename
-from sar_mixmae_jax.utils.errors import InputError, check_name
+from sar_mixmae_jax.utils.errors import check_name
 from sar_mixmae_jax.utils.typed_json import from_json, to_json
 
 MAX_LENGTH = 100_000
@@ -31,6 +31,7 @@ class TensorFileMetadata:
       dataset: str, name of the dataset it was last trained on.
       weighting: of its pretraining loss; None for other models, and in files that lack it.
       caveats: differences of the published class from this model, each a predicate of the file.
+      bands: names of its inputs, in order.
     """
 
     statistics: Statistics
@@ -42,9 +43,12 @@ class TensorFileMetadata:
     dataset: str
     weighting: Weighting | None = None
     caveats: tuple[str, ...] = ()
+    bands: tuple[str, ...] = BANDS
 
     def __post_init__(self) -> None:
-        check_statistics(self.statistics.mean, self.statistics.std)
+        if len(set(self.bands)) < len(self.bands) or not all(0 < len(b) <= 20 for b in self.bands):
+            raise ValueError(f"bands are {str(self.bands)[:50]}")
+        check_statistics(self.statistics.mean, self.statistics.std, self.bands)
         if self.task is not None:
             check_name(task_names(), self.task, "task")
         if not (self.decoder_num_heads is None or 1 <= self.decoder_num_heads <= 1024):
@@ -55,31 +59,20 @@ class TensorFileMetadata:
 
 def metadata_to_text(metadata: TensorFileMetadata) -> str:
     """Return metadata as JSON."""
-    return json.dumps({**to_json(metadata), "bands": BANDS, "unit": "dB"})
+    return json.dumps({**to_json(metadata), "unit": "dB"})
 
 
 def metadata_from_text(text: str | None) -> TensorFileMetadata | None:
     """Return the metadata of a file; None if it has none, or none of this project.
 
     The file may come from anywhere, so that every field is checked.
-
-    Raises:
-      InputError: the model expects other bands.
     """
     try:
         if text is None or len(text) > MAX_LENGTH:
             return None
         fields = rename(from_json(dict[str, Any], json.loads(text)), ARCHITECTURE)
-        bands = from_json(tuple[str, ...], fields["bands"])
-        if fields["unit"] != "dB":
+        if fields["unit"] != "dB" or not fields["bands"]:
             return None
-        metadata = from_json(TensorFileMetadata, fields)
+        return from_json(TensorFileMetadata, fields)
     except (ValueError, KeyError, RecursionError):
         return None
-    if bands != BANDS:
-        names = ", ".join(name[:20] for name in bands[:5])
-        raise InputError(
-            f"the model expects the bands {names}; only models of {', '.join(BANDS)} in this "
-            "order can be converted"
-        )
-    return metadata

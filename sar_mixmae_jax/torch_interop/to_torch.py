@@ -101,12 +101,6 @@ def exported_model(source_checkpoint: SourceCheckpoint) -> InferredModel:
       InputError: it has no counterpart in PyTorch.
     """
     model = source_checkpoint.metadata.model
-    if source_checkpoint.bands != BANDS:
-        raise InputError(
-            f"{source_checkpoint.path} expects the bands {', '.join(source_checkpoint.bands)}, "
-            f"and the published models {', '.join(BANDS)} in this order: convert a run with "
-            "these bands"
-        )
     if KNN_MEMORY in source_checkpoint.metadata.arrays:
         raise InputError(
             f"{source_checkpoint.path} has a nearest-neighbour head, which the published models "
@@ -138,6 +132,11 @@ def exported_metadata(
             "returns other logits, since each of its tiles combines two neighbouring tiles of one "
             "band",
         )
+    if source_checkpoint.bands != BANDS:
+        caveats += (
+            f"expects the bands {', '.join(source_checkpoint.bands)}: the published class loads it "
+            f"only with as many input channels, and its own models expect {', '.join(BANDS)}",
+        )
     return TensorFileMetadata(
         statistics=source_checkpoint.statistics,
         task=model.kind if model.outputs else None,
@@ -148,4 +147,5 @@ def exported_metadata(
         dataset=source_checkpoint.metadata.dataset.name,
         weighting=source_checkpoint.metadata.model.weighting,
         caveats=caveats,
+        bands=source_checkpoint.bands,
     )

@@ -165,12 +165,24 @@ def make_arch(config: ConfigDict) -> Architecture:
       InputError: unknown variant, sizes that do not fit together, bands that repeat, or a mask
         ratio that leaves nothing to reconstruct.
     """
-    if not config.bands or len(set(config.bands)) < len(config.bands):
-        raise InputError(f"bands is {config.bands}: expected at least one, each once")
+    check_bands(config.bands)
     sizes = model_sizes(config)
     arch = make_architecture(sizes.pop("variant"), bands=len(config.bands), **sizes)
     masked_share(config, arch.mask_grid**2)
     return arch
+
+
+def check_bands(bands: tuple[str, ...]) -> None:
+    """Check the names of the bands of a model.
+
+    Raises:
+      InputError: there are none, one repeats, or they are a text in place of a tuple.
+    """
+    if not bands or len(set(bands)) < len(bands) or any("," in band for band in bands):
+        raise InputError(
+            f"bands is {bands}: expected at least one name, each once, such as --config.bands=VV "
+            "or --config.bands=\"('HV','HH')\""
+        )
 
 
 def model_sizes(config: ConfigDict) -> dict[str, Any]:

@@ -16,7 +16,12 @@ from sar_mixmae_jax.objectives.speckle_filter import NO_FILTER
 from sar_mixmae_jax.tasks.base import Task
 from sar_mixmae_jax.tasks.supervised import FinetuneObjective
 from sar_mixmae_jax.tasks.task_dataset import TaskDataset, load_task_dataset, take_label_fraction
-from sar_mixmae_jax.training.config import check_numbers, compute_dtype, make_retention_policy
+from sar_mixmae_jax.training.config import (
+    check_bands,
+    check_numbers,
+    compute_dtype,
+    make_retention_policy,
+)
 from sar_mixmae_jax.training.distributed import is_primary_process
 from sar_mixmae_jax.training.initialisation import (
     SourceCheckpoint,
@@ -84,6 +89,7 @@ def choose_bands(
     """
     config = config.copy_and_resolve_references()
     config.bands = tuple(config.bands or (source_checkpoint.bands if source_checkpoint else BANDS))
+    check_bands(config.bands)
     return config.lock(), with_bands(source_checkpoint, config.bands, config.init_bands)
 
 
@@ -137,9 +143,10 @@ def input_statistics(
         return other.statistics
     known = source_checkpoint.bands if source_checkpoint else ()
     if patches.unit != "dB" and not set(patches.bands) <= set(known):
+        encoder = "an encoder that lacks a band" if source_checkpoint else "a random encoder"
         raise InputError(
-            f"{patches.name} holds {patches.unit}: a random encoder, or a band that the encoder "
-            "lacks, needs statistics in dB, build the dataset in dB"
+            f"{patches.name} holds {patches.unit}: {encoder} needs statistics in dB, build the "
+            "dataset in dB"
         )
     return inherit_statistics(patches, source_checkpoint).statistics
 

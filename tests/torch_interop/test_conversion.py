@@ -1,5 +1,6 @@
 """Conversion from PyTorch and back: bitwise equal parameters, equal outputs and equal steps."""
 
+import dataclasses
 import json
 
 import jax
@@ -21,6 +22,7 @@ from sar_mixmae_jax.torch_interop.name_mapping import (
     torch_name,
     torch_parameters,
 )
+from sar_mixmae_jax.torch_interop.published_checkpoints import choose_statistics
 from sar_mixmae_jax.torch_interop.to_torch import to_torch
 from sar_mixmae_jax.training import initialisation
 from sar_mixmae_jax.training.checkpoint import read_metadata
@@ -149,12 +151,6 @@ def test_what_a_file_of_ours_says_comes_back(golden, imported, tmp_path):
     torch.save(content | {"sar_mixmae_jax": json.dumps(note)}, path)
     with pytest.raises(InputError, match="3 outputs, and classification has 1 class names"):
         from_torch(path, tmp_path / "one", ImportOptions())
-    note["bands"] = ["VV", "VH"]
-    torch.save(content | {"sar_mixmae_jax": json.dumps(note)}, path)
-    with pytest.raises(
-        InputError, match="expects the bands VV, VH; only models of VH, VV in this order"
-    ):
-        from_torch(path, tmp_path / "one", choices(golden))
 
 
 def test_names_and_shapes_of_base_are_the_published_ones(golden):
@@ -208,6 +204,42 @@ def test_other_sizes_there_and_back(size, tmp_path):
     to_torch(tmp_path / "run", tmp_path / "back.pth")
     for name, tensor in arrays(tmp_path / "back.pth").items():
         np.testing.assert_array_equal(tensor, tensors[name], err_msg=name)
+
+
+def test_one_band_there_and_back(tmp_path, caplog):
+    """The bands of a file are told once; the export says them, and what the published class has."""
+    arch = dataclasses.replace(VARIANTS["tiny"], bands=1)
+    shapes = expected_shapes(InferredModel("encoder", "tiny", arch, 0))
+    rng = np.random.default_rng(0)
+    tensors = {
+        name: rng.normal(size=shape).astype(np.float32)
+        for name, (_, shape) in torch_parameters(shapes, arch).items()
+    }
+    assert tensors["patch_embed.proj.weight"].shape == (32, 1, 4, 4)
+    path = written(tmp_path / "one.pth", tensors | make_buffers(arch, decoder=False))
+    with pytest.raises(InputError, match=r"is \(32, 1, 4, 4\), expected \(width, 2, .*--bands"):
+        from_torch(path, tmp_path / "no", ImportOptions(statistics="-19,-12,5,5"))
+    with pytest.raises(InputError, match="the model expects HH: give MEAN_HH,STD_HH in dB"):
+        from_torch(path, tmp_path / "no", ImportOptions("bigearthnet_v1", bands=("HH",)))
+    made = from_torch(path, tmp_path / "run", ImportOptions("-13,4.5", bands=("HH",)))
+    assert made.model.variant == "tiny"
+    to_torch(tmp_path / "run", tmp_path / "back.pth")
+    assert "expects the bands HH: the published class loads it only with as many" in caplog.text
+    for name, tensor in arrays(tmp_path / "back.pth").items():
+        np.testing.assert_allclose(tensor, tensors.get(name, tensor), rtol=0, err_msg=name)
+    again = from_torch(tmp_path / "back.pth", tmp_path / "again", ImportOptions())
+    found = read_metadata(again.checkpoint).model
+    assert (found.bands, found.statistics.mean, found.statistics.std) == (("HH",), (-13.0,), (4.5,))
+    with pytest.raises(InputError, match="the metadata of the file have HH: leave the flag out"):
+        from_torch(tmp_path / "back.pth", tmp_path / "no", ImportOptions(bands=("VV",)))
+    with pytest.raises(InputError, match="expects the bands HH"):
+        to_torch(tmp_path / "run", tmp_path / "strict.pth", require_published_semantics=True)
+
+
+def test_one_of_two_published_statistics():
+    """For an encoder of VV alone, as converted by others."""
+    found = choose_statistics("bigearthnet_v2", None, None, ("VV",))
+    assert (found.mean, found.std) == (V2.mean[1:], V2.std[1:])
 
 
 def test_buffers_computed_elsewhere_are_accepted_and_recomputed(golden, tmp_path):
