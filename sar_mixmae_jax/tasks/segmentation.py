@@ -11,7 +11,7 @@ import optax
 from absl import logging
 
 from sar_mixmae_jax.data.date_pairs import PairSource
-from sar_mixmae_jax.data.metadata import BANDS
+from sar_mixmae_jax.data.metadata import open_builder, read_dataset_metadata
 from sar_mixmae_jax.data.patch_dataset import PatchDataset, load_patch_dataset
 from sar_mixmae_jax.data.record_source import read_rows
 from sar_mixmae_jax.evaluation import confusion
@@ -356,9 +356,10 @@ class Segmentation(Task):
     def example_pictures(
         self, dataset: str, data_dir: str, split: str, extra: Mapping[str, np.ndarray]
     ) -> Pictures | None:
-        """Return a function that reads a record and its maps; None without both bands or maps."""
+        """Return a function that reads a record, all bands, and its maps; None without maps."""
         try:
-            patches = load_patch_dataset(dataset, data_dir, split, BANDS, units=tuple(TO_DB))
+            bands = read_dataset_metadata(open_builder(dataset, data_dir).info).bands
+            patches = load_patch_dataset(dataset, data_dir, split, bands, units=tuple(TO_DB))
         except InputError as error:
             logging.warning("no pictures: %s", error)
             return None
@@ -369,7 +370,7 @@ class Segmentation(Task):
         def picture(row: int) -> ChipPicture:
             number = int(records[row])
             db = np.asarray(to_db(patches.source[number]["backscatter"]), np.float32)
-            return ChipPicture(db, extra["truth"][row], extra["predicted"][row])
+            return ChipPicture(db, extra["truth"][row], extra["predicted"][row], bands)
 
         return picture
 

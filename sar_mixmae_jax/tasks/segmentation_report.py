@@ -12,6 +12,7 @@ from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from sar_mixmae_jax.data.metadata import BANDS
 from sar_mixmae_jax.evaluation.confusion import OVERLAPS
 from sar_mixmae_jax.evaluation.metrics import Metrics
 from sar_mixmae_jax.evaluation.predictions import Predictions
@@ -43,8 +44,8 @@ RATE_TITLES = {
 CAPTIONS = {
     "scores.png": "Confusion of all labelled pixels; with two classes, precision and recall at "
     "every threshold.",
-    "chips.png": "The best, median and worst records by IoU, of those where it is defined: VV, VH, "
-    "truth, prediction, errors.",
+    "chips.png": "The best, median and worst records by IoU, of those where it is defined: "
+    "bands, truth, prediction, errors.",
 }
 NO_PREDICTION = 255
 """Value of a predicted map where nothing was measured."""
@@ -66,14 +67,16 @@ class ChipPicture:
     """Record with its maps.
 
     Attributes:
-      backscatter: (row, column, 2) dB, bands VH and VV, NaN = nodata.
+      backscatter: (row, column, band) dB, NaN = nodata.
       truth: (row, column) int8, -1 where not labelled.
       predicted: (row, column) uint8, `NO_PREDICTION` where nothing was measured.
+      bands: names of the bands.
     """
 
     backscatter: np.ndarray
     truth: np.ndarray
     predicted: np.ndarray
+    bands: tuple[str, ...] = BANDS
 
 
 # ---- tables
@@ -215,7 +218,7 @@ def _draw_curve(axis: Axes, curve: np.ndarray, rates: Mapping[str, Any], name: s
 
 
 def draw_chips(content: Mapping[str, ChipPicture], names: Sequence[str], title: str) -> bytes:
-    """Draw records as rows: VV, VH, truth, prediction, errors.
+    """Draw records as rows: bands from the last to the first, truth, prediction, errors.
 
     Args:
       content: pictures by the title of their row, at least one.
@@ -225,24 +228,28 @@ def draw_chips(content: Mapping[str, ChipPicture], names: Sequence[str], title: 
     Returns:
       Bytes of a PNG.
     """
-    norms = [_norm([chip.backscatter[..., band] for chip in content.values()]) for band in (0, 1)]
-    figure = Figure(figsize=(13.0, 2.75 * len(content) + 1.2), layout="constrained", dpi=DPI)
-    rows = figure.subplots(len(content), 5, squeeze=False)
+    bands = next(iter(content.values())).bands
+    order = range(len(bands))[::-1]  # VV, VH
+    norms = [_norm([chip.backscatter[..., band] for chip in content.values()]) for band in order]
+    columns = [*(bands[band] for band in order), "truth", "prediction", "errors"]
+    size = (2.6 * len(columns), 2.75 * len(content) + 1.2)
+    figure = Figure(figsize=size, layout="constrained", dpi=DPI)
+    rows = figure.subplots(len(content), len(columns), squeeze=False)
     for axes, (head, chip) in zip(rows, content.items(), strict=True):
         for axis in axes:
             axis.set_xticks(())
             axis.set_yticks(())
-        for axis, band in ((axes[0], 1), (axes[1], 0)):
+        for axis, band, norm in zip(axes, order, norms, strict=False):
             db = chip.backscatter[..., band]
-            axis.imshow(_reduced(db), cmap=GREY, norm=norms[band], interpolation="nearest")
-        for axis, image in zip(axes[2:], _maps(chip, len(names)), strict=True):
+            axis.imshow(_reduced(db), cmap=GREY, norm=norm, interpolation="nearest")
+        for axis, image in zip(axes[len(bands) :], _maps(chip, len(names)), strict=True):
             step = _step(image.shape)
             axis.imshow(image[::step, ::step], interpolation="nearest")
         axes[0].set_title(head, loc="left", fontsize=9, parse_math=False)
-    for axis, name in zip(rows[-1], ("VV", "VH", "truth", "prediction", "errors"), strict=True):
+    for axis, name in zip(rows[-1], columns, strict=True):
         axis.set_xlabel(name)
-    for column, band in ((0, 1), (1, 0)):
-        bar = ScalarMappable(norms[band], GREY)
+    for column, norm in enumerate(norms):
+        bar = ScalarMappable(norm, GREY)
         figure.colorbar(
             bar, ax=rows[:, column].tolist(), location="bottom", shrink=0.8, label="dB", pad=0.01
         )

@@ -1,11 +1,13 @@
 """Segmentation from training to the report, its loss and its counts."""
 
+import io
 import json
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 from sklearn.metrics import accuracy_score, f1_score, jaccard_score, precision_score, recall_score
 
 from sar_mixmae_jax.evaluation.predictions import load_predictions
@@ -15,6 +17,7 @@ from sar_mixmae_jax.tasks.registry import get_task
 from sar_mixmae_jax.tasks.segmentation import Segmentation
 from sar_mixmae_jax.tasks.segmentation_baselines import BASELINES
 from sar_mixmae_jax.tasks.segmentation_metrics import BINS
+from sar_mixmae_jax.tasks.segmentation_report import ChipPicture, draw_chips
 from sar_mixmae_jax.tasks.task_dataset import load_task_dataset
 from sar_mixmae_jax.training import finetune
 from sar_mixmae_jax.utils.errors import InputError
@@ -157,3 +160,13 @@ def test_what_cannot_be_segmented_is_refused(built, floods, tmp_path):
     }.items():
         with pytest.raises(InputError, match=message):
             finetune.set_up(small_tuning(floods, ARGUMENTS, **{**SMALL, **changes}), tmp_path)
+
+
+def test_pictures_have_a_column_for_every_band():
+    maps = np.zeros((8, 8), np.int8), np.zeros((8, 8), np.uint8)
+    widths = []
+    for bands in (("HH",), ("HV", "HH")):
+        chip = ChipPicture(np.zeros((8, 8, len(bands))), *maps, bands)
+        png = draw_chips({"a record": chip}, ("dry", "water"), "title")
+        widths.append(Image.open(io.BytesIO(png)).width)
+    assert widths == [2.6 * 110 * 4, 2.6 * 110 * 5]

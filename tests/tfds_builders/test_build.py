@@ -660,7 +660,8 @@ def test_flags_of_a_dataset_reach_its_config(tmp_path):
     assert "synthetic_s1/many/1.1.0: train, 8 patches" in done.stdout
     metadata = json.loads((tmp_path / "synthetic_s1/many/1.1.0/metadata.json").read_text())
     options = metadata["options"]
-    assert options == {"dtype": "float16", "patches": 8, "size": 32, "seed": 0}
+    expected = {"dtype": "float16", "patches": 8, "size": 32, "seed": 0, "bands": "VH,VV"}
+    assert options == expected
     shutil.rmtree(tmp_path / "synthetic_s1")
 
 

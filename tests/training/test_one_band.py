@@ -1,6 +1,7 @@
 """One band from end to end: built, pretrained, probed, evaluated, reported, embedded."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -47,9 +48,9 @@ def test_one_band_is_pretrained_and_reported(pretrained):
     assert max(line.get("weight_cv/HH", 0) for line in lines) > 0.03
     assert (pretrained / "reconstruction.png").stat().st_size > 1000
     write_page(pretrained)
-    page = (pretrained / "summary.html").read_text()
+    page = re.sub(r"base64,[^\"]*", "", (pretrained / "summary.html").read_text())
     assert "HH" in page
-    assert "VH" not in page
+    assert not {"VH", "VV"} & set(re.findall(r"\w+", page))
 
 
 def test_one_band_is_probed_and_evaluated(pretrained, data_dir, tmp_path):
