@@ -43,6 +43,7 @@ def get_config(arguments: str = "") -> ConfigDict:
     config.task = given["task"]
     config.dataset = given["dataset"]
     config.train_split = "train"
+    config.validation = "split"  # none: train to the last step, nothing is evaluated or chosen
     config.validation_split = "validation"
     config.label_fraction = (
         1.0  # of both splits, stratified; smaller ones are subsets of larger ones

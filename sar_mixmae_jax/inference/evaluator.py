@@ -218,6 +218,8 @@ def prediction_provenance(
     if converted:
         chosen = f"not known: converted from {converted['file']}"
         trained = f"{trained_on.name}: converted from {converted['file']}"
+    elif config.get("validation", "split") == "none":
+        chosen = "nothing: a run without validation, its latest step"
     elif which != "best":
         chosen = f"by hand: --checkpoint={which}"
     elif metric not in metadata.metrics:

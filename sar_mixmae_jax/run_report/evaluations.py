@@ -82,6 +82,8 @@ def validation_section(run: History, workdir: Path) -> Section | None:
 
 def _selection(best: BestCheckpoint | None, run: History) -> str:
     """Return a sentence about the selection of the best checkpoint."""
+    if best is None and run.config.get("validation") == "none":
+        return "The run has no validation: no checkpoint is selected, the last step counts."
     if best is None:
         metric = format_metric(format_value(run.config.get("best_metric")))
         return f"There is no checkpoint selected by {metric}."

@@ -34,12 +34,14 @@ class LabelUnits(NamedTuple):
     """Units that are labelled as a whole when a fraction of the labels is drawn.
 
     Attributes:
-      labels: (units, classes) 1 where a unit has a class.
+      labels: (units, classes) 1 where a unit has a class, by which it is drawn.
       unit_of_record: (records,) int, row of `labels`.
+      present: (units, classes) 1 where a record of the unit has a class; None: as `labels`.
     """
 
     labels: np.ndarray
     unit_of_record: np.ndarray
+    present: np.ndarray | None = None
 
 
 class Task(abc.ABC):

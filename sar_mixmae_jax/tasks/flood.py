@@ -103,13 +103,15 @@ class Flood(Task):
     def label_units(self, dataset: PatchDataset) -> LabelUnits:
         """Return sequences as units, since labelling a sequence labels all of its pairs.
 
-        A sequence is of the class flood if any of its pairs is.
+        A sequence is drawn as one of the class flood if any of its pairs is flooded; most of these
+        have dry pairs, too.
         """
         assert dataset.pairs is not None
         _, unit = np.unique(dataset.pairs["sequence"], return_inverse=True)
-        flooded = np.zeros(unit.max() + 1, bool)
-        np.logical_or.at(flooded, unit, dataset.pairs["flooded"] == 1)
-        return LabelUnits(np.stack([~flooded, flooded], axis=1).astype(np.uint8), unit)
+        present = np.zeros((unit.max() + 1, len(self.fixed_classes)), np.uint8)
+        present[unit, dataset.pairs["flooded"]] = 1
+        flooded = present[:, 1]
+        return LabelUnits(np.stack([1 - flooded, flooded], axis=1), unit, present)
 
     # ---- model and loss
 

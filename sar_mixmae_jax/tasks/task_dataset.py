@@ -107,7 +107,8 @@ def take_label_fraction(
         return dataset
     units = dataset.task.label_units(dataset.patches)
     chosen = choose_fraction(units.labels, fraction, seed)
-    lost = missing_classes(units.labels, chosen, dataset.classes)
+    present = units.labels if units.present is None else units.present
+    lost = missing_classes(present, chosen, dataset.classes)
     names = ", ".join(lost) or "anything"
     message = f"label_fraction={fraction:g} leaves no record of {names} in {dataset.patches.name}"
     if not chosen.any() or (lost and all_classes):

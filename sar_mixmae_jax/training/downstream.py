@@ -36,6 +36,13 @@ from sar_mixmae_jax.training.run_description import (
 )
 from sar_mixmae_jax.utils.errors import InputError, check_name
 
+WITHOUT_VALIDATION = (
+    "--config.validation=none trains to the last step without it, and chooses nothing"
+)
+
+VALIDATIONS = ("split", "none")
+"""Values of `config.validation`."""
+
 FLIP_DATES = ("together", "independent")
 """Values of `config.flip_dates`."""
 
@@ -53,6 +60,14 @@ def complete_config(config: ConfigDict, task: Task) -> ConfigDict:
     config = config.copy_and_resolve_references()
     if config.best_metric is None:
         config.best_metric = f"validation/{task.best_score}"
+    check_name(VALIDATIONS, config.validation, "validation")
+    if config.validation == "none":
+        if config.trainer == "probe":
+            raise InputError(
+                f"validation is none, and {config.task} is fitted by its scores on a validation "
+                "split: leave it out, or name another --config.validation_split"
+            )
+        config.keep_best = None
     check_numbers(config)
     make_retention_policy(config)
     check_name(TILINGS, config.tiling, "tiling")
@@ -93,19 +108,29 @@ def choose_bands(
     return config.lock(), with_bands(source_checkpoint, config.bands, config.init_bands)
 
 
-def load_splits(config: ConfigDict, task: Task) -> tuple[TaskDataset, TaskDataset]:
+def load_splits(config: ConfigDict, task: Task) -> tuple[TaskDataset, TaskDataset | None]:
     """Load the training and the validation split, with the bands of the model.
 
     Args:
       config: of `choose_bands`.
       task: of the run.
 
+    Returns:
+      Both; the latter is None with `config.validation=none`.
+
     Raises:
       InputError: a split cannot be opened, or the fraction of the labels leaves out a class.
     """
-    opened = []
-    for split in (config.train_split, config.validation_split):
-        whole = load_task_dataset(task, config.dataset, config.data_dir, split, config.bands)
+    opened: list[TaskDataset] = []
+    splits = [config.train_split]
+    if config.validation == "split":
+        splits.append(config.validation_split)
+    for split in splits:
+        try:
+            whole = load_task_dataset(task, config.dataset, config.data_dir, split, config.bands)
+        except InputError as error:
+            advice = f"; {WITHOUT_VALIDATION}" if opened and "unknown split" in str(error) else ""
+            raise InputError(f"{error}{advice}") from error
         chosen = take_label_fraction(
             whole,
             config.label_fraction,
@@ -115,6 +140,10 @@ def load_splits(config: ConfigDict, task: Task) -> tuple[TaskDataset, TaskDatase
         opened.append(chosen)
         if is_primary_process():
             print(f"{split}: {len(chosen)} of {len(whole)} records")
+    if len(opened) == 1:
+        if is_primary_process():
+            logging.warning("no validation: nothing is chosen, and the last step is kept")
+        return opened[0], None
     training, validation = opened
     both = len(np.intersect1d(training.ids, validation.ids))
     if both and is_primary_process():

@@ -112,7 +112,9 @@ def set_up(config: ConfigDict, workdir: Path) -> RunSetup:
         init_params=partial(init_model_params, objective),
         load_weights=load,
         loss_fn=CacheablePartial(finetune_loss, objective),
-        evaluator=ValidationEvaluator(
+        evaluator=NoEvaluator()
+        if validation is None
+        else ValidationEvaluator(
             objective, validation, max(config.batch_size, task.eval_batch_size)
         ),
         eval_every=config.validate_every,
@@ -122,6 +124,20 @@ def set_up(config: ConfigDict, workdir: Path) -> RunSetup:
         ),
         images_per_record=len(task.images),
     )
+
+
+class NoEvaluator:
+    """Evaluator of a run without validation."""
+
+    picture = "validation.png"
+
+    def evaluate(self, params: Any) -> EvalResult:
+        """Return no metric."""
+        del params
+        return EvalResult({}, "no validation, nothing is chosen", None)
+
+    def warn(self, scalars: dict[str, float]) -> None:
+        """Do nothing."""
 
 
 class ValidationEvaluator:

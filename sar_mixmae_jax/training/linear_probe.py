@@ -89,6 +89,7 @@ def train(config: ConfigDict, workdir: Path, stop: Callable[[], bool] = lambda: 
     task = task_for_dataset(dataset)
     config = complete_config(config, task)
     training, validation = load_splits(config, task)
+    assert validation is not None  # see complete_config
     arch = encoder_architecture(config, source_checkpoint, len(config.bands))
     attention = select_attention(config, arch)
     linear_objective = make_finetune_objective(

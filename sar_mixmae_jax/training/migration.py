@@ -42,7 +42,8 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "mask_rounding": "nearest",
         "speckle": dataclasses.asdict(NO_FILTER),
     },
-    "finetune": {"flip_dates": "together"},
+    "finetune": {"flip_dates": "together", "validation": "split"},
+    "probe": {"validation": "split"},
 }
 """Configuration fields that were added later, with what a run did before, by its trainer."""
 

@@ -110,6 +110,17 @@ def test_a_sequence_is_labelled_whole_or_not_at_all(floods, tmp_path):
     assert {"s0", "s2"} & set(kept)
 
 
+def test_flooded_sequences_have_dry_pairs_too(floods, tmp_path):
+    """The only sequence that was never flooded is not chosen, and dry pairs are."""
+    pairs = {name: col.tolist() for name, col in open_floods(floods).patches.pairs.items()}
+    pairs["sequence"] = [f"s{row // 2}" for row in range(8)]
+    pairs["flooded"] = [0, 0, 0, 1, 0, 1, 0, 1]
+    data = rewrite(floods, "flood_pairs/own/1.0.0", tmp_path, {"pairs": {"train": pairs}})
+    half = take_label_fraction(open_floods(data), 0.5, seed=0, all_classes=True)
+    assert "s0" not in half.columns["sequence"]
+    assert sorted(half.patches.source[row]["labels"] for row in range(len(half))) == [0, 1]
+
+
 def test_a_part_that_leaves_out_a_class_is_refused_where_it_is_trained_on(built, tmp_path, caplog):
     """All patches are fields, one of them a beach as well."""
 

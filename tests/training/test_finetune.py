@@ -12,7 +12,7 @@ import pytest
 
 from sar_mixmae_jax.evaluation.predictions import load_predictions
 from sar_mixmae_jax.inference.encoder import load_encoder
-from sar_mixmae_jax.inference.evaluator import evaluate
+from sar_mixmae_jax.inference.evaluator import evaluate, load_model, prediction_provenance
 from sar_mixmae_jax.objectives.speckle_filter import SpeckleFilter, reduce_speckle
 from sar_mixmae_jax.tasks.registry import get_task
 from sar_mixmae_jax.tasks.supervised import param_shapes, predict_outputs
@@ -27,7 +27,7 @@ from sar_mixmae_jax.utils.hashing import pack_ids
 from sar_mixmae_jax.utils.typed_json import from_json, to_json
 from tests.launch import finish, start, start_together
 from tests.rewrite import rewrite, without_split
-from tests.shrink import small_tuning, tuning_flags
+from tests.shrink import probe_config, small_tuning, tuning_flags
 
 V1 = "bigearthnet_s1/v1/2.0.0"
 FLOODS = "task=flood,dataset=flood_pairs/own"
@@ -120,6 +120,26 @@ def test_a_run_writes_what_it_names_and_never_needs_the_test_split(tuned):
     text = (workdir / "metrics.jsonl").read_text()
     assert "NaN" not in text
     assert "null" not in text
+
+
+def test_without_validation_the_last_step_is_kept(blind, encoder_run, tmp_path, job):
+    arguments = f"init={encoder_run}"
+    with pytest.raises(InputError, match=r"unknown split 'dev'.*--config\.validation=none trains"):
+        job(small_tuning(blind, arguments, validation_split="dev"))
+    settings = {**SCORED, "total_steps": 2, "validation": "none", "validation_split": "dev"}
+    workdir = tmp_path / "unvalidated"
+    outcome = finetune.train(small_tuning(blind, arguments, **settings), workdir)
+    assert outcome.finished
+    (checkpoint,) = checkpoint_steps(workdir)
+    assert not [name for name in read_metadata(checkpoint).metrics if "validation" in name]
+    model = load_model(workdir, "best")
+    split = load_task_dataset(get_task("classification"), V1, str(blind), "train", ("VH", "VV"))
+    provenance = prediction_provenance(model, split, "train", "best")
+    assert provenance["chosen on"] == "nothing: a run without validation, its latest step"
+    with pytest.raises(InputError, match="linear_probe is fitted by its scores on a validation"):
+        downstream.complete_config(
+            probe_config(blind, "task=linear_probe", validation="none"), get_task("classification")
+        )
 
 
 def test_its_checkpoint_says_where_it_is_from_and_what_was_seen(tuned, encoder_run):

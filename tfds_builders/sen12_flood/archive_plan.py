@@ -1,6 +1,6 @@
 """Plan of the build: lists, sequences, validation split, and products that two splits share."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -206,10 +206,7 @@ def notes(
             f"{len({group[s] for s in members['train']})} groups that share products"
         )
     elif options.validation_share > 0:
-        lines.append(
-            "there is no validation split: the training sequences share products with each other, "
-            "so no part of them is independent of the rest and has pairs"
-        )
+        lines.append(_no_validation(members["train"], surveys, group, options.pairs))
     if other_size := _of_another_size(surveys):
         lines.append(
             f"left out: {len(other_size)} sequences that are not {options.size}x{options.size} px: "
@@ -225,6 +222,30 @@ def notes(
     if unlisted := sum(survey.unlisted for survey in surveys.values()):
         lines.append(f"not used: {unlisted} images that {index.LIST} does not describe")
     return lines
+
+
+def _no_validation(
+    train: Sequence[str],
+    surveys: Mapping[str, SequenceSurvey],
+    group: Mapping[str, str],
+    rule: str,
+) -> str:
+    """Return why there is no validation split, and how to train without one."""
+    groups = {group[s] for s in train}
+    with_pairs = {group[s] for s in train if sum(expected_pairs(surveys[s], rule))}
+    if len(train) == 1:
+        reason = "there is one training sequence"
+    elif len(groups) == 1:
+        reason = (
+            f"the {len(train)} training sequences share products with each other, so no part of "
+            "them is independent of the rest"
+        )
+    else:
+        reason = (
+            f"of {len(groups)} groups of training sequences that share no products, "
+            f"{len(with_pairs)} have pairs, and two would be needed"
+        )
+    return f"there is no validation split: {reason}; train with --config.validation=none"
 
 
 def _of_another_size(surveys: Mapping[str, SequenceSurvey]) -> list[str]:

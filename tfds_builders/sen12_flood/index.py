@@ -68,19 +68,33 @@ def read_list(source: Source) -> dict[str, dict[str, Any]]:
     return sequences
 
 
+class ListedImages(NamedTuple):
+    """Images of a sequence in the list.
+
+    Attributes:
+      images: with a label, in the order of their numbers.
+      unusable: reason by id of images that lack a fact which the rule of pairing needs. Their
+        labels still decide which image is the first flooded one.
+      problems: one for each entry that cannot be used.
+      products: names in lower case of all products that the list names, usable or not.
+    """
+
+    images: list[Image]
+    unusable: dict[str, str]
+    problems: list[BadFile]
+    products: set[str]
+
+
 def images_of(
     sequence: str, entries: Mapping[str, Any], source: Source, *, needs: tuple[str, ...] = ()
-) -> tuple[list[Image], list[BadFile]]:
-    """Parse the images of a sequence in the order of their numbers.
+) -> ListedImages:
+    """Parse the images of a sequence; a product with contradictory labels has none.
 
     Args:
       sequence: id of the sequence.
       entries: its entry in the list: images under numbers, other facts under other keys.
       source: the list, for messages.
       needs: fields of `Image` that must be known.
-
-    Returns:
-      The images, and a problem for each entry that cannot be used.
     """
     keys = [key for key, entry in entries.items() if _is_image_entry(key, entry)]
     numbers = sorted((key for key in keys if _is_number(key)), key=int)
@@ -100,12 +114,25 @@ def images_of(
                 str(source), f"sequence {sequence} has no image under a number: correct the list"
             )
         )
+    unusable: dict[str, str] = {}
+    products: set[str] = set()
+    contradictory: set[str] = set()
     for number in numbers:
         try:
-            image = _image(sequence, entries[number], needs)
-            first = images.setdefault(image.product.lower(), image)
+            values = _values(entries[number])
+            product = product_name(_text(values["FILENAME"], "filename"))
+            products.add(product.lower())
+            image = _image(sequence, product, values)
+            first = images.setdefault(product.lower(), image)
             if first.flooded != image.flooded:
-                raise ValueError(f"{image.product} is both flooded and not")
+                contradictory.add(product.lower())
+                raise ValueError(f"{product} is both flooded and not")
+            for key in _lacks(image, needs):
+                if first is image:
+                    unusable[image.id] = f"{LIST} does not state its {key}"
+                if key.upper() not in values:
+                    raise KeyError(key)
+                raise ValueError(f"found {str(values[key.upper()])[:50]!r} as {key}")
         except (ValueError, TypeError, KeyError) as error:
             problems.append(
                 BadFile(
@@ -113,7 +140,8 @@ def images_of(
                     f"image {number} of sequence {sequence}: {_reason(error)}: correct the list",
                 )
             )
-    return list(images.values()), problems
+    kept = [image for product, image in images.items() if product not in contradictory]
+    return ListedImages(kept, unusable, problems, products)
 
 
 def _is_number(key: str) -> bool:
@@ -130,12 +158,15 @@ def _reason(error: Exception) -> str:
     return f"found no key {error.args[0]}" if isinstance(error, KeyError) else str(error)
 
 
-def _image(sequence: str, entry: Any, needs: tuple[str, ...]) -> Image:
+def _values(entry: Any) -> dict[str, Any]:
+    """Return the facts of an image by key, in capitals and with hyphens."""
     if not isinstance(entry, dict):
         raise TypeError(f"found {str(entry)[:50]!r}, expected its description")
-    values = {str(key).upper().replace("_", "-").replace(" ", "-"): entry[key] for key in entry}
-    product = product_name(_text(values["FILENAME"], "filename"))
-    image = Image(
+    return {str(key).upper().replace("_", "-").replace(" ", "-"): entry[key] for key in entry}
+
+
+def _image(sequence: str, product: str, values: Mapping[str, Any]) -> Image:
+    return Image(
         sequence,
         product,
         _flag(values["FLOODING"], "FLOODING"),
@@ -146,12 +177,17 @@ def _image(sequence: str, entry: Any, needs: tuple[str, ...]) -> Image:
         PASSES.get(str(values.get("ORBIT", "")).strip().upper()[:1], ""),
         relative_orbit(product),
     )
-    for field, key in (("full", "FULL-DATA-COVERAGE"), ("orbit_pass", "orbit"), ("time", "date")):
-        if field in needs and getattr(image, field) in (None, ""):
-            if key.upper() not in values:
-                raise KeyError(key)
-            raise ValueError(f"found {str(values[key.upper()])[:50]!r} as {key}")
-    return image
+
+
+KEYS = {"full": "FULL-DATA-COVERAGE", "orbit_pass": "orbit", "time": "date"}
+"""Key in the list of the fields of `Image` that may be unknown."""
+
+
+def _lacks(image: Image, needs: tuple[str, ...]) -> list[str]:
+    """Return the keys of the needed fields that are unknown."""
+    return [
+        key for field, key in KEYS.items() if field in needs and getattr(image, field) in (None, "")
+    ]
 
 
 def _text(value: Any, key: str) -> str:

@@ -1,11 +1,17 @@
 """Rules that pair two dates of a sequence: as published, or chronological."""
 
+import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, NamedTuple
 
 from tfds_builders.plan import Columns, Pairs
 from tfds_builders.sen12_flood.index import Image
+
+CHECKSUM = re.compile(r"_[0-9A-F]{4}$", re.IGNORECASE)
+"""End of a product's name, by which two processings of one acquisition differ."""
+
+REPROCESSED = "another processing of an image that is used"
 
 SAME_DATATAKE = timedelta(hours=1)
 """Images closer in time are neighbouring slices of one datatake, not two dates."""
@@ -101,6 +107,20 @@ def onsets(images: Iterable[Image]) -> set[str]:
     return {image.id for time, image in flooded if first and time - first <= SAME_DATATAKE}
 
 
+def reprocessed(images: Iterable[Image], unusable: Collection[str]) -> list[str]:
+    """Return the ids of images whose acquisition an earlier usable image of the list shows, too."""
+    seen: set[str] = set()
+    again = []
+    for image in images:
+        acquisition = CHECKSUM.sub("", image.product.lower())
+        if image.id in unusable:
+            continue
+        if acquisition in seen:
+            again.append(image.id)
+        seen.add(acquisition)
+    return again
+
+
 class Scene(NamedTuple):
     """Input of the pairing of one sequence.
 
@@ -146,6 +166,8 @@ def make_pairs(
                 reason_of[image.id] = scene.absent.get(image.id, UNREADABLE)
             elif zeros[image.id] >= max_zeros:
                 reason_of[image.id] = f"{max_zeros:.0%} of an image or more is zero"
+        if rule == "chronological":
+            reason_of |= dict.fromkeys(reprocessed(scene.images, reason_of), REPROCESSED)
         usable = {image.id for image in scene.images} - reason_of.keys()
         onset = onsets(scene.images)
         pairs = RULES[rule](scene.images, usable)

@@ -125,22 +125,24 @@ def survey_sequence(
       full_only: leave out images that cover the grid in part.
       needs: fields that must be known of an image, see `index.images_of`.
     """
-    images, problems = index.images_of(sequence, entries, source, needs=needs)
-    dropped = len(problems)
+    images, unusable, problems, products = index.images_of(sequence, entries, source, needs=needs)
+    dropped, usable = len(problems), len(images) - len(unusable)
     if folder is None:
         reason = f"found no folder of sequence {sequence}, which a list names: restore it"
         problems.append(BadFile(str(place), reason))
-        return SequenceSurvey(images, [], None, {}, problems, dropped + len(images), 0)
-    unlisted = len({name for name, _ in folder.bands} - {i.product.lower() for i in images})
+        return SequenceSurvey(images, [], None, {}, problems, dropped + usable, 0)
+    unlisted = len({name for name, _ in folder.bands} - products)
     grid, grid_problems = _grid(folder, place)
     if grid is None:
         problems += grid_problems
-        return SequenceSurvey(images, [], None, {}, problems, dropped + len(images), unlisted)
+        return SequenceSurvey(images, [], None, {}, problems, dropped + usable, unlisted)
     if grid.shape != (size, size):
         absent = dict.fromkeys((image.id for image in images), f"not {size}x{size} px")
         return SequenceSurvey(images, [], None, absent, problems, dropped, unlisted)
-    items, absent = [], {}
+    items, absent = [], dict(unusable)
     for image in images:
+        if image.id in unusable:
+            continue
         files = {band: folder.bands.get((image.product.lower(), band)) for band in BANDS}
         missing = [band for band, name in files.items() if name is None]
         if full_only and not image.full:

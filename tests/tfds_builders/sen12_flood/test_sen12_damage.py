@@ -196,8 +196,9 @@ def test_malformed_entries_are_problems():
         "6": {"filename": ["x"], "FLOODING": True},
         "count": 6,
     }
-    images, problems = images_of("9", entries, Source("x", "S1list.json"))
-    assert [image.product for image in images] == ["b"]
+    images, _, problems, products = images_of("9", entries, Source("x", "S1list.json"))
+    assert images == []  # neither label of b is trusted
+    assert products == {"a", "b"}
     assert [problem.reason.split(": ", 1)[0][6:7] for problem in problems] == ["1", "2", "4", "6"]
     assert "both flooded and not" in problems[2].reason
 

@@ -24,10 +24,11 @@ from tests.sen12 import (
 )
 from tfds_builders.bad_files import BadFilesError
 from tfds_builders.build import build, build_summary
-from tfds_builders.sen12_flood import fake_archive, pairing, splits
-from tfds_builders.sen12_flood.archive import relative_orbit
+from tfds_builders.sen12_flood import archive_plan, fake_archive, index, pairing, splits
+from tfds_builders.sen12_flood.archive import Source, relative_orbit
 from tfds_builders.sen12_flood.fake_archive import EXAMPLE, EXAMPLE_SPLITS, FOLDER, Place
 from tfds_builders.sen12_flood.index import Image
+from tfds_builders.sen12_flood.sequences import SequenceSurvey, _item
 from tfds_builders.sen12_flood.splits import PairCounts
 
 
@@ -241,6 +242,49 @@ def test_the_onset_is_of_all_images_usable_or_not():
     assert pairs.left_out == {"partial": 1}
 
 
+def test_an_image_without_its_orbit_still_is_the_onset():
+    """It is in no pair, and the next flooded image does not become the first one."""
+    name = "S1A_IW_GRDH_1SDV_2019010{}T030815_2019010{}T030840_025300_02CCCC_ABCD"
+    entries = {
+        str(day): {
+            "filename": name.format(day, day),
+            "FLOODING": day > 1,
+            "FULL-DATA-COVERAGE": True,
+            "orbit": "DESCENDING",
+        }
+        for day in (1, 2, 3)
+    }
+    del entries["2"]["orbit"]
+    needs = ("full", "orbit_pass", "time")
+    listed = index.images_of("7", entries, Source("x", index.LIST), needs=needs)
+    assert len(listed.images) == len(listed.products) == 3
+    (missing,) = listed.unusable
+    assert "found no key orbit" in listed.problems[0].reason
+    scene = pairing.Scene(listed.images, "g", listed.unusable)
+    columns = {"id": [i.id for i in listed.images if i.id != missing], "zero_share": [0.0, 0.0]}
+    pairs = pairing.make_pairs(
+        "test", columns, scenes={"test": {"7": scene}}, rule="chronological", max_zeros=0.25
+    )
+    assert (pairs.columns["flooded"], pairs.columns["onset"]) == ([1], [False])
+    assert pairs.left_out["S1list.json does not state its orbit"] == 1
+
+
+def test_two_processings_of_one_acquisition_count_once():
+    images = [
+        image(day, flooded)._replace(product=f"S1A_IW_2019010{day}T030815_025300_{checksum}")
+        for day, flooded, checksum in ((1, False, "AAAA"), (3, True, "BBBB"), (3, True, "CCCC"))
+    ]
+    columns = {"id": [each.id for each in images], "zero_share": [0.0] * 3}
+    scenes = {"test": {"7": pairing.Scene(images, "g", {})}}
+
+    def pairs(rule):
+        return pairing.make_pairs("test", columns, scenes=scenes, rule=rule, max_zeros=0.25)
+
+    assert pairs("chronological").columns["after"] == [1]
+    assert pairs("chronological").left_out[pairing.REPROCESSED] == 1
+    assert pairs("published").columns["after"] == [1, 2]  # as the published preparation
+
+
 def test_a_quarter_of_zeros_is_too_much():
     images = [image(1), image(2), image(3)]
     columns = {"id": [each.id for each in images], "zero_share": [0.0, 0.2499, 0.25]}
@@ -322,5 +366,26 @@ def test_training_sequences_of_one_product_have_no_validation(tmp_path):
     fake_archive.write_archive(tmp_path, places, {"train": ["0001", "0002"], "test": ["3"]}, SIZE)
     facts = make(tmp_path, tmp_path / "out")
     assert set(facts["pairs"]) == {"train", "test"}
-    assert any(note.startswith("there is no validation split") for note in facts["notes"])
+    (note,) = [note for note in facts["notes"] if note.startswith("there is no validation split")]
+    assert "the 2 training sequences share products with each other" in note
+    assert "--config.validation=none" in note
     assert facts["caveats"] == []
+
+
+def test_why_there_is_no_validation_is_told():
+    """Sequences that share nothing, of which one has pairs."""
+    flooded = [image(1, True), image(2, True)]
+    pair = [image(1), image(2, True)]
+    surveys = {
+        name: SequenceSurvey(
+            images, [_item(i, {"VH": "", "VV": ""}, "") for i in images], None, {}, [], 0, 0
+        )
+        for name, images in (("a", flooded), ("b", pair))
+    }
+    for train, reason in (
+        (["a", "b"], "of 2 groups of training sequences that share no products, 1 have pairs"),
+        (["b"], "there is one training sequence"),
+    ):
+        assert reason in archive_plan._no_validation(
+            train, surveys, {"a": "a", "b": "b"}, "chronological"
+        )
