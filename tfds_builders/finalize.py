@@ -153,7 +153,7 @@ def check_nonempty_pairs(pairs: Mapping[str, Pairs]) -> None:
             reasons = ", ".join(f"{reason} {count}" for reason, count in of_split.left_out.items())
             raise InputError(
                 f"split {split} has no pair that can be used ({reasons or 'nothing left out'}): "
-                "expected two dates of at least one sequence"
+                "expected a dry and another date of at least one sequence"
             )
 
 

@@ -146,12 +146,12 @@ class FloodDetector(DownstreamModel):
         is the difference of the two logits of the image.
 
         Returns:
-          (batch, tile row, tile column) float32, 0 where nothing was measured.
+          (batch, tile row, tile column) float32, NaN where nothing was measured.
         """
         rows = before.shape[1] // self.arch.image_size
         changes, known = self.changes(before, after)
         logits = self.head(changes)
-        difference = jnp.where(known, logits[..., 1] - logits[..., 0], 0.0)
+        difference = jnp.where(known, logits[..., 1] - logits[..., 0], jnp.nan)
         return difference.reshape(len(before), rows, -1)
 
 

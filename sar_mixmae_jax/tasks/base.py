@@ -306,6 +306,11 @@ class Task(abc.ABC):
           metrics: of `metrics`.
         """
 
+    def scored_records(self, predictions: Predictions, metrics: Metrics) -> str:
+        """Return the number of records that `scores` rest on, in words."""
+        del metrics
+        return f"{len(predictions.ids)} records"
+
     def breakdowns(self, metrics: Metrics) -> dict[str, dict[str, float | None]]:
         """Return values of parts of the records or classes, by title and part.
 

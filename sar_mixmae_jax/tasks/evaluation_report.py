@@ -114,7 +114,7 @@ def _head(predictions: Predictions, bootstrap: Mapping[str, Any], title: str) ->
     caveats += [
         f"{key.replace('_', ' ')}: {_text(value)}"
         for key, value in predictions.provenance.items()
-        if "overlap" in key
+        if "overlap" in key and not str(value).startswith("0 of ")
     ]
     groups = bootstrap["groups"]
     if groups < MIN_GROUPS:

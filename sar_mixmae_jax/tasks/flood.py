@@ -199,6 +199,15 @@ class Flood(Task):
         rates = metrics["evaluations"][evaluation][weighting]
         return {name: rates[name] for name in self.score_names}
 
+    def scored_records(self, predictions: Predictions, metrics: Metrics) -> str:
+        """Return the numbers of images and pairs of the headline view, and of all pairs."""
+        evaluation, weighting = metrics["headline"]
+        values = metrics["evaluations"][evaluation][weighting]
+        return (
+            f"{values['images']} images in {values['rows']} of {len(predictions.ids)} pairs "
+            f"({flood_metrics.NAMES[evaluation]})"
+        )
+
     def breakdowns(self, metrics: Metrics) -> dict[str, dict[str, float | None]]:
         """Return recall and false alarms by flooded fraction and hard case, by image."""
         evaluation = metrics["evaluations"][metrics["headline"][0]]

@@ -1,10 +1,11 @@
 """Example pairs of a report on floods: the most certain predictions, right and wrong."""
 
 import dataclasses
+import re
 from collections.abc import Callable, Iterable, Sequence
 from decimal import ROUND_CEILING, Context, Decimal
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib import colormaps
@@ -12,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch
+from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from sar_mixmae_jax.data.metadata import BANDS
@@ -42,7 +43,8 @@ class PairPicture:
       after: of the same shape, the same place later.
       water: (row, column) int, 0 dry, 1 where water is new after, 2 where it is on both dates;
         None if unknown.
-      evidence: (rows, columns) of tiles, logit of flood minus logit of dry; None if unknown.
+      evidence: (rows, columns) of tiles, logit of flood minus logit of dry, NaN where nothing of a
+        tile was measured; None if unknown.
       bands: names of the bands.
     """
 
@@ -61,7 +63,7 @@ def check_pair_pictures(picture: PairPicture, pair: str) -> None:
       pair: id of the pair, for the message.
 
     Raises:
-      InputError: shapes do not fit, water is of no known class, or evidence is not finite.
+      InputError: shapes do not fit, water is of no known class, or evidence is infinite.
     """
     shape, bands = picture.before.shape, len(picture.bands)
     if shape[2:] != (bands,) or not shape[0] * shape[1] or picture.after.shape != shape:
@@ -78,10 +80,10 @@ def check_pair_pictures(picture: PairPicture, pair: str) -> None:
             f"the picture of {pair} has water with other values than 0 (dry), 1 (new), 2 (both)"
         )
     evidence = picture.evidence
-    if evidence is not None and (evidence.ndim != 2 or not np.isfinite(evidence).all()):
+    if evidence is not None and (evidence.ndim != 2 or np.isinf(evidence).any()):
         raise InputError(
             f"the picture of {pair} has evidence of shape {evidence.shape}: expected finite values "
-            "(rows, columns)"
+            "or NaN (rows, columns)"
         )
 
 
@@ -125,6 +127,15 @@ EVIDENCE_COLOURS = colormaps["PRGn_r"]
 """Purple: flood, green: dry; without the orange of nodata."""
 
 
+UNMEASURED: dict[str, Any] = {
+    "facecolor": NODATA_COLOUR,
+    "edgecolor": "0.4",
+    "hatch": "///",
+    "linewidth": 0,
+}
+"""Style of a tile without a measurement."""
+
+
 class Scales(NamedTuple):
     """Colour scales shared by all figures of a report, so that they can be compared.
 
@@ -147,7 +158,7 @@ def scales(pictures: Iterable[PairPicture]) -> Scales:
         values = values[np.isfinite(values)]
         low, high = np.percentile(values, PERCENTILES) if values.size else (-30.0, 0.0)
         norms.append(Normalize(float(low), float(max(high, low + 1.0))))
-    evidence = [picture.evidence for picture in pictures if picture.evidence is not None]
+    evidence = [np.nan_to_num(p.evidence) for p in pictures if p.evidence is not None]
     end = _round_up(max((float(np.abs(tiles).max()) for tiles in evidence), default=0.0))
     return Scales(tuple(norms), Normalize(-end, end))
 
@@ -195,7 +206,10 @@ def draw_water(axis: Axes, picture: PairPicture) -> None:
 
 
 def draw_evidence(axis: Axes, picture: PairPicture, norm: Normalize) -> None:
-    """Draw the evidence of each tile as a map, with numbers where there is room."""
+    """Draw the evidence of each tile as a map, with numbers where there is room.
+
+    Tiles without a measurement are hatched.
+    """
     if picture.evidence is None:
         _draw_unknown(axis)
         return
@@ -208,9 +222,14 @@ def draw_evidence(axis: Axes, picture: PairPicture, norm: Normalize) -> None:
         extent=(0, width, height, 0),
     )
     rows, columns = picture.evidence.shape
+    for row, column in np.argwhere(np.isnan(picture.evidence)):
+        corner = column * width / columns, row * height / rows
+        axis.add_patch(Rectangle(corner, width / columns, height / rows, **UNMEASURED))
     if max(rows, columns) > 6:
         return
     for (row, column), value in np.ndenumerate(picture.evidence):
+        if np.isnan(value):
+            continue
         x, y = (column + 0.5) * width / columns, (row + 0.5) * height / rows
         shade = "white" if abs(value) > 0.65 * (norm.vmax or 1.0) else "black"
         axis.text(
@@ -229,11 +248,14 @@ PANEL, GAP, APART, MARGIN = 232, 6, 22, 16
 MIN_WIDTH = 760
 """Pixels: least width of a figure, for its captions."""
 
-HEAD, CAPTION, FOOT = 40, 72, 104
+HEAD, CAPTION, FOOT = 40, 90, 104
 """Pixels: above the first pair, above each pair's panels, below the last."""
 
 MAX_CAPTION = 110
-"""Characters of the ids of the images that a caption shows."""
+"""Characters of the id of an image that a caption shows."""
+
+START_TIME = re.compile(r"_(\d{4})(\d{2})(\d{2})T\d{6}_")
+"""Start of an acquisition in the name of a Sentinel-1 product."""
 
 Box = tuple[float, float, float, float]
 
@@ -290,8 +312,9 @@ def draw_pairs(
             axis.set_yticks([])
             axis.set_title(name, fontsize=9, pad=3)
             draw(axis)
-    bands = pictures[0].bands
-    _legend(figure, box, [float(left) for left in lefts], names, bands, scale, height - FOOT + 18)
+    bands, block = pictures[0].bands, _block_size(shape.max())
+    corners = [float(left) for left in lefts]
+    _legend(figure, box, corners, names, bands, scale, height - FOOT + 18, block)
     return figure_to_png(figure)
 
 
@@ -319,10 +342,12 @@ def _legend(
     bands: Sequence[str],
     scale: Scales,
     top: float,
+    block: int,
 ) -> None:
     """Draw colour bars below both dates of each band and below the evidence, and a legend."""
+    unit = f"dB, means of {block}x{block} px" if block > 1 else "dB"
     bars = [
-        (lefts[2 * band], 2 * PANEL + GAP, norm, GREY, f"{name}, both dates (dB)")
+        (lefts[2 * band], 2 * PANEL + GAP, norm, GREY, f"{name}, both dates ({unit})")
         for band, (name, norm) in enumerate(zip(bands, scale.bands, strict=True))
     ]
     if "evidence" in names[-1]:
@@ -342,6 +367,8 @@ def _legend(
         if norm is scale.evidence:
             bar.set_ticklabels([f"−{end:g}", "0", f"{end:g}"])
     handles = [Patch(facecolor=NODATA_COLOUR, label="nodata")]
+    if "evidence" in names[-1]:
+        handles.append(Patch(**UNMEASURED, label="tile without a measurement"))
     if any("truth" in name for name in names):
         handles.append(Patch(facecolor=FLOOD_COLOUR, label="new water (truth)"))
         handles.append(Patch(facecolor=WATER_COLOUR, label="water on both dates"))
@@ -354,23 +381,30 @@ def _legend(
 
 
 def caption(predictions: Predictions, row: int) -> str:
-    """Return prediction and metadata of a pair, in two lines."""
+    """Return prediction and metadata of a pair, and the ids of its images, in three lines."""
     columns = {name: values[row] for name, values in predictions.columns.items()}
     facts = [
         f"P(flood) {_probability(float(predictions.probabilities[row]))}",
         f"truth: {predictions.classes[predictions.labels[row]]}",
     ]
+    dates = [START_TIME.search(str(columns[date])) for date in ("before", "after")]
+    if all(dates):
+        facts.append(" → ".join("-".join(date.groups()) for date in dates if date))
     if columns.get("onset"):
         facts.append("onset")
+    elif "onset" in columns and predictions.labels[row] == 1:
+        facts.append("flooded before, not in the headline")
+    if not columns.get("seen_alike", True):
+        facts.append("from another orbit")
     if np.isfinite(columns.get("gap_days", np.nan)):
         facts.append(f"{columns['gap_days']:g} days apart")
     if np.isfinite(columns.get("flooded_fraction", np.nan)):
         facts.append(f"{100 * columns['flooded_fraction']:.2g} % flooded")
     if columns.get("hard_case"):
         facts.append(f"hard case: {columns['hard_case']}")
-    images = escape_unprintable(f"{columns['before']} → {columns['after']}")
-    images = images if len(images) <= MAX_CAPTION else f"{images[:MAX_CAPTION]} …"
-    return f"{escape_unprintable(';  '.join(facts))}\n{images}"
+    images = [escape_unprintable(str(columns[date])) for date in ("before", "after")]
+    images = [id if len(id) <= MAX_CAPTION else f"{id[:MAX_CAPTION]} …" for id in images]
+    return f"{escape_unprintable(';  '.join(facts))}\n{images[0]} →\n{images[1]}"
 
 
 def _probability(value: float) -> str:

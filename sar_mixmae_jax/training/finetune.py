@@ -165,7 +165,8 @@ class ValidationEvaluator:
         scalars, name = task.validation_scalars(predicted, metrics), task.best_score
         value = scalars.get(f"validation/{name}")
         shown = "undefined" if value is None else f"{value:.3f}"
-        headline = f"{name.replace('_', ' ')} {shown} on {len(self._split)} for validation"
+        scored = task.scored_records(predicted, metrics)
+        headline = f"{name.replace('_', ' ')} {shown} on {scored} for validation"
         has_figures = bool(task.captions)
         draw = partial(draw_validation, task, predicted, metrics) if has_figures else None
         return EvalResult(scalars, headline, draw)

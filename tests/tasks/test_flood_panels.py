@@ -32,7 +32,7 @@ def test_pairs_to_look_at():
             "pair23 has water",
         ),
         (
-            lambda row: PairPicture(*np.zeros((2, 8, 8, 2)), evidence=np.full((2, 2), np.nan)),
+            lambda row: PairPicture(*np.zeros((2, 8, 8, 2)), evidence=np.full((2, 2), np.inf)),
             "pair23 has evidence",
         ),
         (

@@ -323,7 +323,7 @@ def test_a_split_without_floods_has_undefined_scores_and_no_zeros(detector, floo
     assert "validation/recall" not in look.scalars
     assert look.scalars["validation/accuracy"] in (0.0, 1.0)
     assert look.scalars["validation/loss"] > 0
-    assert "average precision undefined on 1 for validation" in look.headline
+    assert "average precision undefined on 1 images in 1 of 1 pairs" in look.headline
 
 
 def test_where_no_score_is_defined_the_latest_is_taken_and_says_so(tuned, built, tmp_path):

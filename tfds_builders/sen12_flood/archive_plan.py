@@ -24,6 +24,13 @@ REQUIRED_FIELDS: dict[str, tuple[str, ...]] = {
 """Fields of `index.Image` that a rule of pairing needs, beside the label."""
 
 
+RULE_CAVEATS: dict[str, tuple[str, ...]] = {
+    "chronological": (),
+    "published": ("pairs join any dates and orbits, and repeat images",),
+}
+"""Limitations of the pairs of a rule, which every result states."""
+
+
 class Options(NamedTuple):
     """Options of the build; see the config of the builder."""
 
@@ -43,7 +50,7 @@ class Overlap(NamedTuple):
     Attributes:
       products: names in lower case by sequence.
       counts: number of products of `train` and of `test`.
-      shared: products of both.
+      shared: names of the products of both, as the list spells them.
       test_sequences: test sequences that have one of these.
     """
 
@@ -117,9 +124,14 @@ def plan(root: Path, options: Options) -> Plan:
             pairing.make_pairs, scenes=scenes, rule=options.pairs, max_zeros=options.max_zeros
         ),
         metadata={
-            "caveats": [f"{len(overlap.shared)} products in both train and test"]
-            if overlap.shared
-            else [],
+            "caveats": [
+                *(
+                    [f"{len(overlap.shared)} products in both train and test"]
+                    if overlap.shared
+                    else []
+                ),
+                *RULE_CAVEATS[options.pairs],
+            ],
             "floor_db": FLOOR_DB,
             "sequences": {name: list(chosen) for name, chosen in splits.items()},
             "shared_products": sorted(overlap.shared),
@@ -148,7 +160,12 @@ def find_overlap(
     train, test = products_of(members["train"]), products_of(members["test"])
     shared = train & test
     affected = [sequence for sequence in members["test"] if products[sequence] & shared]
-    return Overlap(products, (len(train), len(test)), shared, affected)
+    spelled = {
+        image.product.lower(): image.product
+        for survey in surveys.values()
+        for image in survey.images
+    }
+    return Overlap(products, (len(train), len(test)), {spelled[p] for p in shared}, affected)
 
 
 def with_validation(

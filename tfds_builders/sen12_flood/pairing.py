@@ -165,7 +165,7 @@ def make_pairs(
             if image.id not in number:
                 reason_of[image.id] = scene.absent.get(image.id, UNREADABLE)
             elif zeros[image.id] >= max_zeros:
-                reason_of[image.id] = f"{max_zeros:.0%} of an image or more is zero"
+                reason_of[image.id] = f"{max_zeros:.0%} of an image or more is zero or NaN"
         if rule == "chronological":
             reason_of |= dict.fromkeys(reprocessed(scene.images, reason_of), REPROCESSED)
         usable = {image.id for image in scene.images} - reason_of.keys()

@@ -152,7 +152,7 @@ def test_published_pairs_are_dry_with_every_other_once_without_those_of_many_zer
     assert len(pairs) == len(expected)
     assert set(pairs) == expected
     facts = metadata(built, "pairs")
-    assert facts["pairs_left_out"]["test"] == {"25% of an image or more is zero": 5}
+    assert facts["pairs_left_out"]["test"] == {"25% of an image or more is zero or NaN": 5}
 
 
 def test_the_summary_counts_pairs_and_those_left_out(built):
@@ -161,7 +161,7 @@ def test_the_summary_counts_pairs_and_those_left_out(built):
         labels = metadata(built, "pairs")["pairs"][split]["flooded"]
         ending = f"{split}, {len(records_of(built, 'pairs', split))} patches, {len(labels)} pairs, "
         assert any(line.endswith(f"{ending}{labels.count(1)} of them flooded") for line in text)
-    assert "left out: pairs of test: 5 (25% of an image or more is zero)" in text
+    assert "left out: pairs of test: 5 (25% of an image or more is zero or NaN)" in text
     text = build_summary(built / "sen12_flood/dates/1.0.0")
     assert "left out: pairs of test: 3 (no dry image before it, seen alike), 1 (an image" in text
 
@@ -346,17 +346,17 @@ def test_validation_is_whole_groups_of_the_right_size_and_balance():
 
 
 def test_no_group_is_in_train_and_validation_and_shared_products_are_reported(built):
-    for config in ("dates", "pairs"):
+    facts_rule = {"dates": "chronological", "pairs": "published"}
+    for config in facts_rule:
         facts = metadata(built, config)
         train, validation = (set(facts["pairs"][s]["group"]) for s in ("train", "validation"))
         assert validation
         assert not train & validation
         chosen = facts["sequences"]
         assert sorted(chosen["train"] + chosen["validation"]) == EXAMPLE_SPLITS["train"]
-        assert facts["caveats"] == ["6 products in both train and test"]
-        assert set(facts["shared_products"]) == {
-            fake_archive.product(shot, 1).lower() for shot in FLOODED
-        }
+        assert facts["caveats"][0] == "6 products in both train and test"
+        assert facts["caveats"][1:] == list(archive_plan.RULE_CAVEATS[facts_rule[config]])
+        assert set(facts["shared_products"]) == {fake_archive.product(shot, 1) for shot in FLOODED}
         assert facts["test_sequences_with_shared_products"] == ["5"]
         assert any(note.startswith("6 Sentinel-1 products are in both") for note in facts["notes"])
 
