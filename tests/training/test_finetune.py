@@ -124,7 +124,7 @@ def test_a_run_writes_what_it_names_and_never_needs_the_test_split(tuned):
 
 def test_without_validation_the_last_step_is_kept(blind, encoder_run, tmp_path, job):
     arguments = f"init={encoder_run}"
-    with pytest.raises(InputError, match=r"unknown split 'dev'.*--config\.validation=none trains"):
+    with pytest.raises(InputError, match=r"unknown split of .*'dev'.*--config\.validation=none trains"):
         job(small_tuning(blind, arguments, validation_split="dev"))
     settings = {**SCORED, "total_steps": 2, "validation": "none", "validation_split": "dev"}
     workdir = tmp_path / "unvalidated"
