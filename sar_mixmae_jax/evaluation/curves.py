@@ -71,10 +71,17 @@ def precision_recall(curves: Sequence[Curve], title: str) -> bytes:
     handles = [
         Line2D([], [], color=CURVE, label="precision at each recall"),
         Line2D([], [], color=CHANCE, linestyle="--", label="prevalence: precision of guessing"),
-        Line2D([], [], color=AT_THRESHOLD, marker="o", linestyle="", label="at threshold 0.5"),
     ]
+    if any(_has_threshold(curve) for curve in curves):
+        label = "at threshold 0.5"
+        handles.append(Line2D([], [], color=AT_THRESHOLD, marker="o", linestyle="", label=label))
     figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
     return figure_to_png(figure)
+
+
+def _has_threshold(curve: Curve) -> bool:
+    """Return whether a curve has a point at the threshold: something is predicted positive."""
+    return None not in (curve.metrics["average_precision"], curve.metrics["precision"])
 
 
 def _draw_panel(axis: Axes, curve: Curve, width: int) -> None:
@@ -100,5 +107,5 @@ def _draw_panel(axis: Axes, curve: Curve, width: int) -> None:
     shown = np.unique(np.linspace(0, len(x) - 1, min(len(x), MAX_POINTS)).round().astype(int))
     axis.axhline(metrics["prevalence"], color=CHANCE, linestyle="--", linewidth=1)
     axis.plot(x[shown], y[shown], color=CURVE, drawstyle="steps-post", linewidth=1.3)
-    if metrics["precision"] is not None:
+    if _has_threshold(curve):
         axis.plot(metrics["recall"], metrics["precision"], "o", color=AT_THRESHOLD, markersize=5)

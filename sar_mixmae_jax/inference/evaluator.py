@@ -15,7 +15,7 @@ from sar_mixmae_jax.tasks.task_dataset import TaskDataset, load_task_dataset, ma
 from sar_mixmae_jax.training import checkpoint, distributed, initialisation
 from sar_mixmae_jax.training.batch_predictor import BatchPredictor
 from sar_mixmae_jax.training.config import from_json
-from sar_mixmae_jax.training.downstream import make_finetune_objective
+from sar_mixmae_jax.training.downstream import make_finetune_objective, shared_splits
 from sar_mixmae_jax.training.initialisation import SourceCheckpoint
 from sar_mixmae_jax.training.restore import read_subtree
 from sar_mixmae_jax.training.run_description import SourceDescription
@@ -211,6 +211,8 @@ def prediction_provenance(
     trained_on = metadata.dataset
     metric, converted = config.best_metric, metadata.model.converted
     chosen = f"{config.validation_split} by {metric}"
+    if shared_splits(config.train_split, config.validation_split):
+        chosen += f"; it is part of the training split, {config.train_split}"
     trained = (
         f"{trained_on.name}, {trained_on.records} records "
         f"(label_fraction {config.label_fraction:g})"

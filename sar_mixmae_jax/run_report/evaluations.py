@@ -36,6 +36,7 @@ from sar_mixmae_jax.run_report.history import (
 )
 from sar_mixmae_jax.run_report.plots import MEANS, VALIDATION_LOSS, draw_scores
 from sar_mixmae_jax.tasks.evaluation_report import METRICS, REPORT
+from sar_mixmae_jax.training.downstream import shared_splits
 from sar_mixmae_jax.training.workdir import EVALUATION
 from sar_mixmae_jax.utils.errors import first_line
 
@@ -74,9 +75,22 @@ def validation_section(run: History, workdir: Path) -> Section | None:
         "Validation",
         make_figure(png, "Scores on the validation split over the steps"),
         note(_selection(best, run)),
+        notice(warning) if (warning := _trained_on(run)) else None,
         notice(f"Not finite (red crosses): {'; '.join(gaps)}.") if gaps else None,
         note(f"Curves of the first {MAX_PANELS} of {len(panels)}." if drawn != panels else ""),
         make_table(head, rows, range(1, len(head))),
+    )
+
+
+def _trained_on(run: History) -> str:
+    """Return a warning if the validation split is also trained on; else ""."""
+    splits = (run.config.get(name) for name in ("train_split", "validation_split"))
+    train, validation = (value if isinstance(value, str) else "" for value in splits)
+    if not (train and shared_splits(train, validation)):
+        return ""
+    return (
+        f"The validation split, {format_value(validation)}, is part of the training split, "
+        f"{format_value(train)}: its scores do not measure generalisation."
     )
 
 

@@ -92,6 +92,25 @@ def complete_config(config: ConfigDict, task: Task) -> ConfigDict:
     return config.lock()
 
 
+def shared_splits(first: str, second: str) -> list[str]:
+    """Return the splits of which two expressions read the same records.
+
+    Args:
+      first: such as "train+validation" or "train[:10%]"; parts of one split count as others.
+      second: likewise.
+    """
+    parts = [[part.strip() for part in split.split("+")] for split in (first, second)]
+    return sorted(
+        {
+            one.partition("[")[0]
+            for one in parts[0]
+            for other in parts[1]
+            if one.partition("[")[0] == other.partition("[")[0]
+            and (one == other or "[" not in one or "[" not in other)
+        }
+    )
+
+
 def choose_bands(
     config: ConfigDict, source_checkpoint: SourceCheckpoint | None
 ) -> tuple[ConfigDict, SourceCheckpoint | None]:

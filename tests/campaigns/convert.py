@@ -1,7 +1,8 @@
 """Cost of converting a model of full size: `python -m tests.campaigns.convert --variant=huge`.
 
-Writes a file of random tensors as PyTorch has it, converts it there and back by the command, each
-in a process of its own, compares all tensors, and prints time and peak memory.
+Writes a file of random tensors with the state of an optimizer as PyTorch has it, converts it there,
+without the optimizer too, and back by the command, each in a process of its own, compares all
+tensors, and prints time and peak memory.
 """
 
 import json
@@ -13,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from absl import app, flags
 from flax.traverse_util import flatten_dict
 
@@ -20,6 +22,7 @@ from sar_mixmae_jax.models.architecture import VARIANTS
 from sar_mixmae_jax.torch_interop import tensor_files
 from sar_mixmae_jax.torch_interop.infer_architecture import InferredModel, expected_shapes
 from sar_mixmae_jax.torch_interop.name_mapping import make_buffers, torch_layout, torch_name
+from sar_mixmae_jax.torch_interop.optimizer_state import numbered_params
 from tests.launch import ROOT, environment
 
 VARIANT = flags.DEFINE_string("variant", "base", "an entry of VARIANTS")
@@ -36,10 +39,15 @@ def main(argv: Sequence[str]) -> None:
         size = path.stat().st_size
         print(f"| {VARIANT.value}, {size / 1e9:.2f} GB | seconds | peak memory | … of the file |")
         print("|---|---:|---:|---:|")
-        coming = ("from-torch", path, f"--workdir={run}", "--statistics=bigearthnet_v2")
-        for arguments in (coming, ("to-torch", run, f"--out={back}")):
+        coming = ("from-torch", path, "--statistics=bigearthnet_v2")
+        steps = {
+            "from-torch": (*coming, f"--workdir={run}"),
+            "from-torch --nooptimizer": (*coming, f"--workdir={run}_model", "--nooptimizer"),
+            "to-torch": ("to-torch", run, f"--out={back}"),
+        }
+        for title, arguments in steps.items():
             seconds, peak = measured(*map(str, arguments))
-            print(f"| {arguments[0]} | {seconds:.1f} | {peak / 1e9:.2f} GB | {peak / size:.2f} |")
+            print(f"| {title} | {seconds:.1f} | {peak / 1e9:.2f} GB | {peak / size:.2f} |")
         before, after = (tensor_files.read_tensor_file(one).tensors for one in (path, back))
         same = before.keys() == after.keys()
         same = same and all(np.array_equal(before[name], after[name]) for name in before)
@@ -48,14 +56,30 @@ def main(argv: Sequence[str]) -> None:
 
 
 def write(path: Path, variant: str) -> None:
-    """A pretraining model with random parameters."""
+    """A pretraining model with random parameters and moments."""
     arch, rng = VARIANTS[variant], np.random.default_rng(0)
     shapes = flatten_dict(expected_shapes(InferredModel("pretraining", variant, arch, 0)), sep="/")
     tensors = {
         torch_name(name): torch_layout(name, rng.standard_normal(leaf.shape, np.float32), arch)
         for name, leaf in shapes.items()
     }
-    tensor_files.write_tensor_file(path, tensors | make_buffers(arch, decoder=True), "")
+    names = sorted(numbered_params(arch), key=lambda name: tensors[name].ndim > 1)
+    plain = sum(tensors[name].ndim <= 1 for name in names)
+    state = {
+        number: {
+            "step": torch.tensor(12.0),
+            "exp_avg": torch.randn(tensors[name].shape),
+            "exp_avg_sq": torch.rand(tensors[name].shape),
+        }
+        for number, name in enumerate(names)
+    }
+    groups = [
+        {"params": list(range(plain)), "weight_decay": 0.0, "lr": 1e-3},
+        {"params": list(range(plain, len(names))), "weight_decay": 0.05, "lr": 1e-3},
+    ]
+    model = tensors | make_buffers(arch, decoder=True)
+    content = {name: torch.from_numpy(np.ascontiguousarray(a)) for name, a in model.items()}
+    torch.save({"model": content, "optimizer": {"state": state, "param_groups": groups}}, path)
 
 
 def measured(*arguments: str) -> tuple[float, int]:

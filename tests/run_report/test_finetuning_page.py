@@ -13,6 +13,7 @@ from sar_mixmae_jax.run_report import plots
 from sar_mixmae_jax.run_report.history import find_best_checkpoint, read_history
 from sar_mixmae_jax.run_report.page import write_page
 from sar_mixmae_jax.tasks import evaluation_report
+from sar_mixmae_jax.training.downstream import shared_splits
 from sar_mixmae_jax.training.run_description import CheckpointMetadata, ModelDescription
 from sar_mixmae_jax.utils import hashing
 from tests.run_report.test_page import HOSTILE, RUN, Page, fill
@@ -166,6 +167,17 @@ def test_the_lowest_is_best_where_less_is_better(tmp_path):
         "lowest",
         1,
     )
+
+
+def test_a_validation_split_that_is_trained_on_is_told(tmp_path):
+    config = {
+        **TUNED["config"],
+        "train_split": "train+validation",
+        "validation_split": "validation[:50%]",
+    }
+    page = Page(write_page(fill(tmp_path, {**TUNED, "config": config}, lines())))
+    assert "validation[:50%], is part of the training split, train+validation" in page.text
+    assert shared_splits("train[:90%]", "train[90%:]") == shared_splits("train", "") == []
 
 
 def test_without_checkpoints_the_scores_stay(tmp_path):

@@ -19,6 +19,7 @@ from sar_mixmae_jax.data.patch_dataset import load_patch_dataset
 from tfds_builders.band_statistics import BandMoments
 from tfds_builders.inspect import __main__ as inspect
 from tfds_builders.inspect import dataset as dataset_module
+from tfds_builders.inspect import inspection_report
 from tfds_builders.inspect.survey import EDGES, survey
 from tfds_builders.records import PatchConfig, dataset_info
 
@@ -261,6 +262,23 @@ def test_written_statistics_are_what_training_gets(copy, tmp_path, monkeypatch, 
     metadata = json.loads((copy / NAME / "metadata.json").read_text())
     assert meaning[other] in metadata["statistics"]["of"]
     assert metadata["statistics_before"]["before"]["of"] == PUBLISHED.computed_on
+
+
+def test_pairs_of_dates_are_counted():
+    columns = {
+        "before": [0, 0, 3],
+        "after": [1, 2, 4],
+        "flooded": [0, 1, 1],
+        "sequence": ["a", "a", "b"],
+        "group": ["a", "a", "a"],
+        "onset": [False, True, False],
+        "seen_alike": [True, True, False],
+    }
+    lines = inspection_report._pairs({"train": columns})
+    assert "| split | pairs | flooded | images | second images | of the first flood |" in lines[4]
+    assert [cell.strip() for cell in lines[6].strip("|").split("|")] == [
+        "train", "3", "2", "5", "3", "1", "1", "2", "1",
+    ]  # fmt: skip
 
 
 def test_a_dataset_that_has_little_is_reported_on(data_dir, tmp_path, capsys):

@@ -124,7 +124,9 @@ def test_a_run_writes_what_it_names_and_never_needs_the_test_split(tuned):
 
 def test_without_validation_the_last_step_is_kept(blind, encoder_run, tmp_path, job):
     arguments = f"init={encoder_run}"
-    with pytest.raises(InputError, match=r"unknown split of .*'dev'.*--config\.validation=none trains"):
+    with pytest.raises(
+        InputError, match=r"unknown split of .*'dev'.*--config\.validation=none trains"
+    ):
         job(small_tuning(blind, arguments, validation_split="dev"))
     settings = {**SCORED, "total_steps": 2, "validation": "none", "validation_split": "dev"}
     workdir = tmp_path / "unvalidated"
@@ -133,7 +135,9 @@ def test_without_validation_the_last_step_is_kept(blind, encoder_run, tmp_path, 
     (checkpoint,) = checkpoint_steps(workdir)
     assert not [name for name in read_metadata(checkpoint).metrics if "validation" in name]
     model = load_model(workdir, "best")
-    split = load_task_dataset(get_task("classification"), V1, str(blind), "train", ("VH", "VV"))
+    split = load_task_dataset(
+        get_task("classification"), "bigearthnet_s1", str(blind), "train", ("VH", "VV")
+    )
     provenance = prediction_provenance(model, split, "train", "best")
     assert provenance["chosen on"] == "nothing: a run without validation, its latest step"
     with pytest.raises(InputError, match="linear_probe is fitted by its scores on a validation"):

@@ -261,10 +261,12 @@ def draw_places(places: Mapping[str, Places], title: str) -> bytes:
     figure = Figure(figsize=(8.2, height), layout="constrained", dpi=DPI)
     axis = figure.subplots()
     size = float(np.clip(90 / np.sqrt(len(degrees)), 0.8, 7.0))
-    # interleaved, so that no split hides another
+    # Interleaved, the smallest split last, so that no split hides another.
+    largest_first = sorted(enumerate(by_split.values()), key=lambda numbered: -len(numbered[1]))
     for turn in range(20):
-        for number, split_degrees in enumerate(by_split.values()):
-            longitude, latitude = split_degrees[turn::20].T
+        for number, split_degrees in largest_first:
+            first, last = (len(split_degrees) * n // 20 for n in (turn, turn + 1))
+            longitude, latitude = split_degrees[first:last].T
             axis.plot(
                 longitude, latitude, "o", markersize=size, markeredgewidth=0, color=colour(number)
             )

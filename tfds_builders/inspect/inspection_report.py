@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -153,6 +154,8 @@ def _splits(inspection: Inspection) -> Lines:
 
 def _labels(inspection: Inspection) -> Lines:
     classes = inspection.dataset.classes
+    if inspection.dataset.metadata.pairs is not None:
+        return _pairs(inspection.dataset.metadata.pairs)
     if not classes:
         return ["## Labels", "", "The records have no labels."]
     counts = {
@@ -171,6 +174,41 @@ def _labels(inspection: Inspection) -> Lines:
         *markdown_table(("", "label", *counts), [*rows, ("", "*no label*", *unlabelled)], text=2),
         "",
         "![Labels](labels.png)",
+    ]
+
+
+def _pairs(pairs: Mapping[str, Mapping[str, Any]]) -> Lines:
+    """Return a table of the pairs of dates of every split."""
+    counted = {
+        "onset": ("of the first flood", lambda values: int(np.sum(values))),
+        "seen_alike": ("from other orbits", lambda values: len(values) - int(np.sum(values))),
+        "sequence": ("sequences", lambda values: len(set(values))),
+        "group": ("groups", lambda values: len(set(values))),
+    }
+    present = {
+        name: count
+        for name, count in counted.items()
+        if all(name in columns for columns in pairs.values())
+    }
+    rows = [
+        (
+            split,
+            f"{len(columns['before']):,}",
+            f"{int(np.sum(columns['flooded'])):,}",
+            f"{len({*columns['before'], *columns['after']}):,}",
+            f"{len({*columns['after']}):,}",
+            *(f"{count(columns[name]):,}" for name, (_, count) in present.items()),
+        )
+        for split, columns in pairs.items()
+    ]
+    titles = [title for title, _ in present.values()]
+    head = ("split", "pairs", "flooded", "images", "second images", *titles)
+    return [
+        "## Pairs",
+        "",
+        "Pairs of dates; an image may be in several. The label is that of the second image.",
+        "",
+        *markdown_table(head, rows),
     ]
 
 

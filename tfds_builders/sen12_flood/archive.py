@@ -180,6 +180,9 @@ Valid in 2018 and 2019, the years of the archive; other satellites are not deriv
 BAND_FILE = re.compile(
     r"(?P<product>.+?)(_corrected)?_(?P<band>VV|VH)(_corrected)?\.tiff?", re.IGNORECASE
 )
+OTHER_BAND_FILE = re.compile(
+    r"(?P<product>.+?)(_corrected)?_(?P<band>HH|HV)(_corrected)?\.tiff?", re.IGNORECASE
+)
 REFERENCE_FILE = re.compile(r"S2.*_B0?4\.tiff?", re.IGNORECASE)
 ENDINGS = re.compile(r"(\.tiff?|_corrected|_VV|_VH)$", re.IGNORECASE)
 ABSOLUTE_ORBIT = re.compile(r"(S1[A-Z])_.*_\d{8}T\d{6}_(\d{6})_", re.IGNORECASE)
@@ -191,7 +194,7 @@ class BandFile(NamedTuple):
 
     Attributes:
       product: name of the Sentinel-1 product.
-      band: "VV" or "VH".
+      band: "VV" or "VH"; "HH" or "HV" of `other_band_file`.
     """
 
     product: str
@@ -201,6 +204,12 @@ class BandFile(NamedTuple):
 def band_file(name: str) -> BandFile | None:
     """Parse a file name such as `PRODUCT_corrected_VV.tif`; return None for other names."""
     match = BAND_FILE.fullmatch(name)
+    return BandFile(match["product"], match["band"].upper()) if match else None
+
+
+def other_band_file(name: str) -> BandFile | None:
+    """Parse the name of a file of HH or HV, which pairs do not use; return None for other names."""
+    match = OTHER_BAND_FILE.fullmatch(name)
     return BandFile(match["product"], match["band"].upper()) if match else None
 
 

@@ -107,6 +107,7 @@ def plan(root: Path, options: Options) -> Plan:
         split: {s: Scene(surveys[s].images, group[s], surveys[s].absent) for s in chosen}
         for split, chosen in splits.items()
     }
+    unknown = sequences.undescribed(folders, described)
     unused = len(described.keys() - surveys.keys())
     return Plan(
         {
@@ -140,6 +141,14 @@ def plan(root: Path, options: Options) -> Plan:
         },
         notes=[
             f"{unused} of {len(described)} sequences are in no list, and not used",
+            *(
+                [
+                    f"not used: {len(unknown)} folders with images that no sequence of "
+                    f"{index.LIST} has: {', '.join(unknown[:5])}"
+                ]
+                if unknown
+                else []
+            ),
             *notes(splits, members, surveys, overlap, group, options),
         ],
     )

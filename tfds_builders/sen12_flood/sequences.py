@@ -22,11 +22,13 @@ class Folder(NamedTuple):
       path: of the folder in the archive.
       bands: name of the file by product (lower case) and band.
       references: names of band 4 of the Sentinel-2 images, sorted.
+      other_bands: products (lower case) with files of HH or HV.
     """
 
     path: str
     bands: dict[tuple[str, str], str]
     references: list[str]
+    other_bands: set[str]
 
 
 class SequenceSurvey(NamedTuple):
@@ -57,9 +59,12 @@ def folders(files: Iterable[str]) -> dict[str, list[Folder]]:
     for name in sorted(files):
         path, _, file = name.rpartition("/")
         band = archive.band_file(file)
-        if band or archive.is_reference(file):
-            folder = by_path.setdefault(path, Folder(path, {}, []))
-            if band:
+        other = archive.other_band_file(file)
+        if band or other or archive.is_reference(file):
+            folder = by_path.setdefault(path, Folder(path, {}, [], set()))
+            if other:
+                folder.other_bands.add(other.product.lower())
+            elif band:
                 folder.bands.setdefault((band.product.lower(), band.band), name)
             else:
                 folder.references.append(name)
@@ -67,6 +72,33 @@ def folders(files: Iterable[str]) -> dict[str, list[Folder]]:
     for path, folder in by_path.items():
         by_name.setdefault(path.rsplit("/", 1)[-1], []).append(folder)
     return by_name
+
+
+def undescribed(
+    named: Mapping[str, list[Folder]], described: Mapping[str, Mapping[str, Any]]
+) -> list[str]:
+    """Return the paths of folders with Sentinel-1 images that belong to no sequence of the list.
+
+    Args:
+      named: see `folders`.
+      described: entries of the list by id of their sequence.
+    """
+    known = {str(name).lstrip("0") for name in described} | {
+        _listed_name(sequence, entries) for sequence, entries in described.items()
+    }
+    return sorted(
+        folder.path
+        for name, alike in named.items()
+        if name.lstrip("0") not in known and name not in known
+        for folder in alike
+        if folder.bands or folder.other_bands
+    )
+
+
+def _listed_name(sequence: str, entries: Mapping[str, Any]) -> str:
+    """Return the last name of the folder that the list states, by default the id."""
+    path = str(entries.get("folder", sequence)).replace("\\", "/")
+    return path.rstrip("/").rsplit("/", 1)[-1]
 
 
 def folder_of(
@@ -86,9 +118,7 @@ def folder_of(
     Raises:
       InputError: several folders have the name.
     """
-    listed_name = (
-        str(entries.get("folder", sequence)).replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
-    )
+    listed_name = _listed_name(sequence, entries)
     alike = [name for name in named if name.lstrip("0") == sequence.lstrip("0")]
     for name in (sequence, listed_name, *(alike if len(alike) == 1 else ())):
         matches = named.get(name, [])
@@ -149,11 +179,15 @@ def survey_sequence(
             absent[image.id] = PARTIAL
         elif missing:
             dropped += 1
+            found = (
+                "found HH or HV in its place, expected VH and VV"
+                if image.product.lower() in folder.other_bands
+                else "found no such file, expected one for each band"
+            )
             problems += [
                 BadFile(
                     f"{place}/{folder.path}/{image.product}_corrected_{band}.tif",
-                    "found no such file, expected one for each band: restore it, or take the image "
-                    "out of the list",
+                    f"{found}: restore it, or take the image out of the list",
                 )
                 for band in missing
             ]

@@ -18,6 +18,7 @@ from tfds_builders.sen12_flood import fake_archive
 from tfds_builders.sen12_flood.archive import Source
 from tfds_builders.sen12_flood.fake_archive import FOLDER
 from tfds_builders.sen12_flood.index import images_of
+from tfds_builders.sen12_flood.sequences import folders, undescribed
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
@@ -201,6 +202,23 @@ def test_malformed_entries_are_problems():
     assert products == {"a", "b"}
     assert [problem.reason.split(": ", 1)[0][6:7] for problem in problems] == ["1", "2", "4", "6"]
     assert "both flooded and not" in problems[2].reason
+
+
+def test_other_polarisations_and_folders_are_named():
+    """HH and HV, and a second tile of a sequence, which has no Sentinel-2 images."""
+    files = [
+        "140/S1A_x_corrected_HH.tif",
+        "140/S1A_x_corrected_HV.tif",
+        "140/S2_2019-01-24_B04.tif",
+        "140_2/S1A_y_corrected_VV.tif",
+        "0022/S1A_z_corrected_VV.tif",
+        "renamed/S1A_z_corrected_VV.tif",
+    ]
+    named = folders(files)
+    (folder,) = named["140"]
+    assert (folder.bands, folder.other_bands) == ({}, {"s1a_x"})
+    described = {"0140": {}, "22": {}, "23": {"folder": "old\\renamed"}}
+    assert undescribed(named, described) == ["140_2"]
 
 
 def test_options_out_of_range_are_refused(archive, tmp_path):
