@@ -75,7 +75,9 @@ def test_the_recipe_is_that_of_the_configuration(recipe):
     for name, cells in table.items():
         assert plain(fields[name]) == ast.literal_eval(cells[0].strip("`")), name
     unlisted = fields.keys() - table.keys() - HOW_IT_RUNS
-    assert {name for name in unlisted if not name.startswith(("data.", "model.", "speckle."))} == set()
+    assert {
+        name for name in unlisted if not name.startswith(("data.", "model.", "speckle."))
+    } == set()
 
 
 @pytest.mark.parametrize("recipe", CONFIGS)
