@@ -38,6 +38,7 @@ def get_config(arguments: str = "") -> ConfigDict:
     config.model.decoder_depth = config_dict.placeholder(int)
     config.model.decoder_num_heads = config_dict.placeholder(int)
 
+    config.objective = "mixmae"  # or "simmim": no mixing, mask tokens, a linear decoder
     config.mask_ratio = 0.5
     config.mask_rounding = "nearest"  # of the number of mask units; "down": as the released code
     config.norm_pix_loss = True

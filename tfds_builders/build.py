@@ -26,12 +26,13 @@ from absl import flags, logging
 
 import tfds_builders
 from sar_mixmae_jax.data.metadata import check_features
-from sar_mixmae_jax.utils.command_line import fail, parse_flags
+from sar_mixmae_jax.utils.command_line import parse_flags
 from sar_mixmae_jax.utils.errors import (
     InputError,
     UserError,
     check_name,
     escape_unprintable,
+    fail,
     first_line,
     look_up,
 )

@@ -10,8 +10,8 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from sar_mixmae_jax.utils.command_line import HELP_FLAGS, fail
-from sar_mixmae_jax.utils.errors import InputError, check_name
+from sar_mixmae_jax.utils.command_line import HELP_FLAGS
+from sar_mixmae_jax.utils.errors import InputError, check_name, fail
 
 PROGRAM = "sar-mixmae"
 COMMANDS = {

@@ -21,6 +21,7 @@ from sar_mixmae_jax.models.layers import (
     linear,
     sincos_position_embedding,
 )
+from sar_mixmae_jax.models.masking import mix_tokens
 from sar_mixmae_jax.models.swin import Encoder
 
 
@@ -170,9 +171,19 @@ class MixMAE(nn.Module):
         """
         return unmix(self.decode(self.encode(images, mask), mask), mask)
 
+    @staticmethod
+    def predicted_units(mask: jax.Array) -> None:
+        """Return None: every unit was hidden when it was predicted."""
+        del mask
+
+    @staticmethod
+    def masked_input(images: jax.Array, mask: jax.Array) -> jax.Array:
+        """Return (batch, height, width, band) images as the encoder sees them: mixed."""
+        return mix_tokens(images, mask)
+
 
 @partial(jax.jit, static_argnums=0)
-def init_params(model: MixMAE, key: jax.Array) -> Any:
+def init_params(model: nn.Module, key: jax.Array) -> Any:
     """Return initial parameters: {"encoder": …, "decoder": …}."""
     arch = model.arch
     images = jnp.zeros((2, arch.image_size, arch.image_size, arch.bands))

@@ -7,6 +7,7 @@ zeros and ones for the whole batch; a token attends only to tokens of its own ma
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
@@ -202,20 +203,30 @@ class Encoder(nn.Module):
     attention: AttentionFn = attend
 
     def __call__(
-        self, images: jax.Array, mask: jax.Array | None = None, keep: jax.Array | None = None
+        self,
+        images: jax.Array,
+        mask: jax.Array | None = None,
+        keep: jax.Array | None = None,
+        mask_token: jax.Array | None = None,
     ) -> jax.Array:
         """Return the last map of `stages`: (batch, row, column, channel), a token per mask unit."""
-        return self.stages(images, mask, keep)[-1]
+        return self.stages(images, mask, keep, mask_token)[-1]
 
     @nn.compact
     def stages(
-        self, images: jax.Array, mask: jax.Array | None = None, keep: jax.Array | None = None
+        self,
+        images: jax.Array,
+        mask: jax.Array | None = None,
+        keep: jax.Array | None = None,
+        mask_token: jax.Array | None = None,
     ) -> tuple[jax.Array, ...]:
         """Encode images, mixed with their partners if there is a mask.
 
         Args:
           images: (batch, height, width, band), standardised.
           mask: (units, units), 1 where a mask unit comes from the partner image, or None.
+          mask_token: (1, 1, 1, channel) token that takes the place of the partner's, and that
+            every token attends to; None: images are mixed.
           keep: (blocks, 2, batch) factors of the branches of the blocks, or None; see
             `layers.drop_path_factors`.
 
@@ -224,7 +235,10 @@ class Encoder(nn.Module):
         """
         block_class = nn.remat(Block) if self.remat else Block
         x = PatchEmbedding(self.patch, self.embed_dim, self.dtype, name="patch_embed")(images)
-        if mask is not None:
+        if mask is not None and mask_token is not None:
+            hidden = upsample_mask(mask, x.shape[1])[None, :, :, None] == 1
+            x, mask = jnp.where(hidden, mask_token.astype(x.dtype), x), None
+        elif mask is not None:
             x = mix_tokens(x, mask)
         side = x.shape[1]
         positions = sincos_position_embedding(self.positions or side, self.embed_dim)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from sar_mixmae_jax.models.masking import patchify, random_mask, unit_moments, unpatchify
 from sar_mixmae_jax.models.mixmae import MixMAE
+from sar_mixmae_jax.models.simmim import SimMIM
 from sar_mixmae_jax.objectives.preprocess import PreparedBatch, Preprocessing, preprocess
 
 
@@ -27,18 +28,22 @@ def weighted_squared_error(
     return weights * jnp.square(prediction - target)
 
 
+OBJECTIVES: dict[str, type[MixMAE] | type[SimMIM]] = {"mixmae": MixMAE, "simmim": SimMIM}
+"""Pretraining models by `config.objective`."""
+
+
 @dataclasses.dataclass(frozen=True)
 class PretrainObjective:
     """Model and loss of pretraining.
 
     Attributes:
-      model: the MixMAE.
+      model: of the pretraining, see `OBJECTIVES`.
       preprocessing: of the raw batch.
-      mask_ratio: float, share of mask units that come from the partner image.
+      mask_ratio: float, share of mask units that come from the partner image, or are hidden.
       norm_pix_loss: bool, whether each target mask unit is standardised by its own moments.
     """
 
-    model: MixMAE
+    model: MixMAE | SimMIM
     preprocessing: Preprocessing
     mask_ratio: float
     norm_pix_loss: bool
@@ -65,7 +70,7 @@ def pretrain_loss(
     mask = random_mask(mask_key, model.arch.mask_grid, objective.mask_ratio)
     result = reconstruct(model, params, prepared, mask, norm_pix_loss=objective.norm_pix_loss)
     errors = result.error.sum((1, 2))  # (batch,)
-    return errors.sum(), (prepared.valid.sum().astype(jnp.float32), errors)
+    return errors.sum(), (result.valid.sum().astype(jnp.float32), errors)
 
 
 class Reconstruction(NamedTuple):
@@ -73,10 +78,10 @@ class Reconstruction(NamedTuple):
 
     Attributes:
       prediction: output of the decoder.
-      error: weight * (prediction - target)², 0 at nodata.
+      error: weight * (prediction - target)², 0 at nodata and in units that the encoder saw.
       null_error: the same for a prediction of 0, which is the mean of the unit if targets are
         normalised, else the mean of the dataset.
-      valid: bool, True where measured.
+      valid: bool, True where measured and predicted unseen.
       offset: mean subtracted from the target, (batch, units, 1); scalar 0 if not normalised.
       spread: deviation the target was divided by, (batch, units, 1); scalar 1 if not normalised.
     """
@@ -103,12 +108,17 @@ def restored_images(result: Reconstruction, side: int, bands: int) -> jax.Array:
 
 
 def reconstruct(
-    model: MixMAE, params: Any, batch: PreparedBatch, mask: jax.Array, *, norm_pix_loss: bool
+    model: MixMAE | SimMIM,
+    params: Any,
+    batch: PreparedBatch,
+    mask: jax.Array,
+    *,
+    norm_pix_loss: bool,
 ) -> Reconstruction:
     """Apply the model and compare its prediction with the target.
 
     Args:
-      model: the MixMAE.
+      model: of the pretraining.
       params: its parameters.
       batch: the prepared images.
       mask: (units, units), 1 where a mask unit comes from the partner image.
@@ -125,6 +135,9 @@ def reconstruct(
         offset, spread = jnp.zeros(()), jnp.ones(())
     target = (target - offset) / spread
     weights = patchify(batch.weights, side)
+    predicted = model.predicted_units(mask)
+    if predicted is not None:
+        weights, valid = jnp.where(predicted, weights, 0.0), valid & predicted
     error = weighted_squared_error(prediction, target, weights)
     null_error = weighted_squared_error(jnp.zeros_like(target), target, weights)
     return Reconstruction(prediction, error, null_error, valid, offset, spread)

@@ -101,6 +101,12 @@ def exported_model(source_checkpoint: SourceCheckpoint) -> InferredModel:
       InputError: it has no counterpart in PyTorch.
     """
     model = source_checkpoint.metadata.model
+    objective = source_checkpoint.metadata.config.get("objective", "mixmae")
+    if source_checkpoint.has_decoder and objective != "mixmae":
+        raise InputError(
+            f"{source_checkpoint.path} was pretrained by {objective}, whose decoder has no "
+            "counterpart in the published models: convert a model that was fine-tuned from it"
+        )
     if KNN_MEMORY in source_checkpoint.metadata.arrays:
         raise InputError(
             f"{source_checkpoint.path} has a nearest-neighbour head, which the published models "
@@ -126,8 +132,13 @@ def exported_metadata(
     config = source_checkpoint.metadata.config
     tiling = config.get("tiling", "spatial")
     caveats: tuple[str, ...] = ()
+    if source_checkpoint.input_filter.filter != "none":
+        caveats += (
+            f"expects images filtered by speckle.filter={source_checkpoint.input_filter.filter}, "
+            "which the published class does not do",
+        )
     if model.kind == "flood" and tiling != PUBLISHED_TILING:
-        caveats = (
+        caveats += (
             f"was trained with tiling={tiling}: the published class loads it without an error and "
             "returns other logits, since each of its tiles combines two neighbouring tiles of one "
             "band",

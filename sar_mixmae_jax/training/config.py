@@ -17,9 +17,8 @@ from sar_mixmae_jax.data.patch_dataset import PatchDataset, ReadOptions
 from sar_mixmae_jax.data.sampler import ShuffleSampler
 from sar_mixmae_jax.models.architecture import Architecture, make_architecture
 from sar_mixmae_jax.models.layers import AttentionFn, attend
-from sar_mixmae_jax.models.mixmae import MixMAE
 from sar_mixmae_jax.objectives.preprocess import Preprocessing
-from sar_mixmae_jax.objectives.reconstruction import PretrainObjective
+from sar_mixmae_jax.objectives.reconstruction import OBJECTIVES, PretrainObjective
 from sar_mixmae_jax.objectives.speckle_filter import SpeckleFilter
 from sar_mixmae_jax.objectives.weighting import Weighting
 from sar_mixmae_jax.training.checkpoint import RetentionPolicy
@@ -271,7 +270,8 @@ def make_objective(
         speckle=SpeckleFilter(**config.speckle),
     )
     dtype = compute_dtype(config.dtype)
-    model = MixMAE(arch or make_arch(config), dtype, config.remat, attention)
+    model_class = look_up(OBJECTIVES, config.objective, "objective")
+    model = model_class(arch or make_arch(config), dtype, config.remat, attention)
     share = masked_share(config, model.arch.mask_grid**2)
     return PretrainObjective(model, preprocessing, share, config.norm_pix_loss)
 

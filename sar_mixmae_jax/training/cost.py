@@ -161,7 +161,12 @@ def make_device_step(config: ConfigDict, devices: int, side: int) -> DeviceStep:
       config: as returned by `configs/pretrain.py`.
       devices: number of devices that share the batch.
       side: side of a stored patch in pixels.
+
+    Raises:
+      InputError: the objective is another one than MixMAE.
     """
+    if config.objective != "mixmae":
+        raise InputError(f"objective is {config.objective}: expected mixmae, which is estimated")
     arch = make_arch(config)
     return DeviceStep(
         arch,

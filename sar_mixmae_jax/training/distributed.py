@@ -23,11 +23,11 @@ from jax.experimental import multihost_utils
 from orbax.checkpoint import multihost
 
 from sar_mixmae_jax.training.sharding import shard_batch
-from sar_mixmae_jax.utils.command_line import fail_at_once
 from sar_mixmae_jax.utils.errors import (
     InputError,
     UserError,
     escape_unprintable,
+    fail_at_once,
     first_line,
 )
 

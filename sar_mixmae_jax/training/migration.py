@@ -39,6 +39,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "pretrain": {
         "trainer": "pretrain",
         "init": "random",
+        "objective": "mixmae",
         "mask_rounding": "nearest",
         "speckle": dataclasses.asdict(NO_FILTER),
     },

@@ -69,7 +69,7 @@ def set_up(config: ConfigDict, workdir: Path) -> RunSetup:
       InputError: names what cannot be built.
     """
     check_numbers(config)
-    check_batch(config, jax.device_count())
+    check_batch(config, jax.device_count(), mixed=config.objective == "mixmae")
     retention = make_retention_policy(config)
     arch = make_arch(config)
     bands = tuple(config.bands)
@@ -88,12 +88,15 @@ def set_up(config: ConfigDict, workdir: Path) -> RunSetup:
     check_fit(partial(prepare, settings=objective.preprocessing), dataset.source)
     warn_weighting_changed(objective.preprocessing.weighting, source_checkpoint)
     warn_of_low_learning_rate(config)
+    name = config.model.variant
+    if config.objective != "mixmae":
+        name += f" ({config.objective})"
     if is_primary_process():
         print(f"standardised with {dataset.statistics_text}")
 
     return RunSetup(
         config=config,
-        title=f"{config.model.variant} on {dataset.title}",
+        title=f"{name} on {dataset.title}",
         description=describe(config, dataset, objective, source_checkpoint),
         source=dataset.source,
         sampler=sampler,

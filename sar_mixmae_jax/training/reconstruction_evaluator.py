@@ -15,7 +15,8 @@ import numpy as np
 from absl import logging
 
 from sar_mixmae_jax.data.patch_dataset import PatchDataset
-from sar_mixmae_jax.models.masking import mix_tokens, random_mask
+from sar_mixmae_jax.models.masking import random_mask, upsample_mask
+from sar_mixmae_jax.models.mixmae import MixMAE
 from sar_mixmae_jax.objectives.diagnostics import constant_weights_warning, diagnose
 from sar_mixmae_jax.objectives.preprocess import preprocess
 from sar_mixmae_jax.objectives.radiometry import destandardise
@@ -95,7 +96,13 @@ class ReconstructionEvaluator:
         """Write the picture."""
         norm_pix_loss = self._objective.norm_pix_loss
         reconstruction_picture.draw_reconstruction(
-            panels, self._ids, self._bands, path, title=title, norm_pix_loss=norm_pix_loss
+            panels,
+            self._ids,
+            self._bands,
+            path,
+            title=title,
+            norm_pix_loss=norm_pix_loss,
+            mixed=isinstance(self._objective.model, MixMAE),
         )
 
 
@@ -119,10 +126,14 @@ def evaluate_reconstruction(
         return jnp.where(batch.valid, db, jnp.nan)
 
     measured = to_db(batch.images)
+    restored = restored_images(result, model.arch.mask_unit, len(bands))
+    seen = jnp.zeros((), bool)
+    if model.predicted_units(mask) is not None:
+        seen = upsample_mask(mask, measured.shape[1])[None, :, :, None] == 0
     panels = Panels(
         measured=measured,
-        mixed=mix_tokens(measured, mask),
-        reconstructed=to_db(restored_images(result, model.arch.mask_unit, len(bands))),
+        mixed=model.masked_input(measured, mask),
+        reconstructed=jnp.where(seen, measured, to_db(restored)),
         weights=jnp.where(batch.valid, batch.weights, jnp.nan),
         mask=mask,
     )

@@ -26,7 +26,7 @@ class Panels(NamedTuple):
 
     Attributes:
       measured: input in dB.
-      mixed: input with half its cells from the partner, dB.
+      mixed: input of the encoder, dB: mixed with the partner, or NaN in hidden cells.
       reconstructed: dB.
       weights: of the loss.
       mask: (cells, cells), 1 where a cell of the mixed input comes from the partner.
@@ -47,6 +47,7 @@ def draw_reconstruction(
     *,
     title: str,
     norm_pix_loss: bool,
+    mixed: bool = True,
 ) -> None:
     """Write a PNG with a row per patch and band.
 
@@ -57,6 +58,7 @@ def draw_reconstruction(
       path: where to write; the file appears whole or not at all.
       title: of the figure.
       norm_pix_loss: whether the targets were normalised, for the caption.
+      mixed: whether images are mixed with partners; otherwise cells are hidden.
     """
     rows = len(ids) * len(bands)
     figure = Figure(figsize=(11.5, 2.45 * rows + 1.6), layout="constrained", dpi=110)
@@ -78,15 +80,15 @@ def draw_reconstruction(
             axis.set_xticks([])
             axis.set_yticks([])
             if row == 0:
-                axis.set_title(COLUMNS[column])
+                axis.set_title("masked input" if column == 1 and not mixed else COLUMNS[column])
             if column == 1:
-                _outline(axis, np.asarray(panels.mask), values.shape[1])
+                _mark_cells(axis, np.asarray(panels.mask), values.shape[1], fill=not mixed)
             if column >= 2:
                 label = "weight" if is_weight else f"{bands[band]} (dB)"
                 extend = "neither" if is_weight else "both"
                 figure.colorbar(image, ax=axis, label=label, shrink=0.9, extend=extend)
         axes[row, 0].set_ylabel(f"{_short(ids[patch])}\n{bands[band]}", fontsize=7)
-    _explain(figure, title, norm_pix_loss)
+    _explain(figure, title, norm_pix_loss, mixed)
     atomic_write(path, figure_to_png(figure))
 
 
@@ -107,27 +109,37 @@ def _short(name: str, width: int = 26) -> str:
     return "\n".join(name[start : start + width] for start in range(0, len(name), width))
 
 
-def _outline(axis: Axes, mask: np.ndarray, side: int) -> None:
-    """Frame the cells that come from the partner image."""
+def _mark_cells(axis: Axes, mask: np.ndarray, side: int, *, fill: bool) -> None:
+    """Frame the cells that come from the partner image, or fill those that are hidden."""
     cell = side // len(mask)
-    frames = [
-        Rectangle((column * cell + 1.0, row * cell + 1.0), cell - 3.0, cell - 3.0)
+    inset, width = (-0.5, cell) if fill else (1.0, cell - 3.0)
+    cells = [
+        Rectangle((column * cell + inset, row * cell + inset), width, width)
         for row, column in np.argwhere(mask == 1)
     ]
+    face = PARTNER_COLOUR if fill else "none"
     axis.add_collection(
-        PatchCollection(frames, facecolor="none", edgecolor=PARTNER_COLOUR, linewidth=0.9)
+        PatchCollection(cells, facecolor=face, edgecolor=PARTNER_COLOUR, linewidth=0.9)
     )
 
 
-def _explain(figure: Figure, title: str, norm_pix_loss: bool) -> None:
+def _explain(figure: Figure, title: str, norm_pix_loss: bool, mixed: bool) -> None:
     """Add title, legend and caption."""
     add_title(figure, title)
+    hidden = "cell of the partner image" if mixed else "hidden cell"
+    views = (
+        "Every cell is reconstructed from the view in which it was hidden."
+        if mixed
+        else "Cells that the encoder saw are shown as measured."
+    )
     handles = [
         Patch(facecolor=NODATA_COLOUR, label="nodata"),
-        Patch(facecolor="none", edgecolor=PARTNER_COLOUR, label="cell of the partner image"),
+        Patch(
+            facecolor="none" if mixed else PARTNER_COLOUR, edgecolor=PARTNER_COLOUR, label=hidden
+        ),
     ]
     caption = (
-        "Every cell is reconstructed from the view in which it was hidden. Scales run from the\n"
+        f"{views} Scales run from the\n"
         "1st to the 99th percentile of the inputs in a band, the same for the pictures beside it."
     )
     if norm_pix_loss:

@@ -4,35 +4,17 @@ Every command keeps its flags in a `flags.FlagValues` of its own, so that module
 imported together.
 """
 
-import os
 import sys
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from typing import NoReturn
+from contextlib import contextmanager
 
 from absl import flags
 
-from sar_mixmae_jax.utils.errors import InputError, UserError, escape_unprintable
+from sar_mixmae_jax.utils.errors import InputError, UserError, fail
 
-EXIT_ERROR = 2
-"""Exit status after an error that the user can correct."""
 HELP_FLAGS = frozenset({"-h", "-help", "--help", "-helpfull", "--helpfull"})
 HELP_WIDTH = 96
-
-
-def fail(error: Exception) -> NoReturn:
-    """Print an error as one line and exit with status 2."""
-    print("error:", escape_unprintable(" ".join(str(error).split())), file=sys.stderr)
-    sys.exit(EXIT_ERROR)
-
-
-def fail_at_once(error: Exception) -> NoReturn:
-    """Print an error as `fail` does, and exit without joining threads that may never end."""
-    with suppress(SystemExit):
-        fail(error)
-    sys.stdout.flush()
-    os._exit(EXIT_ERROR)
 
 
 @contextmanager

@@ -1,8 +1,14 @@
 """Errors whose one-line message is shown to the user without a traceback."""
 
+import os
+import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from difflib import get_close_matches
-from typing import TypeVar
+from typing import NoReturn, TypeVar
+
+EXIT_ERROR = 2
+"""Exit status after an error that the user can correct."""
 
 LONGEST = 200
 """Characters of the message of a library that are shown."""
@@ -79,3 +85,17 @@ def escape_unprintable(text: str) -> str:
     return "".join(
         c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text
     )
+
+
+def fail(error: Exception) -> NoReturn:
+    """Print an error as one line and exit with status 2."""
+    print("error:", escape_unprintable(" ".join(str(error).split())), file=sys.stderr)
+    sys.exit(EXIT_ERROR)
+
+
+def fail_at_once(error: Exception) -> NoReturn:
+    """Print an error as `fail` does, and exit without joining threads that may never end."""
+    with suppress(SystemExit):
+        fail(error)
+    sys.stdout.flush()
+    os._exit(EXIT_ERROR)

@@ -14,8 +14,8 @@ from pathlib import Path
 from absl import flags, logging
 from tqdm import tqdm
 
-from sar_mixmae_jax.utils.command_line import fail, parse_flags
-from sar_mixmae_jax.utils.errors import InputError, UserError, first_line
+from sar_mixmae_jax.utils.command_line import parse_flags
+from sar_mixmae_jax.utils.errors import InputError, UserError, fail, first_line
 from sar_mixmae_jax.utils.files import atomic_write
 from sar_mixmae_jax.utils.tables import format_numbers
 from tfds_builders.band_statistics import STD_KINDS, BandMoments, dataset_statistics

@@ -1,0 +1,81 @@
+"""SimMIM: one image, mask tokens in the input of the encoder, a linear decoder (Xie et al., 2022).
+
+The ablation of mixing: encoder, mask units, targets and weights are those of MixMAE.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+from sar_mixmae_jax.models.architecture import Architecture
+from sar_mixmae_jax.models.layers import AttentionFn, attend, linear
+from sar_mixmae_jax.models.masking import upsample_mask
+from sar_mixmae_jax.models.mixmae import make_encoder
+
+
+class LinearDecoder(nn.Module):
+    """Mask token of the encoder's input, and prediction of a mask unit from its token.
+
+    Attributes:
+      arch: of the model.
+    """
+
+    arch: Architecture
+
+    def setup(self) -> None:
+        """Create the parameters."""
+        arch = self.arch
+        normal = nn.initializers.normal(0.02)
+        self.mask_token = self.param("mask_token", normal, (1, 1, 1, arch.embed_dim))
+        self.pred = linear(arch.mask_unit * arch.mask_unit * arch.bands, jnp.float32)
+
+    def __call__(self, tokens: jax.Array) -> jax.Array:
+        """Return (batch, units, unit² * bands) float32 of (batch, row, column, channel) tokens."""
+        batch, rows, columns, width = tokens.shape
+        return self.pred(tokens.reshape(-1, width)).reshape(batch, rows * columns, -1)
+
+
+class SimMIM(nn.Module):
+    """Pretraining model that hides mask units of an image and predicts them from the others.
+
+    Attributes:
+      arch: its sizes; those of the decoder are not used.
+      dtype: of the computation; parameters and predictions are float32.
+      remat: recompute the blocks in the backward pass.
+      attention: see `swin.WindowAttention`.
+    """
+
+    arch: Architecture
+    dtype: DTypeLike = jnp.float32
+    remat: bool = False
+    attention: AttentionFn = attend
+
+    def setup(self) -> None:
+        """Create encoder and decoder."""
+        self.encoder = make_encoder(self.arch, self.dtype, self.remat, self.attention)
+        self.decoder = LinearDecoder(self.arch)
+
+    def __call__(self, images: jax.Array, mask: jax.Array) -> jax.Array:
+        """Predict every mask unit of every image.
+
+        Args:
+          images: (batch, height, width, band), standardised.
+          mask: (units, units), 1 where a unit is hidden.
+
+        Returns:
+          (batch, units, unit² * bands) float32, values laid out as by `masking.patchify`.
+        """
+        return self.decoder(self.encoder(images, mask, mask_token=self.decoder.mask_token))
+
+    @staticmethod
+    def predicted_units(mask: jax.Array) -> jax.Array:
+        """Return (1, units, 1), True where a unit was hidden when it was predicted."""
+        return mask.reshape(1, -1, 1) == 1
+
+    @staticmethod
+    def masked_input(images: jax.Array, mask: jax.Array) -> jax.Array:
+        """Return (batch, height, width, band) images as the encoder sees them: NaN where hidden."""
+        return jnp.where(
+            upsample_mask(mask, images.shape[1])[None, :, :, None] == 1, jnp.nan, images
+        )
