@@ -13,7 +13,7 @@ from sar_mixmae_jax.data.metadata import FLOOR_DB
 from sar_mixmae_jax.utils.errors import InputError
 from tfds_builders.geotiff import write_band, write_bands
 from tfds_builders.inspect.survey import locate, map_degrees
-from tfds_builders.s1_folder import window_plan
+from tfds_builders.s1_folder import gcps, window_plan
 from tfds_builders.s1_folder.layer_names import find_polarisation, find_unit, parse_band_pattern
 from tfds_builders.s1_folder.s1_folder_dataset_builder import Config, parse_config
 from tfds_builders.shards import FLOOR_COUNTS
@@ -343,7 +343,8 @@ def write_with_gcps(path, values, crs="EPSG:4326"):
     return ground
 
 
-def test_ground_control_points_place_an_image_on_request(root, scratch, tmp_path, db):
+def test_ground_control_points_place_an_image_on_request(root, scratch, tmp_path, db, monkeypatch):
+    monkeypatch.setattr(gcps, "TILE", 40)
     ground = write_with_gcps(root / "a_dB.tif", db)
     plan, records = read_folder(root, tmp_path / "b")
     (record,) = records.values()

@@ -141,15 +141,18 @@ def test_linear_power_becomes_db_and_darkness_a_floor(tmp_path, db):
     linear = power(db)
     linear[:, 30:40, 30:40] = 0.0  # not at the edge: dark water after noise subtraction
     linear[1, 100, 100] = -0.01
+    linear[1, 100, 101] = 1e-12
     write_bands(tmp_path / "a.tif", linear, descriptions=("VH", "VV"))
     folder = build_folder(tmp_path, tmp_path / "out", unit="linear")
     expected = db.copy()
     expected[:, 30:40, 30:40] = FLOOR_DB
-    expected[1, 100, 100] = FLOOR_DB
+    expected[1, 100, 100:102] = FLOOR_DB
     assert_is_scene(folder, expected, rtol=1e-5)
     metadata = tfds.builder_from_directory(folder).info.metadata
     assert metadata["measured"]["train"]["floored_pixels"] == 201
-    assert "201 pixels of linear power at or below 0 became -35.0 dB" in build_summary(folder)
+    summary = build_summary(folder)
+    assert "201 pixels of linear power at or below 0 became -35.0 dB" in summary
+    assert "1 pixels of linear power above 0 and below -90 dB became -35.0 dB" in summary
 
 
 def test_the_unit_comes_from_the_file_or_the_user_and_never_from_a_guess(tmp_path, db):
@@ -310,6 +313,9 @@ def test_all_bad_files_are_named_at_once(tmp_path, db):
         ({"nodata": "none"}, "expected a number"),
         ({"overlap": 64}, "below the size"),
         ({"max_nodata": 1.5}, "from 0 to below 1"),
+        ({"zero_block": -1}, "expected pixels, at least 0"),
+        ({"mask": "none.tif"}, "found no such file, expected a GeoTIFF"),
+        ({"band_pattern": "*_co"}, "in place of the polarisation"),
     ],
 )
 def test_settings_that_cannot_be_used(tmp_path, db, options, message):

@@ -22,6 +22,10 @@ STEP = 16
 """Pixels between places that are computed; those between them are interpolated."""
 
 
+TILE = 512
+"""Side of the parts of a window that are read at once: strips of a turned image are its whole."""
+
+
 class Grid(NamedTuple):
     """Pixels on the ground.
 
@@ -91,20 +95,37 @@ def read_band(
     Raises:
       BadFilesError: the band is no measurement.
     """
-    row, column = _image_pixels(raster, grid, window)
-    rows, columns = raster.shape
-    inside = (row >= 0) & (row < rows) & (column >= 0) & (column < columns)
-    values = np.full(row.shape, np.nan, np.float32)
-    if inside.any():
-        row, column = row[inside], column[inside]
-        top, left = int(row.min()), int(column.min())
-        part = Window(left, top, int(column.max()) - left + 1, int(row.max()) - top + 1)
-        source = geotiff.read_band(raster, band, part, nodata)
-        values[inside] = source[row - top, column - left]
+    pixels = _image_pixels(raster, grid, window)
+    values = np.full((window.height, window.width), np.nan, np.float32)
+    for top in range(0, window.height, TILE):
+        for left in range(0, window.width, TILE):
+            tile = (slice(top, top + TILE), slice(left, left + TILE))
+            _read_tile(raster, band, (pixels[0][tile], pixels[1][tile]), nodata, values[tile])
     return values
 
 
-def _image_pixels(raster: DatasetReader, grid: Grid, window: Window) -> tuple[np.ndarray, ...]:
+def _read_tile(
+    raster: DatasetReader,
+    band: int,
+    pixels: tuple[np.ndarray, np.ndarray],
+    nodata: float | None,
+    values: np.ndarray,
+) -> None:
+    """Fill `values` at the given rows and columns of the image, where they are inside of it."""
+    row, column = pixels
+    rows, columns = raster.shape
+    inside = (row >= 0) & (row < rows) & (column >= 0) & (column < columns)
+    if not inside.any():
+        return
+    row, column = row[inside], column[inside]
+    top, left = int(row.min()), int(column.min())
+    part = Window(left, top, int(column.max()) - left + 1, int(row.max()) - top + 1)
+    values[inside] = geotiff.read_band(raster, band, part, nodata)[row - top, column - left]
+
+
+def _image_pixels(
+    raster: DatasetReader, grid: Grid, window: Window
+) -> tuple[np.ndarray, np.ndarray]:
     """Return rows and columns of the image at the pixels of a window, (rows, columns) integers."""
     points, crs = raster.gcps
     crs_name, place = grid.georeference
@@ -118,10 +139,11 @@ def _image_pixels(raster: DatasetReader, grid: Grid, window: Window) -> tuple[np
     with GCPTransformer(_on_ground(points, ground), tps=True) as to_ground:
         found = to_ground.rowcol(x, y, op=np.asarray)
     at = np.meshgrid(np.arange(window.height) / STEP, np.arange(window.width) / STEP, indexing="ij")
-    return tuple(
+    row, column = (
         np.floor(map_coordinates(np.reshape(each, row.shape), at, order=1)).astype(np.int64)
         for each in found
     )
+    return row, column
 
 
 def _transform(

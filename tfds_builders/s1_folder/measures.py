@@ -16,7 +16,7 @@ SAMPLED_ROWS = 64
 LOOKS_PERCENTILE = 90
 """Percentile over windows that is the number of looks of a scene: the calmest have no texture."""
 
-MEAN_DB = {"VV": (-27.0, -2.0), "HH": (-27.0, -2.0), "VH": (-38.0, -7.0), "HV": (-38.0, -7.0)}
+MEAN_DB = {"VV": (-27.0, -3.0), "HH": (-27.0, -3.0), "VH": (-38.0, -7.0), "HV": (-38.0, -7.0)}
 """Range of the mean of a scene, dB: from calm water to a city, with a margin."""
 DEVIATION_DB = (0.5, 12.0)
 """Range of the deviation of a scene, dB: speckle of 75 looks, and more than any landscape has."""

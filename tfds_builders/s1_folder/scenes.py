@@ -160,7 +160,8 @@ def _scene(
         raise bad_file(
             root / files[0].path,
             f"found {_join(layers)}, expected {_join(user.dataset_bands)}: no {_join(missing)} "
-            f"belongs to it; --bands={_join(layers)} builds a dataset of what was found",
+            f"belongs to it; --bands={_join(layers)} builds a dataset of what was found, and "
+            "--band_pattern finds files by other names",
         )
     units = {file.unit for file in files if file.unit}
     if len(units) > 1 or (user.unit and units and units != {user.unit}):
