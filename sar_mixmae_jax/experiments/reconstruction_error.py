@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sar_mixmae_jax.models.masking import random_mask
+from sar_mixmae_jax.models.masking import patchify, random_mask, unpatchify
 from sar_mixmae_jax.objectives.preprocess import RESIZE_MODES, pad, preprocess
 from sar_mixmae_jax.objectives.radiometry import destandardise
 from sar_mixmae_jax.objectives.reconstruction import PretrainObjective, reconstruct, restored_images
@@ -66,6 +66,9 @@ class ErrorSums(NamedTuple):
     Attributes:
       error: (batch,) of (prediction - target)².
       null_error: (batch,) of (0 - target)².
+      band_error: (batch,) of (mean of the band in the mask unit - target)².
+      truth_error: (batch,) of (truth + mean of speckle in dB - target)², of (0 - target)² where the
+        truth is unknown.
       values: (batch,) number of values of both.
       squares: (batch, estimate, group, band) of (estimate - truth)², dB².
       biases: (batch, estimate, group, band) of estimate - truth, dB.
@@ -74,6 +77,8 @@ class ErrorSums(NamedTuple):
 
     error: Any
     null_error: Any
+    band_error: Any
+    truth_error: Any
     values: Any
     squares: Any
     biases: Any
@@ -109,6 +114,13 @@ def batch_error_sums(
         truth = RESIZE_MODES[settings.resize_mode](noise_free.astype(jnp.float32), size)
     known = batch.valid & jnp.isfinite(truth)
     truth = jnp.where(known, truth, 0.0)
+    mean, std = jnp.array(settings.mean), jnp.array(settings.std)
+    target = patchify(batch.target, cell)
+    band_means = patchify(unit_band_means(batch.target, batch.valid, cell), cell)
+    noiseless = jnp.where(known, (truth - mean) / std, 0.0)
+    pixels = jnp.maximum(known.sum((0, 1, 2)), 1)
+    speckle = jnp.where(known, batch.target - noiseless, 0.0).sum((0, 1, 2)) / pixels  # its mean
+    noiseless = patchify(noiseless + speckle, cell)
     groups = jax.nn.one_hot(jnp.digitize(truth, jnp.array(protocol.edges)), len(protocol.bins))
     if land_cover is not None and protocol.classes:
         cover = fit_classes(land_cover, size, settings.resize_mode)[..., None]
@@ -122,20 +134,48 @@ def batch_error_sums(
         zero = result._replace(prediction=jnp.zeros_like(result.prediction))
         restored = [restored_images(estimate, cell, bands) for estimate in (result, zero)]
         images = jnp.stack([*restored, batch.images], axis=1)  # in the order of ESTIMATES
-        db = destandardise(images, jnp.array(settings.mean), jnp.array(settings.std))
-        errors = jnp.where(known[:, None], db - truth[:, None], 0.0)
+        db = destandardise(images, mean, std)
+        predicted = unpatchify(result.valid, cell, bands)
+        errors = jnp.where((known & predicted)[:, None], db - truth[:, None], 0.0)
+        counted = jnp.where(predicted[..., None], groups, 0.0)
+
+        def error_of(estimate: jax.Array) -> jax.Array:
+            error = jnp.square((estimate - target) / result.spread)
+            return jnp.where(result.valid, error, 0.0).sum((1, 2))
+
         sum_groups = partial(jnp.einsum, "behwk,bhwkg->begk", precision="highest")
         return ErrorSums(
             result.error.sum((1, 2)),
             result.null_error.sum((1, 2)),
+            error_of(band_means),
+            error_of(jnp.where(patchify(known, cell), noiseless, result.offset)),
             result.valid.sum((1, 2), dtype=jnp.float32),
-            sum_groups(jnp.square(errors), groups),
-            sum_groups(errors, groups),
-            groups.sum((1, 2)).swapaxes(1, 2),
+            sum_groups(jnp.square(errors), counted),
+            sum_groups(errors, counted),
+            counted.sum((1, 2)).swapaxes(1, 2),
         )
 
     sums = jax.lax.map(sums_of_mask, jax.random.split(key, protocol.masks))
     return jax.tree.map(lambda leaf: leaf.sum(0), sums)
+
+
+def unit_band_means(images: jax.Array, valid: jax.Array, side: int) -> jax.Array:
+    """Return images in which every band of a mask unit is the mean of its valid pixels.
+
+    Args:
+      images: (batch, height, width, band).
+      valid: of the same shape.
+      side: of a mask unit, pixels.
+    """
+
+    def unit_sums(array: jax.Array) -> jax.Array:
+        return jax.lax.reduce_window(
+            array, 0.0, jax.lax.add, (1, side, side, 1), (1, side, side, 1), "VALID"
+        )
+
+    counts = unit_sums(valid.astype(images.dtype))
+    means = unit_sums(jnp.where(valid, images, 0.0)) / jnp.maximum(counts, 1.0)
+    return means.repeat(side, axis=1).repeat(side, axis=2)
 
 
 def fit_classes(land_cover: jax.Array, size: int, resize_mode: str) -> jax.Array:

@@ -26,6 +26,13 @@ Metrics = dict[str, float | None]
 TASK = "pretraining"
 """Task of the results of this module."""
 
+REFERENCES = ("null", "measured", "band_means", "truth")
+"""Estimates that need no model."""
+
+EXPLAINED = Metric(
+    TASK, "explained_variance", "explained variance", ".4f", higher_is_better=None, compared=False
+)
+
 ERROR = Metric(TASK, "error", "unweighted error", ".4f", higher_is_better=False)
 
 SMOOTHING = (
@@ -41,7 +48,9 @@ NOTES = {
     True: f"{UNWEIGHTED} Targets were normalised per mask unit: mean and standard deviation of the "
     "speckled target are given back to a reconstructed unit, so its level, and most of the bias, "
     "is not learned. `null` is the mean of the unit: only an improvement over it is learned. "
-    "`measured` is the input with its speckle.",
+    "`measured` is the input with its speckle. The variance that `truth`, the noise-free image "
+    "plus the mean of speckle, explains is the ceiling of a model: the rest is speckle. "
+    "`band_means` explains the levels of the bands in each unit alone.",
     False: f"{UNWEIGHTED} `null` is the mean of the dataset everywhere. `measured` is the input "
     "with its speckle.",
 }
@@ -63,7 +72,10 @@ def measure_reconstruction(
     Returns:
       Metrics of "model", "null" and "measured": `error` (not of "measured"), `rmse_db` and
       `bias_db` over all bands, and both with `/BAND`, `/BAND/BIN` and `/BAND/CLASS`; None without
-      pixels or ground truth. "pixels" holds the number of values of each.
+      pixels or ground truth. "pixels" holds the number of values of each. `error` and
+      `explained_variance`, 1 - error / that of "null", also of "band_means", the mean of each band
+      in a mask unit, and of "truth", the noise-free image plus the mean of speckle in dB: the part
+      of the target that is predictable in principle.
 
     Raises:
       InputError: there are no batches, or one with a single image.
@@ -119,12 +131,19 @@ def _complete(batch: Batch) -> Batch:
 
 def _means(total: ErrorSums, protocol: Protocol) -> dict[str, Metrics]:
     """Return the means of the sums by estimate and name."""
+    has_truth = bool(total.pixels.any())
     metrics: dict[str, Metrics] = {
         "model": {"error": _mean(total.error, total.values)},
         "null": {"error": _mean(total.null_error, total.values)},
         "measured": {},
+        "band_means": {"error": _mean(total.band_error, total.values)},
+        "truth": {"error": _mean(total.truth_error, total.values) if has_truth else None},
         "pixels": {"error": float(total.values / protocol.masks)},
     }
+    for estimate in ("model", "band_means", "truth"):
+        error, null = metrics[estimate]["error"], metrics["null"]["error"]
+        explained = None if error is None or not null else 1 - error / null
+        metrics[estimate]["explained_variance"] = explained
     for suffix, groups, bands in _selections(protocol, total.pixels.shape[0]):
         selection = np.ix_(groups, bands)
         pixels = total.pixels[selection].sum()
@@ -169,9 +188,10 @@ def reconstruction_sections(
     """
     title = "Pretraining, measured without weights"
     if not has_truth:
-        return (Section(title, (ERROR,)),)
+        return (Section(title, (ERROR, EXPLAINED)),)
     note = NOTES[norm_pix_loss]
-    overall = [ERROR, Metric(TASK, "rmse_db", "RMSE (dB)", ".3f", higher_is_better=False)]
+    rmse = Metric(TASK, "rmse_db", "RMSE (dB)", ".3f", higher_is_better=False)
+    overall = [ERROR, EXPLAINED, rmse]
     overall += [_uncompared("bias_db", f"/{band}", f"bias {band} (dB)") for band in protocol.bands]
     by_group = [
         Section(

@@ -19,7 +19,11 @@ from sar_mixmae_jax.data.patch_dataset import PatchDataset, batches, load_patch_
 from sar_mixmae_jax.data.sampler import SequentialSampler
 from sar_mixmae_jax.evaluation.predictions import Predictions, save_predictions
 from sar_mixmae_jax.experiments.reconstruction_error import Batch, Protocol
-from sar_mixmae_jax.experiments.reconstruction_metrics import Metrics, measure_reconstruction
+from sar_mixmae_jax.experiments.reconstruction_metrics import (
+    REFERENCES,
+    Metrics,
+    measure_reconstruction,
+)
 from sar_mixmae_jax.inference import evaluator
 from sar_mixmae_jax.models.mixmae import init_params
 from sar_mixmae_jax.run_report.page import write_page
@@ -231,13 +235,13 @@ def run_pretraining(
 
 
 def reconstruction_references(config: ConfigDict) -> dict[str, Metrics]:
-    """Return the metrics of the mean of each mask unit ("null") and of the input ("measured")."""
+    """Return the metrics of `reconstruction_metrics.REFERENCES`."""
     patches = held_out(config)
     objective = make_objective(config.pretrain, patches)
     params = init_params(objective.model, jax.random.key(0))  # do not affect the references
     records = measured_batches(patches, config.measured_batches)
     metrics = measure_reconstruction(objective, params, records, protocol(patches))
-    return {name: metrics[name] for name in ("null", "measured")}
+    return {name: metrics[name] for name in REFERENCES}
 
 
 def held_out(config: ConfigDict) -> PatchDataset:

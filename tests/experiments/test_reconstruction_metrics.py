@@ -115,6 +115,25 @@ def by_hand(params, batches, norm_pix_loss):
     return np.concatenate(errors), np.concatenate(nulls), joined, truths, covers
 
 
+def references_by_hand(batches, norm_pix_loss) -> tuple[float, float]:
+    """Mean squared error of the means of bands in cells, and of the truth with speckle's mean."""
+    levels, ceilings, side, grid = [], [], SIZE.mask_unit, SIZE.mask_grid
+    for batch in batches:
+        speckle = np.nanmean((batch.backscatter - batch.noise_free) / STD, axis=(0, 1, 2))
+        for image, row, column in np.ndindex(len(batch.backscatter), grid, grid):
+            rows, columns = side * row, side * column
+            here = np.s_[image, rows : rows + side, columns : columns + side]
+            z = (batch.backscatter[here].astype(float) - MEAN) / STD
+            truth = (batch.noise_free[here].astype(float) - MEAN) / STD + speckle
+            seen = np.isfinite(z)
+            if not seen.any():
+                continue
+            scale = np.sqrt(z[seen].var(ddof=1) + 1e-6) if norm_pix_loss else 1.0
+            levels.append(np.square((np.nanmean(z, (0, 1)) - z) / scale)[seen])
+            ceilings.append(np.square((truth - z) / scale)[seen])
+    return np.concatenate(levels).mean(), np.concatenate(ceilings).mean()
+
+
 @pytest.mark.parametrize("norm_pix_loss", [True, False])
 def test_measures_are_those_of_numpy(params, norm_pix_loss):
     batches = [records(4, 0), records(4, 1)]
@@ -137,9 +156,16 @@ def test_measures_are_those_of_numpy(params, norm_pix_loss):
         only = np.arange(2) == band
         chosen[f"/{name}"] = np.broadcast_to(only, truths.shape)
         chosen |= {f"/{name}/{group}": pixels & only for group, pixels in groups.items()}
+    levels, ceilings = references_by_hand(batches, norm_pix_loss)
+    for name, expected in (("band_means", levels), ("truth", ceilings)):
+        assert found[name]["error"] == pytest.approx(expected, rel=1e-4)
+        explained = 1 - expected / nulls.mean()
+        assert found[name]["explained_variance"] == pytest.approx(explained, abs=1e-4)
+    explained = 1 - errors.mean() / nulls.mean()
+    assert found["model"]["explained_variance"] == pytest.approx(explained, abs=1e-4)
     for estimate, values in apart.items():
         keys = {measured + name for name in chosen for measured in ("rmse_db", "bias_db")}
-        assert found[estimate].keys() - {"error"} == keys
+        assert found[estimate].keys() - {"error", "explained_variance"} == keys
         for name, pixels in chosen.items():
             inside = values[pixels & np.isfinite(truths)]
             rmse, bias = found[estimate]["rmse_db" + name], found[estimate]["bias_db" + name]
@@ -194,7 +220,9 @@ def test_without_a_truth_there_is_the_error_alone():
     batch = Batch(records(2, 0).backscatter)
     found = measure_reconstruction(objective(model=Silent(SIZE)), {}, [batch], PROTOCOL)
     assert found["model"]["error"] > 0
-    assert {value for name, value in found["model"].items() if name != "error"} == {None}
+    in_db = [name for name in found["model"] if "_db" in name]
+    assert {found["model"][name] for name in in_db} == {None}
+    assert found["truth"]["explained_variance"] is None
 
 
 def test_too_few_images_and_diverged_models_are_refused(params):
@@ -230,7 +258,7 @@ def test_tables_show_the_metrics(params):
     assert f"| {found['null']['bias_db/VH/crops']:+.3f} |" in page
     assert "its level, and most of the bias, is not learned" in page
     (alone,) = reconstruction_sections(PROTOCOL, norm_pix_loss=True, has_truth=False)
-    assert [metric.name for metric in alone.metrics] == ["error"]
+    assert [metric.name for metric in alone.metrics] == ["error", "explained_variance"]
 
 
 def test_the_error_that_each_pretraining_removes():
