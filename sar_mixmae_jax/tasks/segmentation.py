@@ -137,12 +137,12 @@ class Segmentation(Task):
     def columns(self, dataset: PatchDataset, ids: np.ndarray) -> dict[str, np.ndarray]:
         """Return group, and event or hard case where they are known.
 
-        A record is a group of its own, but for the dates of a pair, which are one.
+        Windows of a scene and the dates of a pair are one group; chips of an event are groups of
+        their own, as published results resample them.
         """
-        columns = {"group": ids}
-        if dataset.location_fields:
-            events = [name.rsplit("_", dataset.location_fields)[0] for name in ids]
-            columns["event"] = np.array(events)
+        columns = super().columns(dataset, ids)
+        if "event" in dataset.fields:
+            columns = {"group": ids, "event": columns["group"]}
         pairs = dataset.pairs or {}
         for name, column in {"group": "sequence", "hard_case": "hard_case"}.items():
             if column in pairs:

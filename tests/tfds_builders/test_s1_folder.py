@@ -9,6 +9,7 @@ import tensorflow_datasets as tfds
 from rasterio.transform import from_origin
 
 from sar_mixmae_jax.data.metadata import FLOOR_DB
+from sar_mixmae_jax.data.patch_dataset import load_patch_dataset
 from sar_mixmae_jax.utils.errors import InputError
 from tfds_builders.bad_files import BadFilesError
 from tfds_builders.build import build, build_summary
@@ -486,3 +487,55 @@ def test_pixels_of_different_size_are_told(tmp_path, db):
 )
 def test_times_in_names(name, time):
     assert acquisition_time(name) == time
+
+
+def mask_of(db) -> np.ndarray:
+    """Classes 0, 1 and 2 of a scene, and -1."""
+    return np.digitize(db[0], (-22, -20, -16)).astype(np.int16) - 1
+
+
+def test_masks_beside_the_scenes_are_labels(tmp_path, db):
+    root = tmp_path / "raw"
+    (root / "masks").mkdir(parents=True)
+    write_bands(root / "a.tif", db, descriptions=("VH", "VV"))
+    write_band(root / "masks/a.tif", mask_of(db))
+    labelled = {"unit": "dB", "masks": str(root / "masks"), "classes": "water,field,wood"}
+    folder = build_folder(root, tmp_path, **labelled)
+    assert_is_scene(folder, db)
+    for record in records_of(folder).values():
+        row, column = record["corner"]
+        expected = mask_of(db)[row : row + 64, column : column + 64]
+        np.testing.assert_array_equal(record["mask"], expected)
+    split = load_patch_dataset("s1_folder/mine", tmp_path / "data", "train", ("VV",))
+    assert split.masks == {"mask": ("water", "field", "wood")}
+
+
+@pytest.mark.parametrize(
+    ("mask", "profile", "message"),
+    [
+        (np.zeros((150, 200), np.uint8), {"crs": "EPSG:32634"}, "expected the grid of its scene"),
+        (np.zeros((75, 200), np.uint8), {}, "expected the grid of its scene"),
+        (np.zeros((150, 200), np.float32), {}, "1 bands of float32, expected one band of integers"),
+        (np.full((150, 200), 255, np.uint8), {}, r"found the labels \[255\], expected 0 to 1"),
+        (None, {}, "found no such file, expected the mask of the scene a"),
+    ],
+)
+def test_masks_that_do_not_fit_are_refused(tmp_path, db, mask, profile, message):
+    root, masks = tmp_path / "raw", tmp_path / "masks"
+    root.mkdir()
+    masks.mkdir()
+    write_bands(root / "a.tif", db, descriptions=("VH", "VV"))
+    if mask is not None:
+        write_band(masks / "a.tif", mask, **profile)
+    with pytest.raises(BadFilesError, match=message):
+        build_folder(root, tmp_path, unit="dB", masks=str(masks), classes="land,water")
+
+
+def test_masks_need_names_and_a_folder(tmp_path, db):
+    root = tmp_path / "raw"
+    root.mkdir()
+    write_bands(root / "a.tif", db, descriptions=("VH", "VV"))
+    with pytest.raises(InputError, match="--masks= --classes=land,water: expected a folder"):
+        build_folder(root, tmp_path, unit="dB", classes="land,water")
+    with pytest.raises(InputError, match="found no such folder, expected the masks"):
+        build_folder(root, tmp_path, unit="dB", classes="a,b", masks=str(tmp_path / "none"))

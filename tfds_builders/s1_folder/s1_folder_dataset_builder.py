@@ -2,7 +2,7 @@
 
 import dataclasses
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -14,9 +14,10 @@ from tfds_builders import records, units
 from tfds_builders.patch_builder import PatchBuilder
 from tfds_builders.plan import Plan
 from tfds_builders.s1_folder.file_selection import UserMetadata
+from tfds_builders.s1_folder.label_masks import LabelMasks, parse_masks
 from tfds_builders.s1_folder.layer_names import parse_band_pattern
 from tfds_builders.s1_folder.scene_reader import NodataSettings
-from tfds_builders.s1_folder.window_plan import make_plan
+from tfds_builders.s1_folder.window_plan import MASK, make_plan
 from tfds_builders.s1_folder.windows import WindowSettings
 
 QUANTITIES = ("sigma0", "gamma0")
@@ -41,6 +42,8 @@ class Config(records.PatchConfig):
       size: side of a patch in pixels.
       overlap: overlap of neighbouring patches in pixels.
       max_nodata: largest fraction of nodata in a patch.
+      masks: folder with the masks of the scenes, NAME.tif; empty: none.
+      classes: names of the values 0, 1, … of the masks, comma-separated.
     """
 
     bands: str = records.option(
@@ -61,6 +64,8 @@ class Config(records.PatchConfig):
     size: int = records.option(128, "side of a patch in pixels")
     overlap: int = records.option(0, "overlap of neighbouring patches in pixels")
     max_nodata: float = records.option(0.2, "largest fraction of nodata in a patch")
+    masks: str = records.option("", "folder of masks of classes, named and placed as the scenes")
+    classes: str = records.option("", "names of the values 0, 1, … of the masks: land,water")
 
 
 class Builder(PatchBuilder):
@@ -75,9 +80,14 @@ class Builder(PatchBuilder):
     MANUAL_DOWNLOAD_INSTRUCTIONS = "name the folder of the GeoTIFFs as --manual_dir"
 
     def _info(self) -> tfds.core.DatasetInfo:
+        size, masks = self.builder_config.size, _masks(self.builder_config)
+        labels: dict[str, Any] = {}
+        if masks.classes:
+            labels = {"masks": {MASK: masks.classes}, "place_fields": 2}
+        doc = "number of the class, -1: not labelled"
         return records.dataset_info(
             self,
-            size=self.builder_config.size,
+            size=size,
             bands=parse_config(self.builder_config)[0].dataset_bands,
             description="Patches cut from Sentinel-1 GeoTIFFs, backscatter in dB.",
             features={
@@ -85,8 +95,10 @@ class Builder(PatchBuilder):
                 "corner": tfds.features.Tensor(
                     shape=(2,), dtype=np.int32, doc="row and column of the upper left pixel"
                 ),
+                **({MASK: records.map_feature(size, doc, np.int8)} if labels else {}),
             },
             floor_db=metadata.FLOOR_DB,
+            **labels,
         )
 
     def plan(self, root: Path, scratch: Path, processes: int) -> Plan:
@@ -94,7 +106,14 @@ class Builder(PatchBuilder):
         user, nodata, windows = parse_config(self.builder_config)
         if nodata.mask and not nodata.mask.is_file():
             raise InputError(f"--mask={nodata.mask}: found no such file, expected a GeoTIFF")
-        return make_plan(root, scratch, user, nodata, windows, processes)
+        masks = _masks(self.builder_config)
+        if masks.folder and not masks.folder.is_dir():
+            raise InputError(f"--masks={masks.folder}: found no such folder, expected the masks")
+        return make_plan(root, scratch, user, nodata, windows, processes, masks)
+
+
+def _masks(config: Config) -> LabelMasks:
+    return parse_masks(config.masks, config.classes)
 
 
 def parse_config(config: Config) -> tuple[UserMetadata, NodataSettings, WindowSettings]:

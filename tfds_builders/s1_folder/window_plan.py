@@ -17,12 +17,21 @@ from tfds_builders.plan import Plan
 from tfds_builders.process_pool import Tick
 from tfds_builders.s1_folder import measures, scenes
 from tfds_builders.s1_folder.file_selection import UserMetadata, describe_unused, select_files
+from tfds_builders.s1_folder.label_masks import (
+    NO_MASKS,
+    LabelMasks,
+    check_masks,
+    mask_path,
+    read_labels,
+)
 from tfds_builders.s1_folder.raster_files import RasterFile, find_files, read_file_metadata
 from tfds_builders.s1_folder.scene_reader import NodataSettings, SceneReader, ZeroCounts
 from tfds_builders.s1_folder.scenes import Scene
 from tfds_builders.s1_folder.windows import SceneSurvey, WindowSettings, survey_scene
 from tfds_builders.shards import FLOOR_COUNTS, Example
 
+MASK = "mask"
+"""Feature with the class of every pixel."""
 NO_SPLIT = "no held-out split"
 WINDOWS_PER_RUN = 16
 """Number of neighbouring windows that are read together: they share blocks of the file."""
@@ -38,6 +47,7 @@ def make_plan(
     nodata: NodataSettings,
     settings: WindowSettings,
     processes: int,
+    masks: LabelMasks = NO_MASKS,
 ) -> Plan:
     """Plan the patches of a folder: reads the metadata of every file, and every pixel once.
 
@@ -48,11 +58,13 @@ def make_plan(
       nodata: further nodata.
       settings: settings of the windows.
       processes: number of processes to use.
+      masks: classes of the pixels.
 
     Raises:
       InputError: there are no files, or sigma0 and gamma0 are mixed.
     """
     paths, bad_files = find_files(root)
+    paths = [path for path in paths if masks.folder not in (root.absolute() / path).parents]
     found, wrong = _run_all(
         _read_file_metadata,
         [(root, path, user) for path in paths],
@@ -63,6 +75,8 @@ def make_plan(
     files, unused = select_files(found, user)
     quantity = scenes.common_quantity(files, user)
     all_scenes, wrong = scenes.group_into_scenes(root, files, user)
+    bad_files.extend(wrong)
+    all_scenes, wrong = check_masks(masks, all_scenes)
     bad_files.extend(wrong)
     left_out = describe_unused(unused)
     if not all_scenes and not bad_files:
@@ -90,7 +104,7 @@ def make_plan(
         {"train": np.concatenate([np.empty(0, ITEM), *items])},
         read_record,
         source_files,
-        (root, scratch, settings.size, nodata),
+        (root, scratch, settings.size, nodata, masks),
         identity=all_scenes,
         run_length=WINDOWS_PER_RUN,
         bad_files=bad_files,
@@ -201,15 +215,26 @@ def _reader(root: Path, scratch: Path, nodata: NodataSettings, number: int) -> S
 
 
 def source_files(
-    root: Path, scratch: Path, size: int, nodata: NodataSettings, item: tuple[int, int, int]
+    root: Path,
+    scratch: Path,
+    size: int,
+    nodata: NodataSettings,
+    masks: LabelMasks,
+    item: tuple[int, int, int],
 ) -> list[Path]:
     """Return the raw files of a window."""
     del size
-    return _reader(root, scratch, nodata, item[0]).paths()
+    reader = _reader(root, scratch, nodata, item[0])
+    return [*reader.paths(), *([mask_path(masks, reader.scene)] if masks.folder else [])]
 
 
 def read_record(
-    root: Path, scratch: Path, size: int, nodata: NodataSettings, item: tuple[int, int, int]
+    root: Path,
+    scratch: Path,
+    size: int,
+    nodata: NodataSettings,
+    masks: LabelMasks,
+    item: tuple[int, int, int],
 ) -> Example:
     """Return the record of a window.
 
@@ -218,15 +243,18 @@ def read_record(
       scratch: folder with the scenes and the masks of zeros that mean nodata.
       size: side of the window in pixels.
       nodata: further nodata.
+      masks: classes of the pixels.
       item: number of the scene, row and column of the upper left pixel.
 
     Raises:
-      BadFilesError: a file cannot be read.
+      BadFilesError: a file cannot be read, or a label has no class.
     """
     number, row, column = item
     reader = _reader(root, scratch, nodata, number)
     scene = reader.scene
-    values = reader.read_measured(Window(column, row, size, size))
+    window = Window(column, row, size, size)
+    values = reader.read_measured(window)
+    labels = {MASK: read_labels(masks, scene, window)} if masks.folder else {}
     georeference = geotiff.window_georeference(scene.georeference, row, column)
     return {
         "id": f"{scene.name}_{row}_{column}",
@@ -234,5 +262,6 @@ def read_record(
         FLOOR_COUNTS: units.count_floored(values, scene.unit),
         "scene": scene.name,
         "corner": np.array([row, column], np.int32),
+        **labels,
         **records.acquisition_features(Path(scene.name).name, georeference),
     }
