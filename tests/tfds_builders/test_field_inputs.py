@@ -260,6 +260,7 @@ def test_noise_in_a_name_is_no_reason_to_leave_a_file_out(root, scratch, tmp_pat
     [
         (("scene_co.tif", "scene_cross.tif"), "VV=*_co.tif,VH=*_cross.tif"),
         (("scene_xvvx.tif", "scene_xvhx.tif"), "*_x{band}x"),
+        (("s1a-vv-t05-001.tif", "s1a-vh-t05-002.tif"), "*-{band}-*-00?"),
         (("vv/scene 1.tif", "vh/scene 1.tif"), "{band}/scene*"),
     ],
 )
@@ -268,7 +269,7 @@ def test_names_that_only_the_user_understands(root, scratch, tmp_path, db, names
         (root / name).parent.mkdir(exist_ok=True)
         write_band(root / name, values)
     write_band(root / "other.tif", db[0])
-    if "vv/" not in names[0]:
+    if "vv" not in names[0]:
         with pytest.raises(InputError, match=f"3 GeoTIFFs.*{names[0]}.*give --band_pattern"):
             plan_folder(root, tmp_path / "b", unit="dB")
     plan, records = read_folder(root, scratch, unit="dB", band_pattern=pattern)
@@ -335,7 +336,7 @@ def write_with_gcps(path, values, crs="EPSG:4326"):
     write_bands(
         path,
         values,
-        descriptions=("VH", "VV"),
+        descriptions=("VH", "VV") if len(values) == 2 else (),
         gcps=points,
         crs=crs,
         transform=Affine.identity(),
@@ -368,6 +369,17 @@ def test_ground_control_points_place_an_image_on_request(root, scratch, tmp_path
         assert same.mean() > 0.99  # else at the border of two pixels
         seen += inside.sum()
     assert seen > 2000
+
+
+def test_digital_numbers_are_refused_as_such(root, scratch, db):
+    """Not for their names or the missing unit."""
+    for number, band in enumerate(("vv", "vh"), 1):
+        numbers = np.full((1, 64, 80), 300, np.uint16)
+        write_with_gcps(root / f"s1a-iw-grd-{band}-20200101t050000-00{number}.tiff", numbers)
+    plan = plan_folder(root, scratch)
+    assert len(plan.bad_files) == 2
+    for file in plan.bad_files:
+        assert "digital numbers need calibration to sigma0 or gamma0" in file.reason
 
 
 def test_ground_control_points_need_a_crs(root, scratch, db):

@@ -104,12 +104,16 @@ def _header(inspection: Inspection) -> Lines:
     lines = [f"# {dataset.name}", ""]
     for caveat in dataset.caveats:
         lines += [f"> **Caveat: {caveat}**", ""]
+    for note in metadata.notes:
+        if note.startswith("warning: "):
+            lines += [f"> **{escape_markdown(note)}**", ""]
     if not inspection.complete:
         records = sum(survey.records for survey in inspection.surveys.values())
         lines += [f"> **A sample: {records:,} patches were read, not all.**", ""]
     image = dataset.features["backscatter"]
     left_out = metadata.facts.get("left_out")
     options = metadata.options or {}
+    zeros = metadata.facts.get("zero_pixels") or {}
     facts = {
         "bands": ", ".join(dataset.bands),
         "unit": metadata.unit,
@@ -123,6 +127,8 @@ def _header(inspection: Inspection) -> Lines:
         f"{left_out['bad_files']:,} bad files"
         if left_out
         else "not recorded by the build",
+        "zeros read as nodata": ", ".join(f"{name} {count:,}" for name, count in zeros.items())
+        or "not recorded by the build",
         "checksum": f"`{metadata.checksum}`" if metadata.checksum else "none",
     }
     return lines + markdown_table(("", ""), facts.items(), text=2)

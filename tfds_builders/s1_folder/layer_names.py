@@ -90,9 +90,9 @@ def parse_band_pattern(text: str) -> BandPattern:
 
 
 def _to_expression(glob: str) -> re.Pattern[str]:
-    """Return the expression of a pattern in which * stands for any text."""
-    stem = re.sub(r"\.tiff?$", "", glob, flags=re.IGNORECASE)
-    return re.compile("(.*)".join(map(re.escape, stem.split("*"))), re.IGNORECASE)
+    """Return the expression of a pattern: * is any text of the image, ? any other character."""
+    stem = re.escape(re.sub(r"\.tiff?$", "", glob, flags=re.IGNORECASE))
+    return re.compile(stem.replace(r"\*", "(.*)").replace(r"\?", "."), re.IGNORECASE)
 
 
 LAYER_WORDS = {

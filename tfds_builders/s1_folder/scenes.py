@@ -71,6 +71,9 @@ def group_into_scenes(
     bad_files: list[BadFile] = []
     single_band: dict[str, list[tuple[str, RasterFile]]] = {}
     for file in files:
+        if file.unusable:
+            bad_files.append(BadFile(str(root / file.path), file.unusable))
+            continue
         try:
             if band := file.bands[0] if len(file.bands) == 1 else None:
                 single_band.setdefault(file.image, []).append((band, file))
@@ -195,7 +198,7 @@ def _scene(
     )
 
 
-def common_quantity(files: Iterable[RasterFile], user: UserMetadata) -> str:
+def common_quantity(files: Sequence[RasterFile], user: UserMetadata) -> str:
     """Return the quantity of all files, "sigma0" or "gamma0", or "not stated".
 
     Args:
@@ -207,7 +210,11 @@ def common_quantity(files: Iterable[RasterFile], user: UserMetadata) -> str:
     """
     counts = Counter(file.quantity for file in files)
     stated = {name: count for name, count in counts.items() if name}
-    found = ", ".join(f"{count} files state {name or 'nothing'}" for name, count in counts.items())
+    example = {file.quantity: file.path.name for file in files}
+    found = ", ".join(
+        f"{count} files state {name or 'nothing'} ({example[name]}{' …' if count > 1 else ''})"
+        for name, count in counts.items()
+    )
     if "beta0" in stated:
         raise InputError(f"{found}: expected sigma0 or gamma0: calibrate to one of them")
     if len(stated) > 1 or (user.quantity and stated and set(stated) != {user.quantity}):
