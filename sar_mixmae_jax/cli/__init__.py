@@ -21,6 +21,7 @@ COMMANDS = {
     "train": "Pretrain, fine-tune or probe a model.",
     "evaluate": "Evaluate a fine-tuned or probed model on a split.",
     "embed": "Write the features of a dataset to a file.",
+    "map": "Map scenes: GeoTIFFs of classes, probabilities or features.",
     "convert": "Convert weights from and to PyTorch.",
     "compare": "Compare ways of pretraining by their downstream results.",
     "report": "Write the HTML page of a run.",

@@ -1,6 +1,7 @@
 """Files of a mapped scene: classes and probabilities, results of windows, or features."""
 
 import dataclasses
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -70,9 +71,12 @@ def output_files(stem: Path, kind: str) -> list[Path]:
 
 
 def remove_partial_files(stem: Path) -> None:
-    """Remove what an interrupted run left of the files of a scene."""
+    """Remove the temporary files and folders of a scene that an interrupted run left."""
     for path in stem.parent.glob(f".{stem.name}*.partial"):
-        path.unlink(missing_ok=True)
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def map_scene(
@@ -104,7 +108,6 @@ def map_scene(
     tags = {**model.tags, "SCENE": scene.name, "ACQUIRED": ", ".join(scene.times) or "unknown"}
     with report_write_errors(stem):
         stem.parent.mkdir(parents=True, exist_ok=True)
-        remove_partial_files(stem)
     paths = output_files(stem, model.kind)
     if model.kind == "pixels":
         _map_pixels(scene, model, grid, tags, paths, settings, description)

@@ -11,6 +11,8 @@ import pytest
 import sar_mixmae_jax
 from sar_mixmae_jax.inference import features
 from sar_mixmae_jax.inference.encoder import FrozenEncoder, freeze_encoder
+from sar_mixmae_jax.inference.map_model import load_map_model
+from sar_mixmae_jax.inference.scene_pipeline import MapScene, predict_rows
 from sar_mixmae_jax.models.heads import Classifier
 from sar_mixmae_jax.objectives.preprocess import Preprocessing, preprocess
 from sar_mixmae_jax.training import initialisation
@@ -130,3 +132,19 @@ def test_nodata_is_the_mean_and_an_empty_batch_has_no_features(encoder):
 def test_unusable_arrays_are_refused(encoder, change, message):
     with pytest.raises(InputError, match=message):
         encoder.embed(change(backscatter()))
+
+
+def test_a_map_of_features_holds_the_tokens_of_every_window(encoder, encoder_run):
+    db = np.random.default_rng(1).normal(-15, 4, (256, 200, 2)).astype(np.float32)
+    read = (lambda first, last: db[first:last],)
+    scene = MapScene("scene", (256, 200), "", (1, 0, 0, 0, 1, 0), ("",), read)
+    model = load_map_model(encoder_run, "latest", features=True, batch_size=2)
+    strips = list(predict_rows(scene, model.predictor, model.overlap))
+    side = 128 // encoder.grid
+    assert model.predictor.cell == side
+    assert [strip.shape for strip in strips] == [(encoder.grid, -(-200 // side), 16)] * 2
+    expected = encoder.tokens(db[None, 128:, :128], batch_size=1)[0]
+    alone = 72 // side  # columns that the other window does not hold
+    np.testing.assert_allclose(strips[1][:, :alone], expected[:, :alone], atol=1e-5)
+    with pytest.raises(InputError, match="found windows of 100 px, expected a multiple of 16"):
+        load_map_model(encoder_run, "latest", features=True, window=100)

@@ -12,6 +12,8 @@ from sklearn.metrics import accuracy_score, f1_score, jaccard_score, precision_s
 
 from sar_mixmae_jax.evaluation.predictions import load_predictions
 from sar_mixmae_jax.inference.evaluator import evaluate
+from sar_mixmae_jax.inference.map_model import load_map_model
+from sar_mixmae_jax.inference.scene_pipeline import MapScene, predict_rows
 from sar_mixmae_jax.tasks.base import IGNORED_LABEL
 from sar_mixmae_jax.tasks.registry import get_task
 from sar_mixmae_jax.tasks.segmentation import Segmentation
@@ -170,3 +172,24 @@ def test_pictures_have_a_column_for_every_band():
         png = draw_chips({"a record": chip}, ("dry", "water"), "title")
         widths.append(Image.open(io.BytesIO(png)).width)
     assert widths == [2.6 * 110 * 4, 2.6 * 110 * 5]
+
+
+def test_a_map_of_records_is_what_their_evaluation_predicted(report, floods):
+    """Three records side by side, in windows of their size without overlap."""
+    files = report[2]
+    with np.load(files["predicted.npz"]) as file:
+        predicted = file["predicted"]
+    task = get_task("segmentation")
+    split = load_task_dataset(task, "flood_pairs/own", str(floods), "test", ("VH", "VV"))
+    scene_db = np.concatenate([split.patches.source[n]["backscatter"] for n in range(3)], axis=1)
+    workdir = files["metrics.json"].parents[1]
+    model = load_map_model(workdir, "best", window=128, overlap=0, batch_size=2)
+    transform = (10.0, 0.0, 0.0, 0.0, -10.0, 0.0)
+    read = (lambda first, last: scene_db[first:last],)
+    scene = MapScene("scene", scene_db.shape[:2], "", transform, ("",), read)
+    mapped = np.concatenate(list(predict_rows(scene, model.predictor, model.overlap)))
+    assert model.classes == model.predictor.channels == ("no water", "water")
+    np.testing.assert_allclose(mapped.sum(-1), 1, atol=1e-5)
+    np.testing.assert_array_equal(mapped.argmax(-1), np.concatenate(predicted[:3], axis=1))
+    assert model.tags["TASK"] == "segmentation"
+    assert load_map_model(workdir, "best").overlap == 32  # half a tile

@@ -1,0 +1,315 @@
+"""Map scenes: GeoTIFFs in, Cloud-Optimized GeoTIFFs out.
+
+  sar-mixmae map --workdir=runs/water scene_VV.tif scenes/ --out=maps
+  sar-mixmae map --workdir=runs/flood --before=may.tif --after=june.tif --out=maps
+  sar-mixmae map --workdir=runs/base --features --components=3 scenes/ --out=maps
+
+SCENE is a GeoTIFF or a folder of them, as `sar-mixmae build s1_folder` reads them. A model with
+labels per pixel writes classes and probabilities, other models the probabilities of windows,
+--features the tokens of the encoder; and a picture. Scenes whose files exist are kept.
+"""
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import rasterio
+from absl import flags
+from rasterio.errors import RasterioError
+
+from sar_mixmae_jax.cli import common
+from sar_mixmae_jax.cli.map_scenes import NamedScene, find_scenes, open_scenes
+from sar_mixmae_jax.inference.map_model import MapModel, load_map_model
+from sar_mixmae_jax.inference.scene_products import (
+    MapSettings,
+    map_scene,
+    output_files,
+    remove_partial_files,
+)
+from sar_mixmae_jax.utils.command_line import fail, parse_flags, report_errors
+from sar_mixmae_jax.utils.errors import InputError, UserError
+from sar_mixmae_jax.utils.files import atomic_write, check_local_path, check_writable
+from tfds_builders.bad_files import BadFile, bad_files_table, write_table
+from tfds_builders.process_pool import Tick, run_with_beam
+from tfds_builders.s1_folder.s1_folder_dataset_builder import Config, parse_config
+from tfds_builders.s1_folder.scene_reader import NodataSettings
+
+FLAGS = flags.FlagValues()
+WORKDIR = flags.DEFINE_string("workdir", None, "run that made the model", flag_values=FLAGS)
+CHECKPOINT = flags.DEFINE_string(
+    "checkpoint",
+    None,
+    "best, latest or a step of the run; or, without --workdir, the path of a checkpoint (default: "
+    "best, with --features latest)",
+    flag_values=FLAGS,
+)
+OUT = flags.DEFINE_string("out", None, "folder of the maps", flag_values=FLAGS)
+BEFORE = flags.DEFINE_string("before", None, "first scene of a pair", flag_values=FLAGS)
+AFTER = flags.DEFINE_string(
+    "after", None, "second scene of a pair; warped onto the grid of the first", flag_values=FLAGS
+)
+THRESHOLD = flags.DEFINE_float(
+    "threshold",
+    0.5,
+    "probability from which a pixel is of the second of two classes",
+    0.0,
+    1.0,
+    flag_values=FLAGS,
+)
+FEATURES = flags.DEFINE_boolean(
+    "features", False, "write the tokens of the encoder, and GeoParquet", flag_values=FLAGS
+)
+COMPONENTS = flags.DEFINE_integer(
+    "components",
+    None,
+    "principal components of the features of a scene (default: all features)",
+    1,
+    flag_values=FLAGS,
+)
+WINDOW = flags.DEFINE_integer(
+    "window", None, "side of the windows in pixels (default: of the model)", 1, flag_values=FLAGS
+)
+OVERLAP = flags.DEFINE_integer(
+    "overlap",
+    None,
+    "overlap of the windows in pixels (default: half an input of the encoder for labels per pixel, "
+    "else 0)",
+    0,
+    flag_values=FLAGS,
+)
+BATCH_SIZE = flags.DEFINE_integer(
+    "batch_size",
+    None,
+    "windows in a batch, of all devices (default: by their size)",
+    1,
+    flag_values=FLAGS,
+)
+OVERWRITE = flags.DEFINE_boolean(
+    "overwrite", False, "replace the maps of an earlier call", flag_values=FLAGS
+)
+RUNNER = flags.DEFINE_string(
+    "runner",
+    None,
+    "Apache Beam runner that maps the scenes, such as DirectRunner",
+    flag_values=FLAGS,
+)
+FILE_OPTIONS = (
+    "bands",
+    "unit",
+    "nodata",
+    "band_pattern",
+    "mask",
+    "zero_block",
+    "erode_border",
+    "use_gcps",
+)
+"""Fields of the configuration of `s1_folder` that are flags here too."""
+DEFINE: dict[type, Any] = {
+    bool: flags.DEFINE_boolean,
+    int: flags.DEFINE_integer,
+    str: flags.DEFINE_string,
+}
+for field in dataclasses.fields(Config):
+    if field.name in FILE_OPTIONS:
+        DEFINE[type(field.default)](
+            field.name, field.default, field.metadata["help"], flag_values=FLAGS
+        )
+
+FAILURES = "failures.tsv"
+"""File in the folder of the maps: the scenes of the last call that were not mapped, and why."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelChoice:
+    """Arguments of `load_map_model`."""
+
+    workdir: Path
+    which: str
+    features: bool
+    window: int | None
+    overlap: int | None
+    batch_size: int | None
+
+
+@dataclasses.dataclass(frozen=True)
+class MapJob:
+    """A scene to map.
+
+    Attributes:
+      dates: the scene, or both dates.
+      stem: path of its files, without the ends of their names.
+      model: to map with.
+      nodata: further nodata.
+      settings: of the files.
+      overwrite: replace existing files.
+      description: text beside the progress bar; None for no progress bar.
+    """
+
+    dates: tuple[NamedScene, ...]
+    stem: Path
+    model: ModelChoice
+    nodata: NodataSettings
+    settings: MapSettings
+    overwrite: bool
+    description: str | None
+
+    @property
+    def failure_path(self) -> Path:
+        """Path of the file with the reason why the scene was not mapped."""
+        return self.stem.with_name(f".{self.stem.name}.failure")
+
+
+@lru_cache(maxsize=1)
+def load_model(choice: ModelChoice) -> MapModel:
+    """Load a model once in a process; see `load_map_model`."""
+    return load_map_model(
+        choice.workdir,
+        choice.which,
+        features=choice.features,
+        window=choice.window,
+        overlap=choice.overlap,
+        batch_size=choice.batch_size,
+    )
+
+
+def run_job(job: MapJob, tick: Tick) -> None:
+    """Map a scene unless its files exist; write the reason of a failure to `failure_path`."""
+    tick()
+    job.stem.parent.mkdir(parents=True, exist_ok=True)
+    job.failure_path.unlink(missing_ok=True)
+    try:
+        model = load_model(job.model)
+        files = output_files(job.stem, model.kind)
+        if all(file.exists() for file in files) and not job.overwrite:
+            check_existing(files[0], model)
+            return
+        remove_partial_files(job.stem)
+        with open_scenes(job.dates, model.bands, job.nodata, job.stem) as scene:
+            map_scene(scene, model, job.stem, job.settings, job.description)
+    except UserError as error:
+        atomic_write(job.failure_path, str(error).encode())
+
+
+def check_existing(path: Path, model: MapModel) -> None:
+    """Check that an existing map was made with the same model and windows.
+
+    Raises:
+      InputError: it was not.
+    """
+    try:
+        with rasterio.open(path) as raster:
+            tags = raster.tags()
+    except RasterioError as error:
+        raise InputError(f"{path} cannot be read ({error}): give --overwrite") from error
+    for name, value in model.tags.items():
+        if not name.startswith("TIFFTAG") and tags.get(name) != value:
+            raise InputError(
+                f"{path}: found a map with {name} {tags.get(name)}, expected {value}: give "
+                "--overwrite, or another --out"
+            )
+
+
+def make_jobs(
+    scenes: Sequence[NamedScene], pair: bool, out: Path, **common_fields: object
+) -> list[MapJob]:
+    """Return a job for every scene, or one for a pair.
+
+    Raises:
+      InputError: two scenes would have files of one name.
+    """
+    groups = [tuple(scenes)] if pair else [(scene,) for scene in scenes]
+    jobs: dict[Path, MapJob] = {}
+    for number, dates in enumerate(groups, start=1):
+        stem = out / dates[-1].scene.name
+        if stem in jobs:
+            raise InputError(
+                f"found two scenes named {dates[-1].scene.name}, {dates[-1].path} and "
+                f"{jobs[stem].dates[-1].path}: map them into different --out"
+            )
+        description = f"{number}/{len(groups)} {stem.name}"
+        jobs[stem] = MapJob(dates, stem, description=description, **common_fields)  # type: ignore[arg-type]
+    return list(jobs.values())
+
+
+@report_errors()
+def main(argv: Sequence[str]) -> None:
+    """Map the scenes that the command line names; print the folder, or a table of failures."""
+    names = parse_flags(argv, FLAGS, __doc__, {"out": "maps"}, operands=None)
+    pair = [str(path) for path in (BEFORE.value, AFTER.value) if path]
+    if pair and (len(pair) != 2 or names):
+        fail(InputError("expected both --before and --after and no further scenes for a pair"))
+    if not pair and not names:
+        fail(InputError("found no scene, expected paths of GeoTIFFs or folders; see --help"))
+    common.configure_logging()
+    default = "latest" if FEATURES.value else "best"
+    workdir, which = common.locate_checkpoint(WORKDIR.value, CHECKPOINT.value or default)
+    out = check_local_path("--out", OUT.value)
+    check_writable(out / FAILURES, "--out")
+    common.enable_compilation_cache()
+    choice = ModelChoice(
+        workdir, which, FEATURES.value, WINDOW.value, OVERLAP.value, BATCH_SIZE.value
+    )
+    model = load_model(choice)
+    options: dict[str, Any] = {name: FLAGS[name].value for name in FILE_OPTIONS}
+    user, nodata, _ = parse_config(Config(name="map", **options))
+    if not user.bands:
+        user = dataclasses.replace(user, bands=model.bands)
+    scenes, failures = find_scenes(pair or names, user)
+    if pair and len(scenes) != 2:
+        found = f"found {len(scenes)} scenes in --before and --after, expected one in each"
+        raise InputError("; ".join([found, *(f"{f.file}: {f.reason}" for f in failures)]))
+    jobs = make_jobs(
+        scenes,
+        bool(pair),
+        out,
+        model=choice,
+        nodata=nodata,
+        settings=MapSettings(THRESHOLD.value, COMPONENTS.value),
+        overwrite=OVERWRITE.value,
+    )
+    try:
+        if RUNNER.value:
+            run_with_beam(run_job, jobs, runner=RUNNER.value, options=None)
+        else:
+            for job in jobs:
+                run_job(job, lambda: None)
+    except KeyboardInterrupt:
+        print("interrupted: the same command continues with the scene in progress", file=sys.stderr)
+        sys.exit(130)
+    report(jobs, failures, out)
+
+
+def report(jobs: Sequence[MapJob], failures: list[BadFile], out: Path) -> None:
+    """Print where the maps are, and what failed.
+
+    Args:
+      jobs: that were run.
+      failures: files that belong to no job.
+      out: folder of the maps.
+
+    Raises:
+      InputError: a scene was not mapped.
+    """
+    failed = [job for job in jobs if job.failure_path.exists()]
+    for job in failed:
+        failures.append(BadFile(job.dates[-1].scene.name, job.failure_path.read_text()))
+        job.failure_path.unlink()
+    print(f"{len(jobs) - len(failed)} of {len(jobs)} scenes are mapped in {out}")
+    unplaced = [job.stem.name for job in jobs if not job.dates[-1].scene.georeference.crs]
+    if unplaced:
+        print(f"without a place, since the CRS of the scene is unknown: {', '.join(unplaced)}")
+    (out / FAILURES).unlink(missing_ok=True)
+    if failures:
+        write_table(failures, out / FAILURES)
+        print(bad_files_table(failures, 20))
+        raise InputError(
+            f"{len(failures)} scenes or files were not mapped: correct them by {out / FAILURES}, "
+            "and call the command again"
+        )
+
+
+if __name__ == "__main__":
+    main(sys.argv)

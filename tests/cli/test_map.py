@@ -1,0 +1,211 @@
+"""The command `map` with a function of pixels in place of a model, called in this process."""
+
+import warnings
+
+import numpy as np
+import pytest
+import rasterio
+from rasterio.warp import transform
+
+from sar_mixmae_jax.cli import map as command
+from sar_mixmae_jax.inference.map_model import MapModel
+from sar_mixmae_jax.inference.scene_pipeline import WindowPredictor
+from tfds_builders.geotiff import write_band, write_bands
+
+ORIGIN = (404_400.0, 5_342_400.0)
+
+
+def place(row=0, column=0, spacing=10.0):
+    """Transform of a grid whose corner is a pixel of the default grid of `write_bands`."""
+    x, y = ORIGIN[0] + 10 * column, ORIGIN[1] - 10 * row
+    return rasterio.Affine(spacing, 0, x, 0, -spacing, y)
+
+
+def speckle(rows, columns, seed=0):
+    """(band, row, column) VH and VV in dB."""
+    return np.random.default_rng(seed).normal(-15, 2, (2, rows, columns)).astype(np.float32)
+
+
+def write_scene(path, values, **profile):
+    write_bands(path, values, **{"descriptions": ("VH", "VV"), **profile})
+
+
+@pytest.fixture
+def mapped(tmp_path, monkeypatch, capsys):
+    """Run the command: (arguments, two dates) -> (exit status, output, errors)."""
+    calls = []
+
+    def dark(windows):
+        """Water where VH is below -16 dB; of two dates, where it fell by more than 1 dB."""
+        calls.append(len(windows[0]))
+        water = windows[0][..., :1] < -16
+        if len(windows) == 2:
+            water = windows[1][..., :1] < windows[0][..., :1] - 1
+        return np.concatenate([~water, water], axis=-1).astype(np.float32)
+
+    def load(workdir, which, **choice):
+        predictor = WindowPredictor(32, 1, ("land", "water"), 4, dark)
+        dates = ("before", "after") if "flood" in str(workdir) else ()
+        tags = {"WEIGHTS_SHA256": workdir.name, "MODEL": which}
+        return MapModel("pixels", predictor, 8, ("VH", "VV"), dates, ("land", "water"), tags)
+
+    monkeypatch.setattr(command, "load_map_model", load)
+    monkeypatch.setattr(command, "draw_quicklook", lambda *_: b"", raising=False)
+    monkeypatch.setattr(
+        "sar_mixmae_jax.inference.scene_products.draw_quicklook", lambda *_: b"picture"
+    )
+    monkeypatch.setattr(command.common, "configure_logging", lambda: None)
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments, workdir="water"):
+        command.load_model.cache_clear()
+        calls.clear()
+        status = 0
+        try:
+            command.main(["map", f"--workdir={workdir}", "--out=maps", *map(str, arguments)])
+        except SystemExit as error:
+            status = error.code
+        output = capsys.readouterr()
+        return status, output.out, output.err, list(calls)
+
+    return run
+
+
+def classes(name):
+    with warnings.catch_warnings(action="ignore"), rasterio.open(f"maps/{name}_classes.tif") as f:
+        return f.read(1), f
+
+
+def test_scenes_of_one_and_two_files_in_db_and_linear_power(mapped, tmp_path):
+    db = speckle(40, 50)
+    db[:, :3] = np.nan
+    write_scene(tmp_path / "a_dB.tif", db, nodata=np.nan)
+    power = np.nan_to_num(10 ** (db / 10)).astype(np.float32)  # nodata is 0 at the border
+    for band, values in zip(("VH", "VV"), power, strict=True):
+        write_band(tmp_path / f"b_{band}.tif", values)
+    (tmp_path / "b_VH.tif").with_name("notes.tif").write_text("no GeoTIFF")
+    status, out, _, _ = mapped("a_dB.tif", "--unit=dB")
+    assert (status, out.startswith("1 of 1 scenes are mapped")) == (0, True)
+    status, out, _, _ = mapped("b_VV.tif", "b_VH.tif", "--unit=linear")
+    assert (status, out.startswith("1 of 1 scenes are mapped")) == (0, True)
+    first, file = classes("a_dB")
+    expected = (db[0] < -16).astype(np.uint8)
+    expected[:3] = 255
+    np.testing.assert_array_equal(first, expected)
+    np.testing.assert_array_equal(classes("b")[0], expected)
+    assert file.transform == place()
+    assert sorted(p.name for p in (tmp_path / "maps").iterdir()) == [
+        f"{name}{end}"
+        for name in ("a_dB", "b")
+        for end in (".png", "_classes.tif", "_probability.tif")
+    ]
+
+
+def test_existing_maps_are_kept_unless_the_model_is_another(mapped, tmp_path):
+    write_scene(tmp_path / "a_dB.tif", speckle(40, 40))
+    assert mapped("a_dB.tif")[3]
+    before = (tmp_path / "maps" / "a_dB_classes.tif").stat().st_mtime_ns
+    status, _, _, calls = mapped("a_dB.tif")
+    assert (status, calls) == (0, [])
+    (tmp_path / "maps" / "a_dB.png").unlink()  # not complete
+    (tmp_path / "maps" / ".a_dB_classes.tif.1.partial").touch()
+    assert mapped("a_dB.tif")[3]
+    assert not (tmp_path / "maps" / ".a_dB_classes.tif.1.partial").exists()
+    assert (tmp_path / "maps" / "a_dB_classes.tif").stat().st_mtime_ns > before
+    status, out, err, calls = mapped("a_dB.tif", workdir="other")
+    assert (status, calls) == (2, [])
+    assert "WEIGHTS_SHA256 water, expected other" in out
+    assert "failures.tsv" in err
+    assert mapped("a_dB.tif", "--overwrite", workdir="other")[3]
+
+
+def test_failures_end_in_a_table_and_the_others_are_mapped(mapped, tmp_path):
+    folder = tmp_path / "scenes"
+    folder.mkdir()
+    write_scene(folder / "good_dB.tif", speckle(40, 40))
+    write_scene(folder / "placeless_dB.tif", speckle(40, 40), crs=None, transform=None)
+    write_scene(folder / "power_dB.tif", 10 ** (speckle(40, 40) / 10))
+    write_scene(folder / "integers_dB.tif", speckle(40, 40).astype(np.int16))
+    write_band(folder / "single_VV_dB.tif", speckle(40, 40)[0])
+    (folder / "broken_VV_dB.tif").write_bytes(b"II*\0" + bytes(20))
+    status, out, err, _ = mapped("scenes")
+    assert status == 2
+    assert "2 of 4 scenes are mapped" in out
+    assert "placeless_dB" in out.splitlines()[1]
+    table = (tmp_path / "maps" / "failures.tsv").read_text().splitlines()
+    assert table[0] == "file\treason"
+    reasons = {line.split("\t")[0].split("/")[-1]: line.split("\t")[1] for line in table[1:]}
+    assert "linear power" in reasons["power_dB"]
+    assert "int16" in reasons["integers_dB"]
+    assert "no VH" in reasons["single_VV_dB.tif"]
+    assert "cannot be read" in reasons["broken_VV_dB.tif"]
+    assert err.splitlines()[-1].startswith("error: 4 scenes or files were not mapped")
+    assert {p.name for p in (tmp_path / "maps").glob("*_classes.tif")} == {
+        "good_dB_classes.tif",
+        "placeless_dB_classes.tif",
+    }
+    status, _, err, _ = mapped("scenes/single_VV_dB.tif")
+    assert status == 2
+
+
+def test_pairs_are_mapped_on_the_grid_of_the_first(mapped, tmp_path):
+    before, after = speckle(60, 60), speckle(80, 80, seed=1)
+    write_scene(tmp_path / "may_dB.tif", before)
+    write_scene(tmp_path / "june_dB.tif", after, transform=place(row=-10, column=20))
+    status, _, _, _ = mapped("--before=may_dB.tif", "--after=june_dB.tif", workdir="flood")
+    assert status == 0
+    found, file = classes("june_dB")
+    assert file.shape == (60, 60)
+    assert file.transform == place()
+    there = after[0, 10:70, :40]  # rows 0 to 60, columns 20 to 60 of the first
+    np.testing.assert_array_equal(found[:, 20:], there < before[0, :, 20:] - 1)
+    assert (found[:, :20] == 255).all()  # outside of the second
+
+
+def test_a_pair_in_another_crs_lands_at_the_same_place(mapped, tmp_path):
+    before = np.full((2, 60, 60), -10, np.float32)
+    after = np.full((2, 90, 90), -10, np.float32)
+    x, y = transform("EPSG:32633", "EPSG:4326", [ORIGIN[0] + 305], [ORIGIN[1] - 205])
+    degrees = rasterio.Affine(1.2e-4, 0, x[0] - 45.5 * 1.2e-4, 0, -8e-5, y[0] + 45.5 * 8e-5)
+    after[:, 44:47, 44:47] = -20  # around row 20, column 30 of the first
+    write_scene(tmp_path / "may_dB.tif", before)
+    write_scene(tmp_path / "june_dB.tif", after, crs="EPSG:4326", transform=degrees)
+    assert mapped("--before=may_dB.tif", "--after=june_dB.tif", workdir="flood")[0] == 0
+    rows, columns = np.nonzero(classes("june_dB")[0] == 1)
+    np.testing.assert_allclose([rows.mean(), columns.mean()], [20, 30], atol=0.6)
+    assert 4 <= len(rows) <= 16
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "found no scene"),
+        (["missing.tif"], "found no such file"),
+        (["--before=a_dB.tif"], "both --before and --after"),
+        (["--before=a_dB.tif", "--after=far_dB.tif"], "no common place"),
+        (["a_dB.tif", "copy"], "two scenes named a_dB"),
+        (["a_dB.tif", "--out=a_dB.tif/maps"], "--out .* cannot be written"),
+        (["empty"], "found no file"),
+    ],
+)
+def test_command_lines_that_cannot_be_used(mapped, tmp_path, arguments, message):
+    write_scene(tmp_path / "a_dB.tif", speckle(40, 40))
+    write_scene(tmp_path / "far_dB.tif", speckle(40, 40), transform=place(row=500))
+    for folder in ("copy", "empty"):
+        (tmp_path / folder).mkdir()
+    write_scene(tmp_path / "copy" / "a_dB.tif", speckle(40, 40))
+    workdir = "flood" if "--after=far_dB.tif" in arguments else "water"
+    status, out, err, _ = mapped(*arguments, workdir=workdir)
+    assert status == 2
+    assert err.splitlines()[-1].startswith("error: ")
+    assert np.any([part in out + err for part in message.split(" .* ")])
+
+
+def test_a_beam_runner_maps_the_same_scenes(mapped, tmp_path):
+    write_scene(tmp_path / "a_dB.tif", speckle(40, 40))
+    write_scene(tmp_path / "power_dB.tif", 10 ** (speckle(40, 40) / 10))
+    status, out, _, _ = mapped("a_dB.tif", "power_dB.tif", "--runner=DirectRunner")
+    assert status == 2
+    assert "1 of 2 scenes are mapped" in out
+    assert "linear power" in out
+    np.testing.assert_array_equal(classes("a_dB")[0], speckle(40, 40)[0] < -16)
