@@ -214,7 +214,7 @@ def prediction_provenance(
     if shared_splits(config.train_split, config.validation_split):
         chosen += f"; it is part of the training split, {config.train_split}"
     trained = (
-        f"{trained_on.name}, {trained_on.records} records "
+        f"{trained_on.name}, {trained_on.records} {labelled.task.record_noun} "
         f"(label_fraction {config.label_fraction:g})"
     )
     if converted:

@@ -42,6 +42,7 @@ from sar_mixmae_jax.run_report.history import (
     stem,
 )
 from sar_mixmae_jax.run_report.weighting_section import DIAGNOSTICS
+from sar_mixmae_jax.tasks.registry import get_task, task_names
 from sar_mixmae_jax.training.config import flatten
 from sar_mixmae_jax.training.run_description import encoder_title
 from sar_mixmae_jax.utils.tables import format_duration
@@ -116,7 +117,9 @@ def _facts(run: History) -> list[str]:
         if fields.get(name) is not None
     ]
     if isinstance(records := run.dataset.get("records"), int):
-        facts.insert(0, f"{records:,} records")
+        task = run.model.get("task")
+        noun = get_task(task).record_noun if task in task_names() else "records"
+        facts.insert(0, f"{records:,} {noun}")
     if run.starts:
         first, last = run.starts[0], run.starts[-1]
         facts += [format_devices(last), f"started {format_time(first.get('time'))}"]

@@ -138,6 +138,11 @@ class Task(abc.ABC):
         del dataset
         return self
 
+    @property
+    def record_noun(self) -> str:
+        """Name of the records in messages: "pairs" of dates, or "records"."""
+        return "pairs" if len(self.images) == 2 else "records"
+
     # ---- records
 
     def matches(self, dataset: PatchDataset) -> bool:
@@ -309,7 +314,7 @@ class Task(abc.ABC):
     def scored_records(self, predictions: Predictions, metrics: Metrics) -> str:
         """Return the number of records that `scores` rest on, in words."""
         del metrics
-        return f"{len(predictions.ids)} records"
+        return f"{len(predictions.ids)} {self.record_noun}"
 
     def breakdowns(self, metrics: Metrics) -> dict[str, dict[str, float | None]]:
         """Return values of parts of the records or classes, by title and part.

@@ -148,6 +148,12 @@ def exported_metadata(
             f"expects the bands {', '.join(source_checkpoint.bands)}: the published class loads it "
             f"only with as many input channels, and its own models expect {', '.join(BANDS)}",
         )
+    speckle = source_checkpoint.input_filter
+    if speckle.filters_input:
+        caveats += (
+            f"was trained on inputs with reduced speckle ({speckle.filter}, window "
+            f"{speckle.window}, {speckle.looks:g} looks): the published code does not filter",
+        )
     return TensorFileMetadata(
         statistics=source_checkpoint.statistics,
         task=model.kind if model.outputs else None,

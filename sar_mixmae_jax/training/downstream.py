@@ -158,7 +158,7 @@ def load_splits(config: ConfigDict, task: Task) -> tuple[TaskDataset, TaskDatase
         )
         opened.append(chosen)
         if is_primary_process():
-            print(f"{split}: {len(chosen)} of {len(whole)} records")
+            print(f"{split}: {len(chosen)} of {len(whole)} {task.record_noun}")
     if len(opened) == 1:
         if is_primary_process():
             logging.warning("no validation: nothing is chosen, and the last step is kept")
@@ -167,10 +167,10 @@ def load_splits(config: ConfigDict, task: Task) -> tuple[TaskDataset, TaskDatase
     both = len(np.intersect1d(training.ids, validation.ids))
     if both and is_primary_process():
         logging.warning(
-            "%d of %d records of %s are also training records: its scores do not measure "
-            "generalisation",
+            "%d of %d %s of %s are also training records: its scores do not measure generalisation",
             both,
             len(validation),
+            task.record_noun,
             config.validation_split,
         )
     return training, validation

@@ -1,5 +1,6 @@
 """Files of other trainings: order and prefixes of tensors, averages, extra tensors, formats."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -8,11 +9,13 @@ import numpy as np
 import pytest
 
 from sar_mixmae_jax.models.architecture import VARIANTS
+from sar_mixmae_jax.objectives.speckle_filter import SpeckleFilter
 from sar_mixmae_jax.torch_interop.from_torch import ImportOptions, convert_model, from_torch
 from sar_mixmae_jax.torch_interop.optimizer_state import numbered_params
 from sar_mixmae_jax.torch_interop.restricted_loader import load_restricted
 from sar_mixmae_jax.torch_interop.tensor_files import Selection, TensorFile, read_tensor_file
-from sar_mixmae_jax.torch_interop.to_torch import to_torch
+from sar_mixmae_jax.torch_interop.to_torch import exported_metadata, exported_model, to_torch
+from sar_mixmae_jax.training import initialisation
 from sar_mixmae_jax.training.checkpoint import read_metadata
 from sar_mixmae_jax.utils.errors import InputError
 from tests.torch_interop.golden_files import arrays, choices, content_of, file_of, written
@@ -127,5 +130,13 @@ def test_spatial_flood_models_differ_from_the_published_class(golden, tmp_path, 
     assert "returns other logits" in caplog.text
     (caveat,) = json.loads(content_of(out)["sar_mixmae_jax"])["caveats"]
     assert "two neighbouring tiles of one band" in caveat
+    source = initialisation.find_source_checkpoint(run)
+    speckle = SpeckleFilter("lee", apply_to="input_and_target")
+    model = dataclasses.replace(source.metadata.model, speckle=speckle)
+    filtered = dataclasses.replace(
+        source, metadata=dataclasses.replace(source.metadata, model=model)
+    )
+    caveats = exported_metadata(filtered, exported_model(filtered)).caveats
+    assert "inputs with reduced speckle (lee, window 7, 4.4 looks)" in caveats[-1]
     again = from_torch(out, tmp_path / "again", ImportOptions(tiling="released"))
     to_torch(again.checkpoint.parents[1], out, require_published_semantics=True)
