@@ -14,12 +14,12 @@ from sar_mixmae_jax.evaluation.predictions import Predictions
 from sar_mixmae_jax.tasks import flood_metrics
 from sar_mixmae_jax.tasks.base import Figures, Pictures
 from sar_mixmae_jax.tasks.classification_figures import COLOURS, DPI, draw_value_bars
+from sar_mixmae_jax.tasks.flood_figure import draw_pairs
 from sar_mixmae_jax.tasks.flood_metrics import NAMES, PAIR_WEIGHTS
 from sar_mixmae_jax.tasks.flood_panels import (
     OUTCOMES,
     check_pair_pictures,
     choose_examples,
-    draw_pairs,
     scales,
 )
 from sar_mixmae_jax.utils.plotting import add_title, figure_to_png

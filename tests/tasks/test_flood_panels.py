@@ -1,11 +1,14 @@
 """Pictures of pairs: choice, validation, scales, colours and numbers."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
-from matplotlib.colors import to_rgb
+from matplotlib.colors import Normalize, to_rgb
+from matplotlib.figure import Figure
 from PIL import Image
 
-from sar_mixmae_jax.tasks import flood_panels
+from sar_mixmae_jax.tasks import flood_figure, flood_panels
 from sar_mixmae_jax.tasks.evaluation_report import write_report
 from sar_mixmae_jax.tasks.flood_panels import PairPicture, choose_examples
 from sar_mixmae_jax.utils.errors import InputError
@@ -62,8 +65,8 @@ def test_pictures_of_one_band(tmp_path):
 
     paths = write_report(paired(), tmp_path / "report", one, replicates=2)
     width, _ = Image.open(paths["pairs_false_alarms.png"]).size
-    panels = 3 * flood_panels.PANEL + flood_panels.GAP + flood_panels.APART
-    assert width == max(flood_panels.MIN_WIDTH, panels + 2 * flood_panels.MARGIN)
+    panels = 3 * flood_figure.PANEL + flood_figure.GAP + flood_figure.APART
+    assert width == max(flood_figure.MIN_WIDTH, panels + 2 * flood_figure.MARGIN)
 
 
 def test_pictures_are_averaged_in_power():
@@ -112,3 +115,32 @@ def test_water_of_both_dates_has_a_colour_of_its_own(tmp_path):
         wanted = np.round(255 * np.array(to_rgb(getattr(flood_panels, colour)))).astype(int)
         panel = (np.abs(pixels - wanted).max(-1) < 3).sum()
         assert panel > 10_000, colour  # a third of a panel of 232 pixels, and a legend
+
+
+def test_a_tile_without_a_measurement_is_hatched():
+    axis = Figure().subplots()
+    picture = PairPicture(*np.zeros((2, 8, 16, 2)), evidence=np.array([[1.0, np.nan]]))
+    flood_panels.draw_evidence(axis, picture, Normalize(-1, 1))
+    (tile,) = axis.patches
+    assert (tile.get_hatch(), tile.get_xy(), tile.get_width()) == ("///", (8.0, 0.0), 8.0)
+    assert [text.get_text() for text in axis.texts] == ["+1"]
+    assert flood_panels.scales([picture]).evidence.vmax == 1.0
+
+
+def test_captions_name_dates_orbits_and_what_the_headline_leaves_out():
+    name = "7/S1A_IW_GRDH_1SDV_201901{}T030815_20190101T030840_025300_02CCCC_ABCD"
+    predictions = SimpleNamespace(
+        columns={
+            "before": np.array([name.format("01")] * 2),
+            "after": np.array([name.format("13"), name.format("25")]),
+            "onset": np.array([True, False]),
+            "seen_alike": np.array([True, False]),
+        },
+        probabilities=np.array([0.9, 0.2]),
+        labels=np.array([1, 1]),
+        classes=("dry", "flood"),
+    )
+    onset, later = (flood_figure.caption(predictions, row) for row in (0, 1))
+    assert "2019-01-01 → 2019-01-13;  onset\n" in onset
+    assert "2019-01-25;  flooded before, not in the headline;  from another orbit\n" in later
+    assert onset.splitlines()[1:] == [f"{name.format('01')} →", name.format("13")]
