@@ -64,9 +64,10 @@ def floods(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def encoder_run(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The workdir of a small pretraining run on `built`, with checkpoints of the steps 1 and 2."""
+    """The workdir of a small run at 128 px on `built`, with checkpoints of the steps 1 and 2."""
     workdir = tmp_path_factory.mktemp("pretraining")
-    pretrain.train(small_config(built, total_steps=2, checkpoint_every=1), workdir)
+    changes = {"model.image_size": 128}
+    pretrain.train(small_config(built, total_steps=2, checkpoint_every=1, **changes), workdir)
     return workdir
 
 

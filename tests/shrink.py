@@ -8,6 +8,7 @@ from configs import finetune, pretrain
 
 SMALL_MODEL = {
     "model.variant": "tiny",
+    "model.image_size": 64,
     "model.embed_dim": 8,
     "model.depths": (1, 1),  # two stages compile in half the time of four
     "model.num_heads": (1, 2),
