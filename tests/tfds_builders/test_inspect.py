@@ -92,6 +92,8 @@ class Builder(tfds.core.ShardBasedBuilder):
             statistics=PUBLISHED,
             features={"country": tfds.features.Text()},
             caveats=["spatially dependent split"],
+            notes=["3 scenes", "warning: bands exchanged? a.tif (VH -9.1 dB, VV -18.0 dB)"],
+            zero_pixels={"border": 1200, "blocks": 0, "eroded": 7},
             measured={split: measured(split) for split in RECORDS},
         )
 
@@ -219,6 +221,13 @@ def test_labels_times_and_countries_are_counted(out):
     assert f"From {min(filter(None, every))} to {max(every)} UTC; unknown for 2 patches" in times
     portugal = [sum(row["country"] == "Portugal" for row in RECORDS[s]) for s in RECORDS]
     assert rows(report, "Portugal") == [str(count) for count in portugal]
+
+
+def test_what_the_build_warned_of_is_repeated(out):
+    report = (out / "report.md").read_text()
+    assert r"> **warning: bands exchanged? a.tif \(VH -9.1 dB, VV -18.0 dB\)**" in report
+    assert "3 scenes" not in report
+    assert "| zeros read as nodata | border 1,200, blocks 0, eroded 7 |" in report
 
 
 def test_places_are_located_and_splits_measured(out):
