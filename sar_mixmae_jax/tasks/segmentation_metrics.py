@@ -55,6 +55,7 @@ def matrices(predictions: Predictions) -> dict[Path, np.ndarray]:
     for name in BASELINES:
         if name in predictions.arrays:
             found["baselines", name] = with_unmeasured(predictions, name)
+            found["baselines_measured", name] = predictions.arrays[name].astype(np.int64)
     for part in PARTS:
         column = predictions.columns.get(part)
         for value in () if column is None else np.unique(column):
@@ -68,11 +69,13 @@ def compute_metrics(predictions: Predictions) -> dict[str, Any]:
 
     Returns:
       `pooled`, `measured`: `confusion.RATES` and the matrix as `confusion`, `pooled` also
-      `average_precision`; `baselines`, `by_event` and `by_hard_case`, each by name; `by_class`:
-      rates of one class and its labelled `pixels`, of which `unmeasured`; `by_record`: rates and
-      labelled pixels by id; `records`, and `unlabelled` ones, without a labelled pixel.
+      `average_precision`; `baselines`, `baselines_measured`, `by_event` and `by_hard_case`, each by
+      name; `by_class`: rates of one class and its labelled `pixels`, of which `unmeasured`;
+      `by_record`: rates and labelled pixels by id; `records`, and `unlabelled` ones, without a
+      labelled pixel.
     """
-    metrics: dict[str, Any] = {"baselines": {}, **{f"by_{part}": {} for part in PARTS}}
+    nested = ("baselines", "baselines_measured", *(f"by_{part}" for part in PARTS))
+    metrics: dict[str, Any] = {name: {} for name in nested}
     for path, matrix in matrices(predictions).items():
         total = matrix.sum(0)
         inside = int((matrix.sum((1, 2)) > 0).sum())

@@ -86,10 +86,8 @@ def report_header(metrics: Metrics, intervals: Mapping[str, Any]) -> Lines:
     """Return the pooled rates beside the baselines, and what was not measured."""
     names = list(metrics["by_class"])
     positive = names[1] if len(names) == 2 else "the mean of the classes"
-    rows = [("model", metrics["pooled"], intervals["pooled"])]
-    for name, rates in metrics["baselines"].items():
-        rows.append((BASELINES[name], rates, intervals["baselines"][name]))
-    rows.append(("model, measured pixels only", metrics["measured"], intervals["measured"]))
+    unmeasured = any(values["unmeasured"] for values in metrics["by_class"].values())
+    measured = _compare("measured", "baselines_measured", metrics, intervals)
     lost = [
         f"{values['unmeasured']:,} of {values['pixels']:,} pixels labelled {escape_markdown(name)}"
         for name, values in metrics["by_class"].items()
@@ -99,14 +97,23 @@ def report_header(metrics: Metrics, intervals: Mapping[str, Any]) -> Lines:
         f"**IoU {format_metric(metrics['pooled']['iou'])}** ({escape_markdown(positive)}, pooled "
         "over all labelled pixels)",
         "",
-        *metrics_table("", rows, RATE_TITLES, {}),
+        *_compare("pooled", "baselines", metrics, intervals),
         "",
         f"Without a measurement: {'; '.join(lost)}. They count as predicted "
         f"{escape_markdown(names[0])}, for the model and for the baselines.",
         *([f"Average precision: {format_metric(average)}."] if average is not None else []),
         f"{metrics['records']:,} records, of which {metrics['unlabelled']:,} have no labelled "
         "pixel.",
+        *(["", "Measured pixels only:", "", *measured] if unmeasured else []),
     ]
+
+
+def _compare(model: str, baselines: str, metrics: Metrics, intervals: Mapping[str, Any]) -> Lines:
+    """Return a table of the model and the baselines, by their names in the metrics."""
+    rows = [("model", metrics[model], intervals[model])]
+    for name, rates in metrics[baselines].items():
+        rows.append((BASELINES[name], rates, intervals[baselines][name]))
+    return metrics_table("", rows, RATE_TITLES, {})
 
 
 def tables(metrics: Metrics, intervals: Mapping[str, Any]) -> Lines:
@@ -147,12 +154,13 @@ def figures(
 
 
 def choose_records(metrics: Metrics, count: int = EXAMPLES) -> list[tuple[str, str]]:
-    """Return (kind, id) of the best, median and worst records by IoU, each once."""
+    """Return (kind, id) of the best, median and worst records by IoU, each once, as many each."""
     rates = {name: values["iou"] for name, values in metrics["by_record"].items()}
     order = sorted(
         (name for name, rate in rates.items() if rate is not None),
         key=lambda name: -(rates[name] or 0.0),
     )
+    count = min(count, max(len(order) // 3, 1))
     middle = max((len(order) - count) // 2, 0)
     kinds = {
         "best": order[:count],
