@@ -98,6 +98,22 @@ def test_shared_average_where_a_band_is_missing(db, power_domain):
     np.testing.assert_allclose(w[0, 2:], complete[0], rtol=1e-5)
 
 
+def test_a_pixel_without_vh_counts_as_brighter_and_one_without_vv_as_darker(db):
+    """VV is 7 dB above VH: 2 dB above the mean power of both, and VH 5 dB below it."""
+    db[:] = -18.0, -11.0
+    db[:, 0, 0], db[:, 0, 1] = (-30.0, -25.0), (-8.0, -5.0)
+    db[0, 5, 5, 0] = db[1, 5, 5, 1] = np.nan
+    w = weights(db, name="shared_average")
+    mean, dark, bright = (
+        np.mean(10 ** (np.array(x) / 10)) for x in ((-18, -11), (-30, -25), (-8, -5))
+    )
+    alone = [np.exp(1 - (10 ** (x / 10) - dark) / (bright - dark + 1e-6)) for x in (-11, -18)]
+    complete = np.exp(1 - (mean - dark) / (bright - dark + 1e-6))
+    np.testing.assert_allclose(w[:, 9, 9], complete, rtol=1e-4)
+    np.testing.assert_allclose((w[0, 5, 5, 1], w[1, 5, 5, 0]), alone, rtol=1e-4)
+    assert alone[0] < complete < alone[1]
+
+
 def test_shared_average_where_no_pixel_has_all_bands_is_that_of_the_band_there_is(db):
     """An image whose VH is all nodata weighs as an image of VV alone."""
     db[0, ..., 0] = np.nan
