@@ -1,7 +1,6 @@
 """Initialisation of a run from a checkpoint: its encoder, or its whole pretraining state."""
 
 import dataclasses
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from sar_mixmae_jax.data.metadata import Statistics
 from sar_mixmae_jax.data.patch_dataset import PatchDataset
 from sar_mixmae_jax.models import architecture
 from sar_mixmae_jax.models.architecture import Architecture
-from sar_mixmae_jax.models.mixmae import MixMAE, init_params, make_encoder
+from sar_mixmae_jax.models.mixmae import make_encoder
 from sar_mixmae_jax.models.resize import (
     BAND_RULES,
     change_decoder_bands,
@@ -459,9 +458,19 @@ def load_pretraining_state(
     if source_checkpoint is None:
         return state
     change = _change_of_bands(source_checkpoint, bands)
-    model = MixMAE(source_checkpoint.arch)
+    decoder = state.params["decoder"]
+    head = {
+        name: jax.ShapeDtypeStruct(
+            (*values.shape[:-1], values.shape[-1] // len(bands) * len(source_checkpoint.bands)),
+            values.dtype,
+        )
+        for name, values in decoder["pred"].items()
+    }
     parts: dict[str, Any] = {
-        "params": jax.eval_shape(partial(init_params, model), jax.random.key(0))
+        "params": {
+            "encoder": encoder_param_shapes(source_checkpoint.arch),
+            "decoder": {**decoder, "pred": head},
+        }
     }
     same = bands == source_checkpoint.bands and all(
         getattr(arch, name) == getattr(source_checkpoint.arch, name) for name in INPUT_FIELDS
