@@ -8,13 +8,22 @@ The second is the published set-up on BigEarthNet v2 and SEN12-FLOOD with `base`
 Both write comparison.md, comparison.json and comparison.png, and continue where they were stopped.
 
 An arm is a way to obtain an encoder: `init` is "pretrain", "random", or the path of other runs
-("runs/mine-{seed}"); `pretrain` and `finetune` are the fields that it changes.
+("runs/mine-{seed}"); `pretrain` and `finetune` are the fields that it changes. `ARMS` holds more
+than are compared by default: --config.compared="('none','none_lee','simmim')" chooses.
 """
 
 from ml_collections import ConfigDict
 
 from configs import finetune, pretrain
 from sar_mixmae_jax.utils.errors import look_up
+
+ROBUST = {
+    "name": "per_channel",
+    "domain": "physical",
+    "power_domain": "db",
+    "clip": (1.0, 99.0),
+}
+LEE = {"filter": "lee"}  # of the target
 
 ARMS: dict[str, dict] = {
     # Layer-wise decay would leave the first layers of a random encoder almost untrained.
@@ -32,7 +41,37 @@ ARMS: dict[str, dict] = {
         "init": "pretrain",
         "pretrain": {"weighting": {"name": "per_channel", "domain": "standardised"}},
     },
+    "shared_average_standardised": {
+        "init": "pretrain",
+        "pretrain": {"weighting": {"name": "shared_average", "domain": "standardised"}},
+    },
+    "per_channel_db_clipped": {"init": "pretrain", "pretrain": {"weighting": ROBUST}},
+    "bright": {"init": "pretrain", "pretrain": {"weighting": {**ROBUST, "scale": -1.0}}},
+    "bright_filtered": {
+        "init": "pretrain",
+        "pretrain": {"weighting": {**ROBUST, "scale": -1.0}, "speckle": {**LEE, "weights": True}},
+    },
+    "none_lee": {"init": "pretrain", "pretrain": {"weighting": {"name": "none"}, "speckle": LEE}},
+    "per_channel_lee": {
+        "init": "pretrain",
+        "pretrain": {
+            "weighting": {"name": "per_channel", "domain": "standardised"},
+            "speckle": LEE,
+        },
+    },
+    "simmim": {
+        "init": "pretrain",
+        "pretrain": {"objective": "simmim", "weighting": {"name": "none"}},
+    },
 }
+COMPARED = (
+    "random",
+    "none",
+    "shared_average",
+    "per_channel_physical",
+    "per_channel_standardised",
+)
+"""Arms that are compared unless --config.compared names others."""
 
 
 def get_config(arguments: str = "") -> ConfigDict:
@@ -119,7 +158,7 @@ def common(pretraining: ConfigDict, land_cover: ConfigDict, floods: ConfigDict) 
     config.reference = "none"  # arm that the others are compared with
     config.data_dir = "data"
     config.arms = ConfigDict(ARMS)
-    config.compared = tuple(ARMS)  # arms in the order of the tables
+    config.compared = COMPARED  # arms in the order of the tables
     config.pretrain = pretraining
     config.finetune = ConfigDict({"land_cover": land_cover, "floods": floods})
     config.measured_batches = 16  # batches of 32 held-out images, for reconstruction metrics

@@ -17,6 +17,7 @@ from sar_mixmae_jax.experiments.reconstruction_error import (
 )
 from sar_mixmae_jax.experiments.seed_statistics import Metric
 from sar_mixmae_jax.objectives.reconstruction import PretrainObjective
+from sar_mixmae_jax.objectives.speckle_filter import NO_FILTER
 from sar_mixmae_jax.objectives.weighting import Weighting
 from sar_mixmae_jax.utils.errors import DivergedError, InputError
 
@@ -62,6 +63,9 @@ def measure_reconstruction(
 ) -> dict[str, Metrics]:
     """Measure the reconstructions of a model, without weights and flips.
 
+    Errors are those to the measured image, also of a model whose targets alone were filtered; to
+    the filtered image if its inputs were.
+
     Args:
       objective: of the pretraining.
       params: of the model, on the host or on one device.
@@ -81,8 +85,10 @@ def measure_reconstruction(
       InputError: there are no batches, or one with a single image.
       DivergedError: a prediction is not finite.
     """
+    settings = objective.preprocessing
+    speckle = settings.speckle if settings.speckle.filters_input else NO_FILTER
     settings = dataclasses.replace(
-        objective.preprocessing, weighting=Weighting("none"), random_flip=False
+        settings, weighting=Weighting("none"), random_flip=False, speckle=speckle
     )
     objective = dataclasses.replace(objective, preprocessing=settings)
     sums = [

@@ -1,16 +1,19 @@
 """The comparison: finished trials are kept, all arms see the same data, one page of results."""
 
+import dataclasses
 import json
 
 import numpy as np
 import pytest
 
 from configs import compare as recipe
+from sar_mixmae_jax.data.patch_dataset import load_patch_dataset
 from sar_mixmae_jax.data.sampler import ShuffleSampler
 from sar_mixmae_jax.evaluation.predictions import load_predictions
 from sar_mixmae_jax.experiments import baselines, runner, trials
 from sar_mixmae_jax.experiments.trials import PRETRAINING, Trial, TrialResult
-from sar_mixmae_jax.training.config import make_schedule
+from sar_mixmae_jax.objectives.reconstruction import OBJECTIVES
+from sar_mixmae_jax.training.config import make_objective, make_schedule
 from sar_mixmae_jax.utils.errors import InputError
 from tests.shrink import SMALL_ENCODER, SMALL_MODEL
 from tfds_builders.build import build
@@ -188,6 +191,22 @@ def test_what_cannot_be_compared_is_refused_before_anything_is_built(changes, me
     config.update(changes)
     with pytest.raises(InputError, match=message):
         trials.check_comparison_config(config)
+
+
+@pytest.mark.parametrize("arm", [name for name, arm in recipe.ARMS.items() if "pretrain" in arm])
+def test_every_arm_is_a_pretraining(arm, small):
+    """Its settings are accepted, and reach the objective."""
+    config = recipe.get_config()
+    config.compared = (arm,)
+    trials.check_comparison_config(config)
+    settings = trials.pretraining_config(config, Trial("pretraining", arm, 0))
+    patches = load_patch_dataset("synthetic_s1/compare", small.data_dir, "train", ("VH", "VV"))
+    objective = make_objective(settings, patches)
+    changed = recipe.ARMS[arm]["pretrain"]
+    weighting, speckle = objective.preprocessing.weighting, objective.preprocessing.speckle
+    assert changed.get("weighting", {}).items() <= dataclasses.asdict(weighting).items()
+    assert changed.get("speckle", {}).items() <= dataclasses.asdict(speckle).items()
+    assert isinstance(objective.model, OBJECTIVES[changed.get("objective", "mixmae")])
 
 
 def test_rates_fall_over_what_is_trained(small):
