@@ -392,10 +392,13 @@ def inherit_statistics(
         tuple(mine if row is None else its[row] for mine, row in zip(ours, rows, strict=True))
         for ours, its in ((own.mean, other.mean), (own.std, other.std))
     )
-    computed_on = "; ".join(
-        f"{band}: {(own if row is None else other).computed_on}"
-        for band, row in zip(patches.bands, rows, strict=True)
-    )
+    origins = [own if row is None else other for row in rows]
+    computed_on = origins[0].computed_on
+    if any(origin is not origins[0] for origin in origins):
+        computed_on = "; ".join(
+            f"{band}: {origin.computed_on}"
+            for band, origin in zip(patches.bands, origins, strict=True)
+        )
     return dataclasses.replace(patches, statistics=Statistics(mean, std, computed_on))
 
 
