@@ -27,7 +27,7 @@ from sar_mixmae_jax.training.attention_choice import select_attention
 from sar_mixmae_jax.training.batch_predictor import BatchPredictor
 from sar_mixmae_jax.training.config import make_optimizer
 from sar_mixmae_jax.training.downstream import make_finetune_objective
-from sar_mixmae_jax.training.initialisation import encoder_architecture
+from sar_mixmae_jax.training.encoder_loading import encoder_architecture
 from sar_mixmae_jax.training.metric_logger import StepTimer
 from sar_mixmae_jax.training.setup import RunSetup, open_feed
 from sar_mixmae_jax.training.sharding import prefetch_to_device, replicate

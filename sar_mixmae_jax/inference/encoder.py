@@ -15,10 +15,10 @@ from sar_mixmae_jax.objectives.preprocess import RESIZE_MODES, Preprocessing, pr
 from sar_mixmae_jax.training.batch_predictor import BatchPredictor
 from sar_mixmae_jax.training.checkpoint import resolve_checkpoint
 from sar_mixmae_jax.training.config import compute_dtype
+from sar_mixmae_jax.training.encoder_loading import load_encoder_params
 from sar_mixmae_jax.training.initialisation import (
     SourceCheckpoint,
     find_source_checkpoint,
-    load_encoder_params,
     resize_architecture,
 )
 from sar_mixmae_jax.training.sharding import replicate

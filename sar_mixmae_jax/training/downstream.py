@@ -23,9 +23,9 @@ from sar_mixmae_jax.training.config import (
     make_retention_policy,
 )
 from sar_mixmae_jax.training.distributed import is_primary_process
+from sar_mixmae_jax.training.encoder_loading import encoder_architecture
 from sar_mixmae_jax.training.initialisation import (
     SourceCheckpoint,
-    encoder_architecture,
     inherit_statistics,
     with_bands,
 )

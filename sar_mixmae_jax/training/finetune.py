@@ -40,7 +40,7 @@ from sar_mixmae_jax.training.downstream import (
     make_finetune_objective,
     run_title,
 )
-from sar_mixmae_jax.training.initialisation import (
+from sar_mixmae_jax.training.encoder_loading import (
     encoder_architecture,
     replace_encoder,
     resolve_encoder,

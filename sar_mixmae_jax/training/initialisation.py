@@ -12,7 +12,6 @@ from ml_collections import ConfigDict
 
 from sar_mixmae_jax.data.metadata import Statistics
 from sar_mixmae_jax.data.patch_dataset import PatchDataset
-from sar_mixmae_jax.models import architecture
 from sar_mixmae_jax.models.architecture import Architecture
 from sar_mixmae_jax.models.mixmae import make_encoder
 from sar_mixmae_jax.models.resize import (
@@ -30,7 +29,6 @@ from sar_mixmae_jax.training.checkpoint import (
     is_checkpoint_path,
     read_metadata,
 )
-from sar_mixmae_jax.training.config import model_sizes
 from sar_mixmae_jax.training.optimizer import at_first_step
 from sar_mixmae_jax.training.restore import read_subtree
 from sar_mixmae_jax.training.run_description import CheckpointMetadata, SourceDescription
@@ -169,33 +167,7 @@ def read_source_checkpoint(path: Path) -> SourceCheckpoint:
     return SourceCheckpoint(path, metadata, description)
 
 
-def load_encoder_params(
-    source_checkpoint: SourceCheckpoint,
-    arch: Architecture,
-    bands: tuple[str, ...] | None = None,
-) -> Any:
-    """Load the parameters of an encoder, with tables resized to the windows of `arch`.
-
-    Args:
-      source_checkpoint: of the encoder.
-      arch: of the model that they are for; widths and depths must be the same.
-      bands: of that model; None: those of the encoder.
-
-    Raises:
-      InputError: the checkpoint is damaged, or of another model.
-    """
-    like = {"params": {"encoder": encoder_param_shapes(source_checkpoint.arch)}}
-    try:
-        part = read_subtree(source_checkpoint.path, like)
-        params = change_encoder_bands(
-            part["params"]["encoder"], *_change_of_bands(source_checkpoint, bands)
-        )
-        return resize_position_tables(params, encoder_param_shapes(arch))
-    except ValueError as error:
-        raise InputError(f"{source_checkpoint.path}: {error}: choose another checkpoint") from error
-
-
-def _change_of_bands(
+def change_of_bands(
     source_checkpoint: SourceCheckpoint, bands: tuple[str, ...] | None
 ) -> tuple[tuple[str, ...], tuple[str, ...], str]:
     """Return the arguments of `change_encoder_bands` and `change_decoder_bands`."""
@@ -236,28 +208,6 @@ def encoder_param_shapes(arch: Architecture) -> Any:
     return jax.eval_shape(encoder.init, jax.random.key(0), images)["params"]
 
 
-def resolve_encoder(config: ConfigDict, workdir: Path) -> SourceCheckpoint | None:
-    """Return the encoder to start from, the same one for a resumed run; None for a random one.
-
-    The pretraining may have been continued since, or its checkpoint removed or replaced: a resumed
-    run uses the description in its own `run.json`.
-
-    Raises:
-      InputError: there is none, or it is of another variant than the configuration.
-    """
-    source_checkpoint = resolve_source_checkpoint(config, workdir)
-    if source_checkpoint is not None and config.model.variant not in (
-        None,
-        source_checkpoint.variant,
-    ):
-        raise InputError(
-            f"{source_checkpoint.path} holds the variant {source_checkpoint.variant!r}, "
-            f"and model.variant is {config.model.variant!r}: leave it out, or choose "
-            "another --config.init"
-        )
-    return source_checkpoint
-
-
 def resolve_source_checkpoint(config: ConfigDict, workdir: Path) -> SourceCheckpoint | None:
     """Return the checkpoint to start from, of any variant; see `resolve_encoder`.
 
@@ -278,37 +228,6 @@ def resolve_source_checkpoint(config: ConfigDict, workdir: Path) -> SourceCheckp
             )
         return find_source_checkpoint(before.checkpoint)
     return find_source_checkpoint(config.init)
-
-
-def encoder_architecture(
-    config: ConfigDict, source_checkpoint: SourceCheckpoint | None, bands: int
-) -> Architecture:
-    """Return the architecture of the encoder at the input size of the configuration.
-
-    Windows grow with the images, as in the published code, unless they are given.
-
-    Args:
-      config: of the run.
-      source_checkpoint: to start from; None: a random encoder.
-      bands: number of bands of the model.
-
-    Raises:
-      InputError: the sizes do not fit together, or cannot be those of the checkpoint.
-    """
-    wanted = {name: value for name, value in model_sizes(config).items() if value is not None}
-    variant = wanted.pop("variant", "base")
-    if source_checkpoint is None:
-        return architecture.make_architecture(variant, bands=bands, **wanted)
-    arch = dataclasses.replace(source_checkpoint.arch, bands=bands)
-    side = wanted.pop("image_size", arch.image_size)
-    windows = wanted.pop("window_sizes", None)
-    for name, value in wanted.items():
-        if tuple(np.atleast_1d(value)) != tuple(np.atleast_1d(getattr(arch, name))):
-            raise InputError(
-                f"model.{name} is {value}, and {source_checkpoint.path} has {getattr(arch, name)}: "
-                "leave it out, or start from a random encoder"
-            )
-    return resize_architecture(arch, side, windows)
 
 
 def resize_architecture(
@@ -332,28 +251,6 @@ def resize_architecture(
         window_sizes=windows or grown,
         pretrain_image_size=None if first == side else first,
     )
-
-
-def replace_encoder(
-    params: Any,
-    arch: Architecture,
-    source_checkpoint: SourceCheckpoint | None,
-    bands: tuple[str, ...],
-) -> Any:
-    """Return parameters with the encoder of a checkpoint, if there is one.
-
-    Args:
-      params: of the model.
-      arch: of its encoder.
-      source_checkpoint: of `with_bands`.
-      bands: of the model.
-
-    Raises:
-      InputError: it is damaged, or of another model.
-    """
-    if source_checkpoint is None:
-        return params
-    return {**params, "encoder": load_encoder_params(source_checkpoint, arch, bands)}
 
 
 INPUT_FIELDS = ("image_size", "pretrain_image_size", "window_sizes", "bands")
@@ -460,7 +357,7 @@ def load_pretraining_state(
     """
     if source_checkpoint is None:
         return state
-    change = _change_of_bands(source_checkpoint, bands)
+    change = change_of_bands(source_checkpoint, bands)
     decoder = state.params["decoder"]
     head = {
         name: jax.ShapeDtypeStruct(

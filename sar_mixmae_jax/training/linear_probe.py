@@ -36,12 +36,12 @@ from sar_mixmae_jax.training.downstream import (
     make_finetune_objective,
     run_title,
 )
-from sar_mixmae_jax.training.feature_cache import FeatureCache
-from sar_mixmae_jax.training.initialisation import (
+from sar_mixmae_jax.training.encoder_loading import (
     encoder_architecture,
     replace_encoder,
     resolve_encoder,
 )
+from sar_mixmae_jax.training.feature_cache import FeatureCache
 from sar_mixmae_jax.training.probe_heads import METHODS, FittedHead
 from sar_mixmae_jax.training.restore import read_subtree
 from sar_mixmae_jax.training.run_description import RunDescription

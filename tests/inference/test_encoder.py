@@ -15,7 +15,7 @@ from sar_mixmae_jax.inference.map_model import load_map_model
 from sar_mixmae_jax.inference.scene_pipeline import MapScene, predict_rows
 from sar_mixmae_jax.models.heads import Classifier
 from sar_mixmae_jax.objectives.preprocess import Preprocessing, preprocess
-from sar_mixmae_jax.training import initialisation
+from sar_mixmae_jax.training import encoder_loading, initialisation
 from sar_mixmae_jax.utils.errors import InputError
 
 
@@ -59,7 +59,7 @@ def test_tokens_are_those_of_the_network_and_features_are_their_mean(encoder):
     source = encoder.source_checkpoint
     settings = Preprocessing(128, source.statistics.mean, source.statistics.std, random_flip=False)
     images = preprocess(db, jax.random.key(0), settings).images
-    params = {"encoder": initialisation.load_encoder_params(source, source.arch)}
+    params = {"encoder": encoder_loading.load_encoder_params(source, source.arch)}
     expected = Classifier(source.arch, 1).apply({"params": params}, images, method="tokens")
     np.testing.assert_allclose(tokens, expected, atol=1e-5)
 

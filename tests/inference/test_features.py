@@ -10,7 +10,7 @@ from sar_mixmae_jax.cli import embed as cli_embed
 from sar_mixmae_jax.inference import features
 from sar_mixmae_jax.models.heads import Classifier
 from sar_mixmae_jax.objectives.preprocess import Preprocessing, preprocess
-from sar_mixmae_jax.training import initialisation
+from sar_mixmae_jax.training import encoder_loading, initialisation
 from sar_mixmae_jax.utils.errors import InputError
 from sar_mixmae_jax.utils.files import check_writable
 from tests.launch import call
@@ -35,7 +35,7 @@ def test_the_command_writes_what_the_encoder_makes(encoder_run, built, tmp_path)
     settings = Preprocessing(
         128, encoder.statistics.mean, encoder.statistics.std, random_flip=False
     )
-    params = {"encoder": initialisation.load_encoder_params(encoder, encoder.arch)}
+    params = {"encoder": encoder_loading.load_encoder_params(encoder, encoder.arch)}
     with np.load(out, allow_pickle=False) as written:
         assert written["ids"].tolist() == patches.ids()
         assert written["features"].shape == (10, encoder.arch.feature_width)

@@ -17,7 +17,7 @@ from sar_mixmae_jax.objectives.speckle_filter import SpeckleFilter, reduce_speck
 from sar_mixmae_jax.tasks.registry import get_task
 from sar_mixmae_jax.tasks.supervised import param_shapes, predict_outputs
 from sar_mixmae_jax.tasks.task_dataset import load_task_dataset
-from sar_mixmae_jax.training import downstream, finetune, initialisation
+from sar_mixmae_jax.training import downstream, encoder_loading, finetune, initialisation
 from sar_mixmae_jax.training.checkpoint import checkpoint_steps, read_metadata, select_step
 from sar_mixmae_jax.training.finetune import ValidationEvaluator
 from sar_mixmae_jax.training.restore import read_subtree
@@ -232,7 +232,7 @@ def test_a_run_goes_on_with_the_encoder_it_began_with(
     if meanwhile == "exchanged":
         shutil.rmtree(step)
         (moved / "checkpoints/1").rename(step)
-    found = initialisation.resolve_encoder(small_tuning(blind, f"init={moved}"), workdir)
+    found = encoder_loading.resolve_encoder(small_tuning(blind, f"init={moved}"), workdir)
     assert to_json(found.description) == before
     assert found.path.parents[1] == workdir
     assert found.train_ids == read_metadata(encoder_run / "checkpoints/2").train_ids
@@ -240,7 +240,7 @@ def test_a_run_goes_on_with_the_encoder_it_began_with(
     shutil.rmtree(workdir / "checkpoints")
     if meanwhile == "gone":
         with pytest.raises(InputError, match=r"which is gone, and saved nothing: restore it, or"):
-            initialisation.resolve_encoder(small_tuning(blind, f"init={moved}"), workdir)
+            encoder_loading.resolve_encoder(small_tuning(blind, f"init={moved}"), workdir)
 
 
 def test_an_encoder_of_one_band_takes_that_band_of_two(job, blind, encoder_run, monkeypatch):

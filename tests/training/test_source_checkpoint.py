@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from sar_mixmae_jax.models.resize import bicubic_resize
-from sar_mixmae_jax.training import initialisation
+from sar_mixmae_jax.training import encoder_loading, initialisation
 from sar_mixmae_jax.training.checkpoint import checkpoint_steps
 from sar_mixmae_jax.utils import hashing
 from sar_mixmae_jax.utils.errors import InputError
@@ -56,7 +56,7 @@ def test_a_run_and_its_step_may_be_named_and_folders_may_have_numbers(copy):
 def test_its_parameters_are_those_of_the_checkpoint(encoder_run):
     """By the checksums that were made of the state before it was written."""
     found = initialisation.find_source_checkpoint(encoder_run)
-    params = initialisation.load_encoder_params(found, found.arch)
+    params = encoder_loading.load_encoder_params(found, found.arch)
     metadata = json.loads((found.path / "metadata/metadata").read_text())
     leaves = jax.tree_util.tree_leaves_with_path(params)
     names = [name for name in metadata["arrays"] if name.startswith("params/encoder/")]
@@ -71,7 +71,7 @@ def test_at_another_input_size_tables_are_resized_and_nothing_else(encoder_run):
     arch = dataclasses.replace(
         found.arch, image_size=64, window_sizes=(4, 4), pretrain_image_size=128
     )
-    as_it_was, resized = (initialisation.load_encoder_params(found, s) for s in (found.arch, arch))
+    as_it_was, resized = (encoder_loading.load_encoder_params(found, s) for s in (found.arch, arch))
     changed = 0
     for (where, old), new in zip(
         jax.tree_util.tree_leaves_with_path(as_it_was), jax.tree.leaves(resized), strict=True
@@ -97,14 +97,14 @@ def test_arrays_that_are_damaged_are_refused(copy):
     found = initialisation.find_source_checkpoint(copy)
     damage(found.path / "state", "**/d/*")
     with pytest.raises(InputError, match=r"checkpoints/2: its arrays .*choose another checkpoint"):
-        initialisation.load_encoder_params(found, found.arch)
+        encoder_loading.load_encoder_params(found, found.arch)
 
 
 def test_an_encoder_of_other_sizes_is_refused(encoder_run):
     found = initialisation.find_source_checkpoint(encoder_run)
     wider = dataclasses.replace(found.arch, embed_dim=16)
     with pytest.raises(InputError, match=r"of the encoder is \(.*expected .*of another model"):
-        initialisation.load_encoder_params(found, wider)
+        encoder_loading.load_encoder_params(found, wider)
 
 
 @pytest.mark.parametrize("name", ["", "nowhere", "checkpoints"])

@@ -11,7 +11,7 @@ from configs import repeat
 from sar_mixmae_jax.inference.evaluator import evaluate
 from sar_mixmae_jax.run_report import page
 from sar_mixmae_jax.run_report.history import read_history
-from sar_mixmae_jax.training import finetune, initialisation, migration, pretrain
+from sar_mixmae_jax.training import encoder_loading, finetune, migration, pretrain
 from sar_mixmae_jax.training.checkpoint import checkpoint_steps, read_metadata, select_step
 from sar_mixmae_jax.training.metric_logger import parse_metrics
 from sar_mixmae_jax.training.run_description import RunDescription
@@ -64,7 +64,7 @@ def test_a_stored_model_is_resumed_and_evaluated(stored, built):
     """Its encoder is that of the run, although the checkpoint it began with is gone."""
     workdir = stored / "finetuning"
     config = repeated(workdir, built, total_steps=2, init="pretraining")
-    assert initialisation.resolve_encoder(config, workdir).path == workdir / "checkpoints/1"
+    assert encoder_loading.resolve_encoder(config, workdir).path == workdir / "checkpoints/1"
     files = evaluate(workdir, split="test", data_dir=str(built))
     provenance = json.loads(files["metrics.json"].read_text())["about"]
     assert provenance["checkpoint"] == str(workdir / "checkpoints/1")
