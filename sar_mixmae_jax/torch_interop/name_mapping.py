@@ -80,10 +80,15 @@ def torch_parameters(shapes: Any, arch: Architecture) -> dict[str, tuple[str, tu
 
 
 def tree_from(tensors: Mapping[str, np.ndarray], shapes: Any, arch: Architecture) -> Any:
-    """Return a tree of parameters, from tensors by PyTorch's names with checked shapes."""
+    """Return a tree of parameters, from tensors by PyTorch's names with checked shapes.
+
+    Contiguous tensors are copied: JAX may use their memory as it is, and one of them would keep the
+    whole file mapped.
+    """
     parameters = torch_parameters(shapes, arch)
     flat = {path: jax_layout(path, tensors[name]) for name, (path, _) in parameters.items()}
-    return unflatten_dict(flat, sep="/")
+    owned = {path: a.copy() if a.flags.c_contiguous else a for path, a in flat.items()}
+    return unflatten_dict(owned, sep="/")
 
 
 # ---- buffers

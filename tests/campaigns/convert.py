@@ -1,4 +1,4 @@
-"""Cost of converting a model of full size: `python -m tests.campaigns.convert --variant=huge`.
+"""Cost of converting a model of full size: `python -m tests.campaigns.convert --variant=large`.
 
 Writes a file of random tensors with the state of an optimizer as PyTorch has it, converts it there,
 without the optimizer too, and back by the command, each in a process of its own, compares all
@@ -94,7 +94,7 @@ def measured(*arguments: str) -> tuple[float, int]:
     start = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-c", code, *arguments],
-        cwd=ROOT, env=environment(), stdout=subprocess.PIPE, text=True, check=True,
+        cwd=ROOT, env=environment(1), stdout=subprocess.PIPE, text=True, check=True,
     )  # fmt: skip
     status, peak = json.loads(done.stdout.splitlines()[-1])
     if status:

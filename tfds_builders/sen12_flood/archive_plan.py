@@ -268,8 +268,8 @@ def _no_validation(
         )
     else:
         reason = (
-            f"of {len(groups)} groups of training sequences that share no products, "
-            f"{len(with_pairs)} have pairs, and two would be needed"
+            f"the training sequences are {len(groups)} groups that share no products, and pairs "
+            f"are in {len(with_pairs)} of them, where two would be needed"
         )
     return f"there is no validation split: {reason}; train with --config.validation=none"
 

@@ -383,7 +383,7 @@ def test_why_there_is_no_validation_is_told():
         for name, images in (("a", flooded), ("b", pair))
     }
     for train, reason in (
-        (["a", "b"], "of 2 groups of training sequences that share no products, 1 have pairs"),
+        (["a", "b"], "are 2 groups that share no products, and pairs are in 1 of them"),
         (["b"], "there is one training sequence"),
     ):
         assert reason in archive_plan._no_validation(
