@@ -3,7 +3,8 @@
   sar-mixmae embed --checkpoint=runs/base --dataset=bigearthnet_s1/v2
 
 The file is an .npz with `ids`, `features`, `labels` where the dataset has them, and `about`, the
-JSON description of encoder and dataset.
+JSON description of encoder and dataset. With a name that ends in .parquet it is GeoParquet with the
+footprint, time and CRS of every record.
 """
 
 import sys
@@ -12,7 +13,12 @@ from collections.abc import Sequence
 from absl import flags
 
 from sar_mixmae_jax.cli import common
-from sar_mixmae_jax.inference.features import embed, load_embedding_dataset, write_features
+from sar_mixmae_jax.inference.features import (
+    check_table,
+    embed,
+    load_embedding_dataset,
+    write_features,
+)
 from sar_mixmae_jax.training import distributed
 from sar_mixmae_jax.training.checkpoint import select_step
 from sar_mixmae_jax.training.distributed import Heartbeat
@@ -35,7 +41,9 @@ DATA_DIR = flags.DEFINE_string("data_dir", "data", "folder of built datasets", f
 SPLIT = flags.DEFINE_string(
     "split", "train", "split of the dataset, or several: train+validation", flag_values=FLAGS
 )
-OUT = flags.DEFINE_string("out", "features.npz", "file to write", flag_values=FLAGS)
+OUT = flags.DEFINE_string(
+    "out", "features.npz", "file to write, .npz or .parquet", flag_values=FLAGS
+)
 RESIZE_MODE = flags.DEFINE_string(
     "resize_mode",
     None,
@@ -64,6 +72,7 @@ def main(argv: Sequence[str]) -> None:
         path = workdir if checkpoint == "latest" else select_step(workdir, checkpoint)
         encoder = find_source_checkpoint(path)
         patches = load_embedding_dataset(encoder, str(DATASET.value), DATA_DIR.value, SPLIT.value)
+        check_table(out, patches)
         arrays = embed(
             encoder,
             patches,
@@ -71,7 +80,7 @@ def main(argv: Sequence[str]) -> None:
             dtype=DTYPE.value,
             batch_size=BATCH_SIZE.value,
         )
-        write_features(out, arrays)
+        write_features(out, arrays, patches)
     if distributed.is_primary_process():
         records, width = arrays["features"].shape
         print(f"{out}: {records} records of {width} features by {encoder.path}")

@@ -7,11 +7,15 @@ import numpy as np
 
 from sar_mixmae_jax.data.patch_dataset import PatchDataset, load_patch_dataset
 from sar_mixmae_jax.inference.encoder import BATCH_SIZE, freeze_encoder
+from sar_mixmae_jax.inference.geoparquet import common_crs, footprints, write_geoparquet
 from sar_mixmae_jax.objectives.radiometry import TO_DB
 from sar_mixmae_jax.training.distributed import is_primary_process
 from sar_mixmae_jax.training.initialisation import SourceCheckpoint
+from sar_mixmae_jax.utils.errors import InputError
 from sar_mixmae_jax.utils.files import write_arrays
 from sar_mixmae_jax.utils.typed_json import to_json
+
+PARQUET = ".parquet"
 
 
 def load_embedding_dataset(
@@ -67,11 +71,48 @@ def embed(
     return {"ids": np.array(patches.ids()), **arrays, "about": np.array(json.dumps(provenance))}
 
 
-def write_features(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Write the arrays that `embed` returned to an .npz file, in the primary process only.
+PLACE_FIELDS = ("time", "crs", "transform")
+"""Fields of the records of a georeferenced dataset."""
+
+
+def check_table(path: Path, patches: PatchDataset) -> None:
+    """Check that the features of a dataset can be written to a file of this suffix.
+
+    Raises:
+      InputError: it is a GeoParquet file, and the records have no place.
+    """
+    missing = [name for name in PLACE_FIELDS if name not in patches.fields]
+    if path.suffix == PARQUET and missing:
+        raise InputError(
+            f"{patches.name} has no {' and no '.join(missing)}, which GeoParquet needs: name an "
+            ".npz file"
+        )
+
+
+def write_features(path: Path, arrays: dict[str, np.ndarray], patches: PatchDataset) -> None:
+    """Write what `embed` returned, in the primary process only.
+
+    Args:
+      path: .npz, or .parquet for GeoParquet with a row a record: `id`, `time`, `crs`, `features`,
+        `labels`, and the footprint, as longitudes and latitudes where records differ in their CRS.
+      arrays: of `embed`.
+      patches: the records.
 
     Raises:
       InputError: it cannot be written.
     """
-    if is_primary_process():
+    if not is_primary_process():
+        return
+    if path.suffix != PARQUET:
         write_arrays(path, arrays)
+        return
+    assert patches.read is not None
+    source = patches.read(PLACE_FIELDS)
+    records = [source[row] for row in range(len(source))]
+    times, systems = ([record[name].decode() for record in records] for name in PLACE_FIELDS[:2])
+    sides = np.full(len(records), patches.size)
+    corners = footprints(np.stack([record["transform"] for record in records]), sides, sides)
+    corners, crs = common_crs(corners, systems)
+    columns = {"id": arrays["ids"], "time": np.array(times), "crs": np.array(systems)}
+    columns |= {name: arrays[name] for name in ("features", "labels") if name in arrays}
+    write_geoparquet(path, corners, crs, columns, {"about": str(arrays["about"])})

@@ -26,7 +26,13 @@ GDAL_SETTINGS = {
     "GDAL_PAM_ENABLED": "NO",  # no .aux.xml beside the file
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
 }
-COG_SETTINGS = {"compress": "DEFLATE", "predictor": "YES", "bigtiff": "IF_SAFER", "num_threads": 2}
+COG_SETTINGS = {
+    "compress": "DEFLATE",
+    "predictor": "YES",
+    "level": 1,
+    "bigtiff": "IF_SAFER",
+    "num_threads": "ALL_CPUS",
+}
 BLOCK = 512
 """Side of a block of a Cloud-Optimized GeoTIFF, pixels."""
 MAX_COG_BANDS = 64

@@ -20,6 +20,8 @@ T = TypeVar("T")
 RowReader = Callable[[int, int], np.ndarray]
 """(first row, row behind the last) -> (rows, columns, band) float32 in dB, NaN = nodata."""
 
+PART_PIXELS = 2 * 2**20
+"""Pixels of a band that are read at once."""
 IN_FLIGHT = 2
 """Batches given to the devices before the results of the first are awaited."""
 
@@ -216,26 +218,37 @@ def _read_rows(
 ) -> Iterator[_WindowRow]:
     """Yield the rows of windows of a scene; every pixel is read once."""
     tops = [start * rows.cell for start in rows.starts]
-    kept_from, kept = 0, [np.empty((0,))] * len(scene.dates)
-    known, kept_valid = 0, np.empty((0, scene.shape[1]), bool)
+    columns = scene.shape[1]
+    height = max(1, PART_PIXELS // columns)
+    strips: list[np.ndarray] = []
+    valid, known = np.empty((0, columns), bool), 0
     for number, top in enumerate(tops):
         bottom = min(top + rows.window, rows.length)
-        new = [read(known, bottom) for read in scene.dates]
-        new_valid = np.logical_and.reduce(
-            [np.isfinite(date[..., band]) for date in new for band in range(date.shape[-1])]
-        )
-        if overview is not None:
-            overview.add(known, new[-1][..., -1])
-        if number:
-            start = top - kept_from
-            kept = [np.concatenate([a[start:], b]) for a, b in zip(kept, new, strict=True)]
-            kept_valid = np.concatenate([kept_valid[start:], new_valid])
-        else:
-            kept, kept_valid = new, new_valid
-        kept_from, known = top, bottom
+        kept = known - top  # rows that the row of windows before has too
+        strips = [_grow(strip, kept, bottom - top) for strip in strips]
+        valid = _grow(valid, kept, bottom - top)
+        for first in range(known, bottom, height):  # in parts: conversions make copies
+            part = slice(first - top, min(first + height, bottom) - top)
+            for date, read in enumerate(scene.dates):
+                values = read(first, part.stop + top)
+                if len(strips) == date:
+                    strips.append(np.empty((bottom - top, *values.shape[1:]), np.float32))
+                strips[date][part] = values
+                bands = [np.isfinite(band) for band in np.moveaxis(values, -1, 0)]
+                measured = np.logical_and.reduce(bands)
+                valid[part] = measured if date == 0 else valid[part] & measured
+            if overview is not None:
+                overview.add(first, values[..., -1])
+        known = bottom
         end = tops[number + 1] if number + 1 < len(tops) else rows.length
-        measured = measured_cells(kept_valid[: end - top], rows.cell)
-        yield _WindowRow(number, kept, kept_valid, measured)
+        yield _WindowRow(number, strips, valid, measured_cells(valid[: end - top], rows.cell))
+
+
+def _grow(strip: np.ndarray, kept: int, rows: int) -> np.ndarray:
+    """Return a new array of `rows` rows that begins with the last `kept` rows of another one."""
+    grown = np.empty((rows, *strip.shape[1:]), strip.dtype)
+    grown[:kept] = strip[len(strip) - kept :]
+    return grown
 
 
 def _batches(
@@ -302,7 +315,7 @@ class WriteBehind:
           Exception: an earlier call raised it.
         """
         self._calls.append(self._thread.submit(self._function, *arguments))
-        while len(self._calls) > 2:
+        while len(self._calls) > 1:
             self._calls.popleft().result()
 
     def __exit__(self, *error: object) -> None:

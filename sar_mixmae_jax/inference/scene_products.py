@@ -36,6 +36,8 @@ from sar_mixmae_jax.inference.scene_pipeline import (
 from sar_mixmae_jax.utils.errors import InputError
 from sar_mixmae_jax.utils.files import atomic_write, report_write_errors
 
+PART_VALUES = 4 * 2**20
+"""Probabilities that are converted at once."""
 PROBABILITY_STEPS = 250
 """Stored value of the probability 1; 255 is nodata."""
 
@@ -172,6 +174,11 @@ def _class_writer(
     """Return a function that writes a strip of probabilities to both rasters."""
 
     def write(first: int, strip: np.ndarray) -> None:
+        height = max(1, PART_VALUES // strip[0].size)
+        for row in range(0, len(strip), height):
+            write_part(first + row, strip[row : row + height])
+
+    def write_part(first: int, strip: np.ndarray) -> None:
         missing = np.isnan(strip[..., 0])
         if strip.shape[-1] == 2:
             shown = strip[..., 1:]
@@ -179,8 +186,8 @@ def _class_writer(
         else:
             shown, numbers = strip, strip.argmax(-1).astype(np.uint8)
         numbers[missing] = NODATA
-        scaled = np.nan_to_num(shown) * PROBABILITY_STEPS
-        stored = np.rint(np.clip(scaled, 0, PROBABILITY_STEPS)).astype(np.uint8)
+        with np.errstate(invalid="ignore"):  # nodata
+            stored = np.rint(shown * np.float32(PROBABILITY_STEPS)).astype(np.uint8)
         stored[missing] = NODATA
         write_classes(first, numbers[None])
         write_probability(first, np.moveaxis(stored, -1, 0))

@@ -1,10 +1,13 @@
 """Features in a file: in the order of the records, equal to the network, with provenance."""
 
+import dataclasses
 import json
 
 import jax
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
+from rasterio.warp import transform
 
 from sar_mixmae_jax.cli import embed as cli_embed
 from sar_mixmae_jax.inference import features
@@ -57,6 +60,35 @@ def test_a_dataset_without_labels_has_none(encoder_run, floods):
     made = features.embed(encoder, patches, batch_size=4)
     assert made["features"].shape == (8, encoder.arch.feature_width)  # images, not pairs
     assert np.isfinite(made["features"]).all()
+
+
+def test_a_parquet_file_holds_features_and_places(encoder_run, built, tmp_path):
+    encoder = initialisation.find_source_checkpoint(encoder_run)
+    patches = features.load_embedding_dataset(encoder, "bigearthnet_s1", str(built), "train+test")
+    path, rng = tmp_path / "features.parquet", np.random.default_rng(0)
+    arrays = {
+        "ids": np.array(patches.ids()),
+        "features": rng.normal(size=(10, 16)).astype(np.float32),
+        "labels": np.zeros((10, 19), np.uint8),
+        "about": np.array("{}"),
+    }
+    features.write_features(path, arrays, patches)
+    table = pq.read_table(path)
+    assert table["id"].to_pylist() == patches.ids()
+    np.testing.assert_array_equal(np.stack(table["features"].to_pylist()), arrays["features"])
+    geo = json.loads(table.schema.metadata[b"geo"])["columns"]["geometry"]
+    record = patches.read(("crs", "transform", "time"))[3]
+    assert table["crs"].to_pylist()[3] == record["crs"].decode()
+    assert table["time"].to_pylist()[3] == record["time"].decode()
+    left, top = record["transform"][[2, 5]]
+    corner = np.frombuffer(table["geometry"].to_pylist()[3], "<f8", 2, offset=13)
+    if geo["crs"].get("id", {}).get("code") == "CRS84":
+        left, top = (
+            values[0] for values in transform(record["crs"].decode(), "OGC:CRS84", [left], [top])
+        )
+    np.testing.assert_allclose(corner, [left, top], rtol=1e-9)
+    with pytest.raises(InputError, match="has no time and no crs"):
+        features.check_table(path, dataclasses.replace(patches, fields=("id", "transform")))
 
 
 def test_bad_input_is_one_line(encoder_run, built, tmp_path):

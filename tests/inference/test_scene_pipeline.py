@@ -184,12 +184,11 @@ def test_errors_of_other_threads_are_raised():
             raise OSError("full")
         written.append(value)
 
-    def write_all(*values):
+    def write_all(*values, after=lambda: None):
         with WriteBehind(write) as writer:
             for value in values:
                 writer(value)
-            if not values[-1]:
-                raise ZeroDivisionError
+            after()
 
     with pytest.raises(OSError, match="full"):
         write_all(0, 1, 2, 3, 4)
@@ -197,4 +196,4 @@ def test_errors_of_other_threads_are_raised():
     with pytest.raises(OSError, match="full"):
         write_all(1, 2)
     with pytest.raises(ZeroDivisionError):
-        write_all(1, 2, 0)
+        write_all(2, after=lambda: 1 / 0)
