@@ -69,11 +69,10 @@ def measure(workdir: str, rows: int, columns: int) -> dict[str, float]:
     """
     import resource
 
-    from sar_mixmae_jax.cli.map_scenes import find_scenes, open_scenes
+    from sar_mixmae_jax.cli.map_scenes import MapMetadata, find_scenes, open_scenes
     from sar_mixmae_jax.inference.map_model import load_map_model
     from sar_mixmae_jax.inference.scene_products import MapSettings, map_scene
     from sar_mixmae_jax.inference.window_blending import WindowAxis
-    from tfds_builders.s1_folder.file_selection import UserMetadata
     from tfds_builders.s1_folder.scene_reader import NodataSettings
 
     with tempfile.TemporaryDirectory() as folder:
@@ -90,7 +89,7 @@ def measure(workdir: str, rows: int, columns: int) -> dict[str, float]:
             np.asarray(predictor.predict([batch]))
         alone = time.monotonic() - start, time.process_time() - processor
         start, processor = time.monotonic(), time.process_time()
-        scenes, _ = find_scenes([str(path)], UserMetadata(bands=model.bands))
+        scenes, _ = find_scenes([str(path)], MapMetadata(model_bands=model.bands))
         with open_scenes(scenes, model.bands, NodataSettings(), out) as scene:
             survey = time.monotonic() - start, time.process_time() - processor
             map_scene(scene, model, out, MapSettings())

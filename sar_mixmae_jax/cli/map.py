@@ -21,7 +21,7 @@ from absl import flags
 from rasterio.errors import RasterioError
 
 from sar_mixmae_jax.cli import common
-from sar_mixmae_jax.cli.map_scenes import NamedScene, find_scenes, open_scenes
+from sar_mixmae_jax.cli.map_scenes import MapMetadata, NamedScene, find_scenes, open_scenes
 from sar_mixmae_jax.inference.map_model import MapModel, load_map_model
 from sar_mixmae_jax.inference.scene_products import (
     MapSettings,
@@ -255,9 +255,8 @@ def main(argv: Sequence[str]) -> None:
     model = load_model(choice)
     options: dict[str, Any] = {name: FLAGS[name].value for name in FILE_OPTIONS}
     user, nodata, _ = parse_config(Config(name="map", **options))
-    if not user.bands:
-        user = dataclasses.replace(user, bands=model.bands)
-    scenes, failures = find_scenes(pair or names, user)
+    fields = {field.name: getattr(user, field.name) for field in dataclasses.fields(user)}
+    scenes, failures = find_scenes(pair or names, MapMetadata(**fields, model_bands=model.bands))
     if pair and len(scenes) != 2:
         found = f"found {len(scenes)} scenes in --before and --after, expected one in each"
         raise InputError("; ".join([found, *(f"{f.file}: {f.reason}" for f in failures)]))

@@ -36,6 +36,22 @@ STRIP_ROWS = 64
 
 
 @dataclasses.dataclass(frozen=True)
+class MapMetadata(UserMetadata):
+    """Metadata that the user gives, and the bands that a model needs.
+
+    Attributes:
+      model_bands: names of the bands.
+    """
+
+    model_bands: tuple[str, ...] = ()
+
+    @property
+    def dataset_bands(self) -> tuple[str, ...]:
+        """Bands of a scene."""
+        return self.model_bands
+
+
+@dataclasses.dataclass(frozen=True)
 class NamedScene:
     """A scene of the command line.
 
@@ -59,13 +75,13 @@ class NamedScene:
 
 
 def find_scenes(
-    arguments: Sequence[str], user: UserMetadata
+    arguments: Sequence[str], user: MapMetadata
 ) -> tuple[list[NamedScene], list[BadFile]]:
     """Find scenes: all of a folder, or those that files belong to.
 
     Args:
       arguments: paths of folders and GeoTIFFs; of two files of one scene either is enough.
-      user: metadata given by the user.
+      user: metadata given by the user, and the bands of the model.
 
     Returns:
       Scenes in the order of the arguments, each once, and files that cannot be used.

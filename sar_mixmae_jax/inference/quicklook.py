@@ -72,7 +72,7 @@ def draw_quicklook(
     rows, columns = grid.shape
     width = 6.0
     height = float(np.clip(width * rows / columns / pixel_aspect(grid), 1.5, 14.0))
-    figure = Figure((2 * width + 0.6, height + 1.6), dpi=100, layout="constrained")
+    figure = Figure((2 * width + 0.6, height + 1.4), dpi=100, layout="constrained")
     left, right = figure.subplots(1, 2)
     extent = (0.0, float(columns), float(rows), 0.0)
     measured = backscatter_db[np.isfinite(backscatter_db)]
@@ -86,8 +86,8 @@ def draw_quicklook(
         extent=extent,
         interpolation="nearest",
     )
-    figure.colorbar(image, ax=left, label=f"{band} (dB)", location="bottom", shrink=0.6)
-    left.set_title(f"{band}, multilooked")
+    figure.colorbar(image, ax=left, label=f"{band} (dB)", location="bottom", shrink=0.6, pad=0.02)
+    left.set_title(band)
     right.set_facecolor(NODATA_COLOUR)
     handles = []
     if layer.classes:
@@ -111,11 +111,9 @@ def draw_quicklook(
             extent=extent,
             interpolation="nearest",
         )
-        figure.colorbar(image, ax=right, label=layer.title, location="bottom", shrink=0.6)
+        figure.colorbar(image, ax=right, label=layer.title, location="bottom", shrink=0.6, pad=0.02)
     handles.append(Patch(color=NODATA_COLOUR, label="no data"))
-    right.legend(
-        handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.01), ncols=4, frameon=False
-    )
+    right.legend(handles=handles, loc="lower right", fontsize=9, framealpha=0.9)
     right.set_title(layer.title)
     for axes in (left, right):
         axes.set_xticks([])

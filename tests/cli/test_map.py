@@ -79,7 +79,7 @@ def classes(name):
 def test_scenes_of_one_and_two_files_in_db_and_linear_power(mapped, tmp_path):
     db = speckle(40, 50)
     db[:, :3] = np.nan
-    write_scene(tmp_path / "a_dB.tif", db, nodata=np.nan)
+    write_scene(tmp_path / "a_dB.tif", db[::-1], nodata=np.nan, descriptions=("VV", "VH"))
     power = np.nan_to_num(10 ** (db / 10)).astype(np.float32)  # nodata is 0 at the border
     for band, values in zip(("VH", "VV"), power, strict=True):
         write_band(tmp_path / f"b_{band}.tif", values)
