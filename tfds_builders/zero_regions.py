@@ -1,6 +1,6 @@
 """Connected regions of zeros that mean nodata, in masks of any size held as strips of rows.
 
-Memory: a strip of pixels at a time, one number per region of a strip, and the masks at one bit per
+Memory: a strip of pixels at a time, one byte per region of a strip, and the masks at one bit per
 pixel, compressed.
 """
 
@@ -124,12 +124,15 @@ def _regions(mask: Strips, seeds: Strips | None) -> Strips:
             marked += [np.unique(part) for part in (first, last, regions[:, 0], regions[:, -1])]
         offsets.append(max(offsets[-1], int(regions.max())))
         above = regions[-1]
-    pairs, size = np.concatenate(ends, axis=1), offsets[-1] + 1
+    kept = np.zeros(offsets[-1] + 1, bool)
+    kept[np.concatenate(marked)] = True
+    numbers, pairs = np.unique(np.concatenate(ends, axis=1), return_inverse=True)
+    size = len(numbers)  # of the regions that reach over an edge of a strip
     graph = coo_array((np.ones(pairs.shape[1], bool), tuple(pairs)), shape=(size, size))
-    _, component = connected_components(graph, directed=False)
-    kept = np.zeros(size, bool)
-    kept[component[np.concatenate(marked)]] = True
-    kept = kept[component]
+    count, component = connected_components(graph, directed=False)
+    kept_component = np.zeros(count, bool)
+    kept_component[component[kept[numbers]]] = True
+    kept[numbers] |= kept_component[component]
     kept[0] = False  # not in the mask
     return Strips(
         kept[_number_regions(strip, offset)]
