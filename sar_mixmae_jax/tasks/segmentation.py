@@ -5,12 +5,9 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, NamedTuple, Self
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 from absl import logging
 
-from sar_mixmae_jax.data.date_pairs import PairSource
 from sar_mixmae_jax.data.metadata import open_builder, read_dataset_metadata
 from sar_mixmae_jax.data.patch_dataset import PatchDataset, load_patch_dataset
 from sar_mixmae_jax.data.record_source import read_rows
@@ -23,17 +20,16 @@ from sar_mixmae_jax.models.segmenter import COMBINATIONS, Segmenter
 from sar_mixmae_jax.objectives.radiometry import TO_DB
 from sar_mixmae_jax.tasks import segmentation_metrics, segmentation_report
 from sar_mixmae_jax.tasks.base import (
-    IGNORED_LABEL,
     Figures,
     LabelUnits,
     Pictures,
     Task,
-    mean_per_record,
 )
 from sar_mixmae_jax.tasks.registry import register_task
 from sar_mixmae_jax.tasks.segmentation_baselines import BASELINES, baseline_confusions
 from sar_mixmae_jax.tasks.segmentation_metrics import BINS, PARTS
-from sar_mixmae_jax.tasks.segmentation_report import NO_PREDICTION, ChipPicture
+from sar_mixmae_jax.tasks.segmentation_outputs import count_pixels, pixel_loss
+from sar_mixmae_jax.tasks.segmentation_report import ChipPicture
 from sar_mixmae_jax.utils.errors import InputError, check_name
 from sar_mixmae_jax.utils.tables import Lines
 
@@ -192,20 +188,8 @@ class Segmentation(Task):
         return COMBINATIONS[0]
 
     def loss(self, logits: jax.Array, labels: jax.Array) -> jax.Array:
-        """Return the mean cross-entropy of the labelled pixels, with the focal and Dice terms."""
-        labelled = labels != IGNORED_LABEL
-        truth = jax.nn.one_hot(labels, logits.shape[-1])  # of an ignored pixel: zeros
-        losses = optax.softmax_cross_entropy(logits, truth)
-        if self.settings.focal:
-            losses = losses * (1 - jnp.exp(-losses)) ** self.settings.focal
-        total = mean_per_record(losses, labelled)
-        if not self.settings.dice:
-            return total
-        axes = tuple(range(1, labels.ndim))
-        probability = jax.nn.softmax(logits) * labelled[..., None]
-        both = (probability * truth).sum(axes)
-        dice = (2 * both + 1) / (probability.sum(axes) + truth.sum(axes) + 1)
-        return total + self.settings.dice * (1 - dice.mean(-1)) * labelled.any(axes)
+        """Return `segmentation_outputs.pixel_loss` with the weights of the settings."""
+        return pixel_loss(logits, labels, self.settings.dice, self.settings.focal)
 
     def pool_logits(self, logits: jax.Array) -> jax.Array:
         """Return the mean logits of the pixels."""
@@ -222,38 +206,12 @@ class Segmentation(Task):
     def record_outputs(
         self, logits: jax.Array, labels: jax.Array, valid: jax.Array
     ) -> dict[str, jax.Array]:
-        """Return counts of pixels, the loss, and both maps.
-
-        Returns:
-          "confusion" (batch, classes, classes): labelled and measured pixels by truth and
-          prediction; "unmeasured" (batch, classes): labelled pixels without a measurement;
-          "curve" (batch, 2, bins), with two classes: labelled pixels by truth and probability of
-          the second class, where unmeasured ones have probability 0; "loss" (batch,); "predicted"
-          (batch, height, width) uint8, `NO_PREDICTION` where nothing was measured; "truth", int8;
-          "logits" the means of the pixels; "labels" (batch, classes), 1 where a pixel has a class.
-        """
-        classes = logits.shape[-1]
-        labelled, predicted = labels >= 0, logits.argmax(-1)
-        counted = labelled & valid
-        matrix = _count(labels * classes + predicted, counted, classes**2)
-        unmeasured = _count(labels, labelled & ~valid, classes)
-        outputs = {
+        """Return the loss, the means of the logits, and `segmentation_outputs.count_pixels`."""
+        return {
             "logits": self.pool_logits(logits),
-            "labels": (matrix.reshape(-1, classes, classes).sum(2) + unmeasured > 0).astype(
-                jnp.uint8
-            ),
-            "confusion": matrix.reshape(-1, classes, classes),
-            "unmeasured": unmeasured,
             "loss": self.loss(logits, labels),
-            "predicted": jnp.where(valid, predicted, NO_PREDICTION).astype(jnp.uint8),
-            "truth": labels.astype(jnp.int8),
+            **count_pixels(logits, labels, valid),
         }
-        if classes == 2:
-            probability = jnp.where(valid, jax.nn.softmax(logits)[..., 1], 0.0)
-            place = jnp.minimum(probability * BINS, BINS - 1).astype(jnp.int32)
-            curve = _count(labels * BINS + place, labelled, 2 * BINS)
-            outputs["curve"] = curve.reshape(-1, 2, BINS)
-        return outputs
 
     def baselines(
         self, dataset: PatchDataset, training: Callable[[], PatchDataset]
@@ -377,60 +335,3 @@ class Segmentation(Task):
     def _image_numbers(self, dataset: PatchDataset) -> np.ndarray:
         """Return the number in the dataset of the labelled image of each record, (records,)."""
         return np.arange(len(dataset.source))
-
-
-def _count(values: jax.Array, counted: jax.Array, number: int) -> jax.Array:
-    """Return how often each of `number` values occurs in each record, (batch, number) int32."""
-    flat = jnp.where(counted, values, number).reshape(len(values), -1)
-    return jax.vmap(lambda row: jnp.zeros(number + 1, jnp.int32).at[row].add(1))(flat)[:, :number]
-
-
-@register_task
-class PairSegmentation(Segmentation):
-    """Class of every pixel on the second of two dates."""
-
-    name = "pair_segmentation"
-    recipe: ClassVar = {
-        **Segmentation.recipe,
-        "segmentation": {**Segmentation.recipe["segmentation"], "combine": COMBINATIONS[0]},
-    }
-    images = ("before", "after")
-
-    def _label_field(self, mask: str) -> str:
-        del mask
-        return "labels"
-
-    def _image_numbers(self, dataset: PatchDataset) -> np.ndarray:
-        assert dataset.pairs is not None
-        return dataset.pairs["after"]
-
-    def _combination(self, config: Mapping[str, Any]) -> str:
-        combine = config["segmentation"]["combine"]
-        check_name(COMBINATIONS, combine, "segmentation.combine")
-        return combine
-
-    def load_records(self, dataset: PatchDataset) -> PatchDataset:
-        """Return the dataset with its pairs as records, labelled by the mask of the second date.
-
-        Raises:
-          InputError: it has none.
-        """
-        single = super().load_records(dataset)
-        if dataset.pairs is None:
-            raise InputError(
-                f"{dataset.name} has no pairs of dates: choose task=segmentation, or a dataset "
-                "that has, such as flood_pairs"
-            )
-        pairs = PairSource(single.source, dataset.pairs, self.settings.mask)
-        return dataclasses.replace(single, source=pairs)
-
-    def columns(self, dataset: PatchDataset, ids: np.ndarray) -> dict[str, np.ndarray]:
-        """Return the ids of both dates, the group and the hard case of the pairs."""
-        assert dataset.pairs is not None
-        columns = {name: dataset.pairs[name] for name in ("group", *PARTS) if name in dataset.pairs}
-        return columns | {date: ids[dataset.pairs[date]] for date in self.images}
-
-    def record_ids(self, ids: np.ndarray, columns: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Return the id of each pair: "before > after"."""
-        dates = zip(columns["before"], columns["after"], strict=True)
-        return np.array([f"{before} > {after}" for before, after in dates])

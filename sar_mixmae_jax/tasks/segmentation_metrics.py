@@ -1,8 +1,9 @@
 """Metrics of a segmentation from the counts of pixels in its predictions.
 
-**All labelled pixels count.** A pixel without a measurement has no prediction; it counts as
-predicted to be of the first class, which is what a threshold finds there, so that labelled water
-without a measurement is missed water. `measured` leaves these pixels out.
+**All labelled pixels count where there are two classes.** A pixel without a measurement has no
+prediction; it counts as predicted to be of the first class, which is what a threshold finds there,
+so that labelled water without a measurement is missed water. `measured` leaves these pixels out,
+and so do all scores where there are more classes.
 """
 
 from typing import Any
@@ -36,9 +37,10 @@ def labelled_pixels(predictions: Predictions) -> np.ndarray:
 
 
 def with_unmeasured(predictions: Predictions, name: str) -> np.ndarray:
-    """Return a confusion matrix of all labelled pixels, (n, classes, classes) int64."""
+    """Return a confusion matrix of the pixels that count, (n, classes, classes) int64."""
     matrix = predictions.arrays[name].astype(np.int64)
-    matrix[:, :, 0] += predictions.arrays["unmeasured"]
+    if matrix.shape[-1] == 2:
+        matrix[:, :, 0] += predictions.arrays["unmeasured"]
     return matrix
 
 

@@ -91,7 +91,14 @@ def report_header(metrics: Metrics, intervals: Mapping[str, Any]) -> Lines:
     lost = [
         f"{values['unmeasured']:,} of {values['pixels']:,} pixels labelled {escape_markdown(name)}"
         for name, values in metrics["by_class"].items()
+        if values["unmeasured"]
     ]
+    counted = " They are left out."
+    if len(names) == 2:
+        counted = (
+            f" They count as predicted {escape_markdown(names[0])}, for the model and for the "
+            "baselines."
+        )
     average = metrics["pooled"]["average_precision"]
     return [
         f"**IoU {format_metric(metrics['pooled']['iou'])}** ({escape_markdown(positive)}, pooled "
@@ -99,8 +106,9 @@ def report_header(metrics: Metrics, intervals: Mapping[str, Any]) -> Lines:
         "",
         *_compare("pooled", "baselines", metrics, intervals),
         "",
-        f"Without a measurement: {'; '.join(lost)}. They count as predicted "
-        f"{escape_markdown(names[0])}, for the model and for the baselines.",
+        f"Without a measurement: {'; '.join(lost)}.{counted}"
+        if lost
+        else "All labelled pixels were measured.",
         *([f"Average precision: {format_metric(average)}."] if average is not None else []),
         f"{metrics['records']:,} records, of which {metrics['unlabelled']:,} have no labelled "
         "pixel.",
@@ -282,7 +290,8 @@ def _palette(classes: int) -> np.ndarray:
     """Return the colours of the classes, (classes, 4)."""
     if classes == 2:
         return ListedColormap(TWO_COLOURS)(np.arange(2))
-    return colormaps["tab20"](np.arange(classes) % 20)
+    colours = np.delete(colormaps["tab20"](np.arange(20)), 2, axis=0)  # the orange of nodata
+    return colours[np.arange(classes) % len(colours)]
 
 
 def _maps(chip: ChipPicture, classes: int) -> tuple[np.ndarray, ...]:
@@ -291,6 +300,7 @@ def _maps(chip: ChipPicture, classes: int) -> tuple[np.ndarray, ...]:
         [UNLABELLED_COLOUR, NODATA_COLOUR, CORRECT_COLOUR, MISSED_COLOUR, FALSE_COLOUR]
     )(np.arange(5))
     palette = _palette(classes)
+    chip = without_padding(chip)
     labelled, measured = chip.truth >= 0, chip.predicted != NO_PREDICTION
     truth = np.where(labelled[..., None], palette[np.maximum(chip.truth, 0)], colours[0])
     safe = np.where(measured, chip.predicted, 0)
@@ -301,6 +311,20 @@ def _maps(chip: ChipPicture, classes: int) -> tuple[np.ndarray, ...]:
         kind[labelled & measured & (safe > chip.truth)] = 4
     kind[labelled & ~measured] = 1
     return truth, predicted, colours[kind]
+
+
+def without_padding(chip: ChipPicture) -> ChipPicture:
+    """Return a record whose maps have the size of its image, if all around it is padding."""
+    height, width = chip.backscatter.shape[:2]
+    top, left = (chip.truth.shape[0] - height) // 2, (chip.truth.shape[1] - width) // 2
+    if min(top, left) < 0 or (top, left) == (0, 0):
+        return chip
+    outside = np.ones(chip.truth.shape, bool)
+    inside = np.s_[top : top + height, left : left + width]
+    outside[inside] = False
+    if (chip.predicted[outside] != NO_PREDICTION).any():
+        return chip
+    return dataclasses.replace(chip, truth=chip.truth[inside], predicted=chip.predicted[inside])
 
 
 def _step(shape: tuple[int, ...]) -> int:
