@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import pytest
 
+from sar_mixmae_jax.cli import convert
 from sar_mixmae_jax.models.architecture import VARIANTS
 from sar_mixmae_jax.objectives.speckle_filter import SpeckleFilter
 from sar_mixmae_jax.torch_interop.converted_run import initial_state
@@ -19,6 +20,7 @@ from sar_mixmae_jax.torch_interop.to_torch import exported_metadata, exported_mo
 from sar_mixmae_jax.training import initialisation
 from sar_mixmae_jax.training.checkpoint import read_metadata
 from sar_mixmae_jax.utils.errors import InputError
+from tests.launch import call
 from tests.torch_interop.golden_files import arrays, choices, content_of, file_of, written
 
 try:
@@ -151,3 +153,14 @@ def test_spatial_flood_models_differ_from_the_published_class(golden, tmp_path, 
     assert "inputs with reduced speckle (lee, window 7, 4.4 looks)" in caveats[-1]
     again = from_torch(out, tmp_path / "again", ImportOptions(tiling="released"))
     to_torch(again.checkpoint.parents[1], out, require_published_semantics=True)
+
+
+def test_flags_of_the_command_reach_the_import(golden, tmp_path):
+    for flag, message in (
+        ("--weights=ema", "unknown --weights 'ema'"),
+        ("--ignore_unexpected=queue,teacher.*", "has no tensor 'queue', which --ignore_unexpected"),
+    ):
+        status, _, errors = call(
+            convert.main, "from-torch", file_of(golden), f"--workdir={tmp_path / 'run'}", flag
+        )
+        assert (status, message in errors) == (2, True), errors
