@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sar_mixmae_jax.data.metadata import FLOOR_DB as FLOOR_DB
+from sar_mixmae_jax.data.metadata import FLOOR_DB
 from sar_mixmae_jax.utils.decibel import (
     MIN_DB_SHARE,
     PLAUSIBLE_DB,

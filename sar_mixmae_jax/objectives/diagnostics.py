@@ -78,7 +78,7 @@ def diagnose(
     low, _ = _deciles(measured)
     cv, dark_bright = contrast(batch)
     prediction = restored_images(result, side, len(bands))
-    target = jnp.where(batch.valid, batch.target, jnp.nan)
+    target = jnp.where(unpatchify(result.valid, side, len(bands)), batch.target, jnp.nan)
     bias = jnp.nanmean(prediction - target, (0, *PIXELS)) * jnp.array(settings.std)
     per_band = {
         "weight_cv": jnp.nanmedian(cv, 0),

@@ -18,7 +18,7 @@ from sar_mixmae_jax.objectives.radiometry import (
     valid_pixels,
     window_mean,
 )
-from sar_mixmae_jax.utils.errors import InputError, look_up
+from sar_mixmae_jax.utils.errors import InputError, check_name
 
 MAX_WINDOW = 31
 """Largest side of the window, pixels."""
@@ -46,8 +46,8 @@ class SpeckleFilter:
     weights: bool = False
 
     def __post_init__(self) -> None:
-        look_up({"none": None, **FILTERS}, self.filter, "speckle filter")
-        look_up(dict.fromkeys(APPLY_TO), self.apply_to, "speckle.apply_to")
+        check_name(("none", *FILTERS), self.filter, "speckle.filter")
+        check_name(APPLY_TO, self.apply_to, "speckle.apply_to")
         if self.window % 2 == 0 or not 3 <= self.window <= MAX_WINDOW:
             raise InputError(
                 f"speckle.window is {self.window}: expected an odd number of pixels from 3 to "

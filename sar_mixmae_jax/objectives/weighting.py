@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from sar_mixmae_jax.objectives.radiometry import db_to_linear, linear_to_db, window_mean
-from sar_mixmae_jax.utils.errors import InputError, look_up
+from sar_mixmae_jax.utils.errors import InputError, check_name, look_up
 
 PIXELS = (1, 2)
 """The height and width axes of (batch, height, width, band)."""
@@ -58,7 +58,7 @@ class Weighting:
             ("power_domain", POWER_DOMAINS),
             ("normalise", NORMALISATIONS),
         ):
-            look_up(dict.fromkeys(known), getattr(self, field), f"weighting {field}")
+            check_name(known, getattr(self, field), f"weighting {field}")
         if not abs(self.scale) <= MAX_SCALE:
             raise InputError(
                 f"weighting.scale is {self.scale}: expected a number between -{MAX_SCALE} and "

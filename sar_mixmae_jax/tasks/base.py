@@ -18,8 +18,6 @@ from sar_mixmae_jax.models.heads import DownstreamModel
 from sar_mixmae_jax.utils.errors import InputError
 from sar_mixmae_jax.utils.tables import Lines
 
-"""Keys of a value in nested metrics, from the outside in."""
-
 Pictures = Callable[[int], Any]
 """Row number -> picture of that record, in the form that `Task.figures` draws."""
 

@@ -11,11 +11,11 @@ import jax.numpy as jnp
 import optax
 
 from sar_mixmae_jax.data.metadata import DatasetDescription, Statistics
-from sar_mixmae_jax.objectives.weighting import Weighting
 from sar_mixmae_jax.tasks.registry import get_task
 from sar_mixmae_jax.torch_interop.infer_architecture import InferredModel
 from sar_mixmae_jax.torch_interop.optimizer_state import AdamMoments
 from sar_mixmae_jax.torch_interop.published_checkpoints import PublishedFile
+from sar_mixmae_jax.torch_interop.tensor_metadata import TensorFileMetadata
 from sar_mixmae_jax.training.checkpoint import CheckpointManager, RetentionPolicy, checkpoint_dir
 from sar_mixmae_jax.training.optimizer import Rate, adamw
 from sar_mixmae_jax.training.run_description import ModelDescription, RunDescription
@@ -67,7 +67,7 @@ def describe_conversion(
     classes: Sequence[str],
     bands: tuple[str, ...],
     statistics: Statistics,
-    weighting: Weighting | None,
+    metadata: TensorFileMetadata | None,
     published: PublishedFile | None,
     file_facts: dict[str, Any],
     config: dict[str, Any],
@@ -79,7 +79,7 @@ def describe_conversion(
       classes: names of its outputs.
       bands: names of its inputs, in order.
       statistics: with which its inputs are standardised.
-      weighting: of its pretraining loss, if the file names one.
+      metadata: stored beside its tensors, if any.
       published: the released file, if it is one.
       file_facts: file name, checksum and epoch of the converted file.
       config: configuration of the run.
@@ -94,7 +94,8 @@ def describe_conversion(
         bands=bands,
         unit="dB",
         statistics=statistics,
-        weighting=weighting,
+        weighting=metadata.weighting if metadata else None,
+        speckle=metadata.speckle if metadata else None,
         task=model.kind if model.outputs else None,
         classes=tuple(classes) if model.outputs else (),
         converted=file_facts,

@@ -164,7 +164,7 @@ def from_torch(path: Path, workdir: Path, options: ImportOptions) -> ImportResul
         classes,
         bands,
         statistics,
-        metadata.weighting if metadata else None,
+        metadata,
         published,
         file_facts,
         config,

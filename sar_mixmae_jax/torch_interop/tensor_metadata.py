@@ -6,6 +6,7 @@ from typing import Any
 
 from sar_mixmae_jax.data.metadata import BANDS, Statistics
 from sar_mixmae_jax.models.heads import POOLINGS, TILINGS
+from sar_mixmae_jax.objectives.speckle_filter import SpeckleFilter
 from sar_mixmae_jax.objectives.weighting import Weighting
 from sar_mixmae_jax.tasks.registry import task_names
 from sar_mixmae_jax.torch_interop.published_checkpoints import check_statistics
@@ -32,6 +33,7 @@ class TensorFileMetadata:
       weighting: of its pretraining loss; None for other models, and in files that lack it.
       caveats: differences of the published class from this model, each a predicate of the file.
       bands: names of its inputs, in order.
+      speckle: filter of its inputs; None: none.
     """
 
     statistics: Statistics
@@ -44,6 +46,7 @@ class TensorFileMetadata:
     weighting: Weighting | None = None
     caveats: tuple[str, ...] = ()
     bands: tuple[str, ...] = BANDS
+    speckle: SpeckleFilter | None = None
 
     def __post_init__(self) -> None:
         if len(set(self.bands)) < len(self.bands) or not all(0 < len(b) <= 20 for b in self.bands):

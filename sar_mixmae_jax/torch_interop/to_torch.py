@@ -7,6 +7,7 @@ from absl import logging
 from flax.traverse_util import flatten_dict
 
 from sar_mixmae_jax.data.metadata import BANDS
+from sar_mixmae_jax.tasks.registry import get_task
 from sar_mixmae_jax.torch_interop import tensor_files
 from sar_mixmae_jax.torch_interop.infer_architecture import InferredModel, expected_shapes
 from sar_mixmae_jax.torch_interop.name_mapping import make_buffers, torch_layout, torch_name
@@ -107,6 +108,11 @@ def exported_model(source_checkpoint: SourceCheckpoint) -> InferredModel:
             f"{source_checkpoint.path} was pretrained by {objective}, whose decoder has no "
             "counterpart in the published models: convert a model that was fine-tuned from it"
         )
+    if model.task and get_task(model.task).labels_per_pixel:
+        raise InputError(
+            f"{source_checkpoint.path} is a model of {model.task}, whose decoder the published "
+            "models lack: choose a run of task=classification, flood or linear_probe"
+        )
     if KNN_MEMORY in source_checkpoint.metadata.arrays:
         raise InputError(
             f"{source_checkpoint.path} has a nearest-neighbour head, which the published models "
@@ -132,11 +138,6 @@ def exported_metadata(
     config = source_checkpoint.metadata.config
     tiling = config.get("tiling", "spatial")
     caveats: tuple[str, ...] = ()
-    if source_checkpoint.input_filter.filter != "none":
-        caveats += (
-            f"expects images filtered by speckle.filter={source_checkpoint.input_filter.filter}, "
-            "which the published class does not do",
-        )
     if model.kind == "flood" and tiling != PUBLISHED_TILING:
         caveats += (
             f"was trained with tiling={tiling}: the published class loads it without an error and "
@@ -164,5 +165,6 @@ def exported_metadata(
         dataset=source_checkpoint.metadata.dataset.name,
         weighting=source_checkpoint.metadata.model.weighting,
         caveats=caveats,
+        speckle=speckle if speckle.filters_input else None,
         bands=source_checkpoint.bands,
     )

@@ -244,11 +244,6 @@ def make_finetune_objective(
         speckle=source_checkpoint.input_filter if source_checkpoint else NO_FILTER,
     )
     apart = config.get("flip_dates", FLIP_DATES[0]) == "independent"
-    if apart and task.labels_per_pixel:
-        raise InputError(
-            f"flip_dates is independent, and {task.name} has labels per pixel: set "
-            f"--config.flip_dates={FLIP_DATES[0]}"
-        )
     frozen = config.get("freeze_encoder", False)
     return FinetuneObjective(task, model, preprocessing, apart, frozen)
 

@@ -68,7 +68,7 @@ class ModelDescription:
       unit: of the inputs, "dB".
       statistics: with which the inputs are standardised.
       weighting: of the pretraining loss; None for other losses.
-      speckle: filter of inputs and targets; None: none.
+      speckle: filter of the targets, or of inputs and targets; None: none.
       task: name of the task; None in pretraining.
       classes: names of the outputs.
       votes: settings of a nearest-neighbour head.

@@ -118,7 +118,7 @@ def test_targets_inputs_and_weights_are_filtered_as_asked():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"filter": "leee"}, "unknown speckle filter 'leee': did you mean 'lee'"),
+        ({"filter": "leee"}, "unknown speckle.filter 'leee': did you mean 'lee'"),
         ({"window": 4}, "speckle.window is 4: expected an odd number of pixels from 3 to 31"),
         ({"looks": 0.0}, "speckle.looks is 0.0: expected a number above 0"),
         ({"apply_to": "input"}, "unknown speckle.apply_to 'input'"),

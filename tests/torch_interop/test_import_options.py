@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 
 from sar_mixmae_jax.cli import convert
+from sar_mixmae_jax.data.metadata import BANDS
 from sar_mixmae_jax.models.architecture import VARIANTS
 from sar_mixmae_jax.objectives.speckle_filter import SpeckleFilter
-from sar_mixmae_jax.torch_interop.converted_run import initial_state
+from sar_mixmae_jax.torch_interop.converted_run import describe_conversion, initial_state
 from sar_mixmae_jax.torch_interop.from_torch import ImportOptions, convert_model, from_torch
 from sar_mixmae_jax.torch_interop.optimizer_state import numbered_params
 from sar_mixmae_jax.torch_interop.tensor_files import Selection, TensorFile, read_tensor_file
+from sar_mixmae_jax.torch_interop.tensor_metadata import metadata_from_text, metadata_to_text
 from sar_mixmae_jax.torch_interop.to_torch import exported_metadata, exported_model, to_torch
 from sar_mixmae_jax.training import initialisation
 from sar_mixmae_jax.training.checkpoint import read_metadata
@@ -149,8 +151,20 @@ def test_spatial_flood_models_differ_from_the_published_class(golden, tmp_path, 
     filtered = dataclasses.replace(
         source, metadata=dataclasses.replace(source.metadata, model=model)
     )
-    caveats = exported_metadata(filtered, exported_model(filtered)).caveats
-    assert "inputs with reduced speckle (lee, window 7, 4.4 looks)" in caveats[-1]
+    metadata = exported_metadata(filtered, exported_model(filtered))
+    assert "inputs with reduced speckle (lee, window 7, 4.4 looks)" in metadata.caveats[-1]
+    read = metadata_from_text(metadata_to_text(metadata))
+    assert read.speckle == speckle
+    described = describe_conversion(
+        exported_model(filtered), (), BANDS, source.statistics, read, None, {"file": "a.pth"}, {}
+    )
+    assert described.model.speckle == speckle
+    segmenter = dataclasses.replace(model, task="segmentation", classes=("land", "water"))
+    segmenter = dataclasses.replace(
+        source, metadata=dataclasses.replace(source.metadata, model=segmenter)
+    )
+    with pytest.raises(InputError, match="is a model of segmentation, whose decoder the publ"):
+        exported_model(segmenter)
     again = from_torch(out, tmp_path / "again", ImportOptions(tiling="released"))
     to_torch(again.checkpoint.parents[1], out, require_published_semantics=True)
 

@@ -41,10 +41,10 @@ def parse_masks(folder: str, classes: str) -> LabelMasks:
     names = tuple(name.strip() for name in classes.split(",") if name.strip())
     if not folder and not names:
         return NO_MASKS
-    if not folder or len(names) < 2 or len(set(names)) < len(names):
+    if not folder or not 2 <= len(names) <= 127 or len(set(names)) < len(names):
         raise InputError(
             f"--masks={folder} --classes={classes}: expected a folder, and the names of the values "
-            "0, 1, … of its masks, each once"
+            "0, 1, … of its masks, at least 2 and at most 127, each once"
         )
     return LabelMasks(Path(folder).absolute(), names)
 

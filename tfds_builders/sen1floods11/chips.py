@@ -261,8 +261,8 @@ def read_record(
         bands = [raster.descriptions.index(band) + 1 for band in BANDS]
         backscatter = np.stack([geotiff.read_band(raster, band) for band in bands], axis=-1)
         grid = geotiff.georeference(raster)
-    valid = backscatter[np.isfinite(backscatter) | np.isinf(backscatter)]
-    if valid.size and (reason := units.find_unit_error(units.summarise(valid), "dB")):
+    summary = units.summarise(backscatter)
+    if summary.valid and (reason := units.find_unit_error(summary, "dB")):
         raise bad_file(image_path, reason)
     with geotiff.open_raster(mask_path) as raster:
         _check_shape(mask_path, (raster.count, *raster.shape), (1, size, size))
