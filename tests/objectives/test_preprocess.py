@@ -3,11 +3,13 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from sar_mixmae_jax.objectives.preprocess import (
     Preprocessing,
+    augment,
     pad,
     preprocess,
     random_flips,
@@ -136,3 +138,26 @@ def test_flips_are_all_four_and_independent_per_image():
     flipped = np.asarray(jax.jit(random_flips)(images, jax.random.key(0)))
     orders = {tuple(np.ravel(image)) for image in flipped}
     assert orders == {(0, 1, 2, 3), (1, 0, 3, 2), (2, 3, 0, 1), (3, 2, 1, 0)}
+
+
+def test_crops_and_rotations_move_images_and_labels_alike():
+    """A record holds its own coordinates, 100 row + column; so do its labels."""
+    places = 100 * np.arange(6)[:, None] + np.arange(9)
+    records = np.broadcast_to(places[..., None], (40, 6, 9, 1))
+    settings = Preprocessing(9, (0.0,), (1.0,), random_flip=True, random_rotation=True, crop_size=4)
+    key = jax.random.key(5)
+    images = np.asarray(augment(jnp.asarray(records, jnp.float32), key, settings))
+    labels = np.asarray(augment(jnp.asarray(records), key, settings))
+    np.testing.assert_array_equal(images, labels)
+    assert images.shape == (40, 4, 4, 1)
+    corners, turns = set(), set()
+    for image in images[..., 0].astype(int):
+        row, column = divmod(image.min(), 100)
+        corners.add((row, column))
+        window = places[row : row + 4, column : column + 4]
+        forms = [np.rot90(flipped, k) for k in range(4) for flipped in (window, window[::-1])]
+        (turn,) = (number for number, form in enumerate(forms) if np.array_equal(form, image))
+        turns.add(turn)
+    assert len(turns) == 8
+    assert len(corners) > 10
+    assert {row for row, _ in corners} == {0, 1, 2}

@@ -10,6 +10,8 @@ import pytest
 from PIL import Image
 from sklearn.metrics import accuracy_score, f1_score, jaccard_score, precision_score, recall_score
 
+from sar_mixmae_jax.data.patch_dataset import ReadOptions
+from sar_mixmae_jax.data.record_cache import pack
 from sar_mixmae_jax.evaluation.predictions import load_predictions
 from sar_mixmae_jax.inference.evaluator import evaluate
 from sar_mixmae_jax.inference.map_model import load_map_model
@@ -148,6 +150,18 @@ def test_pairs_are_labelled_by_the_second_date(floods):
     np.testing.assert_array_equal(pair["after"], after["backscatter"])
     rows = split.patches.source.read_rows(np.array([1, 0]))
     np.testing.assert_array_equal(rows["labels"][0], after["water"])
+
+
+def test_masks_are_kept_in_memory_and_in_files(floods, tmp_path):
+    task = get_task("segmentation")
+    source = load_task_dataset(
+        task, "flood_pairs/own", str(floods), "validation", ("VV",)
+    ).patches.source
+    for folder in (None, tmp_path):
+        packed = pack(source, ReadOptions(), folder)
+        for row in range(len(source)):
+            np.testing.assert_array_equal(packed[row]["water"], source[row]["water"])
+    assert len(list(tmp_path.rglob("water.npy"))) == 1
 
 
 def test_what_cannot_be_segmented_is_refused(built, floods, tmp_path):
