@@ -20,7 +20,7 @@ from sar_mixmae_jax.models.layers import (
     matmul_precision,
 )
 from sar_mixmae_jax.models.masking import patchify
-from sar_mixmae_jax.models.mixmae import make_encoder
+from sar_mixmae_jax.models.swin import make_encoder
 from sar_mixmae_jax.utils.errors import InputError
 
 HEAD_INITS = {

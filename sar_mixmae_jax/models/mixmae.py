@@ -22,26 +22,7 @@ from sar_mixmae_jax.models.layers import (
     sincos_position_embedding,
 )
 from sar_mixmae_jax.models.masking import mix_tokens
-from sar_mixmae_jax.models.swin import Encoder
-
-
-def make_encoder(
-    arch: Architecture, dtype: DTypeLike, remat: bool, attention: AttentionFn = attend
-) -> Encoder:
-    """Return the encoder of an architecture, for pretraining and for downstream tasks."""
-    positions = arch.pretrain_image_size // arch.patch_size if arch.pretrain_image_size else None
-    return Encoder(
-        arch.patch_size,
-        arch.embed_dim,
-        arch.depths,
-        arch.num_heads,
-        arch.window_sizes,
-        arch.mlp_ratio,
-        dtype,
-        remat,
-        positions,
-        attention,
-    )
+from sar_mixmae_jax.models.swin import make_encoder
 
 
 class DecoderBlock(nn.Module):

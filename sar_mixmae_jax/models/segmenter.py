@@ -19,7 +19,7 @@ from sar_mixmae_jax.models.layers import (
     linear,
     matmul_precision,
 )
-from sar_mixmae_jax.models.mixmae import make_encoder
+from sar_mixmae_jax.models.swin import make_encoder
 
 COMBINATIONS = ("concatenate", "difference")
 """Features of two dates: those of both, or those of the second minus those of the first."""

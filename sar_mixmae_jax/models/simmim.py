@@ -11,7 +11,7 @@ from jax.typing import DTypeLike
 from sar_mixmae_jax.models.architecture import Architecture
 from sar_mixmae_jax.models.layers import AttentionFn, attend, linear
 from sar_mixmae_jax.models.masking import upsample_mask
-from sar_mixmae_jax.models.mixmae import make_encoder
+from sar_mixmae_jax.models.swin import make_encoder
 
 
 class LinearDecoder(nn.Module):

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
+from sar_mixmae_jax.models.architecture import Architecture
 from sar_mixmae_jax.models.layers import (
     MLP,
     AttentionFn,
@@ -225,10 +226,10 @@ class Encoder(nn.Module):
         Args:
           images: (batch, height, width, band), standardised.
           mask: (units, units), 1 where a mask unit comes from the partner image, or None.
-          mask_token: (1, 1, 1, channel) token that takes the place of the partner's, and that
-            every token attends to; None: images are mixed.
           keep: (blocks, 2, batch) factors of the branches of the blocks, or None; see
             `layers.drop_path_factors`.
+          mask_token: (1, 1, 1, channel) token that takes the place of the partner's, and that
+            every token attends to; None: images are mixed.
 
         Returns:
           (batch, row, column, channel) of every stage; the last one is normalised.
@@ -268,3 +269,22 @@ class Encoder(nn.Module):
             x = from_windows(rows.reshape(windows.shape))  # batch, row, column, channel
             maps.append(x)
         return (*maps[:-1], layer_norm(self.dtype, name="norm")(x))
+
+
+def make_encoder(
+    arch: Architecture, dtype: DTypeLike, remat: bool, attention: AttentionFn = attend
+) -> Encoder:
+    """Return the encoder of an architecture, for pretraining and for downstream tasks."""
+    positions = arch.pretrain_image_size // arch.patch_size if arch.pretrain_image_size else None
+    return Encoder(
+        arch.patch_size,
+        arch.embed_dim,
+        arch.depths,
+        arch.num_heads,
+        arch.window_sizes,
+        arch.mlp_ratio,
+        dtype,
+        remat,
+        positions,
+        attention,
+    )

@@ -13,7 +13,6 @@ from ml_collections import ConfigDict
 from sar_mixmae_jax.data.metadata import Statistics
 from sar_mixmae_jax.data.patch_dataset import PatchDataset
 from sar_mixmae_jax.models.architecture import Architecture
-from sar_mixmae_jax.models.mixmae import make_encoder
 from sar_mixmae_jax.models.resize import (
     BAND_RULES,
     change_decoder_bands,
@@ -21,6 +20,7 @@ from sar_mixmae_jax.models.resize import (
     check_band_rule,
     resize_position_tables,
 )
+from sar_mixmae_jax.models.swin import make_encoder
 from sar_mixmae_jax.objectives.speckle_filter import NO_FILTER, SpeckleFilter
 from sar_mixmae_jax.objectives.weighting import Weighting
 from sar_mixmae_jax.training.checkpoint import (
