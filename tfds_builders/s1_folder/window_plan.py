@@ -72,7 +72,7 @@ def make_plan(
         "files",
     )
     bad_files.extend(wrong)
-    files, unused = select_files(found, user)
+    files, unused = select_files(list(found.values()), user)
     quantity = scenes.common_quantity(files, user)
     all_scenes, wrong = scenes.group_into_scenes(root, files, user)
     bad_files.extend(wrong)
@@ -90,11 +90,10 @@ def make_plan(
         (SceneReader(root, scene, nodata, zeros_path(scratch, number)), settings)
         for number, scene in enumerate(all_scenes)
     ]
-    numbered_surveys, wrong = _run_all(_survey, list(enumerate(tasks)), processes, "scenes")
+    surveys, wrong = _run_all(_survey, tasks, processes, "scenes")
     bad_files.extend(wrong)
     if bad_files and left_out:  # perhaps the missing bands of incomplete images
         print("\n".join(left_out), file=sys.stderr)
-    surveys: dict[int, SceneSurvey] = dict(numbered_surveys)
     items = [_to_items(number, survey.corners) for number, survey in surveys.items()]
     scenes.write_scenes(all_scenes, scratch)
     used = [all_scenes[number] for number in surveys]
@@ -126,8 +125,8 @@ def make_plan(
 
 def _run_all(
     function: Callable[[Any, Tick], Any], tasks: list[Any], processes: int, unit: str
-) -> tuple[list[Any], list[BadFile]]:
-    """Return the results of the tasks that succeed, in order, and the bad files of the others."""
+) -> tuple[dict[int, Any], list[BadFile]]:
+    """Return the results of the tasks that succeed, by number, and the bad files of the others."""
     results: dict[int, Any] = {}
     bad_files: list[BadFile] = []
     run = partial(
@@ -138,7 +137,7 @@ def _run_all(
             bad_files.extend(result.bad_files)
         else:
             results[number] = result
-    return [results[number] for number in sorted(results)], bad_files
+    return {number: results[number] for number in sorted(results)}, bad_files
 
 
 def _numbered(
@@ -157,12 +156,9 @@ def _read_file_metadata(task: tuple[Path, Path, UserMetadata], tick: Tick) -> Ra
     return read_file_metadata(root, path, user.band_pattern, use_gcps=user.use_gcps)
 
 
-def _survey(
-    task: tuple[int, tuple[SceneReader, WindowSettings]], tick: Tick
-) -> tuple[int, SceneSurvey]:
-    number, (reader, settings) = task
+def _survey(task: tuple[SceneReader, WindowSettings], tick: Tick) -> SceneSurvey:
     tick()
-    return number, survey_scene(reader, settings)
+    return survey_scene(*task)
 
 
 def _to_items(number: int, corners: np.ndarray) -> np.ndarray:
