@@ -26,6 +26,7 @@ REFRESH_SECONDS = 0.3
 PRELOADED = (
     "tfds_builders.patch_builder",
     "tfds_builders.geotiff",
+    "tfds_builders.zero_regions",
     "scipy.special",
     "tree",
 )

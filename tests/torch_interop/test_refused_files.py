@@ -251,10 +251,10 @@ def test_a_folder_that_somebody_takes_meanwhile_is_left_alone(golden, tmp_path, 
     """A run that begins while the file is read keeps what it has."""
     run, read = tmp_path / "run", tensor_files.read_tensor_file
 
-    def slowly(path):
+    def slowly(*given):
         (run / "checkpoints" / "7").mkdir(parents=True)
         (run / "run.json").write_text("{}")
-        return read(path)
+        return read(*given)
 
     monkeypatch.setattr(tensor_files, "read_tensor_file", slowly)
     with pytest.raises(InputError, match="is not empty"):
