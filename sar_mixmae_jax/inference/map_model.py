@@ -150,7 +150,12 @@ def _network(model: LoadedModel, task: Task) -> DownstreamModel:
 def _preprocessing(source: SourceCheckpoint, size: int, resize_mode: str) -> Preprocessing:
     statistics = source.statistics
     return Preprocessing(
-        size, statistics.mean, statistics.std, resize_mode=resize_mode, random_flip=False
+        size,
+        statistics.mean,
+        statistics.std,
+        resize_mode=resize_mode,
+        random_flip=False,
+        speckle=source.input_filter,
     )
 
 

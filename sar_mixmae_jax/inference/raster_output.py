@@ -22,7 +22,7 @@ from sar_mixmae_jax.utils.errors import InputError, first_line
 from sar_mixmae_jax.utils.files import atomic_path
 
 GDAL_SETTINGS = {
-    "GDAL_CACHEMAX": 64 * 2**20,  # bytes; the default grows with the machine
+    "GDAL_CACHEMAX": 112 * 2**20,  # bytes; one cache for the process: as where scenes are read
     "GDAL_PAM_ENABLED": "NO",  # no .aux.xml beside the file
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
 }

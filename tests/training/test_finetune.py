@@ -10,9 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from sar_mixmae_jax.data.metadata import BANDS
 from sar_mixmae_jax.evaluation.predictions import load_predictions
 from sar_mixmae_jax.inference.encoder import load_encoder
 from sar_mixmae_jax.inference.evaluator import evaluate, load_model, prediction_provenance
+from sar_mixmae_jax.inference.map_model import load_map_model
+from sar_mixmae_jax.inference.scene_pipeline import MapScene, predict_rows
 from sar_mixmae_jax.objectives.speckle_filter import SpeckleFilter, reduce_speckle
 from sar_mixmae_jax.tasks.registry import get_task
 from sar_mixmae_jax.tasks.supervised import param_shapes, predict_outputs
@@ -307,6 +310,20 @@ def test_floods_in_tiles(detector, floods, tmp_path):
     of_images = predicted.logits[:, 1] - predicted.logits[:, 0]
     np.testing.assert_allclose(evidence["evidence"].mean((1, 2)), of_images, atol=1e-5)
     assert predicted.provenance["overlap with training"].startswith("0 of 8 images")
+    mapped = map_pair(workdir, floods, 1)
+    np.testing.assert_allclose(mapped[..., 2], evidence["evidence"][1], atol=1e-4)
+    np.testing.assert_allclose(mapped[..., 1], 1 / (1 + np.exp(-mapped[..., 2])), atol=1e-5)
+
+
+def map_pair(workdir, floods, row):
+    """Return the map of a pair of the test split: (tile row, tile column, dry, flood, evidence)."""
+    split = load_task_dataset(get_task("flood"), "flood_pairs/own", str(floods), "test", BANDS)
+    record = split.patches.source[row]
+    readers = tuple(lambda a, b, db=record[date]: db[a:b] for date in ("before", "after"))
+    scene = MapScene("pair", (128, 128), "", (1, 0, 0, 0, 1, 0), ("", ""), readers)
+    model = load_map_model(workdir, "best", batch_size=4)
+    assert (model.kind, model.dates, model.predictor.window) == ("windows", ("before", "after"), 64)
+    return np.concatenate(list(predict_rows(scene, model.predictor, model.overlap)))
 
 
 def test_a_split_without_floods_has_undefined_scores_and_no_zeros(detector, floods):
