@@ -9,10 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sar_mixmae_jax.models.masking import patchify, random_mask, unpatchify
+from sar_mixmae_jax.models.masking import patchify, random_mask, unit_moments, unpatchify
 from sar_mixmae_jax.objectives.preprocess import RESIZE_MODES, pad, preprocess
 from sar_mixmae_jax.objectives.radiometry import destandardise
 from sar_mixmae_jax.objectives.reconstruction import PretrainObjective, reconstruct, restored_images
+from sar_mixmae_jax.objectives.speckle_filter import NO_FILTER
 
 ESTIMATES = ("model", "null", "measured")
 """Estimates that are compared with the ground truth: the model, a prediction of 0, the input."""
@@ -64,7 +65,8 @@ class ErrorSums(NamedTuple):
     """Sums over the pixels of every image and over the masks; groups are bins, then classes.
 
     Attributes:
-      error: (batch,) of (prediction - target)².
+      error: (batch,) of (prediction - target)²; the target is the measured image, normalised if
+        the objective does so, and the prediction in the same form.
       null_error: (batch,) of (0 - target)².
       band_error: (batch,) of (mean of the band in the mask unit - target)².
       truth_error: (batch,) of (truth + mean of speckle in dB - target)², of (0 - target)² where the
@@ -109,17 +111,22 @@ def batch_error_sums(
     settings, model = objective.preprocessing, objective.model
     size, cell, bands = settings.image_size, model.arch.mask_unit, len(protocol.bands)
     batch = preprocess(backscatter, key, settings)
+    raw = preprocess(backscatter, key, dataclasses.replace(settings, speckle=NO_FILTER))
     truth = jnp.full_like(batch.images, jnp.nan)
     if noise_free is not None:
         truth = RESIZE_MODES[settings.resize_mode](noise_free.astype(jnp.float32), size)
     known = batch.valid & jnp.isfinite(truth)
     truth = jnp.where(known, truth, 0.0)
     mean, std = jnp.array(settings.mean), jnp.array(settings.std)
-    target = patchify(batch.target, cell)
-    band_means = patchify(unit_band_means(batch.target, batch.valid, cell), cell)
+    target = patchify(raw.target, cell)
+    offset, spread = jnp.zeros(()), jnp.ones(())
+    if objective.norm_pix_loss:
+        offset, spread = unit_moments(target, patchify(raw.valid, cell))
+    null = jnp.broadcast_to(offset, target.shape)
+    band_means = patchify(unit_band_means(raw.target, raw.valid, cell), cell)
     noiseless = jnp.where(known, (truth - mean) / std, 0.0)
     pixels = jnp.maximum(known.sum((0, 1, 2)), 1)
-    speckle = jnp.where(known, batch.target - noiseless, 0.0).sum((0, 1, 2)) / pixels  # its mean
+    speckle = jnp.where(known, raw.target - noiseless, 0.0).sum((0, 1, 2)) / pixels  # its mean
     noiseless = patchify(noiseless + speckle, cell)
     groups = jax.nn.one_hot(jnp.digitize(truth, jnp.array(protocol.edges)), len(protocol.bins))
     if land_cover is not None and protocol.classes:
@@ -131,24 +138,24 @@ def batch_error_sums(
     def sums_of_mask(mask_key: jax.Array) -> ErrorSums:
         mask = random_mask(mask_key, model.arch.mask_grid, objective.mask_ratio)
         result = reconstruct(model, params, batch, mask, norm_pix_loss=objective.norm_pix_loss)
-        zero = result._replace(prediction=jnp.zeros_like(result.prediction))
-        restored = [restored_images(estimate, cell, bands) for estimate in (result, zero)]
-        images = jnp.stack([*restored, batch.images], axis=1)  # in the order of ESTIMATES
+        restored = restored_images(result, cell, bands)
+        estimates = (restored, unpatchify(null, cell, bands), raw.images)  # order of ESTIMATES
+        images = jnp.stack(estimates, axis=1)
         db = destandardise(images, mean, std)
         predicted = unpatchify(result.valid, cell, bands)
         errors = jnp.where((known & predicted)[:, None], db - truth[:, None], 0.0)
         counted = jnp.where(predicted[..., None], groups, 0.0)
 
         def error_of(estimate: jax.Array) -> jax.Array:
-            error = jnp.square((estimate - target) / result.spread)
+            error = jnp.square((estimate - target) / spread)
             return jnp.where(result.valid, error, 0.0).sum((1, 2))
 
         sum_groups = partial(jnp.einsum, "behwk,bhwkg->begk", precision="highest")
         return ErrorSums(
-            result.error.sum((1, 2)),
-            result.null_error.sum((1, 2)),
+            error_of(patchify(restored, cell)),
+            error_of(null),
             error_of(band_means),
-            error_of(jnp.where(patchify(known, cell), noiseless, result.offset)),
+            error_of(jnp.where(patchify(known, cell), noiseless, null)),
             result.valid.sum((1, 2), dtype=jnp.float32),
             sum_groups(jnp.square(errors), counted),
             sum_groups(errors, counted),

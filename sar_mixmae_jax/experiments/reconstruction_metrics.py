@@ -17,7 +17,6 @@ from sar_mixmae_jax.experiments.reconstruction_error import (
 )
 from sar_mixmae_jax.experiments.seed_statistics import Metric
 from sar_mixmae_jax.objectives.reconstruction import PretrainObjective
-from sar_mixmae_jax.objectives.speckle_filter import NO_FILTER
 from sar_mixmae_jax.objectives.weighting import Weighting
 from sar_mixmae_jax.utils.errors import DivergedError, InputError
 
@@ -50,7 +49,7 @@ NOTES = {
     "speckled target are given back to a reconstructed unit, so its level, and most of the bias, "
     "is not learned. `null` is the mean of the unit: only an improvement over it is learned. "
     "`measured` is the input with its speckle. The variance that `truth`, the noise-free image "
-    "plus the mean of speckle, explains is the ceiling of a model: the rest is speckle. "
+    "plus the mean of speckle, explains is about the ceiling of a model: the rest is speckle. "
     "`band_means` explains the levels of the bands in each unit alone.",
     False: f"{UNWEIGHTED} `null` is the mean of the dataset everywhere. `measured` is the input "
     "with its speckle.",
@@ -63,8 +62,8 @@ def measure_reconstruction(
 ) -> dict[str, Metrics]:
     """Measure the reconstructions of a model, without weights and flips.
 
-    Errors are those to the measured image, also of a model whose targets alone were filtered; to
-    the filtered image if its inputs were.
+    Errors are those to the measured image, also of a model whose targets were filtered: its
+    prediction is restored with the moments of its own targets.
 
     Args:
       objective: of the pretraining.
@@ -78,17 +77,14 @@ def measure_reconstruction(
       `bias_db` over all bands, and both with `/BAND`, `/BAND/BIN` and `/BAND/CLASS`; None without
       pixels or ground truth. "pixels" holds the number of values of each. `error` and
       `explained_variance`, 1 - error / that of "null", also of "band_means", the mean of each band
-      in a mask unit, and of "truth", the noise-free image plus the mean of speckle in dB: the part
-      of the target that is predictable in principle.
+      in a mask unit, and of "truth", the noise-free image plus the mean of speckle in dB.
 
     Raises:
       InputError: there are no batches, or one with a single image.
       DivergedError: a prediction is not finite.
     """
-    settings = objective.preprocessing
-    speckle = settings.speckle if settings.speckle.filters_input else NO_FILTER
     settings = dataclasses.replace(
-        settings, weighting=Weighting("none"), random_flip=False, speckle=speckle
+        objective.preprocessing, weighting=Weighting("none"), random_flip=False
     )
     objective = dataclasses.replace(objective, preprocessing=settings)
     sums = [

@@ -18,10 +18,11 @@ from sar_mixmae_jax.experiments.reconstruction_metrics import (
 )
 from sar_mixmae_jax.experiments.seed_statistics import Result
 from sar_mixmae_jax.models.architecture import Architecture
-from sar_mixmae_jax.models.masking import random_mask
+from sar_mixmae_jax.models.masking import patchify, random_mask, unit_moments
 from sar_mixmae_jax.models.mixmae import MixMAE
 from sar_mixmae_jax.objectives.preprocess import Preprocessing, preprocess
 from sar_mixmae_jax.objectives.reconstruction import PretrainObjective, reconstruct
+from sar_mixmae_jax.objectives.speckle_filter import SpeckleFilter, reduce_speckle
 from sar_mixmae_jax.objectives.weighting import Weighting
 from sar_mixmae_jax.utils.errors import DivergedError, InputError
 
@@ -223,6 +224,34 @@ def test_without_a_truth_there_is_the_error_alone():
     in_db = [name for name in found["model"] if "_db" in name]
     assert {found["model"][name] for name in in_db} == {None}
     assert found["truth"]["explained_variance"] is None
+
+
+class FilteredTarget(Silent):
+    """Predicts the filtered target, normalised by its own moments."""
+
+    def __call__(self, images, mask):
+        """The normalised cells."""
+        raw = jnp.asarray(QUIET.backscatter)
+        target = (reduce_speckle(raw, SpeckleFilter("boxcar")) - jnp.array(MEAN)) / jnp.array(STD)
+        cells = patchify(jnp.where(jnp.isfinite(target), target, 0.0), self.arch.mask_unit)
+        offset, spread = unit_moments(cells, patchify(jnp.isfinite(target), self.arch.mask_unit))
+        return (cells - offset) / spread
+
+
+QUIET = records(2, 0)
+
+
+def test_filtered_targets_are_restored_with_their_own_moments():
+    settings = objective(model=FilteredTarget(SIZE))
+    speckle = SpeckleFilter("boxcar")
+    preprocessing = dataclasses.replace(settings.preprocessing, speckle=speckle)
+    settings = dataclasses.replace(settings, preprocessing=preprocessing)
+    found = measure_reconstruction(settings, {}, [QUIET], PROTOCOL)
+    error = np.asarray(reduce_speckle(jnp.asarray(QUIET.backscatter), speckle)) - QUIET.noise_free
+    assert found["model"]["rmse_db"] == pytest.approx(np.sqrt(np.nanmean(error**2)), rel=1e-4)
+    assert found["model"]["bias_db"] == pytest.approx(np.nanmean(error), abs=1e-3)
+    measured = measure_reconstruction(objective(model=Silent(SIZE)), {}, [QUIET], PROTOCOL)
+    assert found["null"] == measured["null"]
 
 
 def test_too_few_images_and_diverged_models_are_refused(params):
