@@ -23,6 +23,9 @@ POLARISATIONS = ("VH", "VV", "HV", "HH")
 FLOOR_DB = -35.0
 """Level of pixels whose linear power is 0 or below after noise subtraction: dark, not nodata."""
 
+NOT_LABELLED = -1
+"""Per-pixel label of pixels without one: losses, metrics and counts leave them out."""
+
 FEATURES = "features.json"
 """File in the folder of a dataset whose content TFDS turns into imports."""
 

@@ -24,9 +24,6 @@ Pictures = Callable[[int], Any]
 Figures = dict[str, Callable[[], bytes]]
 """File name -> function that draws the figure and returns the bytes of a PNG."""
 
-IGNORED_LABEL = -1
-"""Per-pixel label of padding; losses and pooled labels leave such pixels out."""
-
 
 class LabelUnits(NamedTuple):
     """Units that are labelled as a whole when a fraction of the labels is drawn.

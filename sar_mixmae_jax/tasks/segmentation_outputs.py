@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from sar_mixmae_jax.tasks.base import IGNORED_LABEL, mean_per_record
+from sar_mixmae_jax.data.metadata import NOT_LABELLED
+from sar_mixmae_jax.tasks.base import mean_per_record
 from sar_mixmae_jax.tasks.segmentation_metrics import BINS
 from sar_mixmae_jax.tasks.segmentation_report import NO_PREDICTION
 
@@ -14,11 +15,11 @@ def pixel_loss(logits: jax.Array, labels: jax.Array, dice: float, focal: float) 
 
     Args:
       logits: (batch, …, classes).
-      labels: (batch, …) int, `IGNORED_LABEL` where not labelled.
+      labels: (batch, …) int, `NOT_LABELLED` where not labelled.
       dice: weight of the Dice loss of the record, which is added.
       focal: exponent of the focal weight (1 - p)^focal of a pixel; 0: all weigh the same.
     """
-    labelled = labels != IGNORED_LABEL
+    labelled = labels != NOT_LABELLED
     truth = jax.nn.one_hot(labels, logits.shape[-1])  # of an ignored pixel: zeros
     losses = optax.softmax_cross_entropy(logits, truth)
     if focal:
@@ -38,7 +39,7 @@ def count_pixels(logits: jax.Array, labels: jax.Array, valid: jax.Array) -> dict
 
     Args:
       logits: (batch, height, width, classes).
-      labels: (batch, height, width) int, `IGNORED_LABEL` where not labelled.
+      labels: (batch, height, width) int, `NOT_LABELLED` where not labelled.
       valid: (batch, height, width) bool, True where measured.
 
     Returns:

@@ -8,9 +8,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from sar_mixmae_jax.data.metadata import NOT_LABELLED
 from sar_mixmae_jax.models.heads import DownstreamModel
 from sar_mixmae_jax.objectives.preprocess import Preprocessing, augment, preprocess
-from sar_mixmae_jax.tasks.base import IGNORED_LABEL, Task
+from sar_mixmae_jax.tasks.base import Task
 from sar_mixmae_jax.utils.errors import InputError
 
 Batch = Mapping[str, jax.Array]
@@ -180,7 +181,7 @@ def prepare_labels(
 
     Returns:
       The labels as they are; per pixel (batch, size, size) int32, resized to the nearest pixel or
-      padded with `IGNORED_LABEL`, and cropped, flipped and rotated as the images.
+      padded with `NOT_LABELLED`, and cropped, flipped and rotated as the images.
 
     Raises:
       InputError: per-pixel labels are not (batch, height, width).
@@ -194,7 +195,7 @@ def prepare_labels(
     if labels.shape[1:] != (size, size) and settings.resize_mode == "pad":
         extra = [size - side for side in labels.shape[1:]]
         margins = [(0, 0), *((more // 2, more - more // 2) for more in extra)]
-        labels = jnp.pad(labels, margins, constant_values=IGNORED_LABEL)
+        labels = jnp.pad(labels, margins, constant_values=NOT_LABELLED)
     elif labels.shape[1:] != (size, size):
         labels = jax.image.resize(labels, (len(labels), size, size), method="nearest")
     return labels if key is None else augment(labels[..., None], key, settings)[..., 0]

@@ -12,6 +12,7 @@ import numpy as np
 import optax
 import pytest
 
+from sar_mixmae_jax.data.metadata import NOT_LABELLED
 from sar_mixmae_jax.evaluation.bootstrap import make_binary_problem
 from sar_mixmae_jax.evaluation.metrics import SummaryMetrics, binary_metrics
 from sar_mixmae_jax.evaluation.predictions import load_predictions
@@ -19,7 +20,7 @@ from sar_mixmae_jax.inference.evaluator import evaluate
 from sar_mixmae_jax.models.heads import Classifier
 from sar_mixmae_jax.objectives.preprocess import Preprocessing
 from sar_mixmae_jax.tasks import registry
-from sar_mixmae_jax.tasks.base import IGNORED_LABEL, LabelUnits, Task, mean_per_record
+from sar_mixmae_jax.tasks.base import LabelUnits, Task, mean_per_record
 from sar_mixmae_jax.tasks.registry import get_task, register_task, task_names
 from sar_mixmae_jax.tasks.supervised import (
     FinetuneObjective,
@@ -167,7 +168,7 @@ def test_labels_are_padded_and_flipped_with_the_images(task, built):
         (images,) = prepare_batch(batch, key, setting)
         labels = np.asarray(prepare_labels(batch["labels"], key, setting))
         assert labels.shape == (8, 128, 128)
-        inside, band = labels != IGNORED_LABEL, np.asarray(images[..., 0])
+        inside, band = labels != NOT_LABELLED, np.asarray(images[..., 0])
         assert inside.sum() == 8 * 120 * 120
         measured = inside & (band != 0)  # nodata is 0, brighter than any dB here
         assert measured.mean() > 0.5
@@ -192,7 +193,7 @@ def test_the_loss_leaves_ignored_pixels_out(task):
     labels = np.zeros((2, 3, 3), np.int32)
     labels[0, 0, 0] = 1
     assert task.loss(logits, labels)[0] > 1
-    labels[0, 0, 0] = IGNORED_LABEL
+    labels[0, 0, 0] = NOT_LABELLED
     np.testing.assert_allclose(task.loss(logits, labels), np.log(2), rtol=1e-6)
     np.testing.assert_allclose(task.loss(logits[:, 1, 1], labels[:, 1, 1]), np.log(2), rtol=1e-6)
 

@@ -10,13 +10,13 @@ import pytest
 from PIL import Image
 from sklearn.metrics import accuracy_score, f1_score, jaccard_score, precision_score, recall_score
 
+from sar_mixmae_jax.data.metadata import NOT_LABELLED
 from sar_mixmae_jax.data.patch_dataset import ReadOptions
 from sar_mixmae_jax.data.record_cache import pack
 from sar_mixmae_jax.evaluation.predictions import load_predictions
 from sar_mixmae_jax.inference.evaluator import evaluate
 from sar_mixmae_jax.inference.map_model import load_map_model
 from sar_mixmae_jax.inference.scene_pipeline import MapScene, predict_rows
-from sar_mixmae_jax.tasks.base import IGNORED_LABEL
 from sar_mixmae_jax.tasks.registry import get_task
 from sar_mixmae_jax.tasks.segmentation import Segmentation
 from sar_mixmae_jax.tasks.segmentation_baselines import BASELINES
@@ -98,7 +98,7 @@ def test_a_frozen_encoder_does_not_change(report):
 def test_counts_leave_unlabelled_and_count_unmeasured_pixels_apart():
     task = Segmentation()
     logits = jnp.zeros((1, 2, 3, 2)).at[0, 0, :, 1].set(2.0)  # row 0 is water, row 1 is not
-    labels = jnp.array([[[1, 0, IGNORED_LABEL], [1, 0, 1]]])
+    labels = jnp.array([[[1, 0, NOT_LABELLED], [1, 0, 1]]])
     valid = jnp.array([[[True, True, True], [True, True, False]]])
     outputs = jax.device_get(task.record_outputs(logits, labels, valid))
     assert outputs["confusion"].tolist() == [[[1, 1], [1, 1]]]
@@ -117,7 +117,7 @@ def test_counts_leave_unlabelled_and_count_unmeasured_pixels_apart():
 
 def test_the_loss_has_dice_and_focal_terms_and_no_ignored_pixels():
     logits = np.array([[[[0.0, 1.0], [2.0, 0.0], [9.0, 0.0]]]])
-    labels = np.array([[[1, 0, IGNORED_LABEL]]])
+    labels = np.array([[[1, 0, NOT_LABELLED]]])
     right = 1 / (1 + np.exp([-1.0, -2.0]))
     plain = Segmentation()
     np.testing.assert_allclose(plain.loss(logits, labels), [-np.log(right).mean()], rtol=1e-5)
@@ -131,7 +131,7 @@ def test_the_loss_has_dice_and_focal_terms_and_no_ignored_pixels():
     ]
     dice = plain._with(dice=0.5).loss(logits, labels) - plain.loss(logits, labels)
     np.testing.assert_allclose(dice, [0.5 * (1 - np.mean(overlap))], rtol=1e-5)
-    unlabelled = plain._with(dice=0.5).loss(logits, np.full((1, 1, 3), IGNORED_LABEL))
+    unlabelled = plain._with(dice=0.5).loss(logits, np.full((1, 1, 3), NOT_LABELLED))
     np.testing.assert_array_equal(unlabelled, [0.0])
     assert plain != focal
     assert plain == Segmentation()

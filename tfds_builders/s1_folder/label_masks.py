@@ -8,13 +8,11 @@ import numpy as np
 from rasterio.io import DatasetReader
 from rasterio.windows import Window
 
+from sar_mixmae_jax.data.metadata import NOT_LABELLED
 from sar_mixmae_jax.utils.errors import InputError
 from tfds_builders import geotiff
 from tfds_builders.bad_files import BadFile, BadFilesError, bad_file
 from tfds_builders.s1_folder.scenes import Scene
-
-NOT_LABELLED = -1
-"""Stored label of pixels that are nodata in the mask, or -1."""
 
 
 class LabelMasks(NamedTuple):

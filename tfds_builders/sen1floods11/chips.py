@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sar_mixmae_jax.data.metadata import BANDS
+from sar_mixmae_jax.data.metadata import BANDS, NOT_LABELLED
 from sar_mixmae_jax.utils.errors import InputError, first_line
 from tfds_builders import geotiff, units
 from tfds_builders.bad_files import BadFile, bad_file
@@ -18,7 +18,6 @@ from tfds_builders.plan import Columns, Plan
 from tfds_builders.shards import Example
 from tfds_builders.zero_regions import border_zeros, zero_or_nodata
 
-NOT_LABELLED = -1
 LABELS = (NOT_LABELLED, 0, 1)
 """Values of a mask: not labelled, no water, water."""
 
