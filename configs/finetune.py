@@ -53,7 +53,8 @@ def get_config(arguments: str = "") -> ConfigDict:
     config.init = given["init"]
     # Of the model, in order; None: of the encoder, or VH, VV of a random one.
     config.bands = config_dict.placeholder(tuple)
-    # An encoder of other bands: refused (strict), or changed by a rule of models/resize.BAND_RULES.
+    # An encoder of other bands: refused (strict), or changed by a rule of models/resize.BAND_RULES;
+    # the same bands in another order are never refused.
     config.init_bands = "strict"
     # Of a random encoder: name of a dataset; None: the dataset that it is trained on.
     config.statistics = config_dict.placeholder(str)

@@ -23,7 +23,8 @@ def get_config(arguments: str = "") -> ConfigDict:
     config.split = "train+validation"  # as published
     config.bands = ("VH", "VV")  # any of the dataset's, in order
     config.init = "random"  # or a run or checkpoint of pretraining, to continue with its model
-    # `init` of other bands: refused (strict), or changed by a rule of models/resize.BAND_RULES.
+    # `init` of other bands: refused (strict), or changed by a rule of models/resize.BAND_RULES; the
+    # same bands in another order are never refused.
     config.init_bands = "strict"
 
     config.model = ConfigDict()

@@ -80,7 +80,9 @@ def resize_position_tables(params: Any, shapes: Any) -> Any:
 BAND_RULES = ("strict", "subset", "mean")
 """Rules by which parameters for some bands become parameters for others.
 
-- strict: they do not.
+Equal bands in another order keep their own by name under every rule.
+
+- strict: others are refused.
 - subset: a band keeps its own, by name; those of a new band are 0. The encoder then computes what
   it did where the bands that were dropped, or that are new, are nodata.
 - mean: every band has the mean over the old bands; in the patch embedding times their number over
@@ -99,7 +101,7 @@ def check_band_rule(rule: str, old: Sequence[str], new: Sequence[str]) -> None:
     Raises:
       InputError: the rule does not allow it.
     """
-    if tuple(old) == tuple(new):
+    if set(old) == set(new):
         return
     bands = f"the bands {', '.join(old)}, and the model has {', '.join(new)}"
     if rule == "strict":
@@ -113,7 +115,7 @@ def check_band_rule(rule: str, old: Sequence[str], new: Sequence[str]) -> None:
 
 def _band_weights(rule: str, old: Sequence[str], new: Sequence[str]) -> np.ndarray:
     """Return (new, old) float32 weights of the parameters of the old bands in those of the new."""
-    if rule == "mean":
+    if rule == "mean" and set(old) != set(new):
         return np.full((len(new), len(old)), 1 / len(old), np.float32)
     return np.array([[one == other for other in old] for one in new], np.float32)
 

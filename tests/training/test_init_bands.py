@@ -11,6 +11,7 @@ import pytest
 from sar_mixmae_jax.data.metadata import Statistics
 from sar_mixmae_jax.data.patch_dataset import load_patch_dataset
 from sar_mixmae_jax.models.resize import (
+    BAND_RULES,
     change_decoder_bands,
     change_encoder_bands,
     check_band_rule,
@@ -100,7 +101,7 @@ def test_the_prediction_head_predicts_the_same_bands(rng):
     ("rule", "new", "message"),
     [
         ("strict", ("VV",), "the bands VH, VV, and the model has VV: set --config.bands"),
-        ("strict", ("VV", "VH"), "the model has VV, VH: set .*--config.init_bands=subset"),
+        ("strict", ("VV", "VH", "HH"), "the model has VV, VH, HH: set .*init_bands=subset"),
         ("subset", ("HV", "HH"), "share none: set --config.init_bands=mean"),
     ],
 )
@@ -108,6 +109,17 @@ def test_rules_that_do_not_apply(rule, new, message):
     with pytest.raises(InputError, match=message):
         check_band_rule(rule, BOTH, new)
     check_band_rule(rule, BOTH, BOTH)
+
+
+@pytest.mark.parametrize("rule", BAND_RULES)
+def test_another_order_of_the_bands_keeps_the_tokens_under_every_rule(rng, rule):
+    params, image = embedding(rng, 2), rng.normal(size=(PATCH, PATCH, 2)).astype(np.float32)
+    check_band_rule(rule, BOTH, BOTH[::-1])
+    changed = change_encoder_bands(params, BOTH, BOTH[::-1], rule)
+    np.testing.assert_allclose(token(changed, image[..., ::-1]), token(params, image), rtol=1e-5)
+    head = {"bias": np.arange(UNIT * UNIT * 2, dtype=np.float32)}
+    swapped = change_decoder_bands({"pred": head}, BOTH, BOTH[::-1], rule)["pred"]["bias"]
+    np.testing.assert_array_equal(swapped.reshape(-1, 2)[:, ::-1].ravel(), head["bias"])
 
 
 def starting(data_dir, encoder_run, **changes):
