@@ -1,4 +1,4 @@
-"""Map scenes: GeoTIFFs in, Cloud-Optimized GeoTIFFs out.
+"""Map scenes: GeoTIFFs of classes, probabilities or features.
 
   sar-mixmae map --workdir=runs/water scene_VV.tif scenes/ --out=maps
   sar-mixmae map --workdir=runs/flood --before=may.tif --after=june.tif --out=maps
@@ -21,7 +21,7 @@ from absl import flags
 from rasterio.errors import RasterioError
 
 from sar_mixmae_jax.cli import common
-from sar_mixmae_jax.cli.map_scenes import MapMetadata, NamedScene, find_scenes, open_scenes
+from sar_mixmae_jax.inference.scene_input import MapMetadata, NamedScene, find_scenes, open_scenes
 from sar_mixmae_jax.inference.map_model import MapModel, load_map_model
 from sar_mixmae_jax.inference.scene_products import (
     MapSettings,
