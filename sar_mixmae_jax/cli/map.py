@@ -21,8 +21,8 @@ from absl import flags
 from rasterio.errors import RasterioError
 
 from sar_mixmae_jax.cli import common
-from sar_mixmae_jax.inference.scene_input import MapMetadata, NamedScene, find_scenes, open_scenes
 from sar_mixmae_jax.inference.map_model import MapModel, load_map_model
+from sar_mixmae_jax.inference.scene_input import MapMetadata, NamedScene, find_scenes, open_scenes
 from sar_mixmae_jax.inference.scene_products import (
     MapSettings,
     map_scene,
