@@ -69,9 +69,8 @@ def measure(workdir: str, rows: int, columns: int) -> dict[str, float]:
     """
     import resource
 
-    from sar_mixmae_jax.inference.scene_input import MapMetadata, find_scenes, open_scenes
-
     from sar_mixmae_jax.inference.map_model import load_map_model
+    from sar_mixmae_jax.inference.scene_input import MapMetadata, find_scenes, open_scenes
     from sar_mixmae_jax.inference.scene_products import MapSettings, map_scene
     from sar_mixmae_jax.inference.window_blending import WindowAxis
     from tfds_builders.s1_folder.scene_reader import NodataSettings
