@@ -51,8 +51,11 @@ def test_records_hold_what_the_files_hold(folder, release):
     assert record["event"] == b"Sri-Lanka"
     assert record["crs"] == b"EPSG:4326"
     assert tuple(record["transform"]) == transform
-    assert records(folder, "test")["Mekong_5"]["time"] == b"2018-08-05"  # "Cambodia" in the table
-    assert records(folder, "bolivia")["Bolivia_6"]["time"] == b"2018-02-15"
+    assert records(folder, "test")["Mekong_5"]["time"] == b"2001-02-02"  # "Cambodia" in the table
+    assert records(folder, "bolivia")["Bolivia_6"]["time"] == b"2001-03-03"
+    assert record["time"] == b""
+    notes = json.loads((folder / "metadata.json").read_text())["notes"]
+    assert "Sen1Floods11_Metadata.geojson has no date of Sri-Lanka" in notes
 
 
 def test_chips_without_labels_or_measurement_stay_and_are_counted(folder):
@@ -110,6 +113,19 @@ def copy_of_train(release, tmp_path, name="Ghana_1", **changes):
 def read_first(root):
     plan = chips.make_plan(root, SIZE, weak=False)
     return plan.read(*plan.arguments, plan.items["train"].tolist()[0])
+
+
+def test_dates_are_those_of_the_table_of_events(release, tmp_path):
+    root, _ = copy_of_train(release, tmp_path)
+    note = "Sen1Floods11_Metadata.geojson is not there: the dates of the acquisitions are not known"
+    assert note in chips.make_plan(root, SIZE, weak=False).notes
+    assert read_first(root)["time"] == ""
+    fake_chips.write_events(root)
+    assert note not in chips.make_plan(root, SIZE, weak=False).notes
+    assert read_first(root)["time"] == "2001-01-01"
+    (root / chips.METADATA).write_text('{"features": [{"properties": {"location": "Ghana"}}]}')
+    with pytest.raises(InputError, match="cannot be read as the table of events"):
+        chips.make_plan(root, SIZE, weak=False)
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,7 @@ class Kind(NamedTuple):
     masks: str
 
 
-KINDS = (
+KINDS = HAND, WEAK = (
     Kind("HandLabeled", "S1Hand", "LabelHand"),
     Kind("WeaklyLabeled", "S1Weak", "S1OtsuLabelWeak"),
 )
@@ -71,21 +71,21 @@ def make_plan(root: Path, size: int, *, weak: bool) -> Plan:
     release = find_release(root)
     lists = {split: _list_path(release, part) for split, part in LISTS.items()}
     names = {split: read_list(path) for split, path in lists.items()}
-    problems = list(_repeated_names(lists, names))
+    problems, rows = list(_repeated_names(lists, names)), sum(map(len, names.values()))
     seen: set[str] = set()
     for split in LISTS:
         names[split] = [name for name in dict.fromkeys(names[split]) if name not in seen]
         seen.update(names[split])
     listed, notes = len(seen), []
     chips = {split: [(0, name) for name in of_split] for split, of_split in names.items()}
-    hand = _chip_names(release, KINDS[0])
+    hand = _chip_names(release, HAND)
     if unlisted := len(set(hand) - seen):
         notes.append(f"{unlisted} of {len(hand)} hand-labelled chips are in no list, and not used")
     if weak:
-        found = _chip_names(release, KINDS[1])
+        found = _chip_names(release, WEAK)
         if not found:
             raise InputError(
-                f"{_folder(release, KINDS[1])}: found no weakly labelled chip, expected files such "
+                f"{_folder(release, WEAK)}: found no weakly labelled chip, expected files such "
                 "as Ghana_53713_S1Weak.tif: download them, or build sen1floods11/hand"
             )
         usable = [name for name in found if event_of(name) != HELD_OUT_EVENT and name not in seen]
@@ -102,6 +102,13 @@ def make_plan(root: Path, size: int, *, weak: bool) -> Plan:
     dates = read_dates(release)
     if not dates:
         notes.append(f"{METADATA} is not there: the dates of the acquisitions are not known")
+    elif undated := {
+        event_of(name)
+        for of_split in chips.values()
+        for _, name in of_split
+        if location_of(name) not in dates
+    }:
+        notes.append(f"{METADATA} has no date of {', '.join(sorted(undated))}")
     width = max(len(name) for of_split in chips.values() for _, name in of_split)
     dtype = np.dtype([("weak", np.int8), ("name", f"S{width}")])
     return Plan(
@@ -114,7 +121,7 @@ def make_plan(root: Path, size: int, *, weak: bool) -> Plan:
         (release, size, dates),
         records_per_shard=CHIPS_PER_SHARD,
         bad_files=problems,
-        num_dropped=sum(len(read_list(path)) for path in lists.values()) - listed,
+        num_dropped=rows - listed,
         index_features=INDEX,
         summarise=count_labels,
         metadata={"caveats": [WEAK_CAVEAT] if weak else []},
@@ -157,7 +164,7 @@ def read_list(path: Path) -> list[str]:
         raise InputError(
             f"{path}: cannot be read ({first_line(error)}): copy the official list there"
         ) from error
-    names, suffix = [], f"_{KINDS[0].images}.tif"
+    names, suffix = [], f"_{HAND.images}.tif"
     for number, row in enumerate(csv.reader(text.splitlines()), start=1):
         if not row:
             continue
@@ -223,6 +230,12 @@ def _letters(name: str) -> str:
     return re.sub(r"[^a-z]", "", name.lower())
 
 
+def location_of(name: str) -> str:
+    """Return the location of a chip in the table of events, in letters only."""
+    event = _letters(event_of(name))
+    return LOCATIONS.get(event, event)
+
+
 def source_files(release: Path, size: int, dates: Any, item: tuple[int, bytes]) -> list[Path]:
     """Return the paths of image and mask of a chip."""
     del size, dates
@@ -280,7 +293,6 @@ def read_record(
         )
     backscatter[border_zeros(zero_or_nodata(backscatter))] = np.nan
     name = item[1].decode()
-    location = _letters(event_of(name))
     measured = np.isfinite(backscatter).all(-1)
     return {
         "id": name,
@@ -290,7 +302,7 @@ def read_record(
         "labelled": np.int32((labels != NOT_LABELLED).sum()),
         "labelled_water": np.int32((labels == 1).sum()),
         "unmeasured_water": np.int32(((labels == 1) & ~measured).sum()),
-        "time": dates.get(LOCATIONS.get(location, location), ""),
+        "time": dates.get(location_of(name), ""),
         "crs": grid.crs,
         "transform": np.array(grid.transform),
     }

@@ -13,8 +13,8 @@ from tfds_builders.sen1floods11.chips import KINDS, LISTS, METADATA
 from tfds_builders.synthetic_s1.simulator import WATER, simulate
 
 GRID = {"crs": "EPSG:4326", "transform": Affine(8.98e-05, 0, 10, 0, -8.98e-05, 20)}
-DATES = {"Ghana": "2018-09-18", "Cambodia": "2018-08-05", "Bolivia": "2018-02-15"}
-"""Day of each event in the table, by location."""
+DATES = {"Ghana": "2001-01-01", "Cambodia": "2001-02-02", "Bolivia": "2001-03-03"}
+"""Invented day of each event in the table, by location; Sri-Lanka is not in it."""
 
 
 def write_chip(root: Path, name: str, size: int, *, weak: bool = False, **changes: Any) -> None:
@@ -58,8 +58,8 @@ def write_lists(root: Path, splits: Mapping[str, Sequence[str]]) -> None:
 def write_events(root: Path) -> None:
     """Write the table of events with `DATES`."""
     features = [
-        {"type": "Feature", "properties": {"location": name, "s1_date": day}}
-        for name, day in DATES.items()
+        {"type": "Feature", "properties": {"ID": number, "location": name, "s1_date": day}}
+        for number, (name, day) in enumerate(DATES.items(), start=1)
     ]
     (root / METADATA).write_text(json.dumps({"type": "FeatureCollection", "features": features}))
 
