@@ -16,6 +16,7 @@ from tfds_builders.inspect.survey import locate, map_degrees
 from tfds_builders.s1_folder import gcps, window_plan
 from tfds_builders.s1_folder.layer_names import find_polarisation, find_unit, parse_band_pattern
 from tfds_builders.s1_folder.s1_folder_dataset_builder import Config, parse_config
+from tfds_builders.s1_folder.scene_reader import ZeroCounts
 from tfds_builders.shards import FLOOR_COUNTS
 
 
@@ -69,7 +70,7 @@ def test_zeros_of_one_band_at_the_border_are_nodata_of_this_band(root, scratch, 
     expected[0, :, :8], expected[1, :, :5], expected[0, 30, 40] = np.nan, np.nan, FLOOR_DB
     values = np.moveaxis(records["a_0_0"]["backscatter"], -1, 0)
     np.testing.assert_allclose(values, expected[:, :, :64], rtol=1e-5)
-    assert plan.metadata["zero_pixels"] == {"border": 64 * 13, "blocks": 0, "eroded": 0}
+    assert plan.metadata["zero_pixels"] == ZeroCounts(border=64 * 13)._asdict()
     assert any(f"{64 * 13} connected to the frame's edge" in note for note in plan.notes)
     np.testing.assert_array_equal(records["a_0_0"][FLOOR_COUNTS], [[1, 0], [0, 0]])
 
@@ -105,9 +106,29 @@ def test_the_border_is_eroded_on_request(root, scratch, tmp_path, db):
     assert missing[..., 1].sum() == 64 * 7 + 1
     assert missing[:, :9, 0].all()
     assert missing[:, :7, 1].all()
-    assert plan.metadata["zero_pixels"] == {"border": 128, "blocks": 0, "eroded": 2 * 3 * 64}
+    assert plan.metadata["zero_pixels"] == ZeroCounts(128, eroded=2 * 3 * 64)._asdict()
     with pytest.raises(InputError, match="--erode_border=-1: expected pixels"):
         plan_folder(root, tmp_path / "x", unit="linear", erode_border=-1)
+
+
+def test_exact_zeros_in_db_are_nodata(root, scratch, tmp_path, db):
+    """In floating-point files; as integers at 0.01 dB only where both bands are 0."""
+    db[:, 20, 20:23] = db[1, 40, 40] = 0
+    write_bands(root / "a_dB.tif", db, descriptions=("VH", "VV"))
+    plan, records = read_folder(root, scratch)
+    missing = np.moveaxis(np.isnan(records["a_dB_0_0"]["backscatter"]), -1, 0)
+    np.testing.assert_array_equal(missing, db[:, :64, :64] == 0)
+    assert plan.metadata["zero_pixels"] == ZeroCounts(scattered=7)._asdict()
+    assert any("7 elsewhere, where 0 dB is no measurement" in note for note in plan.notes)
+    eroded = plan_folder(root, tmp_path / "c", erode_border=1).metadata["zero_pixels"]
+    assert eroded["eroded"] == 2 * (3 * 5 - 3) + 8
+    write_bands(root / "a_dB.tif", np.round(db / 0.01).astype(np.int16), descriptions=("VH", "VV"))
+    with rasterio.open(root / "a_dB.tif", "r+") as raster:
+        raster.scales = (0.01, 0.01)
+    _, records = read_folder(root, tmp_path / "b")
+    values = records["a_dB_0_0"]["backscatter"]
+    assert np.isnan(values).sum() == np.isnan(values[20, 20:23]).sum() == 6
+    assert values[40, 40, 1] == 0
 
 
 def test_only_power_at_or_below_0_counts_as_floored(root, scratch, tmp_path, db):

@@ -62,11 +62,13 @@ class ZeroCounts(NamedTuple):
     Attributes:
       border: zeros in regions that are connected to the frame's edge.
       blocks: zeros in other regions that hold a square of them.
-      eroded: pixels beside both, and beside other nodata at the frame's edge.
+      scattered: other zeros of dB files, see `_zeros_in_db`.
+      eroded: pixels beside all of them, and beside other nodata at the frame's edge.
     """
 
     border: int = 0
     blocks: int = 0
+    scattered: int = 0
     eroded: int = 0
 
 
@@ -160,7 +162,8 @@ def survey_pixels(reader: SceneReader) -> PixelSurvey:
 
     Zeros of a band are nodata in regions of zeros or nodata of this band that are connected to the
     frame's edge, and in regions of zeros that hold a square of `zero_block` pixels a side. Pixels
-    are connected to their eight neighbours.
+    are connected to their eight neighbours. In dB, exact zeros of floating-point files are nodata
+    wherever they lie.
 
     Args:
       reader: reader of the scene; its file of zeros is written.
@@ -180,7 +183,8 @@ def survey_pixels(reader: SceneReader) -> PixelSurvey:
     for layer, summary in zip(scene.layers, measures.summaries, strict=True):
         if reason := units.find_unit_error(summary, scene.unit):
             raise bad_file(reader.root / layer.path, reason)
-    found = [_find_zeros(*masks, settings) for masks in zip(nan, zero, strict=True)]
+    everywhere = _zeros_in_db(reader, zero)
+    found = [_find_zeros(*masks, settings) for masks in zip(nan, zero, everywhere, strict=True)]
     masks = [mask for mask, _ in found]
     reader.zeros.unlink(missing_ok=True)
     if any(mask.any() for mask in masks):
@@ -190,8 +194,37 @@ def survey_pixels(reader: SceneReader) -> PixelSurvey:
     return PixelSurvey(missing, counts, measures.of_bands())
 
 
-def _find_zeros(nan: Strips, zero: Strips, settings: NodataSettings) -> tuple[Strips, ZeroCounts]:
-    """Return the pixels of a band that are nodata because of zeros, and their numbers."""
+def _zeros_in_db(reader: SceneReader, zero: list[Strips]) -> list[Strips]:
+    """Return the zeros of every band that are nodata wherever they lie, as 0 dB is bright.
+
+    A floating-point measurement is never exactly 0 dB: such zeros replace NaN. A scaled integer may
+    be, but not in two bands of a pixel.
+    """
+    nothing = Strips(np.zeros_like(strip) for strip in zero[0])
+    if reader.scene.unit != "dB" or not any(band.any() for band in zero):
+        return [nothing] * len(zero)
+    common = nothing
+    if len(zero) > 1:
+        common = Strips(np.all(strips, axis=0) for strips in zip(*zero, strict=True))
+    everywhere = []
+    for layer, band in zip(reader.scene.layers, zero, strict=True):
+        with geotiff.open_raster(reader.root / layer.path, keep_open=True) as raster:
+            is_floating = geotiff.is_floating(raster.dtypes[layer.number - 1])
+        everywhere.append(band if is_floating else common)
+    return everywhere
+
+
+def _find_zeros(
+    nan: Strips, zero: Strips, everywhere: Strips, settings: NodataSettings
+) -> tuple[Strips, ZeroCounts]:
+    """Return the pixels of a band that are nodata because of zeros, and their numbers.
+
+    Args:
+      nan: other nodata of the band.
+      zero: zeros of the band.
+      everywhere: zeros that are nodata wherever they lie.
+      settings: of the scene.
+    """
     nothing = Strips(np.zeros_like(strip) for strip in zero)
     if not zero.any() and not (nan.any() and settings.erode_border):
         return nothing, ZeroCounts()
@@ -201,11 +234,12 @@ def _find_zeros(nan: Strips, zero: Strips, settings: NodataSettings) -> tuple[St
     if settings.zero_block:
         inside = Strips(a & ~b for a, b in zip(zero, border, strict=True))
         blocks = zero_blocks_in_strips(inside, settings.zero_block)
-    found = _union(border, blocks)
-    counts = ZeroCounts(border.sum(), blocks.sum())
+    regions = _union(border, blocks)
+    found = _union(regions, everywhere)
+    counts = ZeroCounts(border.sum(), blocks.sum(), found.sum() - regions.sum())
     if not settings.erode_border:
         return found, counts
-    grown = grow(_union(edge, blocks), settings.erode_border)
+    grown = grow(_union(edge, found), settings.erode_border)
     wider = Strips(a & ~b for a, b in zip(_union(found, grown), nan, strict=True))
     return wider, counts._replace(eroded=wider.sum() - found.sum())
 

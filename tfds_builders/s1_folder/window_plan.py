@@ -193,6 +193,7 @@ def _describe_zeros(zeros: ZeroCounts, nodata: NodataSettings) -> list[str]:
         f"{zeros.border} connected to the frame's edge": zeros.border,
         f"{zeros.blocks} in blocks of at least {nodata.zero_block}x{nodata.zero_block} "
         "pixels": zeros.blocks,
+        f"{zeros.scattered} elsewhere, where 0 dB is no measurement": zeros.scattered,
         f"and {zeros.eroded} pixels within {nodata.erode_border} of nodata at the "
         "border": zeros.eroded,
     }
