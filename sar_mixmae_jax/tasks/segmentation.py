@@ -5,10 +5,11 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, NamedTuple, Self
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
-from sar_mixmae_jax.data.metadata import open_builder, read_dataset_metadata
+from sar_mixmae_jax.data.metadata import NOT_LABELLED, open_builder, read_dataset_metadata
 from sar_mixmae_jax.data.patch_dataset import PatchDataset, load_patch_dataset
 from sar_mixmae_jax.data.record_source import read_rows
 from sar_mixmae_jax.evaluation import confusion
@@ -206,10 +207,10 @@ class Segmentation(Task):
     def record_outputs(
         self, logits: jax.Array, labels: jax.Array, valid: jax.Array
     ) -> dict[str, jax.Array]:
-        """Return the loss, the means of the logits, and `segmentation_outputs.count_pixels`."""
+        """Return loss (of measured pixels), mean logits and `segmentation_outputs.count_pixels`."""
         return {
             "logits": self.pool_logits(logits),
-            "loss": self.loss(logits, labels),
+            "loss": self.loss(logits, jnp.where(valid, labels, NOT_LABELLED)),
             **count_pixels(logits, labels, valid),
         }
 

@@ -50,8 +50,10 @@ def finetune_loss(
       objective: what is trained.
     """
     flip_key, drop_key = jax.random.split(key)
-    images = prepare_batch(batch, flip_key, objective)
+    images, valid = prepare_dates(batch, flip_key, objective)
     labels = prepare_labels(batch[objective.task.label_field], flip_key, objective)
+    if objective.task.labels_per_pixel:
+        labels = jnp.where(_measured_on_all_dates(valid), labels, NOT_LABELLED)
     if objective.freeze_encoder:
         params = {**params, "encoder": jax.lax.stop_gradient(params["encoder"])}
     logits = apply_model(objective.model, params, images, key=drop_key)
@@ -76,9 +78,8 @@ def predict_outputs(
     images, valid = prepare_dates(batch, None, objective)
     logits = apply_model(model, params, images)
     labels = prepare_labels(batch[task.label_field], None, objective)
-    measured = reduce(jnp.logical_and, valid).all(-1)
     return {
-        **task.record_outputs(logits, labels, measured),
+        **task.record_outputs(logits, labels, _measured_on_all_dates(valid)),
         **task.extra_outputs(model, params, images),
     }
 
@@ -151,6 +152,11 @@ def prepare_dates(
         return dates, valid
     everywhere = reduce(jnp.logical_and, valid)
     return [jnp.where(everywhere, date, 0.0) for date in dates], valid
+
+
+def _measured_on_all_dates(valid: list[jax.Array]) -> jax.Array:
+    """Return where all bands of all dates were measured, (batch, height, width) bool."""
+    return reduce(jnp.logical_and, valid).all(-1)
 
 
 def _flip_apart(
