@@ -15,6 +15,7 @@ from rasterio.enums import MaskFlags
 from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
 from rasterio.transform import Affine
+from rasterio.warp import transform
 from rasterio.windows import Window
 
 from sar_mixmae_jax.utils.errors import first_line
@@ -235,17 +236,36 @@ METRES_PER_DEGREE = 111_320.0
 """Length of a degree of latitude."""
 
 
-def pixel_spacing(georeference: Georeference) -> float:
-    """Return the distance between rows in metres; NaN if the CRS is unknown."""
-    if not georeference.crs:
-        return np.nan
-    _, b, _, _, e, _ = georeference.transform
+MERCATOR = ("EPSG:3857", "EPSG:3395")
+"""CRS with the Mercator projection, whose scale is 1 / cos(latitude)."""
+
+
+def pixel_spacing(image: Georeference, shape: tuple[int, int]) -> tuple[float, float]:
+    """Return the distances between rows and between columns on the ground, in metres.
+
+    They are measured at the centre of the image, and NaN if the CRS is unknown.
+
+    Args:
+      image: its position.
+      shape: (rows, columns).
+    """
+    if not image.crs:
+        return np.nan, np.nan
+    a, b, c, d, e, f = image.transform
+    x, y = (p * shape[1] / 2 + q * shape[0] / 2 + r for p, q, r in ((a, b, c), (d, e, f)))
     try:
-        crs = CRS.from_string(georeference.crs)
-        scale = METRES_PER_DEGREE if crs.is_geographic else crs.linear_units_factor[1]
-    except CRSError:
-        return np.nan
-    return float(np.hypot(b, e)) * scale
+        crs = CRS.from_string(image.crs)
+        if crs.is_geographic:
+            north = METRES_PER_DEGREE
+            east = north * np.cos(np.radians(y))
+        else:
+            east = north = crs.linear_units_factor[1]
+        if image.crs in MERCATOR:
+            _, (latitude,) = transform(crs, "EPSG:4326", [x], [y])
+            east = north = north * np.cos(np.radians(latitude))
+    except (CRSError, RasterioError):
+        return np.nan, np.nan
+    return float(np.hypot(b * east, e * north)), float(np.hypot(a * east, d * north))
 
 
 def write_band(path: Path, values: np.ndarray, **profile: Any) -> None:

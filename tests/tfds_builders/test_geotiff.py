@@ -89,10 +89,16 @@ def test_grids_are_compared_in_pixels_wherever_they_lie(east, north, same):
 
 
 def test_spacing_in_metres():
-    assert pixel_spacing(UTM) == 10
-    degrees = Georeference("EPSG:4326", (2e-4, 0, 10.0, 0, -1e-4, 50.0))
-    assert pixel_spacing(degrees) == pytest.approx(11.1, abs=0.1)
-    assert np.isnan(pixel_spacing(NO_GEOREFERENCE))
+    """At the centre: 60 degrees north, where a degree of longitude is half one of latitude."""
+    assert pixel_spacing(UTM, (100, 200)) == (10, 10)
+    degrees = Georeference("EPSG:4326", (2e-4, 0, 10.0, 0, -1e-4, 60.01))
+    assert pixel_spacing(degrees, (200, 100)) == pytest.approx((11.13, 11.13), rel=1e-3)
+    turned = Georeference("EPSG:4326", (0, 2e-4, 10.0, 1e-4, 0, 59.99))
+    assert pixel_spacing(turned, (100, 200)) == pytest.approx((11.13, 11.13), rel=1e-3)
+    north = 6_378_137 * np.log(np.tan(np.radians(45 + 60 / 2)))
+    mercator = Georeference("EPSG:3857", (20.0, 0, 1e6, 0, -40.0, north + 40 * 50))
+    assert pixel_spacing(mercator, (100, 200)) == pytest.approx((20, 10), rel=1e-6)
+    assert np.isnan(pixel_spacing(NO_GEOREFERENCE, (1, 1))).all()
 
 
 @pytest.mark.parametrize(
@@ -212,7 +218,7 @@ def test_places_that_are_unknown(tmp_path, db, settings, reason):
         found = unplaced_reason(raster)
     assert reason in found
     assert bool(found) == bool(reason)
-    assert np.isfinite(pixel_spacing(place)) == (not reason)
+    assert np.isfinite(pixel_spacing(place, db.shape)).all() == (not reason)
 
 
 @pytest.mark.parametrize("keep", [0, 100, 30_000])

@@ -22,6 +22,8 @@ DEVIATION_DB = (0.5, 12.0)
 """Range of the deviation of a scene, dB: speckle of 75 looks, and more than any landscape has."""
 LOOKS_RATIO = 4.0
 """Ratio of the numbers of looks of two scenes above which they were processed differently."""
+SPACING_RATIO = 1.1
+"""Ratio of the distances of rows, or of columns, of two scenes above which their pixels differ."""
 MAX_NAMED = 5
 """Number of files that a warning names."""
 
@@ -160,19 +162,23 @@ def _mixed_looks(looks: Mapping[str, float]) -> list[str]:
     ]
 
 
-def pixel_spacings(scenes: Sequence[Scene]) -> dict[float, str]:
-    """Return the pixel spacings in metres, to two digits, and a scene of each."""
-    spacings = {scene.name: geotiff.pixel_spacing(scene.georeference) for scene in scenes}
-    known = {name: float(f"{size:.2g}") for name, size in spacings.items() if np.isfinite(size)}
-    return {size: name for name, size in sorted(known.items(), key=lambda item: item[::-1])}
+def pixel_spacings(scenes: Sequence[Scene]) -> dict[tuple[float, float], str]:
+    """Return the distances of (rows, columns) in metres, to two digits, and a scene of each."""
+    spacings = {}
+    for scene in scenes:
+        rows, columns = geotiff.pixel_spacing(scene.georeference, scene.shape)
+        if np.isfinite((rows, columns)).all():
+            spacings[scene.name] = (float(f"{rows:.2g}"), float(f"{columns:.2g}"))
+    return {size: name for name, size in sorted(spacings.items(), key=lambda item: item[::-1])}
 
 
 def _mixed_pixels(scenes: Sequence[Scene]) -> list[str]:
     """Return a warning if the pixels of the scenes differ in size."""
     spacings = pixel_spacings(scenes)
-    if len(spacings) < 2:
+    sides = np.array([*spacings])
+    if len(sides) < 2 or (sides.max(0) <= SPACING_RATIO * sides.min(0)).all():
         return []
-    sizes = ", ".join(f"{size:g}" for size in spacings)
+    sizes = _list([f"{r:g}" if r == c else f"{r:g}x{c:g}" for r, c in spacings])
     examples = ", ".join(list(spacings.values())[:MAX_NAMED])
     return [f"pixels of {sizes} m are mixed ({examples}): speckle and texture differ between them"]
 

@@ -111,7 +111,7 @@ def make_plan(
         metadata={
             "quantity": quantity,
             "caveats": [NO_SPLIT],
-            "pixel_spacing_m": list(measures.pixel_spacings(used)),
+            "pixel_spacing_m": [list(size) for size in measures.pixel_spacings(used)],
             "zero_pixels": zeros._asdict(),
         },
         notes=[
