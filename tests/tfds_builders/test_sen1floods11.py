@@ -61,6 +61,7 @@ def test_records_hold_what_the_files_hold(folder, release):
 def test_chips_without_labels_or_measurement_stay_and_are_counted(folder):
     metadata = json.loads((folder / "metadata.json").read_text())
     assert set(records(folder, "train")) == {"Ghana_1", "Sri-Lanka_2", "Ghana_3"}
+    assert metadata["caveats"] == [chips.EVENTS_CAVEAT]
     assert metadata["labels"]["train"]["unlabelled_chips"] == 1
     assert metadata["labels"]["test"] == {
         "chips": 1,
@@ -81,9 +82,9 @@ def test_weak_labels_are_for_training_and_spare_the_held_out_event(release, tmp_
     weak = build("sen1floods11/own", tmp_path, release, options=options, settings=ALONE)
     assert set(records(weak, "train")) == {"Ghana_7"}
     assert set(records(weak, "validation")) == {"Ghana_4"}
-    assert "1 weakly labelled chips are left out" in "\n".join(
-        json.loads((weak / "metadata.json").read_text())["notes"]
-    )
+    metadata = json.loads((weak / "metadata.json").read_text())
+    assert "1 weakly labelled chips are left out" in "\n".join(metadata["notes"])
+    assert metadata["caveats"] == [chips.EVENTS_CAVEAT, chips.WEAK_CAVEAT]
 
 
 def test_a_segmentation_reads_its_masks(folder):

@@ -29,6 +29,7 @@ LOCATIONS = {"mekong": "cambodia"}
 """Names of events in file names and in the table of events, where they differ."""
 
 METADATA = "Sen1Floods11_Metadata.geojson"
+EVENTS_CAVEAT = "train, validation and test share their ten events: only bolivia is an unseen event"
 WEAK_CAVEAT = "training masks are thresholds of the images"
 CHIPS_PER_SHARD = 64
 """Records of a shard, of 2.4 MB each."""
@@ -124,7 +125,7 @@ def make_plan(root: Path, size: int, *, weak: bool) -> Plan:
         num_dropped=rows - listed,
         index_features=INDEX,
         summarise=count_labels,
-        metadata={"caveats": [WEAK_CAVEAT] if weak else []},
+        metadata={"caveats": [EVENTS_CAVEAT, *([WEAK_CAVEAT] if weak else [])]},
         notes=notes,
     )
 
