@@ -69,7 +69,7 @@ def measure(workdir: str, rows: int, columns: int) -> dict[str, float]:
     """
     import resource
 
-    from sar_mixmae_jax.inference.map_model import load_map_model
+    from sar_mixmae_jax.inference.map_model import ModelChoice, load_map_model
     from sar_mixmae_jax.inference.scene_input import MapMetadata, find_scenes, open_scenes
     from sar_mixmae_jax.inference.scene_products import MapSettings, map_scene
     from sar_mixmae_jax.inference.window_blending import WindowAxis
@@ -79,7 +79,7 @@ def measure(workdir: str, rows: int, columns: int) -> dict[str, float]:
         path, out = Path(folder, f"scene{rows}_dB.tif"), Path(folder, "maps", "scene")
         out.parent.mkdir()
         write_scene(path, rows, columns)
-        model = load_map_model(Path(workdir), "best")
+        model = load_map_model(ModelChoice(Path(workdir), "best"))
         predictor = model.predictor
         shape = (predictor.batch_size, predictor.window, predictor.window, len(model.bands))
         batch = np.random.default_rng(0).normal(-15, 3, shape).astype(np.float32)

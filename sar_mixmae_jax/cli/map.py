@@ -6,12 +6,12 @@
 
 SCENE is a GeoTIFF or a folder of them, as `sar-mixmae build s1_folder` reads them. A model with
 labels per pixel writes classes and probabilities, other models the probabilities of windows,
---features the tokens of the encoder; and a picture. Scenes whose files exist are kept.
+--features the tokens of the encoder; and a picture. Maps of the same files and settings are kept.
 """
 
 import dataclasses
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -21,13 +21,21 @@ from absl import flags
 from rasterio.errors import RasterioError
 
 from sar_mixmae_jax.cli import common
-from sar_mixmae_jax.inference.map_model import MapModel, load_map_model
-from sar_mixmae_jax.inference.scene_input import MapMetadata, NamedScene, find_scenes, open_scenes
+from sar_mixmae_jax.inference.map_model import MapModel, ModelChoice, load_map_model
+from sar_mixmae_jax.inference.scene_input import (
+    MapMetadata,
+    NamedScene,
+    find_pair,
+    find_scenes,
+    open_scenes,
+    scene_tags,
+)
 from sar_mixmae_jax.inference.scene_products import (
     MapSettings,
     map_scene,
     output_files,
     remove_partial_files,
+    settings_tags,
 )
 from sar_mixmae_jax.utils.command_line import fail, parse_flags, report_errors
 from sar_mixmae_jax.utils.errors import InputError, UserError
@@ -123,18 +131,6 @@ FAILURES = "failures.tsv"
 
 
 @dataclasses.dataclass(frozen=True)
-class ModelChoice:
-    """Arguments of `load_map_model`."""
-
-    workdir: Path
-    which: str
-    features: bool
-    window: int | None
-    overlap: int | None
-    batch_size: int | None
-
-
-@dataclasses.dataclass(frozen=True)
 class MapJob:
     """A scene to map.
 
@@ -165,14 +161,7 @@ class MapJob:
 @lru_cache(maxsize=1)
 def load_model(choice: ModelChoice) -> MapModel:
     """Load a model once in a process; see `load_map_model`."""
-    return load_map_model(
-        choice.workdir,
-        choice.which,
-        features=choice.features,
-        window=choice.window,
-        overlap=choice.overlap,
-        batch_size=choice.batch_size,
-    )
+    return load_map_model(choice)
 
 
 def run_job(job: MapJob, tick: Tick) -> None:
@@ -184,7 +173,7 @@ def run_job(job: MapJob, tick: Tick) -> None:
         model = load_model(job.model)
         files = output_files(job.stem, model.kind)
         if all(file.exists() for file in files) and not job.overwrite:
-            check_existing(files[0], model)
+            check_existing(files[0], expected_tags(job, model))
             return
         remove_partial_files(job.stem)
         with open_scenes(job.dates, model.bands, job.nodata, job.stem) as scene:
@@ -193,19 +182,29 @@ def run_job(job: MapJob, tick: Tick) -> None:
         atomic_write(job.failure_path, str(error).encode())
 
 
-def check_existing(path: Path, model: MapModel) -> None:
-    """Check that an existing map was made with the same model and windows.
+def expected_tags(job: MapJob, model: MapModel) -> dict[str, str]:
+    """Return the tags that a map shares with another one of the same content."""
+    tags = model.tags | settings_tags(job.settings, model) | scene_tags(job.dates, job.nodata)
+    return {name: value for name, value in tags.items() if not name.startswith("TIFFTAG")}
+
+
+def check_existing(path: Path, expected: Mapping[str, str]) -> None:
+    """Check that an existing map has the same content as a new one would have.
+
+    Args:
+      path: of a raster of the map.
+      expected: see `expected_tags`.
 
     Raises:
-      InputError: it was not.
+      InputError: it has not.
     """
     try:
         with rasterio.open(path) as raster:
             tags = raster.tags()
     except RasterioError as error:
         raise InputError(f"{path} cannot be read ({error}): give --overwrite") from error
-    for name, value in model.tags.items():
-        if not name.startswith("TIFFTAG") and tags.get(name) != value:
+    for name, value in expected.items():
+        if tags.get(name) != value:
             raise InputError(
                 f"{path}: found a map with {name} {tags.get(name)}, expected {value}: give "
                 "--overwrite, or another --out"
@@ -223,7 +222,10 @@ def make_jobs(
     groups = [tuple(scenes)] if pair else [(scene,) for scene in scenes]
     jobs: dict[Path, MapJob] = {}
     for number, dates in enumerate(groups, start=1):
-        stem = out / dates[-1].scene.name
+        name = Path(dates[-1].scene.name)
+        stem = out / name
+        if pair:
+            stem = stem.with_name(f"{Path(dates[0].scene.name).name}_to_{name.name}")
         if stem in jobs:
             raise InputError(
                 f"found two scenes named {dates[-1].scene.name}, {dates[-1].path} and "
@@ -243,6 +245,10 @@ def main(argv: Sequence[str]) -> None:
         fail(InputError("expected both --before and --after and no further scenes for a pair"))
     if not pair and not names:
         fail(InputError("found no scene, expected paths of GeoTIFFs or folders; see --help"))
+    if COMPONENTS.value and not FEATURES.value:
+        fail(InputError("found --components without --features: give both, or neither"))
+    if FLAGS["threshold"].present and FEATURES.value:
+        fail(InputError("found --threshold with --features, which have none: give one of them"))
     common.configure_logging()
     default = "latest" if FEATURES.value else "best"
     workdir, which = common.locate_checkpoint(WORKDIR.value, CHECKPOINT.value or default)
@@ -256,10 +262,8 @@ def main(argv: Sequence[str]) -> None:
     options: dict[str, Any] = {name: FLAGS[name].value for name in FILE_OPTIONS}
     user, nodata, _ = parse_config(Config(name="map", **options))
     fields = {field.name: getattr(user, field.name) for field in dataclasses.fields(user)}
-    scenes, failures = find_scenes(pair or names, MapMetadata(**fields, model_bands=model.bands))
-    if pair and len(scenes) != 2:
-        found = f"found {len(scenes)} scenes in --before and --after, expected one in each"
-        raise InputError("; ".join([found, *(f"{f.file}: {f.reason}" for f in failures)]))
+    metadata = MapMetadata(**fields, model_bands=model.bands)
+    scenes, failures = find_pair(pair[0], pair[1], metadata) if pair else find_scenes(names, metadata)
     jobs = make_jobs(
         scenes,
         bool(pair),
@@ -305,8 +309,8 @@ def report(jobs: Sequence[MapJob], failures: list[BadFile], out: Path) -> None:
         write_table(failures, out / FAILURES)
         print(bad_files_table(failures, 20))
         raise InputError(
-            f"{len(failures)} scenes or files were not mapped: correct them by {out / FAILURES}, "
-            "and call the command again"
+            f"{len(failures)} scenes or files were not mapped, for the reasons in "
+            f"{out / FAILURES}: correct them and give the same command again"
         )
 
 

@@ -15,6 +15,7 @@ import sar_mixmae_jax
 from sar_mixmae_jax.inference.encoder import freeze_encoder
 from sar_mixmae_jax.inference.evaluator import LoadedModel, load_model, load_params
 from sar_mixmae_jax.inference.scene_pipeline import WindowPredictor
+from sar_mixmae_jax.inference.window_blending import WindowAxis
 from sar_mixmae_jax.models.heads import DownstreamModel, FloodDetector
 from sar_mixmae_jax.objectives.preprocess import Preprocessing, preprocess
 from sar_mixmae_jax.tasks.base import Task
@@ -63,18 +64,11 @@ class MapModel:
     tags: dict[str, str]
 
 
-def load_map_model(
-    workdir: Path,
-    which: str,
-    *,
-    features: bool = False,
-    window: int | None = None,
-    overlap: int | None = None,
-    batch_size: int | None = None,
-) -> MapModel:
-    """Load a checkpoint for mapping.
+@dataclasses.dataclass(frozen=True)
+class ModelChoice:
+    """Checkpoint and windows of a model that maps.
 
-    Args:
+    Attributes:
       workdir: of a run.
       which: "best", "latest", or a step.
       features: map the tokens of the encoder, of a run of any kind.
@@ -82,18 +76,34 @@ def load_map_model(
         for labels per pixel.
       overlap: of neighbouring windows, pixels; None: half an input for labels per pixel, else 0.
       batch_size: windows at a time, of all devices; None: by their size.
+    """
+
+    workdir: Path
+    which: str
+    features: bool = False
+    window: int | None = None
+    overlap: int | None = None
+    batch_size: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.window is not None and self.window < 1:
+            raise InputError(f"found windows of {self.window} px, expected at least 1")
+
+
+def load_map_model(choice: ModelChoice) -> MapModel:
+    """Load a checkpoint for mapping.
 
     Raises:
-      InputError: there is no such checkpoint, it is damaged, or holds no model for maps.
+      InputError: there is no such checkpoint, it is damaged, holds no model for maps, or the
+        windows do not fit it.
     """
-    if window is not None and window < 1:
-        raise InputError(f"found windows of {window} px, expected at least 1")
-    if features:
-        return _features_model(workdir, which, window, overlap, batch_size)
-    model = load_model(workdir, which)
+    if choice.features:
+        return _features_model(choice)
+    model = load_model(choice.workdir, choice.which)
     task = get_task(model.task).configure(model.config)
-    arch = model.source_checkpoint.arch
+    arch, resize_mode = model.source_checkpoint.arch, model.config.resize_mode
     network = _network(model, task)
+    window, overlap = choice.window, choice.overlap
     if task.labels_per_pixel:
         window = window or TILES_PER_WINDOW * arch.image_size
         size = math.ceil(window / arch.image_size) * arch.image_size
@@ -102,9 +112,11 @@ def load_map_model(
         size = RELEASED_TILES * arch.image_size
     else:
         size = arch.image_size
-    window = window or size
+    window, overlap = window or size, overlap or 0
+    cell = 1 if task.labels_per_pixel else window
+    check_windows(window, overlap, cell, size if resize_mode == "pad" else None)
     objective = FinetuneObjective(
-        task, network, _preprocessing(model.source_checkpoint, size, model.config.resize_mode)
+        task, network, _preprocessing(model.source_checkpoint, size, resize_mode)
     )
     params = replicate(load_params(model, objective))
     classes = model.source_checkpoint.metadata.model.classes
@@ -116,19 +128,39 @@ def load_map_model(
         params,
         task.images,
         window=window,
-        cell=1 if task.labels_per_pixel else window,
+        cell=cell,
         channels=channels,
-        batch_size=batch_size,
+        batch_size=choice.batch_size,
     )
     return MapModel(
         "pixels" if task.labels_per_pixel else "windows",
         predictor,
-        overlap or 0,
+        overlap,
         model.source_checkpoint.bands,
         task.images if len(task.images) > 1 else (),
         classes,
-        model_tags(model.source_checkpoint, window, overlap or 0, model.task),
+        model_tags(model.source_checkpoint, window, overlap, model.task),
     )
+
+
+def check_windows(window: int, overlap: int, cell: int, largest: int | None) -> None:
+    """Check that a scene can be cut into windows which fit a model.
+
+    Args:
+      window: side, pixels.
+      overlap: of neighbouring windows, pixels.
+      cell: side of a cell of the output, pixels.
+      largest: largest window that the model takes, pixels; None: any.
+
+    Raises:
+      InputError: they do not fit.
+    """
+    WindowAxis(window, window, overlap, cell)
+    if largest is not None and window > largest:
+        raise InputError(
+            f"found windows of {window} px, expected at most {largest} px, to which this model "
+            "pads: give a smaller --window"
+        )
 
 
 def _network(model: LoadedModel, task: Task) -> DownstreamModel:
@@ -159,20 +191,20 @@ def _preprocessing(source: SourceCheckpoint, size: int, resize_mode: str) -> Pre
     )
 
 
-def _features_model(
-    workdir: Path, which: str, window: int | None, overlap: int | None, batch_size: int | None
-) -> MapModel:
+def _features_model(choice: ModelChoice) -> MapModel:
     """Return a model that maps the tokens of an encoder; see `load_map_model`."""
     # The latest checkpoint that can be read, or exactly the given one.
-    path = workdir if which == "latest" else select_step(workdir, which)
+    workdir, overlap = choice.workdir, choice.overlap or 0
+    path = workdir if choice.which == "latest" else select_step(workdir, choice.which)
     source = find_source_checkpoint(path)
     encoder = freeze_encoder(source)
-    window = window or encoder.image_size
+    window = choice.window or encoder.image_size
     if window % encoder.grid:
         raise InputError(
             f"found windows of {window} px, expected a multiple of {encoder.grid}, the tokens "
             "along their sides"
         )
+    check_windows(window, overlap, window // encoder.grid, None)
     settings = _preprocessing(source, encoder.image_size, encoder.resize_mode)
     if window != encoder.image_size:  # padding would move the tokens
         settings = dataclasses.replace(settings, resize_mode="resize")
@@ -183,10 +215,10 @@ def _features_model(
         window=window,
         cell=window // encoder.grid,
         channels=tuple(f"feature {number}" for number in range(encoder.width)),
-        batch_size=batch_size,
+        batch_size=choice.batch_size,
     )
-    tags = model_tags(source, window, overlap or 0, "features")
-    return MapModel("features", predictor, overlap or 0, encoder.bands, (), (), tags)
+    tags = model_tags(source, window, overlap, "features")
+    return MapModel("features", predictor, overlap, encoder.bands, (), (), tags)
 
 
 def _predictor(

@@ -1,6 +1,7 @@
 """Scenes that `sar-mixmae map` names: files and folders as `s1_folder` understands them."""
 
 import dataclasses
+import hashlib
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -91,16 +92,24 @@ def find_scenes(
     """
     scenes: dict[Path, NamedScene] = {}
     bad_files: list[BadFile] = []
+    folders: dict[Path, tuple[list[RasterFile], list[BadFile]]] = {}  # read once
     for argument in arguments:
         path = Path(argument).absolute()
         if not path.exists():
             raise InputError(f"{argument}: found no such file or folder, expected a GeoTIFF")
-        root = path if path.is_dir() else path.parent
-        paths, wrong = find_files(root) if path.is_dir() else _same_folder(path)
-        files, unreadable = _read_metadata(root, paths, user)
-        wrong += unreadable
-        if not path.is_dir():
-            wrong = [entry for entry in wrong if Path(entry.file) == path]
+        if path.is_dir():
+            root, (paths, wrong) = path, find_files(path)
+            files, unreadable = _read_metadata(root, paths, user)
+            wrong += unreadable
+        else:
+            root = path.parent
+            if root not in folders:
+                folders[root] = _read_metadata(root, _geotiffs(root), user)
+            files, unreadable = folders[root]
+            if not _is_geotiff(path):
+                further = _read_metadata(root, [Path(path.name)], user)
+                files, unreadable = files + further[0], unreadable + further[1]
+            wrong = [entry for entry in unreadable if Path(entry.file) == path]
             images = {file.image for file in files if root / file.path == path}
             files = [file for file in files if file.image in images]
         selected = select_files(files, user)
@@ -115,14 +124,72 @@ def find_scenes(
     return list(scenes.values()), bad_files
 
 
-def _same_folder(path: Path) -> tuple[list[Path], list[BadFile]]:
-    """Return the names of the GeoTIFFs in the folder of a file, the file included."""
-    names = [
-        Path(other.name)
-        for other in sorted(path.parent.iterdir())
-        if other == path or (other.suffix.lower() in GEOTIFF_SUFFIXES and other.name[0] != ".")
-    ]
-    return names, []
+def find_pair(before: str, after: str, user: MapMetadata) -> tuple[list[NamedScene], list[BadFile]]:
+    """Find the scenes of two dates; see `find_scenes`.
+
+    Raises:
+      InputError: a path does not hold exactly one scene, or the first is not the earlier one.
+    """
+    dates, bad_files = [], []
+    for flag, argument in (("before", before), ("after", after)):
+        scenes, wrong = find_scenes([argument], user)
+        if len(scenes) != 1:
+            reasons = [f"{entry.file}: {entry.reason}" for entry in wrong]
+            found = f"found {len(scenes)} scenes in --{flag}={argument}, expected one"
+            raise InputError("; ".join([found, *reasons]))
+        dates += scenes
+        bad_files += wrong
+    first, second = dates
+    if first.path == second.path:
+        raise InputError(f"found {first.path} as --before and --after, expected two scenes")
+    if first.time and second.time and first.time >= second.time:
+        raise InputError(
+            f"found --before of {first.time} and --after of {second.time}, expected the earlier "
+            "date first: exchange them"
+        )
+    return dates, bad_files
+
+
+def scene_tags(dates: Sequence[NamedScene], nodata: NodataSettings) -> dict[str, str]:
+    """Return facts about the files of a scene and their reading for the tags of a map, by name.
+
+    Args:
+      dates: a single scene, or one for each date.
+      nodata: further nodata.
+
+    Raises:
+      BadFilesError: a file is gone.
+    """
+    stamp = hashlib.sha256()
+    for date in dates:
+        scene = date.scene
+        stamp.update(repr((scene.bands, scene.layers, scene.unit, scene.uses_gcps)).encode())
+        for path in SceneReader(date.root, scene, nodata, Path()).paths():
+            try:
+                status = path.stat()
+            except OSError as error:
+                raise bad_file(path, f"cannot be read ({error.strerror}): restore it") from error
+            stamp.update(repr((path.name, status.st_size, status.st_mtime_ns)).encode())
+    before = {"BEFORE": dates[0].scene.name} if len(dates) > 1 else {}
+    return {
+        **before,
+        "SCENE": dates[-1].scene.name,
+        "ACQUIRED": ", ".join(date.time or "unknown" for date in dates),
+        "INPUT_STAMP": stamp.hexdigest(),
+        "NODATA": "none" if nodata.value is None else f"{nodata.value:g}",
+        "MASK": nodata.mask.name if nodata.mask else "none",
+        "ZERO_BLOCK": f"{nodata.zero_block} px",
+        "ERODE_BORDER": f"{nodata.erode_border} px",
+    }
+
+
+def _geotiffs(folder: Path) -> list[Path]:
+    """Return the names of the GeoTIFFs in a folder."""
+    return [Path(path.name) for path in sorted(folder.iterdir()) if _is_geotiff(path)]
+
+
+def _is_geotiff(path: Path) -> bool:
+    return path.suffix.lower() in GEOTIFF_SUFFIXES and path.name[0] != "."
 
 
 def _read_metadata(
@@ -181,6 +248,7 @@ def open_scenes(
             grid.georeference.transform,
             tuple(date.time for date in dates),
             tuple(readers),
+            scene_tags(dates, nodata),
         )
 
 

@@ -6,7 +6,7 @@ does not matter.
 
 import dataclasses
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple, TypeVar
 
@@ -37,6 +37,7 @@ class MapScene:
       transform: (a, b, c, d, e, f) of x = a·column + b·row + c, y = d·column + e·row + f.
       times: of acquisition, ISO 8601, for each date; "" where unknown.
       dates: reader of each date.
+      tags: facts about its files for the tags of a map, by name.
     """
 
     name: str
@@ -45,6 +46,7 @@ class MapScene:
     transform: tuple[float, ...]
     times: tuple[str, ...]
     dates: tuple[RowReader, ...]
+    tags: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Files of a mapped scene: classes and probabilities, results of windows, or features."""
 
 import dataclasses
+import glob
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -74,11 +75,21 @@ def output_files(stem: Path, kind: str) -> list[Path]:
 
 def remove_partial_files(stem: Path) -> None:
     """Remove the temporary files and folders of a scene that an interrupted run left."""
-    for path in stem.parent.glob(f".{stem.name}*.partial"):
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
+    name = glob.escape(stem.name)
+    for path in stem.parent.glob(f".{name}.{'?' * 8}.partial"):
+        shutil.rmtree(path, ignore_errors=True)
+    for suffix in {suffix for suffixes in SUFFIXES.values() for suffix in suffixes}:
+        for path in stem.parent.glob(f".{name}{suffix}.*.partial"):
             path.unlink(missing_ok=True)
+
+
+def settings_tags(settings: MapSettings, model: MapModel) -> dict[str, str]:
+    """Return the settings that the map of a model depends on for its tags, by name."""
+    if model.kind == "pixels" and len(model.classes) == 2:
+        return {"THRESHOLD": f"probability of {model.classes[1]} at least {settings.threshold:g}"}
+    if model.kind == "features":
+        return {"COMPONENTS": str(settings.components or "all features")}
+    return {}
 
 
 def map_scene(
@@ -107,7 +118,7 @@ def map_scene(
             + ("give --before and --after" if expected == 2 else "name single scenes")
         )
     grid = Grid(scene.shape, scene.crs, scene.transform)
-    tags = {**model.tags, "SCENE": scene.name, "ACQUIRED": ", ".join(scene.times) or "unknown"}
+    tags = {**model.tags, "SCENE": scene.name, **scene.tags, **settings_tags(settings, model)}
     with report_write_errors(stem):
         stem.parent.mkdir(parents=True, exist_ok=True)
     paths = output_files(stem, model.kind)
@@ -146,8 +157,6 @@ def _map_pixels(
     colours = dict(enumerate(class_colours(len(classes))))
     numbers = RasterBands(("class",), "uint8", NODATA, "MODE", colours=colours)
     tags = {**tags, "CLASSES": ", ".join(f"{n} {name}" for n, name in enumerate(classes))}
-    if len(classes) == 2:
-        tags["THRESHOLD"] = f"probability of {classes[1]} at least {settings.threshold:g}"
     with ExitStack() as stack:  # the classes appear last
         write_classes = stack.enter_context(write_raster(classes_path, grid, numbers, tags))
         write_probability = stack.enter_context(
@@ -232,7 +241,8 @@ def _write_quicklook(
     overview: BlockAverage,
     layer: QuicklookMap,
 ) -> None:
-    title = " > ".join(filter(None, (Path(scene.name).name, *scene.times[-1:])))
+    times = " to ".join(filter(None, scene.times))
+    title = " > ".join(filter(None, (Path(scene.name).name, times)))
     content = draw_quicklook(title, overview.db(), model.bands[-1], layer, grid)
     with report_write_errors(path):
         atomic_write(path, content)

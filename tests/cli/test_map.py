@@ -8,9 +8,11 @@ import rasterio
 from rasterio.warp import transform
 
 from sar_mixmae_jax.cli import map as command
+from sar_mixmae_jax.inference import scene_input
 from sar_mixmae_jax.inference.map_model import MapModel
 from sar_mixmae_jax.inference.scene_pipeline import WindowPredictor
 from tfds_builders.geotiff import write_band, write_bands
+from tfds_builders.s1_folder.raster_files import read_file_metadata
 
 ORIGIN = (404_400.0, 5_342_400.0)
 
@@ -43,10 +45,10 @@ def mapped(tmp_path, monkeypatch, capsys):
             water = windows[1][..., :1] < windows[0][..., :1] - 1
         return np.concatenate([~water, water], axis=-1).astype(np.float32)
 
-    def load(workdir, which, **choice):
+    def load(choice):
         predictor = WindowPredictor(32, 1, ("land", "water"), 4, dark)
-        dates = ("before", "after") if "flood" in str(workdir) else ()
-        tags = {"WEIGHTS_SHA256": workdir.name, "MODEL": which}
+        dates = ("before", "after") if "flood" in str(choice.workdir) else ()
+        tags = {"WEIGHTS_SHA256": choice.workdir.name, "MODEL": choice.which}
         return MapModel("pixels", predictor, 8, ("VH", "VV"), dates, ("land", "water"), tags)
 
     monkeypatch.setattr(command, "load_map_model", load)
@@ -119,6 +121,43 @@ def test_existing_maps_are_kept_unless_the_model_is_another(mapped, tmp_path):
     assert mapped("a_dB.tif", "--overwrite", workdir="other")[3]
 
 
+def test_a_kept_map_has_the_same_dates_files_and_settings(mapped, tmp_path):
+    for seed, name in enumerate(("april", "may", "june")):
+        write_scene(tmp_path / f"{name}_dB.tif", speckle(40, 40, seed))
+    pair = ["--before=may_dB.tif", "--after=june_dB.tif"]
+    assert mapped(*pair, workdir="flood")[3]
+    assert mapped("--before=april_dB.tif", pair[1], workdir="flood")[3]
+    assert mapped(*pair, workdir="flood")[3] == []
+    for option, tag in (
+        ("--threshold=0.7", "THRESHOLD"),
+        ("--nodata=-99", "NODATA"),
+        ("--erode_border=2", "ERODE_BORDER"),
+    ):
+        status, out, _, calls = mapped(*pair, option, workdir="flood")
+        assert (status, calls) == (2, [])
+        assert f"found a map with {tag} " in out
+    write_scene(tmp_path / "may_dB.tif", speckle(40, 40, seed=9))
+    assert "found a map with INPUT_STAMP" in mapped(*pair, workdir="flood")[1]
+
+
+def test_files_of_a_folder_are_opened_once(tmp_path, monkeypatch):
+    for name in "abc":
+        write_scene(tmp_path / f"{name}_dB.tif", speckle(8, 8))
+    opened = []
+
+    def read(root, path, *arguments, **options):
+        opened.append(path.name)
+        return read_file_metadata(root, path, *arguments, **options)
+
+    monkeypatch.setattr(scene_input, "read_file_metadata", read)
+    paths = [str(tmp_path / f"{name}_dB.tif") for name in "abc"]
+    scenes, wrong = scene_input.find_scenes(
+        paths, scene_input.MapMetadata(model_bands=("VH", "VV"))
+    )
+    assert ([str(scene.path) for scene in scenes], wrong) == (paths, [])
+    assert opened == ["a_dB.tif", "b_dB.tif", "c_dB.tif"]
+
+
 def test_failures_end_in_a_table_and_the_others_are_mapped(mapped, tmp_path):
     folder = tmp_path / "scenes"
     folder.mkdir()
@@ -154,7 +193,7 @@ def test_pairs_are_mapped_on_the_grid_of_the_first(mapped, tmp_path):
     write_scene(tmp_path / "june_dB.tif", after, transform=place(row=-10, column=20))
     status, _, _, _ = mapped("--before=may_dB.tif", "--after=june_dB.tif", workdir="flood")
     assert status == 0
-    found, file = classes("june_dB")
+    found, file = classes("may_dB_to_june_dB")
     assert file.shape == (60, 60)
     assert file.transform == place()
     there = after[0, 10:70, :40]  # rows 0 to 60, columns 20 to 60 of the first
@@ -171,7 +210,7 @@ def test_a_pair_in_another_crs_lands_at_the_same_place(mapped, tmp_path):
     write_scene(tmp_path / "may_dB.tif", before)
     write_scene(tmp_path / "june_dB.tif", after, crs="EPSG:4326", transform=degrees)
     assert mapped("--before=may_dB.tif", "--after=june_dB.tif", workdir="flood")[0] == 0
-    rows, columns = np.nonzero(classes("june_dB")[0] == 1)
+    rows, columns = np.nonzero(classes("may_dB_to_june_dB")[0] == 1)
     np.testing.assert_allclose([rows.mean(), columns.mean()], [20, 30], atol=0.6)
     assert 4 <= len(rows) <= 16
 
@@ -186,6 +225,14 @@ def test_a_pair_in_another_crs_lands_at_the_same_place(mapped, tmp_path):
         (["a_dB.tif", "copy"], "two scenes named a_dB"),
         (["a_dB.tif", "--out=a_dB.tif/maps"], "--out .* cannot be written"),
         (["empty"], "found no file"),
+        (["a_dB.tif", "--components=2"], "--components without --features"),
+        (["a_dB.tif", "--features", "--threshold=0.4"], "--threshold with --features"),
+        (["--before=copy", "--after=a_dB.tif"], "found 2 scenes in --before=copy"),
+        (["--before=a_dB.tif", "--after=a_dB.tif"], "expected two scenes"),
+        (
+            ["--before=b_20210607T050000_dB.tif", "--after=b_20210301T050000_dB.tif"],
+            "found --before of 2021-06-07T05:00:00 and --after of 2021-03-01T05:00:00",
+        ),
     ],
 )
 def test_command_lines_that_cannot_be_used(mapped, tmp_path, arguments, message):
@@ -193,12 +240,15 @@ def test_command_lines_that_cannot_be_used(mapped, tmp_path, arguments, message)
     write_scene(tmp_path / "far_dB.tif", speckle(40, 40), transform=place(row=500))
     for folder in ("copy", "empty"):
         (tmp_path / folder).mkdir()
-    write_scene(tmp_path / "copy" / "a_dB.tif", speckle(40, 40))
+    for path in ("copy/a_dB.tif", "copy/c_dB.tif"):
+        write_scene(tmp_path / path, speckle(40, 40))
+    for month in ("0301", "0607"):
+        write_scene(tmp_path / f"b_2021{month}T050000_dB.tif", speckle(40, 40))
     workdir = "flood" if "--after=far_dB.tif" in arguments else "water"
     status, out, err, _ = mapped(*arguments, workdir=workdir)
     assert status == 2
     assert err.splitlines()[-1].startswith("error: ")
-    assert np.any([part in out + err for part in message.split(" .* ")])
+    assert all(part in out + err for part in message.split(" .* "))
 
 
 def test_a_beam_runner_maps_the_same_scenes(mapped, tmp_path):

@@ -11,7 +11,7 @@ import pytest
 import sar_mixmae_jax
 from sar_mixmae_jax.inference import features
 from sar_mixmae_jax.inference.encoder import FrozenEncoder, freeze_encoder
-from sar_mixmae_jax.inference.map_model import load_map_model
+from sar_mixmae_jax.inference.map_model import ModelChoice, load_map_model
 from sar_mixmae_jax.inference.scene_pipeline import MapScene, predict_rows
 from sar_mixmae_jax.models.heads import Classifier
 from sar_mixmae_jax.objectives.preprocess import Preprocessing, preprocess
@@ -138,7 +138,7 @@ def test_a_map_of_features_holds_the_tokens_of_every_window(encoder, encoder_run
     db = np.random.default_rng(1).normal(-15, 4, (256, 200, 2)).astype(np.float32)
     read = (lambda first, last: db[first:last],)
     scene = MapScene("scene", (256, 200), "", (1, 0, 0, 0, 1, 0), ("",), read)
-    model = load_map_model(encoder_run, "latest", features=True, batch_size=2)
+    model = load_map_model(ModelChoice(encoder_run, "latest", features=True, batch_size=2))
     strips = list(predict_rows(scene, model.predictor, model.overlap))
     side = 128 // encoder.grid
     assert model.predictor.cell == side
@@ -147,4 +147,4 @@ def test_a_map_of_features_holds_the_tokens_of_every_window(encoder, encoder_run
     alone = 72 // side  # columns that the other window does not hold
     np.testing.assert_allclose(strips[1][:, :alone], expected[:, :alone], atol=1e-5)
     with pytest.raises(InputError, match="found windows of 100 px, expected a multiple of 16"):
-        load_map_model(encoder_run, "latest", features=True, window=100)
+        load_map_model(ModelChoice(encoder_run, "latest", features=True, window=100))

@@ -14,11 +14,16 @@ import rasterio
 from rasterio.crs import CRS
 
 from sar_mixmae_jax.inference.geoparquet import common_crs, footprints, write_geoparquet
-from sar_mixmae_jax.inference.map_model import MapModel
+from sar_mixmae_jax.inference.map_model import MapModel, check_windows
 from sar_mixmae_jax.inference.quicklook import pixel_size, scale_bar
 from sar_mixmae_jax.inference.raster_output import Grid, RasterBands, write_array
 from sar_mixmae_jax.inference.scene_pipeline import MapScene, WindowPredictor
-from sar_mixmae_jax.inference.scene_products import MapSettings, map_scene, principal_components
+from sar_mixmae_jax.inference.scene_products import (
+    MapSettings,
+    map_scene,
+    principal_components,
+    remove_partial_files,
+)
 from sar_mixmae_jax.utils.errors import InputError
 
 UTM = (10.0, 0.0, 500_000.0, 0.0, -10.0, 5_500_000.0)
@@ -199,6 +204,30 @@ def test_a_scale_bar_has_the_length_it_names():
     assert label == "1 km"
     np.testing.assert_allclose(length * width, 1000)
     assert scale_bar(Grid((50, 90), "", (np.nan,) * 6)) == (20, "20 pixels")
+
+
+def test_partial_files_of_a_scene_are_removed_and_no_others(tmp_path):
+    own = ["._a[1]_classes.tif.7.partial", "._a[1].png.7.rows.partial", "._a[1].abcd_123.partial"]
+    others = ["._a[1]b.png.7.partial", "._a1.png.7.partial", "._a[1].b.abcd_123.partial"]
+    for name in (*own[:2], *others):
+        (tmp_path / name).touch()
+    (tmp_path / own[2]).mkdir()
+    remove_partial_files(tmp_path / "_a[1]")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(others)
+
+
+@pytest.mark.parametrize(
+    ("windows", "message"),
+    [
+        ((128, 65, 1, None), "found an overlap of 65 px"),
+        ((128, 12, 8, None), "expected multiples of 8 px"),
+        ((130, 0, 130, 128), "found windows of 130 px, expected at most 128 px"),
+    ],
+)
+def test_windows_that_do_not_fit_a_model_are_refused(windows, message):
+    check_windows(128, 64, 8, 128)
+    with pytest.raises(InputError, match=message):
+        check_windows(*windows)
 
 
 def test_a_second_date_is_needed_where_the_model_has_two(tmp_path):

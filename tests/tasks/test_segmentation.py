@@ -15,7 +15,7 @@ from sar_mixmae_jax.data.patch_dataset import ReadOptions
 from sar_mixmae_jax.data.record_cache import pack
 from sar_mixmae_jax.evaluation.predictions import load_predictions
 from sar_mixmae_jax.inference.evaluator import evaluate
-from sar_mixmae_jax.inference.map_model import load_map_model
+from sar_mixmae_jax.inference.map_model import ModelChoice, load_map_model
 from sar_mixmae_jax.inference.scene_pipeline import MapScene, predict_rows
 from sar_mixmae_jax.tasks.registry import get_task
 from sar_mixmae_jax.tasks.segmentation import Segmentation
@@ -197,7 +197,7 @@ def test_a_map_of_records_is_what_their_evaluation_predicted(report, floods):
     split = load_task_dataset(task, "flood_pairs/own", str(floods), "test", ("VH", "VV"))
     scene_db = np.concatenate([split.patches.source[n]["backscatter"] for n in range(3)], axis=1)
     workdir = files["metrics.json"].parents[1]
-    model = load_map_model(workdir, "best", window=128, overlap=0, batch_size=2)
+    model = load_map_model(ModelChoice(workdir, "best", window=128, overlap=0, batch_size=2))
     transform = (10.0, 0.0, 0.0, 0.0, -10.0, 0.0)
     read = (lambda first, last: scene_db[first:last],)
     scene = MapScene("scene", scene_db.shape[:2], "", transform, ("",), read)
@@ -206,4 +206,4 @@ def test_a_map_of_records_is_what_their_evaluation_predicted(report, floods):
     np.testing.assert_allclose(mapped.sum(-1), 1, atol=1e-5)
     np.testing.assert_array_equal(mapped.argmax(-1), np.concatenate(predicted[:3], axis=1))
     assert model.tags["TASK"] == "segmentation"
-    assert load_map_model(workdir, "best").overlap == 32  # half a tile
+    assert load_map_model(ModelChoice(workdir, "best")).overlap == 32  # half a tile
