@@ -263,7 +263,9 @@ def main(argv: Sequence[str]) -> None:
     user, nodata, _ = parse_config(Config(name="map", **options))
     fields = {field.name: getattr(user, field.name) for field in dataclasses.fields(user)}
     metadata = MapMetadata(**fields, model_bands=model.bands)
-    scenes, failures = find_pair(pair[0], pair[1], metadata) if pair else find_scenes(names, metadata)
+    scenes, failures = (
+        find_pair(pair[0], pair[1], metadata) if pair else find_scenes(names, metadata)
+    )
     jobs = make_jobs(
         scenes,
         bool(pair),
