@@ -111,6 +111,14 @@ def shared_splits(first: str, second: str) -> list[str]:
     )
 
 
+def splits_in_parts(first: str, second: str) -> list[str]:
+    """Return the splits of which two expressions, as of `shared_splits`, read any parts."""
+    names = [
+        {part.partition("[")[0].strip() for part in split.split("+")} for split in (first, second)
+    ]
+    return sorted(names[0] & names[1])
+
+
 def choose_bands(
     config: ConfigDict, source_checkpoint: SourceCheckpoint | None
 ) -> tuple[ConfigDict, SourceCheckpoint | None]:
@@ -172,6 +180,16 @@ def load_splits(config: ConfigDict, task: Task) -> tuple[TaskDataset, TaskDatase
             len(validation),
             task.record_noun,
             config.validation_split,
+        )
+    parts = splits_in_parts(config.train_split, config.validation_split)
+    is_folder = config.dataset.partition("/")[0] == "s1_folder"
+    if is_folder and parts and not both and is_primary_process():
+        logging.warning(
+            "training and validation are parts of %s of %s, which are neighbours: scores of the "
+            "latter do not measure generalisation; build validation scenes as a second dataset, "
+            "and evaluate on it",
+            ", ".join(parts),
+            config.dataset,
         )
     return training, validation
 

@@ -497,6 +497,29 @@ def test_records_that_are_trained_on_and_validated_on_are_counted(job, built, en
     assert "2 of 2 records of validation are also training records" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("dataset", "validation", "warned"),
+    [
+        ("s1_folder/elbe", "train[80%:]", True),
+        ("s1_folder/elbe", "other", False),
+        ("bigearthnet_s1/v2", "train[80%:]", False),
+    ],
+)
+def test_parts_of_one_folder_of_scenes_are_neighbours(
+    dataset, validation, warned, monkeypatch, caplog
+):
+    class Split(list):
+        ids = property(lambda split: split)
+
+    monkeypatch.setattr(downstream, "load_task_dataset", lambda *_: Split([len(caplog.records)]))
+    rows = iter([Split(["a"]), Split(["b"])])
+    monkeypatch.setattr(downstream, "take_label_fraction", lambda *_, **__: next(rows))
+    config = small_tuning("none", train_split="train[:80%]", validation_split=validation)
+    config.dataset = dataset
+    downstream.load_splits(config, get_task("classification"))
+    assert ("are parts of train of s1_folder/elbe, which are neighbours" in caplog.text) == warned
+
+
 def test_a_damaged_encoder_is_refused(built, encoder_run, tmp_path):
     moved = shutil.copytree(encoder_run, tmp_path / "pretraining")
     for path in (moved / "checkpoints/2/state").glob("**/d/*"):
