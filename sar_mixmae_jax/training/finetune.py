@@ -45,7 +45,7 @@ from sar_mixmae_jax.training.encoder_loading import (
     replace_encoder,
     resolve_encoder,
 )
-from sar_mixmae_jax.training.setup import EvalResult, RunSetup, check_fit
+from sar_mixmae_jax.training.setup import EvalResult, RunSetup, check_fit, warn_of_shrinking
 from sar_mixmae_jax.training.train_step import CacheablePartial, TrainState
 from sar_mixmae_jax.training.trainer import RunResult, run_training
 from sar_mixmae_jax.utils import hashing
@@ -89,6 +89,7 @@ def set_up(config: ConfigDict, workdir: Path) -> RunSetup:
     attention = select_attention(config, arch)
     objective = make_finetune_objective(config, source_checkpoint, training, attention=attention)
     check_fit(partial(prepare_batch, objective=objective), training.patches.source)
+    warn_of_shrinking(objective.preprocessing, training.patches.size)
     if is_primary_process():
         statistics = input_statistics(config, source_checkpoint, training.patches)
         used = dataclasses.replace(training.patches, statistics=statistics)

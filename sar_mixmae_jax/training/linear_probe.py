@@ -45,7 +45,7 @@ from sar_mixmae_jax.training.feature_cache import FeatureCache
 from sar_mixmae_jax.training.probe_heads import METHODS, FittedHead
 from sar_mixmae_jax.training.restore import read_subtree
 from sar_mixmae_jax.training.run_description import RunDescription
-from sar_mixmae_jax.training.setup import check_fit
+from sar_mixmae_jax.training.setup import check_fit, warn_of_shrinking
 from sar_mixmae_jax.training.sharding import replicate
 from sar_mixmae_jax.training.train_step import TrainState
 from sar_mixmae_jax.training.trainer import RunResult
@@ -96,6 +96,7 @@ def train(config: ConfigDict, workdir: Path, stop: Callable[[], bool] = lambda: 
         config, source_checkpoint, training, attention=attention
     )
     check_fit(partial(prepare_batch, objective=linear_objective), training.patches.source)
+    warn_of_shrinking(linear_objective.preprocessing, training.patches.size)
     votes = method.votes(config, training)
     objective = make_finetune_objective(config, source_checkpoint, training, votes, attention)
     description = describe_run(config, source_checkpoint, training, objective)

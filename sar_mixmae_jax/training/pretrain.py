@@ -37,7 +37,12 @@ from sar_mixmae_jax.training.initialisation import (
 )
 from sar_mixmae_jax.training.reconstruction_evaluator import ReconstructionEvaluator
 from sar_mixmae_jax.training.run_description import ModelDescription, RunDescription
-from sar_mixmae_jax.training.setup import RunSetup, check_fit, warn_of_low_learning_rate
+from sar_mixmae_jax.training.setup import (
+    RunSetup,
+    check_fit,
+    warn_of_low_learning_rate,
+    warn_of_shrinking,
+)
 from sar_mixmae_jax.training.train_step import Batch, CacheablePartial
 from sar_mixmae_jax.training.trainer import RunResult, run_training
 from sar_mixmae_jax.utils import hashing
@@ -86,6 +91,7 @@ def set_up(config: ConfigDict, workdir: Path) -> RunSetup:
     attention = select_attention(config, arch, decoder=True)
     objective = make_objective(config, dataset, arch, attention)
     check_fit(partial(prepare, settings=objective.preprocessing), dataset.source)
+    warn_of_shrinking(objective.preprocessing, dataset.size)
     warn_weighting_changed(objective.preprocessing.weighting, source_checkpoint)
     warn_of_low_learning_rate(config)
     name = config.model.variant

@@ -19,6 +19,7 @@ from sar_mixmae_jax.data.patch_dataset import batches
 from sar_mixmae_jax.data.record_cache import PackedSource, available_memory, pack, packed_size
 from sar_mixmae_jax.data.record_source import RecordSource, Source, replace_records
 from sar_mixmae_jax.data.sampler import ShuffleSampler
+from sar_mixmae_jax.objectives.preprocess import Preprocessing
 from sar_mixmae_jax.training.checkpoint import RetentionPolicy
 from sar_mixmae_jax.training.config import make_optimizer, make_read_options, make_schedule
 from sar_mixmae_jax.training.distributed import (
@@ -165,6 +166,19 @@ def check_fit(prepare: Callable[[Batch, jax.Array], Any], source: Source) -> Non
         if name != "id"
     }
     jax.eval_shape(prepare, batch, jax.random.key(0))
+
+
+def warn_of_shrinking(settings: Preprocessing, side: int) -> None:
+    """Warn where images of `side` pixels are averaged in dB to half their size or less."""
+    size = settings.image_size
+    if settings.resize_mode == "resize" and side >= 2 * size and is_primary_process():
+        logging.warning(
+            "images of %d px are averaged in dB to %d px, which darkens speckle and mixed pixels: "
+            "build the dataset with --size=%d, or set --config.model.image_size",
+            side,
+            size,
+            size,
+        )
 
 
 def warn_of_low_learning_rate(config: ConfigDict) -> None:

@@ -15,6 +15,8 @@ import pytest
 from configs import repeat
 from sar_mixmae_jax.data.patch_dataset import load_patch_dataset
 from sar_mixmae_jax.data.record_source import RecordSource
+from sar_mixmae_jax.objectives.preprocess import Preprocessing
+from sar_mixmae_jax.training import setup
 from sar_mixmae_jax.training.checkpoint import read_metadata
 from sar_mixmae_jax.training.pretrain import train
 from sar_mixmae_jax.utils.errors import DivergedError, InputError
@@ -35,6 +37,14 @@ def whole(built, tmp_path_factory):
     """Six steps in one go."""
     workdir = tmp_path_factory.mktemp("whole")
     return train(small_config(built, picture_patches=1), workdir), workdir
+
+
+@pytest.mark.parametrize(
+    ("side", "mode", "warned"), [(256, "resize", True), (255, "resize", False), (64, "pad", False)]
+)
+def test_images_that_are_averaged_to_half_their_size(side, mode, warned, caplog):
+    setup.warn_of_shrinking(Preprocessing(128, (0.0,), (1.0,), resize_mode=mode), side)
+    assert ("averaged in dB to 128 px" in caplog.text) == warned
 
 
 def test_a_run_writes_what_it_names(whole):
