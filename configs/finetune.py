@@ -56,7 +56,7 @@ def get_config(arguments: str = "") -> ConfigDict:
     # An encoder of other bands: refused (strict), or changed by a rule of models/resize.BAND_RULES;
     # the same bands in another order are never refused.
     config.init_bands = "strict"
-    # Of a random encoder: name of a dataset; None: the dataset that it is trained on.
+    # Name of a dataset; None: of the encoder, or of the dataset that a random one is trained on.
     config.statistics = config_dict.placeholder(str)
     config.model = ConfigDict()  # None: of the checkpoint, or of the variant
     config.model.variant = given["variant"] or config_dict.placeholder(str)

@@ -200,9 +200,10 @@ def input_statistics(
     """Return the statistics in dB with which the inputs of the model are standardised.
 
     Raises:
-      InputError: a random encoder, or a band that the encoder lacks, has no statistics in dB.
+      InputError: a random encoder, or a band that the encoder lacks, has no statistics in dB; the
+        dataset of `config.statistics` cannot be opened.
     """
-    if source_checkpoint is None and config.statistics:
+    if config.statistics:
         other = load_patch_dataset(
             config.statistics, config.data_dir, config.train_split, patches.bands
         )

@@ -4,13 +4,14 @@ import json
 import shutil
 from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sar_mixmae_jax.data.metadata import BANDS
+from sar_mixmae_jax.data.metadata import BANDS, Statistics
 from sar_mixmae_jax.evaluation.predictions import load_predictions
 from sar_mixmae_jax.inference.encoder import load_encoder
 from sar_mixmae_jax.inference.evaluator import evaluate, load_model, prediction_provenance
@@ -244,6 +245,14 @@ def test_a_run_goes_on_with_the_encoder_it_began_with(
     if meanwhile == "gone":
         with pytest.raises(InputError, match=r"which is gone, and saved nothing: restore it, or"):
             encoder_loading.resolve_encoder(small_tuning(blind, f"init={moved}"), workdir)
+
+
+def test_named_statistics_replace_those_of_an_encoder(monkeypatch):
+    named = SimpleNamespace(statistics=Statistics((-20.0, -10.0), (3.0, 4.0), "another"))
+    monkeypatch.setattr(downstream, "load_patch_dataset", lambda *_: named)
+    encoder, patches = SimpleNamespace(bands=BANDS), SimpleNamespace(bands=BANDS, unit="dB")
+    config = small_tuning("none", statistics="another")
+    assert downstream.input_statistics(config, encoder, patches) is named.statistics
 
 
 def test_an_encoder_of_one_band_takes_that_band_of_two(job, blind, encoder_run, monkeypatch):
