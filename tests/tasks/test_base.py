@@ -1,13 +1,44 @@
 """Guarantees of the task interface that hold for every task."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 
+from sar_mixmae_jax.data.metadata import NOT_LABELLED
+from sar_mixmae_jax.evaluation.predictions import Predictions
 from sar_mixmae_jax.tasks.evaluation_report import report_files
 from sar_mixmae_jax.tasks.registry import get_task, task_names
+from sar_mixmae_jax.tasks.segmentation_outputs import count_pixels
 from tests.tasks.test_evaluation_report import classified, paired
 
-PREDICTIONS = {"classification": classified, "flood": paired}
+
+def segmented(task: str) -> Predictions:
+    """Six records of 8 x 8 pixels, a third of them water, predicted with noise."""
+    rng = np.random.default_rng(0)
+    labels = (rng.random((6, 8, 8)) < 0.3).astype(np.int8)
+    labels[0, 0] = NOT_LABELLED
+    logits = np.stack([np.zeros(labels.shape), labels + rng.normal(0, 1, labels.shape)], -1)
+    valid = rng.random(labels.shape) < 0.9
+    arrays = {
+        name: np.asarray(array) for name, array in count_pixels(logits, labels, valid).items()
+    }
+    classes = arrays.pop("labels")
+    del arrays["predicted"], arrays["truth"]
+    arrays["loss"] = np.ones(6, np.float32)
+    ids = np.array([f"chip{number}" for number in range(6)])
+    means = logits.mean((1, 2)).astype(np.float32)
+    return Predictions(
+        task, ("land", "water"), ids, means, classes, {"group": ids}, {"dataset": "chips"}, arrays
+    )
+
+
+PREDICTIONS = {
+    "classification": classified,
+    "flood": paired,
+    "pair_segmentation": partial(segmented, "pair_segmentation"),
+    "segmentation": partial(segmented, "segmentation"),
+}
 
 
 def test_each_task_of_the_package_is_found():

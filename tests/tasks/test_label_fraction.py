@@ -115,7 +115,7 @@ def test_flooded_sequences_have_dry_pairs_too(floods, tmp_path):
     pairs = {name: col.tolist() for name, col in open_floods(floods).patches.pairs.items()}
     pairs["sequence"] = [f"s{row // 2}" for row in range(8)]
     pairs["flooded"] = [0, 0, 0, 1, 0, 1, 0, 1]
-    data = rewrite(floods, "flood_pairs/own/1.0.0", tmp_path, {"pairs": {"train": pairs}})
+    data = rewrite(floods, "flood_pairs/own/1.1.0", tmp_path, {"pairs": {"train": pairs}})
     half = take_label_fraction(open_floods(data), 0.5, seed=0, all_classes=True)
     assert "s0" not in half.columns["sequence"]
     assert sorted(half.patches.source[row]["labels"] for row in range(len(half))) == [0, 1]
