@@ -7,11 +7,17 @@ from typing import Any, NamedTuple
 import numpy as np
 from ml_collections import ConfigDict
 
+from sar_mixmae_jax.data.patch_dataset import PatchDataset
 from sar_mixmae_jax.evaluation.predictions import Predictions
 from sar_mixmae_jax.tasks.evaluation_report import write_report
 from sar_mixmae_jax.tasks.registry import get_task
 from sar_mixmae_jax.tasks.supervised import FinetuneObjective, param_shapes, predict_outputs
-from sar_mixmae_jax.tasks.task_dataset import TaskDataset, load_task_dataset, make_predictions
+from sar_mixmae_jax.tasks.task_dataset import (
+    TaskDataset,
+    load_task_dataset,
+    make_predictions,
+    take_label_fraction,
+)
 from sar_mixmae_jax.training import checkpoint, distributed, initialisation
 from sar_mixmae_jax.training.batch_predictor import BatchPredictor
 from sar_mixmae_jax.training.config import from_json
@@ -113,7 +119,7 @@ def predict(
     config, task = model.config, get_task(model.task).configure(model.config)
     name, data_dir = dataset or config.dataset, data_dir or config.data_dir
     bands = model.source_checkpoint.bands
-    labelled = load_task_dataset(task, name, data_dir, split, bands)
+    labelled = load_task_dataset(task, name, data_dir, split, bands, is_other=True)
     check_classes(model, labelled)
     metadata = model.source_checkpoint.metadata
     distributed.broadcast_check(
@@ -127,10 +133,14 @@ def predict(
         CacheablePartial(predict_outputs, objective), batch_size or task.eval_batch_size
     )
     outputs = predictor(params, labelled.patches.source, description)
-    trained_on = config.dataset, config.data_dir, config.train_split
-    outputs |= labelled.task.baselines(
-        labelled.patches, lambda: load_task_dataset(task, *trained_on, bands).patches
-    )
+
+    def training() -> tuple[PatchDataset, str]:
+        whole = load_task_dataset(task, config.dataset, config.data_dir, config.train_split, bands)
+        fraction = config.label_fraction, config.label_seed
+        part = take_label_fraction(whole, *fraction, all_classes=True)
+        return part.patches, part.task.label_field
+
+    outputs |= labelled.task.baselines(labelled.patches, training)
     provenance = prediction_provenance(model, labelled, split, which)
     extra = {name: outputs[name] for name in task.extra_arrays if name in outputs}
     return SplitPredictions(make_predictions(labelled, outputs, provenance), extra, name, data_dir)

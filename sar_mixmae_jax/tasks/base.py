@@ -56,7 +56,6 @@ class Task(abc.ABC):
       recipe: fields of the configuration that only this task has or whose defaults differ, nested.
       settings: hashable values from the configuration and the dataset.
       images: names of the fields of a record that are images, one for each date.
-      label_field: name of the field of a record that holds its labels.
       optional_fields: names of further fields of the records that are read where they exist.
       labels_per_pixel: whether labels are (height, width), aligned with the images; they are then
         resized and flipped with them.
@@ -78,7 +77,6 @@ class Task(abc.ABC):
     recipe: ClassVar[Mapping[str, Any]] = {}
     settings: Hashable = None
     images: ClassVar[tuple[str, ...]] = ("backscatter",)
-    label_field: str = "labels"
     optional_fields: ClassVar[tuple[str, ...]] = ()
     labels_per_pixel: ClassVar[bool] = False
     exclusive: ClassVar[bool]
@@ -96,11 +94,11 @@ class Task(abc.ABC):
         return (
             type(self) is type(other)
             and isinstance(other, Task)
-            and (self.settings, self.label_field) == (other.settings, other.label_field)
+            and self.settings == other.settings
         )
 
     def __hash__(self) -> int:
-        return hash((type(self), self.settings, self.label_field))
+        return hash((type(self), self.settings))
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({'' if self.settings is None else self.settings})"
@@ -132,6 +130,16 @@ class Task(abc.ABC):
         """
         del dataset
         return self
+
+    def for_other_dataset(self, dataset: PatchDataset) -> Self:
+        """Return this task for `for_dataset` of a dataset that the run was not configured for."""
+        del dataset
+        return self
+
+    @property
+    def label_field(self) -> str:
+        """Name of the field of a record that holds its labels."""
+        return "labels"
 
     @property
     def record_noun(self) -> str:
@@ -257,13 +265,13 @@ class Task(abc.ABC):
         return {}
 
     def baselines(
-        self, dataset: PatchDataset, training: Callable[[], PatchDataset]
+        self, dataset: PatchDataset, training: Callable[[], tuple[PatchDataset, str]]
     ) -> dict[str, np.ndarray]:
         """Return results of records without a model, (records, …) by a name of `record_arrays`.
 
         Args:
           dataset: records of this task to evaluate.
-          training: opens the records that the model was trained on.
+          training: opens the records that the model was trained on, and names their labels.
         """
         del dataset, training
         return {}

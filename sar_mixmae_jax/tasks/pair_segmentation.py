@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from sar_mixmae_jax.models.segmenter import COMBINATIONS
 from sar_mixmae_jax.tasks.registry import register_task
 from sar_mixmae_jax.tasks.segmentation import Segmentation
 from sar_mixmae_jax.tasks.segmentation_metrics import PARTS
-from sar_mixmae_jax.utils.errors import InputError, check_name
+from sar_mixmae_jax.utils.errors import InputError
 
 
 @register_task
@@ -26,18 +26,14 @@ class PairSegmentation(Segmentation):
     }
     images = ("before", "after")
 
-    def _label_field(self, mask: str) -> str:
-        del mask
+    @property
+    def label_field(self) -> str:
+        """Name of the mask of the second date in the records of `PairSource`."""
         return "labels"
 
     def _image_numbers(self, dataset: PatchDataset) -> np.ndarray:
         assert dataset.pairs is not None
         return dataset.pairs["after"]
-
-    def _combination(self, config: Mapping[str, Any]) -> str:
-        combine = config["segmentation"]["combine"]
-        check_name(COMBINATIONS, combine, "segmentation.combine")
-        return combine
 
     def load_records(self, dataset: PatchDataset) -> PatchDataset:
         """Return the dataset with its pairs as records, labelled by the mask of the second date.
@@ -52,7 +48,7 @@ class PairSegmentation(Segmentation):
                 "that has, such as flood_pairs"
             )
         pairs = PairSource(single.source, dataset.pairs, self.settings.mask)
-        return dataclasses.replace(single, source=pairs)
+        return dataclasses.replace(single, source=pairs, pairs=dataset.pairs)
 
     def columns(self, dataset: PatchDataset, ids: np.ndarray) -> dict[str, np.ndarray]:
         """Return the ids of both dates, the group and the hard case of the pairs."""

@@ -53,6 +53,10 @@ class Settings(NamedTuple):
     focal: float = 0.0
 
 
+LIMITS = {"dice": (0, 100), "focal": (0, 100), "decoder_width": (1, 4096)}
+"""Smallest and largest value of a field of `config.segmentation`."""
+
+
 @register_task
 class Segmentation(Task):
     """Class of every pixel of an image."""
@@ -79,23 +83,29 @@ class Segmentation(Task):
 
     # ---- settings
 
+    @property
+    def label_field(self) -> str:
+        """Name of the mask."""
+        return self.settings.mask
+
     def _with(self, **changes: Any) -> Self:
         task = type(self)()
         task.settings = self.settings._replace(**changes)
-        task.label_field = self.label_field
         return task
 
     def configure(self, config: Mapping[str, Any]) -> Self:
         """Return this task with mask and loss of `config.segmentation`.
 
         Raises:
-          InputError: a weight is negative.
+          InputError: a number is out of range.
         """
-        fields = {name: config["segmentation"][name] for name in Settings._fields}
-        for name in ("dice", "focal"):
-            if not 0 <= fields[name] <= 100:
-                raise InputError(f"segmentation.{name} is {fields[name]}: expected from 0 to 100")
-        return self._with(**fields)
+        values = config["segmentation"]
+        for name, (low, high) in LIMITS.items():
+            if not low <= values[name] <= high:
+                raise InputError(
+                    f"segmentation.{name} is {values[name]}: expected from {low} to {high}"
+                )
+        return self._with(**{name: values[name] for name in Settings._fields})
 
     def for_dataset(self, dataset: PatchDataset) -> Self:
         """Return this task with the mask to learn from.
@@ -112,20 +122,19 @@ class Segmentation(Task):
             WATER if WATER in dataset.masks else next(iter(dataset.masks))
         )
         check_name(dataset.masks, mask, "segmentation.mask")
-        task = self._with(mask=mask)
-        task.label_field = self._label_field(mask)
-        return task
+        return self._with(mask=mask)
 
-    def _label_field(self, mask: str) -> str:
-        return mask
+    def for_other_dataset(self, dataset: PatchDataset) -> Self:
+        """Return this task with the mask to compare with: the one learned from, if it is there."""
+        return self if self.settings.mask in dataset.masks else self._with(mask="")
 
     # ---- records
 
     def load_records(self, dataset: PatchDataset) -> PatchDataset:
-        """Return the dataset with images and masks as its records."""
+        """Return the dataset with images and masks as its records, and no pairs."""
         assert dataset.read is not None
         fields = ("id", "backscatter", self.settings.mask)
-        return dataclasses.replace(dataset, source=dataset.read(fields))
+        return dataclasses.replace(dataset, source=dataset.read(fields), pairs=None)
 
     def class_names(self, dataset: PatchDataset) -> tuple[str, ...]:
         """Return the classes of the mask."""
@@ -141,11 +150,11 @@ class Segmentation(Task):
         if "event" in dataset.fields:
             columns = {"group": ids, "event": columns["group"]}
         pairs = dataset.pairs or {}
-        for name, column in {"group": "sequence", "hard_case": "hard_case"}.items():
-            if column in pairs:
+        for name in ("group", "hard_case"):
+            if name in pairs:
                 values = columns.get(name, np.full(len(ids), "")).astype(object)
                 for date in ("before", "after"):
-                    values[pairs[date]] = pairs[column]
+                    values[pairs[date]] = pairs[name]
                 columns[name] = values.astype(str)
         return columns
 
@@ -173,7 +182,7 @@ class Segmentation(Task):
         """Return a segmenter.
 
         Raises:
-          InputError: a crop is not made of whole tiles.
+          InputError: a crop is not made of whole tiles, or the combination is unknown.
         """
         crop = config["crop_size"]
         if crop % arch.image_size:
@@ -181,12 +190,10 @@ class Segmentation(Task):
                 f"crop_size is {crop}: expected a multiple of the tiles of {arch.image_size} px "
                 "(model.image_size)"
             )
-        width, combine = config["segmentation"]["decoder_width"], self._combination(config)
+        values = config["segmentation"]
+        width, combine = values["decoder_width"], values.get("combine", COMBINATIONS[0])
+        check_name(COMBINATIONS, combine, "segmentation.combine")
         return Segmenter(arch, outputs, **settings, decoder_width=width, combine=combine)
-
-    def _combination(self, config: Mapping[str, Any]) -> str:
-        del config
-        return COMBINATIONS[0]
 
     def loss(self, logits: jax.Array, labels: jax.Array) -> jax.Array:
         """Return `segmentation_outputs.pixel_loss` with the weights of the settings."""
@@ -195,14 +202,6 @@ class Segmentation(Task):
     def pool_logits(self, logits: jax.Array) -> jax.Array:
         """Return the mean logits of the pixels."""
         return logits.mean((1, 2))
-
-    def pool_labels(self, labels: jax.Array) -> jax.Array:
-        """Refuse: the classes of a whole image are in `record_outputs`.
-
-        Raises:
-          InputError: always.
-        """
-        raise InputError("segmentation has no labels of whole images: expected labels per pixel")
 
     def record_outputs(
         self, logits: jax.Array, labels: jax.Array, valid: jax.Array
@@ -215,7 +214,7 @@ class Segmentation(Task):
         }
 
     def baselines(
-        self, dataset: PatchDataset, training: Callable[[], PatchDataset]
+        self, dataset: PatchDataset, training: Callable[[], tuple[PatchDataset, str]]
     ) -> dict[str, np.ndarray]:
         """Return confusion matrices of thresholds and of a logistic regression."""
         classes = dataset.masks[self.settings.mask]
@@ -316,13 +315,13 @@ class Segmentation(Task):
         self, dataset: str, data_dir: str, split: str, extra: Mapping[str, np.ndarray]
     ) -> Pictures | None:
         """Return a function that reads a record, all bands, and its maps; None without maps."""
+        if any(name not in extra for name in self.extra_arrays):
+            return None
         try:
             bands = read_dataset_metadata(open_builder(dataset, data_dir).info).bands
             patches = load_patch_dataset(dataset, data_dir, split, bands, units=tuple(TO_DB))
         except InputError as error:
             logging.warning("no pictures: %s", error)
-            return None
-        if any(name not in extra for name in self.extra_arrays):
             return None
         to_db, records = TO_DB[patches.unit], self._image_numbers(patches)
 

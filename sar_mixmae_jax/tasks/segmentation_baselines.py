@@ -18,8 +18,7 @@ THRESHOLDS_DB = {"vh_threshold": ("VH", -23.6), "vv_threshold": ("VV", -13.45)}
 """Band and level in dB below which a pixel is water, as published for Sen1Floods11."""
 
 BASELINES = {
-    "vh_threshold": "VH < -23.6 dB",
-    "vv_threshold": "VV < -13.45 dB",
+    **{name: f"{band} < {level:g} dB" for name, (band, level) in THRESHOLDS_DB.items()},
     "otsu": "Otsu on VH, by record",
     "logistic": "logistic regression on the bands",
 }
@@ -46,7 +45,7 @@ class Pixels(NamedTuple):
 
 def baseline_confusions(
     dataset: PatchDataset,
-    training: Callable[[], PatchDataset],
+    training: Callable[[], tuple[PatchDataset, str]],
     images: Sequence[str],
     label_field: str,
     classes: Sequence[str],
@@ -55,9 +54,9 @@ def baseline_confusions(
 
     Args:
       dataset: records to predict.
-      training: opens the records that the regression is fitted to.
+      training: opens the records that the regression is fitted to, and names their labels.
       images: names of the fields with the images of a record, the last date at the end.
-      label_field: name of the field with the labels.
+      label_field: name of the field with the labels to compare with.
       classes: names of the classes; thresholds need two, the second of them water.
 
     Returns:
@@ -67,7 +66,7 @@ def baseline_confusions(
     if tuple(classes[1:]) == ("water",):
         names += [name for name, (band, _) in THRESHOLDS_DB.items() if band in dataset.bands]
         names += ["otsu"] if "VH" in dataset.bands else []
-    model = _fit_logistic(training, images, label_field)
+    model = _fit_logistic(training, images)
     names += ["logistic"] if model is not None else []
     matrices: dict[str, list[np.ndarray]] = {name: [] for name in names}
     for pixels in _read_pixels(dataset, images, label_field):
@@ -95,11 +94,11 @@ def _otsu_level(db: np.ndarray) -> float:
 
 
 def _fit_logistic(
-    training: Callable[[], PatchDataset], images: Sequence[str], label_field: str
+    training: Callable[[], tuple[PatchDataset, str]], images: Sequence[str]
 ) -> LogisticRegression | None:
     """Return a regression on pixels of training records; None where it cannot be fitted."""
     try:
-        dataset = training()
+        dataset, label_field = training()
     except InputError as error:
         logging.warning("no logistic regression as a baseline: %s", error)
         return None

@@ -58,7 +58,13 @@ class TaskDataset:
 
 
 def load_task_dataset(
-    task: Task, name: str, data_dir: str, split: str, bands: Sequence[str]
+    task: Task,
+    name: str,
+    data_dir: str,
+    split: str,
+    bands: Sequence[str],
+    *,
+    is_other: bool = False,
 ) -> TaskDataset:
     """Open a split for a task.
 
@@ -68,6 +74,7 @@ def load_task_dataset(
       data_dir: folder with the built datasets.
       split: of the dataset.
       bands: names of the bands to read, in order.
+      is_other: whether the task may be configured for another dataset.
 
     Raises:
       InputError: the split cannot be opened, or has no labels for the task.
@@ -75,7 +82,7 @@ def load_task_dataset(
     patches = load_patch_dataset(
         name, data_dir, split, bands, units=tuple(TO_DB), also=task.optional_fields
     )
-    task = task.for_dataset(patches)
+    task = (task.for_other_dataset(patches) if is_other else task).for_dataset(patches)
     classes, records = task.class_names(patches), task.load_records(patches)
     ids = np.array(patches.ids())
     if len(ids) != len(patches.source):

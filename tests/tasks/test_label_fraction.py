@@ -93,6 +93,21 @@ def test_a_part_of_a_split_keeps_ids_columns_and_records_together(floods):
     assert half.patches.describe().records == 4
 
 
+@pytest.mark.parametrize(("name", "count"), [("segmentation", 16), ("pair_segmentation", 8)])
+def test_a_part_of_the_masks_of_pairs_keeps_records_and_masks_together(floods, name, count):
+    """With single dates as records, a dataset of pairs has twice as many of them as pairs."""
+    whole = load_task_dataset(get_task(name), "flood_pairs/own", str(floods), "train", ("VH", "VV"))
+    half = take_label_fraction(whole, 0.5, seed=0, all_classes=True)
+    assert len(whole) == count
+    assert 0 < len(half) == len(half.patches.source) < count
+    for row in range(len(half)):
+        record = half.patches.source[row]
+        there = whole.patches.source[whole.ids.tolist().index(half.ids[row])]
+        assert record["id"].decode() == half.ids[row]
+        field = half.task.label_field
+        np.testing.assert_array_equal(record[field], there[field])
+
+
 def test_a_sequence_is_labelled_whole_or_not_at_all(floods, tmp_path):
     """Eight pairs of four sequences, two of each: half of the labels are two sequences."""
     name = "flood_pairs/own/1.1.0"

@@ -1,5 +1,6 @@
 """Segmentation from training to the report, its loss and its counts."""
 
+import dataclasses
 import io
 import json
 
@@ -11,7 +12,7 @@ from PIL import Image
 from sklearn.metrics import accuracy_score, f1_score, jaccard_score, precision_score, recall_score
 
 from sar_mixmae_jax.data.metadata import NOT_LABELLED
-from sar_mixmae_jax.data.patch_dataset import ReadOptions
+from sar_mixmae_jax.data.patch_dataset import PatchDataset, ReadOptions
 from sar_mixmae_jax.data.record_cache import pack
 from sar_mixmae_jax.evaluation.predictions import load_predictions
 from sar_mixmae_jax.inference.evaluator import evaluate
@@ -19,10 +20,10 @@ from sar_mixmae_jax.inference.map_model import ModelChoice, load_map_model
 from sar_mixmae_jax.inference.scene_pipeline import MapScene, predict_rows
 from sar_mixmae_jax.tasks.registry import get_task
 from sar_mixmae_jax.tasks.segmentation import Segmentation
-from sar_mixmae_jax.tasks.segmentation_baselines import BASELINES
+from sar_mixmae_jax.tasks.segmentation_baselines import BASELINES, baseline_confusions
 from sar_mixmae_jax.tasks.segmentation_metrics import BINS
 from sar_mixmae_jax.tasks.segmentation_report import ChipPicture, draw_chips
-from sar_mixmae_jax.tasks.task_dataset import load_task_dataset
+from sar_mixmae_jax.tasks.task_dataset import load_task_dataset, take_label_fraction
 from sar_mixmae_jax.training import finetune
 from sar_mixmae_jax.utils.errors import InputError
 from sar_mixmae_jax.utils.tables import escape_markdown
@@ -38,7 +39,7 @@ def report(floods, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("water")
     config = small_tuning(
         floods, ARGUMENTS, total_steps=2, freeze_encoder=True, **SMALL,
-        **{"segmentation.dice": 1.0, "data.cache": "host"},
+        **{"segmentation.dice": 1.0, "data.cache": "host", "label_fraction": 0.5},
     )  # fmt: skip
     first = finetune.set_up(config, workdir).init_state().params
     outcome = finetune.train(config, workdir)
@@ -79,6 +80,12 @@ def test_its_baselines_are_those_of_the_backscatter(report, floods):
         np.testing.assert_array_equal(
             predictions.arrays[name].sum(2), predictions.arrays["confusion"].sum(2)
         )
+    train = load_task_dataset(task, "flood_pairs/own", str(floods), "train", ("VH", "VV"))
+    half = take_label_fraction(train, 0.5, seed=0, all_classes=True).patches
+    regression = baseline_confusions(
+        split.patches, lambda: (half, "water"), ("backscatter",), "water", ("", "")
+    )
+    np.testing.assert_array_equal(predictions.arrays["logistic"], regression["logistic"])
     text = report[2]["report.md"].read_text()
     assert all(escape_markdown(title) in text for title in BASELINES.values())
     sequences = [name.rsplit("_", 1)[0] for name in predictions.ids]
@@ -152,6 +159,25 @@ def test_pairs_are_labelled_by_the_second_date(floods):
     np.testing.assert_array_equal(rows["labels"][0], after["water"])
 
 
+def test_a_regression_is_fitted_to_the_masks_of_its_own_dataset(floods):
+    """The records it was fitted to may name their mask otherwise than those that it predicts."""
+    task = get_task("segmentation")._with(mask="land_cover")
+    assert task.for_other_dataset(PatchDataset([], "", (), "", None, masks={"mask": ("a",)})) == (
+        get_task("segmentation")
+    )
+    arguments = "flood_pairs/own", str(floods), "validation", ("VH", "VV")
+    split = load_task_dataset(get_task("segmentation"), *arguments)
+    assert load_task_dataset(task, *arguments, is_other=True).task.label_field == "land_cover"
+    records = map(split.patches.source.__getitem__, range(len(split)))
+    renamed = [{"backscatter": r["backscatter"], "mask": r["water"]} for r in records]
+    other = dataclasses.replace(split.patches, source=renamed)
+    choice = ("backscatter",), "water", ("", "")
+    same = baseline_confusions(split.patches, lambda: (split.patches, "water"), *choice)
+    named = baseline_confusions(split.patches, lambda: (other, "mask"), *choice)
+    assert list(same) == ["logistic"]
+    np.testing.assert_array_equal(same["logistic"], named["logistic"])
+
+
 def test_masks_are_kept_in_memory_and_in_files(floods, tmp_path):
     task = get_task("segmentation")
     source = load_task_dataset(
@@ -172,6 +198,7 @@ def test_what_cannot_be_segmented_is_refused(built, floods, tmp_path):
     for message, changes in {
         "unknown segmentation.mask 'wter': did you mean 'water'": {"segmentation.mask": "wter"},
         "segmentation.dice is -1.0: expected": {"segmentation.dice": -1.0},
+        "segmentation.decoder_width is 0: expected": {"segmentation.decoder_width": 0},
         "crop_size is 96: expected a multiple of the tiles of 64 px": {"crop_size": 96},
     }.items():
         with pytest.raises(InputError, match=message):
