@@ -65,7 +65,7 @@ def test_fine_tuning_is_timed_with_all_that_the_published_recipe_does(tmp_path):
 )
 def test_batches_of_pairs_hold_as_many_images_as_those_of_patches(tmp_path, batch, pairs, expected):
     """A pair of 256 px is eight images of 128 px; there are two devices, which share a batch."""
-    config = small_config(tmp_path, batch_size=batch)
+    config = small_config(tmp_path, batch_size=batch, **{"model.image_size": 128})
     patches = PatchDataset(
         source=[],
         name="x",
