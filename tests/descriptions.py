@@ -6,6 +6,7 @@ from typing import Any
 from sar_mixmae_jax.data.metadata import DatasetDescription, Statistics
 from sar_mixmae_jax.models.architecture import make_architecture
 from sar_mixmae_jax.objectives.weighting import Weighting
+from sar_mixmae_jax.training.migration import add_defaults
 from sar_mixmae_jax.training.run_description import (
     ModelDescription,
     RunDescription,
@@ -36,7 +37,7 @@ def describe(config: dict[str, Any] | None = None, **model: Any) -> RunDescripti
     )
     if config is None:
         config = {"seed": 0, "trainer": "pretrain", "init": "random"}
-    return RunDescription(config, dataset, dataclasses.replace(description, **model))
+    return RunDescription(add_defaults(config), dataset, dataclasses.replace(description, **model))
 
 
 def metadata(**config: Any) -> dict[str, Any]:
