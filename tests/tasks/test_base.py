@@ -42,7 +42,7 @@ PREDICTIONS = {
 
 
 def test_each_task_of_the_package_is_found():
-    assert task_names() == sorted([*PREDICTIONS, "pair_segmentation", "segmentation"])
+    assert task_names() == sorted(PREDICTIONS)
     assert [get_task(name).name for name in task_names()] == task_names()
 
 
