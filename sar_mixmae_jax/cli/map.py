@@ -22,9 +22,9 @@ from rasterio.errors import RasterioError
 
 from sar_mixmae_jax.cli import common
 from sar_mixmae_jax.inference.map_model import MapModel, ModelChoice, load_map_model
+from sar_mixmae_jax.inference.scene_grid import NamedScene, size_warnings
 from sar_mixmae_jax.inference.scene_input import (
     MapMetadata,
-    NamedScene,
     find_pair,
     find_scenes,
     open_scenes,
@@ -176,6 +176,8 @@ def run_job(job: MapJob, tick: Tick) -> None:
             check_existing(files[0], expected_tags(job, model))
             return
         remove_partial_files(job.stem)
+        for warning in size_warnings(job.dates[0].scene, model.pixel_size):
+            print(warning, file=sys.stderr)
         with open_scenes(job.dates, model.bands, job.nodata, job.stem) as scene:
             map_scene(scene, model, job.stem, job.settings, job.description)
     except UserError as error:

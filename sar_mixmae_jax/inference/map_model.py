@@ -37,6 +37,15 @@ RELEASED_TILES = 4
 BATCH_PIXELS = 64 * 128 * 128
 """Pixels of a batch on one device, unless the number of windows is given."""
 
+PIXEL_SIZES = {
+    "bigearthnet_s1": 10.0,
+    "sen1floods11": 10.0,
+    "sen12_flood": 10.0,
+    "synthetic_s1": 10.0,
+    "flood_pairs": 10.0,
+}
+"""Side in metres of the pixels of datasets, by the first part of their names."""
+
 Kind = Literal["pixels", "windows", "features"]
 
 
@@ -53,6 +62,7 @@ class MapModel:
       dates: names of the dates of a scene, () for a single one.
       classes: names of the classes; () for features.
       tags: facts about the model for the tags of files, by name.
+      pixel_size: side of the pixels of the training data, metres; None: unknown.
     """
 
     kind: Kind
@@ -62,6 +72,7 @@ class MapModel:
     dates: tuple[str, ...]
     classes: tuple[str, ...]
     tags: dict[str, str]
+    pixel_size: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,7 +151,13 @@ def load_map_model(choice: ModelChoice) -> MapModel:
         task.images if len(task.images) > 1 else (),
         classes,
         model_tags(model.source_checkpoint, window, overlap, model.task),
+        trained_pixel_size(model.source_checkpoint.metadata.dataset.name),
     )
+
+
+def trained_pixel_size(dataset: str) -> float | None:
+    """Return the side in metres of the pixels of a dataset by its name; None where unknown."""
+    return PIXEL_SIZES.get(dataset.split("/")[0].split(":")[0])
 
 
 def check_windows(window: int, overlap: int, cell: int, largest: int | None) -> None:
@@ -218,7 +235,8 @@ def _features_model(choice: ModelChoice) -> MapModel:
         batch_size=choice.batch_size,
     )
     tags = model_tags(source, window, overlap, "features")
-    return MapModel("features", predictor, overlap, encoder.bands, (), (), tags)
+    size = trained_pixel_size(source.metadata.dataset.name)
+    return MapModel("features", predictor, overlap, encoder.bands, (), (), tags, size)
 
 
 def _predictor(

@@ -9,14 +9,13 @@ from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
-from rasterio.crs import CRS
 
 from sar_mixmae_jax.inference.raster_output import Grid
 from sar_mixmae_jax.utils.plotting import NODATA_COLOUR, add_title, figure_to_png
+from tfds_builders.geotiff import Georeference, pixel_spacing
 
 LONGEST_SIDE = 900
 """Pixels of a picture along the longer side of the scene."""
-METRES_PER_DEGREE = 111_320.0
 NODATA = 255
 """Class number of pixels without a result."""
 CLASS_PAIR = ("#ece4cf", "#1f6fb4")
@@ -127,21 +126,9 @@ def draw_quicklook(
 
 
 def pixel_size(grid: Grid) -> tuple[float, float]:
-    """Return width and height of a pixel in metres; NaN where the CRS is unknown.
-
-    Degrees are converted at the middle of the grid.
-    """
-    if not grid.is_georeferenced:
-        return math.nan, math.nan
-    a, b, _, d, e, f = grid.transform
-    crs = CRS.from_string(grid.crs)
-    if crs.is_geographic:
-        row, column = (side / 2 for side in grid.shape)
-        latitude = math.radians(d * column + e * row + f)
-        east, north = METRES_PER_DEGREE * math.cos(latitude), METRES_PER_DEGREE
-    else:
-        east = north = crs.linear_units_factor[1]
-    return math.hypot(a * east, d * north), math.hypot(b * east, e * north)
+    """Return width and height of a pixel on the ground in metres; NaN where the CRS is unknown."""
+    rows, columns = pixel_spacing(Georeference(grid.crs, grid.transform), grid.shape)
+    return columns, rows
 
 
 def pixel_aspect(grid: Grid) -> float:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -9,20 +10,19 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import rasterio
-from rasterio.crs import CRS
-from rasterio.enums import Resampling
-from rasterio.transform import Affine, array_bounds
-from rasterio.vrt import WarpedVRT
-from rasterio.warp import transform_bounds
 from rasterio.windows import Window
 
-from sar_mixmae_jax.inference.raster_output import GDAL_SETTINGS, report_raster_errors
+from sar_mixmae_jax.inference.scene_grid import (
+    NamedScene,
+    pixel_size_text,
+    same_pixels,
+    warp_scene,
+)
 from sar_mixmae_jax.inference.scene_pipeline import MapScene, RowReader
 from sar_mixmae_jax.utils.errors import InputError
-from tfds_builders import geotiff, records
 from tfds_builders.bad_files import BadFile, BadFilesError, bad_file
 from tfds_builders.s1_folder.file_selection import UserMetadata, select_files
+from tfds_builders.s1_folder.measures import find_warnings
 from tfds_builders.s1_folder.raster_files import (
     GEOTIFF_SUFFIXES,
     RasterFile,
@@ -30,10 +30,7 @@ from tfds_builders.s1_folder.raster_files import (
     read_file_metadata,
 )
 from tfds_builders.s1_folder.scene_reader import NodataSettings, SceneReader, survey_pixels
-from tfds_builders.s1_folder.scenes import Scene, group_into_scenes
-
-STRIP_ROWS = 64
-"""Rows that are copied at a time when a scene is warped."""
+from tfds_builders.s1_folder.scenes import group_into_scenes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,29 +47,6 @@ class MapMetadata(UserMetadata):
     def dataset_bands(self) -> tuple[str, ...]:
         """Bands of a scene."""
         return self.model_bands
-
-
-@dataclasses.dataclass(frozen=True)
-class NamedScene:
-    """A scene of the command line.
-
-    Attributes:
-      root: folder that its paths are relative to.
-      scene: its files.
-    """
-
-    root: Path
-    scene: Scene
-
-    @property
-    def path(self) -> Path:
-        """Path of its first file."""
-        return self.root / self.scene.layers[0].path
-
-    @property
-    def time(self) -> str:
-        """Start of the acquisition by its name; "" where unknown."""
-        return records.acquisition_time(Path(self.scene.name).name)
 
 
 def find_scenes(
@@ -177,6 +151,7 @@ def scene_tags(dates: Sequence[NamedScene], nodata: NodataSettings) -> dict[str,
         "ACQUIRED": ", ".join(date.time or "unknown" for date in dates),
         "INPUT_STAMP": stamp.hexdigest(),
         "NODATA": "none" if nodata.value is None else f"{nodata.value:g}",
+        "PIXEL_SIZE_M": pixel_size_text(dates[0].scene),
         "MASK": nodata.mask.name if nodata.mask else "none",
         "ZERO_BLOCK": f"{nodata.zero_block} px",
         "ERODE_BORDER": f"{nodata.erode_border} px",
@@ -212,7 +187,8 @@ def open_scenes(
     """Survey scenes, and yield them as one scene to map.
 
     Every pixel is read once to find the zeros that mean nodata. A date on another grid than the
-    first one is warped onto it, to the nearest pixel.
+    first one is warped onto it: to the nearest pixel, or to the mean power of smaller pixels.
+    Warnings about implausible values and pixel sizes are printed.
 
     Args:
       dates: a single scene, or one for each date.
@@ -235,11 +211,13 @@ def open_scenes(
                     f"found {', '.join(date.scene.bands)}, expected {', '.join(bands)} for this "
                     f"model: no {', '.join(missing)} belongs to it",
                 )
-            survey_pixels(reader)
+            survey = survey_pixels(reader)
+            for warning in find_warnings([date.scene], [survey.measures]):
+                print(warning, file=sys.stderr)
             order = [date.scene.bands.index(band) for band in bands]
             rows: RowReader = partial(_read_rows, reader, order)
-            if not _same_pixels(date.scene, grid):
-                rows = _warp(rows, date, dates[0], len(bands), Path(folder, f"{number}.tif"))
+            if not same_pixels(date.scene, grid):
+                rows = warp_scene(rows, date, dates[0], len(bands), Path(folder, f"{number}.tif"))
             readers.append(rows)
         yield MapScene(
             dates[-1].scene.name,
@@ -255,77 +233,3 @@ def open_scenes(
 def _read_rows(reader: SceneReader, order: list[int], first: int, last: int) -> np.ndarray:
     values = reader.read_db(Window(0, first, reader.scene.shape[1], last - first))
     return values if order == list(range(values.shape[-1])) else values[..., order]
-
-
-def _same_pixels(scene: Scene, grid: Scene) -> bool:
-    return scene.shape == grid.shape and geotiff.same_grid(scene.georeference, grid.georeference)
-
-
-def _warp(
-    rows: RowReader, date: NamedScene, onto: NamedScene, bands: int, copy_path: Path
-) -> RowReader:
-    """Return a reader of a scene on the grid of another one.
-
-    The scene is first copied in dB with all of its nodata, and the copy is warped.
-
-    Args:
-      rows: reader of the scene.
-      date: the scene.
-      onto: scene whose grid is wanted.
-      bands: number of bands that are read.
-      copy_path: path of the copy.
-
-    Raises:
-      InputError: the scenes share no place.
-    """
-    source, grid = date.scene, onto.scene
-    places = source.georeference, grid.georeference
-    if not all(place.crs for place in places):
-        raise bad_file(
-            date.path,
-            f"found {source.shape} pixels and {onto.path.name} of {grid.shape}, expected one grid, "
-            "or a CRS in both: georeference them",
-        )
-    crs = [CRS.from_string(place.crs) for place in places]
-    transforms = [Affine(*place.transform) for place in places]
-    bounds = array_bounds(*source.shape, transforms[0])
-    west, south, east, north = array_bounds(*grid.shape, transforms[1])
-    left, bottom, right, top = transform_bounds(*crs, *bounds)
-    if left >= east or right <= west or bottom >= north or top <= south:
-        raise bad_file(
-            date.path, f"found no common place with {onto.path.name}: choose scenes that overlap"
-        )
-    profile = {
-        "driver": "GTiff",
-        "height": source.shape[0],
-        "width": source.shape[1],
-        "count": bands,
-        "dtype": "float32",
-        "nodata": np.nan,
-        "crs": crs[0],
-        "transform": transforms[0],
-        "bigtiff": "if_safer",
-    }
-    with report_raster_errors(copy_path), rasterio.Env(**GDAL_SETTINGS):
-        with rasterio.open(copy_path, "w", **profile) as copy:
-            for first in range(0, source.shape[0], STRIP_ROWS):
-                last = min(first + STRIP_ROWS, source.shape[0])
-                window = Window(0, first, source.shape[1], last - first)
-                copy.write(np.moveaxis(rows(first, last), -1, 0), window=window)
-        copied = rasterio.open(copy_path)
-    warped = WarpedVRT(
-        copied,
-        crs=crs[1],
-        transform=transforms[1],
-        height=grid.shape[0],
-        width=grid.shape[1],
-        resampling=Resampling.nearest,
-        tolerance=1e-3,  # pixels
-    )
-
-    def read(first: int, last: int) -> np.ndarray:
-        window = Window(0, first, grid.shape[1], last - first)
-        with rasterio.Env(**GDAL_SETTINGS):
-            return np.moveaxis(warped.read(window=window), 0, -1)
-
-    return read

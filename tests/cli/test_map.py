@@ -9,10 +9,12 @@ from rasterio.warp import transform
 
 from sar_mixmae_jax.cli import map as command
 from sar_mixmae_jax.inference import scene_input
-from sar_mixmae_jax.inference.map_model import MapModel
+from sar_mixmae_jax.inference.map_model import MapModel, trained_pixel_size
+from sar_mixmae_jax.inference.scene_grid import size_warnings
 from sar_mixmae_jax.inference.scene_pipeline import WindowPredictor
 from tfds_builders.geotiff import write_band, write_bands
 from tfds_builders.s1_folder.raster_files import read_file_metadata
+from tfds_builders.s1_folder.scene_reader import NodataSettings
 
 ORIGIN = (404_400.0, 5_342_400.0)
 
@@ -213,6 +215,59 @@ def test_a_pair_in_another_crs_lands_at_the_same_place(mapped, tmp_path):
     rows, columns = np.nonzero(classes("may_dB_to_june_dB")[0] == 1)
     np.testing.assert_allclose([rows.mean(), columns.mean()], [20, 30], atol=0.6)
     assert 4 <= len(rows) <= 16
+
+
+def second_date(tmp_path):
+    """Rows of may.tif and june.tif, (row, column, band) dB, on the grid of the first."""
+    metadata = scene_input.MapMetadata(model_bands=("VH", "VV"))
+    paths = [str(tmp_path / f"{month}_dB.tif") for month in ("may", "june")]
+    dates, _ = scene_input.find_pair(*paths, metadata)
+    stem = tmp_path / "map"
+    with scene_input.open_scenes(dates, ("VH", "VV"), NodataSettings(), stem) as scene:
+        return scene.dates[1](0, scene.shape[0]), scene.tags
+
+
+def test_smaller_pixels_of_a_second_date_are_averaged_as_power(tmp_path, capsys):
+    after = speckle(80, 80)
+    after[:, 2:4, 4:6] = np.nan
+    write_scene(tmp_path / "may_dB.tif", speckle(40, 40))
+    write_scene(tmp_path / "june_dB.tif", after, transform=place(spacing=5.0))
+    found, tags = second_date(tmp_path)
+    power = np.mean(10 ** (after.reshape(2, 40, 2, 40, 2) / 10), axis=(2, 4))
+    np.testing.assert_allclose(np.moveaxis(found, -1, 0), 10 * np.log10(power), atol=1e-3)
+    assert np.isnan(found[1, 2]).all()
+    assert tags["PIXEL_SIZE_M"] == "10 x 10"
+    assert "repeated" not in capsys.readouterr().err
+    write_scene(tmp_path / "june_dB.tif", speckle(40, 40), transform=place(spacing=20.0))
+    second_date(tmp_path)
+    assert "pixels of 20 x 20 m, which are repeated on the 10 x 10 m" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("west", [179.99, -180.01])
+def test_a_pair_across_the_antimeridian_is_one_place(tmp_path, west):
+    after = np.full((2, 90, 90), -20, np.float32)
+    degrees = rasterio.Affine(2e-4, 0, west, 0, -2e-4, 0.01)  # 0.02 degrees, half of it east
+    write_scene(tmp_path / "may_dB.tif", speckle(100, 100), crs="EPSG:4326", transform=degrees)
+    x, y = transform("EPSG:4326", "EPSG:32660", [180.0], [0.0])
+    around = rasterio.Affine(30.0, 0, x[0] - 45 * 30, 0, -30.0, y[0] + 45 * 30)
+    write_scene(tmp_path / "june_dB.tif", after, crs="EPSG:32660", transform=around)
+    assert (second_date(tmp_path)[0] == -20).all()
+    other = rasterio.Affine(2e-4, 0, west - np.sign(west) * 360, 0, -2e-4, 0.01)
+    write_scene(tmp_path / "june_dB.tif", after, crs="EPSG:4326", transform=other)
+    assert (second_date(tmp_path)[0][:90, :90] == -20).all()
+
+
+def test_implausible_values_and_other_pixel_sizes_are_reported(mapped, tmp_path):
+    values = speckle(40, 40)
+    values[0] += 3
+    write_scene(tmp_path / "a_dB.tif", values, transform=place(spacing=20.0))
+    assert "cross-polarised brighter than co-polarised" in mapped("a_dB.tif")[2]
+    metadata = scene_input.MapMetadata(model_bands=("VH", "VV"))
+    scene = scene_input.find_scenes([str(tmp_path / "a_dB.tif")], metadata)[0][0].scene
+    (warning,) = size_warnings(scene, trained_pixel_size("bigearthnet_s1/v2/train"))
+    assert "a_dB has pixels of 20 x 20 m, and the model was trained on 10 m" in warning
+    assert size_warnings(scene, trained_pixel_size("s1_folder/own/train")) == []
+    assert size_warnings(scene, 18.0) == []
 
 
 @pytest.mark.parametrize(

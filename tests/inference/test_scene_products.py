@@ -203,6 +203,10 @@ def test_a_scale_bar_has_the_length_it_names():
     length, label = scale_bar(degrees)
     assert label == "1 km"
     np.testing.assert_allclose(length * width, 1000)
+    # 6,378,137 pi / 3 cos(60°): a metre of the Mercator map is half a metre on the ground
+    y = 6_378_137 * np.log(np.tan(np.radians(75)))
+    mercator = Grid((100, 1000), "EPSG:3857", (10.0, 0, 0, 0, -10.0, y + 500))
+    np.testing.assert_allclose(pixel_size(mercator), [5, 5], rtol=1e-2)
     assert scale_bar(Grid((50, 90), "", (np.nan,) * 6)) == (20, "20 pixels")
 
 
