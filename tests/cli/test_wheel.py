@@ -47,7 +47,7 @@ def test_the_wheel_holds_packages_configurations_and_templates(installed):
 def test_the_wheel_builds_a_dataset_and_trains(installed, tmp_path):
     options = ("--patches=8", "--size=32", "--processes=1")
     assert "train, 8 patches" in run(installed, tmp_path, "build", "synthetic_s1/few", *options)
-    settings = flags(Path("data"), total_steps=1, split="train", **{"model.image_size": 64})
-    arguments = ("--config=pretrain:dataset=synthetic_s1/few", *settings[1:], "--workdir=run")
+    settings = flags(Path("data"), dataset="synthetic_s1/few", total_steps=1, split="train")
+    arguments = ("--config=pretrain", *settings[1:], "--workdir=run")
     assert "done: 1 steps of tiny" in run(installed, tmp_path, "train", *arguments)
     assert (tmp_path / "run/summary.html").is_file()
