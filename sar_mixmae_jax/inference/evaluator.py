@@ -166,7 +166,7 @@ def load_model(workdir: Path, which: str) -> LoadedModel:
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"{path} cannot be evaluated ({error}): expected a run of configs/finetune.py, or "
-            "another --checkpoint of it"
+            "another --checkpoint of it; map --features and embed take runs of any kind"
         ) from error
     return LoadedModel(source_checkpoint, task, config)
 

@@ -199,7 +199,7 @@ def _verify(raster: DatasetReader, checksums: np.ndarray) -> None:
 def read_overview(path: Path, shape: tuple[int, int]) -> np.ndarray:
     """Return the first band of a raster of classes at another size, by the most frequent class."""
     with (
-        report_raster_errors(path),
+        report_raster_errors(path, "read"),
         rasterio.Env(**GDAL_SETTINGS),
         warnings.catch_warnings(action="ignore", category=NotGeoreferencedWarning),
         rasterio.open(path) as raster,
@@ -208,8 +208,12 @@ def read_overview(path: Path, shape: tuple[int, int]) -> np.ndarray:
 
 
 @contextmanager
-def report_raster_errors(path: Path) -> Iterator[None]:
-    """Turn errors of writing into one that names the file and the remedy.
+def report_raster_errors(path: Path, action: str = "written") -> Iterator[None]:
+    """Turn errors of rasterio into one that names the file and the remedy.
+
+    Args:
+      path: of the raster.
+      action: what failed, "written" or "read", for the message.
 
     Raises:
       InputError: the block raised an error of rasterio or the system.
@@ -218,7 +222,7 @@ def report_raster_errors(path: Path) -> Iterator[None]:
         yield
     except (RasterioError, OSError) as error:
         raise InputError(
-            f"{path} cannot be written ({first_line(error)}): check the folder and the space on "
+            f"{path} cannot be {action} ({first_line(error)}): check the folder and the space on "
             "the disk"
         ) from error
 
