@@ -132,17 +132,33 @@ class FrozenEncoder:
         Returns:
           {output: (records, …) float32}, and the other fields of the records.
         """
-        settings = Preprocessing(
-            self.image_size,
-            self.source_checkpoint.statistics.mean,
-            self.source_checkpoint.statistics.std,
-            resize_mode=self.resize_mode,
-            random_flip=False,
-            unit=unit,
-            speckle=self.source_checkpoint.input_filter,
+        settings = inference_preprocessing(
+            self.source_checkpoint, self.image_size, self.resize_mode, unit
         )
         function = CacheablePartial(_encode_batch, (self.model, settings, output))
         return BatchPredictor(function, batch_size)(self.params, source, description)
+
+
+def inference_preprocessing(
+    source: SourceCheckpoint, size: int, resize_mode: str, unit: str = "dB"
+) -> Preprocessing:
+    """Return the preprocessing of a checkpoint, speckle filter included, with nothing random.
+
+    Args:
+      source: the checkpoint.
+      size: side of the input of the model, pixels.
+      resize_mode: an entry of `preprocess.RESIZE_MODES`.
+      unit: of the backscatter, an entry of `radiometry.TO_DB`.
+    """
+    return Preprocessing(
+        size,
+        source.statistics.mean,
+        source.statistics.std,
+        resize_mode=resize_mode,
+        random_flip=False,
+        unit=unit,
+        speckle=source.input_filter,
+    )
 
 
 def load_encoder(

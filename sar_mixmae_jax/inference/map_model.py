@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import sar_mixmae_jax
-from sar_mixmae_jax.inference.encoder import freeze_encoder
+from sar_mixmae_jax.inference.encoder import freeze_encoder, inference_preprocessing
 from sar_mixmae_jax.inference.evaluator import LoadedModel, load_model, load_params
 from sar_mixmae_jax.inference.scene_pipeline import WindowPredictor
 from sar_mixmae_jax.inference.window_blending import WindowAxis
@@ -127,7 +127,7 @@ def load_map_model(choice: ModelChoice) -> MapModel:
     cell = 1 if task.labels_per_pixel else window
     check_windows(window, overlap, cell, size if resize_mode == "pad" else None)
     objective = FinetuneObjective(
-        task, network, _preprocessing(model.source_checkpoint, size, resize_mode)
+        task, network, inference_preprocessing(model.source_checkpoint, size, resize_mode)
     )
     params = replicate(load_params(model, objective))
     classes = model.source_checkpoint.metadata.model.classes
@@ -196,18 +196,6 @@ def _network(model: LoadedModel, task: Task) -> DownstreamModel:
     )
 
 
-def _preprocessing(source: SourceCheckpoint, size: int, resize_mode: str) -> Preprocessing:
-    statistics = source.statistics
-    return Preprocessing(
-        size,
-        statistics.mean,
-        statistics.std,
-        resize_mode=resize_mode,
-        random_flip=False,
-        speckle=source.input_filter,
-    )
-
-
 def _features_model(choice: ModelChoice) -> MapModel:
     """Return a model that maps the tokens of an encoder; see `load_map_model`."""
     # The latest checkpoint that can be read, or exactly the given one.
@@ -222,7 +210,7 @@ def _features_model(choice: ModelChoice) -> MapModel:
             "along their sides"
         )
     check_windows(window, overlap, window // encoder.grid, None)
-    settings = _preprocessing(source, encoder.image_size, encoder.resize_mode)
+    settings = inference_preprocessing(source, encoder.image_size, encoder.resize_mode)
     if window != encoder.image_size:  # padding would move the tokens
         settings = dataclasses.replace(settings, resize_mode="resize")
     predictor = _predictor(

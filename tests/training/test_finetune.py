@@ -13,7 +13,7 @@ import pytest
 
 from sar_mixmae_jax.data.metadata import BANDS, Statistics
 from sar_mixmae_jax.evaluation.predictions import load_predictions
-from sar_mixmae_jax.inference.encoder import load_encoder
+from sar_mixmae_jax.inference.encoder import inference_preprocessing, load_encoder
 from sar_mixmae_jax.inference.evaluator import evaluate, load_model, prediction_provenance
 from sar_mixmae_jax.inference.map_model import ModelChoice, load_map_model
 from sar_mixmae_jax.inference.scene_pipeline import MapScene, predict_rows
@@ -290,6 +290,7 @@ def test_an_encoder_of_filtered_images_gets_filtered_images(job, blind, encoder_
     tuning = job(small_tuning(blind, f"init={encoder_run}"))
     assert tuning.loss_fn.settings.preprocessing.speckle == speckle
     assert tuning.description.model.speckle == speckle
+    assert inference_preprocessing(source, 128, "pad").speckle == speckle  # of maps, too
     plain = load_encoder(encoder_run)
     db = np.stack([tuning.source[row]["backscatter"] for row in range(4)])
     filtered = np.asarray(reduce_speckle(jnp.asarray(db), speckle))
