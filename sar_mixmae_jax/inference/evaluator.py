@@ -163,6 +163,8 @@ def load_model(workdir: Path, which: str) -> LoadedModel:
         if task is None:
             raise ValueError("it is not the model of a task")
         config = from_json(source_checkpoint.metadata.config)
+        with config.unlocked():
+            config.statistics = None  # those of the checkpoint
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"{path} cannot be evaluated ({error}): expected a run of configs/finetune.py, or "
