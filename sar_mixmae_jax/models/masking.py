@@ -58,6 +58,11 @@ def upsample_mask(mask: jax.Array, side: int) -> jax.Array:
     return mask.repeat(factor, axis=0).repeat(factor, axis=1)
 
 
+def masked_pixels(mask: jax.Array, side: int) -> jax.Array:
+    """Return (1, side, side, 1), True in mask units that are 1 in a (units, units) mask."""
+    return upsample_mask(mask, side)[None, :, :, None] == 1
+
+
 def mix_tokens(images: jax.Array, mask: jax.Array) -> jax.Array:
     """Mix each image with its partner, the image at the same place of the reversed batch.
 
@@ -68,5 +73,5 @@ def mix_tokens(images: jax.Array, mask: jax.Array) -> jax.Array:
     Returns:
       (batch, side, side, channel).
     """
-    from_partner = upsample_mask(mask, images.shape[1])[None, :, :, None] == 1
+    from_partner = masked_pixels(mask, images.shape[1])
     return jnp.where(from_partner, images[::-1], images)

@@ -10,7 +10,7 @@ from jax.typing import DTypeLike
 
 from sar_mixmae_jax.models.architecture import Architecture
 from sar_mixmae_jax.models.layers import AttentionFn, attend, linear
-from sar_mixmae_jax.models.masking import upsample_mask
+from sar_mixmae_jax.models.masking import masked_pixels
 from sar_mixmae_jax.models.swin import make_encoder
 
 
@@ -76,6 +76,4 @@ class SimMIM(nn.Module):
     @staticmethod
     def masked_input(images: jax.Array, mask: jax.Array) -> jax.Array:
         """Return (batch, height, width, band) images as the encoder sees them: NaN where hidden."""
-        return jnp.where(
-            upsample_mask(mask, images.shape[1])[None, :, :, None] == 1, jnp.nan, images
-        )
+        return jnp.where(masked_pixels(mask, images.shape[1]), jnp.nan, images)

@@ -23,7 +23,13 @@ from sar_mixmae_jax.models.layers import (
     sincos_position_embedding,
     torch_conv_init,
 )
-from sar_mixmae_jax.models.masking import mix_tokens, patchify, unpatchify, upsample_mask
+from sar_mixmae_jax.models.masking import (
+    masked_pixels,
+    mix_tokens,
+    patchify,
+    unpatchify,
+    upsample_mask,
+)
 from sar_mixmae_jax.models.resize import bicubic_resize
 
 
@@ -237,7 +243,7 @@ class Encoder(nn.Module):
         block_class = nn.remat(Block) if self.remat else Block
         x = PatchEmbedding(self.patch, self.embed_dim, self.dtype, name="patch_embed")(images)
         if mask is not None and mask_token is not None:
-            hidden = upsample_mask(mask, x.shape[1])[None, :, :, None] == 1
+            hidden = masked_pixels(mask, x.shape[1])
             x, mask = jnp.where(hidden, mask_token.astype(x.dtype), x), None
         elif mask is not None:
             x = mix_tokens(x, mask)

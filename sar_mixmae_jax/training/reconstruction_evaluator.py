@@ -15,7 +15,7 @@ import numpy as np
 from absl import logging
 
 from sar_mixmae_jax.data.patch_dataset import PatchDataset
-from sar_mixmae_jax.models.masking import random_mask, upsample_mask
+from sar_mixmae_jax.models.masking import masked_pixels, random_mask
 from sar_mixmae_jax.models.mixmae import MixMAE
 from sar_mixmae_jax.objectives.diagnostics import constant_weights_warning, diagnose
 from sar_mixmae_jax.objectives.preprocess import preprocess
@@ -129,7 +129,7 @@ def evaluate_reconstruction(
     restored = restored_images(result, model.arch.mask_unit, len(bands))
     seen = jnp.zeros((), bool)
     if model.predicted_units(mask) is not None:
-        seen = upsample_mask(mask, measured.shape[1])[None, :, :, None] == 0
+        seen = ~masked_pixels(mask, measured.shape[1])
     panels = Panels(
         measured=measured,
         mixed=model.masked_input(measured, mask),
