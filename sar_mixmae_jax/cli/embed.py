@@ -20,7 +20,6 @@ from sar_mixmae_jax.inference.features import (
     write_features,
 )
 from sar_mixmae_jax.training import distributed
-from sar_mixmae_jax.training.checkpoint import select_step
 from sar_mixmae_jax.training.distributed import Heartbeat
 from sar_mixmae_jax.training.initialisation import find_source_checkpoint
 from sar_mixmae_jax.utils.command_line import parse_flags, report_errors
@@ -68,9 +67,7 @@ def main(argv: Sequence[str]) -> None:
     common.join_processes(FLAGS)
     common.enable_compilation_cache()
     with Heartbeat():
-        # The latest checkpoint that can be read, or exactly the given one.
-        path = workdir if checkpoint == "latest" else select_step(workdir, checkpoint)
-        encoder = find_source_checkpoint(path)
+        encoder = find_source_checkpoint(workdir, checkpoint)
         patches = load_embedding_dataset(encoder, str(DATASET.value), DATA_DIR.value, SPLIT.value)
         check_table(out, patches)
         arrays = embed(

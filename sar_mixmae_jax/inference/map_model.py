@@ -22,7 +22,6 @@ from sar_mixmae_jax.tasks.base import Task
 from sar_mixmae_jax.tasks.registry import get_task
 from sar_mixmae_jax.tasks.supervised import FinetuneObjective, apply_model, prepare_batch
 from sar_mixmae_jax.training.batch_predictor import map_over_devices
-from sar_mixmae_jax.training.checkpoint import select_step
 from sar_mixmae_jax.training.config import compute_dtype
 from sar_mixmae_jax.training.initialisation import SourceCheckpoint, find_source_checkpoint
 from sar_mixmae_jax.training.sharding import replicate, shard_batch
@@ -198,10 +197,8 @@ def _network(model: LoadedModel, task: Task) -> DownstreamModel:
 
 def _features_model(choice: ModelChoice) -> MapModel:
     """Return a model that maps the tokens of an encoder; see `load_map_model`."""
-    # The latest checkpoint that can be read, or exactly the given one.
-    workdir, overlap = choice.workdir, choice.overlap or 0
-    path = workdir if choice.which == "latest" else select_step(workdir, choice.which)
-    source = find_source_checkpoint(path)
+    overlap = choice.overlap or 0
+    source = find_source_checkpoint(choice.workdir, choice.which)
     encoder = freeze_encoder(source)
     window = choice.window or encoder.image_size
     if window % encoder.grid:

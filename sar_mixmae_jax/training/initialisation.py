@@ -28,6 +28,7 @@ from sar_mixmae_jax.training.checkpoint import (
     checkpoint_steps,
     is_checkpoint_path,
     read_metadata,
+    select_step,
 )
 from sar_mixmae_jax.training.optimizer import at_first_step
 from sar_mixmae_jax.training.restore import read_subtree
@@ -97,15 +98,18 @@ class SourceCheckpoint:
         return any(name.startswith("opt_state/") for name in self.metadata.arrays)
 
 
-def find_source_checkpoint(path: str | Path) -> SourceCheckpoint:
+def find_source_checkpoint(path: str | Path, which: str = "latest") -> SourceCheckpoint:
     """Find a checkpoint with an encoder: the newest of a run that can be read, or a given one.
 
     Args:
       path: a workdir, or the folder of a step in its `checkpoints`.
+      which: of a workdir, see `select_step`; "latest" is the newest that can be read.
 
     Raises:
       InputError: there is no checkpoint, or none that can be used.
     """
+    if which != "latest":
+        path = select_step(Path(path), which)
     if not str(path):
         raise InputError("found no name of a checkpoint, expected the workdir of a run")
     path = Path(path).absolute()
