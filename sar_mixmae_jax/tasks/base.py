@@ -1,4 +1,4 @@
-"""The interface of a downstream task: records, model, loss, metrics, resampling and report."""
+"""The interface of a downstream task: records, model and loss; `task_report` has the rest."""
 
 import abc
 from collections.abc import Callable, Hashable, Mapping
@@ -9,20 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from sar_mixmae_jax.data.patch_dataset import PatchDataset
-from sar_mixmae_jax.evaluation import bootstrap
-from sar_mixmae_jax.evaluation.bootstrap import BinaryProblem, Path, Sampled
-from sar_mixmae_jax.evaluation.metrics import Metrics, SummaryMetrics
+from sar_mixmae_jax.evaluation.metrics import Metrics
 from sar_mixmae_jax.evaluation.predictions import Predictions
 from sar_mixmae_jax.models.architecture import Architecture
 from sar_mixmae_jax.models.heads import DownstreamModel
-from sar_mixmae_jax.utils.errors import InputError
-from sar_mixmae_jax.utils.tables import Lines
-
-Pictures = Callable[[int], Any]
-"""Row number -> picture of that record, in the form that `Task.figures` draws."""
-
-Figures = dict[str, Callable[[], bytes]]
-"""File name -> function that draws the figure and returns the bytes of a PNG."""
+from sar_mixmae_jax.tasks.task_report import TaskReport
 
 
 class LabelUnits(NamedTuple):
@@ -39,7 +30,7 @@ class LabelUnits(NamedTuple):
     present: np.ndarray | None = None
 
 
-class Task(abc.ABC):
+class Task(TaskReport):
     """A downstream task.
 
     A subclass lives in one module of this package and is registered with
@@ -52,43 +43,27 @@ class Task(abc.ABC):
     pixel to results of whole records, from which the metrics are computed.
 
     Attributes:
-      name: str, the value of `config.task`.
       recipe: fields of the configuration that only this task has or whose defaults differ, nested.
       settings: hashable values from the configuration and the dataset.
       images: names of the fields of a record that are images, one for each date.
       optional_fields: names of further fields of the records that are read where they exist.
       labels_per_pixel: whether labels are (height, width), aligned with the images; they are then
         resized and flipped with them.
-      exclusive: whether a record has exactly one class, so that pooled labels are (batch,) class
-        numbers; otherwise they are (batch, classes), 0 or 1.
-      fixed_classes: names of the classes where the task defines them; () where the dataset does.
-      required_columns: names of the columns of `Predictions` besides "group".
       train_batch_size: default of `config.batch_size`, records of all devices.
       eval_batch_size: records in a batch for inference.
       extra_arrays: names of outputs that are saved as NAME.npz beside a report.
       record_arrays: names of outputs that become `Predictions.arrays`, where they exist.
-      score_names: names of all entries of `scores`.
-      score_titles: score name -> title, of the scores by which models are compared; the best
-        checkpoint is chosen by the first.
-      captions: file name -> caption, of all figures that a report may hold.
     """
 
-    name: ClassVar[str]
     recipe: ClassVar[Mapping[str, Any]] = {}
     settings: Hashable = None
     images: ClassVar[tuple[str, ...]] = ("backscatter",)
     optional_fields: ClassVar[tuple[str, ...]] = ()
     labels_per_pixel: ClassVar[bool] = False
-    exclusive: ClassVar[bool]
-    fixed_classes: ClassVar[tuple[str, ...]] = ()
-    required_columns: ClassVar[tuple[str, ...]] = ()
     train_batch_size: ClassVar[int] = 1024
     eval_batch_size: ClassVar[int] = 256
     extra_arrays: ClassVar[tuple[str, ...]] = ()
     record_arrays: ClassVar[tuple[str, ...]] = ()
-    score_names: ClassVar[tuple[str, ...]]
-    score_titles: ClassVar[Mapping[str, str]]
-    captions: ClassVar[Mapping[str, str]] = {}
 
     def __eq__(self, other: object) -> bool:
         return (
@@ -102,11 +77,6 @@ class Task(abc.ABC):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({'' if self.settings is None else self.settings})"
-
-    @property
-    def best_score(self) -> str:
-        """Name of the score by which the best checkpoint is chosen."""
-        return next(iter(self.score_titles))
 
     # ---- settings
 
@@ -278,55 +248,10 @@ class Task(abc.ABC):
 
     # ---- metrics
 
-    def check_predictions(self, predictions: Predictions) -> None:
-        """Check predictions against this task.
-
-        Raises:
-          InputError: classes, label shape or columns are not those of the task.
-        """
-        classes, labels = predictions.classes, predictions.labels
-        if self.fixed_classes not in ((), classes):
-            raise InputError(
-                f"classes are {classes}, expected {self.fixed_classes} for {self.name}"
-            )
-        rows = (len(predictions.ids),)
-        expected = rows if self.exclusive else (*rows, len(classes))
-        if labels.shape != expected:
-            raise InputError(
-                f"labels are {labels.dtype} of shape {labels.shape}, expected numbers {expected}: "
-                f"{len(predictions.ids)} ids, {len(classes)} classes"
-            )
-        missing = [name for name in self.required_columns if name not in predictions.columns]
-        if missing:
-            raise InputError(
-                f"columns lack {', '.join(missing)}: found {sorted(predictions.columns)}"
-            )
-
-    @abc.abstractmethod
-    def metrics(self, predictions: Predictions) -> Metrics:
-        """Return all metrics of predictions as nested values, None where undefined."""
-
-    @abc.abstractmethod
-    def scores(self, metrics: Metrics) -> dict[str, float | None]:
-        """Return the values of `score_names`; None where undefined.
-
-        Args:
-          metrics: of `metrics`.
-        """
-
     def scored_records(self, predictions: Predictions, metrics: Metrics) -> str:
         """Return the number of records that `scores` rest on, in words."""
         del metrics
         return f"{len(predictions.ids)} {self.record_noun}"
-
-    def breakdowns(self, metrics: Metrics) -> dict[str, dict[str, float | None]]:
-        """Return values of parts of the records or classes, by title and part.
-
-        Args:
-          metrics: of `metrics`.
-        """
-        del metrics
-        return {}
 
     def validation_scalars(self, predictions: Predictions, metrics: Metrics) -> dict[str, float]:
         """Return the mean loss and the defined scores, as logged: "validation/NAME".
@@ -338,95 +263,6 @@ class Task(abc.ABC):
         losses = self.loss(jnp.asarray(predictions.logits), jnp.asarray(predictions.labels))
         values = {"loss": float(np.mean(losses)), **self.scores(metrics)}
         return {f"validation/{name}": value for name, value in values.items() if value is not None}
-
-    # ---- confidence intervals
-
-    def bootstrap_targets(self, predictions: Predictions) -> dict[Path, BinaryProblem]:
-        """Return the binary problems that are resampled, by the path of their metrics."""
-        del predictions
-        return {}
-
-    def macro_averages(
-        self, replicates: Mapping[Path, Mapping[str, Sampled]]
-    ) -> dict[Path, Sampled]:
-        """Return values derived from several binary problems, in each replicate.
-
-        Args:
-          replicates: rates of the problems of `bootstrap_targets` in each replicate, by path.
-
-        Returns:
-          Values by the path of their metric.
-        """
-        del replicates
-        return {}
-
-    def intervals(
-        self, predictions: Predictions, replicates: int | None = None, seed: int = 0
-    ) -> dict[str, Any]:
-        """Return confidence intervals of the metrics; see `bootstrap.intervals`.
-
-        Args:
-          predictions: whose column "group" names what is independent.
-          replicates: number of resamples; None: by `bootstrap.replicates_for`.
-          seed: of the resampling.
-        """
-        targets = self.bootstrap_targets(predictions)
-        count = predictions.number_of_groups
-        return bootstrap.intervals(targets, count, self.macro_averages, replicates, seed)
-
-    # ---- report
-
-    @abc.abstractmethod
-    def summary_metrics(self, metrics: Metrics, intervals: Mapping[str, Any]) -> SummaryMetrics:
-        """Return the main metrics with their intervals.
-
-        Args:
-          metrics: of `metrics`.
-          intervals: `values` of `intervals`.
-        """
-
-    @abc.abstractmethod
-    def report_header(self, metrics: Metrics, intervals: Mapping[str, Any]) -> Lines:
-        """Return the Markdown lines of the main result."""
-
-    def tables(self, metrics: Metrics, intervals: Mapping[str, Any]) -> Lines:
-        """Return the Markdown lines of the detailed tables."""
-        del metrics, intervals
-        return []
-
-    def figures(
-        self,
-        predictions: Predictions,
-        metrics: Metrics,
-        intervals: Mapping[str, Any],
-        title: str,
-        pictures: Pictures | None = None,
-    ) -> Figures:
-        """Return the figures of a report, the one for the training log first.
-
-        Args:
-          predictions: to show.
-          metrics: of `metrics`.
-          intervals: `values` of `intervals`; {} where there are none.
-          title: of the figures.
-          pictures: of `example_pictures`.
-        """
-        del predictions, metrics, intervals, title, pictures
-        return {}
-
-    def example_pictures(
-        self, dataset: str, data_dir: str, split: str, extra: Mapping[str, np.ndarray]
-    ) -> Pictures | None:
-        """Return a function that reads the picture of a record; None where there are none.
-
-        Args:
-          dataset: name of the dataset.
-          data_dir: folder with the built datasets.
-          split: of the dataset.
-          extra: (records, …) arrays of `extra_outputs`.
-        """
-        del dataset, data_dir, split, extra
-        return None
 
 
 def mean_per_record(values: jax.Array, valid: jax.Array | None = None) -> jax.Array:

@@ -23,8 +23,9 @@ from sar_mixmae_jax.evaluation.predictions import Predictions
 from sar_mixmae_jax.models.architecture import Architecture
 from sar_mixmae_jax.models.heads import Classifier
 from sar_mixmae_jax.tasks import classification_figures
-from sar_mixmae_jax.tasks.base import Figures, LabelUnits, Path, Pictures, Task, mean_per_record
+from sar_mixmae_jax.tasks.base import LabelUnits, Task, mean_per_record
 from sar_mixmae_jax.tasks.registry import register_task
+from sar_mixmae_jax.tasks.task_report import Figures, Path, Pictures
 from sar_mixmae_jax.utils.errors import InputError
 from sar_mixmae_jax.utils.tables import (
     Lines,

@@ -10,8 +10,8 @@ import numpy as np
 from sar_mixmae_jax.evaluation.bootstrap import MIN_GROUPS
 from sar_mixmae_jax.evaluation.metrics import THRESHOLD
 from sar_mixmae_jax.evaluation.predictions import Predictions, save_predictions
-from sar_mixmae_jax.tasks.base import Pictures
 from sar_mixmae_jax.tasks.registry import get_task, task_names
+from sar_mixmae_jax.tasks.task_report import Pictures
 from sar_mixmae_jax.utils.errors import check_name
 from sar_mixmae_jax.utils.files import atomic_directory, atomic_write, write_arrays
 from sar_mixmae_jax.utils.tables import Lines, escape_markdown

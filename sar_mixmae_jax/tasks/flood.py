@@ -19,10 +19,11 @@ from sar_mixmae_jax.models.architecture import Architecture
 from sar_mixmae_jax.models.heads import DownstreamModel, FloodDetector, check_tiles
 from sar_mixmae_jax.objectives.radiometry import TO_DB
 from sar_mixmae_jax.tasks import flood_metrics, flood_report
-from sar_mixmae_jax.tasks.base import Figures, LabelUnits, Path, Pictures, Task, mean_per_record
+from sar_mixmae_jax.tasks.base import LabelUnits, Task, mean_per_record
 from sar_mixmae_jax.tasks.flood_panels import OUTCOMES, PairPicture
 from sar_mixmae_jax.tasks.registry import register_task
 from sar_mixmae_jax.tasks.task_dataset import load_task_dataset
+from sar_mixmae_jax.tasks.task_report import Figures, Path, Pictures
 from sar_mixmae_jax.utils.errors import InputError
 from sar_mixmae_jax.utils.tables import Lines
 

@@ -12,7 +12,6 @@ from sar_mixmae_jax.evaluation import curves
 from sar_mixmae_jax.evaluation.metrics import Metrics
 from sar_mixmae_jax.evaluation.predictions import Predictions
 from sar_mixmae_jax.tasks import flood_metrics
-from sar_mixmae_jax.tasks.base import Figures, Pictures
 from sar_mixmae_jax.tasks.classification_figures import COLOURS, DPI, draw_value_bars
 from sar_mixmae_jax.tasks.flood_figure import draw_pairs
 from sar_mixmae_jax.tasks.flood_metrics import NAMES, PAIR_WEIGHTS
@@ -22,6 +21,7 @@ from sar_mixmae_jax.tasks.flood_panels import (
     choose_examples,
     scales,
 )
+from sar_mixmae_jax.tasks.task_report import Figures, Pictures
 from sar_mixmae_jax.utils.plotting import add_title, figure_to_png
 from sar_mixmae_jax.utils.tables import Lines, format_interval, format_metric, metrics_table
 

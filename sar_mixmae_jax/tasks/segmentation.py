@@ -20,17 +20,13 @@ from sar_mixmae_jax.models.architecture import Architecture
 from sar_mixmae_jax.models.segmenter import COMBINATIONS, Segmenter
 from sar_mixmae_jax.objectives.radiometry import TO_DB
 from sar_mixmae_jax.tasks import segmentation_metrics, segmentation_report
-from sar_mixmae_jax.tasks.base import (
-    Figures,
-    LabelUnits,
-    Pictures,
-    Task,
-)
+from sar_mixmae_jax.tasks.base import LabelUnits, Task
 from sar_mixmae_jax.tasks.registry import register_task
 from sar_mixmae_jax.tasks.segmentation_baselines import BASELINES, baseline_confusions
 from sar_mixmae_jax.tasks.segmentation_metrics import BINS, PARTS
 from sar_mixmae_jax.tasks.segmentation_outputs import count_pixels, pixel_loss
 from sar_mixmae_jax.tasks.segmentation_report import ChipPicture
+from sar_mixmae_jax.tasks.task_report import Figures, Pictures
 from sar_mixmae_jax.utils.errors import InputError, check_name
 from sar_mixmae_jax.utils.tables import Lines
 

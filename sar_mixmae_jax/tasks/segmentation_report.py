@@ -16,9 +16,9 @@ from sar_mixmae_jax.data.metadata import BANDS
 from sar_mixmae_jax.evaluation.confusion import OVERLAPS
 from sar_mixmae_jax.evaluation.metrics import Metrics
 from sar_mixmae_jax.evaluation.predictions import Predictions
-from sar_mixmae_jax.tasks.base import Figures, Pictures
 from sar_mixmae_jax.tasks.segmentation_baselines import BASELINES
 from sar_mixmae_jax.tasks.segmentation_metrics import PARTS
+from sar_mixmae_jax.tasks.task_report import Figures, Pictures
 from sar_mixmae_jax.utils.plotting import (
     NODATA_COLOUR,
     add_title,

@@ -12,7 +12,8 @@ from sar_mixmae_jax.data.metadata import FLOOR_DB
 from sar_mixmae_jax.data.patch_dataset import load_patch_dataset
 from sar_mixmae_jax.utils.errors import InputError
 from tfds_builders.bad_files import BadFilesError
-from tfds_builders.build import build, build_summary
+from tfds_builders.build import build
+from tfds_builders.built_dataset import build_summary
 from tfds_builders.geotiff import write_band, write_bands
 from tfds_builders.records import acquisition_time
 from tfds_builders.s1_folder import scene_reader

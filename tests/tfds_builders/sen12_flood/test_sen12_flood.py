@@ -23,7 +23,8 @@ from tests.sen12 import (
     without,
 )
 from tfds_builders.bad_files import BadFilesError
-from tfds_builders.build import build, build_summary
+from tfds_builders.build import build
+from tfds_builders.built_dataset import build_summary
 from tfds_builders.sen12_flood import archive_plan, fake_archive, index, pairing, splits
 from tfds_builders.sen12_flood.archive import Source, relative_orbit
 from tfds_builders.sen12_flood.fake_archive import EXAMPLE, EXAMPLE_SPLITS, FOLDER, Place
