@@ -1,4 +1,4 @@
-"""Initialisation of a run from a checkpoint: its encoder, or its whole pretraining state."""
+"""Initialisation of a run from a checkpoint: the checkpoint, and what is taken over from it."""
 
 import dataclasses
 from pathlib import Path
@@ -15,14 +15,10 @@ from sar_mixmae_jax.data.patch_dataset import PatchDataset
 from sar_mixmae_jax.models.architecture import Architecture
 from sar_mixmae_jax.models.resize import (
     BAND_RULES,
-    change_decoder_bands,
-    change_encoder_bands,
     check_band_rule,
-    resize_position_tables,
 )
 from sar_mixmae_jax.models.swin import make_encoder
 from sar_mixmae_jax.objectives.speckle_filter import NO_FILTER, SpeckleFilter
-from sar_mixmae_jax.objectives.weighting import Weighting
 from sar_mixmae_jax.training.checkpoint import (
     checkpoint_dir,
     checkpoint_steps,
@@ -30,10 +26,7 @@ from sar_mixmae_jax.training.checkpoint import (
     read_metadata,
     select_step,
 )
-from sar_mixmae_jax.training.optimizer import at_first_step
-from sar_mixmae_jax.training.restore import read_subtree
 from sar_mixmae_jax.training.run_description import CheckpointMetadata, SourceDescription
-from sar_mixmae_jax.training.train_step import TrainState
 from sar_mixmae_jax.training.workdir import read_run_record
 from sar_mixmae_jax.utils.errors import InputError, check_name, first_line
 from sar_mixmae_jax.utils.typed_json import from_json
@@ -257,25 +250,6 @@ def resize_architecture(
     )
 
 
-INPUT_FIELDS = ("image_size", "pretrain_image_size", "window_sizes", "bands")
-"""Fields of an architecture that may differ from those of the source checkpoint."""
-
-
-def warn_weighting_changed(
-    weighting: Weighting, source_checkpoint: SourceCheckpoint | None
-) -> None:
-    """Log a warning if the weighting of the loss differs from that of the source checkpoint."""
-    before = source_checkpoint.description.weighting if source_checkpoint else None
-    if before and before != weighting:
-        old, new = dataclasses.asdict(before), dataclasses.asdict(weighting)
-        differing = [name for name in old if old[name] != new[name]]
-        logging.warning(
-            "the loss was weighted otherwise before: %s; to continue with that weighting, set %s",
-            ", ".join(f"{name} was {old[name]} and is now {new[name]}" for name in differing),
-            " ".join(f"--config.weighting.{name}={old[name]}" for name in differing),
-        )
-
-
 def inherit_statistics(
     patches: PatchDataset, source_checkpoint: SourceCheckpoint | None
 ) -> PatchDataset:
@@ -301,103 +275,3 @@ def inherit_statistics(
             for band, origin in zip(patches.bands, origins, strict=True)
         )
     return dataclasses.replace(patches, statistics=Statistics(mean, std, computed_on))
-
-
-def continued_architecture(
-    arch: Architecture,
-    source_checkpoint: SourceCheckpoint | None,
-    windows: tuple[int, ...] | None = None,
-) -> Architecture:
-    """Return the architecture of a pretraining that continues from a checkpoint.
-
-    Args:
-      arch: as the configuration has it.
-      source_checkpoint: where to start from; None: nowhere.
-      windows: of its stages; None: those of the encoder, which grow with the images.
-
-    Raises:
-      InputError: the model is of another size, or there is no decoder.
-    """
-    if source_checkpoint is None:
-        return arch
-    if not source_checkpoint.has_decoder:
-        raise InputError(
-            f"{source_checkpoint.path} has no decoder, so pretraining cannot continue from it: "
-            "choose a checkpoint of pretraining"
-        )
-    sizes = {
-        field.name: (getattr(arch, field.name), getattr(source_checkpoint.arch, field.name))
-        for field in dataclasses.fields(arch)
-        if field.name not in INPUT_FIELDS
-    }
-    differing = [
-        f"{name} is {ours} and there {its}" for name, (ours, its) in sizes.items() if ours != its
-    ]
-    if differing:
-        raise InputError(
-            f"{source_checkpoint.path} is a {source_checkpoint.variant} of another size "
-            f"({'; '.join(differing)}): set config.model to its sizes"
-        )
-    its = dataclasses.replace(source_checkpoint.arch, bands=arch.bands)
-    return resize_architecture(its, arch.image_size, windows)
-
-
-def load_pretraining_state(
-    state: TrainState,
-    arch: Architecture,
-    source_checkpoint: SourceCheckpoint | None,
-    bands: tuple[str, ...],
-) -> TrainState:
-    """Return a first state with the parameters of a checkpoint, and its optimizer at the same size.
-
-    Args:
-      state: before the first step.
-      arch: of its model.
-      source_checkpoint: of `with_bands`; where to start from; None: nowhere.
-      bands: of the model.
-
-    Raises:
-      InputError: the checkpoint is damaged.
-    """
-    if source_checkpoint is None:
-        return state
-    change = change_of_bands(source_checkpoint, bands)
-    decoder = state.params["decoder"]
-    head = {
-        name: jax.ShapeDtypeStruct(
-            (*values.shape[:-1], values.shape[-1] // len(bands) * len(source_checkpoint.bands)),
-            values.dtype,
-        )
-        for name, values in decoder["pred"].items()
-    }
-    parts: dict[str, Any] = {
-        "params": {
-            "encoder": encoder_param_shapes(source_checkpoint.arch),
-            "decoder": {**decoder, "pred": head},
-        }
-    }
-    same = bands == source_checkpoint.bands and all(
-        getattr(arch, name) == getattr(source_checkpoint.arch, name) for name in INPUT_FIELDS
-    )
-    moments = same and source_checkpoint.has_optimizer
-    if moments:
-        parts["opt_state"] = state.opt_state
-    else:
-        reason = (
-            f"stores the state of an optimizer for {source_checkpoint.arch.image_size} px and "
-            f"the bands {', '.join(source_checkpoint.bands)}"
-            if source_checkpoint.has_optimizer
-            else "stores no state of an optimizer"
-        )
-        logging.warning("%s %s: moments of AdamW start at zero", source_checkpoint.path, reason)
-    try:
-        stored = read_subtree(source_checkpoint.path, parts)
-    except ValueError as error:
-        raise InputError(f"{source_checkpoint.path}: {error}: choose another checkpoint") from error
-    encoder = change_encoder_bands(stored["params"]["encoder"], *change)
-    params = {
-        "encoder": resize_position_tables(encoder, state.params["encoder"]),
-        "decoder": change_decoder_bands(stored["params"]["decoder"], *change),
-    }
-    opt_state = at_first_step(stored["opt_state"]) if moments else state.opt_state
-    return dataclasses.replace(state, params=params, opt_state=opt_state, step=jnp.int32(0))
