@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,10 +11,10 @@ from absl import logging
 import tests
 from sar_mixmae_jax.training import pretrain
 from tests.reference import Golden
-from tests.shrink import small_config
+from tests.shrink import small_config, undrawn
+from tfds_builders import process_pool
 from tfds_builders.bigearthnet_s1.fake_patches import write_lists, write_patches
 from tfds_builders.build import build
-from tfds_builders.plan import BuildSettings
 
 HERE = Path(__file__).parent
 ERRORS: dict[str, float] = {}
@@ -58,7 +59,7 @@ def floods(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data folder with `flood_pairs/own`: 8, 2 and 4 pairs of 128 px, half of each flooded."""
     data_dir = tmp_path_factory.mktemp("floods")
     options = {"pairs": 8, "size": 128}
-    build("flood_pairs/own", data_dir, options=options, settings=BuildSettings(processes=1))
+    build("flood_pairs/own", data_dir, options=options)
     return data_dir
 
 
@@ -75,6 +76,21 @@ def encoder_run(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def golden_errors() -> dict[str, float]:
     """Relative errors by array, printed at the end of the run."""
     return ERRORS
+
+
+@pytest.fixture
+def no_drawing() -> Iterator[None]:
+    """Figures of this test are not rendered, see `undrawn`."""
+    with undrawn():
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_core() -> Iterator[None]:
+    """Build in this process unless a test names a number: starting others takes longer."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(process_pool, "available_cores", lambda: 1)
+        yield
 
 
 @pytest.fixture(autouse=True)

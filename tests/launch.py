@@ -3,11 +3,13 @@
 import io
 import logging
 import os
+import resource
+import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from unittest import mock
 
@@ -34,6 +36,7 @@ def call(main: Callable[[Sequence[str]], None], *arguments: object) -> tuple[int
         redirect_stderr(errors),
         mock.patch.object(common, "configure_logging"),  # of the whole process
     ):
+        handler.addFilter(common.is_not_duplicate)
         logging.getLogger().addHandler(handler)
         try:
             main(["command", *map(str, arguments)])
@@ -42,6 +45,19 @@ def call(main: Callable[[Sequence[str]], None], *arguments: object) -> tuple[int
         finally:
             logging.getLogger().removeHandler(handler)
     return status, output.getvalue(), errors.getvalue()
+
+
+@contextmanager
+def file_size_limit(limit: int) -> Iterator[None]:
+    """No file may become larger than this number of bytes, as on a disk that is full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
 
 
 def start(

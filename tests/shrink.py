@@ -1,8 +1,13 @@
 """A shipped configuration made small enough for a test: the same path, seconds instead of days."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from unittest import mock
 
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from ml_collections import ConfigDict
+from PIL import Image
 
 from configs import finetune, pretrain
 
@@ -17,6 +22,8 @@ SMALL_MODEL = {
     "model.decoder_depth": 1,
     "model.decoder_num_heads": 2,
 }
+ONE_STAGE = {"model.depths": (1,), "model.num_heads": (1,), "model.window_sizes": (8,)}
+"""Less of a model, where its sizes do not matter."""
 SHORT_RUN = {
     "dataset": "bigearthnet_s1",
     "batch_size": 4,
@@ -88,3 +95,14 @@ def flags(data_dir: Path, **changes) -> list[str]:
         f"--config={pretrain.__file__}",
         *(f"--config.{name}={value}" for name, value in settings.items()),
     ]
+
+
+@contextmanager
+def undrawn() -> Iterator[None]:
+    """Figures are made, and none is rendered, which takes most of their time: all are a pixel."""
+
+    def print_png(_, file) -> None:
+        Image.new("RGB", (1, 1)).save(file, "PNG")
+
+    with mock.patch.object(FigureCanvasAgg, "print_png", print_png):
+        yield

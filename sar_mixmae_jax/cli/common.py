@@ -48,15 +48,17 @@ def enable_compilation_cache(folder: str = DEFAULT_CACHE) -> None:
     jax.config.update("jax_compilation_cache_dir", str(path))
 
 
+def is_not_duplicate(record: standard_logging.LogRecord) -> bool:
+    """Return False for what Orbax and asyncio log; see `configure_logging`."""
+    return record.name != "asyncio" and "orbax" not in record.pathname
+
+
 def configure_logging() -> None:
     """Log warnings of this project to stderr, without duplicates of errors that are raised too.
 
     Orbax and asyncio log tracebacks of errors that they also raise; the command reports these in
     one line.
     """
-
-    def is_not_duplicate(record: standard_logging.LogRecord) -> bool:
-        return record.name != "asyncio" and "orbax" not in record.pathname
 
     def ignore_closed_loop(unraisable: Any) -> None:
         # TensorStore writes that were pending when another one failed report to a closed loop.

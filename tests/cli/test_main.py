@@ -1,71 +1,15 @@
-"""The command line as a user runs it, without TensorFlow, and what it says to bad input."""
+"""The command `train`, called in this process: bad input, signals, a full disk."""
 
 import json
-import os
 import re
 import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
+from contextlib import contextmanager
 
 import pytest
 
-from sar_mixmae_jax.cli import train
-from tests.launch import call
+from sar_mixmae_jax.cli import common, train
+from tests.launch import call, file_size_limit
 from tests.shrink import flags
-from tfds_builders.bigearthnet_s1.fake_patches import write_lists, write_patches
-
-ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="module")
-def no_tensorflow(tmp_path_factory) -> dict[str, str]:
-    """An environment in which importing TensorFlow raises."""
-    folder = tmp_path_factory.mktemp("poison")
-    (folder / "tensorflow.py").write_text("raise RuntimeError('TensorFlow was imported')\n")
-    return {**os.environ, "PYTHONPATH": f"{folder}:{ROOT}", "JAX_PLATFORMS": "cpu"}
-
-
-def run(environment, *arguments) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", *map(str, arguments)]
-    return subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300
-    )
-
-
-def test_raw_patches_to_checkpoint_and_picture_without_tensorflow(no_tensorflow, tmp_path):
-    """Six patches, one command to build, one to train, one more to find it done."""
-    raw, data = write_patches(tmp_path / "raw", 6), tmp_path / "data"
-    write_lists(raw, {"train": range(4), "validation": [4], "test": [5]})
-    built = run(
-        no_tensorflow,
-        "tfds_builders.build",
-        "bigearthnet_s1",
-        f"--manual_dir={raw}",
-        f"--data_dir={data}",
-    )
-    assert built.returncode == 0, built.stderr
-    assert "bigearthnet_s1/v1/2.0.0: train, 4 patches" in built.stdout
-
-    settings = flags(data, total_steps=2, checkpoint_every=2, picture_patches=1)
-    arguments = ("sar_mixmae_jax.main", *settings, f"--workdir={tmp_path / 'run'}")
-    trained = run(no_tensorflow, *arguments)
-    assert trained.returncode == 0, trained.stderr
-    assert "done: 2 steps of tiny on bigearthnet_s1/v1/2.0.0/train+validation" in trained.stdout
-    assert "(spatially dependent split)" in trained.stdout
-    assert "step 2/2" in trained.stderr
-    named = [line.split(": ")[1] for line in trained.stdout.splitlines() if line[:2] == "  "]
-    assert len(named) == 6
-    assert all(Path(path).exists() for path in named)
-    losses = (tmp_path / "run/metrics.jsonl").read_text()
-    assert json.loads(losses.splitlines()[1])["step"] == 1
-
-    again = run(no_tensorflow, *arguments)
-    passing = ("compiling the step", "records:")  # lines about what is done only once
-    kept = [line for line in trained.stdout.splitlines() if not line.startswith(passing)]
-    assert again.stdout.splitlines() == kept
-    assert (tmp_path / "run/metrics.jsonl").read_text() == losses
 
 
 @pytest.mark.parametrize(
@@ -100,72 +44,66 @@ def test_bad_input_gets_one_line(tmp_path, arguments, message):
     assert not workdir.exists()
 
 
-def start_and_stop(environment, data_dir, workdir, sent) -> tuple[int, int]:
-    """Start a run, send a signal after its next step; return its status and its last step."""
-    settings = flags(data_dir, total_steps=5000, checkpoint_every=5000, picture_every=5000)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "sar_mixmae_jax.main", *settings, f"--workdir={workdir}"],
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    metrics = workdir / "metrics.jsonl"
-    before = metrics.read_text().count('"loss"') if metrics.exists() else 0
-    deadline = time.monotonic() + 200
-    while not (metrics.exists() and metrics.read_text().count('"loss"') > before):
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    process.send_signal(sent)
-    output, _ = process.communicate(timeout=100)
-    return process.returncode, int(
-        re.search(r"stopped after step (\d+), which is saved", output)[1]
-    )
+@contextmanager
+def received_while_training(sent: signal.Signals):
+    """Send a signal to this process when the run first asks for one after a few steps."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    class Sender(common.PreemptionHandler):
+        calls = 0
+
+        def __call__(self) -> bool:
+            self.calls += 1
+            if self.calls == 3:
+                signal.raise_signal(sent)
+            return super().__call__()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(common, "PreemptionHandler", Sender)
+        yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
-def test_asked_to_stop_it_saves_and_goes_on_from_there(no_tensorflow, built, tmp_path):
+@pytest.mark.usefixtures("no_drawing")
+def test_asked_to_stop_it_saves_and_goes_on_from_there(built, tmp_path):
     """Before the first regular checkpoint, where there would be nothing to go on from."""
-    workdir = tmp_path / "run"
-    status, first = start_and_stop(no_tensorflow, built, workdir, signal.SIGINT)
-    assert status == 130
-    assert (workdir / "checkpoints" / str(first)).is_dir()
-    status, second = start_and_stop(no_tensorflow, built, workdir, signal.SIGTERM)
-    assert status == 0
-    assert first < second
-    assert (workdir / "checkpoints" / str(second)).is_dir()
+    workdir, last = tmp_path / "run", 0
+    for sent, expected in ((signal.SIGINT, 130), (signal.SIGTERM, 0)):
+        settings = flags(built, total_steps=5000, checkpoint_every=5000, picture_every=5000)
+        with received_while_training(sent):
+            status, output, errors = call(train.main, *settings, f"--workdir={workdir}")
+        assert status == expected, errors
+        step = int(re.search(r"stopped after step (\d+), which is saved", output)[1])
+        assert last < step
+        assert (workdir / "checkpoints" / str(step)).is_dir()
+        last = step
 
-    settings = flags(built, total_steps=second + 2, checkpoint_every=5000, picture_every=5000)
-    again = run(no_tensorflow, "sar_mixmae_jax.main", *settings, f"--workdir={workdir}")
-    assert again.returncode == 0, again.stderr
-    assert f"resuming after step {second}" in again.stdout
+    settings = flags(built, total_steps=last + 2, checkpoint_every=5000, picture_every=5000)
+    status, output, errors = call(train.main, *settings, f"--workdir={workdir}")
+    assert status == 0, errors
+    assert f"resuming after step {last}" in output
     lines = (workdir / "metrics.jsonl").read_text().splitlines()
     losses = [json.loads(line) for line in lines if '"loss"' in line]
-    assert [line["step"] for line in losses] == list(range(1, second + 3))
+    assert [line["step"] for line in losses] == list(range(1, last + 3))
 
 
-def test_a_full_disk_is_said_in_one_line_and_loses_nothing(no_tensorflow, built, tmp_path):
+@pytest.mark.usefixtures("no_drawing")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of writes
+def test_a_full_disk_is_said_in_one_line_and_loses_nothing(built, tmp_path):
     """No file may become larger than a checkpoint's; then there is room, and the run goes on."""
     workdir = tmp_path / "run"
-    settings = flags(built, total_steps=4, picture_every=100, **{"model.decoder_embed_dim": 256})
-    command = [sys.executable, "-m", "sar_mixmae_jax.main", *settings, f"--workdir={workdir}"]
-    failed = subprocess.run(
-        ["bash", "-c", 'ulimit -f 1000 && exec "$@"', "bash", *command],  # in KiB
-        cwd=ROOT,
-        env=no_tensorflow,
-        capture_output=True,
-        text=True,
-    )
-    assert failed.returncode == 2, failed.stderr
-    told = [line for line in failed.stderr.splitlines() if "error:" in line]
-    assert len(told) == 1, failed.stderr
-    assert "a checkpoint cannot be written" in told[0], failed.stderr
-    assert "see that the disk has room and start again" in told[0]
-    assert "Traceback" not in failed.stderr
-    assert failed.stderr.splitlines()[-1] == told[0]
+    settings = flags(built, total_steps=4, picture_every=100)
+    with file_size_limit(40_000):
+        status, _, errors = call(train.main, *settings, f"--workdir={workdir}")
+    assert status == 2, errors
+    (error,) = (line for line in errors.splitlines() if "error:" in line)
+    assert "a checkpoint cannot be written" in error
+    assert "see that the disk has room and start again" in error
+    assert "Traceback" not in errors
+    assert errors.splitlines()[-1] == error
 
-    again = run(no_tensorflow, *command[2:])
-    assert again.returncode == 0, again.stderr
+    status, _, errors = call(train.main, *settings, f"--workdir={workdir}")
+    assert status == 0, errors
     lines = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
     assert [line["step"] for line in lines if "loss" in line] == [1, 2, 3, 4]

@@ -1,11 +1,8 @@
 """Files of mapped scenes, with functions of pixels in place of a model."""
 
 import json
-import resource
-import signal
 import struct
 import warnings
-from contextlib import contextmanager
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -25,6 +22,7 @@ from sar_mixmae_jax.inference.scene_products import (
     remove_partial_files,
 )
 from sar_mixmae_jax.utils.errors import InputError
+from tests.launch import file_size_limit
 
 UTM = (10.0, 0.0, 500_000.0, 0.0, -10.0, 5_500_000.0)
 
@@ -242,18 +240,6 @@ def test_a_second_date_is_needed_where_the_model_has_two(tmp_path):
             tmp_path / "scene",
             MapSettings(),
         )
-
-
-@contextmanager
-def file_size_limit(limit):
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, handler)
 
 
 @pytest.mark.parametrize("limit", [100_000, 380_000])
