@@ -78,69 +78,141 @@ def get_config(arguments: str = "") -> ConfigDict:
     """Return the comparison of a scale.
 
     Args:
-      arguments: an entry of `SCALES`; "" is "simulated".
+      arguments: an entry of `SCALES`; "" is "quick".
 
     Raises:
       InputError: the scale is unknown.
     """
-    return look_up(SCALES, arguments or "simulated", "config argument")()
+    return look_up(SCALES, arguments or "quick", "config argument")()
 
 
-def simulated() -> ConfigDict:
-    """Return a comparison on simulated data that takes an hour on two cores."""
-    config = common(
-        pretrain.get_config("variant=tiny,dataset=synthetic_s1/compare"),
-        finetune.get_config("task=classification,dataset=synthetic_s1/compare,init=compare"),
-        finetune.get_config("task=flood,dataset=flood_pairs/compare,init=compare"),
+def quick() -> ConfigDict:
+    """Return a comparison that takes 20 minutes on two cores: the machinery, and no evidence."""
+    config = learning_curves(patches=1024, pairs=256, seeds=2)
+    config.compared = ("random", "none", "per_channel_standardised")
+    config.curves = ("none",)
+    for name in ("land_cover_1_frozen", "land_cover_1"):  # 1 % would be ten patches
+        del config.finetune[name]
+    config.tasks.land_cover = ("land_cover_10_frozen", "land_cover_10")
+    for name in config.tasks.water:
+        config.finetune[name].label_fraction = 0.1
+    set_length(config, epochs=4.0, steps=40)
+    return config
+
+
+def cpu() -> ConfigDict:
+    """Return a comparison that takes at most ten hours on two cores, in parts of any length."""
+    config = learning_curves(patches=20_000, pairs=2048, seeds=5)
+    config.compared = (
+        "random",
+        "none",
+        "per_channel_standardised",
+        "per_channel_db_clipped",
+        "bright_filtered",
+        "none_lee",
+        "simmim",
+    )
+    config.curves = ("none", "per_channel_standardised")
+    set_length(config, epochs=2.0, steps=120)
+    return config
+
+
+def gpu() -> ConfigDict:
+    """Return a comparison of all arms for one H100 or H200 with 16 cores."""
+    config = learning_curves(patches=20_000, pairs=2048, seeds=5)
+    config.compared = tuple(ARMS)
+    set_length(config, epochs=8.0, steps=160)
+    return config
+
+
+def learning_curves(*, patches: int, pairs: int, seeds: int) -> ConfigDict:
+    """Return the fields that the comparisons of learning curves share.
+
+    Args:
+      patches: simulated for pretraining and land cover, those of `train`.
+      pairs: simulated for floods and water, those of `train`.
+      seeds: number of seeds.
+    """
+    land_cover, floods = "synthetic_s1/compare", "flood_pairs/compare"
+    frozen = {"task": "linear_probe", "init": "compare"}
+    measured = {
+        "land_cover_1_frozen": ({**frozen, "dataset": land_cover}, 0.01),
+        "land_cover_1": ({"task": "classification", "dataset": land_cover}, 0.01),
+        "land_cover_10_frozen": ({**frozen, "dataset": land_cover}, 0.1),
+        "land_cover_10": ({"task": "classification", "dataset": land_cover}, 0.1),
+        "water_frozen": ({"task": "segmentation", "dataset": floods}, 0.02),
+        "water": ({"task": "segmentation", "dataset": floods}, 0.02),
+        "floods_frozen": ({**frozen, "dataset": floods}, 0.1),
+        "floods": ({"task": "flood", "dataset": floods}, 0.1),
+    }
+    config = common(pretrain.get_config(f"variant=tiny,dataset={land_cover}"), {})
+    config.trainer = "learning_curves"
+    config.seeds = seeds
+    config.shares = (1 / 16, 1 / 4, 1.0)  # of the pretraining, at which encoders are measured
+    config.curves = ()  # arms that are measured at all shares, others at the last; (): all arms
+    config.tasks = ConfigDict(
+        {
+            task: tuple(name for name in measured if name.startswith(task))
+            for task in ("land_cover", "water", "floods")
+        }
     )
     config.build = ConfigDict(  # built where missing
         {
-            "land_cover": {
-                "name": "synthetic_s1/compare",
-                "options": {"patches": 2048, "size": 64},
-            },
-            "floods": {
-                "name": "flood_pairs/compare",
-                "options": {"pairs": 1024, "size": 128},
-            },
+            "land_cover": {"name": land_cover, "options": {"patches": patches, "size": 128}},
+            "floods": {"name": floods, "options": {"pairs": pairs, "size": 128}},
         }
     )
-    pretraining = config.pretrain
-    pretraining.split = "train"
-    pretraining.model.image_size = 64  # a quarter of the time
-    pretraining.batch_size = 32
-    pretraining.total_steps = 512
-    pretraining.epochs = pretraining.schedule_epochs = 8.0
-    pretraining.warmup_epochs = 0.5
-    pretraining.optimizer.base_learning_rate = 8e-3  # peak 1e-3
-    pretraining.checkpoint_every = pretraining.picture_every = 10_000  # at the end
-    pretraining.log_every = 40
-    pretraining.max_to_keep = 1
-    for task, steps in (("land_cover", 160), ("floods", 80)):
-        tuning = config.finetune[task]
-        tuning.model.variant = "tiny"
-        tuning.label_fraction = 0.1
-        tuning.batch_size = 16
-        tuning.total_steps = steps
-        tuning.validate_every = tuning.checkpoint_every = steps // 4
-        tuning.max_to_keep = 1
-        tuning.log_every = 40
-        tuning.optimizer.base_learning_rate = 1.6e-2  # peak 1e-3
-        tuning.warmup_epochs = 1.0
-        tuning.optimizer.layer_decay = 1.0  # arms differ in the encoder only
-        # Head weights near zero would hardly train the encoder in so few steps.
-        tuning.head_init = "xavier"
-    config.measured_batches = 4
+    config.pretrain.split = "train"
+    config.pretrain.batch_size = 32
+    config.pretrain.optimizer.base_learning_rate = 8e-3  # peak 1e-3
+    for name, (arguments, fraction) in measured.items():
+        text = ",".join(f"{key}={value}" for key, value in arguments.items())
+        tuning = finetune.get_config(text)
+        tuning.label_fraction = fraction
+        if tuning.trainer == "probe":
+            tuning.probe.stages = "all"
+            tuning.probe.steps, tuning.probe.batch_size = 1000, 64
+        else:
+            tuning.batch_size = 16
+            tuning.optimizer.base_learning_rate = 1.6e-2  # peak 1e-3
+            tuning.optimizer.layer_decay = 1.0  # arms differ in the encoder only
+            tuning.head_init = "xavier"  # weights near zero hardly reach the encoder at first
+        if arguments["task"] == "segmentation":
+            tuning.batch_size, tuning.crop_size = 8, 128
+            if name.endswith("frozen"):
+                tuning.freeze_encoder, tuning.segmentation.decoder_width = True, 0
+        config.finetune[name] = tuning
+    config.measured_batches = 8
     return config
+
+
+def set_length(config: ConfigDict, *, epochs: float, steps: int) -> None:
+    """Set the length of pretraining in epochs, and of fine-tuning in steps."""
+    pretraining = config.pretrain
+    patches = config.build.land_cover.options.patches
+    pretraining.total_steps = int(epochs * patches / pretraining.batch_size)
+    pretraining.epochs = pretraining.schedule_epochs = epochs
+    pretraining.warmup_epochs = epochs / 16
+    for tuning in config.finetune.values():
+        if tuning.trainer != "probe":
+            tuning.total_steps = steps
+            tuning.warmup_epochs = 0.0
 
 
 def bigearthnet() -> ConfigDict:
     """Return the published set-up: 64 epochs of pretraining, 50 of fine-tuning, three seeds."""
     config = common(
         pretrain.get_config("variant=base,dataset=bigearthnet_s1/v2"),
-        finetune.get_config("task=classification,dataset=bigearthnet_s1/v2,init=compare"),
-        finetune.get_config("task=flood,dataset=sen12_flood/chronological,init=compare"),
+        {
+            "land_cover": finetune.get_config(
+                "task=classification,dataset=bigearthnet_s1/v2,init=compare"
+            ),
+            "floods": finetune.get_config(
+                "task=flood,dataset=sen12_flood/chronological,init=compare"
+            ),
+        },
     )
+    config.trainer = "compare"
     config.build = ConfigDict()
     config.seeds = 3
     config.pretrain.split = "train"  # the validation split selects checkpoints
@@ -150,21 +222,21 @@ def bigearthnet() -> ConfigDict:
     return config
 
 
-def common(pretraining: ConfigDict, land_cover: ConfigDict, floods: ConfigDict) -> ConfigDict:
-    """Return the fields that all scales share."""
+def common(pretraining: ConfigDict, tasks: dict[str, ConfigDict]) -> ConfigDict:
+    """Return the fields that all sizes share."""
     config = ConfigDict()
-    config.trainer = "compare"
+    config.trainer = ""  # an entry of cli.compare.COMPARISONS
     config.seeds = 5  # number of seeds of pretraining and fine-tuning
     config.reference = "none"  # arm that the others are compared with
     config.data_dir = "data"
     config.arms = ConfigDict(ARMS)
     config.compared = COMPARED  # arms in the order of the tables
     config.pretrain = pretraining
-    config.finetune = ConfigDict({"land_cover": land_cover, "floods": floods})
+    config.finetune = ConfigDict(tasks)
     config.measured_batches = 16  # batches of 32 held-out images, for reconstruction metrics
     config.compilation_cache = pretraining.compilation_cache
     return config
 
 
-SCALES = {"simulated": simulated, "bigearthnet": bigearthnet}
+SCALES = {"quick": quick, "cpu": cpu, "gpu": gpu, "bigearthnet": bigearthnet}
 """Configurations by the argument of `--config=compare:ARGUMENT`."""

@@ -79,6 +79,7 @@ def get_config(arguments: str = "") -> ConfigDict:
         config.batch_size = config_dict.placeholder(int)  # records; None: of the task
         config.probe = ConfigDict()
         config.probe.learning_rates = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)  # tried side by side
+        config.probe.stages = "last"  # of the encoder; all: mean tokens of every stage
         config.probe.steps = 2000
         config.probe.batch_size = 1024
         config.probe.weight_decay = 1e-4

@@ -14,9 +14,10 @@ from absl import flags
 
 from sar_mixmae_jax.cli import common
 from sar_mixmae_jax.cli.config_file import CONFIG_HELP, parse_config_flags
-from sar_mixmae_jax.experiments.runner import compare
+from sar_mixmae_jax.experiments import learning_curves, runner
 from sar_mixmae_jax.experiments.trials import check_comparison_config
 from sar_mixmae_jax.utils.command_line import report_errors
+from sar_mixmae_jax.utils.errors import look_up
 from sar_mixmae_jax.utils.files import check_local_path
 from tfds_builders.build import build
 
@@ -25,6 +26,8 @@ flags.DEFINE_string("config", None, CONFIG_HELP, flag_values=FLAGS)
 WORKDIR = flags.DEFINE_string(
     "workdir", None, "folder of all runs and of the result", flag_values=FLAGS
 )
+COMPARISONS = {"compare": runner.compare, "learning_curves": learning_curves.compare}
+"""Functions by `config.trainer`."""
 REQUIRED = {"config": "compare", "workdir": "runs/compare"}
 
 
@@ -41,6 +44,7 @@ def main(argv: Sequence[str]) -> None:
     if config.compilation_cache:
         common.enable_compilation_cache(config.compilation_cache)
     preempted = common.PreemptionHandler()
+    compare = look_up(COMPARISONS, config.trainer, "trainer")
     for path in compare(config, workdir, preempted):
         print(f"  {path}")
     if preempted():

@@ -64,12 +64,16 @@ def load_baseline_splits(config: ConfigDict, task: str, seed: int) -> Splits:
 
 def measure_baselines(config: ConfigDict, task: str) -> dict[str, list[Metrics]]:
     """Return the metrics of every baseline of a task by seed; {} for a task without baselines."""
-    metrics: dict[str, list[Metrics]] = {}
-    for seed in range(config.seeds):
-        splits = load_baseline_splits(config, task, seed)
-        for name, baseline in BASELINES.get(config.finetune[task].task, {}).items():
-            metrics.setdefault(name, []).append(flat_metrics(baseline(splits)))
-    return metrics
+    by_seed = [
+        evaluate_baselines(load_baseline_splits(config, task, seed)) for seed in range(config.seeds)
+    ]
+    return {name: [metrics[name] for metrics in by_seed] for name in by_seed[0]}
+
+
+def evaluate_baselines(splits: Splits) -> dict[str, Metrics]:
+    """Return the metrics of every baseline by name; {} for a task without baselines."""
+    found = BASELINES.get(splits[2].task.name, {})
+    return {name: flat_metrics(baseline(splits)) for name, baseline in found.items()}
 
 
 def logistic_of_images(splits: Splits) -> Predictions:

@@ -146,7 +146,7 @@ def values_by_seed(results: Iterable[Result], metric: Metric) -> dict[str, dict[
     return values
 
 
-def spread(values: Iterable[float]) -> Spread:
+def spread(values: Iterable[float], confidence: float = CONFIDENCE) -> Spread:
     """Return mean, sample standard deviation and interval of the mean."""
     array = np.array([*values], np.float64)
     if not len(array):
@@ -155,7 +155,7 @@ def spread(values: Iterable[float]) -> Spread:
     if len(array) == 1:
         return Spread(mean, None, None, None, 1)
     std = float(array.std(ddof=1))
-    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(array) - 1)) * std / len(array) ** 0.5
+    half = float(stats.t.ppf((1 + confidence) / 2, len(array) - 1)) * std / len(array) ** 0.5
     return Spread(mean, std, mean - half, mean + half, len(array))
 
 
@@ -172,7 +172,12 @@ def pairs(arm: BySeed, reference: BySeed) -> np.ndarray:
     return np.array([pair for pair in matched if pair[1] is not None], np.float64).reshape(-1, 2)
 
 
-def difference(arm: BySeed, reference: BySeed, higher_is_better: bool | None) -> Difference:
+def difference(
+    arm: BySeed,
+    reference: BySeed,
+    higher_is_better: bool | None,
+    confidence: float = CONFIDENCE,
+) -> Difference:
     """Return the paired difference of two arms.
 
     Differences that are equal for all seeds have no interval: they mean that the metric is too
@@ -182,9 +187,10 @@ def difference(arm: BySeed, reference: BySeed, higher_is_better: bool | None) ->
       arm: values by seed.
       reference: values by seed; seeds that only one of them has are left out.
       higher_is_better: None if no direction is better.
+      confidence: of the interval.
     """
     paired = pairs(arm, reference)
-    mean, std, low, high, n = spread(paired[:, 0] - paired[:, 1])
+    mean, std, low, high, n = spread(paired[:, 0] - paired[:, 1], confidence)
     if low is None or high is None or std is None or std <= 1e-12 * np.abs(paired).max():
         return Difference(mean, None, None, n, UNRESOLVED)
     if low <= 0 <= high:

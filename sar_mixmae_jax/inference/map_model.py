@@ -23,6 +23,7 @@ from sar_mixmae_jax.tasks.registry import get_task
 from sar_mixmae_jax.tasks.supervised import FinetuneObjective, apply_model, prepare_batch
 from sar_mixmae_jax.training.batch_predictor import map_over_devices
 from sar_mixmae_jax.training.config import compute_dtype
+from sar_mixmae_jax.training.downstream import pooled_stages
 from sar_mixmae_jax.training.initialisation import SourceCheckpoint, find_source_checkpoint
 from sar_mixmae_jax.training.sharding import replicate, shard_batch
 from sar_mixmae_jax.training.train_step import Batch, CacheablePartial
@@ -192,6 +193,7 @@ def _network(model: LoadedModel, task: Task) -> DownstreamModel:
         config,
         dtype=compute_dtype(config.dtype),
         votes=metadata.model.votes,
+        stages=pooled_stages(config),
     )
 
 

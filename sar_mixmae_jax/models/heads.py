@@ -30,6 +30,10 @@ HEAD_INITS = {
 """Initialisers of a linear head; with `tiny`, gradients of the encoder are small at first."""
 
 
+STAGES = ("last", "all")
+"""Stages of the encoder whose mean tokens are the features of an image."""
+
+
 class DownstreamModel(nn.Module):
     """Encoder with a head; subclasses define the inputs.
 
@@ -42,6 +46,7 @@ class DownstreamModel(nn.Module):
       head_init: an entry of `HEAD_INITS`.
       votes: settings of a nearest-neighbour head; None for a linear head.
       attention: see `swin.WindowAttention`.
+      stages: an entry of `STAGES`.
     """
 
     arch: Architecture
@@ -52,6 +57,7 @@ class DownstreamModel(nn.Module):
     head_init: str = "tiny"
     votes: KNNConfig | None = None
     attention: AttentionFn = attend
+    stages: str = STAGES[0]
 
     def setup(self) -> None:
         """Create encoder and head."""
@@ -71,7 +77,7 @@ class DownstreamModel(nn.Module):
         return self.encoder(images).astype(jnp.float32)
 
     def pool(self, images: jax.Array, key: jax.Array | None) -> jax.Array:
-        """Return the mean tokens of images, (batch, width) float32.
+        """Return the mean tokens of images, of the `stages` side by side: (batch, width) float32.
 
         Args:
           images: (batch, height, width, band), standardised.
@@ -80,7 +86,10 @@ class DownstreamModel(nn.Module):
         keep = None
         if key is not None and self.drop_path:
             keep = drop_path_factors(key, self.drop_path, self.arch.num_blocks, len(images))
-        return self.encoder(images, None, keep).astype(jnp.float32).mean((1, 2))
+        maps = self.encoder.stages(images, None, keep)
+        pooled = maps if self.stages == "all" else maps[-1:]
+        means = [tokens.astype(jnp.float32).mean((1, 2)) for tokens in pooled]
+        return jnp.concatenate(means, axis=-1)
 
 
 class Classifier(DownstreamModel):

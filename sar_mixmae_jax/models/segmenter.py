@@ -81,11 +81,32 @@ class FeaturePyramid(nn.Module):
         )(total)
 
 
+class LinearPixelHead(nn.Module):
+    """Linear layer on the features of all stages at a token of the first: a probe of the encoder.
+
+    Attributes:
+      outputs: int, number of logits.
+    """
+
+    outputs: int
+
+    @nn.compact
+    def __call__(self, maps: Sequence[jax.Array]) -> jax.Array:
+        """Return logits on the grid of the first map; see `FeaturePyramid`."""
+        size = maps[0].shape[1:3]
+        layers = [
+            resize_map(layer_norm(jnp.float32, name=f"norm_{stage}")(features), size)
+            for stage, features in enumerate(maps)
+        ]
+        classify = nn.Dense(self.outputs, precision=matmul_precision(jnp.float32), name="classify")
+        return classify(jnp.concatenate(layers, axis=-1))
+
+
 class Segmenter(DownstreamModel):
     """Classifier of every pixel, of one date or of the second of two.
 
     Attributes:
-      decoder_width: int, channels of the decoder.
+      decoder_width: int, channels of the decoder; 0: `LinearPixelHead`.
       combine: an entry of `COMBINATIONS`, of the features of two dates.
     """
 
@@ -95,7 +116,12 @@ class Segmenter(DownstreamModel):
     def setup(self) -> None:
         """Create encoder and decoder."""
         self.encoder = make_encoder(self.arch, self.dtype, self.remat, self.attention)
-        self.head = FeaturePyramid(self.outputs, self.decoder_width, self.dtype, self.head_init)
+        if self.decoder_width:
+            self.head: nn.Module = FeaturePyramid(
+                self.outputs, self.decoder_width, self.dtype, self.head_init
+            )
+        else:
+            self.head = LinearPixelHead(self.outputs)
 
     def feature_maps(
         self, images: Sequence[jax.Array], key: jax.Array | None = None

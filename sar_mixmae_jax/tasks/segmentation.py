@@ -49,7 +49,7 @@ class Settings(NamedTuple):
     focal: float = 0.0
 
 
-LIMITS = {"dice": (0, 100), "focal": (0, 100), "decoder_width": (1, 4096)}
+LIMITS = {"dice": (0, 100), "focal": (0, 100), "decoder_width": (0, 4096)}
 """Smallest and largest value of a field of `config.segmentation`."""
 
 

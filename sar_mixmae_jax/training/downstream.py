@@ -1,6 +1,8 @@
 """Parts that fine-tuning, probes and evaluations share: splits, model, description."""
 
 import json
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from absl import logging
@@ -8,7 +10,7 @@ from ml_collections import ConfigDict
 
 from sar_mixmae_jax.data.metadata import BANDS, Statistics
 from sar_mixmae_jax.data.patch_dataset import PatchDataset, load_patch_dataset
-from sar_mixmae_jax.models.heads import HEAD_INITS, POOLINGS, TILINGS
+from sar_mixmae_jax.models.heads import HEAD_INITS, POOLINGS, STAGES, TILINGS
 from sar_mixmae_jax.models.knn import KNNConfig
 from sar_mixmae_jax.models.layers import AttentionFn, attend
 from sar_mixmae_jax.objectives.preprocess import Preprocessing
@@ -72,6 +74,8 @@ def complete_config(config: ConfigDict, task: Task) -> ConfigDict:
     make_retention_policy(config)
     check_name(TILINGS, config.tiling, "tiling")
     check_name(POOLINGS, config.pooling, "pooling")
+    if config.trainer == "probe":
+        check_name(STAGES, config.probe.stages, "probe.stages")
     check_name(HEAD_INITS, config.get("head_init") or "tiny", "head_init")
     flip_dates = config.get("flip_dates", FLIP_DATES[0])
     check_name(FLIP_DATES, flip_dates, "flip_dates")
@@ -249,6 +253,7 @@ def make_finetune_objective(
         head_init=config.get("head_init") or ("xavier" if source_checkpoint is None else "tiny"),
         votes=votes,
         attention=attention,
+        stages=pooled_stages(config),
     )
     statistics = input_statistics(config, source_checkpoint, patches)
     preprocessing = Preprocessing(
@@ -265,6 +270,11 @@ def make_finetune_objective(
     apart = config.get("flip_dates", FLIP_DATES[0]) == "independent"
     frozen = config.get("freeze_encoder", False)
     return FinetuneObjective(task, model, preprocessing, apart, frozen)
+
+
+def pooled_stages(config: Mapping[str, Any]) -> str:
+    """Return the stages whose mean tokens are the features: an entry of `heads.STAGES`."""
+    return config.get("probe", {}).get("stages", STAGES[0])
 
 
 def run_title(config: ConfigDict, source_checkpoint: SourceCheckpoint | None) -> str:

@@ -1,7 +1,7 @@
 """Heads on the features of a frozen encoder: linear layers at several learning rates, and k-NN."""
 
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -148,20 +148,27 @@ def fit_linear_layers(
     """
     mean, std = features.mean(0), features.std(0)
     std = np.where(std > 1e-6, std, 1.0)
+    train = _mapped_over_rates(task, classes, steps, min(batch_size, len(features)), weight_decay)
+    rates = jnp.asarray(learning_rates, jnp.float32)
+    kernels, biases = train(rates, (features - mean) / std, labels, jax.random.key(seed))
+    kernels = np.asarray(kernels) / std[:, None]
+    return LinearFits(kernels, np.asarray(biases) - np.einsum("w,rwc->rc", mean, kernels))
+
+
+@lru_cache(maxsize=16)
+def _mapped_over_rates(
+    task: Task, classes: int, steps: int, batch_size: int, weight_decay: float
+) -> Any:
+    """Return `_train` for an array of rates, compiled once for equal settings."""
     train = partial(
         _train,
         task=task,
         classes=classes,
         steps=steps,
-        batch_size=min(batch_size, len(features)),
+        batch_size=batch_size,
         weight_decay=weight_decay,
     )
-    rates = jnp.asarray(learning_rates, jnp.float32)
-    kernels, biases = jax.jit(jax.vmap(train, in_axes=(0, None, None, None)))(
-        rates, (features - mean) / std, labels, jax.random.key(seed)
-    )
-    kernels = np.asarray(kernels) / std[:, None]
-    return LinearFits(kernels, np.asarray(biases) - np.einsum("w,rwc->rc", mean, kernels))
+    return jax.jit(jax.vmap(train, in_axes=(0, None, None, None)))
 
 
 def _train(

@@ -35,6 +35,18 @@ def classifier():
     return model, jax.jit(model.init)(jax.random.key(0), noise(1, 32, 32, 2))
 
 
+def test_the_tokens_of_all_stages_are_pooled(classifier):
+    model, params = classifier
+    images = noise(2, 32, 32, 2)
+    maps = model.apply(params, images, method=lambda m, x: m.encoder.stages(x))
+    for stages, expected in (("all", maps), ("last", maps[-1:])):
+        features = model.clone(stages=stages).apply(params, images, method="features")
+        means = [
+            stage.reshape(2, -1, stage.shape[-1]).mean(1) for stage in map(np.asarray, expected)
+        ]
+        np.testing.assert_allclose(features, np.concatenate(means, 1), atol=1e-5)
+
+
 # ---- drop path
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from sar_mixmae_jax.models.architecture import make_architecture
 from sar_mixmae_jax.models.heads import spatial_tiles
-from sar_mixmae_jax.models.segmenter import Segmenter, merge_tiles
+from sar_mixmae_jax.models.segmenter import LinearPixelHead, Segmenter, merge_tiles
 from tests.shrink import SMALL_ENCODER
 
 SIDE = 32
@@ -70,3 +70,19 @@ def test_maps_of_tiles_are_put_together():
     image = np.arange(2 * 4 * 6 * 1, dtype=np.float32).reshape(2, 4, 6, 1)
     tiles = np.asarray(spatial_tiles(image, 2)).reshape(-1, 2, 2, 1)
     np.testing.assert_array_equal(merge_tiles(tiles, 2, 3), image)
+
+
+def test_a_linear_head_is_linear_in_the_normalised_features_of_all_stages():
+    rng = np.random.default_rng(1)
+    fine = rng.normal(size=(1, 4, 4, 8)).astype(np.float32)
+    coarse = np.tile(rng.normal(size=(1, 1, 1, 16)).astype(np.float32), (1, 2, 2, 1))
+    head = LinearPixelHead(3)
+    params = head.init(jax.random.key(0), [fine, coarse])
+    kernel = params["params"]["classify"]["kernel"]
+
+    def normalised(x):
+        return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-5)
+
+    features = [normalised(fine), np.broadcast_to(normalised(coarse)[:, :1, :1], (1, 4, 4, 16))]
+    expected = np.concatenate(features, -1) @ kernel
+    np.testing.assert_allclose(head.apply(params, [fine, coarse]), expected, atol=2e-5)

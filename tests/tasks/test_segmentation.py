@@ -198,7 +198,7 @@ def test_what_cannot_be_segmented_is_refused(built, floods, tmp_path):
     for message, changes in {
         "unknown segmentation.mask 'wter': did you mean 'water'": {"segmentation.mask": "wter"},
         "segmentation.dice is -1.0: expected": {"segmentation.dice": -1.0},
-        "segmentation.decoder_width is 0: expected": {"segmentation.decoder_width": 0},
+        "segmentation.decoder_width is -1: expected": {"segmentation.decoder_width": -1},
         "crop_size is 96: expected a multiple of the tiles of 64 px": {"crop_size": 96},
     }.items():
         with pytest.raises(InputError, match=message):

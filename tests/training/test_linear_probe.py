@@ -23,7 +23,8 @@ from tests.shrink import probe_config
 def probed(built, encoder_run, tmp_path_factory):
     """A linear probe of the small encoder: its configuration, workdir and outcome."""
     workdir = tmp_path_factory.mktemp("probe")
-    config = probe_config(built, f"task=linear_probe,init={encoder_run}")
+    changes = {"probe.stages": "all"}
+    config = probe_config(built, f"task=linear_probe,init={encoder_run}", **changes)
     return config, workdir, TRAINERS[config.trainer](config, workdir)
 
 
@@ -49,6 +50,7 @@ def test_what_is_evaluated_is_the_head_on_the_features(probed, built):
     head = read_subtree(outcome.files["checkpoint"], like)["params"]["head"]
     predicted = predict(workdir, split="validation", which="best").predictions
     with np.load(workdir / "features-validation.npz") as kept:
+        assert kept["features"].shape[1] == 8 + 16  # channels of both stages
         expected = kept["features"] @ head["kernel"] + head["bias"]
         assert predicted.ids.tolist() == kept["ids"].tolist()
         np.testing.assert_array_equal(predicted.labels, kept["labels"])

@@ -1,0 +1,409 @@
+"""Result of learning curves: answers, tables, and a figure for each task."""
+
+import json
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from ml_collections import ConfigDict
+
+from sar_mixmae_jax.experiments import reconstruction_metrics
+from sar_mixmae_jax.experiments.comparison_report import BASELINE_STYLES, draw_comparison
+from sar_mixmae_jax.experiments.comparison_tables import (
+    Section,
+    make_table,
+    to_json,
+    to_markdown,
+)
+from sar_mixmae_jax.experiments.reconstruction_metrics import ERROR, EXPLAINED, Metrics
+from sar_mixmae_jax.experiments.seed_statistics import (
+    CONFIDENCE,
+    Difference,
+    Metric,
+    Result,
+    difference,
+    spread,
+    values_by_seed,
+)
+from sar_mixmae_jax.utils.files import atomic_write
+from sar_mixmae_jax.utils.plotting import add_title, figure_to_png
+from sar_mixmae_jax.utils.tables import markdown_table
+
+RANDOM = "random"
+"""Arm of the encoders before training."""
+
+DARK = (
+    "shared_average",
+    "shared_average_standardised",
+    "per_channel_physical",
+    "per_channel_standardised",
+    "per_channel_db_clipped",
+)
+QUESTIONS: Mapping[str, tuple[tuple[str, str], ...]] = {
+    "Does pretraining help?": (("none", RANDOM),),
+    "Does weighting help?": tuple((arm, "none") for arm in DARK),
+    "Do filtered targets help?": (
+        ("none_lee", "none"),
+        ("per_channel_lee", "per_channel_standardised"),
+    ),
+    "Do weights for bright areas help?": (("bright", "none"), ("bright_filtered", "none")),
+    "Does mixing two images help?": (("none", "simmim"),),
+}
+"""Comparisons (arm, reference) by question; arms that were not compared are left out."""
+
+
+class CurveResult(NamedTuple):
+    """Metrics of an arm after a share of its pretraining.
+
+    Attributes:
+      name: of the measurement, or "pretraining".
+      arm: name of the arm.
+      share: of the pretraining, 0 to 1.
+      metrics: by seed and name.
+    """
+
+    name: str
+    arm: str
+    share: float
+    metrics: Mapping[int, Metrics]
+
+
+class Answer(NamedTuple):
+    """Answer to a question for a task.
+
+    Attributes:
+      question: key of `QUESTIONS`.
+      task: name of the task.
+      verdict: "yes", "no" or "not resolved".
+      comparisons: (measurement, arm, reference, difference) that it follows from.
+    """
+
+    question: str
+    task: str
+    verdict: str
+    comparisons: tuple[tuple[str, str, str, Difference], ...]
+
+
+def answer_questions(
+    results: Sequence[Result], tasks: Mapping[str, Sequence[str]], scores: Mapping[str, Metric]
+) -> list[Answer]:
+    """Answer every question for every task by paired tests over seeds.
+
+    The confidence of an interval is corrected for the number of comparisons behind an answer
+    (Bonferroni). The answer is "yes" if a difference is resolved as better and none as worse, "no"
+    if one is resolved as worse and none as better, else "not resolved".
+
+    Args:
+      results: of all seeds, at the end of pretraining; of random encoders without it.
+      tasks: measurements of each task.
+      scores: metric of each measurement.
+    """
+    answers = []
+    for question, compared in QUESTIONS.items():
+        for task, names in tasks.items():
+            values = {name: values_by_seed(results, scores[name]) for name in names}
+            known = [
+                (name, arm, reference)
+                for name in names
+                for arm, reference in compared
+                if {arm, reference} <= set(values[name])
+            ]
+            if not known:
+                continue
+            confidence = 1 - (1 - CONFIDENCE) / len(known)
+            comparisons = tuple(
+                (
+                    name,
+                    arm,
+                    reference,
+                    difference(
+                        values[name][arm],
+                        values[name][reference],
+                        scores[name].higher_is_better,
+                        confidence,
+                    ),
+                )
+                for name, arm, reference in known
+            )
+            found = {entry[-1].verdict for entry in comparisons} & {"better", "worse"}
+            verdict = "not resolved"
+            if len(found) == 1:
+                verdict = "yes" if "better" in found else "no"
+            answers.append(Answer(question, task, verdict, comparisons))
+    return answers
+
+
+def answer_table(answers: Sequence[Answer], scores: Mapping[str, Metric]) -> str:
+    """Return the answers with the numbers behind them, as Markdown."""
+    rows = []
+    for question, task, verdict, comparisons in answers:
+        for number, (name, arm, reference, values) in enumerate(comparisons):
+            first = number == 0
+            rows.append(
+                [
+                    question if first else "",
+                    task.replace("_", " ") if first else "",
+                    f"**{verdict}**" if first else "",
+                    f"{scores[name].title}: {arm} − {reference}",
+                    _format(values),
+                ]
+            )
+    head = ["question", "task", "answer", "difference of", "mean [interval] (seeds)"]
+    return "\n".join(markdown_table(head, rows))
+
+
+def _format(values: Difference) -> str:
+    if values.mean is None:
+        return "–"
+    interval = "" if values.low is None else f" [{values.low:+.3f}, {values.high:+.3f}]"
+    return f"{values.mean:+.3f}{interval} ({values.n}) {values.verdict}"
+
+
+# ---- page
+
+
+def write_report(
+    config: ConfigDict,
+    workdir: Path,
+    curves: Sequence[CurveResult],
+    references: Mapping[str, Mapping[str, Sequence[Metrics]]],
+    scores: Mapping[str, Metric],
+    notes: Sequence[str],
+) -> list[Path]:
+    """Write comparison.md, comparison.json, comparison.png and curves-TASK.png.
+
+    Args:
+      config: of the comparison.
+      workdir: for the files.
+      curves: of all finished points.
+      references: metrics of the baselines by measurement and name, for each seed or for all.
+      scores: metric of each measurement.
+      notes: sentences about data, cost and machine.
+
+    Returns:
+      Paths of the files.
+    """
+    tasks = {task: tuple(names) for task, names in config.tasks.items()}
+    at_end = [curve for curve in curves if curve.share == 1 or curve.arm == RANDOM]
+    results = [
+        Result(curve.arm, seed, curve.name, metrics)
+        for curve in at_end
+        for seed, metrics in curve.metrics.items()
+    ]
+    baselines = [
+        Result(name, None if len(by_seed) == 1 else seed, measurement, metrics)
+        for measurement, of_measurement in references.items()
+        for name, by_seed in of_measurement.items()
+        for seed, metrics in enumerate(by_seed)
+    ]
+    sections = [
+        Section(task.replace("_", " ").capitalize(), tuple(scores[n] for n in names), judged=True)
+        for task, names in tasks.items()
+    ]
+    sections.append(
+        Section(
+            "Pretraining, measured without weights",
+            (ERROR, EXPLAINED),
+            reconstruction_metrics.NOTES[config.pretrain.norm_pix_loss],
+        )
+    )
+    tables = [
+        make_table(section, results, baselines, config.compared, config.reference)
+        for section in sections
+    ]
+    answers = answer_questions(results, tasks, scores)
+    title = f"Comparison: {', '.join(tasks)}; {config.pretrain.model.variant}"
+    page = to_markdown(title, tables, notes)
+    head, _, rest = page.partition("\n\n")
+    page = f"{head}\n\n{answer_section(answers, scores)}\n\n{curve_table(curves, scores)}\n\n{rest}"
+    numbers: dict[str, Any] = to_json(tables)
+    numbers["answers"] = [
+        {
+            "question": answer.question,
+            "task": answer.task,
+            "verdict": answer.verdict,
+            "comparisons": [
+                {"measurement": name, "arm": arm, "reference": reference, **values._asdict()}
+                for name, arm, reference, values in answer.comparisons
+            ],
+        }
+        for answer in answers
+    ]
+    numbers["curves"] = [curve._asdict() for curve in curves]
+    paths = [workdir / f"comparison.{kind}" for kind in ("md", "json", "png")]
+    atomic_write(paths[0], page.encode())
+    atomic_write(paths[1], (json.dumps(numbers, indent=1, allow_nan=False) + "\n").encode())
+    draw_comparison(
+        [*scores.values(), ERROR],
+        results,
+        baselines,
+        config.compared,
+        paths[2],
+        title=title,
+        reference=config.reference,
+    )
+    for task, names in tasks.items():
+        path = workdir / f"curves-{task}.png"
+        draw_curves([scores[name] for name in names], curves, baselines, images(config), path)
+        paths.append(path)
+    return paths
+
+
+def images(config: ConfigDict) -> int:
+    """Return the number of images that a pretraining sees."""
+    return config.pretrain.total_steps * config.pretrain.batch_size
+
+
+def answer_section(answers: Sequence[Answer], scores: Mapping[str, Metric]) -> str:
+    """Return the answers with their explanation, as Markdown."""
+    return "\n\n".join(
+        [
+            "## Answers",
+            answer_table(answers, scores),
+            "Differences are paired by seed, with Student's t intervals whose confidence is 95 % "
+            "for all comparisons behind an answer together (Bonferroni). **Yes**: one is resolved "
+            "as better and none as worse; **no**: one is resolved as worse and none as better; "
+            "everything else is **not resolved**.",
+        ]
+    )
+
+
+def curve_table(curves: Sequence[CurveResult], scores: Mapping[str, Metric]) -> str:
+    """Return mean scores by share of the pretraining, of arms with several, as Markdown."""
+    shares = sorted({curve.share for curve in curves})
+    means = {
+        (curve.name, curve.arm, curve.share): _spread(curve, scores[curve.name])
+        for curve in curves
+        if curve.name in scores
+    }
+    arms = dict.fromkeys(curve.arm for curve in curves if 0 < curve.share < 1)
+    rows = []
+    for name, metric in scores.items():
+        for arm in arms:
+            cells = [means.get((name, RANDOM if s == 0 else arm, s)) for s in shares]
+            texts = ["–" if c is None or c.mean is None else f"{c.mean:.3f}" for c in cells]
+            rows.append([metric.title, arm, *texts])
+    head = ["mean over seeds after a share of the pretraining of", "", *map("{:g}".format, shares)]
+    return "## Learning curves\n\n" + "\n".join(markdown_table(head, rows))
+
+
+def _spread(curve: CurveResult, metric: Metric) -> Any:
+    values = [metrics.get(metric.name) for metrics in curve.metrics.values()]
+    return spread(value for value in values if value is not None)
+
+
+# ---- figures
+
+ARM_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "black", "0.5")
+"""Colour-blind safe palette of Okabe and Ito (2008)."""
+
+
+def draw_curves(
+    metrics: Sequence[Metric],
+    curves: Sequence[CurveResult],
+    baselines: Sequence[Result],
+    total: int,
+    path: Path,
+) -> None:
+    """Write the learning curves of a task as a PNG.
+
+    Args:
+      metrics: one panel each.
+      curves: of all finished points.
+      baselines: of all measurements.
+      total: images that a whole pretraining sees.
+      path: of the file, which is written atomically.
+    """
+    shown = [curve for curve in curves if curve.name in {metric.task for metric in metrics}]
+    arms = list(dict.fromkeys(curve.arm for curve in shown if 0 < curve.share < 1))
+    names = list(
+        dict.fromkeys(name for metric in metrics for name in values_by_seed(baselines, metric))
+    )
+    figure = Figure(figsize=(1.2 + 3.4 * len(metrics), 4.6), layout="constrained", dpi=130)
+    axes = figure.subplots(1, len(metrics), squeeze=False).ravel()
+    for axis, metric in zip(axes, metrics, strict=True):
+        for number, arm in enumerate(arms):
+            _draw_arm(axis, metric, shown, arm, total, number, len(arms))
+        for name, by_seed in values_by_seed(baselines, metric).items():
+            style = BASELINE_STYLES[names.index(name) % len(BASELINE_STYLES)]
+            axis.axhline(np.mean([*by_seed.values()]), label=name, zorder=0, **style)
+        _label(axis, metric, sorted({curve.share for curve in shown}), total)
+    handles = {
+        label: handle
+        for axis in axes
+        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(
+        handles.values(),
+        handles.keys(),
+        title="Circles: seeds. Bands: 95 % interval of the mean over seeds.",
+        loc="outside lower center",
+        ncols=3,
+        frameon=False,
+        fontsize=8,
+        title_fontsize=8,
+    )
+    add_title(figure, "Score on the test split by images seen in pretraining")
+    atomic_write(path, figure_to_png(figure))
+
+
+def _draw_arm(
+    axis: Axes,
+    metric: Metric,
+    curves: Sequence[CurveResult],
+    arm: str,
+    total: int,
+    number: int,
+    arms: int,
+) -> None:
+    """Draw mean, interval and seeds of an arm; points of arms stand beside each other."""
+    of_arm = sorted(
+        (curve.share, curve)
+        for curve in curves
+        if curve.name == metric.task and curve.arm in (arm, RANDOM)
+    )
+    if not of_arm:
+        return
+    places = _places([share for share, _ in of_arm])
+    spreads = [_spread(curve, metric) for _, curve in of_arm]
+    means = [np.nan if values.mean is None else values.mean for values in spreads]
+    low = [m if v.low is None else v.low for v, m in zip(spreads, means, strict=True)]
+    high = [m if v.high is None else v.high for v, m in zip(spreads, means, strict=True)]
+    colour = ARM_COLOURS[number % len(ARM_COLOURS)]
+    axis.plot(places, means, "-", color=colour, label=arm, linewidth=1.6)
+    axis.fill_between(places, low, high, color=colour, alpha=0.15, linewidth=0)
+    offset = 0.12 * (number - (arms - 1) / 2) / max(arms - 1, 1)
+    for place, (share, curve) in zip(places, of_arm, strict=True):
+        values = [metrics.get(metric.name) for metrics in curve.metrics.values()]
+        defined = [value for value in values if value is not None]
+        shift = 0.0 if share == 0 else offset
+        axis.plot(
+            [place + shift] * len(defined),
+            defined,
+            "o",
+            markersize=3.5,
+            markerfacecolor="none",
+            markeredgecolor=colour if share else "0.3",
+        )
+
+
+def _places(shares: Sequence[float]) -> list[float]:
+    """Return positions on a logarithmic axis, with 0 a step to the left of the smallest share."""
+    logs = [np.log2(share) for share in shares if share > 0]
+    steps = [after - before for before, after in pairwise(logs)]
+    zero = (logs[0] if logs else 0.0) - (max(steps) if steps else 1.0)
+    return [zero if share == 0 else float(np.log2(share)) for share in shares]
+
+
+def _label(axis: Axes, metric: Metric, shares: Sequence[float], total: int) -> None:
+    axis.set_title(metric.title, fontsize=9.5)
+    axis.set_xticks(
+        _places(shares), [f"{share * total:,.0f}" for share in shares], fontsize=8, rotation=30
+    )
+    axis.set_xlabel("images seen in pretraining (logarithmic; 0: random encoder)", fontsize=7.5)
+    axis.tick_params(axis="y", labelsize=8)
+    axis.grid(axis="y", color="0.9", linewidth=0.8)

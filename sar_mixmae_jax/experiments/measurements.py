@@ -1,0 +1,297 @@
+"""Downstream measurements of encoders: fine-tuning or a frozen encoder, for all seeds at once.
+
+Labels, order of records and head of a seed are the same for every encoder. Nothing is selected
+while training: the last step counts, and rates and lengths are those of the configuration.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from sar_mixmae_jax.data.patch_dataset import load_patch_dataset
+from sar_mixmae_jax.data.sampler import ShuffleSampler
+from sar_mixmae_jax.evaluation.predictions import Predictions
+from sar_mixmae_jax.experiments.baselines import Splits
+from sar_mixmae_jax.experiments.reconstruction_metrics import Metrics
+from sar_mixmae_jax.experiments.seed_training import (
+    Records,
+    load_records,
+    predict_seeds,
+    stack,
+    train_seeds,
+)
+from sar_mixmae_jax.tasks.base import LabelUnits, Task
+from sar_mixmae_jax.tasks.registry import task_for_dataset
+from sar_mixmae_jax.tasks.segmentation_baselines import BASELINES as TITLES
+from sar_mixmae_jax.tasks.supervised import (
+    FinetuneObjective,
+    encode_features,
+    init_model_params,
+    predict_outputs,
+)
+from sar_mixmae_jax.tasks.task_dataset import (
+    TaskDataset,
+    choose_fraction,
+    load_task_dataset,
+    make_predictions,
+)
+from sar_mixmae_jax.training import finetune
+from sar_mixmae_jax.training.downstream import (
+    choose_bands,
+    complete_config,
+    make_finetune_objective,
+)
+from sar_mixmae_jax.training.feature_cache import FeatureCache
+from sar_mixmae_jax.training.probe_heads import fit_linear
+from sar_mixmae_jax.training.setup import RunSetup
+from sar_mixmae_jax.training.train_step import CacheablePartial, init_state
+
+TEST = "test"
+
+
+class LabelledSplit:
+    """Labelled records of a split, and those that each seed may use.
+
+    Attributes:
+      dataset: the whole split.
+    """
+
+    def __init__(self, dataset: TaskDataset) -> None:
+        """Wrap a split."""
+        self.dataset = dataset
+
+    @cached_property
+    def _units(self) -> LabelUnits:
+        return self.dataset.task.label_units(self.dataset.patches)
+
+    def rows(self, fraction: float, seed: int) -> np.ndarray:
+        """Return the numbers of the records that keep their labels."""
+        chosen = choose_fraction(self._units.labels, fraction, seed)
+        return np.flatnonzero(chosen[self._units.unit_of_record])
+
+    def subset(self, fraction: float, seed: int) -> TaskDataset:
+        """Return the records that keep their labels."""
+        return self.dataset.subset(self.rows(fraction, seed))
+
+
+class Measurement:
+    """A task with a fraction of the labels, for encoders of one architecture.
+
+    Attributes:
+      name: in the configuration.
+      config: of its training, see `configs/finetune.py`; `trainer` is "probe" for linear layers on
+        the features of a frozen encoder.
+    """
+
+    def __init__(self, config: ConfigDict, name: str) -> None:
+        """Open the datasets.
+
+        Args:
+          config: of the comparison.
+          name: of the measurement.
+
+        Raises:
+          InputError: a dataset cannot be opened, or the configuration cannot be used.
+        """
+        self.name, self._seeds = name, config.seeds
+        self.config = measurement_config(config, name)
+        self._setup: RunSetup | None = None
+        if self.frozen_features:
+            self.config, self._objective = set_up_probe(self.config)
+        else:
+            self._setup = finetune.set_up(self.config, Path())
+            self._objective = self._setup.loss_fn.settings  # type: ignore[attr-defined]
+        load = partial(_load, self._objective.task, self.config)
+        self._training = LabelledSplit(load(self.config.train_split))
+        self._validation = LabelledSplit(load(self.config.validation_split))
+        self._test = load(TEST)
+
+    @property
+    def frozen_features(self) -> bool:
+        """True if only a linear layer on features is trained."""
+        return self.config.trainer == "probe"
+
+    @property
+    def task(self) -> Task:
+        """The task."""
+        return self._objective.task
+
+    def training_rows(self, seed: int) -> np.ndarray:
+        """Return the numbers of the training records of a seed."""
+        return self._training.rows(self.config.label_fraction, seed)
+
+    @property
+    def labels_key(self) -> tuple[Any, ...]:
+        """Task, dataset and fraction: measurements with equal ones have equal labels."""
+        return self.task.name, self.config.dataset, self.config.label_fraction
+
+    def splits(self, seed: int) -> Splits:
+        """Return the records of a seed for training and validation, and the test split."""
+        fraction = self.config.label_fraction
+        validation = self._validation.subset(fraction, seed)
+        return self._training.subset(fraction, seed), validation, self._test
+
+    def pixel_baselines(self, predictions: Predictions, seed: int) -> dict[str, Metrics]:
+        """Return the metrics of the baselines of a segmentation by title.
+
+        Args:
+          predictions: of the test split, for the pixels without a measurement.
+          seed: of the labels that the regression is fitted to.
+        """
+        training = self.splits(seed)[0]
+        matrices = self.task.baselines(
+            self._test.patches, lambda: (training.patches, self.task.label_field)
+        )
+        arrays = {**predictions.arrays, **matrices}
+        rates = self.task.metrics(dataclasses.replace(predictions, arrays=arrays))["baselines"]
+        return {
+            TITLES[name]: {score: rates[name].get(score) for score in self.task.score_titles}
+            for name in matrices
+        }
+
+    def evaluate(self, encoders: Any, seeds: Sequence[int]) -> list[Predictions]:
+        """Train with every encoder and predict the test split.
+
+        Args:
+          encoders: parameters of the encoders of the seeds, (seed, …).
+          seeds: of the encoders, for labels, order of records and head.
+
+        Returns:
+          The predictions of each seed.
+        """
+        evaluate = self._probe if self.frozen_features else self._finetune
+        outputs = evaluate(encoders, seeds)
+        return [
+            make_predictions(
+                self._test,
+                {name: values[number] for name, values in outputs.items()},
+                {"split": TEST, "seed": seed, "dataset": self.config.dataset},
+            )
+            for number, seed in enumerate(seeds)
+        ]
+
+    # ---- fine-tuning
+
+    def _finetune(self, encoders: Any, seeds: Sequence[int]) -> dict[str, np.ndarray]:
+        setup, objective = self._setup, self._objective
+        assert setup is not None
+        states = []
+        for number, seed in enumerate(seeds):
+            encoder = jax.tree.map(lambda leaf: leaf[number], encoders)  # noqa: B023
+            states.append(
+                init_state(
+                    partial(_with_encoder, encoder=encoder, objective=objective),
+                    setup.optimizer,
+                    jax.random.key(seed),
+                )
+            )
+        trained, _ = train_seeds(
+            stack(states),
+            self._batches(seeds),
+            self._training_records,
+            setup.loss_fn,
+            setup.optimizer,
+        )
+        return predict_seeds(
+            trained.params,
+            self._test_records,
+            CacheablePartial(predict_outputs, objective),
+            self.task.eval_batch_size,
+            leave_out=(*self.task.extra_arrays, "evidence"),
+        )
+
+    def _batches(self, seeds: Sequence[int]) -> np.ndarray:
+        """Rows of `_training_records`, (step, seed, batch)."""
+        steps, size = self.config.total_steps, self.config.batch_size
+        batches = []
+        for seed in seeds:
+            rows = np.searchsorted(self._used_rows, self.training_rows(seed))
+            sampler = ShuffleSampler(len(rows), size, seed)
+            batches.append([rows[sampler.batch(step)] for step in range(steps)])
+        return np.array(batches).swapaxes(0, 1)
+
+    @cached_property
+    def _used_rows(self) -> np.ndarray:
+        """Numbers of the training records that any seed uses, in order."""
+        return np.unique(np.concatenate([self.training_rows(s) for s in range(self._seeds)]))
+
+    @cached_property
+    def _training_records(self) -> Records:
+        return load_records(self._training.dataset.patches.source, self._used_rows)
+
+    @cached_property
+    def _test_records(self) -> Records:
+        source = self._test.patches.source
+        return load_records(source, np.arange(len(source)))
+
+    # ---- linear layers on frozen features
+
+    def _probe(self, encoders: Any, seeds: Sequence[int]) -> dict[str, np.ndarray]:
+        """Fit a linear layer with each encoder; its rate is chosen on the validation split."""
+        params = {"encoder": encoders}
+        encode = CacheablePartial(encode_features, self._objective)
+        training, validation, test = (
+            predict_seeds(params, records, encode, self.task.eval_batch_size)
+            for records in (self._training_records, self._validation_records, self._test_records)
+        )
+        logits = []
+        for number, seed in enumerate(seeds):
+            chosen = self.training_rows(seed)
+            rows = np.searchsorted(self._used_rows, chosen)
+            known = self._validation.rows(self.config.label_fraction, seed)
+            head = fit_linear(
+                self.config,
+                self._training.dataset.subset(chosen),
+                self._validation.dataset.subset(known),
+                _features(training, number, rows),
+                _features(validation, number, known),
+            )
+            kernel, bias = head.params["kernel"], head.params["bias"]
+            logits.append(test["features"][number] @ kernel + bias)
+        return {"logits": np.stack(logits), "labels": test["labels"]}
+
+    @cached_property
+    def _validation_records(self) -> Records:
+        source = self._validation.dataset.patches.source
+        return load_records(source, np.arange(len(source)))
+
+
+def measurement_config(config: ConfigDict, name: str) -> ConfigDict:
+    """Return the configuration of a measurement, for encoders of the comparison."""
+    run = config.finetune[name].copy_and_resolve_references()
+    run.data_dir, run.seed, run.label_seed = config.data_dir, 0, 0
+    run.init, run.validation = "random", "split" if run.trainer == "probe" else "none"
+    run.statistics = config.pretrain.dataset  # of the pretrained encoders
+    run.bands = config.pretrain.bands
+    for field, value in config.pretrain.model.items():
+        if field in run.model:
+            run.model[field] = value
+    return run.lock()
+
+
+def set_up_probe(config: ConfigDict) -> tuple[ConfigDict, FinetuneObjective]:
+    """Return the complete configuration of a probe, and model and preprocessing."""
+    config, _ = choose_bands(config, None)
+    patches = load_patch_dataset(config.dataset, config.data_dir, config.train_split, config.bands)
+    task = task_for_dataset(patches)
+    config = complete_config(config, task)
+    return config, make_finetune_objective(config, None, _load(task, config, config.train_split))
+
+
+def _load(task: Task, config: ConfigDict, split: str) -> TaskDataset:
+    return load_task_dataset(task, config.dataset, config.data_dir, split, config.bands)
+
+
+def _with_encoder(key: jax.Array, encoder: Any, objective: FinetuneObjective) -> Any:
+    return {**init_model_params(objective, key), "encoder": encoder}
+
+
+def _features(outputs: dict[str, np.ndarray], number: int, rows: np.ndarray) -> FeatureCache:
+    features, labels = (outputs[name][number][rows] for name in ("features", "labels"))
+    return FeatureCache(rows.astype(str), features, labels)

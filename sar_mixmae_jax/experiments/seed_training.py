@@ -1,0 +1,208 @@
+"""Training and prediction of several seeds in one program, with records on the device.
+
+Seeds share program and records; each has parameters, order of records and random key of its own. On
+accelerators all seeds are one batched computation and many steps one call, since small models leave
+most of the device idle. On CPU, where batching gains nothing, `seed_groups` are single seeds.
+"""
+
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import lru_cache, partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from sar_mixmae_jax.data.record_source import Source, read_rows
+from sar_mixmae_jax.training.batch_predictor import RecordFunction
+from sar_mixmae_jax.training.sharding import AXIS
+from sar_mixmae_jax.training.train_step import (
+    LossFn,
+    RecordShapes,
+    TrainState,
+    gather_records,
+    train_step,
+)
+
+STEPS_TOGETHER = 32
+"""Steps of one call on an accelerator."""
+READ_TOGETHER = 256
+"""Records that are read at a time."""
+
+
+class Records(NamedTuple):
+    """Records on the device.
+
+    Attributes:
+      columns: (records, values) fields by name.
+      shapes: of a record.
+    """
+
+    columns: dict[str, jax.Array]
+    shapes: RecordShapes
+
+
+def load_records(source: Source, rows: np.ndarray) -> Records:
+    """Copy records to the device, without their ids.
+
+    Args:
+      source: the records.
+      rows: (n,) their numbers.
+    """
+    parts = [
+        read_rows(source, rows[first : first + READ_TOGETHER])
+        for first in range(0, len(rows), READ_TOGETHER)
+    ]
+    columns = {
+        name: np.concatenate([part[name] for part in parts]) for name in parts[0] if name != "id"
+    }
+    shapes = tuple((name, column.shape[1:]) for name, column in columns.items())
+    flat = {name: jnp.asarray(column.reshape(len(rows), -1)) for name, column in columns.items()}
+    return Records(flat, shapes)
+
+
+def stack(trees: Sequence[Any]) -> Any:
+    """Return trees of equal structure as one, with a leading axis of seeds."""
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+
+
+def train_seeds(
+    states: TrainState,
+    rows: np.ndarray,
+    records: Records,
+    loss_fn: LossFn,
+    optimizer: optax.GradientTransformation,
+) -> tuple[TrainState, np.ndarray]:
+    """Take steps with every seed.
+
+    Args:
+      states: of all seeds, (seed, …).
+      rows: (step, seed, batch) numbers of the records.
+      records: on the device.
+      loss_fn: what is minimised.
+      optimizer: of the parameters.
+
+    Returns:
+      The states after these steps, and the (step, seed) losses.
+    """
+    program = step_program(loss_fn, optimizer, records.shapes)
+    states = jax.tree.map(jnp.array, states)  # the buffers of the program's argument are reused
+    chunk, losses = steps_together(), []
+    for first in range(0, len(rows), chunk):
+        part = jnp.asarray(rows[first : first + chunk], jnp.int32)
+        states, loss = program(states, part, records.columns)
+        losses.append(loss)
+    return states, np.concatenate(jax.device_get(losses))
+
+
+def predict_seeds(
+    params: Any,
+    records: Records,
+    function: RecordFunction,
+    batch_size: int,
+    leave_out: Collection[str] = (),
+) -> dict[str, np.ndarray]:
+    """Return the results of a function for all records and seeds.
+
+    Args:
+      params: of all seeds, (seed, …).
+      records: on the device.
+      function: of the parameters of a seed and the fields of a batch.
+      batch_size: records at a time; the last batch is filled with the last record.
+      leave_out: names of results that are not computed.
+
+    Returns:
+      (seed, record, …) arrays by name.
+    """
+    program = record_program(function, records.shapes, tuple(leave_out))
+    total = len(next(iter(records.columns.values())))
+    size = min(batch_size, total)
+    starts = range(0, total, size)
+    batches = [jnp.minimum(jnp.arange(first, first + size), total - 1) for first in starts]
+    parts = jax.device_get([program(params, rows, records.columns) for rows in batches])
+    return {
+        name: np.concatenate([part[name] for part in parts], axis=1)[:, :total] for name in parts[0]
+    }
+
+
+class Program:
+    """A jitted function that can be compiled ahead of its first call, in another thread."""
+
+    def __init__(self, function: Callable[..., Any], donate: int | None = None) -> None:
+        """Wrap a function; `donate` is the number of an argument whose buffers are reused."""
+        self._jitted = jax.jit(function, donate_argnums=() if donate is None else donate)
+        self._compiled: dict[Any, Future[Any]] = {}
+
+    def prepare(self, pool: ThreadPoolExecutor, *arguments: Any) -> None:
+        """Start compiling for arguments of these shapes."""
+        shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), arguments)
+        self._compiled[_key(shapes)] = pool.submit(lambda: self._jitted.lower(*shapes).compile())
+
+    def __call__(self, *arguments: Any) -> Any:
+        """Run the program, compiled ahead or now."""
+        if self._compiled and (future := self._compiled.get(_key(arguments))):
+            return future.result()(*arguments)
+        return self._jitted(*arguments)
+
+
+def _key(arguments: Any) -> Any:
+    leaves, tree = jax.tree.flatten(arguments)
+    return tree, tuple((leaf.shape, jnp.dtype(leaf.dtype)) for leaf in leaves)
+
+
+@lru_cache(maxsize=64)
+def step_program(
+    loss_fn: LossFn, optimizer: optax.GradientTransformation, shapes: RecordShapes
+) -> Program:
+    """Return the program (states, (step, seed, batch) rows, columns) -> (states, losses)."""
+
+    def one_step(state: TrainState, rows: jax.Array, columns: dict[str, jax.Array]) -> Any:
+        step = partial(
+            train_step,
+            state,
+            loss_fn=loss_fn,
+            optimizer=optimizer,
+            gather=partial(gather_records, records=columns, shapes=shapes),
+        )
+        on_device = jax.vmap(step, axis_name=AXIS)(rows[None])  # an axis of one device
+        state, metrics, _ = jax.tree.map(lambda leaf: leaf[0], on_device)
+        return state, metrics["loss"]
+
+    def steps(states: TrainState, rows: jax.Array, columns: dict[str, jax.Array]) -> Any:
+        seeds = jax.vmap(one_step, in_axes=(0, 0, None))
+        return jax.lax.scan(lambda carry, part: seeds(carry, part, columns), states, rows)
+
+    return Program(steps, donate=0)
+
+
+@lru_cache(maxsize=64)
+def record_program(
+    function: RecordFunction, shapes: RecordShapes, leave_out: tuple[str, ...]
+) -> Program:
+    """Return the program (params, (batch,) rows, columns) -> (seed, batch, …) results by name."""
+
+    def predict(params: Any, rows: jax.Array, columns: dict[str, jax.Array]) -> Any:
+        batch = gather_records(rows, columns, shapes)
+        results = jax.vmap(lambda of_seed: function(of_seed, batch))(params)
+        return {name: results[name] for name in results if name not in leave_out}
+
+    return Program(predict)
+
+
+def seed_groups(seeds: int) -> list[tuple[int, ...]]:
+    """Return the seeds that are trained together: all on accelerators, one by one on CPU."""
+    if is_accelerator():
+        return [tuple(range(seeds))]
+    return [(seed,) for seed in range(seeds)]
+
+
+def steps_together() -> int:
+    """Return the number of steps of one call."""
+    return STEPS_TOGETHER if is_accelerator() else 1
+
+
+def is_accelerator() -> bool:
+    """Return whether JAX computes on another device than the CPU."""
+    return jax.default_backend() != "cpu"

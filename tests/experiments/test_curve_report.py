@@ -1,0 +1,98 @@
+"""Answers to the questions of the comparison: paired, corrected, and nothing beyond the numbers."""
+
+import json
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from configs import compare as recipe
+from sar_mixmae_jax.experiments.curve_report import (
+    RANDOM,
+    CurveResult,
+    answer_questions,
+    write_report,
+)
+from sar_mixmae_jax.experiments.seed_statistics import Metric, Result
+
+SCORES = {name: Metric(name, "iou", name, bounded=True) for name in ("water_frozen", "water")}
+TASKS = {"water": ("water_frozen", "water")}
+
+
+def results(**values):
+    """Results of both measurements by arm: (frozen, tuned) values of the seeds."""
+    return [
+        Result(arm, seed, name, {"iou": value})
+        for arm, by_name in values.items()
+        for name, of_seeds in zip(SCORES, by_name, strict=True)
+        for seed, value in enumerate(of_seeds)
+    ]
+
+
+def verdicts(found):
+    return {answer.question: answer.verdict for answer in found}
+
+
+EQUAL = (0.5, 0.51, 0.49, 0.5)
+BETTER = (0.6, 0.612, 0.588, 0.601)
+
+
+@pytest.mark.parametrize(
+    ("frozen", "tuned", "verdict"),
+    [
+        (BETTER, (0.51, 0.5, 0.5, 0.49), "yes"),
+        ((0.51, 0.5, 0.5, 0.49), (0.48, 0.5, 0.51, 0.5), "not resolved"),
+        ((0.4, 0.411, 0.388, 0.4), (0.51, 0.5, 0.5, 0.49), "no"),
+        (BETTER, (0.4, 0.411, 0.388, 0.4), "not resolved"),  # one better, one worse
+    ],
+)
+def test_an_answer_follows_from_resolved_differences(frozen, tuned, verdict):
+    found = answer_questions(results(random=(EQUAL, EQUAL), none=(frozen, tuned)), TASKS, SCORES)
+    assert verdicts(found) == {"Does pretraining help?": verdict}
+
+
+def test_intervals_are_corrected_for_the_comparisons_of_an_answer():
+    arms = {
+        "none": (EQUAL, EQUAL),
+        "shared_average": (BETTER, EQUAL[::-1]),
+        "per_channel_physical": (EQUAL[::-1], BETTER),
+    }
+    (answer,) = answer_questions(results(**arms), TASKS, SCORES)
+    assert answer.question == "Does weighting help?"
+    assert len(answer.comparisons) == 4
+    name, arm, reference, values = answer.comparisons[0]
+    assert (name, arm, reference) == ("water_frozen", "shared_average", "none")
+    gain = np.subtract(BETTER, EQUAL)
+    half = stats.t.ppf(1 - 0.05 / 4 / 2, 3) * gain.std(ddof=1) / 2
+    assert (values.low, values.high) == pytest.approx((gain.mean() - half, gain.mean() + half))
+
+
+def test_the_page_has_answers_curves_and_figures(tmp_path):
+    config = recipe.get_config("quick")
+    config.compared, config.tasks = (RANDOM, "none"), {"water": ("water_frozen", "water")}
+    rng = np.random.default_rng(0)
+    curves = [
+        CurveResult(
+            name,
+            arm,
+            share,
+            {n: {"iou": v} for n, v in enumerate(rng.normal(0.5 + level, 0.01, 3))},
+        )
+        for name in SCORES
+        for arm, share, level in ((RANDOM, 0.0, 0), ("none", 0.25, 0.05), ("none", 1.0, 0.2))
+    ]
+    references = {"water": {"Otsu on VH": [{"iou": 0.4}] * 3}}
+    paths = write_report(config, tmp_path, curves, references, SCORES, ["a note"])
+    assert {path.name for path in paths} == {
+        "comparison.md",
+        "comparison.json",
+        "comparison.png",
+        "curves-water.png",
+    }
+    page = (tmp_path / "comparison.md").read_text()
+    assert "| Does pretraining help? | water | **yes** |" in page
+    means = [np.mean([m["iou"] for m in curve.metrics.values()]) for curve in curves[:3]]
+    assert f"| water_frozen | none | {' | '.join(f'{mean:.3f}' for mean in means)} |" in page
+    numbers = json.loads((tmp_path / "comparison.json").read_text())
+    assert numbers["answers"][0]["verdict"] == "yes"
+    assert len(numbers["curves"]) == 6

@@ -1,0 +1,141 @@
+"""Learning curves: finished results are kept, metrics are those of the saved predictions."""
+
+import json
+
+import numpy as np
+import pytest
+
+from configs import compare as recipe
+from sar_mixmae_jax.evaluation.predictions import load_predictions
+from sar_mixmae_jax.experiments import learning_curves
+from sar_mixmae_jax.experiments.learning_curves import check_curves, compare
+from sar_mixmae_jax.experiments.trials import flat_metrics
+from sar_mixmae_jax.utils.errors import InputError
+from tests.shrink import SMALL_MODEL
+from tfds_builders.build import build
+from tfds_builders.plan import BuildSettings
+
+MEASURED = ("land_cover_10_frozen", "water")
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """`configs/compare.py:quick` on tiny data: two arms, two shares, two measurements."""
+    data_dir = tmp_path_factory.mktemp("data")
+    one = BuildSettings(processes=1)
+    build("synthetic_s1/compare", data_dir, options={"patches": 16, "size": 32}, settings=one)
+    build("flood_pairs/compare", data_dir, options={"pairs": 4, "size": 128}, settings=one)
+    config = recipe.get_config("quick")
+    config.data_dir, config.seeds, config.compared = str(data_dir), 1, ("random", "none")
+    config.shares, config.measured_batches = (0.5, 1.0), 1
+    config.tasks = {"land_cover": MEASURED[:1], "water": MEASURED[1:]}
+    for name in list(config.finetune):
+        if name not in MEASURED:
+            del config.finetune[name]
+        else:
+            config.finetune[name].label_fraction = 1.0
+    short = {"total_steps": 4, "batch_size": 4, "warmup_epochs": 0.0}
+    config.pretrain.update_from_flattened_dict({**SMALL_MODEL, **short})
+    config.finetune.water.update_from_flattened_dict(
+        {"total_steps": 1, "batch_size": 4, "crop_size": 64, "segmentation.decoder_width": 8}
+    )
+    config.finetune[MEASURED[0]].probe.steps = 20
+    return config.lock()
+
+
+@pytest.fixture(scope="module")
+def compared(small, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("curves")
+    return workdir, compare(small, workdir, lambda: False)
+
+
+def test_every_share_is_measured_and_reported(compared):
+    workdir, paths = compared
+    shares = [("none", 0.5), ("none", 1)]
+    expected = {f"{name}-random-0-0" for name in MEASURED} | {
+        f"{name}-{arm}-{share:g}-0" for name in ("pretraining", *MEASURED) for arm, share in shares
+    }
+    assert {path.stem for path in (workdir / "results").glob("*.json")} == expected
+    page = paths[0].read_text()
+    for word in ("Does pretraining help?", "not resolved", "VH < -23.6 dB", "logistic regression"):
+        assert word in page
+    assert {path.name for path in paths[3:]} == {"curves-land_cover.png", "curves-water.png"}
+    curves = json.loads(paths[1].read_text())["curves"]
+    errors = [c["metrics"]["0"]["error"] for c in curves if c["name"] == "pretraining"]
+    assert len(errors) == 2
+    assert errors[0] != errors[1]  # of other parameters
+
+
+def test_metrics_are_those_of_the_saved_predictions(compared):
+    workdir, _ = compared
+    for path in (workdir / "predictions").glob("*.npz"):
+        stored = json.loads((workdir / "results" / f"{path.stem}.json").read_text())
+        assert flat_metrics(load_predictions(path)) == stored
+
+
+def test_a_stopped_pretraining_continues_bit_by_bit(compared, small, tmp_path, monkeypatch):
+    workdir, _ = compared
+    calls = []
+
+    def stop() -> bool:
+        calls.append(None)
+        return len(calls) in (1, 3)
+
+    monkeypatch.setattr(learning_curves, "STEPS_TOGETHER", 1)
+    comparison = learning_curves.Comparison(small, tmp_path, stop)
+    for _ in range(2):
+        assert not comparison._pretrain("none", [0])
+        assert (tmp_path / "pretraining" / "none.npz").exists()
+    assert comparison._pretrain("none", [0])
+    assert not (tmp_path / "pretraining" / "none.npz").exists()
+    for share in ("0.5", "1"):
+        whole, continued = (
+            np.load(folder / "encoders" / f"none-{share}-0.npz") for folder in (workdir, tmp_path)
+        )
+        assert set(whole.files) == set(continued.files)
+        for name in whole.files:
+            np.testing.assert_array_equal(whole[name], continued[name])
+
+
+def test_a_finished_comparison_computes_nothing(compared, small, monkeypatch):
+    workdir, paths = compared
+    monkeypatch.setattr(learning_curves.Comparison, "_measure", lambda *given: pytest.fail("again"))
+    before = paths[0].read_text()
+    assert compare(small, workdir, lambda: False) == paths
+    assert paths[0].read_text() == before
+
+
+def test_a_damaged_file_is_named(compared, small, tmp_path):
+    workdir, _ = compared
+    comparison = learning_curves.Comparison(small, workdir, lambda: False)
+    setup = comparison._setup("none")
+    broken = tmp_path / "none.npz"
+    broken.write_bytes(b"PK\x03\x04 cut")
+    with pytest.raises(InputError, match=r"none\.npz cannot be read"):
+        learning_curves.read_state(broken, [0], setup.init_params)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"shares": (0.5, 0.25, 1.0)}, "expected rising numbers"),
+        ({"shares": (0.5,)}, "the last of them 1"),
+        ({"compared": ("none",)}, "expected random among them"),
+        ({"arms.none.init": "runs/mine"}, "expected pretrain or random"),
+        (
+            {"arms.none_lee.pretrain.speckle.apply_to": "input_and_target"},
+            "filters its input",
+        ),
+    ],
+)
+def test_fields_that_cannot_be_used(changes, message):
+    config = recipe.get_config("gpu")
+    with config.unlocked():
+        for name, value in changes.items():
+            *groups, field = name.split(".")
+            parent = config
+            for group in groups:
+                parent = parent[group]
+            parent[field] = value
+    with pytest.raises(InputError, match=message):
+        check_curves(config)
