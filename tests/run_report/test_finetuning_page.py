@@ -17,6 +17,7 @@ from sar_mixmae_jax.training.downstream import shared_splits
 from sar_mixmae_jax.training.run_description import CheckpointMetadata, ModelDescription
 from sar_mixmae_jax.utils import hashing
 from tests.run_report.test_page import HOSTILE, RUN, Page, fill
+from tests.shrink import undrawn
 
 METRIC = "validation/average_precision_macro"
 BEFORE = {
@@ -128,8 +129,13 @@ def workdir(tmp_path_factory):
     folder = fill(tmp_path_factory.mktemp("tuned"), TUNED, lines())
     keep(folder)
     Image.new("RGB", (30, 50), "blue").save(folder / "validation.png")
-    for name, made in (("land-cover-test", classified()), ("floods-test", flooded())):
-        evaluation_report.write_report(made, folder / "evaluation" / name, replicates=20)
+    with undrawn():
+        for name, predictions in {
+            "land-cover-test": classified(),
+            "floods-test": flooded(),
+        }.items():
+            out = folder / "evaluation" / name
+            evaluation_report.write_report(predictions, out, replicates=20)
     return folder
 
 
@@ -169,6 +175,7 @@ def test_the_lowest_is_best_where_less_is_better(tmp_path):
     )
 
 
+@pytest.mark.usefixtures("no_drawing")
 def test_a_validation_split_that_is_trained_on_is_told(tmp_path):
     config = {
         **TUNED["config"],
@@ -180,6 +187,7 @@ def test_a_validation_split_that_is_trained_on_is_told(tmp_path):
     assert shared_splits("train[:90%]", "train[90%:]") == shared_splits("train", "") == []
 
 
+@pytest.mark.usefixtures("no_drawing")
 def test_without_checkpoints_the_scores_stay(tmp_path):
     page = Page(write_page(fill(tmp_path, TUNED, lines())))
     assert "There is no checkpoint selected by average precision macro." in page.text
@@ -195,6 +203,7 @@ def test_the_origin_of_the_encoder_is_told_with_its_caveats(page):
     assert "Caveat of its training: spatially dependent split" in page.notices
 
 
+@pytest.mark.usefixtures("no_drawing")
 def test_an_encoder_that_was_tuned_before_tells_of_the_one_before_it(tmp_path):
     tuned = {"checkpoint": "x", "step": 50, "trainer": "finetune", "dataset": "other"}
     tuned["pretrained"] = BEFORE
@@ -205,6 +214,7 @@ def test_an_encoder_that_was_tuned_before_tells_of_the_one_before_it(tmp_path):
     assert "That checkpoint was initialised from:" in page.text
 
 
+@pytest.mark.usefixtures("no_drawing")
 def test_a_random_encoder_is_said_to_be_random(tmp_path):
     run = {**TUNED, "model": {**TUNED["model"], "pretrained": None}}
     page = Page(write_page(fill(tmp_path, run, lines())))
@@ -240,6 +250,7 @@ def test_reports_of_evaluations_are_linked_with_their_headline_numbers(page, wor
     assert "overlap with pretraining: 7 of 40 images were seen" in page.text
 
 
+@pytest.mark.usefixtures("no_drawing")
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"about": {}}', '{"about": 3, "task": "x"}'])
 def test_a_report_that_is_broken_leaves_a_sentence(content, tmp_path):
     workdir = fill(tmp_path, TUNED, lines())
@@ -251,6 +262,7 @@ def test_a_report_that_is_broken_leaves_a_sentence(content, tmp_path):
     assert not any(tag in ("a", "b onerror") for tag, _ in page.elements)
 
 
+@pytest.mark.usefixtures("no_drawing")
 def test_names_of_reports_and_origins_are_no_markup(tmp_path):
     name = '"><script>alert(1)<'
     before = dict.fromkeys(BEFORE, HOSTILE) | {

@@ -124,6 +124,7 @@ def fail(*_):
     raise OSError("disk full")
 
 
+@pytest.mark.usefixtures("no_drawing")
 def test_a_report_that_cannot_be_finished_leaves_the_old_one(tmp_path, monkeypatch):
     folder = tmp_path / "report"
     write_report(classified(), folder, replicates=2)
@@ -135,6 +136,7 @@ def test_a_report_that_cannot_be_finished_leaves_the_old_one(tmp_path, monkeypat
     assert [path.name for path in tmp_path.iterdir()] == ["report"]
 
 
+@pytest.mark.usefixtures("no_drawing")
 def test_a_swap_that_fails_puts_the_old_one_back(tmp_path, monkeypatch):
     folder = tmp_path / "report"
     write_report(classified(), folder, replicates=2)
@@ -152,6 +154,7 @@ def test_a_swap_that_fails_puts_the_old_one_back(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["report"]
 
 
+@pytest.mark.usefixtures("no_drawing")
 def test_files_of_others_stay(tmp_path):
     folder = tmp_path / "report"
     write_report(classified(), folder, replicates=2)
@@ -174,24 +177,27 @@ def test_folders_that_are_no_reports(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
+@pytest.mark.usefixtures("no_drawing")
 def test_only_floods_have_pictures(tmp_path):
     with pytest.raises(InputError, match="found pictures for classification: expected none"):
         write_report(classified(), tmp_path / "report", picture)
 
 
+@pytest.mark.usefixtures("no_drawing")
 @pytest.mark.parametrize("label", [0, 1])
 def test_one_record(tmp_path, label):
-    one = Predictions(
+    predictions = Predictions(
         "classification", ("only",), np.array(["a"]), np.array([[1.0]]), np.array([[label]]),
         {"group": np.array(["g"])}, {},
     )  # fmt: skip
-    paths = write_report(one, tmp_path / "report")
+    paths = write_report(predictions, tmp_path / "report")
     text = paths["report.md"].read_text()
     assert "only 1 independent group:" in text
     assert "undefined" in text
     assert not NAN.search(text)
 
 
+@pytest.mark.usefixtures("no_drawing")
 def test_further_arrays_are_part_of_the_report(tmp_path, monkeypatch):
     folder, evidence = tmp_path / "report", np.arange(90.0)
     paths = write_report(classified(), folder, extra={"evidence": evidence}, replicates=2)
@@ -209,10 +215,11 @@ def test_further_arrays_are_part_of_the_report(tmp_path, monkeypatch):
         write_report(classified(), folder, extra={"x": evidence})
 
 
+@pytest.mark.usefixtures("no_drawing")
 @pytest.mark.parametrize("held", [(), (0,)])
 def test_labels_of_no_class_and_of_one(tmp_path, held):
     predictions = classified()
-    predictions.labels[:, [one for one in range(3) if one not in held]] = 0
+    predictions.labels[:, [number for number in range(3) if number not in held]] = 0
     paths = write_report(predictions, tmp_path / "report", replicates=20)
     content = json.loads(paths["metrics.json"].read_text())
     text = paths["report.md"].read_text()

@@ -11,6 +11,8 @@ from sar_mixmae_jax.tasks.evaluation_report import write_report
 from sar_mixmae_jax.utils.tables import missing_interval_notes
 from tests.tasks.test_evaluation_report import paired
 
+pytestmark = pytest.mark.usefixtures("no_drawing")
+
 
 def flood(logit=None, later=(), gaps=True) -> Predictions:
     """`paired` with other answers, pairs whose flood is no onset, and without gaps."""

@@ -125,6 +125,7 @@ def task(monkeypatch) -> Task:
     return get_task(NAME)
 
 
+@pytest.mark.usefixtures("no_drawing")
 def test_it_is_trained_and_evaluated_by_its_name(task, built, encoder_run, tmp_path):
     config = small_tuning(built, f"task={NAME},init={encoder_run}", total_steps=2)
     outcome = finetune.train(config, tmp_path / "run")

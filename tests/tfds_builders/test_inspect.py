@@ -19,7 +19,7 @@ from sar_mixmae_jax.data.patch_dataset import load_patch_dataset
 from tfds_builders.band_statistics import BandMoments
 from tfds_builders.inspect import __main__ as inspect
 from tfds_builders.inspect import dataset as dataset_module
-from tfds_builders.inspect import inspection_report
+from tfds_builders.inspect import inspection, inspection_report
 from tfds_builders.inspect.survey import EDGES, survey
 from tfds_builders.records import PatchConfig, dataset_info
 
@@ -244,32 +244,33 @@ def test_the_build_is_checked(out):
     assert rows(report, "test", "**differs: build the dataset again**") == ["1.0e-03", "7, 7"]
 
 
-@pytest.mark.parametrize("deviation", ["global", "per_patch"])
-def test_written_statistics_are_what_training_gets(copy, tmp_path, monkeypatch, capsys, deviation):
-    monkeypatch.setattr(
-        inspect, "write_inspection", lambda *_, **__: []
-    )  # of reports; tested above
-    where = ("tiny", f"--data_dir={copy}", f"--out={tmp_path}")
-    run(*where, "--write_statistics", f"--deviation={deviation}")
-    patches = load_patch_dataset("tiny", copy, "test", ("VV", "VH"))
-    expected = [(valid("train", band), per_patch("train", band)) for band in (1, 0)]
-    np.testing.assert_allclose(patches.statistics.mean, [values.mean() for values, _ in expected])
-    stds = [values.std() if deviation == "global" else each for values, each in expected]
-    np.testing.assert_allclose(patches.statistics.std, stds)
+def test_written_statistics_are_what_training_gets(copy, tmp_path, monkeypatch, capsys):
+    for function in ("write_inspection", "weight_contrasts"):  # tested above
+        module = inspect if function == "write_inspection" else inspection
+        monkeypatch.setattr(module, function, lambda *_, **__: [])
+    bands = [(valid("train", band), per_patch("train", band)) for band in (1, 0)]
+    stds = {
+        "per_patch": [each for _, each in bands],
+        "global": [values.std() for values, _ in bands],
+    }
     meaning = {"global": "deviation over all pixels", "per_patch": "mean of per-patch deviations"}
-    assert "the 20 patches of the split train" in patches.statistics.computed_on
-    assert meaning[deviation] in patches.statistics.computed_on
-    metadata = json.loads((copy / NAME / "metadata.json").read_text())
-    assert metadata["statistics_before"]["std"] == list(PUBLISHED.std)
-    assert metadata["classes"] == list(CLASSES)
-    printed = capsys.readouterr().out
-    assert "statistics before: mean -19.0000, -12.0000 dB" in printed
-    assert f"statistics now:    mean {valid('train', 0).mean():.4f}" in printed
+    for deviation, expected in stds.items():
+        run("tiny", f"--data_dir={copy}", f"--out={tmp_path}", "--write_statistics",
+            f"--deviation={deviation}")  # fmt: skip
+        statistics = load_patch_dataset("tiny", copy, "test", ("VV", "VH")).statistics
+        np.testing.assert_allclose(statistics.mean, [values.mean() for values, _ in bands])
+        np.testing.assert_allclose(statistics.std, expected)
+        assert "the 20 patches of the split train" in statistics.computed_on
+        assert meaning[deviation] in statistics.computed_on
+        metadata = json.loads((copy / NAME / "metadata.json").read_text())
+        assert metadata["classes"] == list(CLASSES)
+        printed = capsys.readouterr().out
+        assert f"statistics now:    mean {valid('train', 0).mean():.4f}" in printed
+        if deviation == "per_patch":
+            assert metadata["statistics_before"]["std"] == list(PUBLISHED.std)
+            assert "statistics before: mean -19.0000, -12.0000 dB" in printed
     # the published ones are not lost when statistics are written again
-    other = {"global": "per_patch", "per_patch": "global"}[deviation]
-    run(*where, "--write_statistics", f"--deviation={other}")
-    metadata = json.loads((copy / NAME / "metadata.json").read_text())
-    assert meaning[other] in metadata["statistics"]["of"]
+    assert meaning["global"] in metadata["statistics"]["of"]
     assert metadata["statistics_before"]["before"]["of"] == PUBLISHED.computed_on
 
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from sar_mixmae_jax.torch_interop.from_torch import ImportOptions
 from sar_mixmae_jax.torch_interop.infer_architecture import InferredModel, expected_shapes
-from sar_mixmae_jax.training import initialisation
+from sar_mixmae_jax.training.initialisation import find_source_checkpoint
 from sar_mixmae_jax.training.restore import read_subtree
 
 try:
@@ -42,6 +42,6 @@ def written(path: Path, model: dict, **more) -> Path:
 
 
 def params_of(checkpoint: Path, kind: str, outputs: int = 0) -> dict:
-    found = initialisation.find_source_checkpoint(checkpoint)
+    found = find_source_checkpoint(checkpoint)
     like = expected_shapes(InferredModel(kind, found.variant, found.arch, outputs))
     return read_subtree(checkpoint, {"params": like})["params"]

@@ -19,8 +19,8 @@ from sar_mixmae_jax.torch_interop.optimizer_state import numbered_params
 from sar_mixmae_jax.torch_interop.tensor_files import Selection, TensorFile, read_tensor_file
 from sar_mixmae_jax.torch_interop.tensor_metadata import metadata_from_text, metadata_to_text
 from sar_mixmae_jax.torch_interop.to_torch import exported_metadata, exported_model, to_torch
-from sar_mixmae_jax.training import initialisation
 from sar_mixmae_jax.training.checkpoint import read_metadata
+from sar_mixmae_jax.training.initialisation import find_source_checkpoint
 from sar_mixmae_jax.utils.errors import InputError
 from tests.launch import call
 from tests.torch_interop.golden_files import arrays, choices, content_of, file_of, written
@@ -145,7 +145,7 @@ def test_spatial_flood_models_differ_from_the_published_class(golden, tmp_path, 
     assert "returns other logits" in caplog.text
     (caveat,) = json.loads(content_of(out)["sar_mixmae_jax"])["caveats"]
     assert "two neighbouring tiles of one band" in caveat
-    source = initialisation.find_source_checkpoint(run)
+    source = find_source_checkpoint(run)
     speckle = SpeckleFilter("lee", apply_to="input_and_target")
     model = dataclasses.replace(source.metadata.model, speckle=speckle)
     filtered = dataclasses.replace(

@@ -11,7 +11,8 @@ from sar_mixmae_jax.data.bigearthnet import PUBLISHED_STATISTICS
 from sar_mixmae_jax.torch_interop import published_checkpoints, tensor_files
 from sar_mixmae_jax.torch_interop.from_torch import ImportOptions, from_torch
 from sar_mixmae_jax.torch_interop.to_torch import to_torch
-from sar_mixmae_jax.training import checkpoint, initialisation
+from sar_mixmae_jax.training import checkpoint
+from sar_mixmae_jax.training.initialisation import find_source_checkpoint
 from sar_mixmae_jax.utils.errors import InputError
 from tests.torch_interop.golden_files import (
     arrays,
@@ -224,7 +225,7 @@ def test_published_files_are_known_by_their_content(golden, tmp_path, monkeypatc
     asked = choices(golden, statistics=None)
     made = from_torch(path.rename(tmp_path / "any.pth"), tmp_path / "run", asked)
     assert "any.pth is benv1_pretrain_checkpoint_64.pth" in capsys.readouterr().out
-    found = initialisation.find_source_checkpoint(made.checkpoint)
+    found = find_source_checkpoint(made.checkpoint)
     assert found.statistics.std == PUBLISHED_STATISTICS["bigearthnet_v1"].std
     assert found.description.weighting is None  # no file records it
     with pytest.raises(InputError, match="leave the flag out"):

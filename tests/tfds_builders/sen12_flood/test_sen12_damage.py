@@ -115,13 +115,19 @@ DAMAGES = {
 }
 
 
-@pytest.mark.parametrize("damage", DAMAGES)
-def test_defects_are_named_and_can_be_left_out(copy, tmp_path, damage, capsys):
-    harm, message, images = DAMAGES[damage]
-    harm(copy)
+def test_defects_are_named(copy, tmp_path, capsys):
+    for damage in ("empty", "folder"):
+        DAMAGES[damage][0](copy)
     with pytest.raises(BadFilesError):
         make(copy, tmp_path)
-    assert message in capsys.readouterr().err
+    table = capsys.readouterr().err
+    assert all(DAMAGES[damage][1] in table for damage in ("empty", "folder"))
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_defects_can_be_left_out(copy, tmp_path, damage):
+    harm, message, images = DAMAGES[damage]
+    harm(copy)
     facts = make(copy, tmp_path, BuildSettings(skip_bad=True, processes=1))
     partial = 1 if images == 6 and damage != "reference" else 0
     assert facts["left_out"]["patches"] in (images, images - partial)
