@@ -103,17 +103,9 @@ def quick() -> ConfigDict:
 def cpu() -> ConfigDict:
     """Return a comparison that takes at most ten hours on two cores, in parts of any length."""
     config = learning_curves(patches=20_000, pairs=2048, seeds=5)
-    config.compared = (
-        "random",
-        "none",
-        "per_channel_standardised",
-        "per_channel_db_clipped",
-        "bright_filtered",
-        "none_lee",
-        "simmim",
-    )
+    config.compared = tuple(ARMS)
     config.curves = ("none", "per_channel_standardised")
-    set_length(config, epochs=2.0, steps=120)
+    set_length(config, epochs=1.0, steps=120)
     return config
 
 
@@ -222,6 +214,35 @@ def bigearthnet() -> ConfigDict:
     return config
 
 
+def events() -> ConfigDict:
+    """Return few-shot segmentation of chips as of Sen1Floods11, with one event left out.
+
+    `--config.init` names a run of pretraining, `--config.adapt.model.variant` its variant.
+    """
+    config = ConfigDict()
+    config.trainer = "event_transfer"
+    config.seeds = 3
+    config.init = "runs/base"  # of the encoders
+    config.data_dir = "data"
+    config.build = ConfigDict()
+    config.splits = "train+validation+test+bolivia"  # all chips, cut by event
+    config.chips = 8  # labelled ones to train on, of other events
+    config.compilation_cache = pretrain.get_config().compilation_cache
+    config.finetune = finetune.get_config("task=segmentation,dataset=sen1floods11,init=compare")
+    tuning = config.finetune
+    tuning.validation = "none"
+    tuning.batch_size, tuning.crop_size, tuning.total_steps = 8, 128, 200
+    tuning.warmup_epochs, tuning.schedule_epochs = 0.0, 1.0
+    tuning.optimizer.base_learning_rate = 3.2e-2  # peak 1e-3
+    tuning.optimizer.layer_decay = 1.0  # the same for random and pretrained encoders
+    tuning.head_init = "xavier"
+    config.adapt = pretrain.get_config("variant=tiny,dataset=sen1floods11,weighting=none")
+    config.adapt.batch_size, config.adapt.total_steps = 8, 200
+    config.adapt.warmup_epochs, config.adapt.schedule_epochs = 0.0, 1.0
+    config.adapt.optimizer.base_learning_rate = 1.6e-2  # peak 5e-4
+    return config
+
+
 def common(pretraining: ConfigDict, tasks: dict[str, ConfigDict]) -> ConfigDict:
     """Return the fields that all sizes share."""
     config = ConfigDict()
@@ -238,5 +259,5 @@ def common(pretraining: ConfigDict, tasks: dict[str, ConfigDict]) -> ConfigDict:
     return config
 
 
-SCALES = {"quick": quick, "cpu": cpu, "gpu": gpu, "bigearthnet": bigearthnet}
+SCALES = {"quick": quick, "cpu": cpu, "gpu": gpu, "bigearthnet": bigearthnet, "events": events}
 """Configurations by the argument of `--config=compare:ARGUMENT`."""

@@ -14,7 +14,7 @@ from absl import flags
 
 from sar_mixmae_jax.cli import common
 from sar_mixmae_jax.cli.config_file import CONFIG_HELP, parse_config_flags
-from sar_mixmae_jax.experiments import learning_curves, runner
+from sar_mixmae_jax.experiments import event_transfer, learning_curves, runner
 from sar_mixmae_jax.experiments.trials import check_comparison_config
 from sar_mixmae_jax.utils.command_line import report_errors
 from sar_mixmae_jax.utils.errors import look_up
@@ -26,7 +26,11 @@ flags.DEFINE_string("config", None, CONFIG_HELP, flag_values=FLAGS)
 WORKDIR = flags.DEFINE_string(
     "workdir", None, "folder of all runs and of the result", flag_values=FLAGS
 )
-COMPARISONS = {"compare": runner.compare, "learning_curves": learning_curves.compare}
+COMPARISONS = {
+    "compare": runner.compare,
+    "learning_curves": learning_curves.compare,
+    "event_transfer": event_transfer.compare,
+}
 """Functions by `config.trainer`."""
 REQUIRED = {"config": "compare", "workdir": "runs/compare"}
 
@@ -38,13 +42,14 @@ def main(argv: Sequence[str]) -> None:
     common.configure_logging()
     workdir = check_local_path("--workdir", WORKDIR.value)
     data_dir = check_local_path("--config.data_dir", config.data_dir)
-    check_comparison_config(config)
+    compare = look_up(COMPARISONS, config.trainer, "trainer")
+    if "arms" in config:
+        check_comparison_config(config)
     for dataset in config.build.values():
         print("dataset:", build(dataset.name, data_dir, options=dict(dataset.options)))
     if config.compilation_cache:
         common.enable_compilation_cache(config.compilation_cache)
     preempted = common.PreemptionHandler()
-    compare = look_up(COMPARISONS, config.trainer, "trainer")
     for path in compare(config, workdir, preempted):
         print(f"  {path}")
     if preempted():

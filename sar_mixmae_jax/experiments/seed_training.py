@@ -103,8 +103,9 @@ def predict_seeds(
     function: RecordFunction,
     batch_size: int,
     leave_out: Collection[str] = (),
+    rows: np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:
-    """Return the results of a function for all records and seeds.
+    """Return the results of a function for records and seeds.
 
     Args:
       params: of all seeds, (seed, …).
@@ -112,18 +113,20 @@ def predict_seeds(
       function: of the parameters of a seed and the fields of a batch.
       batch_size: records at a time; the last batch is filled with the last record.
       leave_out: names of results that are not computed.
+      rows: (n,) numbers of the records; None: all.
 
     Returns:
       (seed, record, …) arrays by name.
     """
     program = record_program(function, records.shapes, tuple(leave_out))
-    total = len(next(iter(records.columns.values())))
-    size = min(batch_size, total)
-    starts = range(0, total, size)
-    batches = [jnp.minimum(jnp.arange(first, first + size), total - 1) for first in starts]
-    parts = jax.device_get([program(params, rows, records.columns) for rows in batches])
+    if rows is None:
+        rows = np.arange(len(next(iter(records.columns.values()))))
+    size = min(batch_size, len(rows))
+    filled = np.pad(rows, (0, -len(rows) % size), mode="edge").reshape(-1, size)
+    parts = jax.device_get([program(params, batch, records.columns) for batch in filled])
     return {
-        name: np.concatenate([part[name] for part in parts], axis=1)[:, :total] for name in parts[0]
+        name: np.concatenate([part[name] for part in parts], axis=1)[:, : len(rows)]
+        for name in parts[0]
     }
 
 

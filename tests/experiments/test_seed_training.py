@@ -83,6 +83,8 @@ def test_predictions_are_of_every_record_and_seed():
     assert set(outputs) == {"p"}
     expected = SOURCE.columns["x"].reshape(10, 6)[::-1] @ np.asarray(params["w"]).T
     np.testing.assert_allclose(outputs["p"], expected.T, rtol=1e-5)
+    some = predict_seeds(params, records, predict, 2, rows=np.array([7, 1, 4]))
+    np.testing.assert_allclose(some["p"], expected.T[:, [7, 1, 4]], rtol=1e-5)
 
 
 def test_a_program_compiled_ahead_is_the_same():
