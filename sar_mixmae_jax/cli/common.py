@@ -35,6 +35,7 @@ def enable_compilation_cache(folder: str = DEFAULT_CACHE) -> None:
     Args:
       folder: path. Its content is executed, so it must be writable by the user alone.
     """
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)  # a start has many small
     if os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         return
     path = Path(folder).expanduser()

@@ -1,16 +1,19 @@
-"""Layers of encoder and decoder, with the conventions of the PyTorch reference.
+"""Layers of encoder and decoder, with the conventions of the PyTorch reference; their parameters.
 
 Inside blocks, activations are matrices (rows, width): the tokens of all windows or sequences of a
 batch, one after another.
 """
 
+import math
 from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import ClosedJaxpr, Literal
 from jax.nn.initializers import Initializer
 from jax.typing import DTypeLike
 
@@ -35,7 +38,7 @@ def linear(
         use_bias=bias,
         dtype=dtype,
         precision=matmul_precision(dtype),
-        kernel_init=nn.initializers.xavier_uniform(),
+        kernel_init=xavier_uniform(),
         name=name,
     )
 
@@ -172,13 +175,102 @@ def sincos_position_embedding(side: int, width: int) -> np.ndarray:
     return np.concatenate([columns, rows], axis=-1)
 
 
+# ---- initial parameters
+#
+# XLA compiles a random draw for every shape, in about half a second each. Draws here have few
+# sizes, powers of four, and are cut to shape: the random numbers of JAX depend on their flat index
+# alone, so the first ones of a longer draw are those of a shorter one. Parameters are computed one
+# operation at a time, so that arrays of equal size share a program.
+
+SMALLEST_DRAW = 4**6
+CACHED_MODELS = 16
+"""Models whose initialisation is not traced again in the same process."""
+
+
 def torch_conv_init(fan_in: int) -> Initializer:
     """Return PyTorch's default for convolutions, weight and bias: uniform in ±1/sqrt(fan_in)."""
+    return uniform(fan_in**-0.5)
+
+
+def normal(std: float) -> Initializer:
+    """Return an initialiser: normal with zero mean."""
+    return _initializer(lambda key, size, shape: _normal(key, size, std))
+
+
+def uniform(bound: float) -> Initializer:
+    """Return an initialiser: uniform in ± `bound`."""
+    return _initializer(
+        lambda key, size, shape: jax.random.uniform(key, (size,), jnp.float32, -bound, bound)
+    )
+
+
+def xavier_uniform() -> Initializer:
+    """Return the initialiser of Xavier-uniform matrices, with the digits of JAX's own."""
+
+    def draw(key: jax.Array, size: int, shape: Sequence[int]) -> jax.Array:
+        variance = np.float32(1 / (sum(shape) / 2))
+        bound = np.sqrt(np.float32(3) * variance)
+        return jax.random.uniform(key, (size,), jnp.float32, -1.0) * bound
+
+    return _initializer(draw)
+
+
+def _initializer(draw: Callable[[jax.Array, int, Sequence[int]], jax.Array]) -> Initializer:
+    """Return the initialiser that cuts `draw(key, size, shape)`, of `size` numbers, to a shape."""
 
     def init(
         key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32, out_sharding: Any = None
     ) -> jax.Array:
-        bound = fan_in**-0.5
-        return jax.random.uniform(key, shape, dtype, -bound, bound, out_sharding=out_sharding)
+        del out_sharding
+        count, size = math.prod(shape), SMALLEST_DRAW
+        while size < count:
+            size *= 4
+        return draw(key, size, shape)[:count].reshape(shape).astype(dtype)
 
     return init
+
+
+@partial(jax.jit, static_argnums=(1, 2))
+def _normal(key: jax.Array, size: int, std: float) -> jax.Array:
+    """Draw normal numbers; in one program, whose constants XLA joins."""
+    return jax.random.normal(key, (size,)) * std
+
+
+def initial_params(model: nn.Module, key: jax.Array, *shapes: tuple[int, ...]) -> Any:
+    """Return the initial parameters of a model without computing its output.
+
+    Args:
+      model: hashable.
+      key: random key.
+      shapes: of the float32 arrays that the model takes.
+    """
+    program, tree = _trace(model, jax.ShapeDtypeStruct(key.shape, key.dtype), shapes)
+    jaxpr = program.jaxpr
+    values = dict(zip(jaxpr.constvars, program.consts, strict=True)) | {jaxpr.invars[0]: key}
+    origin = {variable: equation for equation in jaxpr.eqns for variable in equation.outvars}
+
+    def evaluate(variable: Any) -> Any:
+        if isinstance(variable, Literal):
+            return variable.val
+        if variable not in values:
+            equation = origin[variable]
+            arguments = [evaluate(argument) for argument in equation.invars]
+            results = equation.primitive.bind(*arguments, **equation.params)
+            results = results if equation.primitive.multiple_results else [results]
+            values.update(zip(equation.outvars, results, strict=True))
+        return values[variable]
+
+    return jax.tree.unflatten(tree, [evaluate(variable) for variable in jaxpr.outvars])
+
+
+@lru_cache(maxsize=CACHED_MODELS)
+def _trace(
+    model: nn.Module, key: jax.ShapeDtypeStruct, shapes: tuple[tuple[int, ...], ...]
+) -> tuple[ClosedJaxpr, Any]:
+    """Return the initialisation of a model as operations, and the structure of its parameters."""
+
+    def init(key: jax.Array) -> Any:
+        return model.init(key, *map(jnp.zeros, shapes))["params"]
+
+    program, params = jax.make_jaxpr(init, return_shape=True)(key)
+    return program, jax.tree.structure(params)

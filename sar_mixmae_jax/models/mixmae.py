@@ -4,7 +4,6 @@ No token of the encoder's input is a mask token: each belongs to one of the two 
 image is reconstructed where the other was shown.
 """
 
-from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -17,8 +16,10 @@ from sar_mixmae_jax.models.layers import (
     MLP,
     AttentionFn,
     attend,
+    initial_params,
     layer_norm,
     linear,
+    normal,
     sincos_position_embedding,
 )
 from sar_mixmae_jax.models.masking import mix_tokens
@@ -86,7 +87,7 @@ class Decoder(nn.Module):
         units, width = mask.size, arch.decoder_embed_dim
         x = linear(width, self.dtype, name="embed")(tokens.reshape(-1, tokens.shape[-1]))
         x = x.reshape(-1, units, width)  # batch, units, width
-        mask_token = self.param("mask_token", nn.initializers.normal(0.02), (1, 1, width))
+        mask_token = self.param("mask_token", normal(0.02), (1, 1, width))
         from_partner = mask.reshape(1, -1, 1) == 1
         mask_token = mask_token.astype(x.dtype)
         own = jnp.where(from_partner, mask_token, x)
@@ -163,12 +164,11 @@ class MixMAE(nn.Module):
         return mix_tokens(images, mask)
 
 
-@partial(jax.jit, static_argnums=0)
 def init_params(model: nn.Module, key: jax.Array) -> Any:
     """Return initial parameters: {"encoder": …, "decoder": …}."""
     arch = model.arch
-    images = jnp.zeros((2, arch.image_size, arch.image_size, arch.bands))
-    return model.init(key, images, jnp.zeros((arch.mask_grid, arch.mask_grid)))["params"]
+    images = (2, arch.image_size, arch.image_size, arch.bands)
+    return initial_params(model, key, images, (arch.mask_grid, arch.mask_grid))
 
 
 def unmix(reconstructions: jax.Array, mask: jax.Array) -> jax.Array:

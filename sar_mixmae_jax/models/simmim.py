@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from sar_mixmae_jax.models.architecture import Architecture
-from sar_mixmae_jax.models.layers import AttentionFn, attend, linear
+from sar_mixmae_jax.models.layers import AttentionFn, attend, linear, normal
 from sar_mixmae_jax.models.masking import masked_pixels
 from sar_mixmae_jax.models.swin import make_encoder
 
@@ -26,8 +26,7 @@ class LinearDecoder(nn.Module):
     def setup(self) -> None:
         """Create the parameters."""
         arch = self.arch
-        normal = nn.initializers.normal(0.02)
-        self.mask_token = self.param("mask_token", normal, (1, 1, 1, arch.embed_dim))
+        self.mask_token = self.param("mask_token", normal(0.02), (1, 1, 1, arch.embed_dim))
         self.pred = linear(arch.mask_unit * arch.mask_unit * arch.bands, jnp.float32)
 
     def __call__(self, tokens: jax.Array) -> jax.Array:

@@ -19,6 +19,7 @@ from sar_mixmae_jax.models.layers import (
     layer_norm,
     linear,
     matmul_precision,
+    normal,
     scale_branch,
     sincos_position_embedding,
     torch_conv_init,
@@ -81,7 +82,7 @@ class WindowAttention(nn.Module):
         """
         width = x.shape[-1]
         offsets = (2 * self.window - 1) ** 2
-        table = self.param("bias_table", nn.initializers.normal(0.02), (offsets, self.num_heads))
+        table = self.param("bias_table", normal(0.02), (offsets, self.num_heads))
         bias = table[relative_position_index(self.window)].transpose(2, 0, 1)  # head, query, key
         qkv = linear(3 * width, self.dtype, name="qkv")(x)
         x = self.attention(qkv, self.window**2, self.num_heads, bias, mask)

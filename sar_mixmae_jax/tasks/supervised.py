@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from sar_mixmae_jax.data.metadata import NOT_LABELLED
 from sar_mixmae_jax.models.heads import DownstreamModel
+from sar_mixmae_jax.models.layers import initial_params
 from sar_mixmae_jax.objectives.preprocess import Preprocessing, augment, preprocess
 from sar_mixmae_jax.tasks.base import Task
 from sar_mixmae_jax.utils.errors import InputError
@@ -220,8 +221,8 @@ def apply_model(
 def init_model_params(objective: FinetuneObjective, key: jax.Array) -> Any:
     """Return parameters before training: {"encoder": …, "head": …}."""
     arch = objective.model.arch
-    images = [jnp.zeros((1, arch.image_size, arch.image_size, arch.bands))]
-    return objective.model.init(key, *images * len(objective.task.images))["params"]
+    images = [(1, arch.image_size, arch.image_size, arch.bands)]
+    return initial_params(objective.model, key, *images * len(objective.task.images))
 
 
 def param_shapes(objective: FinetuneObjective) -> Any:

@@ -1,5 +1,6 @@
 """Initial parameters: the reference's distributions, by tensor."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,14 +8,19 @@ import pytest
 from flax.traverse_util import flatten_dict
 
 from sar_mixmae_jax.models.architecture import VARIANTS
-from sar_mixmae_jax.models.mixmae import MixMAE
+from sar_mixmae_jax.models.layers import (
+    SMALLEST_DRAW,
+    initial_params,
+    normal,
+    uniform,
+    xavier_uniform,
+)
+from sar_mixmae_jax.models.mixmae import MixMAE, init_params
 
 
 @pytest.fixture(scope="module")
 def tensors() -> dict[str, np.ndarray]:
-    arch = VARIANTS["tiny"]
-    init = jax.jit(MixMAE(arch).init)
-    params = init(jax.random.key(0), jnp.zeros((2, 128, 128, 2)), jnp.zeros((4, 4)))["params"]
+    params = init_params(MixMAE(VARIANTS["tiny"]), jax.random.key(0))
     return {name: np.asarray(value) for name, value in flatten_dict(params, sep="/").items()}
 
 
@@ -44,3 +50,38 @@ def check_uniform(name: str, values: np.ndarray, bound: float) -> None:
 def test_normal_tensors_are_not_truncated_at_two_deviations(tensors):
     drawn = np.concatenate([v.ravel() for k, v in tensors.items() if k.endswith("bias_table")])
     assert np.abs(drawn).max() > 3 * 0.02
+
+
+def test_draws_have_the_digits_of_jax():
+    key, shape = jax.random.key(3), (80, 60)
+    assert np.prod(shape) > SMALLEST_DRAW
+
+    @jax.jit
+    def expected(key: jax.Array) -> list[jax.Array]:
+        within = jax.random.uniform(key, shape, minval=-0.3, maxval=0.3)
+        others = (nn.initializers.xavier_uniform(), nn.initializers.normal(0.02))
+        return [within, *(draw(key, shape, jnp.float32) for draw in others)]
+
+    drawn = [
+        draw(key, shape, jnp.float32) for draw in (uniform(0.3), xavier_uniform(), normal(0.02))
+    ]
+    for ours, theirs in zip(drawn, expected(key), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_parameters_are_those_of_flax_without_the_output():
+    class Model(nn.Module):
+        output: bool
+
+        @nn.compact
+        def __call__(self, x: jax.Array) -> jax.Array:
+            x = nn.LayerNorm()(nn.Dense(3, kernel_init=xavier_uniform())(x))
+            return x if self.output else jax.pure_callback(fail, x, x)
+
+    def fail(x: np.ndarray) -> np.ndarray:
+        raise AssertionError("the output was computed")
+
+    key = jax.random.key(0)
+    expected = Model(output=True).init(key, jnp.zeros((2, 5)))["params"]
+    found = initial_params(Model(output=False), key, (2, 5))
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
