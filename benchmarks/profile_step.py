@@ -23,7 +23,7 @@ from sar_mixmae_jax.models.mixmae import MixMAE, init_params
 from sar_mixmae_jax.objectives.preprocess import Preprocessing
 from sar_mixmae_jax.objectives.reconstruction import PretrainObjective, pretrain_loss
 from sar_mixmae_jax.objectives.weighting import Weighting
-from sar_mixmae_jax.training.config import compute_dtype, make_arch
+from sar_mixmae_jax.training.config import compute_dtype, make_arch, remat_policy
 from sar_mixmae_jax.training.optimizer import adamw
 from sar_mixmae_jax.training.sharding import replicate, shard_batch
 from sar_mixmae_jax.training.train_step import compile_train_step, init_state, map_over_devices
@@ -96,7 +96,7 @@ def trace_step(config: ConfigDict, folder: Path) -> tuple[Path, str]:
         size, mean=(-15.0,) * bands, std=(5.0,) * bands, weighting=Weighting(**config.weighting)
     )
     objective = PretrainObjective(
-        MixMAE(make_arch(config), compute_dtype(config.dtype), config.remat),
+        MixMAE(make_arch(config), compute_dtype(config.dtype), remat_policy(config)),
         preprocessing,
         config.mask_ratio,
         config.norm_pix_loss,

@@ -21,7 +21,7 @@ def run_settings() -> ConfigDict:
 
     config.dtype = "auto"  # float32, bfloat16, or auto: bfloat16 on accelerators
     config.grad_accum_steps = 1  # microbatches of a device, one after the other: less memory
-    config.remat = False  # recompute blocks in the backward pass: less memory, a third more time
+    config.remat = "none"  # or dots, full: what is recomputed in the backward pass; less memory
     config.resize_mode = "resize"  # an entry of preprocess.RESIZE_MODES
     config.random_flip = True
 

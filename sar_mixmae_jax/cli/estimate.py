@@ -155,8 +155,8 @@ def memory_table(results: Results) -> str:
     title = f"GiB, {results['batch_size'] // results['devices']:,} images on a device"
     if results["grad_accum_steps"] > 1:
         title += f" in {results['grad_accum_steps']} microbatches"
-    if results["remat"]:
-        title += ", remat"
+    if results["remat"] != "none":
+        title += f", remat={results['remat']}"
     parts = [(part, [column[part] for column in columns]) for part in next(iter(columns))]
     parts = [(part, sizes) for part, sizes in parts if any(sizes)]
     parts.append(("total", [sum(column.values()) for column in columns]))

@@ -1,6 +1,7 @@
 """Sizes of a MixMAE model: the `Architecture`, the published variants, and their checks."""
 
 import dataclasses
+from collections.abc import Iterator
 
 from sar_mixmae_jax.utils.errors import InputError, look_up
 
@@ -142,12 +143,8 @@ def encoder_flops(arch: Architecture) -> int:
 
 
 def encoder_block_flops(arch: Architecture) -> int:
-    """Return the operations of the encoder's blocks, which remat computes once more."""
-    total = 0
-    for stage, (depth, window) in enumerate(zip(arch.depths, arch.window_sizes, strict=True)):
-        side, width = arch.image_size // (arch.patch_size << stage), arch.embed_dim << stage
-        total += depth * _block_flops(side**2, min(window, side) ** 2, width, arch.mlp_ratio)
-    return total
+    """Return the operations of the encoder's blocks for one image."""
+    return sum(_block_flops(*block, arch.mlp_ratio) for block in _encoder_blocks(arch))
 
 
 def decoder_flops(arch: Architecture) -> int:
@@ -160,18 +157,45 @@ def decoder_flops(arch: Architecture) -> int:
 
 def decoder_block_flops(arch: Architecture) -> int:
     """Return the operations of the decoder's blocks for one image, two sequences."""
-    units, width = arch.mask_grid**2, arch.decoder_embed_dim
-    return 2 * arch.decoder_depth * _block_flops(units, units, width, arch.mlp_ratio)
+    return 2 * sum(_block_flops(*block, arch.mlp_ratio) for block in _decoder_blocks(arch))
 
 
-def train_step_flops(arch: Architecture, batch: int, *, remat: bool = False) -> int:
-    """Return the operations of forward and backward pass of pretraining on a batch."""
-    recomputed = encoder_block_flops(arch) + decoder_block_flops(arch) if remat else 0
+def train_step_flops(arch: Architecture, batch: int, *, remat: str = "none") -> int:
+    """Return the operations of forward and backward pass of pretraining on a batch.
+
+    Args:
+      arch: of the model.
+      batch: number of images.
+      remat: what the backward pass recomputes, an entry of `layers.REMAT`.
+    """
+    recomputed = 0
+    if remat == "full":
+        recomputed = encoder_block_flops(arch) + decoder_block_flops(arch)
+    elif remat == "dots":
+        recomputed = sum(_attention_flops(*block) for block in _encoder_blocks(arch))
+        recomputed += 2 * sum(_attention_flops(*block) for block in _decoder_blocks(arch))
     return batch * (3 * (encoder_flops(arch) + decoder_flops(arch)) + recomputed)
+
+
+def _encoder_blocks(arch: Architecture) -> Iterator[tuple[int, int, int]]:
+    """Yield (tokens, tokens seen by each, width) of every block."""
+    for stage, (depth, window) in enumerate(zip(arch.depths, arch.window_sizes, strict=True)):
+        side, width = arch.image_size // (arch.patch_size << stage), arch.embed_dim << stage
+        yield from depth * [(side**2, min(window, side) ** 2, width)]
+
+
+def _decoder_blocks(arch: Architecture) -> Iterator[tuple[int, int, int]]:
+    """Yield (tokens, tokens seen by each, width) of every block, for one sequence."""
+    units = arch.mask_grid**2
+    yield from arch.decoder_depth * [(units, units, arch.decoder_embed_dim)]
 
 
 def _block_flops(tokens: int, attended: int, width: int, mlp_ratio: int) -> int:
     """Return the operations of a block over `tokens`, each attending to `attended` tokens."""
     projections = 2 * tokens * width * width * (4 + 2 * mlp_ratio)
-    attention = 2 * 2 * tokens * attended * width
-    return projections + attention
+    return projections + _attention_flops(tokens, attended, width)
+
+
+def _attention_flops(tokens: int, attended: int, width: int) -> int:
+    """Return the operations of logits and of the sums of values."""
+    return 2 * 2 * tokens * attended * width

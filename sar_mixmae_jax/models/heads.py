@@ -41,7 +41,7 @@ class DownstreamModel(nn.Module):
       arch: of the encoder.
       outputs: int, number of logits.
       dtype: of the computation; parameters, features and logits are float32.
-      remat: recompute blocks in the backward pass.
+      remat: activations that blocks keep for the backward pass, an entry of `layers.REMAT`.
       drop_path: rate of drop path in the last block, in training; see `layers.drop_path_factors`.
       head_init: an entry of `HEAD_INITS`.
       votes: settings of a nearest-neighbour head; None for a linear head.
@@ -52,7 +52,7 @@ class DownstreamModel(nn.Module):
     arch: Architecture
     outputs: int
     dtype: DTypeLike = jnp.float32
-    remat: bool = False
+    remat: str = "none"
     drop_path: float = 0.0
     head_init: str = "tiny"
     votes: KNNConfig | None = None

@@ -17,6 +17,8 @@ from jax.extend.core import ClosedJaxpr, Literal
 from jax.nn.initializers import Initializer
 from jax.typing import DTypeLike
 
+from sar_mixmae_jax.utils.errors import look_up
+
 EPSILON = 1e-5
 """Epsilon of every LayerNorm of the reference; the default of Flax is 1e-6."""
 
@@ -173,6 +175,25 @@ def sincos_position_embedding(side: int, width: int) -> np.ndarray:
     columns = np.broadcast_to(axis[None, :], (side, side, width // 2))
     rows = np.broadcast_to(axis[:, None], (side, side, width // 2))
     return np.concatenate([columns, rows], axis=-1)
+
+
+REMAT = {
+    "none": jax.checkpoint_policies.everything_saveable,
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "full": jax.checkpoint_policies.nothing_saveable,
+}
+"""Policies by name: keep all; keep the products with weights, and recompute attention, LayerNorm
+and GELU; keep the input of a block, and recompute the block."""
+
+
+def remat_block(block: type[nn.Module], remat: str) -> type[nn.Module]:
+    """Return a class of blocks that keep what the policy `remat` names.
+
+    Raises:
+      InputError: the policy is unknown.
+    """
+    policy = look_up(REMAT, remat, "remat")
+    return block if remat == "none" else nn.remat(block, policy=policy)
 
 
 # ---- initial parameters

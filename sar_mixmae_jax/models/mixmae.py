@@ -20,6 +20,7 @@ from sar_mixmae_jax.models.layers import (
     layer_norm,
     linear,
     normal,
+    remat_block,
     sincos_position_embedding,
 )
 from sar_mixmae_jax.models.masking import mix_tokens
@@ -61,13 +62,13 @@ class Decoder(nn.Module):
     Attributes:
       arch: of the model.
       dtype: of the computation; parameters and predictions are float32.
-      remat: recompute the blocks in the backward pass.
+      remat: activations that blocks keep for the backward pass, an entry of `layers.REMAT`.
       attention: see `swin.WindowAttention`.
     """
 
     arch: Architecture
     dtype: DTypeLike
-    remat: bool = False
+    remat: str = "none"
     attention: AttentionFn = attend
 
     @nn.compact
@@ -83,7 +84,7 @@ class Decoder(nn.Module):
           those of their partners.
         """
         arch = self.arch
-        block_class = nn.remat(DecoderBlock) if self.remat else DecoderBlock
+        block_class = remat_block(DecoderBlock, self.remat)
         units, width = mask.size, arch.decoder_embed_dim
         x = linear(width, self.dtype, name="embed")(tokens.reshape(-1, tokens.shape[-1]))
         x = x.reshape(-1, units, width)  # batch, units, width
@@ -119,13 +120,13 @@ class MixMAE(nn.Module):
     Attributes:
       arch: its sizes.
       dtype: of the computation; parameters and predictions are float32.
-      remat: recompute the blocks in the backward pass.
+      remat: activations that blocks keep for the backward pass, an entry of `layers.REMAT`.
       attention: see `swin.WindowAttention`.
     """
 
     arch: Architecture
     dtype: DTypeLike = jnp.float32
-    remat: bool = False
+    remat: str = "none"
     attention: AttentionFn = attend
 
     def setup(self) -> None:

@@ -41,13 +41,13 @@ class SimMIM(nn.Module):
     Attributes:
       arch: its sizes; those of the decoder are not used.
       dtype: of the computation; parameters and predictions are float32.
-      remat: recompute the blocks in the backward pass.
+      remat: activations that blocks keep for the backward pass, an entry of `layers.REMAT`.
       attention: see `swin.WindowAttention`.
     """
 
     arch: Architecture
     dtype: DTypeLike = jnp.float32
-    remat: bool = False
+    remat: str = "none"
     attention: AttentionFn = attend
 
     def setup(self) -> None:

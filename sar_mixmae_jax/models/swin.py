@@ -20,6 +20,7 @@ from sar_mixmae_jax.models.layers import (
     linear,
     matmul_precision,
     normal,
+    remat_block,
     scale_branch,
     sincos_position_embedding,
     torch_conv_init,
@@ -193,7 +194,7 @@ class Encoder(nn.Module):
       window_sizes: side of a window per stage, tokens; limited to the side of the stage's map.
       mlp_ratio: int, hidden width of an MLP over its input's.
       dtype: of the computation; parameters are float32.
-      remat: recompute the blocks in the backward pass instead of keeping their activations.
+      remat: activations that blocks keep for the backward pass, an entry of `layers.REMAT`.
       positions: side of the map that the position embedding was made for, tokens; the embedding is
         resized from it to the map of the images. None: the map of the images.
       attention: see `WindowAttention`.
@@ -206,7 +207,7 @@ class Encoder(nn.Module):
     window_sizes: tuple[int, ...]
     mlp_ratio: int
     dtype: DTypeLike
-    remat: bool = False
+    remat: str = "none"
     positions: int | None = None
     attention: AttentionFn = attend
 
@@ -241,7 +242,7 @@ class Encoder(nn.Module):
         Returns:
           (batch, row, column, channel) of every stage; the last one is normalised.
         """
-        block_class = nn.remat(Block) if self.remat else Block
+        block_class = remat_block(Block, self.remat)
         x = PatchEmbedding(self.patch, self.embed_dim, self.dtype, name="patch_embed")(images)
         if mask is not None and mask_token is not None:
             hidden = masked_pixels(mask, x.shape[1])
@@ -279,7 +280,7 @@ class Encoder(nn.Module):
 
 
 def make_encoder(
-    arch: Architecture, dtype: DTypeLike, remat: bool, attention: AttentionFn = attend
+    arch: Architecture, dtype: DTypeLike, remat: str, attention: AttentionFn = attend
 ) -> Encoder:
     """Return the encoder of an architecture, for pretraining and for downstream tasks."""
     positions = arch.pretrain_image_size // arch.patch_size if arch.pretrain_image_size else None

@@ -54,7 +54,7 @@ def downstream_config(
         "best_metric": f"validation/{get_task(task).best_score}",
         "model": {"variant": None},
         "dtype": "auto",
-        "remat": False,
+        "remat": "none",
         "resize_mode": "resize",
         "random_flip": True,
         "tiling": tiling,

@@ -207,10 +207,11 @@ def changes_to_fit(step: DeviceStep, program: StepProgram, itemsize: int) -> Ite
         if batch % (2 * count * parts) == 0 and batch // (count * parts) <= largest:
             yield f"{count} devices"
             break
-    if not step.remat:
-        kept, block = activations(step.arch, itemsize, remat=True)
+    for remat in ("dots", "full") if step.remat == "none" else ():
+        kept, block = activations(step.arch, itemsize, remat=remat)
         share = (kept + block) / activations(step.arch, itemsize).kept
         if step.images // parts <= line._replace(per_image=share * line.per_image).largest(
             available
         ):
-            yield "--config.remat=True"
+            yield f"--config.remat={remat}"
+            break

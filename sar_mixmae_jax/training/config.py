@@ -16,14 +16,14 @@ from ml_collections import ConfigDict
 from sar_mixmae_jax.data.patch_dataset import PatchDataset, ReadOptions
 from sar_mixmae_jax.data.sampler import ShuffleSampler
 from sar_mixmae_jax.models.architecture import Architecture, make_architecture
-from sar_mixmae_jax.models.layers import AttentionFn, attend
+from sar_mixmae_jax.models.layers import REMAT, AttentionFn, attend
 from sar_mixmae_jax.objectives.preprocess import Preprocessing
 from sar_mixmae_jax.objectives.reconstruction import OBJECTIVES, PretrainObjective
 from sar_mixmae_jax.objectives.speckle_filter import SpeckleFilter
 from sar_mixmae_jax.objectives.weighting import Weighting
 from sar_mixmae_jax.training.checkpoint import RetentionPolicy
 from sar_mixmae_jax.training.optimizer import adamw, learning_rate, peak_learning_rate
-from sar_mixmae_jax.utils.errors import InputError, look_up, unknown_name
+from sar_mixmae_jax.utils.errors import InputError, check_name, look_up, unknown_name
 
 Number = float | int
 RULES: tuple[tuple[str, Callable[[Number], bool], tuple[str, ...]], ...] = (
@@ -196,6 +196,13 @@ def compute_dtype(name: str) -> DTypeLike:
     return look_up({"float32": jnp.float32, "bfloat16": jnp.bfloat16}, name, "dtype")
 
 
+def remat_policy(config: ConfigDict) -> str:
+    """Return the entry of `REMAT` that `config.remat` names; True is full, and False is none."""
+    name = {"True": "full", "False": "none"}.get(config.remat, config.remat)
+    check_name(REMAT, name, "remat")
+    return name
+
+
 def make_read_options(config: ConfigDict) -> ReadOptions:
     """Return with how many threads and processes records are read."""
     data = config.data
@@ -271,7 +278,7 @@ def make_objective(
     )
     dtype = compute_dtype(config.dtype)
     model_class = look_up(OBJECTIVES, config.objective, "objective")
-    model = model_class(arch or make_arch(config), dtype, config.remat, attention)
+    model = model_class(arch or make_arch(config), dtype, remat_policy(config), attention)
     share = masked_share(config, model.arch.mask_grid**2)
     return PretrainObjective(model, preprocessing, share, config.norm_pix_loss)
 

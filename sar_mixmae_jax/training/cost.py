@@ -21,7 +21,7 @@ from sar_mixmae_jax.training.accelerators import (
     count_hosts,
     exchange_seconds,
 )
-from sar_mixmae_jax.training.config import check_batch, check_numbers, make_arch
+from sar_mixmae_jax.training.config import check_batch, check_numbers, make_arch, remat_policy
 from sar_mixmae_jax.training.device_memory import (
     FLOAT32,
     ITEMSIZES,
@@ -43,8 +43,8 @@ bytes that `activations` counts.
 """
 PASSES_PER_MICROBATCH, PASSES_PER_UPDATE = 3, 7
 """Passes over the parameters: read twice, gradient written; gradient, parameters, moments."""
-REMAT_TRAFFIC = 4 / 3
-"""Relative traffic with remat: a step of three forward passes becomes one of four."""
+REMAT_TRAFFIC = {"none": 1.0, "dots": 1.0, "full": 4 / 3}
+"""Relative traffic by `remat`: with full, a step of three forward passes becomes one of four."""
 
 Results = dict[str, Any]
 
@@ -108,7 +108,7 @@ def estimate(
     arch = step.arch
     sampler = ShuffleSampler(records, config.batch_size, config.seed)
     steps = config.total_steps or sampler.steps(config.epochs)
-    step_flops = architecture.train_step_flops(arch, config.batch_size, remat=config.remat)
+    step_flops = architecture.train_step_flops(arch, config.batch_size, remat=step.remat)
     values = side**2 * arch.bands
     results = {
         "variant": config.model.variant,
@@ -173,7 +173,7 @@ def make_device_step(config: ConfigDict, devices: int, side: int) -> DeviceStep:
         parameters=count_parameters(MixMAE(arch)),
         images=config.batch_size // devices,
         side=side,
-        remat=config.remat,
+        remat=remat_policy(config),
         grad_accum_steps=config.grad_accum_steps,
     )
 
@@ -248,7 +248,7 @@ def step_times(
 def memory_traffic(step: DeviceStep, itemsize: int) -> float:
     """Return the bytes that memory moves in a step: activations and parameters, repeatedly."""
     kept = activations(step.arch, itemsize).kept
-    per_activation = TRAFFIC_PER_ACTIVATION * (REMAT_TRAFFIC if step.remat else 1.0)
+    per_activation = TRAFFIC_PER_ACTIVATION * REMAT_TRAFFIC[step.remat]
     passes = PASSES_PER_MICROBATCH * step.grad_accum_steps + PASSES_PER_UPDATE
     return per_activation * step.images * kept + passes * FLOAT32 * step.parameters
 

@@ -26,7 +26,7 @@ class DeviceStep:
       parameters: number of parameters.
       images: images of the batch on this device.
       side: side of a raw patch in pixels.
-      remat: whether blocks keep their input only and are recomputed in the backward pass.
+      remat: activations that blocks keep, an entry of `layers.REMAT`.
       grad_accum_steps: microbatches on this device, computed one after the other.
     """
 
@@ -34,7 +34,7 @@ class DeviceStep:
     parameters: int
     images: int
     side: int
-    remat: bool = False
+    remat: str = "none"
     grad_accum_steps: int = 1
 
 
@@ -43,7 +43,7 @@ class Activations(NamedTuple):
 
     Attributes:
       kept: from the forward to the backward pass.
-      recomputed: of the largest block while the backward pass is in it; 0 without remat.
+      recomputed: of the largest block while the backward pass is in it; 0 if all are kept.
     """
 
     kept: int
@@ -73,7 +73,7 @@ def device_memory(step: DeviceStep, itemsize: int) -> dict[str, int]:
     microbatch = step.images // step.grad_accum_steps
     kept, recomputed = activations(arch, itemsize, remat=step.remat)
     pixels = arch.image_size**2 * arch.bands
-    rounded = itemsize < FLOAT32 and not step.remat  # kept by every product; remat rounds again
+    rounded = itemsize < FLOAT32 and step.remat == "none"  # kept by every product, or rounded again
     gradients = 1 if step.grad_accum_steps == 1 else 2  # of a microbatch, and their sum
     return {
         "parameters, float32": FLOAT32 * parameters,
@@ -87,21 +87,23 @@ def device_memory(step: DeviceStep, itemsize: int) -> dict[str, int]:
     }
 
 
-def activations(arch: Architecture, itemsize: int, *, remat: bool = False) -> Activations:
+def activations(arch: Architecture, itemsize: int, *, remat: str = "none") -> Activations:
     """Count the activations that the backward pass needs, for one image.
 
     Args:
       arch: architecture of the model.
       itemsize: bytes of a number of the computation: 4 in float32, 2 in bfloat16.
-      remat: whether blocks keep their input only and are recomputed.
+      remat: activations that blocks keep, an entry of `layers.REMAT`.
     """
     outside = _outside_of_blocks(arch, itemsize)
     all_blocks = blocks(arch)
     whole = [_block_bytes(block, arch.mlp_ratio, itemsize) for block in all_blocks]
-    if remat:
-        inputs = sum(itemsize * block.values for block in all_blocks)
-        return Activations(outside + inputs, max(whole))
-    return Activations(outside + sum(whole), 0)
+    if remat == "none":
+        return Activations(outside + sum(whole), 0)
+    # Input; with dots also query, key and value, the output of attention, and that of a layer.
+    arrays = {"full": 1, "dots": 1 + 3 + 1 + arch.mlp_ratio}[remat]
+    kept = sum(arrays * itemsize * block.values for block in all_blocks)
+    return Activations(outside + kept, max(whole))
 
 
 def blocks(arch: Architecture) -> list[Block]:

@@ -23,6 +23,7 @@ from sar_mixmae_jax.training.config import (
     check_numbers,
     compute_dtype,
     make_retention_policy,
+    remat_policy,
 )
 from sar_mixmae_jax.training.distributed import is_primary_process
 from sar_mixmae_jax.training.encoder_loading import encoder_architecture
@@ -248,7 +249,7 @@ def make_finetune_objective(
         len(split.classes),
         config,
         dtype=compute_dtype(config.dtype),
-        remat=config.remat,
+        remat=remat_policy(config),
         drop_path=config.get("drop_path", 0.0),
         head_init=config.get("head_init") or ("xavier" if source_checkpoint is None else "tiny"),
         votes=votes,

@@ -200,7 +200,7 @@ def with_bands(
 
 def encoder_param_shapes(arch: Architecture) -> Any:
     """Return shapes and types of the parameters of an encoder."""
-    encoder = make_encoder(arch, jnp.float32, remat=False)
+    encoder = make_encoder(arch, jnp.float32, remat="none")
     images = jax.ShapeDtypeStruct((1, arch.image_size, arch.image_size, arch.bands), np.float32)
     return jax.eval_shape(encoder.init, jax.random.key(0), images)["params"]
 

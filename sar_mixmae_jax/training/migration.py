@@ -51,6 +51,9 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 RUN_DEFAULTS = {"init_bands": "strict"}
 """Configuration fields of every run that were added later, with what it did before."""
 
+REMAT = {False: "none", True: "full"}
+"""`config.remat` of runs before it named a policy."""
+
 MODEL_DEFAULTS = {"attention": "plain"}
 """Fields of `config.model` that were added later, with what a run did before."""
 
@@ -90,6 +93,8 @@ def upgrade_config(stored: Mapping[str, Any]) -> dict[str, Any]:
             config[group] = rename(config[group], names)
     if isinstance(metric := config.get("best_metric"), str):
         config["best_metric"] = METRIC_NAMES.get(metric, metric)
+    if isinstance(remat := config.get("remat"), bool):
+        config["remat"] = REMAT[remat]
     return config
 
 
@@ -129,7 +134,4 @@ def _upgrade_start(start: Any) -> Any:
     """Rename the changeable settings in an entry of `starts`."""
     if not isinstance(start, dict) or not isinstance(start.get("settings"), dict):
         return start
-    settings = rename(start["settings"], CONFIG)
-    if isinstance(metric := settings.get("best_metric"), str):
-        settings["best_metric"] = METRIC_NAMES.get(metric, metric)
-    return {**start, "settings": settings}
+    return {**start, "settings": upgrade_config(start["settings"])}

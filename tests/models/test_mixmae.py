@@ -93,7 +93,7 @@ def test_remat_changes_nothing(params, images):
 
     gradient = jax.jit(jax.grad(loss), static_argnums=1)
     plain = gradient(params, MixMAE(SMALL))
-    remat = gradient(params, MixMAE(SMALL, remat=True))
+    remat = gradient(params, MixMAE(SMALL, remat="dots"))
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-7), plain, remat)
 
 

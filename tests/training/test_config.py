@@ -12,6 +12,7 @@ from sar_mixmae_jax.training.config import (
     compute_dtype,
     make_arch,
     masked_share,
+    remat_policy,
 )
 from sar_mixmae_jax.utils.errors import InputError
 
@@ -62,6 +63,17 @@ def test_dtype():
     assert compute_dtype("bfloat16") == jnp.bfloat16
     with pytest.raises(InputError, match="unknown dtype 'float16'"):
         compute_dtype("float16")
+
+
+def test_remat_names_a_policy():
+    config = pretrain.get_config()
+    assert remat_policy(config) == "none"
+    for given, name in (("dots", "dots"), ("True", "full"), ("False", "none")):
+        config.remat = given
+        assert remat_policy(config) == name
+    config.remat = "all"
+    with pytest.raises(InputError, match="unknown remat 'all'"):
+        remat_policy(config)
 
 
 @pytest.mark.parametrize(("batch", "devices"), [(256, 1), (2048, 8), (4, 2)])

@@ -13,6 +13,7 @@ from configs import pretrain
 from sar_mixmae_jax.cli import estimate
 from sar_mixmae_jax.models import architecture
 from sar_mixmae_jax.models.architecture import VARIANTS, Architecture
+from sar_mixmae_jax.models.layers import REMAT
 from sar_mixmae_jax.models.mixmae import MixMAE
 from sar_mixmae_jax.objectives.preprocess import PreparedBatch
 from sar_mixmae_jax.objectives.reconstruction import reconstruct
@@ -47,7 +48,7 @@ def recipe(arguments: str = "", **changes) -> ConfigDict:
     return config
 
 
-def abstract_loss(arch: Architecture, images: int, dtype, remat: bool):
+def abstract_loss(arch: Architecture, images: int, dtype, remat: str):
     """The loss of parameters and the shapes of all that it needs."""
     model = MixMAE(arch, dtype, remat)
     shape = (images, arch.image_size, arch.image_size, arch.bands)
@@ -62,7 +63,7 @@ def abstract_loss(arch: Architecture, images: int, dtype, remat: bool):
     return loss, (params, batch, mask)
 
 
-def kept_by_autodiff(arch: Architecture, images: int, dtype, remat: bool) -> int:
+def kept_by_autodiff(arch: Architecture, images: int, dtype, remat: str) -> int:
     """Bytes of all arrays that the backward pass holds on to, without computing one."""
     loss, shapes = abstract_loss(arch, images, dtype, remat)
 
@@ -73,7 +74,7 @@ def kept_by_autodiff(arch: Architecture, images: int, dtype, remat: bool) -> int
     return sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
 
 
-@pytest.mark.parametrize("remat", [False, True])
+@pytest.mark.parametrize("remat", REMAT)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_activations_are_what_automatic_differentiation_keeps(dtype, remat):
     """The slope over the batch; small arrays such as a row's deviation are not counted."""
@@ -87,7 +88,7 @@ def compiled():
     """The compiled gradient of a small model, for 4 and for 12 images."""
 
     def compile_for(images: int):
-        loss, shapes = abstract_loss(ONE_STAGE, images, jnp.float32, remat=False)
+        loss, shapes = abstract_loss(ONE_STAGE, images, jnp.float32, remat="none")
         lowered = jax.jit(jax.value_and_grad(loss)).lower(*shapes)
         # Level 0 makes slow code in half the time; buffers are assigned before it comes to that.
         return lowered.compile(compiler_options={"xla_backend_optimization_level": 0})
@@ -119,7 +120,7 @@ def test_remat_adds_the_forward_pass_of_the_blocks():
     arch = VARIANTS["base"]
     assert (
         1.3
-        < architecture.train_step_flops(arch, 8, remat=True)
+        < architecture.train_step_flops(arch, 8, remat="full")
         / architecture.train_step_flops(arch, 8)
         < 4 / 3
     )
@@ -140,7 +141,8 @@ def test_accumulating_and_remat_need_less_memory():
         step = DeviceStep(VARIANTS["base"], PARAMETERS["base"][0], 64, side=120, **changes)
         return sum(device_memory(step, 2).values())
 
-    assert total(remat=True) < total(grad_accum_steps=4) < total()
+    assert total(remat="full") < total(grad_accum_steps=4) < total()
+    assert total(remat="full") < total(remat="dots") < total() / 2
 
 
 @pytest.mark.parametrize("accumulate", [1, 4])

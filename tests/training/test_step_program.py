@@ -140,7 +140,7 @@ def test_each_change_makes_the_step_fit(microbatches, available):
     devices = int(changes[2].removesuffix(" devices"))
     assert devices == 8
     assert memory(2048 // devices, microbatches) <= program.available
-    assert changes[3] == "--config.remat=True"
+    assert changes[3] == "--config.remat=dots"
 
 
 def test_nothing_helps_where_the_state_alone_is_too_large():

@@ -95,6 +95,7 @@ def test_every_old_name_is_replaced(stored, name):
         assert not old & set(keys(migration.upgrade(content)))
         description = RunDescription.from_json(content)
         assert RunDescription.from_json(description.to_json()) == description
+        assert description.config["remat"] == "none"  # stored as false
     assert read_metadata(path).model == read_run_record(stored / name).model
 
 
