@@ -142,7 +142,7 @@ def test_accumulating_and_remat_need_less_memory():
         return sum(device_memory(step, 2).values())
 
     assert total(remat="full") < total(grad_accum_steps=4) < total()
-    assert total(remat="full") < total(remat="dots") < total() / 2
+    assert total(remat="full") < total(remat="dots") < 0.6 * total()
 
 
 @pytest.mark.parametrize("accumulate", [1, 4])
