@@ -33,6 +33,8 @@ def run_settings() -> ConfigDict:
         int
     )  # steps; also keep every checkpoint at a multiple
 
+    config.upload_every = 60.0  # seconds; logs of a run in a bucket, besides every checkpoint
+
     config.deterministic = False  # on a GPU: the same bits in every run, slower
     config.compilation_cache = "~/.cache/sar_mixmae_jax"  # of compiled programs; None: no cache
     return config

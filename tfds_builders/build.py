@@ -35,7 +35,8 @@ from sar_mixmae_jax.utils.errors import (
     first_line,
     look_up,
 )
-from tfds_builders.built_dataset import build_summary, check_existing
+from sar_mixmae_jax.utils.files import is_url
+from tfds_builders.built_dataset import build_summary, check_existing, check_options, read_info
 from tfds_builders.patch_builder import PatchBuilder
 from tfds_builders.plan import BuildSettings
 
@@ -140,7 +141,8 @@ def build(
 
     Args:
       name: "dataset" or "dataset/config".
-      data_dir: folder of built datasets.
+      data_dir: folder of built datasets, or an address in a bucket: the dataset is built locally
+        and published there as a whole.
       manual_dir: folder of the raw data, for datasets that need them, or their only file.
       options: fields of a new config.
       settings: settings of the build; `raw` is replaced by `manual_dir`.
@@ -149,8 +151,11 @@ def build(
       InputError: the name is unknown, raw data are missing, a file is given instead of a folder,
         or the folder cannot be written.
       BadFilesError: raw files cannot be used.
+      StorageError: the bucket cannot be used.
     """
     raw = Path(manual_dir).absolute() if manual_dir else None
+    if is_url(data_dir):
+        return _build_in_bucket(name, str(data_dir), manual_dir, options, settings)
     try:
         settings = dataclasses.replace(settings or BuildSettings(), raw=raw)
         builder = make_builder(name, data_dir, options, settings)
@@ -174,6 +179,29 @@ def build(
         ) from error
     finally:
         remove_empty_dirs(Path(data_dir, name.partition("/")[0]))
+    return folder
+
+
+def _build_in_bucket(
+    name: str,
+    data_dir: str,
+    manual_dir: str | Path | None,
+    options: Mapping[str, Any] | None,
+    settings: BuildSettings | None,
+) -> Path:
+    """Build a dataset locally and publish it, unless it is there; return its cache folder."""
+    from sar_mixmae_jax.utils.dataset_cache import fetch_description
+    from tfds_builders.publish import build_folder, publish
+
+    cached = fetch_description(name, data_dir)
+    builder = make_builder(name, cached, options, settings)
+    folder = Path(builder.data_path)
+    if folder.exists():
+        check_options(builder, read_info(folder), data_dir)
+        print(f"{name} is in {data_dir} already: remove it to build it again", file=sys.stderr)
+    else:
+        built = build(name, build_folder(data_dir), manual_dir, options, settings)
+        publish(built, data_dir)
     return folder
 
 

@@ -23,14 +23,7 @@ def check_existing(builder: PatchBuilder, folder: Path) -> None:
       InputError: the dataset was built with other options, or is damaged.
     """
     info = read_info(folder)
-    metadata = info.metadata
-    built = {**metadata.get("options", {}), "order_seed": metadata.get("order_seed")}
-    expected = {**builder.builder_config.options(), "order_seed": builder.settings.order_seed}
-    if built != expected:
-        raise InputError(
-            f"{folder} was built with {built}, expected {expected}: remove it, or give this config "
-            f"another name, {builder.name}/NAME"
-        )
+    check_options(builder, info, folder)
     for split in info.splits.values():
         sizes = [path.stat().st_size for path in map(Path, split.filepaths) if path.is_file()]
         if (len(sizes), sum(sizes)) != (len(split.filepaths), split.num_bytes):
@@ -40,6 +33,27 @@ def check_existing(builder: PatchBuilder, folder: Path) -> None:
                 "to build it again"
             )
     print(f"{folder} is built already: remove it to build it again", file=sys.stderr)
+
+
+def check_options(builder: PatchBuilder, info: tfds.core.DatasetInfo, folder: Path | str) -> None:
+    """Raise if a dataset was built with other options than those of a builder.
+
+    Args:
+      builder: of the dataset.
+      info: of the existing dataset.
+      folder: of the existing dataset, for the message.
+
+    Raises:
+      InputError: the options differ.
+    """
+    metadata = info.metadata
+    built = {**metadata.get("options", {}), "order_seed": metadata.get("order_seed")}
+    expected = {**builder.builder_config.options(), "order_seed": builder.settings.order_seed}
+    if built != expected:
+        raise InputError(
+            f"{folder} was built with {built}, expected {expected}: remove it, or give this config "
+            f"another name, {builder.name}/NAME"
+        )
 
 
 def read_info(folder: Path) -> tfds.core.DatasetInfo:

@@ -4,6 +4,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -183,6 +184,7 @@ def link_shards(
       unused_files: raw files that are no part of the dataset; likewise.
       folder: temporary folder of TFDS.
     """
+    names: list[str] = []
     for split in dict.fromkeys(shard.task.split for shard in written):
         template = builder._get_filename_template(split_name=split)
         nonempty = [task for task, report in written if task.split == split and report.records]
@@ -192,8 +194,21 @@ def link_shards(
                 os.link(task.path, folder / name)
             except OSError:  # a file system without links
                 shutil.copyfile(task.path, folder / name)
+            names.append(name)
         ids = collect_index(written, split)["id"]
         (folder / ids_file(split)).write_text("".join(f"{name}\n" for name in ids))
     for name, table in ((BAD_FILES, bad_files), (UNUSED_FILES, unused_files)):
         if table:
             write_table(table, folder / name)
+    builder.info.metadata["files"] = _checksums(folder, names)
+
+
+def _checksums(folder: Path, names: Sequence[str]) -> dict[str, str]:
+    """Return the SHA-256 of files, by name; all cores compute them."""
+
+    def digest(name: str) -> str:
+        with (folder / name).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    with ThreadPoolExecutor() as threads:
+        return dict(zip(names, threads.map(digest, names), strict=True))

@@ -16,8 +16,8 @@ from absl import flags, logging
 
 from sar_mixmae_jax.training import distributed
 from sar_mixmae_jax.training.checkpoint import is_checkpoint_path
-from sar_mixmae_jax.utils.errors import InputError
-from sar_mixmae_jax.utils.files import check_local_path
+from sar_mixmae_jax.utils.errors import InputError, name_buckets
+from sar_mixmae_jax.utils.files import local_path
 
 DEFAULT_CACHE = "~/.cache/sar_mixmae_jax"
 """Folder of compiled programs, unless a configuration names another."""
@@ -54,6 +54,12 @@ def is_not_duplicate(record: standard_logging.LogRecord) -> bool:
     return record.name != "asyncio" and "orbax" not in record.pathname
 
 
+def names_buckets(record: standard_logging.LogRecord) -> bool:
+    """Return True, after putting addresses in place of mirrors of buckets."""
+    record.msg, record.args = name_buckets(record.getMessage()), ()
+    return True
+
+
 def configure_logging() -> None:
     """Log warnings of this project to stderr, without duplicates of errors that are raised too.
 
@@ -73,6 +79,7 @@ def configure_logging() -> None:
     logging.use_absl_handler()
     logging.set_verbosity(logging.WARNING)
     logging.get_absl_handler().addFilter(is_not_duplicate)
+    logging.get_absl_handler().addFilter(names_buckets)
 
 
 def locate_checkpoint(workdir: str | None, checkpoint: str) -> tuple[Path, str]:
@@ -84,7 +91,8 @@ def locate_checkpoint(workdir: str | None, checkpoint: str) -> tuple[Path, str]:
         checkpoint (RUN/checkpoints/STEP) or of a run, which means its latest checkpoint.
 
     Raises:
-      InputError: a checkpoint of a run without the run, or a path that is not local.
+      InputError: a checkpoint of a run without the run.
+      StorageError: the bucket that a path names cannot be used.
     """
     if checkpoint in ("best", "latest") or checkpoint.isdecimal():
         if not workdir:
@@ -92,8 +100,8 @@ def locate_checkpoint(workdir: str | None, checkpoint: str) -> tuple[Path, str]:
                 "found no --workdir, expected --workdir=RUN, or the path of a checkpoint as "
                 "--checkpoint=RUN/checkpoints/STEP"
             )
-        return check_local_path("--workdir", workdir), checkpoint
-    path = check_local_path("--checkpoint", checkpoint)
+        return local_path(workdir), checkpoint
+    path = local_path(checkpoint)
     if is_checkpoint_path(path):
         return path.parent.parent, path.name
     return path, "latest"

@@ -18,7 +18,7 @@ from sar_mixmae_jax.experiments import event_transfer, learning_curves, runner
 from sar_mixmae_jax.experiments.trials import check_comparison_config
 from sar_mixmae_jax.utils.command_line import report_errors
 from sar_mixmae_jax.utils.errors import look_up
-from sar_mixmae_jax.utils.files import check_local_path
+from sar_mixmae_jax.utils.files import local_path, stored_path
 from tfds_builders.build import build
 
 FLAGS = flags.FlagValues()
@@ -40,18 +40,17 @@ def main(argv: Sequence[str]) -> None:
     """Run a comparison as the command line says, and list its files."""
     config = parse_config_flags(argv, FLAGS, __doc__, REQUIRED)
     common.configure_logging()
-    workdir = check_local_path("--workdir", WORKDIR.value)
-    data_dir = check_local_path("--config.data_dir", config.data_dir)
+    workdir = local_path(str(WORKDIR.value))
     compare = look_up(COMPARISONS, config.trainer, "trainer")
     if "arms" in config:
         check_comparison_config(config)
     for dataset in config.build.values():
-        print("dataset:", build(dataset.name, data_dir, options=dict(dataset.options)))
+        print("dataset:", build(dataset.name, config.data_dir, options=dict(dataset.options)))
     if config.compilation_cache:
         common.enable_compilation_cache(config.compilation_cache)
     preempted = common.PreemptionHandler()
     for path in compare(config, workdir, preempted):
-        print(f"  {path}")
+        print(f"  {stored_path(path)}")
     if preempted():
         sys.exit(preempted.exit_status)
 

@@ -23,7 +23,7 @@ from sar_mixmae_jax.training import distributed
 from sar_mixmae_jax.training.distributed import Heartbeat
 from sar_mixmae_jax.training.initialisation import find_source_checkpoint
 from sar_mixmae_jax.utils.command_line import parse_flags, report_errors
-from sar_mixmae_jax.utils.files import check_local_path, check_writable
+from sar_mixmae_jax.utils.files import check_local_path, check_writable, stored_path
 
 FLAGS = flags.FlagValues()
 WORKDIR = flags.DEFINE_string("workdir", None, "run that made the encoder", flag_values=FLAGS)
@@ -80,7 +80,7 @@ def main(argv: Sequence[str]) -> None:
         write_features(out, arrays, patches)
     if distributed.is_primary_process():
         records, width = arrays["features"].shape
-        print(f"{out}: {records} records of {width} features by {encoder.path}")
+        print(f"{out}: {records} records of {width} features by {stored_path(encoder.path)}")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ Writes a report: predictions, metrics with confidence intervals, tables and pict
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from absl import flags
 
@@ -18,6 +17,7 @@ from sar_mixmae_jax.training import distributed
 from sar_mixmae_jax.training.distributed import Heartbeat
 from sar_mixmae_jax.training.workdir import read_run_record
 from sar_mixmae_jax.utils.command_line import parse_flags, report_errors
+from sar_mixmae_jax.utils.files import check_local_path, publish, stored_path
 
 FLAGS = flags.FlagValues()
 WORKDIR = flags.DEFINE_string("workdir", None, "run of configs/finetune.py", flag_values=FLAGS)
@@ -65,7 +65,7 @@ def main(argv: Sequence[str]) -> None:
             which=checkpoint,
             dataset=DATASET.value,
             data_dir=DATA_DIR.value,
-            out=Path(OUT.value) if OUT.value else None,
+            out=check_local_path("--out", OUT.value) if OUT.value else None,
             batch_size=BATCH_SIZE.value,
         )
     if distributed.is_primary_process():
@@ -73,8 +73,9 @@ def main(argv: Sequence[str]) -> None:
             write_page(workdir)  # the summary lists the evaluations of the run
         head, first, *_ = files["report.md"].read_text().split("\n## ")
         print(head, first, sep="\n## ")
+        publish(workdir)
         for name, path in files.items():
-            print(f"  {name}: {path}")
+            print(f"  {name}: {stored_path(path)}")
 
 
 if __name__ == "__main__":

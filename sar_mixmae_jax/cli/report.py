@@ -7,12 +7,12 @@ Training writes the page WORKDIR/summary.html when it ends; this command writes 
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from absl import flags
 
 from sar_mixmae_jax.run_report.page import write_page
 from sar_mixmae_jax.utils.command_line import parse_flags, report_errors
+from sar_mixmae_jax.utils.files import local_path, publish, stored_path
 
 FLAGS = flags.FlagValues()
 
@@ -21,7 +21,9 @@ FLAGS = flags.FlagValues()
 def main(argv: Sequence[str]) -> None:
     """Write the page of the run that the command line names, and print its path."""
     (workdir,) = parse_flags(argv, FLAGS, __doc__, operands=("WORKDIR",))
-    print(write_page(Path(workdir)))
+    page = write_page(local_path(workdir))
+    publish(page)
+    print(stored_path(page))
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from sar_mixmae_jax.training.distributed import Heartbeat
 from sar_mixmae_jax.training.trainer import RunResult
 from sar_mixmae_jax.utils.command_line import report_errors
 from sar_mixmae_jax.utils.errors import look_up
-from sar_mixmae_jax.utils.files import check_local_path
+from sar_mixmae_jax.utils.files import local_path, publish, stored_path
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_string("config", None, CONFIG_HELP, flag_values=FLAGS)
@@ -42,8 +42,7 @@ def main(argv: Sequence[str]) -> None:
     config = parse_config_flags(argv, FLAGS, __doc__, REQUIRED)
     common.configure_logging()
     train = look_up(TRAINERS, config.trainer, "trainer")
-    workdir = check_local_path("--workdir", WORKDIR.value)
-    check_local_path("--config.data_dir", str(config.data_dir))
+    workdir = local_path(str(WORKDIR.value))
     if config.deterministic:
         common.enable_deterministic_ops()
     common.join_processes(FLAGS)
@@ -58,6 +57,7 @@ def main(argv: Sequence[str]) -> None:
         result = train(config, workdir, preempted)
     if distributed.is_primary_process():
         print_result(result, write_page(workdir))
+        publish(workdir)
     if preempted():
         sys.exit(preempted.exit_status)
 
@@ -70,7 +70,7 @@ def print_result(result: RunResult, summary: Path) -> None:
         return
     print(f"done: {step} steps of {result.title}")
     for name, path in {**result.files, "summary": summary}.items():
-        print(f"  {name}: {path}")
+        print(f"  {name}: {stored_path(path)}")
 
 
 if __name__ == "__main__":

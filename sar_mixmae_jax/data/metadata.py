@@ -12,6 +12,7 @@ import msgspec
 import tensorflow_datasets as tfds
 
 from sar_mixmae_jax.utils.errors import InputError, first_line
+from sar_mixmae_jax.utils.files import is_url
 from sar_mixmae_jax.utils.typed_json import from_json, to_json
 
 BANDS = ("VH", "VV")
@@ -126,6 +127,7 @@ class DatasetMetadata:
       pairs: columns of the pairs of every split, see `date_pairs`; None: the dataset has none.
       masks: names of the classes of every per-pixel label, by the name of its feature; a pixel
         holds the number of its class, or -1 where it is not labelled.
+      files: SHA-256 of the files of records, by name; empty in datasets of earlier versions.
       facts: further fields, by name.
     """
 
@@ -142,6 +144,7 @@ class DatasetMetadata:
     order_seed: int | None = None
     pairs: dict[str, dict[str, Column]] | None = None
     masks: dict[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    files: dict[str, str] = dataclasses.field(default_factory=dict)
     facts: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -244,12 +247,18 @@ def open_builder(name: str, data_dir: str | Path) -> tfds.core.DatasetBuilder:
 
     Args:
       name: "dataset", "dataset/config" or "dataset/config:version".
-      data_dir: where datasets are built.
+      data_dir: where datasets are built; of one in a bucket, all but the records are fetched.
 
     Raises:
       InputError: there is no such dataset, or its files cannot be used.
+      StorageError: the bucket cannot be used.
     """
     check_dataset_name(name)
+    where = data_dir
+    if is_url(data_dir):
+        from sar_mixmae_jax.utils.dataset_cache import fetch_description
+
+        data_dir = fetch_description(name, str(data_dir))
     try:
         # the folder itself, since names are not folders: TFDS takes BigEarthNet for big_earth_net
         found = tfds.core.read_only_builder._find_builder_dir(name, data_dir=str(data_dir))
@@ -262,11 +271,11 @@ def open_builder(name: str, data_dir: str | Path) -> tfds.core.DatasetBuilder:
             raise
         unfinished = [*Path(data_dir, name.split(":")[0]).rglob("incomplete.resume_*")]
         raise InputError(
-            f"found no dataset {name!r} in {data_dir}, expected one: "
+            f"found no dataset {name!r} in {where}, expected one: "
             + (
                 f"{unfinished[0]} is an unfinished build: repeat the build command to continue"
                 if unfinished
-                else f"build it with `sar-mixmae build {name} --data_dir={data_dir}`"
+                else f"build it with `sar-mixmae build {name} --data_dir={where}`"
             )
         ) from error
     try:
@@ -310,6 +319,26 @@ def read_dataset_metadata(
             "again"
         ) from error
     return metadata
+
+
+def fetch_split(info: tfds.core.DatasetInfo, data_dir: str | Path, split: str) -> None:
+    """Fetch the records of a split of a dataset in a bucket; nothing happens for a local one.
+
+    Args:
+      info: TFDS's description of the dataset.
+      data_dir: where datasets are built.
+      split: of the dataset, or several, or a part of one.
+
+    Raises:
+      InputError: they are damaged, or do not fit into the cache.
+      StorageError: the bucket cannot be used.
+    """
+    if is_url(data_dir):
+        from sar_mixmae_jax.utils.dataset_cache import fetch_records
+
+        names = [Path(part.filename).name for part in info.splits[split].file_instructions]
+        checksums = read_dataset_metadata(info, needs_statistics=False).files
+        fetch_records(str(data_dir), Path(info.data_dir), dict.fromkeys(names), checksums)
 
 
 def _usable_statistics(content: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -17,6 +17,7 @@ from sar_mixmae_jax.data.date_pairs import load_date_pairs
 from sar_mixmae_jax.data.metadata import (
     DatasetDescription,
     Statistics,
+    fetch_split,
     ids_file,
     open_builder,
     read_dataset_metadata,
@@ -164,6 +165,7 @@ def load_patch_dataset(
     order = _find_bands(bands, metadata.bands, name)
     for field in fields:
         check_name(info.features, field, f"field of the records of {dataset}")
+    fetch_split(info, data_dir, split)
     records = builder.as_data_source(split, deserialize_method=DeserializeMethod.RAW_BYTES)
     columns = None if order == list(range(len(metadata.bands))) else order
 

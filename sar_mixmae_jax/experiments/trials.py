@@ -32,7 +32,7 @@ from sar_mixmae_jax.training import finetune, pretrain
 from sar_mixmae_jax.training.config import make_objective
 from sar_mixmae_jax.training.sharding import fetch_replicated
 from sar_mixmae_jax.utils.errors import InputError, first_line, look_up
-from sar_mixmae_jax.utils.files import atomic_write, report_write_errors
+from sar_mixmae_jax.utils.files import atomic_write, report_write_errors, stored_path
 
 PRETRAINING = "pretraining"
 """First stage; the others have the names of the downstream tasks."""
@@ -174,7 +174,7 @@ def finetuning_config(config: ConfigDict, workdir: Path, trial: Trial) -> Config
         run_config.label_seed = trial.seed
         if arm.init == "pretrain":
             pretraining = trial._replace(stage=PRETRAINING)
-            run_config.init = str(run_dir(workdir, pretraining).absolute())
+            run_config.init = stored_path(run_dir(workdir, pretraining).absolute())
         else:
             run_config.init = arm.init.format(seed=trial.seed)
         if run_config.init == "random":  # the same inputs as the pretrained arms

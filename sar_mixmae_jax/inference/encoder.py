@@ -25,6 +25,7 @@ from sar_mixmae_jax.training.sharding import replicate
 from sar_mixmae_jax.training.train_step import CacheablePartial
 from sar_mixmae_jax.utils.decibel import MIN_DB_SHARE, PLAUSIBLE_DB
 from sar_mixmae_jax.utils.errors import InputError, check_name
+from sar_mixmae_jax.utils.files import local_path
 
 BATCH_SIZE = 256
 """Images at a time, of all devices."""
@@ -192,7 +193,7 @@ def load_encoder(
     Raises:
       InputError: there is no such checkpoint, it is damaged, or the settings do not fit it.
     """
-    path = Path(path)
+    path = local_path(path)
     if checkpoint is not None:
         path = resolve_checkpoint(path, str(checkpoint))
     return freeze_encoder(

@@ -30,6 +30,7 @@ from sar_mixmae_jax.training.train_step import CacheablePartial
 from sar_mixmae_jax.training.workdir import EVALUATION
 from sar_mixmae_jax.utils import hashing
 from sar_mixmae_jax.utils.errors import InputError
+from sar_mixmae_jax.utils.files import stored_path
 from sar_mixmae_jax.utils.typed_json import to_json
 
 
@@ -245,7 +246,7 @@ def prediction_provenance(
         "split": split,
         "caveats": [*evaluated.caveats, *(trained_on.caveats if converted else ())],
         "dataset checksum": evaluated.checksum,
-        "checkpoint": str(model.source_checkpoint.path),
+        "checkpoint": stored_path(model.source_checkpoint.path),
         "chosen on": chosen,
         "trained on": trained,
         "encoder": random_or_unknown if pretrained is None else to_json(pretrained),

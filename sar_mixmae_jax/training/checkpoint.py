@@ -10,11 +10,13 @@ import math
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 
 from sar_mixmae_jax.training.distributed import is_primary_process
@@ -23,6 +25,7 @@ from sar_mixmae_jax.training.sharding import fetch_replicated
 from sar_mixmae_jax.training.train_step import TrainState
 from sar_mixmae_jax.utils import hashing
 from sar_mixmae_jax.utils.errors import DivergedError, InputError, first_line, look_up
+from sar_mixmae_jax.utils.files import find_mirror, local_path
 
 METRIC_DIRECTION = {
     "loss": "min",
@@ -132,7 +135,15 @@ class CheckpointManager:
         self._folder = checkpoint_dir(workdir)
         self._metrics = {int(path.name): _metrics(path) for path in checkpoint_steps(workdir)}
         self._pending: tuple[int, float, float] | None = None
+        self._mirror = find_mirror(workdir.absolute())
+        self._upload: Future[None] | None = None
+        self._is_alone = self._mirror is not None and jax.process_count() > 1
+        if self._is_alone and not is_primary_process():
+            return  # processes do not share the mirror: the primary one writes for all
         options = ocp.CheckpointManagerOptions(preservation_policy=keep.policy(self._metrics))
+        if self._is_alone:
+            options.create = False
+            options.multiprocessing_options = single_process_options()
         with self._writing():
             if is_primary_process():
                 self._folder.mkdir(parents=True, exist_ok=True)
@@ -154,7 +165,12 @@ class CheckpointManager:
         """
         start = time.monotonic()
         self._metrics[step] = metrics
-        arrays = hashing.array_checksums(fetch_replicated(state))
+        if self._is_alone and not is_primary_process():
+            return
+        local = fetch_replicated(state)
+        arrays = hashing.array_checksums(local)
+        if self._is_alone:
+            state = jax.tree.map(np.asarray, local)
         with self._writing():
             self._manager.save(
                 step,
@@ -171,19 +187,29 @@ class CheckpointManager:
         self._pending = step, start, time.monotonic()
 
     def written(self, *, wait: bool = False) -> SavedCheckpoint | None:
-        """Return the newest checkpoint once it is on the disk; None after that, and before.
+        """Return the newest checkpoint once it is on the disk, and in the bucket of a run there.
+
+        None is returned after that, and before.
 
         Args:
           wait: for the one that is being written.
 
         Raises:
           InputError: it could not be written.
+          StorageError: it could not be written to the bucket.
         """
         if self._pending is None or (not wait and self._manager.is_saving_in_progress()):
             return None
         with self._writing():
             self._manager.wait_until_finished()
+        if self._mirror and self._upload is None:
+            self._upload = self._mirror.publish_checkpoint(self._folder / str(self._pending[0]))
+        if self._upload and not wait and not self._upload.done():
+            return None
         (step, start, returned), self._pending = self._pending, None
+        if self._upload:
+            upload, self._upload = self._upload, None
+            upload.result()
         blocked, whole = returned - start, time.monotonic() - start
         return SavedCheckpoint(
             step, {"checkpoint_blocked_seconds": blocked, "checkpoint_seconds": whole}
@@ -199,8 +225,12 @@ class CheckpointManager:
 
     def close(self) -> None:
         """Wait until everything is written, and close."""
+        if self._is_alone and not is_primary_process():
+            return
         with self._writing():
             self._manager.wait_until_finished()
+        if self._mirror:
+            self.written(wait=True)
         self._manager.close()
 
     @contextmanager
@@ -213,6 +243,15 @@ class CheckpointManager:
                 f"{self._folder}: a checkpoint cannot be written ({first_line(error)}): see that "
                 "the disk has room and start again; the checkpoints before it are kept"
             ) from error
+
+
+def single_process_options() -> ocp.options.MultiprocessingOptions:
+    """Return options of Orbax for reading or writing without waiting for other processes."""
+    return ocp.options.MultiprocessingOptions(
+        primary_host=None,
+        active_processes={jax.process_index()},
+        barrier_sync_key_prefix=f"process_{jax.process_index()}",
+    )
 
 
 def checkpoint_dir(workdir: Path) -> Path:
@@ -274,7 +313,7 @@ def resolve_checkpoint(path: str | Path, which: str | None = None) -> Path:
     Raises:
       InputError: there is no such checkpoint, or `which` is given for the folder of one.
     """
-    path = Path(path)
+    path = local_path(path)
     if is_checkpoint_path(path):
         if which is not None:
             raise InputError(

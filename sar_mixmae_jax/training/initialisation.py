@@ -29,6 +29,7 @@ from sar_mixmae_jax.training.checkpoint import (
 from sar_mixmae_jax.training.run_description import CheckpointMetadata, SourceDescription
 from sar_mixmae_jax.training.workdir import read_run_record
 from sar_mixmae_jax.utils.errors import InputError, check_name, first_line
+from sar_mixmae_jax.utils.files import local_path, stored_path
 from sar_mixmae_jax.utils.typed_json import from_json
 
 ENCODER_ARRAY = "params/encoder/norm/scale"
@@ -102,10 +103,10 @@ def find_source_checkpoint(path: str | Path, which: str = "latest") -> SourceChe
       InputError: there is no checkpoint, or none that can be used.
     """
     if which != "latest":
-        path = select_step(Path(path), which)
+        path = select_step(local_path(path), which)
     if not str(path):
         raise InputError("found no name of a checkpoint, expected the workdir of a run")
-    path = Path(path).absolute()
+    path = local_path(path).absolute()
     try:
         candidates = [path] if is_checkpoint_path(path) else checkpoint_steps(path)[::-1]
     except (OSError, ValueError) as error:
@@ -150,7 +151,7 @@ def read_source_checkpoint(path: Path) -> SourceCheckpoint:
         raise ValueError(f"arrays holds no {ENCODER_ARRAY}")
     run = from_json(_RunFields, metadata.config)
     description = SourceDescription(
-        checkpoint=str(path),
+        checkpoint=stored_path(path),
         step=metadata.step,
         trainer=run.trainer,
         dataset=metadata.dataset.name,
@@ -218,7 +219,7 @@ def resolve_source_checkpoint(config: ConfigDict, workdir: Path) -> SourceCheckp
     if record and before and record.config.get("init") == config.init:
         if checkpoint_steps(workdir):
             return dataclasses.replace(find_source_checkpoint(workdir), description=before)
-        if not Path(before.checkpoint).exists():
+        if not local_path(before.checkpoint).exists():
             raise InputError(
                 f"{workdir} began with {before.checkpoint}, which is gone, and saved nothing: "
                 "restore it, or choose another --workdir"

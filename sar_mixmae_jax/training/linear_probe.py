@@ -100,7 +100,7 @@ def train(config: ConfigDict, workdir: Path, stop: Callable[[], bool] = lambda: 
     votes = method.votes(config, training)
     objective = make_finetune_objective(config, source_checkpoint, training, votes, attention)
     description = describe_run(config, source_checkpoint, training, objective)
-    with lock_workdir(workdir):
+    with lock_workdir(workdir, config.upload_every):
         record = RunRecord(workdir, description)
         remove_unfinished(workdir)
         if not checkpoint_steps(workdir):

@@ -11,14 +11,19 @@ import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
 
-from sar_mixmae_jax.training.checkpoint import checkpoint_dir, checkpoint_steps, read_metadata
+from sar_mixmae_jax.training.checkpoint import (
+    checkpoint_dir,
+    checkpoint_steps,
+    read_metadata,
+    single_process_options,
+)
 from sar_mixmae_jax.training.distributed import broadcast_from_primary, is_primary_process
 from sar_mixmae_jax.training.run_description import CheckpointMetadata, RunDescription
 from sar_mixmae_jax.training.train_step import TrainState
 from sar_mixmae_jax.training.workdir import check_same_run
 from sar_mixmae_jax.utils import hashing
 from sar_mixmae_jax.utils.errors import InputError, first_line
-from sar_mixmae_jax.utils.files import unused_path
+from sar_mixmae_jax.utils.files import find_mirror, unused_path
 
 DAMAGED = "checkpoints_damaged"
 """Folder in the working directory to which damaged checkpoints are moved."""
@@ -112,6 +117,7 @@ def read_checkpoint(path: Path, like: TrainState) -> RestoredCheckpoint:
     Raises:
       ValueError: it is damaged, or of another model; the message says what is wrong.
     """
+    fetch(path)
     metadata = read_metadata(path)
     if str(metadata.step) != path.name:
         raise ValueError(f"it is of step {metadata.step}")
@@ -135,11 +141,7 @@ def _read_state(path: Path, like: Any, *, partial: bool = False) -> Any:
       like: tree of shapes and types.
       partial: whether the checkpoint may hold more.
     """
-    alone = ocp.options.MultiprocessingOptions(
-        primary_host=None,
-        active_processes={jax.process_index()},
-        barrier_sync_key_prefix=f"read_{jax.process_index()}",
-    )
+    alone = single_process_options()
     handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone)
     with ocp.Checkpointer(handler, multiprocessing_options=alone) as checkpointer:
         as_array = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), like)
@@ -168,6 +170,7 @@ def read_subtree(path: Path, like: dict[str, Any]) -> dict[str, Any]:
     Raises:
       ValueError: it is damaged, or of another model; the message says what is wrong.
     """
+    fetch(path)
     metadata = read_metadata(path)
     try:
         part = _read_state(path / "state", like, partial=True)
@@ -178,6 +181,17 @@ def read_subtree(path: Path, like: dict[str, Any]) -> dict[str, Any]:
     if wrong:
         raise ValueError(f"its arrays {', '.join(wrong[:3])} do not have their checksums")
     return part
+
+
+def fetch(path: Path) -> None:
+    """Fetch a checkpoint of a run in a bucket; nothing happens for a local one.
+
+    Raises:
+      StorageError: it cannot be read, which does not mean that it is damaged.
+    """
+    mirror = find_mirror(path.absolute())
+    if mirror:
+        mirror.fetch(path.absolute())
 
 
 def quarantine(path: Path) -> Path:

@@ -20,6 +20,7 @@ from sar_mixmae_jax.training.distributed import (
     AllReduceFlag,
     broadcast_check,
     is_primary_process,
+    wait_for_processes,
 )
 from sar_mixmae_jax.training.metric_logger import (
     METRICS,
@@ -52,6 +53,7 @@ from sar_mixmae_jax.training.workdir import (
     versions,
 )
 from sar_mixmae_jax.utils.errors import DivergedError, InputError
+from sar_mixmae_jax.utils.files import find_mirror
 
 
 class RunResult(NamedTuple):
@@ -86,7 +88,9 @@ def run_training(setup: RunSetup, workdir: Path, stop: Callable[[], bool]) -> Ru
     """
     with ExitStack() as stack:
         if is_primary_process():
-            stack.enter_context(lock_workdir(workdir))
+            stack.enter_context(lock_workdir(workdir, setup.config.upload_every))
+        if find_mirror(workdir.absolute()):
+            wait_for_processes()  # while the primary one waits for a lease to expire
         broadcast_check(setup.description.to_json())
         check_shared_workdir(workdir)
         record = RunRecord(workdir, setup.description)

@@ -11,8 +11,9 @@ import platform
 import secrets
 import subprocess
 import sys
+import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -27,22 +28,40 @@ from sar_mixmae_jax.training.config import flatten
 from sar_mixmae_jax.training.distributed import broadcast_from_primary, is_primary_process
 from sar_mixmae_jax.training.run_description import RunDescription, RunOutline, RunRecordContent
 from sar_mixmae_jax.utils.errors import InputError, first_line
-from sar_mixmae_jax.utils.files import atomic_write, report_write_errors
+from sar_mixmae_jax.utils.files import (
+    atomic_write,
+    find_mirror,
+    report_write_errors,
+    stored_path,
+)
 
 LOCK, RECORD, EVALUATION = "lock", "run.json", "evaluation"
 """Names in a working directory; the lock holds a number, see `check_shared_workdir`."""
 
 
+UPLOAD_SECONDS = 60.0
+"""Default of `config.upload_every`."""
+
+
 @contextmanager
-def lock_workdir(workdir: Path) -> Iterator[None]:
+def lock_workdir(workdir: Path, upload_every: float = UPLOAD_SECONDS) -> Iterator[None]:
     """Lock a working directory for this process, and remove partial files of killed ones.
 
     Args:
-      workdir: created if it does not exist; on a mounted disk.
+      workdir: created if it does not exist; on a mounted disk, or the mirror of a bucket.
+      upload_every: seconds after which what was written is published in the bucket.
 
     Raises:
       InputError: it cannot be written, or another process uses it.
+      StorageError: the bucket cannot be used.
     """
+    mirror = find_mirror(workdir.absolute())
+    with mirror.hold(upload_every) if mirror else nullcontext(), _lock_folder(workdir):
+        yield
+
+
+@contextmanager
+def _lock_folder(workdir: Path) -> Iterator[None]:
     lock = FileLock(workdir / LOCK)
     try:
         workdir.mkdir(parents=True, exist_ok=True)
@@ -71,9 +90,19 @@ def lock_workdir(workdir: Path) -> Iterator[None]:
 def check_shared_workdir(workdir: Path) -> None:
     """Check that all processes use the same folder, by a random number in its lock file.
 
+    Mirrors of a bucket are compared by their addresses.
+
     Raises:
       InputError: this process uses another folder than the primary one.
     """
+    if find_mirror(workdir.absolute()):
+        number = zlib.crc32(stored_path(workdir).encode()) & 0x7FFFFFFF
+        if broadcast_from_primary(number) != number:
+            raise InputError(
+                f"--workdir {workdir} is not that of the primary process: give all of them the "
+                "same one"
+            )
+        return
     number = secrets.randbits(30)
     if is_primary_process():
         (workdir / LOCK).write_text(str(number))
@@ -267,6 +296,7 @@ MAY_CHANGE = {
     "config.log_every": "",
     "config.model.attention": "results before and after may differ in their last digits",
     "config.total_steps": "",
+    "config.upload_every": "",
     "config.picture_every": "",
     "config.picture_patches": "",
     "config.validate_every": "",

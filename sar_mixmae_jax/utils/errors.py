@@ -13,6 +13,9 @@ EXIT_ERROR = 2
 LONGEST = 200
 """Characters of the message of a library that are shown."""
 
+SHOWN_AS: dict[str, str] = {}
+"""Addresses of buckets that messages name instead of the local folders that mirror them."""
+
 T = TypeVar("T")
 
 
@@ -26,6 +29,10 @@ class UserError(Exception):
 
 class InputError(UserError, ValueError):
     """An input cannot be used: a file, a name, a setting."""
+
+
+class StorageError(UserError):
+    """A bucket cannot be used; no statement about what is stored there."""
 
 
 class DivergedError(UserError, ArithmeticError):
@@ -87,9 +94,17 @@ def escape_unprintable(text: str) -> str:
     )
 
 
+def name_buckets(text: str) -> str:
+    """Return a text with addresses of buckets in place of the folders that mirror them."""
+    for folder, url in SHOWN_AS.items():
+        text = text.replace(folder, url)
+    return text
+
+
 def fail(error: Exception) -> NoReturn:
     """Print an error as one line and exit with status 2."""
-    print("error:", escape_unprintable(" ".join(str(error).split())), file=sys.stderr)
+    text = name_buckets(" ".join(str(error).split()))
+    print("error:", escape_unprintable(text), file=sys.stderr)
     sys.exit(EXIT_ERROR)
 
 

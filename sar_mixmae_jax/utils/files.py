@@ -1,10 +1,15 @@
-"""Files and directories that appear as a whole or not at all, and checks of paths."""
+"""Files and directories that appear as a whole or not at all, checks of paths, and mirrors.
+
+A folder in a bucket is used through a local mirror: `mirror` is imported when one is named.
+"""
 
 import os
 import shutil
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager, suppress
+from concurrent.futures import Future
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -87,18 +92,90 @@ def unused_path(path: Path) -> Path:
     return unused
 
 
+def is_url(path: str | Path | None) -> bool:
+    """Return True for the address of a bucket, such as gs://bucket/folder."""
+    return "://" in str(path)
+
+
 def check_local_path(flag: str, path: str | None) -> Path:
     """Return the value of a flag as a path; the address of a bucket would become a local folder.
 
     Raises:
       InputError: the value is such an address.
     """
-    if "://" in str(path):
+    if is_url(path):
         raise InputError(
             f"{flag} is {path}: expected a folder; mount the bucket (gcsfuse does) and name its "
             "folder"
         )
     return Path(str(path))
+
+
+class Mirror(Protocol):
+    """Local mirror of a folder in a bucket; see `mirror.Mirror`.
+
+    Attributes:
+      url: of the folder in the bucket.
+      folder: the local one.
+    """
+
+    url: str
+    folder: Path
+
+    def fetch(self, path: Path) -> None:
+        """Fetch all of a checkpoint, or of another folder."""
+        ...
+
+    def shown(self, path: Path) -> str:
+        """Return the address of a path in the mirror."""
+        ...
+
+    def publish(self) -> None:
+        """Write what has changed to the bucket."""
+        ...
+
+    def publish_checkpoint(self, path: Path) -> Future[None]:
+        """Start to write a finished checkpoint to the bucket."""
+        ...
+
+    def hold(self, seconds: float) -> AbstractContextManager[None]:
+        """Keep other runs out of the folder, and publish what is written at intervals."""
+        ...
+
+
+MIRRORS: list[Mirror] = []
+"""Mirrors of this process."""
+
+
+def local_path(path: str | Path) -> Path:
+    """Return a path, or that of the mirror of an address, which is fetched where it is new.
+
+    Raises:
+      StorageError: the bucket cannot be used.
+    """
+    if not is_url(path):
+        return Path(path)
+    from sar_mixmae_jax.utils.mirror import open_mirror
+
+    return open_mirror(str(path), MIRRORS)
+
+
+def find_mirror(path: Path) -> Mirror | None:
+    """Return the mirror that a path lies in, or None."""
+    return next((mirror for mirror in MIRRORS if path.is_relative_to(mirror.folder)), None)
+
+
+def publish(path: Path) -> None:
+    """Publish what was written to a path in a mirror; nothing happens elsewhere."""
+    mirror = find_mirror(path.absolute())
+    if mirror:
+        mirror.publish()
+
+
+def stored_path(path: Path) -> str:
+    """Return a path as it is stored with results: in a mirror, its address in the bucket."""
+    mirror = find_mirror(path.absolute())
+    return mirror.shown(path.absolute()) if mirror else str(path)
 
 
 @contextmanager

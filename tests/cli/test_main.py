@@ -27,8 +27,8 @@ from tests.shrink import flags
         (["--config=configs/pretrain.py", "stray"], "stray"),
         (["--config=configs/pretrain.py", "--config.data_dir=nowhere"], "sar-mixmae build"),
         (
-            ["--config=configs/pretrain.py", "--config.data_dir=gs://bucket/data"],
-            "mount the bucket",
+            ["--config=configs/pretrain.py", "--config.data_dir=nope://bucket/data"],
+            "nope:// is unknown: expected gs://BUCKET/FOLDER",
         ),
         ([], "config"),
     ],

@@ -11,7 +11,12 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from sar_mixmae_jax.data.metadata import DatasetMetadata, open_builder, read_dataset_metadata
+from sar_mixmae_jax.data.metadata import (
+    DatasetMetadata,
+    fetch_split,
+    open_builder,
+    read_dataset_metadata,
+)
 from sar_mixmae_jax.utils.errors import InputError, check_name, first_line
 from sar_mixmae_jax.utils.files import atomic_write
 from sar_mixmae_jax.utils.typed_json import to_json
@@ -95,6 +100,7 @@ def open_dataset(name: str, data_dir: str | Path) -> Dataset:
         raise InputError(
             f"{info.full_name}: found empty splits among {', '.join(info.splits)}: build it again"
         )
+    fetch_split(info, data_dir, "all")
     return Dataset(
         info.full_name,
         Path(builder.data_path),
