@@ -14,9 +14,11 @@ arms and has the name "random".
 import contextlib
 import dataclasses
 import json
+import os
 import time
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,7 +39,9 @@ from sar_mixmae_jax.experiments.seed_statistics import Metric
 from sar_mixmae_jax.experiments.seed_training import (
     STEPS_TOGETHER,
     Records,
+    is_accelerator,
     load_records,
+    prepare_training,
     seed_groups,
     stack,
     train_seeds,
@@ -176,6 +180,8 @@ class Comparison:
             if (seeds := [seed for seed in group if not self._path(point, seed).exists()])
         ]
         print(f"{len(planned)} results, of which {len(planned) - len(missing)} are finished")
+        if is_accelerator():
+            self._compile_ahead({point.name for point, _ in missing}, {p.arm for p, _ in missing})
         start = time.monotonic()
         for number, (point, seeds) in enumerate(missing, 1):
             if self.stop() or not self._pretrain(point.arm, seeds):
@@ -186,6 +192,27 @@ class Comparison:
             seconds = time.monotonic() - begin
             minutes = (time.monotonic() - start) / number * (len(missing) - number) / 60
             print(f"{point.title}: {seconds:.0f} s; about {minutes:.0f} minutes left")
+
+    def _compile_ahead(self, names: Collection[str], arms: Collection[str]) -> None:
+        """Start compiling all programs that train, side by side."""
+        pool = ThreadPoolExecutor(os.cpu_count())
+        seeds = range(self.config.seeds)
+        for arm in arms:
+            if arm != RANDOM and not all(self._encoder_path(arm, 1.0, s).exists() for s in seeds):
+                setup = self._setup(arm)
+                shape = (setup.total_steps, len(seeds), setup.config.batch_size)
+                prepare_training(
+                    pool,
+                    partial(_initial_states, setup, seeds),
+                    shape,
+                    self._pretraining_records,
+                    setup.loss_fn,
+                    setup.optimizer,
+                )
+        for name in names:
+            if name != PRETRAINING:
+                self._measurement(name).prepare(pool)
+        pool.shutdown(wait=False)
 
     # ---- results
 
@@ -288,7 +315,7 @@ class Comparison:
         if not seeds:
             return True
         setup = self._setup(arm)
-        states = stack([_initial_state(setup, seed) for seed in seeds])
+        states = _initial_states(setup, seeds)
         if arm == RANDOM:
             self._save_encoders(arm, 0.0, seeds, states)
             return True
@@ -391,8 +418,10 @@ def footnotes(config: ConfigDict) -> list[str]:
     return sentences
 
 
-def _initial_state(setup: RunSetup, seed: int) -> TrainState:
-    return init_state(setup.init_params, setup.optimizer, jax.random.key(seed))
+def _initial_states(setup: RunSetup, seeds: Sequence[int]) -> TrainState:
+    return stack(
+        [init_state(setup.init_params, setup.optimizer, jax.random.key(seed)) for seed in seeds]
+    )
 
 
 def _rows(samplers: list[ShuffleSampler], start: int, stop: int) -> np.ndarray:

@@ -6,6 +6,7 @@ while training: the last step counts, and rates and lengths are those of the con
 
 import dataclasses
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from sar_mixmae_jax.experiments.seed_training import (
     Records,
     load_records,
     predict_seeds,
+    prepare_training,
     stack,
     train_seeds,
 )
@@ -50,7 +52,7 @@ from sar_mixmae_jax.training.downstream import (
 from sar_mixmae_jax.training.feature_cache import FeatureCache
 from sar_mixmae_jax.training.probe_heads import fit_linear
 from sar_mixmae_jax.training.setup import RunSetup
-from sar_mixmae_jax.training.train_step import CacheablePartial, init_state
+from sar_mixmae_jax.training.train_step import CacheablePartial, TrainState, init_state
 
 TEST = "test"
 
@@ -181,18 +183,9 @@ class Measurement:
     def _finetune(self, encoders: Any, seeds: Sequence[int]) -> dict[str, np.ndarray]:
         setup, objective = self._setup, self._objective
         assert setup is not None
-        states = []
-        for number, seed in enumerate(seeds):
-            encoder = jax.tree.map(lambda leaf: leaf[number], encoders)  # noqa: B023
-            states.append(
-                init_state(
-                    partial(_with_encoder, encoder=encoder, objective=objective),
-                    setup.optimizer,
-                    jax.random.key(seed),
-                )
-            )
+        states = self._initial_states(seeds)
         trained, _ = train_seeds(
-            stack(states),
+            dataclasses.replace(states, params={**states.params, "encoder": encoders}),
             self._batches(seeds),
             self._training_records,
             setup.loss_fn,
@@ -205,6 +198,24 @@ class Measurement:
             self.task.eval_batch_size,
             leave_out=(*self.task.extra_arrays, "evidence"),
         )
+
+    def prepare(self, pool: ThreadPoolExecutor) -> None:
+        """Start compiling the training of all seeds."""
+        if self._setup is not None:
+            prepare_training(
+                pool,
+                partial(self._initial_states, range(self._seeds)),
+                (self.config.total_steps, self._seeds, self.config.batch_size),
+                self._training_records,
+                self._setup.loss_fn,
+                self._setup.optimizer,
+            )
+
+    def _initial_states(self, seeds: Sequence[int]) -> TrainState:
+        assert self._setup is not None
+        init = partial(init_model_params, self._objective)
+        keys = [jax.random.key(seed) for seed in seeds]
+        return stack([init_state(init, self._setup.optimizer, key) for key in keys])
 
     def _batches(self, seeds: Sequence[int]) -> np.ndarray:
         """Rows of `_training_records`, (step, seed, batch)."""
@@ -286,10 +297,6 @@ def set_up_probe(config: ConfigDict) -> tuple[ConfigDict, FinetuneObjective]:
 
 def _load(task: Task, config: ConfigDict, split: str) -> TaskDataset:
     return load_task_dataset(task, config.dataset, config.data_dir, split, config.bands)
-
-
-def _with_encoder(key: jax.Array, encoder: Any, objective: FinetuneObjective) -> Any:
-    return {**init_model_params(objective, key), "encoder": encoder}
 
 
 def _features(outputs: dict[str, np.ndarray], number: int, rows: np.ndarray) -> FeatureCache:

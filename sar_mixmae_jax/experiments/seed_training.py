@@ -26,8 +26,8 @@ from sar_mixmae_jax.training.train_step import (
     train_step,
 )
 
-STEPS_TOGETHER = 32
-"""Steps of one call on an accelerator."""
+STEPS_TOGETHER = 16
+"""Steps of one call on an accelerator; another number of steps at the end is another program."""
 READ_TOGETHER = 256
 """Records that are read at a time."""
 
@@ -128,6 +128,29 @@ def predict_seeds(
         name: np.concatenate([part[name] for part in parts], axis=1)[:, : len(rows)]
         for name in parts[0]
     }
+
+
+def prepare_training(
+    pool: ThreadPoolExecutor,
+    init: Callable[[], TrainState],
+    rows: tuple[int, ...],
+    records: Records,
+    loss_fn: LossFn,
+    optimizer: optax.GradientTransformation,
+) -> None:
+    """Start compiling what `train_seeds` calls.
+
+    Args:
+      pool: of threads.
+      init: returns the states of all seeds; only their shapes are used.
+      rows: (steps, seeds, batch).
+      records: on the device.
+      loss_fn: what is minimised.
+      optimizer: of the parameters.
+    """
+    numbers = jax.ShapeDtypeStruct((min(steps_together(), rows[0]), *rows[1:]), jnp.int32)
+    program = step_program(loss_fn, optimizer, records.shapes)
+    program.prepare(pool, jax.eval_shape(init), numbers, records.columns)
 
 
 class Program:

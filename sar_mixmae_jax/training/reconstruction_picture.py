@@ -98,7 +98,9 @@ def _range(values: Array, percentiles: tuple[float, float]) -> tuple[float, floa
     if not measured.size:
         return 0.0, 1.0
     low, high = np.percentile(measured, percentiles)
-    return float(low), float(high) + 1e-6
+    if high - low < 1e-6:  # all equal: the scale is around the value
+        return float(low) - 0.5, float(high) + 0.5
+    return float(low), float(high)
 
 
 def _colours(name: str) -> Colormap:

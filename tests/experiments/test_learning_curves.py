@@ -7,7 +7,7 @@ import pytest
 
 from configs import compare as recipe
 from sar_mixmae_jax.evaluation.predictions import load_predictions
-from sar_mixmae_jax.experiments import learning_curves
+from sar_mixmae_jax.experiments import learning_curves, seed_training
 from sar_mixmae_jax.experiments.learning_curves import check_curves, compare
 from sar_mixmae_jax.experiments.trials import flat_metrics
 from sar_mixmae_jax.utils.errors import InputError
@@ -26,7 +26,7 @@ def small(tmp_path_factory):
     build("synthetic_s1/compare", data_dir, options={"patches": 16, "size": 32}, settings=one)
     build("flood_pairs/compare", data_dir, options={"pairs": 4, "size": 128}, settings=one)
     config = recipe.get_config("quick")
-    config.data_dir, config.seeds, config.compared = str(data_dir), 1, ("random", "none")
+    config.data_dir, config.seeds, config.compared = str(data_dir), 2, ("random", "none")
     config.shares, config.measured_batches = (0.5, 1.0), 1
     config.tasks = {"land_cover": MEASURED[:1], "water": MEASURED[1:]}
     for name in list(config.finetune):
@@ -43,8 +43,18 @@ def small(tmp_path_factory):
     return config.lock()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def accelerator():
+    """Train the seeds together, two steps at a time, as on an accelerator."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (seed_training, learning_curves):
+            patch.setattr(module, "is_accelerator", lambda: True)
+            patch.setattr(module, "STEPS_TOGETHER", 2)
+        yield
+
+
 @pytest.fixture(scope="module")
-def compared(small, tmp_path_factory):
+def compared(small, accelerator, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("curves")
     return workdir, compare(small, workdir, lambda: False)
 
@@ -52,8 +62,11 @@ def compared(small, tmp_path_factory):
 def test_every_share_is_measured_and_reported(compared):
     workdir, paths = compared
     shares = [("none", 0.5), ("none", 1)]
-    expected = {f"{name}-random-0-0" for name in MEASURED} | {
-        f"{name}-{arm}-{share:g}-0" for name in ("pretraining", *MEASURED) for arm, share in shares
+    expected = {f"{name}-random-0-{seed}" for name in MEASURED for seed in (0, 1)} | {
+        f"{name}-{arm}-{share:g}-{seed}"
+        for name in ("pretraining", *MEASURED)
+        for arm, share in shares
+        for seed in (0, 1)
     }
     assert {path.stem for path in (workdir / "results").glob("*.json")} == expected
     page = paths[0].read_text()
@@ -73,20 +86,18 @@ def test_metrics_are_those_of_the_saved_predictions(compared):
         assert flat_metrics(load_predictions(path)) == stored
 
 
-def test_a_stopped_pretraining_continues_bit_by_bit(compared, small, tmp_path, monkeypatch):
+def test_a_stopped_pretraining_continues_bit_by_bit(compared, small, tmp_path):
     workdir, _ = compared
     calls = []
 
     def stop() -> bool:
         calls.append(None)
-        return len(calls) in (1, 3)
+        return len(calls) == 1
 
-    monkeypatch.setattr(learning_curves, "STEPS_TOGETHER", 1)
     comparison = learning_curves.Comparison(small, tmp_path, stop)
-    for _ in range(2):
-        assert not comparison._pretrain("none", [0])
-        assert (tmp_path / "pretraining" / "none.npz").exists()
-    assert comparison._pretrain("none", [0])
+    assert not comparison._pretrain("none", [0, 1])
+    assert (tmp_path / "pretraining" / "none.npz").exists()
+    assert comparison._pretrain("none", [0, 1])
     assert not (tmp_path / "pretraining" / "none.npz").exists()
     for share in ("0.5", "1"):
         whole, continued = (
