@@ -173,11 +173,8 @@ def warn_of_shrinking(settings: Preprocessing, side: int) -> None:
     size = settings.image_size
     if settings.resize_mode == "resize" and side >= 2 * size and is_primary_process():
         logging.warning(
-            "images of %d px are averaged in dB to %d px, which darkens speckle and mixed pixels: "
-            "build the dataset with --size=%d, or set --config.model.image_size",
-            side,
-            size,
-            size,
+            f"images of {side} px are averaged in dB to {size} px, which darkens speckle and mixed "
+            f"pixels: build the dataset with --size={size}, or set --config.model.image_size"
         )
 
 
@@ -186,10 +183,9 @@ def warn_of_low_learning_rate(config: ConfigDict) -> None:
     peak = peak_learning_rate(config.optimizer.base_learning_rate, config.batch_size)
     if peak < MIN_PEAK_LEARNING_RATE and is_primary_process():
         logging.warning(
-            "the peak learning rate is %.1e: the published base rate of 1.5e-4 is for batches of "
-            "256, and this batch is %d; raise --config.optimizer.base_learning_rate",
-            peak,
-            config.batch_size,
+            f"the peak learning rate is {peak:.1e}: the published base rate of 1.5e-4 is for "
+            f"batches of 256, and this batch is {config.batch_size}; raise "
+            "--config.optimizer.base_learning_rate"
         )
 
 
@@ -312,9 +308,8 @@ def choose_cache(setup: RunSetup, start: int) -> str:
     if size > on_host:
         raise InputError(
             f"data.cache is {wanted}: the records take {format_bytes(size)}, and "
-            f"{format_bytes(on_host)} of host memory are available: set "
-            "--config.data.cache=none, or with host "
-            "--config.data.cache_dir to a folder"
+            f"{format_bytes(on_host)} of host memory are available: set --config.data.cache=none, "
+            "or with host --config.data.cache_dir to a folder"
         )
     if wanted == "device" and on_device and size > on_device:
         raise InputError(
