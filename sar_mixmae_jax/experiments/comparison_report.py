@@ -165,15 +165,15 @@ def _task_title(task: str) -> str:
 RUN_COLOUR = "#0072B2"  # blue of the colour-blind safe palette of Okabe and Ito (2008)
 MEAN_COLOUR = "black"
 REFERENCE_COLOUR = "0.75"
+BASELINE_COLOURS = ("#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+BASELINE_DASHES: tuple[Any, ...] = ("--", ":", "-.", (0, (6, 1, 1, 1)), (0, (3, 1, 1, 1, 1, 1)))
 BASELINE_STYLES: tuple[dict[str, Any], ...] = tuple(
-    {"color": colour, "linestyle": dashes, "linewidth": 1.8}
-    for colour, dashes in (
-        ("#D55E00", "--"),
-        ("#009E73", ":"),
-        ("#CC79A7", "-."),
-        ("#E69F00", (0, (6, 1, 1, 1))),
-        ("#56B4E9", (0, (3, 1, 1, 1, 1, 1))),
-    )
+    {
+        "color": BASELINE_COLOURS[number % 5],
+        "linestyle": BASELINE_DASHES[(number + number // 5) % 5],
+        "linewidth": 1.8,
+    }
+    for number in range(25)
 )
 
 MAX_COLUMNS = 4

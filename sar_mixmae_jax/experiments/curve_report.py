@@ -323,14 +323,17 @@ def draw_curves(
     names = list(
         dict.fromkeys(name for metric in metrics for name in values_by_seed(baselines, metric))
     )
-    figure = Figure(figsize=(1.2 + 3.4 * len(metrics), 4.6), layout="constrained", dpi=130)
+    width = max(7.0, 1.2 + 3.4 * len(metrics))
+    figure = Figure(figsize=(width, 4.8), layout="constrained", dpi=130)
     axes = figure.subplots(1, len(metrics), squeeze=False).ravel()
     for axis, metric in zip(axes, metrics, strict=True):
         for number, arm in enumerate(arms):
             _draw_arm(axis, metric, shown, arm, total, number, len(arms))
         for name, by_seed in values_by_seed(baselines, metric).items():
-            style = BASELINE_STYLES[names.index(name) % len(BASELINE_STYLES)]
-            axis.axhline(np.mean([*by_seed.values()]), label=name, zorder=0, **style)
+            style = BASELINE_STYLES[names.index(name) % len(BASELINE_STYLES)] | {"color": "0.45"}
+            label = f"{name} (no network)"
+            axis.axhline(np.mean([*by_seed.values()]), label=label, zorder=0, **style)
+        _set_limits(axis, metric, shown, baselines)
         _label(axis, metric, sorted({curve.share for curve in shown}), total)
     handles = {
         label: handle
@@ -340,9 +343,9 @@ def draw_curves(
     figure.legend(
         handles.values(),
         handles.keys(),
-        title="Circles: seeds. Bands: 95 % interval of the mean over seeds.",
+        title="Circles: seeds. Bands: 95 % interval of the mean over seeds, cut at the edge.",
         loc="outside lower center",
-        ncols=3,
+        ncols=int(width / 3),
         frameon=False,
         fontsize=8,
         title_fontsize=8,
@@ -397,6 +400,24 @@ def _places(shares: Sequence[float]) -> list[float]:
     steps = [after - before for before, after in pairwise(logs)]
     zero = (logs[0] if logs else 0.0) - (max(steps) if steps else 1.0)
     return [zero if share == 0 else float(np.log2(share)) for share in shares]
+
+
+def _set_limits(
+    axis: Axes, metric: Metric, curves: Sequence[CurveResult], baselines: Sequence[Result]
+) -> None:
+    """Show all seeds and baselines; bands of few seeds would make them illegible."""
+    values = [
+        value
+        for curve in curves
+        if curve.name == metric.task
+        for metrics in curve.metrics.values()
+        if (value := metrics.get(metric.name)) is not None
+    ]
+    for by_seed in values_by_seed(baselines, metric).values():
+        values.append(float(np.mean([*by_seed.values()])))
+    if values:
+        margin = 0.15 * (max(values) - min(values)) or 0.05
+        axis.set_ylim(min(values) - margin, max(values) + margin)
 
 
 def _label(axis: Axes, metric: Metric, shares: Sequence[float], total: int) -> None:
