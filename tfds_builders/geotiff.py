@@ -117,19 +117,23 @@ def read_band(
     """
     if error := dtype_error(raster, band):
         raise bad_file(raster.name, error)
-    values = raster.read(band, window=window, masked=True)
-    tagged = raster.nodatavals[band - 1]
-    if MaskFlags.per_dataset not in raster.mask_flag_enums[band - 1]:
-        tagged = None  # it is the mask already
-    for number in (nodata, tagged):
-        if number is not None:
-            values = np.ma.masked_where(_equal(values.data, number), values, copy=False)
-    hidden = _hidden_by_side_file(raster, band, window)
-    if hidden is not None:
-        values = np.ma.masked_where(hidden, values, copy=False)
-    values = values * raster.scales[band - 1] + raster.offsets[band - 1]
-    with np.errstate(over="ignore"):  # overflow becomes infinite, which is checked later
-        return values.astype(np.float32).filled(np.nan)
+    stored = raster.read(band, window=window)
+    flags, tagged = raster.mask_flag_enums[band - 1], raster.nodatavals[band - 1]
+    hidden = [] if nodata is None else [_equal(stored, nodata)]
+    if tagged is not None and MaskFlags.per_dataset in flags:
+        hidden.append(_equal(stored, tagged))
+    if not (MaskFlags.all_valid in flags or (flags == [MaskFlags.nodata] and np.isnan(tagged))):
+        hidden.append(raster.read_masks(band, window=window) == 0)
+    beside = _hidden_by_side_file(raster, band, window)
+    if beside is not None:
+        hidden.append(beside)
+    scale, offset = raster.scales[band - 1], raster.offsets[band - 1]
+    with np.errstate(over="ignore", invalid="ignore"):  # infinite values are checked later
+        values = stored if (scale, offset) == (1.0, 0.0) else stored * scale + offset
+        values = values.astype(np.float32, copy=False)
+    for pixels in hidden:
+        np.copyto(values, np.nan, where=pixels)
+    return values
 
 
 def _equal(values: np.ndarray, number: float) -> np.ndarray:

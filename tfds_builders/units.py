@@ -55,16 +55,16 @@ EMPTY_SUMMARY = ValueSummary(np.inf, -np.inf, 0, 0, 0, 0)
 
 def summarise(values: np.ndarray) -> ValueSummary:
     """Return the summary of an array of any shape, NaN = nodata."""
-    valid = values[~np.isnan(values)]
-    if not valid.size:
+    valid = values.size - np.count_nonzero(np.isnan(values))
+    if not valid:
         return EMPTY_SUMMARY
     return ValueSummary(
-        float(valid.min()),
-        float(valid.max()),
-        int((valid < -1.0).sum()),
-        int((valid > 1.0).sum()),
-        valid.size,
-        int(np.isinf(valid).sum()),
+        float(np.fmin.reduce(values, axis=None)),
+        float(np.fmax.reduce(values, axis=None)),
+        np.count_nonzero(values < -1.0),
+        np.count_nonzero(values > 1.0),
+        valid,
+        np.count_nonzero(np.isinf(values)),
     )
 
 
@@ -125,7 +125,7 @@ def to_db(values: np.ndarray, unit: str) -> np.ndarray:
     if unit == "linear":
         with np.errstate(divide="ignore", invalid="ignore"):
             values = np.where(is_floored(values), FLOOR_DB, linear_to_db(values))
-    return values.astype(np.float32)
+    return values.astype(np.float32, copy=False)
 
 
 def count_floored(values: np.ndarray, unit: str) -> np.ndarray:

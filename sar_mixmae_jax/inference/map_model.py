@@ -132,7 +132,9 @@ def load_map_model(choice: ModelChoice) -> MapModel:
     params = replicate(load_params(model, objective))
     classes = model.source_checkpoint.metadata.model.classes
     channels = classes
-    if not task.labels_per_pixel and task.exclusive and len(classes) == 2:
+    if task.labels_per_pixel and len(classes) == 2:
+        channels = classes[1:]
+    elif task.exclusive and len(classes) == 2:
         channels = (*classes, "evidence")
     predictor = _predictor(
         CacheablePartial(_class_probabilities, (objective, window)),
@@ -265,15 +267,16 @@ def _class_probabilities(
 ) -> dict[str, jax.Array]:
     """Return {"values"}: probabilities of the classes, (batch, row, column, class).
 
-    Per pixel of the windows; or per window, and with two exclusive classes also the logit of the
-    second minus that of the first.
+    Per pixel of the windows, of two classes the second; or per window, and with two exclusive
+    classes also the logit of the second minus that of the first.
     """
     objective, window = settings
     task = objective.task
     logits = apply_model(objective.model, params, prepare_batch(batch, None, objective))
     if task.labels_per_pixel:
         values = jax.nn.softmax(logits)
-        return {"values": _fit_window(values, window, objective.preprocessing.resize_mode)}
+        shown = values[..., 1:] if logits.shape[-1] == 2 else values
+        return {"values": _fit_window(shown, window, objective.preprocessing.resize_mode)}
     logits = task.pool_logits(logits)
     values = jax.nn.softmax(logits) if task.exclusive else jax.nn.sigmoid(logits)
     if task.exclusive and logits.shape[-1] == 2:

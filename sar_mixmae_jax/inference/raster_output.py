@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 import rasterio
+from rasterio import enums
 from rasterio.crs import CRS
-from rasterio.enums import Resampling
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
 from rasterio.shutil import copy
 from rasterio.windows import Window
 
+from sar_mixmae_jax.inference.raster_overviews import Resampling, raster_with_overviews
 from sar_mixmae_jax.utils.errors import InputError, first_line
 from sar_mixmae_jax.utils.files import atomic_path
 
@@ -88,7 +89,7 @@ class RasterBands:
       names: descriptions.
       dtype: of the values.
       nodata: value of pixels without a result.
-      overviews: resampling of the overviews, a name that GDAL knows.
+      overviews: resampling of the overviews.
       scale: factor from stored to described values.
       colours: (red, green, blue) of values of the only band.
     """
@@ -96,7 +97,7 @@ class RasterBands:
     names: tuple[str, ...]
     dtype: str
     nodata: float
-    overviews: str
+    overviews: Resampling
     scale: float = 1.0
     colours: Mapping[int, tuple[int, int, int]] = dataclasses.field(default_factory=dict)
 
@@ -151,7 +152,7 @@ def write_raster(
                 with report_raster_errors(path), rasterio.Env(**GDAL_SETTINGS):
                     raster.write(values, window=window)
                 for number, band in enumerate(values):
-                    data = np.ascontiguousarray(band).tobytes()
+                    data = np.ascontiguousarray(band)
                     checksums[number] = zlib.crc32(data, int(checksums[number]))
 
             yield write
@@ -159,14 +160,8 @@ def write_raster(
             if len(bands.names) > MAX_COG_BANDS:
                 rows_path.replace(partial)
             else:
-                copy(
-                    rows_path,
-                    partial,
-                    driver="COG",
-                    blocksize=BLOCK,
-                    overview_resampling=bands.overviews,
-                    **COG_SETTINGS,
-                )
+                with raster_with_overviews(rows_path, bands.overviews, BLOCK) as source:
+                    copy(source, partial, driver="COG", blocksize=BLOCK, **COG_SETTINGS)
             with rasterio.open(partial) as raster:
                 _verify(raster, checksums)
 
@@ -191,7 +186,7 @@ def _verify(raster: DatasetReader, checksums: np.ndarray) -> None:
         found = 0
         for first in range(0, raster.height, BLOCK):
             window = Window(0, first, raster.width, min(BLOCK, raster.height - first))
-            found = zlib.crc32(raster.read(number, window=window).tobytes(), found)
+            found = zlib.crc32(raster.read(number, window=window), found)
         if found != expected:
             raise OSError(f"band {number} was not written completely")
 
@@ -204,7 +199,7 @@ def read_overview(path: Path, shape: tuple[int, int]) -> np.ndarray:
         warnings.catch_warnings(action="ignore", category=NotGeoreferencedWarning),
         rasterio.open(path) as raster,
     ):
-        return raster.read(1, out_shape=shape, resampling=Resampling.mode)
+        return raster.read(1, out_shape=shape, resampling=enums.Resampling.mode)
 
 
 @contextmanager

@@ -14,14 +14,17 @@ import numpy as np
 from tqdm import tqdm
 
 from sar_mixmae_jax.inference.window_blending import RowBlender, WindowAxis, measured_cells
+from sar_mixmae_jax.utils.decibel import db_to_linear, linear_to_db
 
 T = TypeVar("T")
 
 RowReader = Callable[[int, int], np.ndarray]
 """(first row, row behind the last) -> (rows, columns, band) float32 in dB, NaN = nodata."""
 
-PART_PIXELS = 2 * 2**20
-"""Pixels of a band that are read at once."""
+PART_PIXELS = 2**19
+"""Pixels of a band that are read at once: few enough for the cache of a processor."""
+SAMPLED_ROWS = 2
+"""Rows of a block of the overview that count, at least."""
 IN_FLIGHT = 2
 """Batches given to the devices before the results of the first are awaited."""
 
@@ -70,7 +73,10 @@ class WindowPredictor:
 
 
 class BlockAverage:
-    """Mean linear power of square blocks of a scene, of rows added from top to bottom."""
+    """Mean linear power of square blocks of a scene, of rows added from top to bottom.
+
+    Of high blocks only every few rows count: `SAMPLED_ROWS` or more of a block.
+    """
 
     def __init__(self, shape: tuple[int, int], block: int) -> None:
         """Start without values.
@@ -79,7 +85,7 @@ class BlockAverage:
           shape: (rows, columns) of the scene.
           block: side of a block, pixels.
         """
-        self.block = block
+        self.block, self._step = block, max(1, block // SAMPLED_ROWS)
         rows, columns = (-(-side // block) for side in shape)
         self._sums = np.zeros((rows, columns))
         self._counts = np.zeros((rows, columns), np.int64)
@@ -91,18 +97,24 @@ class BlockAverage:
           first: row of the scene.
           db: (rows, columns) dB, NaN = nodata.
         """
-        power = np.exp(db * np.float32(np.log(10) / 10))
+        skipped = -first % self._step
+        power = db_to_linear(db[skipped :: self._step])
+        blocks = (first + skipped + self._step * np.arange(len(power))) // self.block
+        blocks, rows = np.unique(blocks, return_index=True)
+        if not len(rows):
+            return
         valid = np.isfinite(power)
+        np.copyto(power, 0, where=~valid)
         columns = np.arange(0, db.shape[1], self.block)
-        rows = (first + np.arange(len(db))) // self.block
-        sums = np.add.reduceat(np.where(valid, power, 0), columns, 1)
-        np.add.at(self._sums, rows, sums)
-        np.add.at(self._counts, rows, np.add.reduceat(valid, columns, 1, np.int64))
+        sums = np.add.reduceat(power, rows, 0)
+        counts = np.add.reduceat(valid.view(np.uint8), rows, 0)  # fewer than 2 SAMPLED_ROWS
+        self._sums[blocks] += np.add.reduceat(sums, columns, 1, np.float64)
+        self._counts[blocks] += np.add.reduceat(counts, columns, 1, np.int64)
 
     def db(self) -> np.ndarray:
         """Return the means in dB; NaN where nothing was measured."""
         with np.errstate(divide="ignore", invalid="ignore"):
-            return 10 * np.log10(self._sums / self._counts)
+            return linear_to_db(self._sums / self._counts)
 
 
 class WindowResult(NamedTuple):
@@ -179,7 +191,7 @@ def predict_rows(
 
     def finish_row() -> np.ndarray:
         strip = blender.finish_row()
-        strip[~measured.popleft()] = np.nan
+        np.copyto(strip, np.nan, where=~measured.popleft()[..., None])
         return strip
 
     def blend_oldest() -> Iterator[np.ndarray]:
@@ -235,10 +247,10 @@ def _read_rows(
                 values = read(first, part.stop + top)
                 if len(strips) == date:
                     strips.append(np.empty((bottom - top, *values.shape[1:]), np.float32))
-                strips[date][part] = values
-                bands = [np.isfinite(band) for band in np.moveaxis(values, -1, 0)]
-                measured = np.logical_and.reduce(bands)
-                valid[part] = measured if date == 0 else valid[part] & measured
+                for band in range(values.shape[-1]):
+                    strips[date][part, :, band] = values[..., band]
+                    measured = np.isfinite(values[..., band])
+                    valid[part] = valid[part] & measured if date or band else measured
             if overview is not None:
                 overview.add(first, values[..., -1])
         known = bottom
@@ -259,30 +271,38 @@ def _batches(
     """Yield the places of windows with something measured, and their pixels, in batches.
 
     All batches have the same size: the last is filled up with nodata, as are windows that lie
-    partly outside the scene.
+    partly outside the scene. The arrays of a batch are used again for the batch `IN_FLIGHT` later,
+    when the devices have read them.
     """
     places: list[_Place] = []
-    windows: list[np.ndarray] = []
+    buffers: deque[list[np.ndarray]] = deque(maxlen=IN_FLIGHT)
     for row in window_rows:
         for column, start in enumerate(columns.starts):
             pixels = np.s_[:, start * columns.cell : start * columns.cell + columns.window]
             valid = row.valid[pixels]
             if not valid.any():
                 continue
-            if not places:  # new arrays: the devices may still read the last ones
+            if not places and len(buffers) < IN_FLIGHT:
                 shape = (batch_size, columns.window, columns.window)
-                windows = [
-                    np.full((*shape, strip.shape[-1]), np.nan, np.float32) for strip in row.strips
-                ]
+                buffers.append(
+                    [np.empty((*shape, strip.shape[-1]), np.float32) for strip in row.strips]
+                )
+            elif not places:
+                buffers.rotate(-1)
+            windows = buffers[-1]
             for date, strip in zip(windows, row.strips, strict=True):
-                part = strip[pixels]
-                date[len(places), : part.shape[0], : part.shape[1]] = part
+                part, window = strip[pixels], date[len(places)]
+                window[: part.shape[0], : part.shape[1]] = part
+                window[part.shape[0] :] = np.nan
+                window[:, part.shape[1] :] = np.nan
             places.append(_Place(row.number, column, float(valid.mean())))
             if len(places) == batch_size:
                 yield places, windows
                 places = []
     if places:
-        yield places, windows
+        for date in buffers[-1]:
+            date[len(places) :] = np.nan
+        yield places, buffers[-1]
 
 
 def read_ahead(items: Iterator[T]) -> Iterator[T]:

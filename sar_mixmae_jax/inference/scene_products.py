@@ -146,16 +146,17 @@ def _map_pixels(
 ) -> None:
     probability_path, classes_path, quicklook_path = paths
     classes, overview = model.classes, _overview(scene)
+    threshold = settings.threshold if len(classes) == 2 else None
     shown = classes[1:] if len(classes) == 2 else classes
     probability = RasterBands(
         tuple(f"probability of {name}" for name in shown),
         "uint8",
         NODATA,
-        "AVERAGE",
+        "mean",
         scale=1 / PROBABILITY_STEPS,
     )
     colours = dict(enumerate(class_colours(len(classes))))
-    numbers = RasterBands(("class",), "uint8", NODATA, "MODE", colours=colours)
+    numbers = RasterBands(("class",), "uint8", NODATA, "mode", colours=colours)
     tags = {**tags, "CLASSES": ", ".join(f"{n} {name}" for n, name in enumerate(classes))}
     with ExitStack() as stack:  # the classes appear last
         write_classes = stack.enter_context(write_raster(classes_path, grid, numbers, tags))
@@ -166,7 +167,7 @@ def _map_pixels(
             scene, model.predictor, model.overlap, description=description, overview=overview
         )
         writer = stack.enter_context(
-            WriteBehind(_class_writer(write_classes, write_probability, settings.threshold))
+            WriteBehind(_class_writer(write_classes, write_probability, threshold))
         )
         first = 0
         for strip in rows:
@@ -178,9 +179,16 @@ def _map_pixels(
 
 
 def _class_writer(
-    write_classes: WriteRows, write_probability: WriteRows, threshold: float
+    write_classes: WriteRows, write_probability: WriteRows, threshold: float | None
 ) -> Callable[[int, np.ndarray], None]:
-    """Return a function that writes a strip of probabilities to both rasters."""
+    """Return a function that writes a strip of probabilities to both rasters.
+
+    Args:
+      write_classes: to the raster of classes.
+      write_probability: to the raster of probabilities.
+      threshold: probability from which a pixel is of the second of two classes, whose probability
+        is the only one; None: the most probable class.
+    """
 
     def write(first: int, strip: np.ndarray) -> None:
         height = max(1, PART_VALUES // strip[0].size)
@@ -189,17 +197,15 @@ def _class_writer(
 
     def write_part(first: int, strip: np.ndarray) -> None:
         missing = np.isnan(strip[..., 0])
-        if strip.shape[-1] == 2:
-            shown = strip[..., 1:]
-            numbers = (strip[..., 1] >= threshold).astype(np.uint8)
+        if threshold is None:
+            numbers = strip.argmax(-1).astype(np.uint8)
         else:
-            shown, numbers = strip, strip.argmax(-1).astype(np.uint8)
-        numbers[missing] = NODATA
-        with np.errstate(invalid="ignore"):  # nodata
-            stored = np.rint(shown * np.float32(PROBABILITY_STEPS)).astype(np.uint8)
-        stored[missing] = NODATA
+            numbers = (strip[..., 0] >= threshold).view(np.uint8)
+        np.copyto(numbers, NODATA, where=missing)
+        steps = np.rint(strip * np.float32(PROBABILITY_STEPS))
+        np.copyto(steps, NODATA, where=missing[..., None])
         write_classes(first, numbers[None])
-        write_probability(first, np.moveaxis(stored, -1, 0))
+        write_probability(first, np.moveaxis(steps.astype(np.uint8), -1, 0))
 
     return write
 
@@ -222,7 +228,7 @@ def _map_windows(
         )
     )
     names = tuple(name if name == "evidence" else f"probability of {name}" for name in channels)
-    bands = RasterBands(names, "float32", np.nan, "AVERAGE")
+    bands = RasterBands(names, "float32", np.nan, "mean")
     write_array(raster_path, values, grid.coarsen(model.predictor.cell), bands, tags)
     if len(model.classes) == 2:
         layer = QuicklookMap(values[..., 1], names[1])
@@ -278,7 +284,7 @@ def _map_features(
             names = tuple(f"principal component {n + 1}" for n in range(values.shape[-1]))
         else:
             values, names = tokens, model.predictor.channels
-        bands = RasterBands(names, "float32", np.nan, "AVERAGE")
+        bands = RasterBands(names, "float32", np.nan, "mean")
         write_array(raster_path, values, coarse, bands, tags)
     _write_windows(table_path, scene, model, windows, tags)
 

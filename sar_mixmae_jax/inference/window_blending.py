@@ -63,11 +63,6 @@ class WindowAxis:
         count = -(-last * self.cell // (self.window - self.overlap))
         return tuple(last * number // max(1, count) for number in range(count + 1))
 
-    @property
-    def end(self) -> int:
-        """First pixel below or right of the last window, at least `length`."""
-        return self.starts[-1] * self.cell + self.window
-
     @cached_property
     def weights(self) -> np.ndarray:
         """(windows, cells of a window) float32; over all windows they sum to 1 in every cell.
@@ -123,10 +118,9 @@ class RowBlender:
         self._row += 1
         end = starts[self._row] if self._row < len(starts) else rows.cells
         count = end - starts[self._row - 1]
-        done = self._sum[:count, : self._columns.cells].copy()
-        self._sum[: len(self._sum) - count] = self._sum[count:].copy()
-        self._sum[len(self._sum) - count :] = 0
-        return done
+        done, self._sum = self._sum, np.zeros_like(self._sum)
+        self._sum[: len(done) - count] = done[count:]
+        return done[:count, : self._columns.cells]
 
 
 def measured_cells(valid: np.ndarray, cell: int) -> np.ndarray:

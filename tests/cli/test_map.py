@@ -45,10 +45,10 @@ def mapped(tmp_path, monkeypatch, capsys):
         water = windows[0][..., :1] < -16
         if len(windows) == 2:
             water = windows[1][..., :1] < windows[0][..., :1] - 1
-        return np.concatenate([~water, water], axis=-1).astype(np.float32)
+        return water.astype(np.float32)
 
     def load(choice):
-        predictor = WindowPredictor(32, 1, ("land", "water"), 4, dark)
+        predictor = WindowPredictor(32, 1, ("water",), 4, dark)
         dates = ("before", "after") if "flood" in str(choice.workdir) else ()
         tags = {"WEIGHTS_SHA256": choice.workdir.name, "MODEL": choice.which}
         return MapModel("pixels", predictor, 8, ("VH", "VV"), dates, ("land", "water"), tags)

@@ -14,6 +14,7 @@ from sar_mixmae_jax.inference.geoparquet import common_crs, footprints, write_ge
 from sar_mixmae_jax.inference.map_model import MapModel, check_windows
 from sar_mixmae_jax.inference.quicklook import pixel_size, scale_bar
 from sar_mixmae_jax.inference.raster_output import Grid, RasterBands, write_array
+from sar_mixmae_jax.inference.raster_overviews import halve
 from sar_mixmae_jax.inference.scene_pipeline import MapScene, WindowPredictor
 from sar_mixmae_jax.inference.scene_products import (
     MapSettings,
@@ -36,7 +37,8 @@ def scene_of(db, crs="EPSG:32633", transform=UTM, dates=1):
 
 
 def model_of(kind, function, window=32, cell=1, classes=("land", "water"), channels=None):
-    predictor = WindowPredictor(window, cell, channels or classes, 4, lambda d: function(d[0]))
+    channels = channels or (classes[1:] if len(classes) == 2 else classes)
+    predictor = WindowPredictor(window, cell, channels, 4, lambda d: function(d[0]))
     return MapModel(
         kind, predictor, 8 if cell == 1 else 0, ("VH", "VV"), (), classes, {"MODEL": "m"}
     )
@@ -49,9 +51,8 @@ def backscatter(rows, columns):
 
 
 def dark(windows):
-    """Probabilities of land and water: water is the more probable, the darker VH is."""
-    water = 1 / (1 + np.exp(windows[..., :1] + 15))
-    return np.concatenate([1 - water, water], axis=-1)
+    """Probability of water, the more probable, the darker VH is."""
+    return 1 / (1 + np.exp(windows[..., :1] + 15))
 
 
 def test_classes_and_probabilities_lie_where_the_pixels_do(tmp_path):
@@ -75,6 +76,9 @@ def test_classes_and_probabilities_lie_where_the_pixels_do(tmp_path):
         np.testing.assert_allclose(values, expected[~missing], atol=0.5 / 250 + 1e-6)
         row, column = raster.index(500_000 + 10 * 40.5, 5_500_000 - 10 * 100.5)
         assert (row, column) == (100, 40)
+        whole = raster.read()
+    with rasterio.open(paths[0], overview_level=0) as raster:
+        np.testing.assert_array_equal(raster.read(), halve(whole, 255, "mean"))
     with rasterio.open(paths[1]) as raster:
         assert raster.nodata == 255
         assert raster.tags()["THRESHOLD"] == "probability of water at least 0.7"
@@ -86,12 +90,32 @@ def test_classes_and_probabilities_lie_where_the_pixels_do(tmp_path):
     assert paths[2].read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize("nodata", [255, np.nan])
+def test_four_pixels_become_their_mean_or_most_frequent_value(nodata):
+    rng = np.random.default_rng(0)
+    values = rng.integers(0, 3, (2, 7, 10)).astype("float32" if np.isnan(nodata) else "uint8")
+    values[:, :5, 3:7] = nodata
+    mean, mode = (halve(values, nodata, name) for name in ("mean", "mode"))
+    assert mean.shape == mode.shape == (2, 4, 5)
+    for band, row, column in np.ndindex(mean.shape):
+        square = values[band, 2 * row : 2 * row + 2, 2 * column : 2 * column + 2].ravel()
+        known = square[~np.isnan(square) & (square != nodata)]
+        expected, modes = nodata, [nodata]
+        if len(known):
+            expected = known.mean() if np.isnan(nodata) else np.rint(known.mean())
+            counts = np.bincount(known.astype(int))
+            modes = np.flatnonzero(counts == counts.max())
+        np.testing.assert_allclose(mean[band, row, column], expected)
+        assert any(np.array_equal(mode[band, row, column], one, equal_nan=True) for one in modes)
+
+
 def test_a_scene_without_a_place_has_a_map_without_a_place(tmp_path):
     db = backscatter(40, 50)
     scene = scene_of(db, crs="", transform=(np.nan,) * 6)
 
     def three(windows):
-        return np.concatenate([dark(windows) * 0.5, 0.5 + 0 * windows[..., :1]], axis=-1)
+        water = dark(windows)
+        return np.concatenate([(1 - water) / 2, water / 2, 0.5 + 0 * water], axis=-1)
 
     model = model_of("pixels", three, classes=("land", "water", "ice"))
     probability, classes, _ = map_scene(scene, model, tmp_path / "scene", MapSettings())
@@ -246,7 +270,7 @@ def test_a_second_date_is_needed_where_the_model_has_two(tmp_path):
 def test_a_file_that_does_not_fit_on_the_disk_never_appears(tmp_path, limit):
     """The smaller limit is met by the rows, the larger by the Cloud-Optimized GeoTIFF."""
     values = np.random.default_rng(0).integers(0, 200, (600, 600, 1), np.uint8)
-    bands = RasterBands(("noise",), "uint8", 255, "NEAREST")
+    bands = RasterBands(("noise",), "uint8", 255, "mean")
     (tmp_path / ".scene_x.tif.1.partial").write_bytes(b"")
     with file_size_limit(limit), pytest.raises(InputError, match=r"noise.tif cannot be written"):
         write_array(tmp_path / "noise.tif", values, Grid((600, 600), "", UTM), bands, {})

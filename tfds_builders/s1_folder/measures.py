@@ -67,7 +67,8 @@ class SceneMeasures:
         chosen = np.arange(0, rows, max(1, rows // wanted))
         for band, summary in enumerate(self.summaries):
             values = strip[..., band]
-            self.summaries[band] = summary + units.summarise(values[values != 0])
+            measured = values if values.all() else values[values != 0]
+            self.summaries[band] = summary + units.summarise(measured)
             whole = values[: rows * BLOCK, : columns * BLOCK].reshape(rows, BLOCK, columns, BLOCK)
             blocks = whole[chosen].swapaxes(1, 2).reshape(-1, BLOCK * BLOCK)
             with np.errstate(all="ignore"):

@@ -122,8 +122,12 @@ class SceneReader:
         return values
 
     def read_stored(self, window: Window) -> np.ndarray:
-        """Return a window in the unit of the scene, with zeros as they are stored."""
-        values = np.stack([self._read_layer(layer, window) for layer in self.scene.layers], axis=-1)
+        """Return a window in the unit of the scene, with zeros as they are stored.
+
+        The pixels of a band are contiguous, as most readers take band by band.
+        """
+        bands = np.stack([self._read_layer(layer, window) for layer in self.scene.layers])
+        values = np.moveaxis(bands, 0, -1)
         if self.nodata.mask is not None:
             values[~read_valid(self.nodata.mask, self.scene, window)] = np.nan
         return values
