@@ -55,16 +55,16 @@ EMPTY_SUMMARY = ValueSummary(np.inf, -np.inf, 0, 0, 0, 0)
 
 def summarise(values: np.ndarray) -> ValueSummary:
     """Return the summary of an array of any shape, NaN = nodata."""
-    valid = values.size - np.count_nonzero(np.isnan(values))
+    valid = values.size - int(np.count_nonzero(np.isnan(values)))
     if not valid:
         return EMPTY_SUMMARY
     return ValueSummary(
         float(np.fmin.reduce(values, axis=None)),
         float(np.fmax.reduce(values, axis=None)),
-        np.count_nonzero(values < -1.0),
-        np.count_nonzero(values > 1.0),
+        int(np.count_nonzero(values < -1.0)),
+        int(np.count_nonzero(values > 1.0)),
         valid,
-        np.count_nonzero(np.isinf(values)),
+        int(np.count_nonzero(np.isinf(values))),
     )
 
 

@@ -22,7 +22,7 @@ from rasterio.errors import RasterioError
 
 from sar_mixmae_jax.cli import common
 from sar_mixmae_jax.inference.map_model import MapModel, ModelChoice, load_map_model
-from sar_mixmae_jax.inference.scene_grid import NamedScene, size_warnings
+from sar_mixmae_jax.inference.scene_grid import NamedScene, quantity_warnings, size_warnings
 from sar_mixmae_jax.inference.scene_input import (
     MapMetadata,
     find_pair,
@@ -107,6 +107,7 @@ RUNNER = flags.DEFINE_string(
 FILE_OPTIONS = (
     "bands",
     "unit",
+    "quantity",
     "nodata",
     "band_pattern",
     "mask",
@@ -176,7 +177,10 @@ def run_job(job: MapJob, tick: Tick) -> None:
             check_existing(files[0], expected_tags(job, model))
             return
         remove_partial_files(job.stem)
-        for warning in size_warnings(job.dates[0].scene, model.pixel_size):
+        warnings = size_warnings(job.dates[0].scene, model.pixel_size)
+        for date in job.dates:
+            warnings += quantity_warnings(date, model.quantity)
+        for warning in warnings:
             print(warning, file=sys.stderr)
         with open_scenes(job.dates, model.bands, job.nodata, job.stem) as scene:
             map_scene(scene, model, job.stem, job.settings, job.description)

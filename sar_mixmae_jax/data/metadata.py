@@ -92,6 +92,10 @@ class DatasetDescription:
       bands: names of the bands.
       unit: of the records.
       statistics: of the bands; None where none are known.
+      quantity: "sigma0" or "gamma0"; "" where it is not known.
+      pixel_size: side of a square of the area of a pixel, metres; None where it is not known or
+        mixed.
+      record_size: side of the images, pixels; None where it is not known.
     """
 
     name: str
@@ -102,7 +106,14 @@ class DatasetDescription:
     bands: tuple[str, ...] = ()
     unit: str = ""
     statistics: Statistics | None = None
+    quantity: str = ""
+    pixel_size: float | None = None
+    record_size: int | None = None
 
+
+QUANTITIES = ("sigma0", "gamma0")
+SPACING_RATIO = 1.1
+"""Ratio of the pixel spacings of two images above which their pixels differ."""
 
 Column = list[bool | int | float | str | None]
 
@@ -175,6 +186,24 @@ class DatasetMetadata:
         content = to_json(self)
         content[STORED_LOCATION_FIELDS] = content.pop("location_fields")
         return content.pop("facts") | content
+
+    @property
+    def quantity(self) -> str:
+        """Quantity of the backscatter, one of `QUANTITIES`; "" where it is not known."""
+        quantity = self.facts.get("quantity")
+        return quantity if quantity in QUANTITIES else ""
+
+    @property
+    def pixel_size(self) -> float | None:
+        """Side of a square of the area of a pixel, metres; None: not known, or mixed."""
+        try:
+            spacings = from_json(list[tuple[float, float]], self.facts.get("pixel_spacing_m"))
+        except ValueError:
+            return None
+        sides = sorted(math.sqrt(abs(rows * columns)) for rows, columns in spacings)
+        if not sides or not 0 < sides[-1] <= SPACING_RATIO * sides[0]:
+            return None
+        return float(f"{sum(sides) / len(sides):.3g}")
 
     @property
     def build(self) -> dict[str, Any]:

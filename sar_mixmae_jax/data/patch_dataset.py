@@ -57,6 +57,8 @@ class PatchDataset:
       read: the same records with other fields.
       location_fields: see `DatasetMetadata`.
       masks: see `DatasetMetadata`.
+      quantity: see `DatasetDescription`.
+      pixel_size: see `DatasetDescription`.
     """
 
     source: Source
@@ -75,6 +77,8 @@ class PatchDataset:
     read: Callable[[Sequence[str]], Source] | None = None
     location_fields: int = 0
     masks: dict[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    quantity: str = ""
+    pixel_size: float | None = None
 
     def describe(self) -> DatasetDescription:
         """Return the facts that are stored with everything made from the split."""
@@ -87,6 +91,9 @@ class PatchDataset:
             bands=self.bands,
             unit=self.unit,
             statistics=self.statistics,
+            quantity=self.quantity,
+            pixel_size=self.pixel_size,
+            record_size=self.size or None,
         )
 
     def ids(self) -> list[str]:
@@ -204,6 +211,8 @@ def load_patch_dataset(
         read=read,
         location_fields=metadata.location_fields,
         masks=metadata.masks,
+        quantity=metadata.quantity,
+        pixel_size=metadata.pixel_size,
     )
 
 

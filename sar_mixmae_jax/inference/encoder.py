@@ -136,7 +136,7 @@ class FrozenEncoder:
         settings = inference_preprocessing(
             self.source_checkpoint, self.image_size, self.resize_mode, unit
         )
-        function = CacheablePartial(_encode_batch, (self.model, settings, output))
+        function = CacheablePartial(encode_batch, (self.model, settings, output))
         return BatchPredictor(function, batch_size)(self.params, source, description)
 
 
@@ -285,7 +285,7 @@ class _ArraySource:
         return {"id": np.int64(index), "backscatter": self._images[index]}
 
 
-def _encode_batch(
+def encode_batch(
     params: Any,
     batch: Mapping[str, jax.Array],
     settings: tuple[Classifier, Preprocessing, Output],

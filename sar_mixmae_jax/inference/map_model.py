@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import math
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,12 +11,16 @@ import jax.numpy as jnp
 import numpy as np
 
 import sar_mixmae_jax
-from sar_mixmae_jax.inference.encoder import freeze_encoder, inference_preprocessing
+from sar_mixmae_jax.inference.encoder import (
+    encode_batch,
+    freeze_encoder,
+    inference_preprocessing,
+)
 from sar_mixmae_jax.inference.evaluator import LoadedModel, load_model, load_params
+from sar_mixmae_jax.inference.scene_grid import trained_pixel_size
 from sar_mixmae_jax.inference.scene_pipeline import WindowPredictor
 from sar_mixmae_jax.inference.window_blending import WindowAxis
 from sar_mixmae_jax.models.heads import DownstreamModel, FloodDetector
-from sar_mixmae_jax.objectives.preprocess import Preprocessing, preprocess
 from sar_mixmae_jax.tasks.base import Task
 from sar_mixmae_jax.tasks.registry import get_task
 from sar_mixmae_jax.tasks.supervised import FinetuneObjective, apply_model, prepare_batch
@@ -37,15 +40,6 @@ RELEASED_TILES = 4
 BATCH_PIXELS = 64 * 128 * 128
 """Pixels of a batch on one device, unless the number of windows is given."""
 
-PIXEL_SIZES = {
-    "bigearthnet_s1": 10.0,
-    "sen1floods11": 10.0,
-    "sen12_flood": 10.0,
-    "synthetic_s1": 10.0,
-    "flood_pairs": 10.0,
-}
-"""Side in metres of the pixels of datasets, by the first part of their names."""
-
 Kind = Literal["pixels", "windows", "features"]
 
 
@@ -63,6 +57,7 @@ class MapModel:
       classes: names of the classes; () for features.
       tags: facts about the model for the tags of files, by name.
       pixel_size: side of the pixels of the training data, metres; None: unknown.
+      quantity: of the training data, "sigma0" or "gamma0"; "": unknown.
     """
 
     kind: Kind
@@ -73,6 +68,7 @@ class MapModel:
     classes: tuple[str, ...]
     tags: dict[str, str]
     pixel_size: float | None = None
+    quantity: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,8 +79,8 @@ class ModelChoice:
       workdir: of a run.
       which: "best", "latest", or a step.
       features: map the tokens of the encoder, of a run of any kind.
-      window: side of the windows, pixels; None: the input size of the model, or several times that
-        for labels per pixel.
+      window: side of the windows, pixels; None: of what an input of the model covered in training,
+        or several inputs for labels per pixel.
       overlap: of neighbouring windows, pixels; None: half an input for labels per pixel, else 0.
       batch_size: windows at a time, of all devices; None: by their size.
     """
@@ -123,6 +119,7 @@ def load_map_model(choice: ModelChoice) -> MapModel:
         size = RELEASED_TILES * arch.image_size
     else:
         size = arch.image_size
+        window = window or trained_window(model.source_checkpoint, resize_mode)
     window, overlap = window or size, overlap or 0
     cell = 1 if task.labels_per_pixel else window
     check_windows(window, overlap, cell, size if resize_mode == "pad" else None)
@@ -138,6 +135,7 @@ def load_map_model(choice: ModelChoice) -> MapModel:
         channels = (*classes, "evidence")
     predictor = _predictor(
         CacheablePartial(_class_probabilities, (objective, window)),
+        "values",
         params,
         task.images,
         window=window,
@@ -153,13 +151,20 @@ def load_map_model(choice: ModelChoice) -> MapModel:
         task.images if len(task.images) > 1 else (),
         classes,
         model_tags(model.source_checkpoint, window, overlap, model.task),
-        trained_pixel_size(model.source_checkpoint.metadata.dataset.name),
+        trained_pixel_size(model.source_checkpoint.metadata.dataset),
+        model.source_checkpoint.metadata.dataset.quantity,
     )
 
 
-def trained_pixel_size(dataset: str) -> float | None:
-    """Return the side in metres of the pixels of a dataset by its name; None where unknown."""
-    return PIXEL_SIZES.get(dataset.split("/")[0].split(":")[0])
+def trained_window(source: SourceCheckpoint, resize_mode: str) -> int:
+    """Return the side in pixels of the part of a scene that an input of the encoder covers.
+
+    Where images were resized to the input in training, it is their side; otherwise, and for runs
+    whose description does not hold that, the input size.
+    """
+    model, side = source.metadata.model, source.metadata.dataset.record_size
+    tiles = model.task is not None and get_task(model.task).cuts_tiles
+    return source.arch.image_size if side is None or tiles or resize_mode == "pad" else side
 
 
 def check_windows(window: int, overlap: int, cell: int, largest: int | None) -> None:
@@ -204,7 +209,10 @@ def _features_model(choice: ModelChoice) -> MapModel:
     overlap = choice.overlap or 0
     source = find_source_checkpoint(choice.workdir, choice.which)
     encoder = freeze_encoder(source)
-    window = choice.window or encoder.image_size
+    window = choice.window
+    if window is None:  # whole tokens
+        side = trained_window(source, encoder.resize_mode)
+        window = -(-side // encoder.grid) * encoder.grid
     if window % encoder.grid:
         raise InputError(
             f"found windows of {window} px, expected a multiple of {encoder.grid}, the tokens "
@@ -215,7 +223,8 @@ def _features_model(choice: ModelChoice) -> MapModel:
     if window != encoder.image_size:  # padding would move the tokens
         settings = dataclasses.replace(settings, resize_mode="resize")
     predictor = _predictor(
-        CacheablePartial(_tokens, (encoder.model, settings)),
+        CacheablePartial(encode_batch, (encoder.model, settings, "tokens")),
+        "tokens",
         encoder.params,
         ("backscatter",),
         window=window,
@@ -224,12 +233,23 @@ def _features_model(choice: ModelChoice) -> MapModel:
         batch_size=choice.batch_size,
     )
     tags = model_tags(source, window, overlap, "features")
-    size = trained_pixel_size(source.metadata.dataset.name)
-    return MapModel("features", predictor, overlap, encoder.bands, (), (), tags, size)
+    dataset = source.metadata.dataset
+    return MapModel(
+        "features",
+        predictor,
+        overlap,
+        encoder.bands,
+        (),
+        (),
+        tags,
+        trained_pixel_size(dataset),
+        dataset.quantity,
+    )
 
 
 def _predictor(
     function: CacheablePartial,
+    output: str,
     params: Any,
     fields: tuple[str, ...],
     *,
@@ -241,7 +261,8 @@ def _predictor(
     """Return a function of windows on all devices.
 
     Args:
-      function: (params, batch) -> {"values"}.
+      function: (params, batch) -> {output: (batch, row, column, channel)}.
+      output: name of the output.
       params: on all devices.
       fields: names of the dates in a batch.
       window: see `WindowPredictor`.
@@ -257,7 +278,7 @@ def _predictor(
 
     def predict(windows: list[np.ndarray]) -> jax.Array:
         batch = {name: shard_batch(date) for name, date in zip(fields, windows, strict=True)}
-        return mapped(params, batch)["values"]
+        return mapped(params, batch)[output]
 
     return WindowPredictor(window, cell, channels, batch_size, predict)
 
@@ -293,16 +314,6 @@ def _fit_window(values: jax.Array, window: int, resize_mode: str) -> jax.Array:
         start = (size - window) // 2
         return values[:, start : start + window, start : start + window]
     return jax.image.resize(values, (len(values), window, window, values.shape[-1]), "linear")
-
-
-def _tokens(
-    params: Any, batch: Batch, settings: tuple[DownstreamModel, Preprocessing]
-) -> dict[str, jax.Array]:
-    """Return {"values"}: the tokens of windows, (batch, row, column, width)."""
-    model, preprocessing = settings
-    images = preprocess(batch["backscatter"], jax.random.key(0), preprocessing).images
-    apply = partial(model.apply, {"params": params}, method="tokens")
-    return {"values": jnp.asarray(apply(images))}
 
 
 def model_tags(source: SourceCheckpoint, window: int, overlap: int, task: str) -> dict[str, str]:

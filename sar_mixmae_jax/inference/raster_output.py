@@ -152,7 +152,7 @@ def write_raster(
                 with report_raster_errors(path), rasterio.Env(**GDAL_SETTINGS):
                     raster.write(values, window=window)
                 for number, band in enumerate(values):
-                    data = np.ascontiguousarray(band)
+                    data = np.ascontiguousarray(band).data
                     checksums[number] = zlib.crc32(data, int(checksums[number]))
 
             yield write
@@ -186,7 +186,7 @@ def _verify(raster: DatasetReader, checksums: np.ndarray) -> None:
         found = 0
         for first in range(0, raster.height, BLOCK):
             window = Window(0, first, raster.width, min(BLOCK, raster.height - first))
-            found = zlib.crc32(raster.read(number, window=window), found)
+            found = zlib.crc32(raster.read(number, window=window).data, found)
         if found != expected:
             raise OSError(f"band {number} was not written completely")
 

@@ -13,6 +13,7 @@ from rasterio.vrt import WarpedVRT
 from rasterio.warp import transform_bounds
 from rasterio.windows import Window
 
+from sar_mixmae_jax.data.metadata import QUANTITIES, DatasetDescription
 from sar_mixmae_jax.inference.raster_output import GDAL_SETTINGS, report_raster_errors
 from sar_mixmae_jax.inference.scene_pipeline import RowReader
 from sar_mixmae_jax.utils.decibel import db_to_linear, linear_to_db
@@ -28,6 +29,16 @@ REPEATED_RATIO = 1.5
 """Pixel size over that of the target grid above which a warning says that pixels are repeated."""
 TRAINED_RATIO = 1.2
 """Ratio of the pixel sizes of a scene and of training data above which a warning says so."""
+
+PIXEL_SIZES = {
+    "bigearthnet_s1": 10.0,
+    "sen1floods11": 10.0,
+    "sen12_flood": 10.0,
+    "synthetic_s1": 10.0,
+    "flood_pairs": 10.0,
+}
+"""Side in metres of the pixels of datasets, by the first part of their names: for runs whose
+description does not hold it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +75,11 @@ def _pixel_side(scene: Scene) -> float:
     return float(np.sqrt(np.prod(geotiff.pixel_spacing(scene.georeference, scene.shape))))
 
 
+def trained_pixel_size(dataset: DatasetDescription) -> float | None:
+    """Return the side in metres of the pixels of training data; None where unknown."""
+    return dataset.pixel_size or PIXEL_SIZES.get(dataset.name.split("/")[0].split(":")[0])
+
+
 def size_warnings(scene: Scene, trained: float | None) -> list[str]:
     """Return a warning if the pixels of a scene have another size than those of training data.
 
@@ -79,6 +95,30 @@ def size_warnings(scene: Scene, trained: float | None) -> list[str]:
     return [
         f"warning: {scene.name} has pixels of {pixel_size_text(scene)} m, and the model was "
         f"trained on {trained:g} m: speckle and texture differ; resample the scene"
+    ]
+
+
+def quantity_warnings(date: NamedScene, trained: str) -> list[str]:
+    """Return a warning if a scene holds another quantity than training data.
+
+    Args:
+      date: the scene.
+      trained: quantity of the training data, "sigma0" or "gamma0"; "": unknown.
+
+    Raises:
+      BadFilesError: it is beta0, or its bands differ.
+    """
+    quantity = date.scene.quantity
+    if quantity and quantity not in QUANTITIES:
+        raise bad_file(
+            date.path,
+            f"found {quantity}, expected sigma0 or gamma0 of all bands: calibrate to one of them",
+        )
+    if not trained or quantity in ("", trained):
+        return []
+    return [
+        f"warning: {date.scene.name} is {quantity}, and the model was trained on {trained}: they "
+        f"differ by a decibel and more with the incidence angle; map scenes of {trained}"
     ]
 
 

@@ -49,6 +49,7 @@ class Task(TaskReport):
       optional_fields: names of further fields of the records that are read where they exist.
       labels_per_pixel: whether labels are (height, width), aligned with the images; they are then
         resized and flipped with them.
+      cuts_tiles: whether images are cut into inputs of the encoder, instead of resized to one.
       train_batch_size: default of `config.batch_size`, records of all devices.
       eval_batch_size: records in a batch for inference.
       extra_arrays: names of outputs that are saved as NAME.npz beside a report.
@@ -60,6 +61,7 @@ class Task(TaskReport):
     images: ClassVar[tuple[str, ...]] = ("backscatter",)
     optional_fields: ClassVar[tuple[str, ...]] = ()
     labels_per_pixel: ClassVar[bool] = False
+    cuts_tiles: ClassVar[bool] = False
     train_batch_size: ClassVar[int] = 1024
     eval_batch_size: ClassVar[int] = 256
     extra_arrays: ClassVar[tuple[str, ...]] = ()

@@ -36,6 +36,7 @@ class Flood(Task):
     """Detection of floods from two dates."""
 
     name = "flood"
+    cuts_tiles = True
     images = DATES
     exclusive = True
     fixed_classes = ("dry", "flood")

@@ -68,6 +68,7 @@ class Segmentation(Task):
     }
     settings: Settings = Settings()
     labels_per_pixel = True
+    cuts_tiles = True
     exclusive = False
     train_batch_size = 16
     eval_batch_size = 8

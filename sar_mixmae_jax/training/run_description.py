@@ -19,6 +19,9 @@ from sar_mixmae_jax.utils.typed_json import from_json, to_json
 STORED_NAMES = {"seen": "train_ids", "shares": "num_microbatches"}
 """Fields of checkpoint metadata: name in the file -> name."""
 
+ADDED_FACTS = ("quantity", "pixel_size", "record_size")
+"""Fields of `DatasetDescription` that runs of earlier versions lack."""
+
 MAX_CHAIN = 100
 """Checkpoints that an encoder can have gone through."""
 
@@ -135,7 +138,7 @@ class RunDescription:
         """Return the description as it is stored; fields that a run has no use for are left out."""
         content = to_json(self)
         for part, optional in (
-            ("dataset", ("bands", "unit", "statistics")),
+            ("dataset", ("bands", "unit", "statistics", *ADDED_FACTS)),
             ("model", ("task", "classes", "votes", "converted")),
         ):
             content[part] = {

@@ -26,7 +26,12 @@ from filelock import FileLock, Timeout
 
 from sar_mixmae_jax.training.config import flatten
 from sar_mixmae_jax.training.distributed import broadcast_from_primary, is_primary_process
-from sar_mixmae_jax.training.run_description import RunDescription, RunOutline, RunRecordContent
+from sar_mixmae_jax.training.run_description import (
+    ADDED_FACTS,
+    RunDescription,
+    RunOutline,
+    RunRecordContent,
+)
 from sar_mixmae_jax.utils.errors import InputError, first_line
 from sar_mixmae_jax.utils.files import (
     atomic_write,
@@ -353,12 +358,16 @@ def comparable_settings(description: RunDescription) -> dict[str, Any]:
 
 
 def _differences(before: RunDescription, now: RunDescription) -> Iterator[tuple[str, Any, Any]]:
-    """Yield (field, old value, new value) of the fields that differ; absent fields are None."""
+    """Yield (field, old value, new value) of the fields that differ; absent fields are None.
+
+    Facts about the dataset that the older description lacks are no difference.
+    """
     parts = ("config", "dataset", "model")
     old, new = (
         dict(flatten({part: content[part] for part in parts}))
         for content in (before.to_json(), now.to_json())
     )
-    for name in sorted({*old, *new}):
+    added = {name for fact in ADDED_FACTS if (name := f"dataset.{fact}") not in old}
+    for name in sorted({*old, *new} - added):
         if old.get(name) != new.get(name):
             yield name, old.get(name), new.get(name)

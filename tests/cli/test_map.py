@@ -1,5 +1,6 @@
 """The command `map` with a function of pixels in place of a model, called in this process."""
 
+import dataclasses
 import warnings
 
 import numpy as np
@@ -8,9 +9,10 @@ import rasterio
 from rasterio.warp import transform
 
 from sar_mixmae_jax.cli import map as command
+from sar_mixmae_jax.data.metadata import DatasetDescription
 from sar_mixmae_jax.inference import scene_input
-from sar_mixmae_jax.inference.map_model import MapModel, trained_pixel_size
-from sar_mixmae_jax.inference.scene_grid import size_warnings
+from sar_mixmae_jax.inference.map_model import MapModel
+from sar_mixmae_jax.inference.scene_grid import size_warnings, trained_pixel_size
 from sar_mixmae_jax.inference.scene_pipeline import WindowPredictor
 from tfds_builders.geotiff import write_band, write_bands
 from tfds_builders.s1_folder.raster_files import read_file_metadata
@@ -51,7 +53,16 @@ def mapped(tmp_path, monkeypatch, capsys):
         predictor = WindowPredictor(32, 1, ("water",), 4, dark)
         dates = ("before", "after") if "flood" in str(choice.workdir) else ()
         tags = {"WEIGHTS_SHA256": choice.workdir.name, "MODEL": choice.which}
-        return MapModel("pixels", predictor, 8, ("VH", "VV"), dates, ("land", "water"), tags)
+        return MapModel(
+            "pixels",
+            predictor,
+            8,
+            ("VH", "VV"),
+            dates,
+            ("land", "water"),
+            tags,
+            quantity="sigma0",
+        )
 
     monkeypatch.setattr(command, "load_map_model", load)
     monkeypatch.setattr(command, "draw_quicklook", lambda *_: b"", raising=False)
@@ -264,10 +275,27 @@ def test_implausible_values_and_other_pixel_sizes_are_reported(mapped, tmp_path)
     assert "cross-polarised brighter than co-polarised" in mapped("a_dB.tif")[2]
     metadata = scene_input.MapMetadata(model_bands=("VH", "VV"))
     scene = scene_input.find_scenes([str(tmp_path / "a_dB.tif")], metadata)[0][0].scene
-    (warning,) = size_warnings(scene, trained_pixel_size("bigearthnet_s1/v2/train"))
+    older = DatasetDescription("bigearthnet_s1/v2/train")
+    (warning,) = size_warnings(scene, trained_pixel_size(older))
     assert "a_dB has pixels of 20 x 20 m, and the model was trained on 10 m" in warning
-    assert size_warnings(scene, trained_pixel_size("s1_folder/own/train")) == []
-    assert size_warnings(scene, 18.0) == []
+    unknown = DatasetDescription("s1_folder/own/train")
+    assert size_warnings(scene, trained_pixel_size(unknown)) == []
+    known = dataclasses.replace(unknown, pixel_size=18.0)
+    assert size_warnings(scene, trained_pixel_size(known)) == []
+
+
+def test_another_quantity_than_that_of_the_training_is_reported(mapped, tmp_path):
+    for quantity in ("gamma0", "beta0"):
+        write_scene(tmp_path / f"{quantity}_dB.tif", speckle(40, 40))
+    status, _, err, _ = mapped("gamma0_dB.tif")
+    assert status == 0
+    assert "gamma0_dB is gamma0, and the model was trained on sigma0" in err
+    status, out, _, _ = mapped("beta0_dB.tif")
+    assert status == 2
+    assert "found beta0, expected sigma0 or gamma0" in out
+    write_scene(tmp_path / "a_dB.tif", speckle(40, 40))
+    assert "trained on" not in mapped("a_dB.tif")[2]
+    assert "a_dB is gamma0" in mapped("a_dB.tif", "--quantity=gamma0", "--overwrite")[2]
 
 
 @pytest.mark.parametrize(

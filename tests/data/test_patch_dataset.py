@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
+from sar_mixmae_jax.data.metadata import DatasetMetadata
 from sar_mixmae_jax.data.patch_dataset import batches, load_patch_dataset
 from sar_mixmae_jax.data.record_source import RecordSource
 from sar_mixmae_jax.data.sampler import ShuffleSampler
@@ -22,6 +23,22 @@ def test_metadata_comes_with_the_data(built):
     assert patches.unit == "dB"
     assert patches.statistics.mean == (-19.2309, -12.5951)
     assert patches.statistics.std == (3.1672, 2.9644)
+
+
+@pytest.mark.parametrize(
+    ("facts", "quantity", "pixel_size"),
+    [
+        ({"quantity": "gamma0", "pixel_spacing_m": [[20.0, 5.0], [10.0, 10.5]]}, "gamma0", 10.1),
+        ({"quantity": "not stated", "pixel_spacing_m": [[10.0, 10.0], [20.0, 20.0]]}, "", None),
+        ({"pixel_spacing_m": []}, "", None),
+        ({"quantity": ["sigma0"], "pixel_spacing_m": "10"}, "", None),
+    ],
+)
+def test_quantity_and_pixel_size_are_known_where_all_records_share_them(
+    facts, quantity, pixel_size
+):
+    metadata = DatasetMetadata(("VH",), "dB", facts=facts)
+    assert (metadata.quantity, metadata.pixel_size) == (quantity, pixel_size)
 
 
 def test_bands_go_by_name(built):

@@ -1,8 +1,10 @@
 """Files of mapped scenes, with functions of pixels in place of a model."""
 
+import dataclasses
 import json
 import struct
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -10,8 +12,9 @@ import pytest
 import rasterio
 from rasterio.crs import CRS
 
+from sar_mixmae_jax.data.metadata import DatasetDescription
 from sar_mixmae_jax.inference.geoparquet import common_crs, footprints, write_geoparquet
-from sar_mixmae_jax.inference.map_model import MapModel, check_windows
+from sar_mixmae_jax.inference.map_model import MapModel, check_windows, trained_window
 from sar_mixmae_jax.inference.quicklook import pixel_size, scale_bar
 from sar_mixmae_jax.inference.raster_output import Grid, RasterBands, write_array
 from sar_mixmae_jax.inference.raster_overviews import halve
@@ -23,6 +26,7 @@ from sar_mixmae_jax.inference.scene_products import (
     remove_partial_files,
 )
 from sar_mixmae_jax.utils.errors import InputError
+from tests.descriptions import describe
 from tests.launch import file_size_limit
 
 UTM = (10.0, 0.0, 500_000.0, 0.0, -10.0, 5_500_000.0)
@@ -254,6 +258,23 @@ def test_windows_that_do_not_fit_a_model_are_refused(windows, message):
     check_windows(128, 64, 8, 128)
     with pytest.raises(InputError, match=message):
         check_windows(*windows)
+
+
+@pytest.mark.parametrize(
+    ("record_size", "task", "resize_mode", "window"),
+    [
+        (None, None, "resize", 128),
+        (256, None, "resize", 256),
+        (256, None, "pad", 128),
+        (256, "classification", "resize", 256),
+        (256, "flood", "resize", 128),
+    ],
+)
+def test_windows_cover_what_an_input_covered_in_training(record_size, task, resize_mode, window):
+    run = describe(task=task)
+    run = dataclasses.replace(run, dataset=DatasetDescription("d", record_size=record_size))
+    source = SimpleNamespace(arch=run.model.architecture, metadata=run)
+    assert trained_window(source, resize_mode) == window
 
 
 def test_a_second_date_is_needed_where_the_model_has_two(tmp_path):

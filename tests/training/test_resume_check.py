@@ -119,6 +119,13 @@ def test_a_tuned_model_stays_the_same(name, value):
     )
 
 
+def test_facts_about_the_data_that_an_older_run_lacks_are_no_difference():
+    now = changed(BEFORE, "dataset.pixel_size", 10.0)
+    assert check(BEFORE, now) == []
+    with pytest.raises(InputError, match=r"dataset.pixel_size was 10.0 and is now 20.0"):
+        check(now, changed(BEFORE, "dataset.pixel_size", 20.0))
+
+
 def test_a_run_from_before_a_field_goes_on():
     """Pretraining could only begin from random parameters then."""
     before = copy.deepcopy(BEFORE)

@@ -71,6 +71,7 @@ class Builder(PatchBuilder):
             statistics=release.statistics,
             features={name: tfds.features.Text() for name in release.text_features},
             quantity="sigma0",
+            pixel_spacing_m=[[10.0, 10.0]],
             place_fields=3,  # of …_33UUP_87_48: tile, row and column
             description=f"Sentinel-1 IW GRD backscatter (sigma0, terrain corrected) in dB, 120x120 "
             f"px of 10 m, UTM, with CORINE land cover in 19 classes. {release.about}",

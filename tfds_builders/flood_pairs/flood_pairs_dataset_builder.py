@@ -81,6 +81,7 @@ class Builder(PatchBuilder):
                 "date": tfds.features.Text(doc="of the acquisition, ISO 8601"),
             },
             quantity="sigma0",
+            pixel_spacing_m=[[10.0, 10.0]],
             masks={"water": WATER_CLASSES, "land_cover": tuple(CLASSES)},
         )
 

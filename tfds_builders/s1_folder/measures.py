@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sar_mixmae_jax.data.metadata import SPACING_RATIO
 from tfds_builders import geotiff, units
 from tfds_builders.finalize import CROSS_AND_CO
 from tfds_builders.s1_folder.scenes import Scene
@@ -22,8 +23,6 @@ DEVIATION_DB = (0.5, 12.0)
 """Range of the deviation of a scene, dB: speckle of 75 looks, and more than any landscape has."""
 LOOKS_RATIO = 4.0
 """Ratio of the numbers of looks of two scenes above which they were processed differently."""
-SPACING_RATIO = 1.1
-"""Ratio of the distances of rows, or of columns, of two scenes above which their pixels differ."""
 MAX_NAMED = 5
 """Number of files that a warning names."""
 

@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from sar_mixmae_jax.data import metadata
-from sar_mixmae_jax.data.metadata import POLARISATIONS
+from sar_mixmae_jax.data.metadata import POLARISATIONS, QUANTITIES
 from sar_mixmae_jax.utils.errors import InputError, check_name
 from tfds_builders import records, units
 from tfds_builders.patch_builder import PatchBuilder
@@ -19,8 +19,6 @@ from tfds_builders.s1_folder.layer_names import parse_band_pattern
 from tfds_builders.s1_folder.scene_reader import NodataSettings
 from tfds_builders.s1_folder.window_plan import MASK, make_plan
 from tfds_builders.s1_folder.windows import WindowSettings
-
-QUANTITIES = ("sigma0", "gamma0")
 
 
 @dataclasses.dataclass

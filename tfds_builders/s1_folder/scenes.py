@@ -42,6 +42,8 @@ class Scene:
       unplaced: reason why the position is unknown; "" if it is known.
       uses_gcps: True if the image is warped by its ground control points; shape and position are
         those of the result.
+      quantity: "sigma0", "gamma0" or "beta0", several with commas, by its files or the user; ""
+        where neither states it.
     """
 
     name: str
@@ -52,6 +54,7 @@ class Scene:
     georeference: geotiff.Georeference
     unplaced: str = ""
     uses_gcps: bool = False
+    quantity: str = ""
 
 
 def group_into_scenes(
@@ -195,6 +198,7 @@ def _scene(
         first.georeference,
         first.unplaced,
         first.uses_gcps,
+        ",".join(sorted({file.quantity for file in files if file.quantity})) or user.quantity,
     )
 
 
@@ -261,6 +265,7 @@ def _read_cached(path: Path, version: int) -> list[Scene]:
             geotiff.Georeference(scene["georeference"][0], tuple(scene["georeference"][1])),
             scene["unplaced"],
             scene["uses_gcps"],
+            scene["quantity"],
         )
         for scene in json.loads(path.read_text())
     ]

@@ -88,6 +88,7 @@ class Builder(PatchBuilder):
                 "zero_share": _number(np.float64, "share of zeros in the band that has more"),
             },
             quantity="not stated",
+            pixel_spacing_m=[[10.0, 10.0]],
             description="Sentinel-1 IW GRD backscatter in dB (radiometrically calibrated and "
             "terrain corrected; sigma0 or gamma0 is not stated) of places in Africa, the Middle "
             "East and Australia, December 2018 to May 2019, on the 10 m grid of Sentinel-2, and "

@@ -71,6 +71,7 @@ class Builder(PatchBuilder):
                 },
             },
             quantity="sigma0",
+            pixel_spacing_m=[[10.0, 10.0]],
             masks={"water": records.WATER_CLASSES},
             place_fields=1,  # of Sri-Lanka_101973: the number of the chip
             homepage="https://github.com/cloudtostreet/Sen1Floods11",

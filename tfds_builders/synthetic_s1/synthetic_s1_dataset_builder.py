@@ -70,6 +70,7 @@ class Builder(PatchBuilder):
                 ),
             },
             quantity="sigma0",
+            pixel_spacing_m=[[10.0, 10.0]],
             masks={"water": WATER_CLASSES, "land_cover": tuple(CLASSES)},
         )
 
