@@ -228,7 +228,6 @@ def events() -> ConfigDict:
     config.init = "runs/base"  # of the encoders
     config.data_dir = "data"
     config.build = ConfigDict()
-    config.splits = "train+validation+test+bolivia"  # all chips, cut by event
     config.chips = 8  # labelled ones to train on, of other events
     config.compilation_cache = pretrain.get_config().compilation_cache
     config.finetune = finetune.get_config("task=segmentation,dataset=sen1floods11,init=compare")

@@ -23,6 +23,7 @@ import optax
 from absl import logging
 from ml_collections import ConfigDict
 
+from sar_mixmae_jax.data.metadata import open_builder
 from sar_mixmae_jax.data.patch_dataset import PatchDataset
 from sar_mixmae_jax.data.record_cache import PackedSource
 from sar_mixmae_jax.data.record_source import read_rows
@@ -78,8 +79,8 @@ def compare(config: ConfigDict, workdir: Path, stop: Callable[[], bool]) -> list
       UserError: the dataset or the run cannot be used.
     """
     with lock_workdir(workdir):
-        check_same_comparison(config, workdir)
         transfer = EventTransfer(config, workdir)
+        check_same_comparison(config, workdir)
         for event in transfer.events:
             for seeds in seed_groups(config.seeds):
                 for encoder in ENCODERS:
@@ -116,8 +117,9 @@ class EventTransfer:
         task = get_task(run.task).configure(run)
         run, source = choose_bands(complete_config(run, task), resolve_encoder(run, workdir))
         self._run, self._source = run, source
+        splits = "+".join(open_builder(run.dataset, config.data_dir).info.splits)
         self._chips: TaskDataset = load_task_dataset(
-            task, run.dataset, config.data_dir, config.splits, run.bands
+            task, run.dataset, config.data_dir, splits, run.bands
         )
         self._objective = make_finetune_objective(run, source, self._chips)
         self._optimizer = _optimizer(run)
