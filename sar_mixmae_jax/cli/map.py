@@ -22,6 +22,7 @@ from rasterio.errors import RasterioError
 
 from sar_mixmae_jax.cli import common
 from sar_mixmae_jax.inference.map_model import MapModel, ModelChoice, load_map_model
+from sar_mixmae_jax.inference.scene_copies import copy_scenes
 from sar_mixmae_jax.inference.scene_grid import NamedScene, quantity_warnings, size_warnings
 from sar_mixmae_jax.inference.scene_input import (
     MapMetadata,
@@ -102,6 +103,12 @@ RUNNER = flags.DEFINE_string(
     "runner",
     None,
     "Apache Beam runner that maps the scenes, such as DirectRunner",
+    flag_values=FLAGS,
+)
+COPY_SCENES = flags.DEFINE_boolean(
+    "copy_scenes",
+    False,
+    "allow scenes in gs:// and https:// addresses, which are copied here to be read",
     flag_values=FLAGS,
 )
 FILE_OPTIONS = (
@@ -269,8 +276,9 @@ def main(argv: Sequence[str]) -> None:
     user, nodata, _ = parse_config(Config(name="map", **options))
     fields = {field.name: getattr(user, field.name) for field in dataclasses.fields(user)}
     metadata = MapMetadata(**fields, model_bands=model.bands)
+    given = copy_scenes(pair or names, is_allowed=COPY_SCENES.value)
     scenes, failures = (
-        find_pair(pair[0], pair[1], metadata) if pair else find_scenes(names, metadata)
+        find_pair(given[0], given[1], metadata) if pair else find_scenes(given, metadata)
     )
     jobs = make_jobs(
         scenes,

@@ -26,6 +26,8 @@ EXTRAS = {"gs": "gcs", "gcs": "gcs", "s3": "s3"}
 """Extra of this package that a scheme needs."""
 SILENCE_SECONDS = 60.0
 """Time after which a server that says nothing is asked again."""
+WEB = frozenset({"http", "https"})
+"""Schemes of single files without buckets."""
 BOUNDARY = "part-of-an-object"
 """Separator of the parts of an upload; no content that is uploaded so holds it."""
 
@@ -55,7 +57,7 @@ def file_system(scheme: str) -> Any:
     os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
     for name in ("gcsfs", "google.auth", "s3fs"):  # each error is reported below, once
         standard_logging.getLogger(name).setLevel(standard_logging.CRITICAL)
-    options: dict[str, Any] = {"use_listings_cache": False}
+    options: dict[str, Any] = {} if scheme in WEB else {"use_listings_cache": False}
     if scheme in ("gs", "gcs") and os.environ.get("STORAGE_EMULATOR_HOST"):
         options["token"] = "anon"
     try:
@@ -110,10 +112,26 @@ def list_objects(url: str) -> dict[str, StoredObject]:
     for name, info in found.items():
         relative = name.strip("/").removeprefix(root).strip("/")
         if relative and info.get("type") != "directory" and not name.endswith("/"):
-            version = info.get("generation") or info.get("ETag") or info.get("created")
-            md5 = base64.b64decode(info.get("md5Hash", "")).hex()
-            objects[relative] = StoredObject(int(info["size"]), str(version), md5)
+            objects[relative] = _describe(info)
     return objects
+
+
+def find_object(url: str) -> StoredObject:
+    """Return one object, also of an https:// address.
+
+    Raises:
+      StorageError: there is none.
+    """
+    try:
+        return _describe(call(url, file_system(scheme_of(url)).info, url))
+    except FileNotFoundError as error:
+        raise explain(error, url) from error
+
+
+def _describe(info: Mapping[str, Any]) -> StoredObject:
+    version = info.get("generation") or info.get("ETag") or info.get("created")
+    md5 = base64.b64decode(info.get("md5Hash", "")).hex()
+    return StoredObject(int(info["size"]), str(version), md5)
 
 
 def read(url: str) -> bytes:

@@ -4,9 +4,11 @@ import importlib.util
 import logging
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 
+from sar_mixmae_jax.inference.scene_copies import copy_scenes
 from sar_mixmae_jax.utils import bucket_errors, lease, object_store
 from sar_mixmae_jax.utils.errors import InputError, StorageError
 from sar_mixmae_jax.utils.lease import Lease, hold_lease
@@ -216,3 +218,25 @@ def test_a_dead_process_of_this_machine_is_not_waited_for(buckets, monkeypatch):
     owner.acquire()
     monkeypatch.setattr(lease.time, "sleep", lambda _: pytest.fail("waited"))
     Lease("gs://runs/dead").acquire()
+
+
+# ---- scenes
+
+
+def test_scenes_are_copied_on_request_only(buckets, tmp_path):
+    url = "gs://runs/scenes/one"
+    for name in ("s_VH.tif", "s_VV.TIF", "notes.txt"):
+        object_store.write(f"{url}/{name}", name.encode())
+    with pytest.raises(InputError, match=f"{url} is an address: give --copy_scenes"):
+        copy_scenes(["here.tif", url], is_allowed=False)
+    local, folder = copy_scenes(["here.tif", url], is_allowed=True)
+    assert local == "here.tif"
+    assert {path.name for path in Path(folder).iterdir()} == {"s_VH.tif", "s_VV.TIF"}
+    (file,) = copy_scenes([f"{url}/s_VH.tif"], is_allowed=True)
+    assert (file, Path(file).read_text()) == (f"{folder}/s_VH.tif", "s_VH.tif")
+    with pytest.raises(InputError, match="found no GeoTIFF"):
+        copy_scenes(["gs://runs/scenes/none"], is_allowed=True)
+    with pytest.raises(StorageError, match="not this object"):
+        copy_scenes([f"{url}/x.tif"], is_allowed=True)
+    web = f"{buckets.address}/runs/scenes/one/s_VH.tif"
+    assert Path(copy_scenes([web], is_allowed=True)[0]).read_text() == "s_VH.tif"
