@@ -13,6 +13,7 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from unittest import mock
 
+import tests
 from sar_mixmae_jax.cli import common
 
 ROOT = Path(__file__).parent.parent
@@ -20,8 +21,8 @@ ROOT = Path(__file__).parent.parent
 
 def environment(devices: int = 2) -> dict[str, str]:
     """Return the environment of a process with this number of CPU devices."""
-    flag = f"--xla_force_host_platform_device_count={devices}"
-    return {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flag}
+    flags = tests.xla_flags(devices)
+    return {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
 
 
 def call(main: Callable[[Sequence[str]], None], *arguments: object) -> tuple[int, str, str]:

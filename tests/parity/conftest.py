@@ -1,4 +1,4 @@
-"""Programs of the golden tests are compiled with all optimisations, as those of users."""
+"""Programs of the golden tests are compiled with all optimisations."""
 
 from collections.abc import Iterator
 
