@@ -7,6 +7,7 @@
 A run that was stopped continues with the same command.
 """
 
+import importlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,8 +17,7 @@ from absl import flags
 
 from sar_mixmae_jax.cli import common
 from sar_mixmae_jax.cli.config_file import CONFIG_HELP, parse_config_flags
-from sar_mixmae_jax.run_report.page import write_page
-from sar_mixmae_jax.training import distributed, finetune, linear_probe, pretrain
+from sar_mixmae_jax.training import distributed
 from sar_mixmae_jax.training.distributed import Heartbeat
 from sar_mixmae_jax.training.trainer import RunResult
 from sar_mixmae_jax.utils.command_line import report_errors
@@ -32,8 +32,8 @@ WORKDIR = flags.DEFINE_string(
 common.define_process_flags(FLAGS)
 REQUIRED = {"config": "pretrain", "workdir": "runs/NAME"}
 
-TRAINERS = {"pretrain": pretrain.train, "finetune": finetune.train, "probe": linear_probe.train}
-"""Training functions by the configuration field `trainer`."""
+TRAINERS = {"pretrain": "pretrain", "finetune": "finetune", "probe": "linear_probe"}
+"""Modules of `training` by the configuration field `trainer`; only the chosen one is imported."""
 
 
 @report_errors()
@@ -41,7 +41,8 @@ def main(argv: Sequence[str]) -> None:
     """Train as the command line says, and list the files of the run."""
     config = parse_config_flags(argv, FLAGS, __doc__, REQUIRED)
     common.configure_logging()
-    train = look_up(TRAINERS, config.trainer, "trainer")
+    module = look_up(TRAINERS, config.trainer, "trainer")
+    trainer = importlib.import_module(f"sar_mixmae_jax.training.{module}")
     workdir = local_path(str(WORKDIR.value))
     if config.deterministic:
         common.enable_deterministic_ops()
@@ -54,8 +55,10 @@ def main(argv: Sequence[str]) -> None:
     if distributed.is_primary_process():
         print("devices:", ", ".join(map(str, jax.devices())))
     with Heartbeat():
-        result = train(config, workdir, preempted)
+        result = trainer.train(config, workdir, preempted)
     if distributed.is_primary_process():
+        from sar_mixmae_jax.run_report.page import write_page  # SciPy and scikit-learn are slow
+
         print_result(result, write_page(workdir))
         publish(workdir)
     if preempted():

@@ -25,7 +25,8 @@ def probed(built, encoder_run, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("probe")
     changes = {"probe.stages": "all"}
     config = probe_config(built, f"task=linear_probe,init={encoder_run}", **changes)
-    return config, workdir, TRAINERS[config.trainer](config, workdir)
+    assert linear_probe.__name__.endswith(f".{TRAINERS[config.trainer]}")
+    return config, workdir, linear_probe.train(config, workdir)
 
 
 def test_the_encoder_stays_and_the_best_rate_is_kept(probed, encoder_run):
