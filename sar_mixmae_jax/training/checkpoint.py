@@ -171,6 +171,8 @@ class CheckpointManager:
         arrays = hashing.array_checksums(local)
         if self._is_alone:
             state = jax.tree.map(np.asarray, local)
+        elif jax.process_count() == 1:
+            state = local  # else every array is cut into one slice a device
         with self._writing():
             self._manager.save(
                 step,
