@@ -3,11 +3,12 @@
 import importlib.util
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from absl import logging
+from filelock import FileLock
 
 import tests
 from sar_mixmae_jax.training import pretrain
@@ -30,50 +31,71 @@ def golden() -> Golden:
     return Golden(Path(os.environ.get("GOLDEN", HERE / "golden")))
 
 
+Make = Callable[[str, Callable[[Path], object]], Path]
+
+
 @pytest.fixture(scope="session")
-def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def make_once(tmp_path_factory: pytest.TempPathFactory) -> Make:
+    """Return a folder by its name, filled by a function once for all processes of the run."""
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent  # of the folders of all processes
+
+    def make(name: str, fill: Callable[[Path], object]) -> Path:
+        folder, filled = shared / f"shared-{name}", shared / f"shared-{name}.filled"
+        with FileLock(shared / f"shared-{name}.lock"):
+            if not filled.exists():
+                folder.mkdir()
+                fill(folder)
+                filled.touch()
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def raw(make_once: Make) -> Path:
     """Twelve patch folders of BigEarthNet-S1 v1 with the lists of 8, 2 and 2, as on disk."""
-    root = write_patches(tmp_path_factory.mktemp("raw"), 12)
-    write_lists(root, {"train": range(8), "validation": range(8, 10), "test": range(10, 12)})
-    return root
+
+    def fill(root: Path) -> None:
+        write_patches(root, 12)
+        write_lists(root, {"train": range(8), "validation": range(8, 10), "test": range(10, 12)})
+
+    return make_once("raw", fill)
 
 
 @pytest.fixture(scope="session")
-def built(raw: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def built(raw: Path, make_once: Make) -> Path:
     """A data folder with `bigearthnet_s1` built from `raw`."""
-    data_dir = tmp_path_factory.mktemp("data")
-    build("bigearthnet_s1", data_dir, raw)
-    return data_dir
+    return make_once("data", lambda data_dir: build("bigearthnet_s1", data_dir, raw))
 
 
 @pytest.fixture(scope="session")
-def damaged(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def damaged(built: Path, make_once: Make) -> Path:
     """A copy of `built` with zeros in every record file."""
-    data_dir = tmp_path_factory.mktemp("damaged") / "data"
-    shutil.copytree(built, data_dir)
-    for path in data_dir.rglob("*.array_record*"):
-        content = bytearray(path.read_bytes())
-        content[1000:200_000] = bytes(199_000)
-        path.write_bytes(content)
-    return data_dir
+
+    def fill(data_dir: Path) -> None:
+        shutil.copytree(built, data_dir, dirs_exist_ok=True)
+        for path in data_dir.rglob("*.array_record*"):
+            content = bytearray(path.read_bytes())
+            content[1000:200_000] = bytes(199_000)
+            path.write_bytes(content)
+
+    return make_once("damaged", fill)
 
 
 @pytest.fixture(scope="session")
-def floods(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def floods(make_once: Make) -> Path:
     """A data folder with `flood_pairs/own`: 8, 2 and 4 pairs of 128 px, half of each flooded."""
-    data_dir = tmp_path_factory.mktemp("floods")
     options = {"pairs": 8, "size": 128}
-    build("flood_pairs/own", data_dir, options=options)
-    return data_dir
+    return make_once("floods", lambda folder: build("flood_pairs/own", folder, options=options))
 
 
 @pytest.fixture(scope="session")
-def encoder_run(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def encoder_run(built: Path, make_once: Make) -> Path:
     """The workdir of a small run at 128 px on `built`, with checkpoints of the steps 1 and 2."""
-    workdir = tmp_path_factory.mktemp("pretraining")
-    changes = {"model.image_size": 128}
-    pretrain.train(small_config(built, total_steps=2, checkpoint_every=1, **changes), workdir)
-    return workdir
+    config = small_config(built, total_steps=2, checkpoint_every=1, **{"model.image_size": 128})
+    return make_once("pretraining", lambda workdir: pretrain.train(config, workdir))
 
 
 @pytest.fixture(scope="session")
@@ -126,9 +148,26 @@ def verbosity() -> None:
     logging.set_verbosity(logging.WARNING)
 
 
+LONGEST = (
+    "training/test_distributed.py",
+    "training/test_finetune.py",
+    "cli/test_main.py",
+    "training/test_killed_runs.py",
+    "experiments/test_runner.py",
+)
+"""Files that take minutes; those that wait for other processes are not left to the end."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Start with the longest tests, so that no process ends long after the other."""
-    items.sort(key=lambda item: not item.path.is_relative_to(HERE / "training"))
+    """Start with the longest files, so that no process ends long after the other."""
+
+    def place(item: pytest.Item) -> int:
+        path = item.path.relative_to(HERE).as_posix()
+        if path in LONGEST:
+            return LONGEST.index(path)
+        return len(LONGEST) + (not path.startswith("training/"))
+
+    items.sort(key=place)
 
 
 def pytest_sessionfinish() -> None:
