@@ -33,10 +33,11 @@ def test_golden_classification(golden, classifier):
 
     def loss(params):
         logits = model.apply({"params": params}, images)
-        return get_task("classification").loss(logits, labels).mean(), logits
+        features = model.apply({"params": params}, images, method="features")
+        return get_task("classification").loss(logits, labels).mean(), (logits, features)
 
-    (value, logits), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
-    features = jax.jit(lambda p: model.apply({"params": p}, images, method="features"))(params)
+    value_and_grad = jax.jit(jax.value_and_grad(loss, has_aux=True))
+    (value, (logits, features)), gradient = value_and_grad(params)
     assert relative_error(features, arrays["classify/features"]) < TOLERANCE
     assert relative_error(logits, arrays["classify/logits"]) < TOLERANCE
     assert float(value) == pytest.approx(float(arrays["classify/loss"]), rel=LOSS_TOLERANCE)
@@ -49,31 +50,50 @@ def test_golden_classification(golden, classifier):
         assert relative_error(flat[here(tensor)], expected) < TOLERANCE, tensor
 
 
+@pytest.fixture(scope="module")
+def flood(golden):
+    """Parameters, dates, and a function of these: (evidence, logits by tiling and pooling)."""
+    architecture, params, outputs = golden.finetuned("flood")
+
+    @jax.jit
+    def compute(params, before, after):
+        evidence = FloodDetector(architecture, outputs).apply(
+            {"params": params}, before, after, method="evidence"
+        )
+        logits = {
+            (tiling, pooling): FloodDetector(
+                architecture, outputs, tiling=tiling, pooling=pooling
+            ).apply({"params": params}, before, after)
+            for tiling in ("released", "spatial")
+            for pooling in ("mean", "max")
+        }
+        return evidence, logits
+
+    dates = nhwc(golden.finetune["flood/before"]), nhwc(golden.finetune["flood/after"])
+    return params, dates, compute
+
+
 @pytest.mark.parametrize("tiling", ["released", "spatial"])
 @pytest.mark.parametrize("pooling", ["mean", "max"])
-def test_golden_flood_logits(golden, tiling, pooling):
-    architecture, params, outputs = golden.finetuned("flood")
-    detector = FloodDetector(architecture, outputs, tiling=tiling, pooling=pooling)
-    before, after = nhwc(golden.finetune["flood/before"]), nhwc(golden.finetune["flood/after"])
-    logits = jax.jit(lambda p: detector.apply({"params": p}, before, after))(params)
+def test_golden_flood_logits(golden, flood, tiling, pooling):
+    params, dates, compute = flood
+    logits = compute(params, *dates)[1][tiling, pooling]
     name = "flood/logits_" + {"mean": "avg", "max": "max"}[pooling]
     name += "_spatial" if tiling == "spatial" else ""
     assert relative_error(logits, golden.finetune[name]) < TOLERANCE
 
 
-def test_golden_evidence_averages_to_the_difference_of_the_logits(golden):
-    architecture, params, outputs = golden.finetuned("flood")
-    detector = FloodDetector(architecture, outputs)
-    dates = nhwc(golden.finetune["flood/before"]), nhwc(golden.finetune["flood/after"])
-    evidence = np.asarray(detector.apply({"params": params}, *dates, method="evidence"))
+def test_golden_evidence_averages_to_the_difference_of_the_logits(golden, flood):
+    params, dates, compute = flood
+    evidence = np.asarray(compute(params, *dates)[0])
     logits = golden.finetune["flood/logits_avg_spatial"]
-    tile = architecture.image_size
+    tile = golden.finetuned("flood")[0].image_size
     assert evidence.shape == (len(logits), *(side // tile for side in dates[0].shape[1:3]))
     np.testing.assert_allclose(evidence.mean((1, 2)), logits[:, 1] - logits[:, 0], atol=1e-5)
     # Georeference of the map: tiles of the first row that do not change have no evidence.
     after = dates[0].copy()
     after[:, tile:] = dates[1][:, tile:]
-    partial = np.asarray(detector.apply({"params": params}, dates[0], after, method="evidence"))
+    partial = np.asarray(compute(params, dates[0], after)[0])
     bias = params["head"]["bias"]
     np.testing.assert_allclose(partial[:, 0], bias[1] - bias[0], atol=1e-6)
     np.testing.assert_allclose(partial[:, 1:], evidence[:, 1:], atol=1e-5)

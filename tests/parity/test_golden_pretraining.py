@@ -73,7 +73,10 @@ def prepared(golden: Golden, weighting: str) -> PreparedBatch:
     return PreparedBatch(images, weights, jnp.ones_like(images, bool), images)
 
 
-def loss_of(params, batch, mask, model, norm_pix):
+@partial(jax.jit, static_argnums=(3, 4))
+@jax.value_and_grad
+def loss_and_gradient(params, batch, mask, model, norm_pix):
+    """Return the loss and its gradient: one program for all tests of one `norm_pix`."""
     return reconstruct(model, params, batch, mask, norm_pix_loss=norm_pix).error.mean()
 
 
@@ -113,29 +116,34 @@ def test_golden_weights(golden, check, group, settings, name):
     check(f"{group}/{name}", ours, nhwc(golden.pretrain[f"{group}/{name}"]))
 
 
-def test_golden_encoder_tokens(golden, model, mask, check):
-    encode = jax.jit(partial(model.apply, method=MixMAE.encode))
-    tokens = encode({"params": golden.params()}, jnp.array(nhwc(golden.pretrain["x"])), mask)
+@pytest.fixture(scope="module")
+def computed(golden, model, mask):
+    """Tokens of the encoder and the reconstruction, from one program."""
+
+    @jax.jit
+    def both(params, images):
+        tokens = model.apply(params, images, mask, method=MixMAE.encode)
+        return tokens, model.apply(params, tokens, mask, method=MixMAE.decode)
+
+    return both({"params": golden.params()}, jnp.array(nhwc(golden.pretrain["x"])))
+
+
+def test_golden_encoder_tokens(golden, computed, check):
     theirs = golden.pretrain["encoder_tokens"]
-    check("encoder_tokens", np.asarray(tokens).reshape(theirs.shape), theirs)
+    check("encoder_tokens", np.asarray(computed[0]).reshape(theirs.shape), theirs)
 
 
 @pytest.mark.parametrize("norm_pix", [0, 1])
-def test_golden_reconstruction(golden, model, mask, check, norm_pix):
-    def both(params, images):
-        tokens = model.apply(params, images, mask, method=MixMAE.encode)
-        return model.apply(params, tokens, mask, method=MixMAE.decode)
-
-    ours = jax.jit(both)({"params": golden.params()}, jnp.array(nhwc(golden.pretrain["x"])))
+def test_golden_reconstruction(golden, computed, check, norm_pix):
     name = f"norm_pix={norm_pix}/weighting=none/reconstruction"
-    check(name, ours, golden.pretrain[name])
+    check(name, computed[1], golden.pretrain[name])
 
 
 @pytest.mark.parametrize("norm_pix", [0, 1])
 @pytest.mark.parametrize("weighting", list(NAMES))
 def test_golden_loss(golden, model, mask, check, norm_pix, weighting):
-    loss = jax.jit(loss_of, static_argnums=(3, 4))
-    ours = loss(golden.params(), prepared(golden, weighting), mask, model, bool(norm_pix))
+    batch = prepared(golden, weighting)
+    ours, _ = loss_and_gradient(golden.params(), batch, mask, model, bool(norm_pix))
     name = f"norm_pix={norm_pix}/weighting={weighting}/loss"
     check(name, ours, golden.pretrain[name], LOSS_TOLERANCE)
 
@@ -143,8 +151,8 @@ def test_golden_loss(golden, model, mask, check, norm_pix, weighting):
 @pytest.mark.parametrize("norm_pix", [0, 1])
 def test_golden_gradients(golden, model, mask, check, norm_pix):
     prefix = f"norm_pix={norm_pix}/weighting=per_channel/grad/"
-    gradient = jax.jit(jax.grad(loss_of), static_argnums=(3, 4))
-    ours = gradient(golden.params(), prepared(golden, "per_channel"), mask, model, bool(norm_pix))
+    batch = prepared(golden, "per_channel")
+    _, ours = loss_and_gradient(golden.params(), batch, mask, model, bool(norm_pix))
     check.all((prefix + name, *pair) for name, *pair in compare_trees(ours, golden.under(prefix)))
 
 
@@ -162,16 +170,16 @@ def train(golden: Golden, model: MixMAE, make_optimizer=adamw):
     batch = prepared(golden, "per_channel")
 
     @jax.jit
-    def step(params, opt_state, mask):
-        loss, gradient = jax.value_and_grad(loss_of)(params, batch, mask, model, True)
+    def update(params, opt_state, gradient):
         updates, opt_state = optimizer.update(gradient, opt_state, params)
-        return optax.apply_updates(params, updates), opt_state, loss
+        return optax.apply_updates(params, updates), opt_state
 
     params = jax.tree.map(jnp.asarray, golden.params())
     opt_state, losses = optimizer.init(params), []
     for mask in golden.pretrain["trajectory/masks"]:
         grid = jnp.array(mask).reshape(model.arch.mask_grid, model.arch.mask_grid)
-        params, opt_state, loss = step(params, opt_state, grid)
+        loss, gradient = loss_and_gradient(params, batch, grid, model, True)
+        params, opt_state = update(params, opt_state, gradient)
         losses.append(float(loss))
     return params, np.array(losses)
 
