@@ -24,6 +24,7 @@ SMALL_MODEL = {
 }
 ONE_STAGE = {"model.depths": (1,), "model.num_heads": (1,), "model.window_sizes": (8,)}
 """Less of a model, where its sizes do not matter."""
+SMALLEST_MODEL = {**ONE_STAGE, "model.image_size": 32}
 SHORT_RUN = {
     "dataset": "bigearthnet_s1",
     "batch_size": 4,

@@ -1,6 +1,8 @@
 """The model: the table of sizes, isolation of mixed images, remat and dtype, refused sizes."""
 
+import json
 from functools import partial
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -14,9 +16,10 @@ from sar_mixmae_jax.utils.errors import InputError
 
 SMALL = Architecture(
     embed_dim=8,
-    num_heads=(1, 2, 2, 4),
-    depths=(1, 1, 1, 1),
-    window_sizes=(16, 8, 8, 4),
+    num_heads=(1, 2),
+    depths=(1, 1),
+    window_sizes=(4, 4),  # a quarter of the image, then all of it
+    image_size=32,
     decoder_embed_dim=16,
     decoder_depth=1,
     decoder_num_heads=2,
@@ -34,12 +37,12 @@ FORWARD_GFLOPS = {"tiny": 0.289, "base": 11.83, "large": 24.30, "huge": 77.06}
 def params():
     mask = jnp.zeros((4, 4))
     init = jax.jit(MixMAE(SMALL).init)
-    return init(jax.random.key(0), jnp.zeros((2, 128, 128, 2)), mask)
+    return init(jax.random.key(0), jnp.zeros((2, 32, 32, 2)), mask)
 
 
 @pytest.fixture(scope="module")
 def images() -> np.ndarray:
-    return np.random.default_rng(0).normal(size=(4, 128, 128, 2)).astype(np.float32)
+    return np.random.default_rng(0).normal(size=(4, 32, 32, 2)).astype(np.float32)
 
 
 MASK = jnp.array(np.random.default_rng(1).permutation(16).reshape(4, 4) < 8, jnp.float32)
@@ -56,15 +59,20 @@ def test_every_variant_has_its_flops_counted():
 
 
 def test_every_variant_has_its_parameters_counted():
+    """Those of the published variants are counted by the golden tests."""
+
     def count(tree) -> int:
         return sum(leaf.size for leaf in jax.tree.leaves(tree))
 
-    counted = {}
-    for name, arch in VARIANTS.items():
-        images, mask = jnp.zeros((2, arch.image_size, arch.image_size, 2)), jnp.zeros((4, 4))
-        params = jax.eval_shape(MixMAE(arch).init, jax.random.key(0), images, mask)["params"]
-        counted[name] = (count(params), count(params["encoder"]))
+    images, mask = jnp.zeros((2, 128, 128, 2)), jnp.zeros((4, 4))
+    init = MixMAE(VARIANTS["tiny"]).init
+    params = jax.eval_shape(init, jax.random.key(0), images, mask)["params"]
+    counted = {"tiny": (count(params), count(params["encoder"]))}
+    path = Path(__file__).parents[1] / "golden/parameters.json"
+    for name, counts in json.loads(path.read_text()).items():
+        counted[name.removeprefix("mixmim_")] = counts["trainable"], counts["encoder"]
     assert counted == PARAMETERS
+    assert PARAMETERS.keys() == VARIANTS.keys()
 
 
 def test_a_prediction_depends_on_nothing_hidden(params, images):
@@ -73,7 +81,7 @@ def test_a_prediction_depends_on_nothing_hidden(params, images):
     predict = jax.jit(partial(model.apply, params, mask=MASK))
     before = np.asarray(predict(images))
     hidden = images.copy()
-    hidden[0, :32, :32] += 5.0  # cell 0 of image 0; image 3 is its partner
+    hidden[0, :8, :8] += 5.0  # cell 0 of image 0; image 3 is its partner
     change = np.abs(np.asarray(predict(hidden)) - before).max(-1)
     assert change[0, 0] == 0  # not from itself
     assert (change[1:3] == 0).all()  # the other pair sees nothing

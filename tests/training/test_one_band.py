@@ -11,7 +11,7 @@ from sar_mixmae_jax.inference.evaluator import evaluate
 from sar_mixmae_jax.run_report.page import write_page
 from sar_mixmae_jax.training import linear_probe, pretrain
 from sar_mixmae_jax.training.checkpoint import checkpoint_steps, read_metadata
-from tests.shrink import probe_config, small_config
+from tests.shrink import SMALLEST_MODEL, probe_config, small_config
 from tfds_builders.build import build
 from tfds_builders.plan import BuildSettings
 
@@ -31,7 +31,7 @@ def data_dir(tmp_path_factory):
 def pretrained(data_dir, tmp_path_factory):
     """The workdir of two steps of pretraining on HH."""
     workdir = tmp_path_factory.mktemp("pretraining")
-    small = {"total_steps": 2, "picture_patches": 1, "model.image_size": 32, "split": "train"}
+    small = {"total_steps": 2, "picture_patches": 1, **SMALLEST_MODEL, "split": "train"}
     pretrain.train(small_config(data_dir, dataset=DATASET, bands=("HH",), **small), workdir)
     return workdir
 

@@ -28,7 +28,7 @@ from sar_mixmae_jax.training.train_step import (
     train_step,
 )
 from sar_mixmae_jax.utils.errors import InputError
-from tests.shrink import small_config
+from tests.shrink import SMALLEST_MODEL, small_config
 
 
 @pytest.fixture(scope="module")
@@ -84,8 +84,7 @@ def test_batches_are_the_same_wherever_the_records_are(setup, tmp_path, changes)
 
 def test_a_run_goes_on_with_the_same_bits_wherever_the_records_are(built, tmp_path):
     """Six steps from disk; and two each from host memory, the devices, and a folder."""
-    small = {"model.depths": (1,), "model.num_heads": (1,), "model.window_sizes": (8,)}
-    small |= {"model.image_size": 64, "grad_accum_steps": 1, "checkpoint_every": 1}
+    small = {**SMALLEST_MODEL, "grad_accum_steps": 1, "checkpoint_every": 1}
     whole = pretrain.train(small_config(built, **small, **{"data.cache": "none"}), tmp_path / "a")
     for steps, changes in (
         (2, {"data.cache": "host"}),

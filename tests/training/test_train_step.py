@@ -26,9 +26,9 @@ from sar_mixmae_jax.training.train_step import (
 
 SIZE = Architecture(
     embed_dim=8,
-    num_heads=(1, 2),
-    depths=(1, 1),
-    window_sizes=(8, 4),
+    num_heads=(1,),
+    depths=(1,),
+    window_sizes=(4,),
     image_size=32,
     decoder_embed_dim=16,
     decoder_depth=1,
@@ -79,7 +79,7 @@ def sums_of_microbatch(params, patches, key):
     """Return ((summed error, gradient), number of valid pixels) of (2, 30, 30, 2) patches."""
     flip_key, mask_key = jax.random.split(key)
     batch = preprocess(patches, flip_key, OBJECTIVE.preprocessing)
-    mask = random_mask(mask_key, 4, 0.5)
+    mask = random_mask(mask_key, SIZE.mask_grid, 0.5)
 
     def loss(params):
         return reconstruct(OBJECTIVE.model, params, batch, mask, norm_pix_loss=True).error.sum()
