@@ -23,7 +23,7 @@ def xla_flags(devices: int) -> str:
     return f"{GIVEN_FLAGS} --xla_force_host_platform_device_count={devices} {fast}"
 
 
-gc.set_threshold(100_000, 20, 100)  # tracing makes many objects that live on
+gc.set_threshold(50_000, 10, 20)  # tracing makes many objects that live on
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["XLA_FLAGS"] = xla_flags(devices=2)

@@ -67,7 +67,7 @@ def raw(make_once: Make) -> Path:
 @pytest.fixture(scope="session")
 def built(raw: Path, make_once: Make) -> Path:
     """A data folder with `bigearthnet_s1` built from `raw`."""
-    return make_once("data", lambda data_dir: build("bigearthnet_s1", data_dir, raw))
+    return make_once("data", lambda folder: build("bigearthnet_s1", folder, raw))
 
 
 @pytest.fixture(scope="session")

@@ -126,13 +126,12 @@ def test_remat_adds_the_forward_pass_of_the_blocks():
     )
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_parameters_are_those_of_the_real_model(variant):
+def test_parameters_are_those_of_the_real_model():
     """`PARAMETERS` are the published numbers, and what initialisation makes."""
-    count = cost.count_parameters(MixMAE(VARIANTS[variant]))
-    assert count == PARAMETERS[variant][0]
-    parts = device_memory(DeviceStep(VARIANTS[variant], count, images=2, side=120), itemsize=4)
-    assert parts["parameters, float32"] == 4 * PARAMETERS[variant][0]
+    count = cost.count_parameters(MixMAE(VARIANTS["base"]))
+    assert count == PARAMETERS["base"][0]
+    parts = device_memory(DeviceStep(VARIANTS["base"], count, images=2, side=120), itemsize=4)
+    assert parts["parameters, float32"] == 4 * count
     assert parts["AdamW moments"] == 2 * parts["parameters, float32"]
 
 

@@ -107,8 +107,8 @@ def test_the_log_says_where_the_time_went(whole):
     assert set(metrics(workdir, "checkpoint_blocked_seconds")) == {2, 4, 6}
 
 
-def test_nothing_compiles_after_the_first_steps(built, tmp_path):
-    """Neither the step nor a picture, a log line or a checkpoint."""
+def test_a_longer_run_learns_compiles_once_and_warns_of_a_rate_of_zero(built, tmp_path, caplog):
+    """Nothing compiles after the first steps: neither a step nor a picture, log or checkpoint."""
     compilations: dict[int, int] = Counter()
     reached = 0
 
@@ -121,16 +121,31 @@ def test_nothing_compiles_after_the_first_steps(built, tmp_path):
         reached += 1
         return False
 
+    config = small_config(
+        built,
+        total_steps=60,
+        schedule_epochs=29.0,
+        norm_pix_loss=False,
+        random_flip=False,
+        log_every=10,
+        checkpoint_every=30,
+        picture_every=30,
+        picture_patches=1,
+        **{"optimizer.base_learning_rate": 0.2},
+    )
     jax.monitoring.register_event_duration_secs_listener(count)
     try:
-        other = small_config(  # compiled here
-            built, total_steps=7, picture_every=2, picture_patches=1, mask_ratio=0.25
-        )
-        train(other, tmp_path, note)
+        with caplog.at_level(logging.WARNING):
+            train(config, tmp_path, note)
     finally:
         jax.monitoring.unregister_event_duration_listener(count)
+    assert reached == 60
     assert compilations[0] > 0
     assert not [step for step in compilations if step > 2]
+    losses = metrics(tmp_path, "loss")
+    assert losses[60] < 0.8 * losses[10]
+    assert metrics(tmp_path, "explained_variance")[60] > 0.1
+    assert "the learning rate is 0 from epoch 29 on, and 30 are trained" in caplog.text
 
 
 def test_interrupted_and_started_again_is_bitwise_the_same(whole, built, tmp_path):
@@ -211,23 +226,6 @@ def test_a_loss_that_is_not_finite_stops_and_names_step_and_patches(built, tmp_p
     assert "\n" not in str(stopped.value)
 
 
-def test_the_loss_falls(built, tmp_path):
-    config = small_config(
-        built,
-        total_steps=60,
-        norm_pix_loss=False,
-        log_every=10,
-        checkpoint_every=60,
-        picture_every=60,
-        **{"optimizer.base_learning_rate": 0.2},
-    )
-    config.random_flip = False
-    train(config, tmp_path)
-    losses = metrics(tmp_path, "loss")
-    assert losses[60] < 0.8 * losses[10]
-    assert metrics(tmp_path, "explained_variance")[60] > 0.1
-
-
 def at_step(wanted: int, action: Callable[[], object]) -> Callable[[], bool]:
     """A `stop` that never stops, and does something after a step."""
     steps = iter(range(1, 1000))
@@ -298,7 +296,7 @@ def test_a_patch_without_a_single_measurement_does_no_harm(built, tmp_path, monk
     assert all(np.isfinite(leaf).all() for leaf in leaves(outcome.state))
 
 
-def test_another_batch_goes_on_at_the_next_record(built, tmp_path, caplog):
+def test_another_batch_goes_on_at_the_next_record_and_then_in_microbatches(built, tmp_path, caplog):
     """Ten records: two batches of four are an epoch, and its last two are left out."""
     train(small_config(built, total_steps=1), tmp_path)
     with caplog.at_level(logging.WARNING):
@@ -309,13 +307,10 @@ def test_another_batch_goes_on_at_the_next_record(built, tmp_path, caplog):
         "records": 10, "batch_size": 8, "seed": 0, "step": 1, "epoch": 0, "offset": 4
     }  # fmt: skip
     assert metrics(tmp_path, "epoch") == {1: 0.5, 2: 2.0, 3: 3.0}  # four records do not fill eight
-
-
-def test_accumulating_in_a_run(built, tmp_path, caplog):
-    train(small_config(built, total_steps=2, batch_size=8, grad_accum_steps=2), tmp_path)
     with caplog.at_level(logging.WARNING):
-        train(small_config(built, total_steps=3, batch_size=8), tmp_path)
-    assert "the batch was cut into 4 microbatch(es) and is now cut into 2" in caplog.text
+        train(small_config(built, total_steps=4, batch_size=8, grad_accum_steps=2), tmp_path)
+    assert "the batch was cut into 2 microbatch(es) and is now cut into 4" in caplog.text
+    assert list(metrics(tmp_path, "loss")) == [1, 2, 3, 4]
 
 
 def test_a_checkpoint_folder_that_is_gone_is_no_fresh_start(whole, built, tmp_path):
@@ -337,11 +332,3 @@ def test_a_record_that_is_none_cannot_be_repeated(tmp_path):
     for name in ("run.json", "missing.json"):
         with pytest.raises(InputError, match=r"cannot be used .* expected the run\.json of a run"):
             repeat.get_config(str(tmp_path / name))
-
-
-def test_a_rate_of_zero_is_told(built, tmp_path, caplog):
-    """The fourth epoch would look like training."""
-    with caplog.at_level(logging.WARNING):
-        config = small_config(built, total_steps=8, schedule_epochs=3.0, log_every=100)
-        train(config, tmp_path)
-    assert "the learning rate is 0 from epoch 3 on, and 4 are trained" in caplog.text

@@ -3,13 +3,12 @@
 import importlib.util
 import json
 import re
-import subprocess
-import sys
 
 import jax
 import pytest
 
 from configs import pretrain
+from sar_mixmae_jax.cli import estimate
 from sar_mixmae_jax.cli.estimate import compiled_table
 from sar_mixmae_jax.models.architecture import VARIANTS
 from sar_mixmae_jax.training import compiled_cost, step_program
@@ -28,6 +27,7 @@ from sar_mixmae_jax.training.step_program import (
     parse_sizes,
 )
 from sar_mixmae_jax.utils.errors import InputError
+from tests.launch import call
 
 needs_libtpu = pytest.mark.skipif(
     importlib.util.find_spec("libtpu") is None, reason="libtpu, of the extra tpu, is not installed"
@@ -101,12 +101,10 @@ def test_without_libtpu_the_extra_is_named(monkeypatch):
 
 
 def test_number_of_devices_and_topology_exclude_each_other():
-    command = [sys.executable, "-m", "sar_mixmae_jax.cli.estimate", "--config=pretrain"]
-    done = subprocess.run(
-        [*command, "--devices=2", "--compile=v5e:2x2"], capture_output=True, text=True, timeout=120
-    )
-    assert done.returncode == 2
-    assert done.stderr == (
+    both = ("--devices=2", "--compile=v5e:2x2")
+    status, _, errors = call(estimate.main, "--config=pretrain", *both)
+    assert status == 2
+    assert errors == (
         "error: found --devices=2 and --compile=v5e:2x2, which sets the number of devices: give "
         "one of them\n"
     )
