@@ -32,6 +32,7 @@ def call(main: Callable[[Sequence[str]], None], *arguments: object) -> tuple[int
     """
     output, errors = io.StringIO(), io.StringIO()
     handler, status = logging.StreamHandler(errors), 0
+    on_signal = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     with (
         redirect_stdout(output),
         redirect_stderr(errors),
@@ -45,6 +46,8 @@ def call(main: Callable[[Sequence[str]], None], *arguments: object) -> tuple[int
             status = int(ended.code or 0)
         finally:
             logging.getLogger().removeHandler(handler)
+            for number, before in on_signal.items():
+                signal.signal(number, before)
     return status, output.getvalue(), errors.getvalue()
 
 
@@ -97,7 +100,11 @@ def start_together(
     ]
 
 
-def finish(process: subprocess.Popen, timeout: float = 200) -> tuple[int, str, str]:
+PATIENCE_SECONDS = 600
+"""Time until a process counts as one that hangs, on a machine with much else to do."""
+
+
+def finish(process: subprocess.Popen, timeout: float = PATIENCE_SECONDS) -> tuple[int, str, str]:
     """Waits for a process: its status, output and errors; one that hangs is killed."""
     try:
         output, errors = process.communicate(timeout=timeout)
