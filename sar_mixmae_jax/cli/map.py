@@ -161,6 +161,11 @@ class MapJob:
     description: str | None
 
     @property
+    def empty_path(self) -> Path:
+        """Path of a file that exists if the scene was mapped and has no measurement."""
+        return self.stem.with_name(f".{self.stem.name}.empty")
+
+    @property
     def failure_path(self) -> Path:
         """Path of the file with the reason why the scene was not mapped."""
         return self.stem.with_name(f".{self.stem.name}.failure")
@@ -173,7 +178,7 @@ def load_model(choice: ModelChoice) -> MapModel:
 
 
 def run_job(job: MapJob, tick: Tick) -> None:
-    """Map a scene unless its files exist; write the reason of a failure to `failure_path`."""
+    """Map a scene unless its files exist; write `failure_path` or `empty_path` where they apply."""
     tick()
     job.stem.parent.mkdir(parents=True, exist_ok=True)
     job.failure_path.unlink(missing_ok=True)
@@ -191,6 +196,8 @@ def run_job(job: MapJob, tick: Tick) -> None:
             print(warning, file=sys.stderr)
         with open_scenes(job.dates, model.bands, job.nodata, job.stem) as scene:
             map_scene(scene, model, job.stem, job.settings, job.description)
+            if scene.empty:
+                atomic_write(job.empty_path, b"")
     except UserError as error:
         atomic_write(job.failure_path, str(error).encode())
 
@@ -320,6 +327,12 @@ def report(jobs: Sequence[MapJob], failures: list[BadFile], out: Path) -> None:
     unplaced = [job.stem.name for job in jobs if not job.dates[-1].scene.georeference.crs]
     if unplaced:
         print(f"without a place, since the CRS of the scene is unknown: {', '.join(unplaced)}")
+    empty = [job for job in jobs if job.empty_path.exists()]
+    for job in empty:
+        job.empty_path.unlink()
+    if empty:
+        names = ", ".join(job.stem.name for job in empty)
+        print(f"without a measurement in a band, all nodata: {len(empty)} ({names})")
     (out / FAILURES).unlink(missing_ok=True)
     if failures:
         write_table(failures, out / FAILURES)

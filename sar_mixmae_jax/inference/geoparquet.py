@@ -118,7 +118,8 @@ def write_geoparquet(
 
 def _to_arrow(values: np.ndarray) -> pa.Array:
     """Return (rows,) or (rows, values) as a column; the latter as lists of a fixed length."""
+    text = values.dtype.kind == "U"
     if values.ndim == 1:
-        return pa.array(values.tolist() if values.dtype.kind == "U" else values)
+        return pa.array(values.tolist(), pa.string()) if text else pa.array(values)
     flat = pa.array(np.ascontiguousarray(values).reshape(-1))
     return pa.FixedSizeListArray.from_arrays(flat, values.shape[1])

@@ -4,23 +4,23 @@ import dataclasses
 import math
 
 import numpy as np
-from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.colors import ListedColormap, to_rgb
+from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from sar_mixmae_jax.inference.raster_output import Grid
-from sar_mixmae_jax.utils.plotting import NODATA_COLOUR, add_title, figure_to_png
+from sar_mixmae_jax.utils.plotting import (
+    NO_CLASS,
+    NODATA_COLOUR,
+    add_title,
+    class_colours,
+    figure_to_png,
+)
 from tfds_builders.geotiff import Georeference, pixel_spacing
 
 LONGEST_SIDE = 900
 """Pixels of a picture along the longer side of the scene."""
-NODATA = 255
-"""Class number of pixels without a result."""
-CLASS_PAIR = ("#ece4cf", "#1f6fb4")
-"""Colours of two classes: the second is the one that is mapped."""
-CLASS_COLOURS = "tab20"
 MAX_LEGEND = 20
 
 
@@ -29,7 +29,7 @@ class QuicklookMap:
     """Map of a quicklook.
 
     Attributes:
-      values: (row, column) class numbers, `NODATA` for none; or float, NaN for none.
+      values: (row, column) class numbers, `NO_CLASS` for none; or float, NaN for none.
       title: of the map.
       classes: names of the classes; empty for continuous values.
       limits: lowest and highest value of the colour scale, for continuous values.
@@ -39,18 +39,6 @@ class QuicklookMap:
     title: str
     classes: tuple[str, ...] = ()
     limits: tuple[float, float] = (0.0, 1.0)
-
-
-def class_colours(count: int) -> list[tuple[int, int, int]]:
-    """Return (red, green, blue) from 0 to 255 for a number of classes."""
-    if count == 2:
-        colours = [to_rgb(name) for name in CLASS_PAIR]
-    else:
-        table = colormaps[CLASS_COLOURS]
-        colours = [table(number % table.N)[:3] for number in range(count)]
-    return [
-        (round(255 * red), round(255 * green), round(255 * blue)) for red, green, blue in colours
-    ]
 
 
 def draw_quicklook(
@@ -90,16 +78,16 @@ def draw_quicklook(
     right.set_facecolor(NODATA_COLOUR)
     handles = []
     if layer.classes:
-        colours = [tuple(c / 255 for c in rgb) for rgb in class_colours(len(layer.classes))]
+        colours = class_colours(len(layer.classes))
         right.imshow(
-            np.ma.masked_equal(layer.values, NODATA),
+            np.ma.masked_equal(layer.values, NO_CLASS),
             cmap=ListedColormap(colours),
             vmin=-0.5,
             vmax=len(colours) - 0.5,
             extent=extent,
             interpolation="nearest",
         )
-        for number in np.unique(layer.values[layer.values != NODATA])[:MAX_LEGEND]:
+        for number in np.unique(layer.values[layer.values != NO_CLASS])[:MAX_LEGEND]:
             handles.append(Patch(color=colours[number], label=layer.classes[number]))
     else:
         image = right.imshow(

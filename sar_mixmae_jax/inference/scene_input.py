@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from rasterio.windows import Window
 
+from sar_mixmae_jax.inference.raster_output import Grid
 from sar_mixmae_jax.inference.scene_grid import (
     NamedScene,
     pixel_size_text,
@@ -203,6 +204,7 @@ def open_scenes(
     grid = dates[0].scene
     with tempfile.TemporaryDirectory(".partial", f".{stem.name}.", stem.parent) as folder:
         readers: list[RowReader] = []
+        empty = False
         for number, date in enumerate(dates):
             reader = SceneReader(date.root, date.scene, nodata, Path(folder, f"{number}.npy"))
             missing = [band for band in bands if band not in date.scene.bands]
@@ -212,7 +214,8 @@ def open_scenes(
                     f"found {', '.join(date.scene.bands)}, expected {', '.join(bands)} for this "
                     f"model: no {', '.join(missing)} belongs to it",
                 )
-            survey = survey_pixels(reader)
+            survey = survey_pixels(reader, may_be_empty=True)
+            empty |= any(np.isinf(band.minimum) for band in survey.measures)
             for warning in find_warnings([date.scene], [survey.measures]):
                 print(warning, file=sys.stderr)
             order = [date.scene.bands.index(band) for band in bands]
@@ -222,12 +225,11 @@ def open_scenes(
             readers.append(rows)
         yield MapScene(
             dates[-1].scene.name,
-            grid.shape,
-            grid.georeference.crs,
-            grid.georeference.transform,
+            Grid(grid.shape, *grid.georeference),
             tuple(date.time for date in dates),
             tuple(readers),
             scene_tags(dates, nodata),
+            empty,
         )
 
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from tqdm import tqdm
 
+from sar_mixmae_jax.inference.raster_output import Grid
 from sar_mixmae_jax.inference.window_blending import RowBlender, WindowAxis, measured_cells
 from sar_mixmae_jax.utils.decibel import db_to_linear, linear_to_db
 
@@ -35,21 +36,19 @@ class MapScene:
 
     Attributes:
       name: of the scene.
-      shape: (rows, columns).
-      crs: authority code or WKT; "" where unknown.
-      transform: (a, b, c, d, e, f) of x = a·column + b·row + c, y = d·column + e·row + f.
+      grid: its pixels.
       times: of acquisition, ISO 8601, for each date; "" where unknown.
       dates: reader of each date.
       tags: facts about its files for the tags of a map, by name.
+      empty: a band of a date has no measurement, so that the map is nodata.
     """
 
     name: str
-    shape: tuple[int, int]
-    crs: str
-    transform: tuple[float, ...]
+    grid: Grid
     times: tuple[str, ...]
     dates: tuple[RowReader, ...]
     tags: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    empty: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -182,7 +181,7 @@ def predict_rows(
       (rows, columns, channels) float32 of the whole width, NaN = nodata.
     """
     rows, columns = (
-        WindowAxis(side, predictor.window, overlap, predictor.cell) for side in scene.shape
+        WindowAxis(side, predictor.window, overlap, predictor.cell) for side in scene.grid.shape
     )
     blender = RowBlender(rows, columns, len(predictor.channels))
     measured: deque[np.ndarray] = deque()
@@ -232,7 +231,7 @@ def _read_rows(
 ) -> Iterator[_WindowRow]:
     """Yield the rows of windows of a scene; every pixel is read once."""
     tops = [start * rows.cell for start in rows.starts]
-    columns = scene.shape[1]
+    columns = scene.grid.shape[1]
     height = max(1, PART_PIXELS // columns)
     strips: list[np.ndarray] = []
     valid, known = np.empty((0, columns), bool), 0

@@ -4,7 +4,7 @@ import dataclasses
 import glob
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -12,15 +12,13 @@ import numpy as np
 
 from sar_mixmae_jax.inference.geoparquet import footprints, write_geoparquet
 from sar_mixmae_jax.inference.map_model import MapModel
+from sar_mixmae_jax.inference.principal_components import principal_components
 from sar_mixmae_jax.inference.quicklook import (
     LONGEST_SIDE,
-    NODATA,
     QuicklookMap,
-    class_colours,
     draw_quicklook,
 )
 from sar_mixmae_jax.inference.raster_output import (
-    Grid,
     RasterBands,
     WriteRows,
     read_overview,
@@ -36,6 +34,7 @@ from sar_mixmae_jax.inference.scene_pipeline import (
 )
 from sar_mixmae_jax.utils.errors import InputError
 from sar_mixmae_jax.utils.files import atomic_write, report_write_errors
+from sar_mixmae_jax.utils.plotting import NO_CLASS, class_colours
 
 PART_VALUES = 4 * 2**20
 """Probabilities that are converted at once."""
@@ -117,28 +116,26 @@ def map_scene(
             f"found {len(scene.dates)} dates of {scene.name}, expected {expected} for this model: "
             + ("give --before and --after" if expected == 2 else "name single scenes")
         )
-    grid = Grid(scene.shape, scene.crs, scene.transform)
     tags = {**model.tags, "SCENE": scene.name, **scene.tags, **settings_tags(settings, model)}
     with report_write_errors(stem):
         stem.parent.mkdir(parents=True, exist_ok=True)
     paths = output_files(stem, model.kind)
     if model.kind == "pixels":
-        _map_pixels(scene, model, grid, tags, paths, settings, description)
+        _map_pixels(scene, model, tags, paths, settings, description)
     elif model.kind == "windows":
-        _map_windows(scene, model, grid, tags, paths, description)
+        _map_windows(scene, model, tags, paths, description)
     else:
-        _map_features(scene, model, grid, tags, paths, settings, description)
+        _map_features(scene, model, tags, paths, settings, description)
     return paths
 
 
 def _overview(scene: MapScene) -> BlockAverage:
-    return BlockAverage(scene.shape, -(-max(scene.shape) // LONGEST_SIDE))
+    return BlockAverage(scene.grid.shape, -(-max(scene.grid.shape) // LONGEST_SIDE))
 
 
 def _map_pixels(
     scene: MapScene,
     model: MapModel,
-    grid: Grid,
     tags: dict[str, str],
     paths: list[Path],
     settings: MapSettings,
@@ -151,17 +148,18 @@ def _map_pixels(
     probability = RasterBands(
         tuple(f"probability of {name}" for name in shown),
         "uint8",
-        NODATA,
+        NO_CLASS,
         "mean",
         scale=1 / PROBABILITY_STEPS,
     )
-    colours = dict(enumerate(class_colours(len(classes))))
-    numbers = RasterBands(("class",), "uint8", NODATA, "mode", colours=colours)
+    shades = np.rint(255 * class_colours(len(classes))[:, :3]).astype(int)
+    colours = {number: (red, green, blue) for number, (red, green, blue) in enumerate(shades)}
+    numbers = RasterBands(("class",), "uint8", NO_CLASS, "mode", colours=colours)
     tags = {**tags, "CLASSES": ", ".join(f"{n} {name}" for n, name in enumerate(classes))}
     with ExitStack() as stack:  # the classes appear last
-        write_classes = stack.enter_context(write_raster(classes_path, grid, numbers, tags))
+        write_classes = stack.enter_context(write_raster(classes_path, scene.grid, numbers, tags))
         write_probability = stack.enter_context(
-            write_raster(probability_path, grid, probability, tags)
+            write_raster(probability_path, scene.grid, probability, tags)
         )
         rows = predict_rows(
             scene, model.predictor, model.overlap, description=description, overview=overview
@@ -175,7 +173,7 @@ def _map_pixels(
             first += len(strip)
     small = read_overview(classes_path, overview.db().shape)
     layer = QuicklookMap(small, f"{', '.join(shown)} ({tags['MODEL']})", classes)
-    _write_quicklook(quicklook_path, scene, model, grid, overview, layer)
+    _write_quicklook(quicklook_path, scene, model, overview, layer)
 
 
 def _class_writer(
@@ -201,9 +199,9 @@ def _class_writer(
             numbers = strip.argmax(-1).astype(np.uint8)
         else:
             numbers = (strip[..., 0] >= threshold).view(np.uint8)
-        np.copyto(numbers, NODATA, where=missing)
+        np.copyto(numbers, NO_CLASS, where=missing)
         steps = np.rint(strip * np.float32(PROBABILITY_STEPS))
-        np.copyto(steps, NODATA, where=missing[..., None])
+        np.copyto(steps, NO_CLASS, where=missing[..., None])
         write_classes(first, numbers[None])
         write_probability(first, np.moveaxis(steps.astype(np.uint8), -1, 0))
 
@@ -213,7 +211,6 @@ def _class_writer(
 def _map_windows(
     scene: MapScene,
     model: MapModel,
-    grid: Grid,
     tags: dict[str, str],
     paths: list[Path],
     description: str | None,
@@ -229,27 +226,26 @@ def _map_windows(
     )
     names = tuple(name if name == "evidence" else f"probability of {name}" for name in channels)
     bands = RasterBands(names, "float32", np.nan, "mean")
-    write_array(raster_path, values, grid.coarsen(model.predictor.cell), bands, tags)
+    write_array(raster_path, values, scene.grid.coarsen(model.predictor.cell), bands, tags)
     if len(model.classes) == 2:
         layer = QuicklookMap(values[..., 1], names[1])
     else:
         best = values.argmax(-1).astype(np.uint8)
-        best[np.isnan(values[..., 0])] = NODATA
+        best[np.isnan(values[..., 0])] = NO_CLASS
         layer = QuicklookMap(best, "most probable class", model.classes)
-    _write_quicklook(quicklook_path, scene, model, grid, overview, layer)
+    _write_quicklook(quicklook_path, scene, model, overview, layer)
 
 
 def _write_quicklook(
     path: Path,
     scene: MapScene,
     model: MapModel,
-    grid: Grid,
     overview: BlockAverage,
     layer: QuicklookMap,
 ) -> None:
     times = " to ".join(filter(None, scene.times))
     title = " > ".join(filter(None, (Path(scene.name).name, times)))
-    content = draw_quicklook(title, overview.db(), model.bands[-1], layer, grid)
+    content = draw_quicklook(title, overview.db(), model.bands[-1], layer, scene.grid)
     with report_write_errors(path):
         atomic_write(path, content)
 
@@ -257,7 +253,6 @@ def _write_quicklook(
 def _map_features(
     scene: MapScene,
     model: MapModel,
-    grid: Grid,
     tags: dict[str, str],
     paths: list[Path],
     settings: MapSettings,
@@ -265,7 +260,7 @@ def _map_features(
 ) -> None:
     raster_path, table_path = paths
     cell, width = model.predictor.cell, len(model.predictor.channels)
-    coarse, windows = grid.coarsen(cell), list[WindowResult]()
+    coarse, windows = scene.grid.coarsen(cell), list[WindowResult]()
 
     def keep(result: WindowResult) -> None:
         if result.measured >= 0.5:
@@ -298,8 +293,8 @@ def _write_windows(
 ) -> None:
     """Write one row for every window of which at least half is measured."""
     count, side = len(windows), model.predictor.window
-    corners = np.array([(window.row, window.column) for window in windows]).reshape(count, 2)
-    a, b, c, d, e, f = scene.transform
+    corners = np.array([(w.row, w.column) for w in windows], np.int64).reshape(count, 2)
+    a, b, c, d, e, f = scene.grid.transform
     rows, columns = corners.T
     places = (a * columns + b * rows + c, d * columns + e * rows + f)
     parts = (a, b, places[0], d, e, places[1])
@@ -307,64 +302,22 @@ def _write_windows(
     sides = np.full(count, side)
     polygons = footprints(
         transforms,
-        np.minimum(sides, scene.shape[0] - rows),
-        np.minimum(sides, scene.shape[1] - columns),
+        np.minimum(sides, scene.grid.shape[0] - rows),
+        np.minimum(sides, scene.grid.shape[1] - columns),
     )
     width = len(model.predictor.channels)
     write_geoparquet(
         path,
         polygons,
-        scene.crs,
+        scene.grid.crs,
         {
             "scene": np.full(count, scene.name),
             "row": rows,
             "column": columns,
             "time": np.full(count, scene.times[-1]),
-            "crs": np.full(count, scene.crs),
+            "crs": np.full(count, scene.grid.crs),
             "measured": np.array([window.measured for window in windows], np.float32),
             "features": np.array([w.values for w in windows], np.float32).reshape(count, width),
         },
         tags,
     )
-
-
-def principal_components(tokens: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the first principal components of the tokens of a scene.
-
-    The largest weight of a component is positive.
-
-    Args:
-      tokens: (row, column, width) float32, NaN = nodata; may be memory-mapped.
-      count: of the components, at most `width`.
-
-    Returns:
-      (row, column, count) float32, and (count,) shares of the variance.
-
-    Raises:
-      InputError: there are fewer features or fewer tokens.
-    """
-    width = tokens.shape[-1]
-    number, total, products = 0, np.zeros(width), np.zeros((width, width))
-    for part in _measured_rows(tokens):
-        number += len(part)
-        total += part.sum(0)
-        products += part.T @ part
-    if not 1 <= count <= min(width, number - 1):
-        raise InputError(
-            f"found {count} components, expected from 1 to {max(1, min(width, number - 1))}: there "
-            f"are {number} tokens of {width} features"
-        )
-    mean = total / number
-    variances, vectors = np.linalg.eigh(products / number - np.outer(mean, mean))
-    chosen = vectors[:, ::-1][:, :count]
-    chosen *= np.sign(chosen[np.abs(chosen).argmax(0), np.arange(count)])
-    values = np.empty((*tokens.shape[:2], count), np.float32)
-    for row, part in zip(values, tokens, strict=True):
-        row[:] = (part - mean) @ chosen
-    return values, variances[::-1][:count] / variances.sum()
-
-
-def _measured_rows(tokens: np.ndarray) -> Iterator[np.ndarray]:
-    """Yield the measured tokens of every row, (tokens, width) float64."""
-    for row in tokens:
-        yield row[np.isfinite(row[:, 0])].astype(np.float64)

@@ -7,7 +7,7 @@ import optax
 from sar_mixmae_jax.data.metadata import NOT_LABELLED
 from sar_mixmae_jax.tasks.base import mean_per_record
 from sar_mixmae_jax.tasks.segmentation_metrics import BINS
-from sar_mixmae_jax.tasks.segmentation_report import NO_PREDICTION
+from sar_mixmae_jax.utils.plotting import NO_CLASS
 
 
 def pixel_loss(logits: jax.Array, labels: jax.Array, dice: float, focal: float) -> jax.Array:
@@ -47,7 +47,7 @@ def count_pixels(logits: jax.Array, labels: jax.Array, valid: jax.Array) -> dict
       "unmeasured" (batch, classes): labelled pixels without a measurement; "labels" (batch,
       classes), 1 where a labelled pixel has a class; "curve" (batch, 2, bins), with two classes:
       labelled pixels by truth and probability of the second class, where unmeasured ones have
-      probability 0; "predicted" (batch, height, width) uint8, `NO_PREDICTION` where nothing was
+      probability 0; "predicted" (batch, height, width) uint8, `NO_CLASS` where nothing was
       measured; "truth", int8.
     """
     classes = logits.shape[-1]
@@ -59,7 +59,7 @@ def count_pixels(logits: jax.Array, labels: jax.Array, valid: jax.Array) -> dict
         "confusion": confusion,
         "unmeasured": unmeasured,
         "labels": (confusion.sum(2) + unmeasured > 0).astype(jnp.uint8),
-        "predicted": jnp.where(valid, predicted, NO_PREDICTION).astype(jnp.uint8),
+        "predicted": jnp.where(valid, predicted, NO_CLASS).astype(jnp.uint8),
         "truth": labels.astype(jnp.int8),
     }
     if classes == 2:

@@ -20,9 +20,11 @@ from sar_mixmae_jax.tasks.segmentation_baselines import BASELINES
 from sar_mixmae_jax.tasks.segmentation_metrics import PARTS
 from sar_mixmae_jax.tasks.task_report import Figures, Pictures
 from sar_mixmae_jax.utils.plotting import (
+    NO_CLASS,
     NODATA_COLOUR,
     add_title,
     block_average,
+    class_colours,
     figure_to_png,
 )
 from sar_mixmae_jax.utils.tables import (
@@ -47,8 +49,6 @@ CAPTIONS = {
     "chips.png": "The best, median and worst records by IoU, of those where it is defined: "
     "bands, truth, prediction, errors.",
 }
-NO_PREDICTION = 255
-"""Value of a predicted map where nothing was measured."""
 EXAMPLES = 2
 """Records of each kind in the picture."""
 PANEL_PIXELS = 256
@@ -58,7 +58,6 @@ DPI = 110
 MISSED_COLOUR, FALSE_COLOUR, WRONG_COLOUR = "#d7191c", "#7b3294", "#d7191c"
 CORRECT_COLOUR = "0.9"
 UNLABELLED_COLOUR = "white"
-TWO_COLOURS = ("0.85", "#08519c")
 GREY = colormaps["gray"].with_extremes(bad=NODATA_COLOUR)
 
 
@@ -69,7 +68,7 @@ class ChipPicture:
     Attributes:
       backscatter: (row, column, band) dB, NaN = nodata.
       truth: (row, column) int8, -1 where not labelled.
-      predicted: (row, column) uint8, `NO_PREDICTION` where nothing was measured.
+      predicted: (row, column) uint8, `NO_CLASS` where nothing was measured.
       bands: names of the bands.
     """
 
@@ -274,7 +273,7 @@ def draw_chips(content: Mapping[str, ChipPicture], names: Sequence[str], title: 
         if len(names) == 2
         else {"another class": WRONG_COLOUR}
     )
-    shown = dict(zip(names, map(tuple, _palette(len(names))), strict=True))
+    shown = dict(zip(names, map(tuple, class_colours(len(names))), strict=True))
     legend = shown | {"correct": CORRECT_COLOUR} | errors
     legend |= {"not labelled": UNLABELLED_COLOUR, "no measurement": NODATA_COLOUR}
     handles = [
@@ -286,22 +285,14 @@ def draw_chips(content: Mapping[str, ChipPicture], names: Sequence[str], title: 
     return figure_to_png(figure)
 
 
-def _palette(classes: int) -> np.ndarray:
-    """Return the colours of the classes, (classes, 4)."""
-    if classes == 2:
-        return ListedColormap(TWO_COLOURS)(np.arange(2))
-    colours = np.delete(colormaps["tab20"](np.arange(20)), 2, axis=0)  # the orange of nodata
-    return colours[np.arange(classes) % len(colours)]
-
-
 def _maps(chip: ChipPicture, classes: int) -> tuple[np.ndarray, ...]:
     """Return the colours of truth, prediction and errors, (row, column, 4) each."""
     colours = ListedColormap(
         [UNLABELLED_COLOUR, NODATA_COLOUR, CORRECT_COLOUR, MISSED_COLOUR, FALSE_COLOUR]
     )(np.arange(5))
-    palette = _palette(classes)
+    palette = class_colours(classes)
     chip = without_padding(chip)
-    labelled, measured = chip.truth >= 0, chip.predicted != NO_PREDICTION
+    labelled, measured = chip.truth >= 0, chip.predicted != NO_CLASS
     truth = np.where(labelled[..., None], palette[np.maximum(chip.truth, 0)], colours[0])
     safe = np.where(measured, chip.predicted, 0)
     predicted = np.where(measured[..., None], palette[safe], colours[1])
@@ -322,7 +313,7 @@ def without_padding(chip: ChipPicture) -> ChipPicture:
     outside = np.ones(chip.truth.shape, bool)
     inside = np.s_[top : top + height, left : left + width]
     outside[inside] = False
-    if (chip.predicted[outside] != NO_PREDICTION).any():
+    if (chip.predicted[outside] != NO_CLASS).any():
         return chip
     return dataclasses.replace(chip, truth=chip.truth[inside], predicted=chip.predicted[inside])
 

@@ -4,7 +4,9 @@ import io
 import textwrap
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgba_array
 from matplotlib.figure import Figure
 
 from sar_mixmae_jax.utils.decibel import db_to_linear, linear_to_db
@@ -12,8 +14,22 @@ from sar_mixmae_jax.utils.decibel import db_to_linear, linear_to_db
 NODATA_COLOUR = "tab:orange"
 """Colour of nodata in all pictures: no value of the grey and diverging scales has it."""
 
+NO_CLASS = 255
+"""Value of a map of classes where nothing was measured."""
+
+CLASS_PAIR = ("0.85", "#1f6fb4")
+"""Colours of two classes: the second is the one that is looked for, such as water."""
+CLASS_COLOURS = tuple(np.delete(colormaps["tab20"](np.arange(20)), 2, axis=0)[:, :3].tolist())
+"""Colours of more classes, without the orange of nodata."""
+
 CHARACTER_WIDTH = 0.105
 """Mean width of a character of a figure's title in inches."""
+
+
+def class_colours(count: int) -> np.ndarray:
+    """Return the colours of a number of classes, (count, 4) from 0 to 1."""
+    names = CLASS_PAIR if count == 2 else CLASS_COLOURS
+    return to_rgba_array([names[number % len(names)] for number in range(count)])
 
 
 def add_title(figure: Figure, title: str) -> None:

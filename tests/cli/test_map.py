@@ -171,6 +171,21 @@ def test_files_of_a_folder_are_opened_once(tmp_path, monkeypatch):
     assert opened == ["a_dB.tif", "b_dB.tif", "c_dB.tif"]
 
 
+def test_scenes_without_a_measurement_are_mapped_as_nodata_and_counted(mapped, tmp_path):
+    db = speckle(40, 40)
+    write_scene(tmp_path / "a_dB.tif", db)
+    write_scene(tmp_path / "nothing_dB.tif", db * np.nan)
+    db[0] = np.nan
+    write_scene(tmp_path / "half_dB.tif", db)
+    status, out, _, calls = mapped("a_dB.tif", "nothing_dB.tif", "half_dB.tif")
+    assert (status, len(calls)) == (0, 1)
+    assert "all nodata: 2 (nothing_dB, half_dB)" in out
+    for name in ("nothing_dB", "half_dB"):
+        assert (classes(name)[0] == 255).all()
+    assert "all nodata" not in mapped("a_dB.tif", "nothing_dB.tif")[1]  # kept
+    assert not [path for path in (tmp_path / "maps").iterdir() if path.name.startswith(".")]
+
+
 def test_failures_end_in_a_table_and_the_others_are_mapped(mapped, tmp_path):
     folder = tmp_path / "scenes"
     folder.mkdir()
@@ -235,7 +250,7 @@ def second_date(tmp_path):
     dates, _ = scene_input.find_pair(*paths, metadata)
     stem = tmp_path / "map"
     with scene_input.open_scenes(dates, ("VH", "VV"), NodataSettings(), stem) as scene:
-        return scene.dates[1](0, scene.shape[0]), scene.tags
+        return scene.dates[1](0, scene.grid.shape[0]), scene.tags
 
 
 def test_smaller_pixels_of_a_second_date_are_averaged_as_power(tmp_path, capsys):

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from sar_mixmae_jax.inference.raster_output import Grid
 from sar_mixmae_jax.inference.scene_pipeline import (
     BlockAverage,
     MapScene,
@@ -28,7 +29,7 @@ def scene_of(*dates):
         return read
 
     shape = dates[0].shape[:2]
-    scene = MapScene("scene", shape, "", (1, 0, 0, 0, 1, 0), ("",), tuple(map(reader, dates)))
+    scene = MapScene("scene", Grid(shape, "", (1, 0, 0, 0, 1, 0)), ("",), tuple(map(reader, dates)))
     return scene, reads
 
 

@@ -15,6 +15,7 @@ from rasterio.crs import CRS
 from sar_mixmae_jax.data.metadata import DatasetDescription
 from sar_mixmae_jax.inference.geoparquet import common_crs, footprints, write_geoparquet
 from sar_mixmae_jax.inference.map_model import MapModel, check_windows, trained_window
+from sar_mixmae_jax.inference.principal_components import principal_components
 from sar_mixmae_jax.inference.quicklook import pixel_size, scale_bar
 from sar_mixmae_jax.inference.raster_output import Grid, RasterBands, write_array
 from sar_mixmae_jax.inference.raster_overviews import halve
@@ -22,7 +23,6 @@ from sar_mixmae_jax.inference.scene_pipeline import MapScene, WindowPredictor
 from sar_mixmae_jax.inference.scene_products import (
     MapSettings,
     map_scene,
-    principal_components,
     remove_partial_files,
 )
 from sar_mixmae_jax.utils.errors import InputError
@@ -37,7 +37,7 @@ def scene_of(db, crs="EPSG:32633", transform=UTM, dates=1):
         return db[first:last]
 
     times = ("2021-03-04T05:06:07",) * dates
-    return MapScene("folder/scene", db.shape[:2], crs, transform, times, (read,) * dates)
+    return MapScene("folder/scene", Grid(db.shape[:2], crs, transform), times, (read,) * dates)
 
 
 def model_of(kind, function, window=32, cell=1, classes=("land", "water"), channels=None):
@@ -187,6 +187,18 @@ def test_features_are_a_raster_of_tokens_and_rows_of_windows(tmp_path):
     np.testing.assert_array_equal(
         ring, [[x, y], [x, y - 320], [x + 320, y - 320], [x + 320, y], [x, y]]
     )
+
+
+def test_a_scene_without_a_measurement_has_features_without_rows(tmp_path):
+    model = model_of("features", tokens, cell=16, classes=(), channels=tuple("abcd"))
+    scene = scene_of(np.full((64, 64, 2), np.nan, np.float32))
+    raster_path, table_path = map_scene(scene, model, tmp_path / "scene", MapSettings(None, 2))
+    with rasterio.open(raster_path) as raster:
+        assert raster.count == 2
+        assert np.isnan(raster.read()).all()
+    table = pq.read_table(table_path)
+    assert (len(table), table.schema.field("row").type) == (0, "int64")
+    assert table.schema.field("scene").type == "string"
 
 
 def test_principal_components_are_those_of_a_singular_value_decomposition():

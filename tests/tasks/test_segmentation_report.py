@@ -3,17 +3,17 @@
 import numpy as np
 
 from sar_mixmae_jax.tasks.segmentation_report import (
-    NO_PREDICTION,
     ChipPicture,
     choose_records,
     without_padding,
 )
+from sar_mixmae_jax.utils.plotting import NO_CLASS
 
 
 def test_padding_of_the_maps_is_not_shown():
     backscatter = np.zeros((4, 4, 2))
     truth = np.pad(np.ones((4, 4), np.int8), 2, constant_values=-1)
-    predicted = np.pad(np.eye(4, dtype=np.uint8), 2, constant_values=NO_PREDICTION)
+    predicted = np.pad(np.eye(4, dtype=np.uint8), 2, constant_values=NO_CLASS)
     shown = without_padding(ChipPicture(backscatter, truth, predicted))
     np.testing.assert_array_equal(shown.predicted, np.eye(4))
     assert shown.truth.shape == (4, 4)

@@ -26,7 +26,7 @@ TILE = 512
 """Side of the parts of a window that are read at once: strips of a turned image are its whole."""
 
 
-class Grid(NamedTuple):
+class GroundGrid(NamedTuple):
     """Pixels on the ground.
 
     Attributes:
@@ -38,7 +38,7 @@ class Grid(NamedTuple):
     georeference: Georeference
 
 
-def find_grid(raster: DatasetReader) -> Grid:
+def find_grid(raster: DatasetReader) -> GroundGrid:
     """Return the grid of an image: square pixels of the mean size of its pixels on the ground.
 
     Raises:
@@ -69,7 +69,7 @@ def find_grid(raster: DatasetReader) -> Grid:
         int(np.ceil((north - np.min(y)) / size)),
         int(np.ceil((np.max(x) - west) / size)),
     )
-    return Grid(shape, Georeference(target, (size, 0.0, west, 0.0, -size, north)))
+    return GroundGrid(shape, Georeference(target, (size, 0.0, west, 0.0, -size, north)))
 
 
 def utm_zone(longitude: float, latitude: float) -> str:
@@ -81,7 +81,7 @@ def utm_zone(longitude: float, latitude: float) -> str:
 
 
 def read_band(
-    raster: DatasetReader, band: int, grid: Grid, window: Window, nodata: float | None
+    raster: DatasetReader, band: int, grid: GroundGrid, window: Window, nodata: float | None
 ) -> np.ndarray:
     """Read a window of the grid: (rows, columns) float32, NaN = nodata and outside of the image.
 
@@ -124,7 +124,7 @@ def _read_tile(
 
 
 def _image_pixels(
-    raster: DatasetReader, grid: Grid, window: Window
+    raster: DatasetReader, grid: GroundGrid, window: Window
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return rows and columns of the image at the pixels of a window, (rows, columns) integers."""
     points, crs = raster.gcps

@@ -135,7 +135,7 @@ class SceneReader:
     def _read_layer(self, layer: Layer, window: Window) -> np.ndarray:
         with geotiff.open_raster(self.root / layer.path, keep_open=True) as raster:
             if self.scene.uses_gcps:
-                grid = gcps.Grid(self.scene.shape, self.scene.georeference)
+                grid = gcps.GroundGrid(self.scene.shape, self.scene.georeference)
                 return gcps.read_band(raster, layer.number, grid, window, self.nodata.value)
             return geotiff.read_band(raster, layer.number, window, self.nodata.value)
 
@@ -161,7 +161,7 @@ class SceneReader:
         ]
 
 
-def survey_pixels(reader: SceneReader) -> PixelSurvey:
+def survey_pixels(reader: SceneReader, *, may_be_empty: bool = False) -> PixelSurvey:
     """Read all pixels of a scene once, and find the zeros that mean nodata.
 
     Zeros of a band are nodata in regions of zeros or nodata of this band that are connected to the
@@ -171,6 +171,7 @@ def survey_pixels(reader: SceneReader) -> PixelSurvey:
 
     Args:
       reader: reader of the scene; its file of zeros is written.
+      may_be_empty: accept bands without a measurement.
 
     Raises:
       BadFilesError: the scene cannot be read, or is not backscatter.
@@ -185,6 +186,8 @@ def survey_pixels(reader: SceneReader) -> PixelSurvey:
             nan[band].append(np.isnan(values[..., band]))
             zero[band].append(values[..., band] == 0)
     for layer, summary in zip(scene.layers, measures.summaries, strict=True):
+        if may_be_empty and not summary.valid:
+            continue
         if reason := units.find_unit_error(summary, scene.unit):
             raise bad_file(reader.root / layer.path, reason)
     everywhere = _zeros_in_db(reader, zero)
