@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 from sar_mixmae_jax.utils import object_store
-from sar_mixmae_jax.utils.dataset_cache import INFO, local_data_dir
+from sar_mixmae_jax.utils.dataset_cache import INFO, USED, local_data_dir
 from sar_mixmae_jax.utils.errors import StorageError
 from sar_mixmae_jax.utils.mirror import cache_folder
 
@@ -48,3 +48,4 @@ def publish(folder: Path, data_dir: str) -> None:
     else:
         target.parent.mkdir(parents=True, exist_ok=True)
         folder.rename(target)
+        (target / USED).touch()

@@ -63,6 +63,7 @@ RULES: tuple[tuple[str, Callable[[Number], bool], tuple[str, ...]], ...] = (
             "schedule_epochs",
             "optimizer.base_learning_rate",
             "optimizer.clip_norm",
+            "upload_every",
         ),
     ),
     (

@@ -30,6 +30,8 @@ INFO = "dataset_info.json"
 """Object of a dataset that is published last."""
 RECORDS = ".array_record"
 """Part of the names of files of records."""
+USED = ".used"
+"""File of a cached dataset with the time at which it was last opened."""
 TRIES = 2
 """Times that a file is fetched before it is taken to be wrong in the bucket."""
 _USED: dict[Path, FileLock] = {}
@@ -177,7 +179,7 @@ def _locked(root: Path, name: str) -> Iterator[None]:
 
 def _note_use(folder: Path) -> None:
     """Keep a dataset in the cache until this process ends."""
-    (folder / ".used").touch()
+    (folder / USED).touch()
     if folder not in _USED:
         _USED[folder] = FileLock(folder / f".{os.getpid()}-{secrets.token_hex(4)}.use")
         _USED[folder].acquire()
@@ -204,8 +206,8 @@ def _make_room(needed: int) -> None:
     root = cache_folder() / "data"
     limit = 1e9 * _limit_in_gb()
     folders = sorted(
-        (path.parent for path in root.rglob(".used")),
-        key=lambda folder: (folder / ".used").stat().st_mtime,
+        (path.parent for path in root.rglob(USED)),
+        key=lambda folder: (folder / USED).stat().st_mtime,
     )
     sizes = {
         folder: sum(path.stat().st_size for path in folder.glob(f"*{RECORDS}*"))

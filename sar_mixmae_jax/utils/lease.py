@@ -43,6 +43,7 @@ class Lease:
             "owner": f"process {os.getpid()} on {platform.node()}",
             "started": datetime.now(UTC).isoformat(timespec="seconds"),
             "process": os.getpid(),
+            "process_start": process_start(os.getpid()),
             "machine": machine(),
             "nonce": secrets.token_hex(8),
         }
@@ -68,7 +69,8 @@ class Lease:
         """Return the object as it is once no process holds it."""
         owner = _content(found)
         if owner.get("machine") and owner.get("machine") == machine():
-            if _is_running(owner.get("process")):
+            started = process_start(owner.get("process"))
+            if started is not None and started == owner.get("process_start"):
                 raise self._refusal(found)
         else:
             print(
@@ -157,13 +159,22 @@ def hold_lease(url: str) -> Iterator[Lease]:
     thread.start()
     try:
         yield lease
-    finally:
+    except StorageError:  # it expires, and trying to release it would take minutes
         ended.set()
-        thread.join()
-        try:
-            lease.release()
-        except StorageError as error:
-            logging.warning("the lease was not released and expires: %s", error)
+        raise
+    except BaseException:
+        _end(lease, ended, thread)
+        raise
+    _end(lease, ended, thread)
+
+
+def _end(lease: Lease, ended: threading.Event, thread: threading.Thread) -> None:
+    ended.set()
+    thread.join()
+    try:
+        lease.release()
+    except StorageError as error:
+        logging.warning("the lease was not released and expires: %s", error)
 
 
 def machine() -> str | None:
@@ -175,15 +186,13 @@ def machine() -> str | None:
         return None
 
 
-def _is_running(process: Any) -> bool:
-    """Return True if a process of this machine runs."""
+def process_start(process: Any) -> str | None:
+    """Return when a process of this machine started, in its own units; None if there is none."""
     try:
-        os.kill(int(process), 0)
-    except ProcessLookupError:
-        return False
-    except (OSError, ValueError, TypeError):  # of another user, or no number
-        return True
-    return True
+        status = Path(f"/proc/{int(process)}/stat").read_text()
+    except (OSError, ValueError, TypeError):
+        return None
+    return status.rpartition(")")[2].split()[19]
 
 
 def _content(found: tuple[bytes, str]) -> dict[str, Any]:

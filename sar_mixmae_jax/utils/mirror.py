@@ -269,6 +269,8 @@ class Mirror:
                 thread.start()
                 try:
                     yield
+                except StorageError:  # to publish more would fail after minutes, too
+                    raise
                 except BaseException:
                     ended.set()
                     try:

@@ -102,7 +102,11 @@ def _split(url: str) -> tuple[str, str]:
 
 
 def list_objects(url: str) -> dict[str, StoredObject]:
-    """Return all objects below an address, by their names relative to it; a request a thousand."""
+    """Return all objects below an address, by their names relative to it; a request a thousand.
+
+    Raises:
+      StorageError: they cannot be listed, or a name is no path below the address.
+    """
     fs, root = file_system(scheme_of(url)), "/".join(filter(None, _split(url)))
     try:
         found = call(url, fs.find, root, detail=True)
@@ -111,6 +115,8 @@ def list_objects(url: str) -> dict[str, StoredObject]:
     objects = {}
     for name, info in found.items():
         relative = name.strip("/").removeprefix(root).strip("/")
+        if ".." in relative.split("/"):  # would leave the folder that it is copied to
+            raise StorageError(f"{url} holds {relative[:100]!r}: rename this object")
         if relative and info.get("type") != "directory" and not name.endswith("/"):
             objects[relative] = _describe(info)
     return objects

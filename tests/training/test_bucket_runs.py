@@ -1,7 +1,6 @@
 """Runs in a bucket: the numbers of a run on a disk, whatever ends the process or the server."""
 
 import json
-import signal
 import threading
 import time
 
@@ -187,9 +186,9 @@ def wait_for(condition, processes) -> None:
 
 
 def test_processes_that_are_killed_go_on_bitwise(built, buckets, tmp_path):
-    """Two processes of two devices share nothing but the bucket."""
+    """Two processes of two devices share nothing but the bucket; a dead one is named."""
     url, local = "gs://runs/processes", tmp_path / "local"
-    settings = flags(built, batch_size=8, total_steps=60, checkpoint_every=10)
+    settings = flags(built, batch_size=8, total_steps=40, checkpoint_every=10)
     results = [
         finish(process) for process in start_together(2, *settings, f"--workdir={local}", devices=2)
     ]
@@ -197,12 +196,15 @@ def test_processes_that_are_killed_go_on_bitwise(built, buckets, tmp_path):
 
     processes = start_together(2, *settings, f"--workdir={url}", devices=2)
     wait_for(lambda: f"checkpoints/10/{COMPLETE}" in object_store.list_objects(url), processes)
-    processes[1].send_signal(signal.SIGKILL)
-    status, _, errors = finish(processes[0])
+    processes[1].kill()
+    killed = time.monotonic()
+    status, _, errors = finish(processes[0], timeout=60)
+    assert time.monotonic() - killed < 60
     assert status != 0
     assert "process 1 of 2 on " in errors
+    assert "start all of them again" in errors
     finish(processes[1])
-    assert f"checkpoints/60/{COMPLETE}" not in object_store.list_objects(url)
+    assert f"checkpoints/40/{COMPLETE}" not in object_store.list_objects(url)
 
     results = [
         finish(process) for process in start_together(2, *settings, f"--workdir={url}", devices=2)
@@ -210,5 +212,5 @@ def test_processes_that_are_killed_go_on_bitwise(built, buckets, tmp_path):
     assert [status for status, *_ in results] == [0, 0], results
     assert "resuming after step" in results[0][1]
     workdir = open_anew(url)
-    assert arrays(workdir, 60) == arrays(local, 60)
+    assert arrays(workdir, 40) == arrays(local, 40)
     assert losses(workdir) == losses(local)

@@ -75,35 +75,23 @@ def test_processes_and_devices_may_come_and_go(settings, tmp_path):
     ]
 
 
-def wait_for_steps(workdir, processes, count: int = 1) -> None:
+def wait_for_step(workdir, processes) -> None:
     deadline = time.monotonic() + 200
     path = workdir / "metrics.jsonl"
-    while not path.exists() or path.read_text().count('"loss"') < count:
+    while not path.exists() or '"loss"' not in path.read_text():
         assert all(process.poll() is None for process in processes), finish(processes[0])
         assert time.monotonic() < deadline
         time.sleep(0.05)
 
 
-def test_a_process_told_to_stop_stops_all_and_a_dead_one_is_named(settings, tmp_path):
+def test_a_process_told_to_stop_stops_all(settings, tmp_path):
     arguments = (*settings(total_steps=5000), f"--workdir={tmp_path}")
     processes = start_together(2, *arguments, devices=2)
-    wait_for_steps(tmp_path, processes)
+    wait_for_step(tmp_path, processes)
     processes[1].send_signal(signal.SIGTERM)
     (status, output, _), (other_status, *_) = map(finish, processes)
     assert (status, other_status) == (0, 0)
     assert "which is saved: continue with the same command" in output
-
-    before = len(losses(tmp_path))
-    processes = start_together(2, *arguments, devices=2)
-    wait_for_steps(tmp_path, processes, before + 1)
-    processes[1].kill()
-    killed = time.monotonic()
-    status, _, errors = finish(processes[0], timeout=60)
-    assert time.monotonic() - killed < 60
-    assert status != 0
-    assert "process 1 of 2 on " in errors
-    assert "start all of them again" in errors
-    finish(processes[1])
 
 
 def test_a_process_that_fails_ends_the_others_with_its_reason(settings, tmp_path):

@@ -158,6 +158,12 @@ def test_objects_are_listed_copied_and_removed(store, tmp_path):
     assert object_store.list_objects(url) == {}
 
 
+def test_names_that_leave_the_folder_are_refused(s3):
+    object_store.write(f"{s3}/names/a/../../b", b"")
+    with pytest.raises(StorageError, match=r"holds 'a/../../b': rename this object"):
+        object_store.list_objects(f"{s3}/names")
+
+
 def test_a_copy_that_differs_from_the_object_is_refused(buckets, tmp_path, monkeypatch):
     monkeypatch.setattr(bucket_errors, "RETRY_SECONDS", 0.1)
     object_store.write("gs://runs/differs/x", b"12")
@@ -214,7 +220,7 @@ def test_a_lease_expires_and_its_owner_notices(buckets, times, monkeypatch, capl
 
 def test_a_dead_process_of_this_machine_is_not_waited_for(buckets, monkeypatch):
     owner = Lease("gs://runs/dead")
-    monkeypatch.setattr(owner, "_owner", {**owner._owner, "process": 2**22 + 1})
+    monkeypatch.setattr(owner, "_owner", {**owner._owner, "process_start": "1"})
     owner.acquire()
     monkeypatch.setattr(lease.time, "sleep", lambda _: pytest.fail("waited"))
     Lease("gs://runs/dead").acquire()
