@@ -27,6 +27,8 @@ LEASE = "lease.json"
 BEAT_SECONDS = 15.0
 EXPIRY_SECONDS = 60.0
 POLL_SECONDS = 5.0
+RELEASE_SECONDS = 5.0
+"""Time for releasing a lease in a store that failed; it expires otherwise."""
 
 
 class Lease:
@@ -49,6 +51,7 @@ class Lease:
         }
         self._version: str | None = None
         self._beats, self._renewed, self._taken_by = 0, 0.0, ""
+        self._is_released = False
         self._lock = threading.Lock()
 
     def acquire(self) -> None:
@@ -107,7 +110,7 @@ class Lease:
     def renew(self) -> None:
         """Show a sign of life, unless the lease is lost."""
         with self._lock:
-            if self._taken_by:
+            if self._taken_by or self._is_released:
                 return
             try:
                 self._write(self._version)
@@ -133,6 +136,7 @@ class Lease:
     def release(self) -> None:
         """Let the next process have the lease at once."""
         with self._lock, suppress(FileExistsError):
+            self._is_released = True
             if not self._taken_by:
                 self._write(self._version, released=True)
 
@@ -157,20 +161,20 @@ def hold_lease(url: str) -> Iterator[Lease]:
 
     thread = threading.Thread(target=renew, name="lease", daemon=True)
     thread.start()
+    patience = None
     try:
         yield lease
-    except StorageError:  # it expires, and trying to release it would take minutes
+    except StorageError:  # trying to reach the store would take minutes again
+        patience = RELEASE_SECONDS
+        raise
+    finally:
         ended.set()
-        raise
-    except BaseException:
-        _end(lease, ended, thread)
-        raise
-    _end(lease, ended, thread)
+        release = threading.Thread(target=_release, args=(lease,), name="release", daemon=True)
+        release.start()
+        release.join(patience)
 
 
-def _end(lease: Lease, ended: threading.Event, thread: threading.Thread) -> None:
-    ended.set()
-    thread.join()
+def _release(lease: Lease) -> None:
     try:
         lease.release()
     except StorageError as error:
