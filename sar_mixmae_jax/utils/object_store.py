@@ -5,6 +5,7 @@ as `bucket_errors.call` does.
 """
 
 import base64
+import errno
 import hashlib
 import json
 import logging as standard_logging
@@ -18,7 +19,7 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from sar_mixmae_jax.utils.bucket_errors import call, explain, scheme_of
-from sar_mixmae_jax.utils.errors import StorageError
+from sar_mixmae_jax.utils.errors import StorageError, first_line
 
 TRANSFERS = 16
 """Objects that are transferred at the same time."""
@@ -28,6 +29,8 @@ SILENCE_SECONDS = 60.0
 """Time after which a server that says nothing is asked again."""
 WEB = frozenset({"http", "https"})
 """Schemes of single files without buckets."""
+LOCAL_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES})
+"""Errors of the disk that objects are copied to; those of stores have no number, or another."""
 BOUNDARY = "part-of-an-object"
 """Separator of the parts of an upload; no content that is uploaded so holds it."""
 
@@ -191,28 +194,42 @@ def download(
     fs = file_system(scheme_of(url))
 
     def copy(item: tuple[str, StoredObject]) -> None:
-        name, found = item
+        name, stored = item
         target = folder / name
         partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
-        target.parent.mkdir(parents=True, exist_ok=True)
 
         def get() -> None:
-            fs.get_file(f"{url}/{name}", str(partial))
-            if partial.stat().st_size != found.size or (found.md5 and _md5(partial) != found.md5):
+            try:
+                fs.get_file(f"{url}/{name}", str(partial))
+            except OSError as error:
+                if error.errno in LOCAL_ERRORS:
+                    raise _unwritable(target, error) from error
+                raise
+            if partial.stat().st_size != stored.size or (
+                stored.md5 and _md5(partial) != stored.md5
+            ):
                 raise ConnectionError(f"{url}/{name} differs from what is stored")
 
         try:
+            target.parent.mkdir(parents=True, exist_ok=True)
             call(f"{url}/{name}", get)
             partial.replace(target)
         except FileNotFoundError as error:
             raise StorageError(f"{url}/{name} has gone meanwhile: start again") from error
         except OSError as error:
-            raise StorageError(f"{target} cannot be written ({error}): make room") from error
+            raise _unwritable(target, error) from error
         finally:
-            partial.unlink(missing_ok=True)
-        note(found.size)
+            with suppress(OSError):
+                partial.unlink()
+        note(stored.size)
 
     in_parallel(copy, objects.items())
+
+
+def _unwritable(path: Path, error: OSError) -> StorageError:
+    return StorageError(
+        f"{path} cannot be written ({first_line(error)}): make room on this disk, or allow writing"
+    )
 
 
 def _md5(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 import importlib.util
 import logging
+import os
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -171,6 +172,17 @@ def test_a_copy_that_differs_from_the_object_is_refused(buckets, tmp_path, monke
     with pytest.raises(StorageError, match="differs from what is stored"):
         object_store.download("gs://runs/differs", tmp_path, wrong)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device without room")
+def test_a_full_disk_is_told_from_a_store_that_cannot_be_used(tmp_path):
+    object_store.write("memory://full/x", b"12")
+    (tmp_path / f".x.{os.getpid()}.partial").symlink_to("/dev/full")
+    with pytest.raises(StorageError, match=f"{tmp_path}/x cannot be written .*No space"):
+        object_store.download("memory://full", tmp_path, {"x": StoredObject(2, "", "")})
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageError, match=r"file/x cannot be written .*File exists"):
+        object_store.download("memory://full", tmp_path / "file", {"x": StoredObject(2, "", "")})
 
 
 def test_an_object_is_written_on_a_condition(store):
