@@ -12,7 +12,7 @@ import shutil
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -180,6 +180,8 @@ class Mirror:
     def publish(self) -> None:
         """Write the files that have changed since the last time to the bucket, results last.
 
+        Files that were removed from the mirror stay in the bucket.
+
         Raises:
           StorageError: they cannot be written, or another process has taken the run over.
         """
@@ -315,12 +317,12 @@ def _all_files(folder: Path) -> list[Path]:
 
 
 def _walk(folder: Path, enter: Callable[[Path], bool]) -> Iterator[Path]:
-    for path in folder.iterdir():
-        if path.is_dir():
-            if enter(path):
+    with suppress(FileNotFoundError):  # removed meanwhile
+        for path in folder.iterdir():
+            if not path.is_dir():
+                yield path
+            elif enter(path):
                 yield from _walk(path, enter)
-        else:
-            yield path
 
 
 def _files(folder: Path) -> list[str]:

@@ -71,6 +71,18 @@ def test_what_is_written_is_published_and_found_again(buckets):
         assert stored(url) == kept
 
 
+def test_folders_that_are_removed_meanwhile_are_passed_over(tmp_path):
+    write(tmp_path, "kept/x")
+    (tmp_path / "removed").mkdir()
+
+    def enter(path):
+        if path.name == "removed":
+            path.rmdir()
+        return True
+
+    assert list(mirror._walk(tmp_path, enter)) == [tmp_path / "kept/x"]
+
+
 def test_messages_and_results_name_the_bucket(buckets):
     workdir = local_path("gs://runs/named/")
     assert workdir == local_path("gs://runs/named")
