@@ -118,7 +118,7 @@ def quantity_warnings(date: NamedScene, trained: str) -> list[str]:
         return []
     return [
         f"warning: {date.scene.name} is {quantity}, and the model was trained on {trained}: they "
-        f"differ by a decibel and more with the incidence angle; map scenes of {trained}"
+        f"differ by 0.6 to 1.6 dB from 30 to 46 degrees of incidence; map scenes of {trained}"
     ]
 
 
