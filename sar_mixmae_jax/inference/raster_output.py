@@ -60,11 +60,6 @@ class Grid:
     crs: str
     transform: tuple[float, ...]
 
-    @property
-    def is_georeferenced(self) -> bool:
-        """True if pixels have coordinates in a known CRS."""
-        return bool(self.crs) and bool(np.isfinite(self.transform).all())
-
     def coarsen(self, cell: int) -> "Grid":
         """Return the grid of cells of `cell` pixels a side; the last may lie partly outside."""
         a, b, c, d, e, f = self.transform
