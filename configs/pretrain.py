@@ -57,7 +57,7 @@ def get_config(arguments: str = "") -> ConfigDict:
     config.speckle.filter = "none"  # boxcar, lee, enhanced_lee, gamma_map
     config.speckle.window = 7  # side in pixels of the records, odd
     config.speckle.looks = 4.4  # of Sentinel-1 IW GRDH at 10 m
-    config.speckle.apply_to = "target"  # or "input_and_target"
+    config.speckle.apply_to = "target"  # or "input_and_target", or "weights" alone
     config.speckle.weights = False  # True: loss weights from the filtered power
 
     config.batch_size = 2048  # of all devices; each microbatch must be even

@@ -177,15 +177,21 @@ def _table_json(table: Table) -> dict[str, Any]:
 # ---- Markdown
 
 
-def to_markdown(title: str, tables: Sequence[Table], notes: Iterable[str] = ()) -> str:
+def to_markdown(
+    title: str,
+    tables: Sequence[Table],
+    notes: Iterable[str] = (),
+    before: Sequence[str] = (),
+) -> str:
     """Return a page of tables.
 
     Args:
       title: of the page.
       tables: in their order.
       notes: footnotes about the data, after those about the numbers.
+      before: sections before the tables, in Markdown.
     """
-    parts = [f"# {title}", *map(_section_markdown, tables), "## How to read the tables"]
+    parts = [f"# {title}", *before, *map(_section_markdown, tables), "## How to read the tables"]
     parts.append("\n".join(f"- {note}" for note in (*table_footnotes(tables), *notes)))
     return "\n\n".join(parts) + "\n"
 
@@ -268,7 +274,7 @@ def _row(table: Table, row: Row) -> list[str]:
         cells.append(_format_spread(metric, values, constant=row.is_baseline and values.n == 1))
         if metric.compared:
             mark = f" {NOT_DISCRIMINATING}" if metric in undecided else ""
-            cells.append(_format_difference(metric, to_reference, mark))
+            cells.append(format_difference(metric, to_reference, mark))
     return cells
 
 
@@ -283,7 +289,8 @@ def _format_spread(metric: Metric, values: Spread, *, constant: bool) -> str:
     return f"{mean}{std} ({values.n})"
 
 
-def _format_difference(metric: Metric, to_reference: Difference | None, mark: str) -> str:
+def format_difference(metric: Metric, to_reference: Difference | None, mark: str = "") -> str:
+    """Return a difference with its interval, number of pairs and verdict."""
     if to_reference is None or to_reference.mean is None:
         return MISSING
     mean, low, high, n, verdict = to_reference

@@ -1,7 +1,7 @@
 """Result of learning curves: answers, tables, and a figure for each task."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +14,11 @@ from ml_collections import ConfigDict
 from sar_mixmae_jax.experiments import reconstruction_metrics
 from sar_mixmae_jax.experiments.comparison_report import BASELINE_STYLES, draw_comparison
 from sar_mixmae_jax.experiments.comparison_tables import (
+    NOT_DISCRIMINATING as MARK,
+)
+from sar_mixmae_jax.experiments.comparison_tables import (
     Section,
+    format_difference,
     make_table,
     to_json,
     to_markdown,
@@ -36,22 +40,23 @@ from sar_mixmae_jax.utils.tables import markdown_table
 RANDOM = "random"
 """Arm of the encoders before training."""
 
-DARK = (
-    "shared_average",
-    "shared_average_standardised",
-    "per_channel_physical",
-    "per_channel_standardised",
-    "per_channel_db_clipped",
-)
 QUESTIONS: Mapping[str, tuple[tuple[str, str], ...]] = {
     "Does pretraining help?": (("none", RANDOM),),
-    "Does weighting help?": tuple((arm, "none") for arm in DARK),
+    "Do weights of standardised values help?": (
+        ("per_channel_standardised", "none"),
+        ("shared_average_standardised", "none"),
+    ),
+    "Do weights of physical values help?": (
+        ("per_channel_physical", "none"),
+        ("shared_average", "none"),
+        ("per_channel_db_clipped", "none"),
+    ),
     "Do filtered targets help?": (
         ("none_lee", "none"),
         ("per_channel_lee", "per_channel_standardised"),
     ),
     "Do weights for bright areas help?": (("bright", "none"), ("bright_filtered", "none")),
-    "Does mixing two images help?": (("none", "simmim"),),
+    "Is MixMAE better than SimMIM?": (("none", "simmim"),),
 }
 """Comparisons (arm, reference) by question; arms that were not compared are left out."""
 
@@ -78,7 +83,7 @@ class Answer(NamedTuple):
     Attributes:
       question: key of `QUESTIONS`.
       task: name of the task.
-      verdict: "yes", "no" or "not resolved".
+      verdict: "yes", "no", "mixed" or "not resolved".
       comparisons: (measurement, arm, reference, difference) that it follows from.
     """
 
@@ -89,56 +94,65 @@ class Answer(NamedTuple):
 
 
 def answer_questions(
-    results: Sequence[Result], tasks: Mapping[str, Sequence[str]], scores: Mapping[str, Metric]
+    results: Sequence[Result],
+    tasks: Mapping[str, Sequence[str]],
+    scores: Mapping[str, Metric],
+    arms: Sequence[str],
 ) -> list[Answer]:
     """Answer every question for every task by paired tests over seeds.
 
-    The confidence of an interval is corrected for the number of comparisons behind an answer
-    (Bonferroni). The answer is "yes" if a difference is resolved as better and none as worse, "no"
-    if one is resolved as worse and none as better, else "not resolved".
+    The confidence of an interval is corrected for the number of comparisons that are planned behind
+    an answer (Bonferroni). The answer is "yes" if a difference is resolved as better and none as
+    worse, "no" if one is resolved as worse and none as better, "mixed" if there are both, else
+    "not resolved".
 
     Args:
       results: of all seeds, at the end of pretraining; of random encoders without it.
       tasks: measurements of each task.
       scores: metric of each measurement.
+      arms: that are compared, finished or not.
     """
     answers = []
     for question, compared in QUESTIONS.items():
         for task, names in tasks.items():
-            values = {name: values_by_seed(results, scores[name]) for name in names}
-            known = [
+            planned = [
                 (name, arm, reference)
                 for name in names
                 for arm, reference in compared
-                if {arm, reference} <= set(values[name])
+                if {arm, reference} <= set(arms)
             ]
-            if not known:
-                continue
-            confidence = 1 - (1 - CONFIDENCE) / len(known)
-            comparisons = tuple(
-                (
-                    name,
-                    arm,
-                    reference,
-                    difference(
-                        values[name][arm],
-                        values[name][reference],
-                        scores[name].higher_is_better,
-                        confidence,
-                    ),
-                )
-                for name, arm, reference in known
-            )
-            found = {entry[-1].verdict for entry in comparisons} & {"better", "worse"}
-            verdict = "not resolved"
-            if len(found) == 1:
-                verdict = "yes" if "better" in found else "no"
-            answers.append(Answer(question, task, verdict, comparisons))
+            values = {name: values_by_seed(results, scores[name]) for name in names}
+            comparisons = []
+            for name, arm, reference in planned:
+                confidence = 1 - (1 - CONFIDENCE) / len(planned)
+                of_arms = values[name].get(arm, {}), values[name].get(reference, {})
+                better = scores[name].higher_is_better
+                resolved = difference(*of_arms, better, confidence)
+                comparisons.append((name, arm, reference, resolved))
+            if any(entry[-1].n for entry in comparisons):
+                verdict = _verdict({entry[-1].verdict for entry in comparisons})
+                answers.append(Answer(question, task, verdict, tuple(comparisons)))
     return answers
 
 
-def answer_table(answers: Sequence[Answer], scores: Mapping[str, Metric]) -> str:
-    """Return the answers with the numbers behind them, as Markdown."""
+def _verdict(verdicts: set[str]) -> str:
+    if {"better", "worse"} <= verdicts:
+        return "mixed"
+    if "better" in verdicts:
+        return "yes"
+    return "no" if "worse" in verdicts else "not resolved"
+
+
+def answer_table(
+    answers: Sequence[Answer], scores: Mapping[str, Metric], below: Collection[str]
+) -> str:
+    """Return the answers with the numbers behind them, as Markdown.
+
+    Args:
+      answers: to all questions.
+      scores: metric of each measurement.
+      below: measurements in which no arm is resolved above the best baseline.
+    """
     rows = []
     for question, task, verdict, comparisons in answers:
         for number, (name, arm, reference, values) in enumerate(comparisons):
@@ -149,18 +163,11 @@ def answer_table(answers: Sequence[Answer], scores: Mapping[str, Metric]) -> str
                     task.replace("_", " ") if first else "",
                     f"**{verdict}**" if first else "",
                     f"{scores[name].title}: {arm} − {reference}",
-                    _format(values),
+                    format_difference(scores[name], values, MARK if name in below else ""),
                 ]
             )
     head = ["question", "task", "answer", "difference of", "mean [interval] (seeds)"]
     return "\n".join(markdown_table(head, rows))
-
-
-def _format(values: Difference) -> str:
-    if values.mean is None:
-        return "–"
-    interval = "" if values.low is None else f" [{values.low:+.3f}, {values.high:+.3f}]"
-    return f"{values.mean:+.3f}{interval} ({values.n}) {values.verdict}"
 
 
 # ---- page
@@ -170,7 +177,7 @@ def write_report(
     config: ConfigDict,
     workdir: Path,
     curves: Sequence[CurveResult],
-    references: Mapping[str, Mapping[str, Sequence[Metrics]]],
+    references: Mapping[str, Mapping[str, Mapping[int | None, Metrics]]],
     scores: Mapping[str, Metric],
     notes: Sequence[str],
 ) -> list[Path]:
@@ -180,7 +187,7 @@ def write_report(
       config: of the comparison.
       workdir: for the files.
       curves: of all finished points.
-      references: metrics of the baselines by measurement and name, for each seed or for all.
+      references: metrics of the baselines by measurement, name and seed; None: for all seeds.
       scores: metric of each measurement.
       notes: sentences about data, cost and machine.
 
@@ -195,10 +202,10 @@ def write_report(
         for seed, metrics in curve.metrics.items()
     ]
     baselines = [
-        Result(name, None if len(by_seed) == 1 else seed, measurement, metrics)
+        Result(name, seed, measurement, metrics)
         for measurement, of_measurement in references.items()
         for name, by_seed in of_measurement.items()
-        for seed, metrics in enumerate(by_seed)
+        for seed, metrics in by_seed.items()
     ]
     sections = [
         Section(task.replace("_", " ").capitalize(), tuple(scores[n] for n in names), judged=True)
@@ -215,11 +222,16 @@ def write_report(
         make_table(section, results, baselines, config.compared, config.reference)
         for section in sections
     ]
-    answers = answer_questions(results, tasks, scores)
+    answers = answer_questions(results, tasks, scores, config.compared)
+    below = {
+        entry.metric.task
+        for table in tables
+        for entry in table.discriminations
+        if entry.verdict not in ("above", "open")
+    }
     title = f"Comparison: {', '.join(tasks)}; {config.pretrain.model.variant}"
-    page = to_markdown(title, tables, notes)
-    head, _, rest = page.partition("\n\n")
-    page = f"{head}\n\n{answer_section(answers, scores)}\n\n{curve_table(curves, scores)}\n\n{rest}"
+    first = [answer_section(answers, scores, below), curve_table(curves, scores)]
+    page = to_markdown(title, tables, notes, first)
     numbers: dict[str, Any] = to_json(tables)
     numbers["answers"] = [
         {
@@ -258,16 +270,21 @@ def images(config: ConfigDict) -> int:
     return config.pretrain.total_steps * config.pretrain.batch_size
 
 
-def answer_section(answers: Sequence[Answer], scores: Mapping[str, Metric]) -> str:
-    """Return the answers with their explanation, as Markdown."""
+def answer_section(
+    answers: Sequence[Answer], scores: Mapping[str, Metric], below: Collection[str]
+) -> str:
+    """Return the answers with their explanation, as Markdown; see `answer_table`."""
     return "\n\n".join(
         [
             "## Answers",
-            answer_table(answers, scores),
+            answer_table(answers, scores, below),
             "Differences are paired by seed, with Student's t intervals whose confidence is 95 % "
-            "for all comparisons behind an answer together (Bonferroni). **Yes**: one is resolved "
-            "as better and none as worse; **no**: one is resolved as worse and none as better; "
-            "everything else is **not resolved**.",
+            "for all comparisons planned behind an answer together (Bonferroni); they are not "
+            "corrected for the number of answers, nor for looking before all seeds are finished. "
+            "**Yes**: one is resolved as better and none as worse; **no**: one is resolved as "
+            "worse and none as better; **mixed**: both; everything else is **not resolved**, which "
+            f"is not equality. {MARK}: no arm is resolved above the best baseline in this "
+            "measurement.",
         ]
     )
 

@@ -17,7 +17,7 @@ import json
 import os
 import time
 import zipfile
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, partial
 from pathlib import Path
@@ -28,16 +28,17 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
+from sar_mixmae_jax.data.patch_dataset import PatchDataset
 from sar_mixmae_jax.data.sampler import ShuffleSampler
 from sar_mixmae_jax.evaluation.predictions import load_predictions, save_predictions
 from sar_mixmae_jax.experiments.baselines import evaluate_baselines
 from sar_mixmae_jax.experiments.curve_report import RANDOM, CurveResult, write_report
 from sar_mixmae_jax.experiments.measurements import Measurement
+from sar_mixmae_jax.experiments.reconstruction_error import Batch
 from sar_mixmae_jax.experiments.reconstruction_metrics import Metrics, measure_reconstruction
 from sar_mixmae_jax.experiments.runner import check_same_comparison
 from sar_mixmae_jax.experiments.seed_statistics import Metric
 from sar_mixmae_jax.experiments.seed_training import (
-    STEPS_TOGETHER,
     Records,
     is_accelerator,
     load_records,
@@ -64,6 +65,10 @@ from sar_mixmae_jax.training.workdir import lock_workdir
 from sar_mixmae_jax.utils.errors import DivergedError, InputError, first_line
 from sar_mixmae_jax.utils.files import atomic_write, report_write_errors, write_arrays
 
+SHARED = ("dataset", "split", "bands", "model", "batch_size", "total_steps")
+"""Fields of the pretraining that arms cannot change."""
+POLL_STEPS = 32
+"""Steps between two calls of `stop`."""
 SAVE_SECONDS = 120.0
 """Time between two states of a pretraining on the disk."""
 
@@ -106,7 +111,7 @@ def compare(config: ConfigDict, workdir: Path, stop: Callable[[], bool]) -> list
     with lock_workdir(workdir):
         check_same_comparison(config, workdir)
         comparison = Comparison(config, workdir, stop)
-        comparison.run()
+        finished = comparison.run()
         results = comparison.results()
         if not any(result.name in config.finetune for result in results):
             return []
@@ -114,7 +119,7 @@ def compare(config: ConfigDict, workdir: Path, stop: Callable[[], bool]) -> list
             config,
             workdir,
             results,
-            comparison.references(),
+            comparison.references(compute=finished),
             comparison.scores(),
             footnotes(config),
         )
@@ -131,17 +136,34 @@ def check_curves(config: ConfigDict) -> None:
         raise InputError(f"shares is {shares}: expected rising numbers above 0, the last of them 1")
     if RANDOM not in config.compared:
         raise InputError(f"compared is {tuple(config.compared)}: expected {RANDOM} among them")
+    steps = [max(1, round(share * config.pretrain.total_steps)) for share in shares]
+    if len({*steps}) < len(steps):
+        raise InputError(
+            f"shares is {shares}, of {config.pretrain.total_steps} steps: two of them are the same "
+            "step, expected different ones"
+        )
     for arm in config.compared:
-        speckle = config.arms[arm].get("pretrain", {}).get("speckle", {})
-        if speckle.get("apply_to") == "input_and_target":
-            raise InputError(
-                f"arms.{arm} filters its input, and one program evaluates all encoders: expected "
-                "filters of the target alone"
-            )
-        if config.arms[arm].init not in ("pretrain", RANDOM):
-            raise InputError(
-                f"arms.{arm}.init is {config.arms[arm].init}: expected pretrain or {RANDOM}"
-            )
+        _check_arm(arm, config.arms[arm])
+
+
+def _check_arm(name: str, arm: ConfigDict) -> None:
+    """Check that one program serves an arm like the others.
+
+    Raises:
+      InputError: names what it changes that only ordinary runs can change.
+    """
+    expected = RANDOM if name == RANDOM else "pretrain"
+    if arm.init != expected:
+        raise InputError(f"arms.{name}.init is {arm.init}: expected {expected}")
+    changed = [f"pretrain.{field}" for field in SHARED if field in arm.get("pretrain", {})]
+    changed += ["finetune"] if arm.get("finetune") else []
+    if arm.get("pretrain", {}).get("speckle", {}).get("apply_to") == "input_and_target":
+        changed.append("pretrain.speckle.apply_to")
+    if changed:
+        raise InputError(
+            f"arms.{name} changes {', '.join(changed)}, which all arms of learning curves share: "
+            "expected weighting, objective, or a filter of targets or weights"
+        )
 
 
 class Comparison:
@@ -158,6 +180,7 @@ class Comparison:
         self.config, self.workdir, self.stop = config, workdir, stop
         self._measurements: dict[str, Measurement] = {}
         self._setups: dict[str, RunSetup] = {}
+        self._records: dict[Any, Records] = {}
 
     def points(self) -> list[Point]:
         """Return all points in the order in which they are computed."""
@@ -171,8 +194,8 @@ class Comparison:
             planned += [Point(name, arm, share) for share in shares for name in names]
         return planned
 
-    def run(self) -> None:
-        """Compute the missing points, until `stop` returns True."""
+    def run(self) -> bool:
+        """Compute the missing points; return False if `stop` ended it."""
         planned = [(point, g) for g in seed_groups(self.config.seeds) for point in self.points()]
         missing = [
             (point, seeds)
@@ -180,39 +203,49 @@ class Comparison:
             if (seeds := [seed for seed in group if not self._path(point, seed).exists()])
         ]
         print(f"{len(planned)} results, of which {len(planned) - len(missing)} are finished")
+        if jax.device_count() > 1:
+            print(f"one of {jax.device_count()} devices is used")
+        pool = ThreadPoolExecutor(os.cpu_count())
         if is_accelerator():
-            self._compile_ahead({point.name for point, _ in missing}, {p.arm for p, _ in missing})
+            self._compile_ahead(pool, missing)
+        try:
+            return self._compute(missing)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def _compute(self, missing: Sequence[tuple[Point, list[int]]]) -> bool:
         start = time.monotonic()
         for number, (point, seeds) in enumerate(missing, 1):
             if self.stop() or not self._pretrain(point.arm, seeds):
                 print(f"stopped before {point.title}; the same command continues the comparison")
-                return
+                return False
             begin = time.monotonic()
             self._measure(point, seeds)
             seconds = time.monotonic() - begin
             minutes = (time.monotonic() - start) / number * (len(missing) - number) / 60
             print(f"{point.title}: {seconds:.0f} s; about {minutes:.0f} minutes left")
+        return True
 
-    def _compile_ahead(self, names: Collection[str], arms: Collection[str]) -> None:
+    def _compile_ahead(
+        self, pool: ThreadPoolExecutor, missing: Sequence[tuple[Point, list[int]]]
+    ) -> None:
         """Start compiling all programs that train, side by side."""
-        pool = ThreadPoolExecutor(os.cpu_count())
-        seeds = range(self.config.seeds)
-        for arm in arms:
-            if arm != RANDOM and not all(self._encoder_path(arm, 1.0, s).exists() for s in seeds):
+        prepared: set[tuple[str, int]] = set()
+        for point, seeds in missing:
+            name, arm, _ = point
+            if name != PRETRAINING and (name, len(seeds)) not in prepared:
+                self._measurement(name).prepare(pool, seeds)
+            if arm != RANDOM and (arm, len(seeds)) not in prepared:
                 setup = self._setup(arm)
-                shape = (setup.total_steps, len(seeds), setup.config.batch_size)
                 prepare_training(
                     pool,
                     partial(_initial_states, setup, seeds),
-                    shape,
+                    (len(seeds), setup.config.batch_size),
                     self._pretraining_records,
                     setup.loss_fn,
                     setup.optimizer,
                 )
-        for name in names:
-            if name != PRETRAINING:
-                self._measurement(name).prepare(pool)
-        pool.shutdown(wait=False)
+            prepared |= {(name, len(seeds)), (arm, len(seeds))}
 
     # ---- results
 
@@ -224,10 +257,15 @@ class Comparison:
         """
         results = []
         for point in self.points():
-            found = [seed for seed in range(self.config.seeds) if self._path(point, seed).exists()]
-            if found:
-                results.append(CurveResult(*point, {s: self._read(point, s) for s in found}))
+            seeds = self._finished(point)
+            if seeds:
+                results.append(
+                    CurveResult(*point, {seed: self._read(point, seed) for seed in seeds})
+                )
         return results
+
+    def _finished(self, point: Point) -> list[int]:
+        return [seed for seed in range(self.config.seeds) if self._path(point, seed).exists()]
 
     def _path(self, point: Point, seed: int) -> Path:
         return self.workdir / "results" / f"{point.title}-{seed}.json"
@@ -242,41 +280,42 @@ class Comparison:
                 f"{path} cannot be read ({first_line(error)}): remove it to compute it again"
             ) from error
 
-    def _write(self, point: Point, seed: int, metrics: Metrics) -> None:
-        path = self._path(point, seed)
-        with report_write_errors(path, "make room and start again; what is finished is kept"):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            atomic_write(path, (json.dumps(metrics, indent=1, allow_nan=False) + "\n").encode())
+    def references(self, *, compute: bool) -> dict[str, dict[str, dict[int | None, Metrics]]]:
+        """Return the metrics of all baselines by measurement, name and seed.
 
-    def references(self) -> dict[str, dict[str, list[Metrics]]]:
-        """Return the metrics of all baselines by measurement and name, of every finished seed."""
-        found = self._stored(PRETRAINING, lambda: reconstruction_references(self.config))
-        references = {PRETRAINING: {name: [metrics] for name, metrics in found.items()}}
+        Args:
+          compute: False: only those that are stored.
+        """
+        stored = self._stored(PRETRAINING, partial(reconstruction_references, self.config), compute)
+        references: dict[str, dict[str, dict[int | None, Metrics]]] = {
+            PRETRAINING: {name: {None: metrics} for name, metrics in stored.items()}
+        }
         known: dict[Any, dict[str, Metrics]] = {}
         for name in self.config.finetune:
             random = Point(name, RANDOM, 0.0)
-            for seed in range(self.config.seeds):
-                if not self._path(random, seed).exists():
-                    continue
+            for seed in self._finished(random):
                 measurement = self._measurement(name)
                 key = (*measurement.labels_key, seed)
                 if key not in known:
-                    compute = partial(self._measure_baselines, measurement, random, seed)
-                    known[key] = self._stored(f"{name}-{seed}", compute)
+                    measure = partial(self._measure_baselines, measurement, random, seed)
+                    known[key] = self._stored(f"{name}-{seed}", measure, compute)
                 for title, metrics in known[key].items():
-                    references.setdefault(name, {}).setdefault(title, []).append(metrics)
+                    references.setdefault(name, {}).setdefault(title, {})[seed] = metrics
         return references
 
-    def _stored(self, title: str, compute: Callable[[], dict[str, Metrics]]) -> dict[str, Metrics]:
+    def _stored(
+        self, title: str, measure: Callable[[], dict[str, Metrics]], compute: bool
+    ) -> dict[str, Metrics]:
         """Return metrics of baselines from their file, which is written if it is missing."""
         path = self.workdir / "baselines" / f"{title}.json"
         if path.exists():
             with _reading(path):
                 return json.loads(path.read_text())
+        if not compute:
+            return {}
         print(f"baselines without a network: {title}")
-        metrics = compute()
-        path.parent.mkdir(exist_ok=True)
-        atomic_write(path, json.dumps(metrics, indent=1).encode())
+        metrics = measure()
+        _write_json(path, metrics)
         return metrics
 
     def _measure_baselines(
@@ -297,7 +336,7 @@ class Comparison:
 
     def _measurement(self, name: str) -> Measurement:
         if name not in self._measurements:
-            self._measurements[name] = Measurement(self.config, name)
+            self._measurements[name] = Measurement(self.config, name, self._records)
         return self._measurements[name]
 
     def _predictions_path(self, point: Point, seed: int) -> Path:
@@ -326,13 +365,17 @@ class Comparison:
         step, saved = int(states.step[0]), time.monotonic()
         with tqdm(total=total, initial=step, desc=arm, unit=" steps", delay=2) as bar:
             while step < total:
-                after = min(next(s for s in stops if s > step), step + STEPS_TOGETHER)
+                after = min(next(s for s in stops if s > step), step + POLL_STEPS)
                 rows = _rows(samplers, step, after)
                 states, losses = train_seeds(
                     states, rows, self._pretraining_records, setup.loss_fn, setup.optimizer
                 )
                 if not np.isfinite(losses).all():
-                    raise DivergedError(f"{arm}: the loss is not finite before step {after}")
+                    raise DivergedError(
+                        f"{arm}: the loss is not finite before step {after}: lower "
+                        "--config.pretrain.optimizer.base_learning_rate in another --workdir, or "
+                        "leave the arm out of --config.compared"
+                    )
                 bar.update(after - step)
                 bar.set_postfix(loss=f"{losses[-1].mean():.4f}")
                 step = after
@@ -378,22 +421,24 @@ class Comparison:
         if point.name == PRETRAINING:
             for number, seed in enumerate(seeds):
                 of_seed = jax.tree.map(lambda leaf: leaf[number], params)  # noqa: B023
-                self._write(point, seed, self._reconstruction(point.arm, of_seed))
+                metrics = self._reconstruction(point.arm, of_seed)
+                _write_json(self._path(point, seed), metrics)
             return
         predictions = self._measurement(point.name).evaluate(params["encoder"], seeds)
         (self.workdir / "predictions").mkdir(exist_ok=True)
         for seed, predicted in zip(seeds, predictions, strict=True):
             save_predictions(predicted, self._predictions_path(point, seed))
-            self._write(point, seed, flat_metrics(predicted))
+            _write_json(self._path(point, seed), flat_metrics(predicted))
+
+    @cached_property
+    def _held_out(self) -> tuple[PatchDataset, list[Batch]]:
+        patches = held_out(self.config)
+        return patches, list(measured_batches(patches, self.config.measured_batches))
 
     def _reconstruction(self, arm: str, params: Any) -> Metrics:
-        patches = held_out(self.config)
-        metrics = measure_reconstruction(
-            make_objective(self._pretraining_config(arm), patches),
-            params,
-            measured_batches(patches, self.config.measured_batches),
-            protocol(patches),
-        )
+        patches, batches = self._held_out
+        objective = make_objective(self._pretraining_config(arm), patches)
+        metrics = measure_reconstruction(objective, params, batches, protocol(patches))
         return metrics["model"]
 
 
@@ -403,7 +448,8 @@ def footnotes(config: ConfigDict) -> list[str]:
     sentences = [
         f"Pretraining: {pretraining.model.variant} at {pretraining.model.image_size} px on "
         f"{pretraining.dataset}, {pretraining.total_steps} steps of {pretraining.batch_size} "
-        f"images, {config.seeds} seeds. Nothing is selected: the last step counts.",
+        f"images, {config.seeds} seeds planned. In pretraining and fine-tuning nothing is "
+        "selected: the last step counts.",
     ]
     sentences += [
         f"{name}: {run.dataset}, label_fraction {run.label_fraction:g}, labels chosen by seed; "
@@ -425,7 +471,14 @@ def _initial_states(setup: RunSetup, seeds: Sequence[int]) -> TrainState:
 
 
 def _rows(samplers: list[ShuffleSampler], start: int, stop: int) -> np.ndarray:
-    return np.array([[s.batch(step) for s in samplers] for step in range(start, stop)])
+    batches = [[sampler.batch(step) for step in range(start, stop)] for sampler in samplers]
+    return np.array(batches).swapaxes(0, 1)
+
+
+def _write_json(path: Path, content: Any) -> None:
+    with report_write_errors(path, "make room and start again; what is finished is kept"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        atomic_write(path, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
 
 
 # ---- stacked states in files

@@ -1,7 +1,7 @@
 """Downstream measurements of encoders: fine-tuning or a frozen encoder, for all seeds at once.
 
-Labels, order of records and head of a seed are the same for every encoder. Nothing is selected
-while training: the last step counts, and rates and lengths are those of the configuration.
+Labels, order of records and head of a seed are the same for every encoder. In fine-tuning nothing
+is selected: the last step counts. The rate of a linear layer is chosen on the validation split.
 """
 
 import dataclasses
@@ -91,17 +91,18 @@ class Measurement:
         the features of a frozen encoder.
     """
 
-    def __init__(self, config: ConfigDict, name: str) -> None:
+    def __init__(self, config: ConfigDict, name: str, shared: dict[Any, Records]) -> None:
         """Open the datasets.
 
         Args:
           config: of the comparison.
           name: of the measurement.
+          shared: records on the device, which measurements share; filled.
 
         Raises:
           InputError: a dataset cannot be opened, or the configuration cannot be used.
         """
-        self.name, self._seeds = name, config.seeds
+        self.name, self._seeds, self._shared = name, config.seeds, shared
         self.config = measurement_config(config, name)
         self._setup: RunSetup | None = None
         if self.frozen_features:
@@ -196,16 +197,16 @@ class Measurement:
             self._test_records,
             CacheablePartial(predict_outputs, objective),
             self.task.eval_batch_size,
-            leave_out=(*self.task.extra_arrays, "evidence"),
+            leave_out=self.task.extra_arrays,
         )
 
-    def prepare(self, pool: ThreadPoolExecutor) -> None:
-        """Start compiling the training of all seeds."""
+    def prepare(self, pool: ThreadPoolExecutor, seeds: Sequence[int]) -> None:
+        """Start compiling the training of some seeds."""
         if self._setup is not None:
             prepare_training(
                 pool,
-                partial(self._initial_states, range(self._seeds)),
-                (self.config.total_steps, self._seeds, self.config.batch_size),
+                partial(self._initial_states, seeds),
+                (len(seeds), self.config.batch_size),
                 self._training_records,
                 self._setup.loss_fn,
                 self._setup.optimizer,
@@ -234,12 +235,11 @@ class Measurement:
 
     @cached_property
     def _training_records(self) -> Records:
-        return load_records(self._training.dataset.patches.source, self._used_rows)
+        return self._load(self._training.dataset, self._used_rows)
 
     @cached_property
     def _test_records(self) -> Records:
-        source = self._test.patches.source
-        return load_records(source, np.arange(len(source)))
+        return self._load(self._test)
 
     # ---- linear layers on frozen features
 
@@ -256,8 +256,11 @@ class Measurement:
             chosen = self.training_rows(seed)
             rows = np.searchsorted(self._used_rows, chosen)
             known = self._validation.rows(self.config.label_fraction, seed)
+            config = self.config.copy_and_resolve_references()
+            with config.unlocked():
+                config.seed = seed  # of the batches
             head = fit_linear(
-                self.config,
+                config,
                 self._training.dataset.subset(chosen),
                 self._validation.dataset.subset(known),
                 _features(training, number, rows),
@@ -269,8 +272,17 @@ class Measurement:
 
     @cached_property
     def _validation_records(self) -> Records:
-        source = self._validation.dataset.patches.source
-        return load_records(source, np.arange(len(source)))
+        return self._load(self._validation.dataset)
+
+    def _load(self, split: TaskDataset, rows: np.ndarray | None = None) -> Records:
+        """Return records on the device, those of another measurement where they are the same."""
+        source = split.patches.source
+        rows = np.arange(len(source)) if rows is None else rows
+        fields = tuple(source[0])
+        key = (split.patches.name, fields, rows.tobytes())
+        if key not in self._shared:
+            self._shared[key] = load_records(source, rows)
+        return self._shared[key]
 
 
 def measurement_config(config: ConfigDict, name: str) -> ConfigDict:

@@ -27,7 +27,7 @@ from sar_mixmae_jax.training.train_step import (
 )
 
 STEPS_TOGETHER = 16
-"""Steps of one call on an accelerator; another number of steps at the end is another program."""
+"""Steps of one call on an accelerator, at most."""
 READ_TOGETHER = 256
 """Records that are read at a time."""
 
@@ -51,13 +51,15 @@ def load_records(source: Source, rows: np.ndarray) -> Records:
       source: the records.
       rows: (n,) their numbers.
     """
-    parts = [
-        read_rows(source, rows[first : first + READ_TOGETHER])
-        for first in range(0, len(rows), READ_TOGETHER)
-    ]
-    columns = {
-        name: np.concatenate([part[name] for part in parts]) for name in parts[0] if name != "id"
-    }
+    columns: dict[str, np.ndarray] = {}
+    for first in range(0, len(rows), READ_TOGETHER):
+        part = read_rows(source, rows[first : first + READ_TOGETHER])
+        for name, values in part.items():
+            if name == "id":
+                continue
+            if name not in columns:
+                columns[name] = np.empty((len(rows), *values.shape[1:]), values.dtype)
+            columns[name][first : first + len(values)] = values
     shapes = tuple((name, column.shape[1:]) for name, column in columns.items())
     flat = {name: jnp.asarray(column.reshape(len(rows), -1)) for name, column in columns.items()}
     return Records(flat, shapes)
@@ -91,9 +93,10 @@ def train_seeds(
     states = jax.tree.map(jnp.array, states)  # the buffers of the program's argument are reused
     chunk, losses = steps_together(), []
     for first in range(0, len(rows), chunk):
-        part = jnp.asarray(rows[first : first + chunk], jnp.int32)
-        states, loss = program(states, part, records.columns)
-        losses.append(loss)
+        part = rows[first : first + chunk].astype(np.int32)
+        filled = np.pad(part, ((0, chunk - len(part)), (0, 0), (0, 0)))
+        states, loss = program(states, filled, np.int32(len(part)), records.columns)
+        losses.append(loss[: len(part)])
     return states, np.concatenate(jax.device_get(losses))
 
 
@@ -143,14 +146,14 @@ def prepare_training(
     Args:
       pool: of threads.
       init: returns the states of all seeds; only their shapes are used.
-      rows: (steps, seeds, batch).
+      rows: seeds and batch size.
       records: on the device.
       loss_fn: what is minimised.
       optimizer: of the parameters.
     """
-    numbers = jax.ShapeDtypeStruct((min(steps_together(), rows[0]), *rows[1:]), jnp.int32)
+    numbers = jax.ShapeDtypeStruct((steps_together(), *rows), jnp.int32)
     program = step_program(loss_fn, optimizer, records.shapes)
-    program.prepare(pool, jax.eval_shape(init), numbers, records.columns)
+    program.prepare(pool, jax.eval_shape(init), numbers, np.int32(0), records.columns)
 
 
 class Program:
@@ -182,7 +185,10 @@ def _key(arguments: Any) -> Any:
 def step_program(
     loss_fn: LossFn, optimizer: optax.GradientTransformation, shapes: RecordShapes
 ) -> Program:
-    """Return the program (states, (step, seed, batch) rows, columns) -> (states, losses)."""
+    """Return the program (states, (step, seed, batch) rows, count, columns) -> (states, losses).
+
+    Only the first `count` steps are taken, so that any number of them is one program.
+    """
 
     def one_step(state: TrainState, rows: jax.Array, columns: dict[str, jax.Array]) -> Any:
         step = partial(
@@ -196,9 +202,21 @@ def step_program(
         state, metrics, _ = jax.tree.map(lambda leaf: leaf[0], on_device)
         return state, metrics["loss"]
 
-    def steps(states: TrainState, rows: jax.Array, columns: dict[str, jax.Array]) -> Any:
+    def steps(
+        states: TrainState, rows: jax.Array, count: jax.Array, columns: dict[str, jax.Array]
+    ) -> Any:
         seeds = jax.vmap(one_step, in_axes=(0, 0, None))
-        return jax.lax.scan(lambda carry, part: seeds(carry, part, columns), states, rows)
+        if len(rows) == 1:  # XLA computes a loop on CPU more slowly
+            states, loss = seeds(states, rows[0], columns)
+            return states, loss[None]
+
+        def step(number: jax.Array, carry: Any) -> Any:
+            states, losses = carry
+            states, loss = seeds(states, rows[number], columns)
+            return states, losses.at[number].set(loss)
+
+        losses = jnp.zeros(rows.shape[:2], jnp.float32)
+        return jax.lax.fori_loop(0, count, step, (states, losses))
 
     return Program(steps, donate=0)
 

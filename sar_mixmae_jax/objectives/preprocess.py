@@ -175,10 +175,12 @@ def preprocess(raw: jax.Array, key: jax.Array, settings: Preprocessing) -> Prepa
     valid = valid_pixels(measured)
     mean, std = jnp.array(settings.mean), jnp.array(settings.std)
     images, target = standardise(measured, mean, std), standardise(filtered, mean, std)
-    if settings.speckle.weights:
+    if settings.speckle.filters_weights:
         weights = loss_weights(filtered, target, valid, settings.weighting)
     else:
         weights = loss_weights(measured, images, valid, settings.weighting)
+    if settings.speckle.apply_to == "weights":
+        target = images
     if settings.speckle.filters_input:
         images = target
     return PreparedBatch(images, weights, valid, target)

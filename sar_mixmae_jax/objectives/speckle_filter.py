@@ -23,7 +23,7 @@ from sar_mixmae_jax.utils.errors import InputError, check_name
 MAX_WINDOW = 31
 """Largest side of the window, pixels."""
 
-APPLY_TO = ("target", "input_and_target")
+APPLY_TO = ("target", "input_and_target", "weights")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +35,7 @@ class SpeckleFilter:
       window: int, side of the window, pixels of the records, odd.
       looks: float, L; 4.4 for Sentinel-1 IW GRDH at 10 m.
       apply_to: "target": only what is reconstructed is filtered; "input_and_target": what the
-        encoder sees is filtered too.
+        encoder sees is filtered too; "weights": nothing but the power of the loss weights.
       weights: bool, whether loss weights are computed from the filtered power.
     """
 
@@ -62,6 +62,11 @@ class SpeckleFilter:
     def filters_input(self) -> bool:
         """True if the encoder sees filtered images."""
         return self.filter != "none" and self.apply_to == "input_and_target"
+
+    @property
+    def filters_weights(self) -> bool:
+        """True if the loss weights are computed from the filtered power."""
+        return self.weights or self.apply_to == "weights"
 
 
 class WindowStatistics(NamedTuple):

@@ -8,6 +8,7 @@ from scipy import stats
 
 from configs import compare as recipe
 from sar_mixmae_jax.experiments.curve_report import (
+    QUESTIONS,
     RANDOM,
     CurveResult,
     answer_questions,
@@ -43,11 +44,13 @@ BETTER = (0.6, 0.612, 0.588, 0.601)
         (BETTER, (0.51, 0.5, 0.5, 0.49), "yes"),
         ((0.51, 0.5, 0.5, 0.49), (0.48, 0.5, 0.51, 0.5), "not resolved"),
         ((0.4, 0.411, 0.388, 0.4), (0.51, 0.5, 0.5, 0.49), "no"),
-        (BETTER, (0.4, 0.411, 0.388, 0.4), "not resolved"),  # one better, one worse
+        (BETTER, (0.4, 0.411, 0.388, 0.4), "mixed"),
     ],
 )
 def test_an_answer_follows_from_resolved_differences(frozen, tuned, verdict):
-    found = answer_questions(results(random=(EQUAL, EQUAL), none=(frozen, tuned)), TASKS, SCORES)
+    found = answer_questions(
+        results(random=(EQUAL, EQUAL), none=(frozen, tuned)), TASKS, SCORES, ("random", "none")
+    )
     assert verdicts(found) == {"Does pretraining help?": verdict}
 
 
@@ -57,13 +60,14 @@ def test_intervals_are_corrected_for_the_comparisons_of_an_answer():
         "shared_average": (BETTER, EQUAL[::-1]),
         "per_channel_physical": (EQUAL[::-1], BETTER),
     }
-    (answer,) = answer_questions(results(**arms), TASKS, SCORES)
-    assert answer.question == "Does weighting help?"
-    assert len(answer.comparisons) == 4
-    name, arm, reference, values = answer.comparisons[0]
+    planned = (*arms, "per_channel_db_clipped")  # not finished, and corrected for
+    (answer,) = answer_questions(results(**arms), TASKS, SCORES, planned)
+    assert answer.question == "Do weights of physical values help?"
+    assert len(answer.comparisons) == 6
+    name, arm, reference, values = next(c for c in answer.comparisons if c[1] == "shared_average")
     assert (name, arm, reference) == ("water_frozen", "shared_average", "none")
     gain = np.subtract(BETTER, EQUAL)
-    half = stats.t.ppf(1 - 0.05 / 4 / 2, 3) * gain.std(ddof=1) / 2
+    half = stats.t.ppf(1 - 0.05 / 6 / 2, 3) * gain.std(ddof=1) / 2
     assert (values.low, values.high) == pytest.approx((gain.mean() - half, gain.mean() + half))
 
 
@@ -81,7 +85,7 @@ def test_the_page_has_answers_curves_and_figures(tmp_path):
         for name in SCORES
         for arm, share, level in ((RANDOM, 0.0, 0), ("none", 0.25, 0.05), ("none", 1.0, 0.2))
     ]
-    references = {"water": {"Otsu on VH": [{"iou": 0.4}] * 3}}
+    references = {"water": {"Otsu on VH": {seed: {"iou": 0.4} for seed in range(3)}}}
     paths = write_report(config, tmp_path, curves, references, SCORES, ["a note"])
     assert {path.name for path in paths} == {
         "comparison.md",
@@ -96,3 +100,9 @@ def test_the_page_has_answers_curves_and_figures(tmp_path):
     numbers = json.loads((tmp_path / "comparison.json").read_text())
     assert numbers["answers"][0]["verdict"] == "yes"
     assert len(numbers["curves"]) == 6
+
+
+def test_the_questions_are_about_arms_that_exist():
+    assert {arm for pairs in QUESTIONS.values() for pair in pairs for arm in pair} <= set(
+        recipe.ARMS
+    )

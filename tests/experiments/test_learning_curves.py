@@ -49,7 +49,8 @@ def accelerator():
     with pytest.MonkeyPatch.context() as patch:
         for module in (seed_training, learning_curves):
             patch.setattr(module, "is_accelerator", lambda: True)
-            patch.setattr(module, "STEPS_TOGETHER", 2)
+        patch.setattr(seed_training, "STEPS_TOGETHER", 3)
+        patch.setattr(learning_curves, "POLL_STEPS", 2)
         yield
 
 
@@ -131,11 +132,13 @@ def test_a_damaged_file_is_named(compared, small, tmp_path):
     [
         ({"shares": (0.5, 0.25, 1.0)}, "expected rising numbers"),
         ({"shares": (0.5,)}, "the last of them 1"),
+        ({"shares": (0.0001, 0.0002, 1.0)}, "two of them are the same step"),
+        ({"arms.none.pretrain.dataset": "other"}, "arms.none changes pretrain.dataset"),
         ({"compared": ("none",)}, "expected random among them"),
-        ({"arms.none.init": "runs/mine"}, "expected pretrain or random"),
+        ({"arms.none.init": "runs/mine"}, "expected pretrain"),
         (
             {"arms.none_lee.pretrain.speckle.apply_to": "input_and_target"},
-            "filters its input",
+            "changes pretrain.speckle.apply_to",
         ),
     ],
 )

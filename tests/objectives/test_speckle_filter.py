@@ -100,16 +100,20 @@ def test_targets_inputs_and_weights_are_filtered_as_asked():
             Preprocessing(32, (-13.0,), (2.0,), weighting, random_flip=False, speckle=speckle),
         )
 
-    plain, both, weighted = (
+    plain, both, weighted, alone = (
         prepared(),
         prepared(apply_to="input_and_target"),
         prepared(weights=True),
+        prepared(apply_to="weights"),
     )
     raw, filtered_images = (np.nan_to_num((image + 13.0) / 2.0) for image in (db, smooth))
     np.testing.assert_allclose(plain.images, raw, atol=1e-5)
     for batch in (plain, both, weighted):
         np.testing.assert_allclose(batch.target, filtered_images, atol=1e-4)
     np.testing.assert_array_equal(both.images, both.target)
+    np.testing.assert_array_equal(alone.weights, weighted.weights)
+    np.testing.assert_array_equal(alone.target, plain.images)
+    np.testing.assert_array_equal(alone.images, plain.images)
     np.testing.assert_array_equal(both.weights, plain.weights)
     assert np.std(weighted.weights[0, 8:]) < 0.8 * np.std(plain.weights[0, 8:])
     assert not np.asarray(weighted.weights)[0, :4].any()
