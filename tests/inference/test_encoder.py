@@ -12,6 +12,7 @@ import sar_mixmae_jax
 from sar_mixmae_jax.inference import features
 from sar_mixmae_jax.inference.encoder import FrozenEncoder, freeze_encoder
 from sar_mixmae_jax.inference.map_model import ModelChoice, load_map_model
+from sar_mixmae_jax.inference.raster_output import Grid
 from sar_mixmae_jax.inference.scene_pipeline import MapScene, predict_rows
 from sar_mixmae_jax.models.heads import Classifier
 from sar_mixmae_jax.objectives.preprocess import Preprocessing, preprocess
@@ -137,7 +138,7 @@ def test_unusable_arrays_are_refused(encoder, change, message):
 def test_a_map_of_features_holds_the_tokens_of_every_window(encoder, encoder_run):
     db = np.random.default_rng(1).normal(-15, 4, (256, 200, 2)).astype(np.float32)
     read = (lambda first, last: db[first:last],)
-    scene = MapScene("scene", (256, 200), "", (1, 0, 0, 0, 1, 0), ("",), read)
+    scene = MapScene("scene", Grid((256, 200), "", (1, 0, 0, 0, 1, 0)), ("",), read)
     model = load_map_model(ModelChoice(encoder_run, "latest", features=True, batch_size=2))
     strips = list(predict_rows(scene, model.predictor, model.overlap))
     side = 128 // encoder.grid

@@ -16,6 +16,7 @@ from sar_mixmae_jax.evaluation.predictions import load_predictions
 from sar_mixmae_jax.inference.encoder import inference_preprocessing, load_encoder
 from sar_mixmae_jax.inference.evaluator import evaluate, load_model, prediction_provenance
 from sar_mixmae_jax.inference.map_model import ModelChoice, load_map_model
+from sar_mixmae_jax.inference.raster_output import Grid
 from sar_mixmae_jax.inference.scene_pipeline import MapScene, predict_rows
 from sar_mixmae_jax.objectives.speckle_filter import SpeckleFilter, reduce_speckle
 from sar_mixmae_jax.tasks.registry import get_task
@@ -330,7 +331,7 @@ def map_pair(workdir, floods, row):
     split = load_task_dataset(get_task("flood"), "flood_pairs/own", str(floods), "test", BANDS)
     record = split.patches.source[row]
     readers = tuple(lambda a, b, db=record[date]: db[a:b] for date in ("before", "after"))
-    scene = MapScene("pair", (128, 128), "", (1, 0, 0, 0, 1, 0), ("", ""), readers)
+    scene = MapScene("pair", Grid((128, 128), "", (1, 0, 0, 0, 1, 0)), ("", ""), readers)
     model = load_map_model(ModelChoice(workdir, "best", batch_size=4))
     assert (model.kind, model.dates, model.predictor.window) == ("windows", ("before", "after"), 64)
     return np.concatenate(list(predict_rows(scene, model.predictor, model.overlap)))
