@@ -178,7 +178,7 @@ def sincos_position_embedding(side: int, width: int) -> np.ndarray:
 
 
 REMAT = {
-    "none": jax.checkpoint_policies.everything_saveable,
+    "none": None,
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
     "full": jax.checkpoint_policies.nothing_saveable,
 }
@@ -193,7 +193,7 @@ def remat_block(block: type[nn.Module], remat: str) -> type[nn.Module]:
       InputError: the policy is unknown.
     """
     policy = look_up(REMAT, remat, "remat")
-    return block if remat == "none" else nn.remat(block, policy=policy)
+    return nn.remat(block, policy=policy) if policy else block
 
 
 # ---- initial parameters
@@ -265,6 +265,8 @@ def initial_params(model: nn.Module, key: jax.Array, *shapes: tuple[int, ...]) -
       key: random key.
       shapes: of the float32 arrays that the model takes.
     """
+    if hasattr(model, "remat"):  # what is recomputed is one operation, which computes the output
+        model = model.clone(remat="none")
     program, tree = _trace(model, jax.ShapeDtypeStruct(key.shape, key.dtype), shapes)
     jaxpr = program.jaxpr
     values = dict(zip(jaxpr.constvars, program.consts, strict=True)) | {jaxpr.invars[0]: key}

@@ -12,6 +12,7 @@ from sar_mixmae_jax.models.layers import (
     SMALLEST_DRAW,
     initial_params,
     normal,
+    remat_block,
     uniform,
     xavier_uniform,
 )
@@ -69,8 +70,9 @@ def test_draws_have_the_digits_of_jax():
         np.testing.assert_array_equal(ours, theirs)
 
 
-def test_parameters_are_those_of_flax_without_the_output():
-    class Model(nn.Module):
+@pytest.mark.parametrize("remat", ["none", "full"])
+def test_parameters_are_those_of_flax_without_the_output(remat):
+    class Block(nn.Module):
         output: bool
 
         @nn.compact
@@ -78,10 +80,18 @@ def test_parameters_are_those_of_flax_without_the_output():
             x = nn.LayerNorm()(nn.Dense(3, kernel_init=xavier_uniform())(x))
             return x if self.output else jax.pure_callback(fail, x, x)
 
+    class Model(nn.Module):
+        output: bool
+        remat: str
+
+        @nn.compact
+        def __call__(self, x: jax.Array) -> jax.Array:
+            return remat_block(Block, self.remat)(self.output, name="block")(x)
+
     def fail(x: np.ndarray) -> np.ndarray:
         raise AssertionError("the output was computed")
 
     key = jax.random.key(0)
-    expected = Model(output=True).init(key, jnp.zeros((2, 5)))["params"]
-    found = initial_params(Model(output=False), key, (2, 5))
+    expected = Model(output=True, remat=remat).init(key, jnp.zeros((2, 5)))["params"]
+    found = initial_params(Model(output=False, remat=remat), key, (2, 5))
     jax.tree.map(np.testing.assert_array_equal, found, expected)
