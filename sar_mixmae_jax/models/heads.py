@@ -18,14 +18,16 @@ from sar_mixmae_jax.models.layers import (
     attend,
     drop_path_factors,
     matmul_precision,
+    normal,
+    xavier_uniform,
 )
 from sar_mixmae_jax.models.masking import patchify
 from sar_mixmae_jax.models.swin import make_encoder
 from sar_mixmae_jax.utils.errors import InputError
 
 HEAD_INITS = {
-    "tiny": nn.initializers.normal(2e-5),  # as published, for a pretrained encoder
-    "xavier": nn.initializers.xavier_uniform(),  # as published, for a random encoder
+    "tiny": normal(2e-5),  # as published, for a pretrained encoder
+    "xavier": xavier_uniform(),  # as published, for a random encoder
 }
 """Initialisers of a linear head; with `tiny`, gradients of the encoder are small at first."""
 

@@ -217,7 +217,6 @@ def apply_model(
     return outputs
 
 
-@partial(jax.jit, static_argnums=0)
 def init_model_params(objective: FinetuneObjective, key: jax.Array) -> Any:
     """Return parameters before training: {"encoder": …, "head": …}."""
     arch = objective.model.arch
