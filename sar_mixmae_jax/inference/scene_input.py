@@ -103,7 +103,8 @@ def find_pair(before: str, after: str, user: MapMetadata) -> tuple[list[NamedSce
     """Find the scenes of two dates; see `find_scenes`.
 
     Raises:
-      InputError: a path does not hold exactly one scene, or the first is not the earlier one.
+      InputError: a path does not hold exactly one scene, the first is not the earlier one, or they
+        hold different quantities.
     """
     dates, bad_files = [], []
     for flag, argument in (("before", before), ("after", after)):
@@ -121,6 +122,11 @@ def find_pair(before: str, after: str, user: MapMetadata) -> tuple[list[NamedSce
         raise InputError(
             f"found --before of {first.time} and --after of {second.time}, expected the earlier "
             "date first: exchange them"
+        )
+    if first.scene.quantity and second.scene.quantity not in ("", first.scene.quantity):
+        raise InputError(
+            f"found --before of {first.scene.quantity} and --after of {second.scene.quantity}, "
+            "expected one quantity: calibrate both alike, or give --quantity where names are wrong"
         )
     return dates, bad_files
 

@@ -14,6 +14,7 @@ from sar_mixmae_jax.inference import scene_input
 from sar_mixmae_jax.inference.map_model import MapModel
 from sar_mixmae_jax.inference.scene_grid import size_warnings, trained_pixel_size
 from sar_mixmae_jax.inference.scene_pipeline import WindowPredictor
+from sar_mixmae_jax.utils.errors import InputError
 from tfds_builders.geotiff import write_band, write_bands
 from tfds_builders.s1_folder.raster_files import read_file_metadata
 from tfds_builders.s1_folder.scene_reader import NodataSettings
@@ -311,6 +312,17 @@ def test_another_quantity_than_that_of_the_training_is_reported(mapped, tmp_path
     write_scene(tmp_path / "a_dB.tif", speckle(40, 40))
     assert "trained on" not in mapped("a_dB.tif")[2]
     assert "a_dB is gamma0" in mapped("a_dB.tif", "--quantity=gamma0", "--overwrite")[2]
+
+
+def test_dates_of_different_quantities_are_refused(tmp_path):
+    metadata = scene_input.MapMetadata(model_bands=("VH", "VV"))
+    paths = {name: tmp_path / f"{name}_dB.tif" for name in ("may", "may_sigma0", "june_gamma0")}
+    for path in paths.values():
+        write_scene(path, speckle(40, 40))
+    before, sigma0, gamma0 = map(str, paths.values())
+    assert len(scene_input.find_pair(before, gamma0, metadata)[0]) == 2  # one is not known
+    with pytest.raises(InputError, match="--before of sigma0 and --after of gamma0"):
+        scene_input.find_pair(sigma0, gamma0, metadata)
 
 
 @pytest.mark.parametrize(
