@@ -1,16 +1,18 @@
 """Scenes that are named by addresses, copied to the cache folder before they are read."""
 
 from collections.abc import Sequence
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 from sar_mixmae_jax.utils.errors import InputError
-from sar_mixmae_jax.utils.files import is_url
+from sar_mixmae_jax.utils.files import is_url, report_write_errors
 
 SUFFIXES = (".tif", ".tiff")
 
 
 def copy_scenes(names: Sequence[str], *, is_allowed: bool) -> list[str]:
-    """Copy files and folders that are named by addresses; a copy of the same size is kept.
+    """Copy files and folders that are named by addresses.
+
+    A copy of the version that is stored is kept.
 
     Args:
       names: paths and addresses, of GeoTIFFs or, in buckets, of folders of them.
@@ -48,9 +50,26 @@ def _copy(url: str) -> str:
     if not objects:
         raise InputError(f"{url}: found no GeoTIFF, expected an address of one or of a folder")
     missing = {
-        name: found
-        for name, found in objects.items()
-        if not (folder / name).exists() or (folder / name).stat().st_size != found.size
+        name: stored
+        for name, stored in objects.items()
+        if not _is_current(folder / name, stored.version)
     }
+    for name, stored in missing.items():
+        (folder / name).unlink(missing_ok=True)
+        note = _version_path(folder / name)
+        with report_write_errors(note):
+            note.parent.mkdir(parents=True, exist_ok=True)
+            note.write_text(stored.version)
     object_store.download(url, folder, missing)
     return str(target)
+
+
+def _is_current(path: Path, version: str) -> bool:
+    """Return True for a copy of a version; never where the store has no versions."""
+    note = _version_path(path)
+    return bool(version) and path.exists() and note.exists() and note.read_text() == version
+
+
+def _version_path(path: Path) -> Path:
+    """Return the path of a file with the version of a copy, which is written before the copy."""
+    return path.with_name(f".{path.name}.version")

@@ -40,7 +40,7 @@ class StoredObject(NamedTuple):
 
     Attributes:
       size: bytes.
-      version: differs after every write.
+      version: differs after every write; "" where the store has none.
       md5: of the content, hexadecimal; "" where the store has none.
     """
 
@@ -112,11 +112,11 @@ def list_objects(url: str) -> dict[str, StoredObject]:
     """
     fs, root = file_system(scheme_of(url)), "/".join(filter(None, _split(url)))
     try:
-        found = call(url, fs.find, root, detail=True)
+        infos = call(url, fs.find, root, detail=True)
     except FileNotFoundError:
         return {}
     objects = {}
-    for name, info in found.items():
+    for name, info in infos.items():
         relative = name.strip("/").removeprefix(root).strip("/")
         if ".." in relative.split("/"):  # would leave the folder that it is copied to
             raise StorageError(f"{url} holds {relative[:100]!r}: rename this object")
@@ -138,7 +138,8 @@ def find_object(url: str) -> StoredObject:
 
 
 def _describe(info: Mapping[str, Any]) -> StoredObject:
-    version = info.get("generation") or info.get("ETag") or info.get("created")
+    names = ("generation", "ETag", "created", "Last-Modified")
+    version = next((info[name] for name in names if info.get(name)), "")
     md5 = base64.b64decode(info.get("md5Hash", "")).hex()
     return StoredObject(int(info["size"]), str(version), md5)
 
@@ -308,15 +309,15 @@ def write_if(url: str, content: bytes, version: str | None) -> str:
             )
             return answer["generation"]
     except FileExistsError:
-        found = read_version(url)
-        if found and found[0] == content:  # written by a try whose answer was lost
-            return found[1]
+        stored = read_version(url)
+        if stored and stored[0] == content:  # written by a try whose answer was lost
+            return stored[1]
         raise
     if version is None:
         call(url, fs.pipe_file, url, content, mode="create")
     else:
-        found = read_version(url)
-        if found is None or found[1] != version:
+        stored = read_version(url)
+        if stored is None or stored[1] != version:
             raise FileExistsError(url)
         write(url, content)
     return _digest(content)

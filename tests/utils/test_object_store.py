@@ -249,12 +249,18 @@ def test_scenes_are_copied_on_request_only(buckets, tmp_path):
         copy_scenes(["here.tif", url], is_allowed=False)
     local, folder = copy_scenes(["here.tif", url], is_allowed=True)
     assert local == "here.tif"
-    assert {path.name for path in Path(folder).iterdir()} == {"s_VH.tif", "s_VV.TIF"}
+    copies = {path.name for path in Path(folder).iterdir() if path.name[0] != "."}
+    assert copies == {"s_VH.tif", "s_VV.TIF"}
     (file,) = copy_scenes([f"{url}/s_VH.tif"], is_allowed=True)
     assert (file, Path(file).read_text()) == (f"{folder}/s_VH.tif", "s_VH.tif")
+    kept = Path(folder, "s_VV.TIF").stat().st_ino
+    object_store.write(f"{url}/s_VH.tif", b"of VH 2.")
+    copy_scenes([url], is_allowed=True)
+    assert Path(file).read_text() == "of VH 2."
+    assert Path(folder, "s_VV.TIF").stat().st_ino == kept
     with pytest.raises(InputError, match="found no GeoTIFF"):
         copy_scenes(["gs://runs/scenes/none"], is_allowed=True)
     with pytest.raises(StorageError, match="not this object"):
         copy_scenes([f"{url}/x.tif"], is_allowed=True)
     web = f"{buckets.address}/runs/scenes/one/s_VH.tif"
-    assert Path(copy_scenes([web], is_allowed=True)[0]).read_text() == "s_VH.tif"
+    assert Path(copy_scenes([web], is_allowed=True)[0]).read_text() == "of VH 2."
