@@ -1,4 +1,4 @@
-"""Sizes of a MixMAE model: the `Architecture`, the published variants, and their checks."""
+"""Sizes of a MixMAE model: `Architecture`, published variants, checks, and counts of operations."""
 
 import dataclasses
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""The interface of a downstream task: records, model and loss; `task_report` has the rest."""
+"""The interface of a downstream task: records, model, loss and log; the rest is `task_report`."""
 
 import abc
 from collections.abc import Callable, Hashable, Mapping

@@ -1,4 +1,4 @@
-"""The part of a task that sees predictions alone: metrics, confidence intervals and report."""
+"""Metrics, confidence intervals and report of a task, from predictions alone."""
 
 import abc
 from collections.abc import Callable, Mapping

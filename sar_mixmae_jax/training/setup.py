@@ -322,7 +322,7 @@ def choose_cache(setup: RunSetup, start: int) -> str:
 def device_memory_limit() -> int | None:
     """Return the bytes of a device of this process that JAX may use; None if it does not say."""
     statistics = [device.memory_stats() or {} for device in jax.local_devices()]
-    return min(one.get("bytes_limit", 0) for one in statistics) or None
+    return min(memory.get("bytes_limit", 0) for memory in statistics) or None
 
 
 def _share(size: int, share: float, memory: float, name: str) -> str:
