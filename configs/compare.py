@@ -234,7 +234,9 @@ def bigearthnet() -> ConfigDict:
 def events() -> ConfigDict:
     """Return few-shot segmentation of chips as of Sen1Floods11, with one event left out.
 
-    `--config.init` names a run of pretraining, `--config.adapt.model.variant` its variant.
+    `--config.init` names a run of pretraining, of any size and objective, that saw none of the
+    images. `adapt` continues it with the sizes, objective, masking, normalisation of the targets
+    and speckle filter of the run; its own count where a converted encoder stores none.
     """
     config = ConfigDict()
     config.trainer = "event_transfer"
@@ -242,7 +244,7 @@ def events() -> ConfigDict:
     config.init = "runs/base"  # of the encoders
     config.data_dir = "data"
     config.build = ConfigDict()
-    config.chips = 8  # labelled ones to train on, of other events
+    config.chips = 8  # with labelled and measured pixels, to train on, of other events
     config.compilation_cache = pretrain.get_config().compilation_cache
     config.finetune = finetune.get_config("task=segmentation,dataset=sen1floods11,init=compare")
     tuning = config.finetune
@@ -252,11 +254,30 @@ def events() -> ConfigDict:
     tuning.optimizer.base_learning_rate = 3.2e-2  # peak 1e-3
     tuning.optimizer.layer_decay = 1.0  # the same for random and pretrained encoders
     tuning.head_init = "xavier"
-    config.adapt = pretrain.get_config("variant=tiny,dataset=sen1floods11,weighting=none")
+    recipe = pretrain.get_config("weighting=none")
+    config.adapt = ConfigDict({name: recipe[name] for name in ADAPT})
     config.adapt.batch_size, config.adapt.total_steps = 8, 200
     config.adapt.warmup_epochs, config.adapt.schedule_epochs = 0.0, 1.0
     config.adapt.optimizer.base_learning_rate = 1.6e-2  # peak 5e-4
     return config
+
+
+ADAPT = (
+    "objective",
+    "mask_ratio",
+    "mask_rounding",
+    "norm_pix_loss",
+    "resize_mode",
+    "speckle",
+    "weighting",
+    "random_flip",
+    "optimizer",
+    "schedule_epochs",
+    "warmup_epochs",
+    "dtype",
+    "remat",
+)
+"""Fields of pretraining that `events` continues with."""
 
 
 def common(pretraining: ConfigDict, tasks: dict[str, ConfigDict]) -> ConfigDict:

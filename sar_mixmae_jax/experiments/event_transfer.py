@@ -1,18 +1,19 @@
 """Water in events that were not trained on: few labelled chips, one event left out at a time.
 
 ```
+WORKDIR/encoder.json                         see `event_encoder`
 WORKDIR/predictions/ENCODER-EVENT-SEED.npz   predictions of the chips of the event
 WORKDIR/events.md, events.json               IoU of water, pooled over all events
 ```
 
-Encoders are "random", runs of pretraining, and runs that continue pretraining on the images of the
-other events, whose labels they do not see. All are standardised with the statistics of the run.
+Encoders are "random", that of a run of pretraining, and the same after more pretraining on the
+images of the other events, whose labels it does not see. All are standardised with the statistics
+of the run.
 """
 
-import contextlib
 import dataclasses
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -20,16 +21,26 @@ from typing import Any
 import jax
 import numpy as np
 import optax
-from absl import logging
 from ml_collections import ConfigDict
 
 from sar_mixmae_jax.data.metadata import open_builder
-from sar_mixmae_jax.data.patch_dataset import PatchDataset
 from sar_mixmae_jax.data.record_cache import PackedSource
 from sar_mixmae_jax.data.record_source import read_rows
 from sar_mixmae_jax.data.sampler import ShuffleSampler
 from sar_mixmae_jax.evaluation.predictions import Predictions, load_predictions, save_predictions
-from sar_mixmae_jax.experiments.event_scores import score_confusions, score_table
+from sar_mixmae_jax.experiments.event_encoder import (
+    check_encoder,
+    continued_config,
+    describe_encoder,
+    find_encoder,
+    record_encoder,
+)
+from sar_mixmae_jax.experiments.event_scores import (
+    compare_confusions,
+    difference_table,
+    score_confusions,
+    score_table,
+)
 from sar_mixmae_jax.experiments.runner import check_same_comparison
 from sar_mixmae_jax.experiments.seed_training import (
     Records,
@@ -40,7 +51,7 @@ from sar_mixmae_jax.experiments.seed_training import (
     train_seeds,
 )
 from sar_mixmae_jax.models.mixmae import init_params
-from sar_mixmae_jax.objectives.reconstruction import PretrainObjective, pretrain_loss
+from sar_mixmae_jax.objectives.reconstruction import pretrain_loss
 from sar_mixmae_jax.tasks.registry import get_task
 from sar_mixmae_jax.tasks.segmentation_baselines import BASELINES
 from sar_mixmae_jax.tasks.segmentation_metrics import with_unmeasured
@@ -53,15 +64,19 @@ from sar_mixmae_jax.training.downstream import (
     complete_config,
     make_finetune_objective,
 )
-from sar_mixmae_jax.training.encoder_loading import replace_encoder, resolve_encoder
+from sar_mixmae_jax.training.encoder_loading import replace_encoder
 from sar_mixmae_jax.training.initialisation import inherit_statistics
 from sar_mixmae_jax.training.train_step import CacheablePartial, TrainState, init_state
 from sar_mixmae_jax.training.workdir import lock_workdir
 from sar_mixmae_jax.utils.errors import InputError
 from sar_mixmae_jax.utils.files import atomic_write
+from sar_mixmae_jax.utils.typed_json import to_json
 
 ENCODERS = ("random", "pretrained", "adapted")
 """Random; of `config.init`; of `config.init`, pretrained further on the other events' images."""
+
+DIFFERENCES = (("pretrained", "random"), ("adapted", "pretrained"))
+"""Encoders that are compared."""
 
 
 def compare(config: ConfigDict, workdir: Path, stop: Callable[[], bool]) -> list[Path]:
@@ -81,6 +96,7 @@ def compare(config: ConfigDict, workdir: Path, stop: Callable[[], bool]) -> list
     with lock_workdir(workdir):
         transfer = EventTransfer(config, workdir)
         check_same_comparison(config, workdir)
+        transfer.record_encoder()
         for event in transfer.events:
             for seeds in seed_groups(config.seeds):
                 for encoder in ENCODERS:
@@ -109,27 +125,39 @@ class EventTransfer:
           workdir: for the predictions.
 
         Raises:
-          InputError: the dataset has fewer than two events, or the run cannot be used.
+          InputError: the dataset has fewer than two events with labels, the run cannot be used, or
+            it saw the chips.
         """
+        if config.chips < 1:
+            raise InputError(f"chips is {config.chips}: expected at least 1")
         self._config, self._workdir = config, workdir
         run = config.finetune.copy_and_resolve_references()
         run.init, run.data_dir = config.init, config.data_dir
         task = get_task(run.task).configure(run)
-        run, source = choose_bands(complete_config(run, task), resolve_encoder(run, workdir))
+        run, source = choose_bands(complete_config(run, task), find_encoder(run, workdir))
+        assert source is not None
         self._run, self._source = run, source
         splits = "+".join(open_builder(run.dataset, config.data_dir).info.splits)
         self._chips: TaskDataset = load_task_dataset(
             task, run.dataset, config.data_dir, splits, run.bands
         )
+        check_encoder(source, self._chips)
         self._objective = make_finetune_objective(run, source, self._chips)
         self._optimizer = _optimizer(run)
-        columns = self._chips.columns
-        if "event" not in columns or len(np.unique(columns["event"])) < 2:
+        self._adapt = continued_config(config.adapt, source, self._objective.model.arch)
+        patches = inherit_statistics(self._chips.patches, source)
+        self._pretraining = make_objective(self._adapt, patches, self._objective.model.arch)
+        events = self._chips.columns.get("event")
+        if events is None or len(np.unique(events[self._usable])) < 2:
             raise InputError(
-                f"{self._chips.patches.name}: expected chips of at least two events, as in "
-                "sen1floods11"
+                f"{self._chips.patches.name}: expected chips with labelled and measured pixels of "
+                "at least two events, as in sen1floods11"
             )
-        self.events = np.unique(columns["event"]).tolist()
+        self.events = np.unique(events).tolist()
+
+    def record_encoder(self) -> None:
+        """Store which checkpoint is compared."""
+        record_encoder(self._source, self._workdir)
 
     def path(self, encoder: str, event: str, seed: int) -> Path:
         """Return the path of the predictions of an event."""
@@ -137,15 +165,15 @@ class EventTransfer:
 
     def predict_event(self, encoder: str, event: str, seeds: Sequence[int]) -> None:
         """Train on chips of the other events, predict those of the event, and save."""
-        run, task = self._run, self._objective.task
-        states = [self._first_state(encoder, event, seed) for seed in seeds]
-        batches = [
-            _batches(self._training_rows(event, seed), run.total_steps, run.batch_size, seed)
-            for seed in seeds
-        ]
+        task = self._objective.task
+        rows = [self._training_rows(event, seed) for seed in seeds]
+        states = stack([self._first_state(encoder, seed) for seed in seeds])
+        if encoder == "adapted":
+            params = {**states.params, "encoder": self._adapted(event, seeds)}
+            states = dataclasses.replace(states, params=params)
         trained, _ = train_seeds(
-            stack(states),
-            np.array(batches).swapaxes(0, 1),
+            states,
+            _batches(rows, self._run, seeds),
             self._records,
             CacheablePartial(finetune_loss, self._objective),
             self._optimizer,
@@ -162,51 +190,68 @@ class EventTransfer:
         subset = self._chips.subset(held_out)
         for number, seed in enumerate(seeds):
             of_one = {name: values[number] for name, values in outputs.items()}
-            about = {"encoder": encoder, "event": event, "seed": seed}
+            training = self._chips.subset(rows[number])
+            if encoder == ENCODERS[0]:  # they are the same beside all encoders
+                of_one |= self._baselines(subset, training)
+            about = {
+                "encoder": encoder,
+                "event": event,
+                "seed": seed,
+                "source": to_json(self._source.description),
+                "training chips": training.ids.tolist(),
+            }
             path = self.path(encoder, event, seed)
             path.parent.mkdir(exist_ok=True)
             save_predictions(make_predictions(subset, of_one, about), path)
 
+    def _baselines(self, chips: TaskDataset, training: TaskDataset) -> dict[str, np.ndarray]:
+        task = self._objective.task
+        return task.baselines(chips.patches, lambda: (training.patches, task.label_field))
+
     def _training_rows(self, event: str, seed: int) -> np.ndarray:
-        """Return `config.chips` chips of the other events, chosen by the seed."""
-        others = np.flatnonzero(self._chips.columns["event"] != event)
+        """Return at most `config.chips` usable chips of the other events, chosen by the seed."""
+        others = np.flatnonzero((self._chips.columns["event"] != event) & self._usable)
         drawn = np.random.default_rng(seed).permutation(others)
         return np.sort(drawn[: self._config.chips])
 
-    def _first_state(self, encoder: str, event: str, seed: int) -> TrainState:
+    @cached_property
+    def _usable(self) -> np.ndarray:
+        """(chips,) bool, True for chips with a pixel that is labelled and measured."""
+        source, field = self._chips.patches.source, self._objective.task.label_field
+        usable = []
+        for record in (source[row] for row in range(len(source))):
+            measured = np.isfinite(record["backscatter"]).all(-1)
+            usable.append(((record[field].reshape(measured.shape) >= 0) & measured).any())
+        return np.array(usable)
+
+    def _first_state(self, encoder: str, seed: int) -> TrainState:
         init = partial(init_model_params, self._objective)
         state = init_state(init, self._optimizer, jax.random.key(seed))
-        if encoder == "random":
+        if encoder != "pretrained":
             return state
-        if encoder == "adapted":
-            params = {**state.params, "encoder": self._adapted(event, seed)}
-        else:
-            arch = self._objective.model.arch
-            params = replace_encoder(state.params, arch, self._source, self._run.bands)
+        arch = self._objective.model.arch
+        params = replace_encoder(state.params, arch, self._source, self._run.bands)
         return dataclasses.replace(state, params=params)
 
-    def _adapted(self, event: str, seed: int) -> Any:
-        """Return the encoder after pretraining on tiles of all chips of the other events."""
-        run, objective = self._config.adapt, self._pretraining
+    def _adapted(self, event: str, seeds: Sequence[int]) -> Any:
+        """Return the (seed, …) encoders after pretraining on tiles of the other events."""
+        run, objective = self._adapt, self._pretraining
         optimizer, loss_fn = _optimizer(run), CacheablePartial(pretrain_loss, objective)
         init = partial(init_params, objective.model)
-        state = pretrain.load_pretraining_state(
-            init_state(init, optimizer, jax.random.key(seed)),
-            objective.model.arch,
-            self._source,
-            self._run.bands,
-        )
+        states = [
+            pretrain.load_pretraining_state(
+                init_state(init, optimizer, jax.random.key(seed)),
+                objective.model.arch,
+                self._source,
+                self._run.bands,
+            )
+            for seed in seeds
+        ]
         tiles, chip = self._tiles
         places = np.flatnonzero(self._chips.columns["event"][chip] != event)
-        batches = _batches(places, run.total_steps, run.batch_size, seed)
-        trained, _ = train_seeds(stack([state]), batches[:, None], tiles, loss_fn, optimizer)
-        return jax.tree.map(lambda leaf: leaf[0], trained.params["encoder"])
-
-    @cached_property
-    def _pretraining(self) -> PretrainObjective:
-        assert self._source is not None
-        patches = inherit_statistics(self._chips.patches, self._source)
-        return make_objective(self._config.adapt, patches, self._source.arch)
+        batches = _batches([places] * len(seeds), run, seeds)
+        trained, _ = train_seeds(stack(states), batches, tiles, loss_fn, optimizer)
+        return trained.params["encoder"]
 
     @cached_property
     def _records(self) -> Records:
@@ -235,23 +280,30 @@ class EventTransfer:
             encoder: [self._pooled(encoder, seed) for seed in range(self._config.seeds)]
             for encoder in ENCODERS
         }
-        first = pooled[ENCODERS[0]][0]
         counts = {
             name: [with_unmeasured(predictions, "confusion") for predictions in by_seed]
             for name, by_seed in pooled.items()
         }
-        for name, matrices in self._baselines(first).items():
-            counts[BASELINES[name]] = [matrices]
-        scores = score_confusions(counts, first.columns["event"])
+        differences = compare_confusions(counts, DIFFERENCES)
+        first = pooled[ENCODERS[0]]
+        for name, title in BASELINES.items():
+            matrices = [with_unmeasured(of, name) for of in first if name in of.arrays]
+            if matrices:  # a regression depends on the training chips, and so on the seed
+                counts[title] = matrices if name == "logistic" else matrices[:1]
+        scores = score_confusions(counts, first[0].columns["event"])
         title = (
-            f"# Water in events that were not trained on\n\n{len(first.ids)} chips of "
+            f"# Water in events that were not trained on\n\n{len(first[0].ids)} chips of "
             f"{len(self.events)} events of {self._chips.patches.name}; at most "
             f"{self._config.chips} labelled chips of the other events, "
-            f"{self._run.total_steps} steps, {self._config.seeds} seeds.\n\n"
+            f"{self._run.total_steps} steps, {self._config.seeds} seeds. "
+            f"{describe_encoder(self._source)}\n\n"
         )
+        text = title + difference_table(differences) + "\n" + score_table(scores, self.events)
+        source = to_json(self._source.description)
+        results = {"encoder": source, "differences": differences, "scores": scores}
         page, numbers = self._workdir / "events.md", self._workdir / "events.json"
-        atomic_write(page, (title + score_table(scores, self.events)).encode())
-        atomic_write(numbers, (json.dumps(scores, indent=1) + "\n").encode())
+        atomic_write(page, text.encode())
+        atomic_write(numbers, (json.dumps(results, indent=1) + "\n").encode())
         return [page, numbers]
 
     def _pooled(self, encoder: str, seed: int) -> Predictions:
@@ -268,37 +320,14 @@ class EventTransfer:
             arrays=_concatenate([part.arrays for part in parts]),
         )
 
-    def _baselines(self, predictions: Predictions) -> Mapping[str, np.ndarray]:
-        """Return the matrices of thresholds, in the order of the predictions."""
-        task, patches = self._objective.task, self._chips.patches
-        with _errors_only():  # there is no regression, which would be another one for each event
-            found = task.baselines(patches, _no_training)
-        row = {name: number for number, name in enumerate(self._chips.ids)}
-        order = [row[name] for name in predictions.ids]
-        unmeasured = predictions.arrays["unmeasured"]
-        matrices = {name: matrix[order].astype(np.int64) for name, matrix in found.items()}
-        for matrix in matrices.values():
-            matrix[:, :, 0] += unmeasured
-        return matrices
-
-
-@contextlib.contextmanager
-def _errors_only() -> Iterator[None]:
-    """Leave out warnings that do not apply here."""
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity(logging.ERROR)
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-
-
-def _no_training() -> tuple[PatchDataset, str]:
-    raise InputError("no labelled chips")
-
 
 def _concatenate(parts: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    """Return what all parts have, one after the other."""
+    return {
+        name: np.concatenate([part[name] for part in parts])
+        for name in parts[0]
+        if all(name in part for part in parts)
+    }
 
 
 def _optimizer(run: ConfigDict) -> optax.GradientTransformation:
@@ -307,8 +336,17 @@ def _optimizer(run: ConfigDict) -> optax.GradientTransformation:
     return make_optimizer(run, make_schedule(run, whole))
 
 
-def _batches(rows: np.ndarray, steps: int, size: int, seed: int) -> np.ndarray:
-    """Return the records of every step; fewer records than a batch are repeated."""
-    repeated = np.tile(rows, -(-size // len(rows)))
-    sampler = ShuffleSampler(len(repeated), size, seed)
-    return np.array([repeated[sampler.batch(step)] for step in range(steps)])
+def _batches(rows: Sequence[np.ndarray], run: ConfigDict, seeds: Sequence[int]) -> np.ndarray:
+    """Return the (step, seed, batch) records; fewer records than a batch are repeated.
+
+    Args:
+      rows: (n,) numbers of the records of each seed.
+      run: of `total_steps`.
+      seeds: of the order.
+    """
+    batches = []
+    for of_seed, seed in zip(rows, seeds, strict=True):
+        repeated = np.tile(of_seed, -(-run.batch_size // len(of_seed)))
+        sampler = ShuffleSampler(len(repeated), run.batch_size, seed)
+        batches.append([repeated[sampler.batch(step)] for step in range(run.total_steps)])
+    return np.array(batches).swapaxes(0, 1)
