@@ -27,7 +27,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorstore as ts
 
-from tests.launch import ROOT, environment
+from sar_mixmae_jax.cli import train
+from tests.launch import ROOT, call, environment
 from tests.shrink import flags
 from tfds_builders.bigearthnet_s1.fake_patches import write_lists, write_patches
 from tfds_builders.build import build
@@ -66,6 +67,9 @@ PHASES = (
 )
 LATE = {SAVE, UNNOTED, REMOVE, BETWEEN, ASKED}
 """Phases that come back with every checkpoint, so that a step can be asked for."""
+
+EARLY = {START_UP, RESTORE, COMPILE}
+"""Phases before the first step of a start, which take seconds."""
 
 TIMING = ("seconds", "images_per_second")
 EXACT = ("loss", "gradient_norm", "learning_rate", "epoch")
@@ -121,7 +125,7 @@ class Campaign:
     """A dataset, a cache of compiled programs and the uninterrupted run, for all trials."""
 
     def __init__(self, root: Path, data_dir: Path | None = None) -> None:
-        """Builds the dataset and runs the command once without interruption.
+        """Builds the dataset and runs the command once, in this process, without interruption.
 
         Args:
           root: a folder for everything.
@@ -135,14 +139,13 @@ class Campaign:
         self._cache = root / "cache"
         self.whole = root / "whole"
         self._code = code()
-        with Process(self, self.whole) as process:
-            if process.wait() != 0:
-                raise RuntimeError(process.told())
+        status, output, errors = call(train.main, *self.arguments(self.whole))
+        if status != 0:
+            raise RuntimeError(output + errors)
 
-    def command(self, workdir: Path, **changes: Any) -> list[str]:
-        """The command of a run."""
-        settings = flags(self._data, **{**RUN, **changes})
-        return [sys.executable, "-m", "sar_mixmae_jax.main", *settings, f"--workdir={workdir}"]
+    def arguments(self, workdir: Path, **changes: Any) -> list[str]:
+        """The arguments of a run."""
+        return [*flags(self._data, **{**RUN, **changes}), f"--workdir={workdir}"]
 
     def environment(self) -> dict[str, str]:
         """Return the environment of the command: two CPU devices, one compilation cache."""
@@ -197,7 +200,7 @@ class Process:
         self._starts = len(record(workdir).get("starts", []))
         self._old = set(temporary(workdir))
         self._popen = subprocess.Popen(
-            campaign.command(workdir, **changes),
+            [sys.executable, "-m", "sar_mixmae_jax.main", *campaign.arguments(workdir, **changes)],
             cwd=ROOT,
             env=campaign.environment(),
             stdout=self._output,
@@ -233,7 +236,8 @@ class Process:
                 if self._freeze() and (blow.delay or self._is_at(blow)):
                     return self._strike(blow)
                 self._popen.send_signal(signal.SIGCONT)
-            time.sleep(pause)
+            early = blow.phase not in EARLY | {FILES} and self._phase() in EARLY
+            time.sleep(0.005 if early else pause)
         if blow.phase is None:
             time.sleep(blow.delay)
         return self._strike(blow) if self._freeze() else Hit(None, OVER, self._step())
