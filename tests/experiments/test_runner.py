@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from sar_mixmae_jax.experiments.trials import PRETRAINING, Trial, TrialResult
 from sar_mixmae_jax.objectives.reconstruction import OBJECTIVES
 from sar_mixmae_jax.training.config import make_objective, make_schedule
 from sar_mixmae_jax.utils.errors import InputError
-from tests.shrink import SMALL_ENCODER, SMALL_MODEL
+from tests.shrink import SMALL_ENCODER, SMALL_MODEL, undrawn
 from tfds_builders.build import build
 from tfds_builders.plan import BuildSettings
 
@@ -51,7 +52,8 @@ def _nested(flat):
 @pytest.fixture(scope="module")
 def compared(small, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("compare")
-    return workdir, runner.compare(small, workdir, lambda: False)
+    with undrawn():  # of every run
+        return workdir, runner.compare(small, workdir, lambda: False)
 
 
 def test_the_table_and_the_figure(compared, small):
@@ -77,6 +79,7 @@ def test_numbers_are_those_of_the_saved_predictions(compared, small):
         assert predicted.provenance["split"] == "test"
 
 
+@pytest.mark.usefixtures("no_drawing")
 def test_finished_trials_are_kept_and_missing_ones_run(compared, small, monkeypatch):
     workdir, _ = compared
     made = []
@@ -169,8 +172,10 @@ def test_constant_baselines(small):
     assert (found["recall"], found["balanced_accuracy"]) == (1.0, 0.5)
 
 
-def test_stopping_keeps_what_is_finished(small, tmp_path):
+@pytest.mark.usefixtures("no_drawing")
+def test_stopping_keeps_what_is_finished(compared, small, tmp_path):
     """The first trial stops after its second and last step; the next one is cut short."""
+    shutil.copy(compared[0] / runner.REFERENCES, tmp_path)
     stopped = iter([False] + [True] * 1000)
     files = runner.compare(small, tmp_path, lambda: next(stopped))
     assert files[0].exists()
