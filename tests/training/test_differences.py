@@ -31,6 +31,7 @@ HOW_IT_RUNS = {
     "seed",
     "task",
     "total_steps",
+    "upload_every",
     "trainer",
     "statistics",
     "dtype",
