@@ -11,17 +11,17 @@ labels per pixel writes classes and probabilities, other models the probabilitie
 
 import dataclasses
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import rasterio
 from absl import flags
-from rasterio.errors import RasterioError
 
 from sar_mixmae_jax.cli import common
 from sar_mixmae_jax.inference.map_model import MapModel, ModelChoice, load_map_model
+from sar_mixmae_jax.inference.raster_output import check_existing
 from sar_mixmae_jax.inference.scene_copies import copy_scenes
 from sar_mixmae_jax.inference.scene_grid import NamedScene, quantity_warnings, size_warnings
 from sar_mixmae_jax.inference.scene_input import (
@@ -33,14 +33,19 @@ from sar_mixmae_jax.inference.scene_input import (
 )
 from sar_mixmae_jax.inference.scene_products import (
     MapSettings,
+    existing_rasters,
     map_scene,
-    output_files,
     remove_partial_files,
     settings_tags,
 )
 from sar_mixmae_jax.utils.command_line import fail, parse_flags, report_errors
 from sar_mixmae_jax.utils.errors import InputError, UserError
-from sar_mixmae_jax.utils.files import atomic_write, check_local_path, check_writable
+from sar_mixmae_jax.utils.files import (
+    atomic_write,
+    check_local_path,
+    check_writable,
+    report_write_errors,
+)
 from tfds_builders.bad_files import BadFile, bad_files_table, write_table
 from tfds_builders.process_pool import Tick, run_with_beam
 from tfds_builders.s1_folder.s1_folder_dataset_builder import Config, parse_config
@@ -178,57 +183,47 @@ def load_model(choice: ModelChoice) -> MapModel:
 
 
 def run_job(job: MapJob, tick: Tick) -> None:
-    """Map a scene unless its files exist; write `failure_path` or `empty_path` where they apply."""
+    """Map a scene unless its files exist; write `failure_path` or `empty_path` where they apply.
+
+    Raises:
+      UserError: the scene was not mapped, and `failure_path` cannot be written.
+    """
     tick()
-    job.stem.parent.mkdir(parents=True, exist_ok=True)
-    job.failure_path.unlink(missing_ok=True)
     try:
-        model = load_model(job.model)
-        files = output_files(job.stem, model.kind)
-        if all(file.exists() for file in files) and not job.overwrite:
-            check_existing(files[0], expected_tags(job, model))
-            return
-        remove_partial_files(job.stem)
-        warnings = size_warnings(job.dates[0].scene, model.pixel_size)
-        for date in job.dates:
-            warnings += quantity_warnings(date, model.quantity)
-        for warning in warnings:
-            print(warning, file=sys.stderr)
-        with open_scenes(job.dates, model.bands, job.nodata, job.stem) as scene:
-            map_scene(scene, model, job.stem, job.settings, job.description)
-            if scene.empty:
-                atomic_write(job.empty_path, b"")
+        with report_write_errors(job.stem, "check the folder and the space on the disk"):
+            job.stem.parent.mkdir(parents=True, exist_ok=True)
+            job.failure_path.unlink(missing_ok=True)
+            _map_or_keep(job)
     except UserError as error:
-        atomic_write(job.failure_path, str(error).encode())
+        with suppress(OSError):
+            atomic_write(job.failure_path, str(error).encode())
+            return
+        raise
+
+
+def _map_or_keep(job: MapJob) -> None:
+    model = load_model(job.model)
+    rasters = existing_rasters(job.stem, model.kind)
+    if rasters and not job.overwrite:
+        for raster in rasters:
+            check_existing(raster, expected_tags(job, model))
+        return
+    remove_partial_files(job.stem)
+    warnings = size_warnings(job.dates[0].scene, model.pixel_size)
+    for date in job.dates:
+        warnings += quantity_warnings(date, model.quantity)
+    for warning in warnings:
+        print(warning, file=sys.stderr)
+    with open_scenes(job.dates, model.bands, job.nodata, job.stem) as scene:
+        map_scene(scene, model, job.stem, job.settings, job.description)
+        if scene.empty:
+            atomic_write(job.empty_path, b"")
 
 
 def expected_tags(job: MapJob, model: MapModel) -> dict[str, str]:
     """Return the tags that a map shares with another one of the same content."""
     tags = model.tags | settings_tags(job.settings, model) | scene_tags(job.dates, job.nodata)
     return {name: value for name, value in tags.items() if not name.startswith("TIFFTAG")}
-
-
-def check_existing(path: Path, expected: Mapping[str, str]) -> None:
-    """Check that an existing map has the same content as a new one would have.
-
-    Args:
-      path: of a raster of the map.
-      expected: see `expected_tags`.
-
-    Raises:
-      InputError: it has not.
-    """
-    try:
-        with rasterio.open(path) as raster:
-            tags = raster.tags()
-    except RasterioError as error:
-        raise InputError(f"{path} cannot be read ({error}): give --overwrite") from error
-    for name, value in expected.items():
-        if tags.get(name) != value:
-            raise InputError(
-                f"{path}: found a map with {name} {tags.get(name)}, expected {value}: give "
-                "--overwrite, or another --out"
-            )
 
 
 def make_jobs(
@@ -317,7 +312,7 @@ def report(jobs: Sequence[MapJob], failures: list[BadFile], out: Path) -> None:
       out: folder of the maps.
 
     Raises:
-      InputError: a scene was not mapped.
+      InputError: a scene was not mapped, or the table cannot be written.
     """
     failed = [job for job in jobs if job.failure_path.exists()]
     for job in failed:
@@ -335,7 +330,8 @@ def report(jobs: Sequence[MapJob], failures: list[BadFile], out: Path) -> None:
         print(f"without a measurement in a band, all nodata: {len(empty)} ({names})")
     (out / FAILURES).unlink(missing_ok=True)
     if failures:
-        write_table(failures, out / FAILURES)
+        with report_write_errors(out / FAILURES):
+            write_table(failures, out / FAILURES)
         print(bad_files_table(failures, 20))
         raise InputError(
             f"{len(failures)} scenes or files were not mapped, for the reasons in "

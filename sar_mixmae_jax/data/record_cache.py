@@ -1,7 +1,6 @@
 """Records of a split as packed arrays: in memory, or mapped from files that processes share."""
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +18,7 @@ from sar_mixmae_jax.data.patch_dataset import ReadOptions, batches
 from sar_mixmae_jax.data.record_source import Columns, Record, RecordSource, Source, read_rows
 from sar_mixmae_jax.data.sampler import SequentialSampler
 from sar_mixmae_jax.utils.errors import InputError, first_line
-from sar_mixmae_jax.utils.files import atomic_directory, format_bytes
+from sar_mixmae_jax.utils.files import atomic_directory, create_array, format_bytes
 from sar_mixmae_jax.utils.hashing import add_checksum, verify_checksum
 
 DESCRIPTION = "cache.json"
@@ -196,12 +195,7 @@ def _write(path: Path, source: Source, identity: dict[str, Any], options: ReadOp
     with atomic_directory(path, own=(*files, DESCRIPTION), sign=DESCRIPTION) as partial:
 
         def create(field: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-            file = partial / _file_name(field)
-            array = np.lib.format.open_memmap(file, "w+", dtype, shape)
-            if hasattr(os, "posix_fallocate"):  # writing to a mapped file on a full disk is fatal
-                with file.open("r+b") as opened:
-                    os.posix_fallocate(opened.fileno(), 0, file.stat().st_size)
-            return array
+            return create_array(partial / _file_name(field), shape, dtype)
 
         for field, column in _fill(source, options, create).items():
             if isinstance(column, np.memmap):

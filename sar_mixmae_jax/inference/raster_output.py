@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import rasterio
 from rasterio import enums
+from rasterio._err import CPLE_BaseError  # `copy` raises it as it is
 from rasterio.crs import CRS
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
@@ -186,6 +187,36 @@ def _verify(raster: DatasetReader, checksums: np.ndarray) -> None:
             raise OSError(f"band {number} was not written completely")
 
 
+def check_existing(path: Path, expected: Mapping[str, str]) -> None:
+    """Check that an existing raster is whole, and made as a new one would be.
+
+    Args:
+      path: of the raster.
+      expected: some of its tags.
+
+    Raises:
+      InputError: it is not.
+    """
+    try:
+        with (
+            warnings.catch_warnings(action="ignore", category=NotGeoreferencedWarning),
+            rasterio.open(path) as raster,
+        ):
+            tags = raster.tags()
+            corner = Window(raster.width - 1, raster.height - 1, 1, 1)
+            raster.read(raster.count, window=corner)  # it is stored last
+    except RasterioError as error:
+        raise InputError(
+            f"{path} cannot be read ({first_line(error)}): give --overwrite"
+        ) from error
+    for name, value in expected.items():
+        if tags.get(name) != value:
+            raise InputError(
+                f"{path}: found a map with {name} {tags.get(name)}, expected {value}: give "
+                "--overwrite, or another --out"
+            )
+
+
 def read_overview(path: Path, shape: tuple[int, int]) -> np.ndarray:
     """Return the first band of a raster of classes at another size, by the most frequent class."""
     with (
@@ -210,7 +241,7 @@ def report_raster_errors(path: Path, action: str = "written") -> Iterator[None]:
     """
     try:
         yield
-    except (RasterioError, OSError) as error:
+    except (RasterioError, CPLE_BaseError, OSError) as error:
         raise InputError(
             f"{path} cannot be {action} ({first_line(error)}): check the folder and the space on "
             "the disk"

@@ -72,6 +72,14 @@ def output_files(stem: Path, kind: str) -> list[Path]:
     return [stem.with_name(stem.name + suffix) for suffix in SUFFIXES[kind]]
 
 
+def existing_rasters(stem: Path, kind: str) -> list[Path]:
+    """Return the rasters of a scene, or none if any of its files is missing or empty."""
+    files = output_files(stem, kind)
+    if not all(file.exists() and file.stat().st_size for file in files):
+        return []
+    return [file for file in files if file.suffix == ".tif"]
+
+
 def remove_partial_files(stem: Path) -> None:
     """Remove the temporary files and folders of a scene that an interrupted run left."""
     name = glob.escape(stem.name)
@@ -98,7 +106,10 @@ def map_scene(
     settings: MapSettings,
     description: str | None = None,
 ) -> list[Path]:
-    """Map a scene and write its files, each complete or not at all.
+    """Map a scene and write its files, which replace those of an earlier map.
+
+    All files are written into a folder beside them and renamed at the end, after those of the
+    earlier map are removed: no two files are ever of different maps.
 
     Args:
       scene: to map.
@@ -117,15 +128,21 @@ def map_scene(
             + ("give --before and --after" if expected == 2 else "name single scenes")
         )
     tags = {**model.tags, "SCENE": scene.name, **scene.tags, **settings_tags(settings, model)}
+    paths = output_files(stem, model.kind)
     with report_write_errors(stem):
         stem.parent.mkdir(parents=True, exist_ok=True)
-    paths = output_files(stem, model.kind)
-    if model.kind == "pixels":
-        _map_pixels(scene, model, tags, paths, settings, description)
-    elif model.kind == "windows":
-        _map_windows(scene, model, tags, paths, description)
-    else:
-        _map_features(scene, model, tags, paths, settings, description)
+        with tempfile.TemporaryDirectory(".partial", f".{stem.name}.", stem.parent) as folder:
+            new = output_files(Path(folder, stem.name), model.kind)
+            if model.kind == "pixels":
+                _map_pixels(scene, model, tags, new, settings, description)
+            elif model.kind == "windows":
+                _map_windows(scene, model, tags, new, description)
+            else:
+                _map_features(scene, model, tags, new, settings, description)
+            for path in paths:
+                path.unlink(missing_ok=True)
+            for written, path in zip(new, paths, strict=True):
+                written.replace(path)
     return paths
 
 
@@ -156,7 +173,7 @@ def _map_pixels(
     colours = {number: (red, green, blue) for number, (red, green, blue) in enumerate(shades)}
     numbers = RasterBands(("class",), "uint8", NO_CLASS, "mode", colours=colours)
     tags = {**tags, "CLASSES": ", ".join(f"{n} {name}" for n, name in enumerate(classes))}
-    with ExitStack() as stack:  # the classes appear last
+    with ExitStack() as stack:
         write_classes = stack.enter_context(write_raster(classes_path, scene.grid, numbers, tags))
         write_probability = stack.enter_context(
             write_raster(probability_path, scene.grid, probability, tags)

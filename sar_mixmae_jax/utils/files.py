@@ -84,6 +84,19 @@ def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> Path:
     return path
 
 
+def create_array(path: Path, shape: tuple[int, ...], dtype: np.typing.DTypeLike) -> np.memmap:
+    """Create an npy file that is mapped into memory, with room on the disk for all of it.
+
+    Raises:
+      OSError: there is no room; to write into such a mapping would end the process.
+    """
+    array = np.lib.format.open_memmap(path, "w+", dtype, shape)
+    if hasattr(os, "posix_fallocate"):
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    return array
+
+
 def unused_path(path: Path) -> Path:
     """Return a path beside a file that does not exist: `name-0`, then `name-1`, and so on."""
     number = 0

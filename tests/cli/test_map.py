@@ -1,7 +1,10 @@
 """The command `map` with a function of pixels in place of a model, called in this process."""
 
 import dataclasses
+import errno
+import os
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -133,6 +136,62 @@ def test_existing_maps_are_kept_unless_the_model_is_another(mapped, tmp_path):
     assert "WEIGHTS_SHA256 water, expected other" in out
     assert "failures.tsv" in err
     assert mapped("a_dB.tif", "--overwrite", workdir="other")[3]
+
+
+def test_an_interrupted_replacement_leaves_no_map_of_two_models(mapped, tmp_path, monkeypatch):
+    write_scene(tmp_path / "a_dB.tif", speckle(40, 40))
+    assert mapped("a_dB.tif")[0] == 0
+    replace = Path.replace
+
+    def end(path, target):
+        if target == Path("maps/a_dB_classes.tif"):
+            raise KeyboardInterrupt
+        return replace(path, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", end)
+        assert mapped("a_dB.tif", "--overwrite", workdir="other")[0] == 130
+    assert not (tmp_path / "maps" / "a_dB_classes.tif").exists()
+    status, _, _, calls = mapped("a_dB.tif", workdir="other")
+    assert (status, len(calls)) == (0, 1)
+    assert not [path for path in (tmp_path / "maps").iterdir() if path.name.startswith(".")]
+
+
+@pytest.mark.parametrize("name", ["a_dB_probability.tif", "a_dB_classes.tif", "a_dB.png"])
+def test_a_damaged_file_does_not_count_as_a_map(mapped, tmp_path, name):
+    write_scene(tmp_path / "a_dB.tif", speckle(40, 40))
+    assert mapped("a_dB.tif")[0] == 0
+    file = tmp_path / "maps" / name
+    file.write_bytes(b"")
+    status, _, _, calls = mapped("a_dB.tif")
+    assert (status, len(calls)) == (0, 1)
+    if file.suffix == ".tif":
+        with file.open("r+b") as opened:
+            opened.truncate(file.stat().st_size - 40)
+        status, out, _, calls = mapped("a_dB.tif")
+        assert (status, calls) == (2, [])
+        assert f"{name} cannot be read" in out
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="room is not reserved here")
+def test_a_full_disk_fails_a_scene_in_one_line(mapped, tmp_path, monkeypatch):
+    db = speckle(40, 40)
+    write_scene(tmp_path / "a_dB.tif", db)
+    db[:, :3] = 0  # nodata of a mask that is written
+    write_scene(tmp_path / "zeros_dB.tif", db)
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.posix_fallocate", full)
+    status, out, err, _ = mapped("zeros_dB.tif", "a_dB.tif")
+    assert status == 2
+    assert "1 of 2 scenes are mapped" in out
+    assert "0.npy cannot be written (OSError: [Errno 28] No space left on device)" in out
+    monkeypatch.setattr(command, "atomic_write", full)
+    status, _, err, _ = mapped("zeros_dB.tif", "a_dB.tif")
+    assert status == 2
+    assert "0.npy cannot be written" in err.splitlines()[-1]
 
 
 def test_a_kept_map_has_the_same_dates_files_and_settings(mapped, tmp_path):

@@ -160,7 +160,7 @@ def test_a_full_disk_is_named_before_and_while_writing(built, tmp_path, monkeypa
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(record_cache.os, "posix_fallocate", full)
+    monkeypatch.setattr("os.posix_fallocate", full)
     with pytest.raises(InputError, match=r"cannot be written .*No space left on device"):
         pack(records(built), OPTIONS, tmp_path)
     assert not [path for path in tmp_path.iterdir() if path.is_dir()]

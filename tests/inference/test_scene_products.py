@@ -4,12 +4,14 @@ import dataclasses
 import json
 import struct
 import warnings
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import rasterio
+from rasterio._err import CPLE_AppDefinedError
 from rasterio.crs import CRS
 
 from sar_mixmae_jax.data.metadata import DatasetDescription
@@ -17,7 +19,12 @@ from sar_mixmae_jax.inference.geoparquet import common_crs, footprints, write_ge
 from sar_mixmae_jax.inference.map_model import MapModel, check_windows, trained_window
 from sar_mixmae_jax.inference.principal_components import principal_components
 from sar_mixmae_jax.inference.quicklook import pixel_size, scale_bar
-from sar_mixmae_jax.inference.raster_output import Grid, RasterBands, write_array
+from sar_mixmae_jax.inference.raster_output import (
+    Grid,
+    RasterBands,
+    report_raster_errors,
+    write_array,
+)
 from sar_mixmae_jax.inference.raster_overviews import halve
 from sar_mixmae_jax.inference.scene_pipeline import MapScene, WindowPredictor
 from sar_mixmae_jax.inference.scene_products import (
@@ -287,6 +294,14 @@ def test_windows_cover_what_an_input_covered_in_training(record_size, task, resi
     run = dataclasses.replace(run, dataset=DatasetDescription("d", record_size=record_size))
     source = SimpleNamespace(arch=run.model.architecture, metadata=run)
     assert trained_window(source, resize_mode) == window
+
+
+def test_an_error_of_gdal_that_rasterio_passes_on_names_the_file():
+    with (
+        pytest.raises(InputError, match=r"a.tif cannot be written \(.*full"),
+        report_raster_errors(Path("a.tif")),
+    ):
+        raise CPLE_AppDefinedError(3, 1, "the disk is full")
 
 
 def test_a_second_date_is_needed_where_the_model_has_two(tmp_path):

@@ -21,6 +21,7 @@ from rasterio.transform import Affine
 from rasterio.warp import Resampling, reproject
 from rasterio.windows import Window
 
+from sar_mixmae_jax.utils.files import create_array, report_write_errors
 from tfds_builders import geotiff, units
 from tfds_builders.bad_files import bad_file
 from tfds_builders.s1_folder import gcps
@@ -175,6 +176,7 @@ def survey_pixels(reader: SceneReader, *, may_be_empty: bool = False) -> PixelSu
 
     Raises:
       BadFilesError: the scene cannot be read, or is not backscatter.
+      InputError: the file of zeros cannot be written.
     """
     scene, settings = reader.scene, reader.nodata
     count = len(scene.layers)
@@ -256,10 +258,14 @@ def _union(first: Strips, second: Strips) -> Strips:
 
 
 def _write_zeros(path: Path, shape: tuple[int, int], masks: list[Strips]) -> None:
-    """Write the masks of all bands as packed bits (row, band, column), a strip at a time."""
+    """Write the masks of all bands as packed bits (row, band, column), a strip at a time.
+
+    Raises:
+      InputError: the file cannot be written.
+    """
     rows, columns = shape
-    size = (rows, len(masks), -(-columns // 8))
-    file = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=size)
+    with report_write_errors(path):
+        file = create_array(path, (rows, len(masks), -(-columns // 8)), np.uint8)
     top = 0
     for strips in zip(*masks, strict=True):
         height = len(strips[0])
