@@ -2,17 +2,13 @@
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
 from sar_mixmae_jax.experiments import reconstruction_metrics
-from sar_mixmae_jax.experiments.comparison_report import BASELINE_STYLES, draw_comparison
+from sar_mixmae_jax.experiments.comparison_report import draw_comparison
 from sar_mixmae_jax.experiments.comparison_tables import (
     NOT_DISCRIMINATING as MARK,
 )
@@ -23,6 +19,12 @@ from sar_mixmae_jax.experiments.comparison_tables import (
     to_json,
     to_markdown,
 )
+from sar_mixmae_jax.experiments.curve_figure import (
+    RANDOM,
+    CurveResult,
+    draw_curves,
+    seed_spread,
+)
 from sar_mixmae_jax.experiments.reconstruction_metrics import ERROR, EXPLAINED, Metrics
 from sar_mixmae_jax.experiments.seed_statistics import (
     CONFIDENCE,
@@ -30,15 +32,10 @@ from sar_mixmae_jax.experiments.seed_statistics import (
     Metric,
     Result,
     difference,
-    spread,
     values_by_seed,
 )
-from sar_mixmae_jax.utils.files import atomic_write
-from sar_mixmae_jax.utils.plotting import add_title, figure_to_png
+from sar_mixmae_jax.utils.files import atomic_write, report_write_errors
 from sar_mixmae_jax.utils.tables import markdown_table
-
-RANDOM = "random"
-"""Arm of the encoders before training."""
 
 QUESTIONS: Mapping[str, tuple[tuple[str, str], ...]] = {
     "Does pretraining help?": (("none", RANDOM),),
@@ -59,22 +56,6 @@ QUESTIONS: Mapping[str, tuple[tuple[str, str], ...]] = {
     "Is MixMAE better than SimMIM?": (("none", "simmim"),),
 }
 """Comparisons (arm, reference) by question; arms that were not compared are left out."""
-
-
-class CurveResult(NamedTuple):
-    """Metrics of an arm after a share of its pretraining.
-
-    Attributes:
-      name: of the measurement, or "pretraining".
-      arm: name of the arm.
-      share: of the pretraining, 0 to 1.
-      metrics: by seed and name.
-    """
-
-    name: str
-    arm: str
-    share: float
-    metrics: Mapping[int, Metrics]
 
 
 class Answer(NamedTuple):
@@ -247,21 +228,22 @@ def write_report(
     ]
     numbers["curves"] = [curve._asdict() for curve in curves]
     paths = [workdir / f"comparison.{kind}" for kind in ("md", "json", "png")]
-    atomic_write(paths[0], page.encode())
-    atomic_write(paths[1], (json.dumps(numbers, indent=1, allow_nan=False) + "\n").encode())
-    draw_comparison(
-        [*scores.values(), ERROR],
-        results,
-        baselines,
-        config.compared,
-        paths[2],
-        title=title,
-        reference=config.reference,
-    )
-    for task, names in tasks.items():
-        path = workdir / f"curves-{task}.png"
-        draw_curves([scores[name] for name in names], curves, baselines, images(config), path)
-        paths.append(path)
+    with report_write_errors(workdir, "make room and start again; what is finished is kept"):
+        atomic_write(paths[0], page.encode())
+        atomic_write(paths[1], (json.dumps(numbers, indent=1, allow_nan=False) + "\n").encode())
+        draw_comparison(
+            [*scores.values(), ERROR],
+            results,
+            baselines,
+            config.compared,
+            paths[2],
+            title=title,
+            reference=config.reference,
+        )
+        for task, names in tasks.items():
+            path = workdir / f"curves-{task}.png"
+            draw_curves([scores[name] for name in names], curves, baselines, images(config), path)
+            paths.append(path)
     return paths
 
 
@@ -293,7 +275,7 @@ def curve_table(curves: Sequence[CurveResult], scores: Mapping[str, Metric]) -> 
     """Return mean scores by share of the pretraining, of arms with several, as Markdown."""
     shares = sorted({curve.share for curve in curves})
     means = {
-        (curve.name, curve.arm, curve.share): _spread(curve, scores[curve.name])
+        (curve.name, curve.arm, curve.share): seed_spread(curve, scores[curve.name])
         for curve in curves
         if curve.name in scores
     }
@@ -306,142 +288,3 @@ def curve_table(curves: Sequence[CurveResult], scores: Mapping[str, Metric]) -> 
             rows.append([metric.title, arm, *texts])
     head = ["mean over seeds after a share of the pretraining of", "", *map("{:g}".format, shares)]
     return "## Learning curves\n\n" + "\n".join(markdown_table(head, rows))
-
-
-def _spread(curve: CurveResult, metric: Metric) -> Any:
-    values = [metrics.get(metric.name) for metrics in curve.metrics.values()]
-    return spread(value for value in values if value is not None)
-
-
-# ---- figures
-
-ARM_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "black", "0.5")
-"""Colour-blind safe palette of Okabe and Ito (2008)."""
-
-
-def draw_curves(
-    metrics: Sequence[Metric],
-    curves: Sequence[CurveResult],
-    baselines: Sequence[Result],
-    total: int,
-    path: Path,
-) -> None:
-    """Write the learning curves of a task as a PNG.
-
-    Args:
-      metrics: one panel each.
-      curves: of all finished points.
-      baselines: of all measurements.
-      total: images that a whole pretraining sees.
-      path: of the file, which is written atomically.
-    """
-    shown = [curve for curve in curves if curve.name in {metric.task for metric in metrics}]
-    arms = list(dict.fromkeys(curve.arm for curve in shown if 0 < curve.share < 1))
-    names = list(
-        dict.fromkeys(name for metric in metrics for name in values_by_seed(baselines, metric))
-    )
-    width = max(7.0, 1.2 + 3.4 * len(metrics))
-    figure = Figure(figsize=(width, 4.8), layout="constrained", dpi=130)
-    axes = figure.subplots(1, len(metrics), squeeze=False).ravel()
-    for axis, metric in zip(axes, metrics, strict=True):
-        for number, arm in enumerate(arms):
-            _draw_arm(axis, metric, shown, arm, total, number, len(arms))
-        for name, by_seed in values_by_seed(baselines, metric).items():
-            style = BASELINE_STYLES[names.index(name) % len(BASELINE_STYLES)] | {"color": "0.45"}
-            label = f"{name} (no network)"
-            axis.axhline(np.mean([*by_seed.values()]), label=label, zorder=0, **style)
-        _set_limits(axis, metric, shown, baselines)
-        _label(axis, metric, sorted({curve.share for curve in shown}), total)
-    handles = {
-        label: handle
-        for axis in axes
-        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)
-    }
-    figure.legend(
-        handles.values(),
-        handles.keys(),
-        title="Circles: seeds. Bands: 95 % interval of the mean over seeds, cut at the edge.",
-        loc="outside lower center",
-        ncols=int(width / 3),
-        frameon=False,
-        fontsize=8,
-        title_fontsize=8,
-    )
-    add_title(figure, "Score on the test split by images seen in pretraining")
-    atomic_write(path, figure_to_png(figure))
-
-
-def _draw_arm(
-    axis: Axes,
-    metric: Metric,
-    curves: Sequence[CurveResult],
-    arm: str,
-    total: int,
-    number: int,
-    arms: int,
-) -> None:
-    """Draw mean, interval and seeds of an arm; points of arms stand beside each other."""
-    of_arm = sorted(
-        (curve.share, curve)
-        for curve in curves
-        if curve.name == metric.task and curve.arm in (arm, RANDOM)
-    )
-    if not of_arm:
-        return
-    places = _places([share for share, _ in of_arm])
-    spreads = [_spread(curve, metric) for _, curve in of_arm]
-    means = [np.nan if values.mean is None else values.mean for values in spreads]
-    low = [m if v.low is None else v.low for v, m in zip(spreads, means, strict=True)]
-    high = [m if v.high is None else v.high for v, m in zip(spreads, means, strict=True)]
-    colour = ARM_COLOURS[number % len(ARM_COLOURS)]
-    axis.plot(places, means, "-", color=colour, label=arm, linewidth=1.6)
-    axis.fill_between(places, low, high, color=colour, alpha=0.15, linewidth=0)
-    offset = 0.12 * (number - (arms - 1) / 2) / max(arms - 1, 1)
-    for place, (share, curve) in zip(places, of_arm, strict=True):
-        values = [metrics.get(metric.name) for metrics in curve.metrics.values()]
-        defined = [value for value in values if value is not None]
-        shift = 0.0 if share == 0 else offset
-        axis.plot(
-            [place + shift] * len(defined),
-            defined,
-            "o",
-            markersize=3.5,
-            markerfacecolor="none",
-            markeredgecolor=colour if share else "0.3",
-        )
-
-
-def _places(shares: Sequence[float]) -> list[float]:
-    """Return positions on a logarithmic axis, with 0 a step to the left of the smallest share."""
-    logs = [np.log2(share) for share in shares if share > 0]
-    steps = [after - before for before, after in pairwise(logs)]
-    zero = (logs[0] if logs else 0.0) - (max(steps) if steps else 1.0)
-    return [zero if share == 0 else float(np.log2(share)) for share in shares]
-
-
-def _set_limits(
-    axis: Axes, metric: Metric, curves: Sequence[CurveResult], baselines: Sequence[Result]
-) -> None:
-    """Show all seeds and baselines; bands of few seeds would make them illegible."""
-    values = [
-        value
-        for curve in curves
-        if curve.name == metric.task
-        for metrics in curve.metrics.values()
-        if (value := metrics.get(metric.name)) is not None
-    ]
-    for by_seed in values_by_seed(baselines, metric).values():
-        values.append(float(np.mean([*by_seed.values()])))
-    if values:
-        margin = 0.15 * (max(values) - min(values)) or 0.05
-        axis.set_ylim(min(values) - margin, max(values) + margin)
-
-
-def _label(axis: Axes, metric: Metric, shares: Sequence[float], total: int) -> None:
-    axis.set_title(metric.title, fontsize=9.5)
-    axis.set_xticks(
-        _places(shares), [f"{share * total:,.0f}" for share in shares], fontsize=8, rotation=30
-    )
-    axis.set_xlabel("images seen in pretraining (logarithmic; 0: random encoder)", fontsize=7.5)
-    axis.tick_params(axis="y", labelsize=8)
-    axis.grid(axis="y", color="0.9", linewidth=0.8)

@@ -93,6 +93,12 @@ def compare(config: ConfigDict, workdir: Path, stop: Callable[[], bool]) -> list
     Raises:
       UserError: the dataset or the run cannot be used.
     """
+    if config.seeds < 1 or config.chips < 1:
+        raise InputError(
+            f"seeds is {config.seeds} and chips {config.chips}: expected at least 1 for both"
+        )
+    if config.init == "random":
+        raise InputError("init is random, which is compared in any case: expected a pretraining")
     with lock_workdir(workdir):
         transfer = EventTransfer(config, workdir)
         check_same_comparison(config, workdir)
@@ -177,6 +183,7 @@ class EventTransfer:
             self._records,
             CacheablePartial(finetune_loss, self._objective),
             self._optimizer,
+            f"{encoder} without {event}",
         )
         held_out = np.flatnonzero(self._chips.columns["event"] == event)
         outputs = predict_seeds(

@@ -11,17 +11,14 @@ NAME is "pretraining" or a measurement. The share 0 is the random encoder, which
 arms and has the name "random".
 """
 
-import contextlib
 import dataclasses
-import json
 import os
 import time
-import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -30,9 +27,23 @@ from tqdm import tqdm
 
 from sar_mixmae_jax.data.patch_dataset import PatchDataset
 from sar_mixmae_jax.data.sampler import ShuffleSampler
-from sar_mixmae_jax.evaluation.predictions import load_predictions, save_predictions
-from sar_mixmae_jax.experiments.baselines import evaluate_baselines
-from sar_mixmae_jax.experiments.curve_report import RANDOM, CurveResult, write_report
+from sar_mixmae_jax.evaluation.predictions import save_predictions
+from sar_mixmae_jax.experiments.curve_baselines import (
+    Baselines,
+    by_name,
+    measure_baselines,
+    stored_baselines,
+)
+from sar_mixmae_jax.experiments.curve_figure import RANDOM, CurveResult
+from sar_mixmae_jax.experiments.curve_files import (
+    leaves_by_number,
+    read_metrics,
+    read_state,
+    restore_leaves,
+    write_json,
+)
+from sar_mixmae_jax.experiments.curve_plan import Point, check_curves, footnotes, plan_points
+from sar_mixmae_jax.experiments.curve_report import write_report
 from sar_mixmae_jax.experiments.measurements import Measurement
 from sar_mixmae_jax.experiments.reconstruction_error import Batch
 from sar_mixmae_jax.experiments.reconstruction_metrics import Metrics, measure_reconstruction
@@ -62,34 +73,12 @@ from sar_mixmae_jax.training.config import make_objective
 from sar_mixmae_jax.training.setup import RunSetup
 from sar_mixmae_jax.training.train_step import TrainState, init_state
 from sar_mixmae_jax.training.workdir import lock_workdir
-from sar_mixmae_jax.utils.errors import DivergedError, InputError, first_line
-from sar_mixmae_jax.utils.files import atomic_write, report_write_errors, write_arrays
+from sar_mixmae_jax.utils.files import write_arrays
 
-SHARED = ("dataset", "split", "bands", "model", "batch_size", "total_steps")
-"""Fields of the pretraining that arms cannot change."""
 POLL_STEPS = 32
 """Steps between two calls of `stop`."""
 SAVE_SECONDS = 120.0
 """Time between two states of a pretraining on the disk."""
-
-
-class Point(NamedTuple):
-    """Metrics of an arm after a share of its pretraining.
-
-    Attributes:
-      name: `PRETRAINING` or the measurement.
-      arm: name of the arm.
-      share: of the pretraining, 0 to 1.
-    """
-
-    name: str
-    arm: str
-    share: float
-
-    @property
-    def title(self) -> str:
-        """Name in files and messages."""
-        return f"{self.name}-{self.arm}-{self.share:g}"
 
 
 def compare(config: ConfigDict, workdir: Path, stop: Callable[[], bool]) -> list[Path]:
@@ -119,50 +108,9 @@ def compare(config: ConfigDict, workdir: Path, stop: Callable[[], bool]) -> list
             config,
             workdir,
             results,
-            comparison.references(compute=finished),
+            comparison.baselines(compute=finished),
             comparison.scores(),
             footnotes(config),
-        )
-
-
-def check_curves(config: ConfigDict) -> None:
-    """Check the fields that only learning curves have.
-
-    Raises:
-      InputError: names the field that cannot be used.
-    """
-    shares = tuple(config.shares)
-    if not shares or list(shares) != sorted({*shares}) or shares[0] <= 0 or shares[-1] != 1:
-        raise InputError(f"shares is {shares}: expected rising numbers above 0, the last of them 1")
-    if RANDOM not in config.compared:
-        raise InputError(f"compared is {tuple(config.compared)}: expected {RANDOM} among them")
-    steps = [max(1, round(share * config.pretrain.total_steps)) for share in shares]
-    if len({*steps}) < len(steps):
-        raise InputError(
-            f"shares is {shares}, of {config.pretrain.total_steps} steps: two of them are the same "
-            "step, expected different ones"
-        )
-    for arm in config.compared:
-        _check_arm(arm, config.arms[arm])
-
-
-def _check_arm(name: str, arm: ConfigDict) -> None:
-    """Check that one program serves an arm like the others.
-
-    Raises:
-      InputError: names what it changes that only ordinary runs can change.
-    """
-    expected = RANDOM if name == RANDOM else "pretrain"
-    if arm.init != expected:
-        raise InputError(f"arms.{name}.init is {arm.init}: expected {expected}")
-    changed = [f"pretrain.{field}" for field in SHARED if field in arm.get("pretrain", {})]
-    changed += ["finetune"] if arm.get("finetune") else []
-    if arm.get("pretrain", {}).get("speckle", {}).get("apply_to") == "input_and_target":
-        changed.append("pretrain.speckle.apply_to")
-    if changed:
-        raise InputError(
-            f"arms.{name} changes {', '.join(changed)}, which all arms of learning curves share: "
-            "expected weighting, objective, or a filter of targets or weights"
         )
 
 
@@ -182,21 +130,11 @@ class Comparison:
         self._setups: dict[str, RunSetup] = {}
         self._records: dict[Any, Records] = {}
 
-    def points(self) -> list[Point]:
-        """Return all points in the order in which they are computed."""
-        names = (PRETRAINING, *self.config.finetune)
-        planned = [Point(name, RANDOM, 0.0) for name in self.config.finetune]
-        for arm in self.config.compared:
-            if arm == RANDOM:
-                continue
-            whole = arm in self.config.curves or not self.config.curves
-            shares = self.config.shares if whole else self.config.shares[-1:]
-            planned += [Point(name, arm, share) for share in shares for name in names]
-        return planned
-
     def run(self) -> bool:
         """Compute the missing points; return False if `stop` ended it."""
-        planned = [(point, g) for g in seed_groups(self.config.seeds) for point in self.points()]
+        planned = [
+            (point, g) for g in seed_groups(self.config.seeds) for point in plan_points(self.config)
+        ]
         missing = [
             (point, seeds)
             for point, group in planned
@@ -256,7 +194,7 @@ class Comparison:
           InputError: a file is damaged.
         """
         results = []
-        for point in self.points():
+        for point in plan_points(self.config):
             seeds = self._finished(point)
             if seeds:
                 results.append(
@@ -271,60 +209,36 @@ class Comparison:
         return self.workdir / "results" / f"{point.title}-{seed}.json"
 
     def _read(self, point: Point, seed: int) -> Metrics:
-        path = self._path(point, seed)
-        try:
-            content: dict[str, Any] = json.loads(path.read_text())
-            return {name: None if v is None else float(v) for name, v in content.items()}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InputError(
-                f"{path} cannot be read ({first_line(error)}): remove it to compute it again"
-            ) from error
+        return read_metrics(self._path(point, seed))
 
-    def references(self, *, compute: bool) -> dict[str, dict[str, dict[int | None, Metrics]]]:
-        """Return the metrics of all baselines by measurement, name and seed.
+    def baselines(self, *, compute: bool) -> Baselines:
+        """Return the metrics of the baselines of all seeds whose random encoder is measured.
 
         Args:
           compute: False: only those that are stored.
         """
-        stored = self._stored(PRETRAINING, partial(reconstruction_references, self.config), compute)
-        references: dict[str, dict[str, dict[int | None, Metrics]]] = {
-            PRETRAINING: {name: {None: metrics} for name, metrics in stored.items()}
-        }
-        known: dict[Any, dict[str, Metrics]] = {}
+        folder = self.workdir / "baselines"
+        baselines: Baselines = {PRETRAINING: {}}
+        measure = partial(reconstruction_references, self.config)
+        found = stored_baselines(folder / f"{PRETRAINING}.json", measure, compute=compute)
+        baselines[PRETRAINING] = {name: {None: metrics} for name, metrics in found.items()}
         for name in self.config.finetune:
             random = Point(name, RANDOM, 0.0)
-            for seed in self._finished(random):
-                measurement = self._measurement(name)
-                key = (*measurement.labels_key, seed)
-                if key not in known:
-                    measure = partial(self._measure_baselines, measurement, random, seed)
-                    known[key] = self._stored(f"{name}-{seed}", measure, compute)
-                for title, metrics in known[key].items():
-                    references.setdefault(name, {}).setdefault(title, {})[seed] = metrics
-        return references
-
-    def _stored(
-        self, title: str, measure: Callable[[], dict[str, Metrics]], compute: bool
-    ) -> dict[str, Metrics]:
-        """Return metrics of baselines from their file, which is written if it is missing."""
-        path = self.workdir / "baselines" / f"{title}.json"
-        if path.exists():
-            with _reading(path):
-                return json.loads(path.read_text())
-        if not compute:
-            return {}
-        print(f"baselines without a network: {title}")
-        metrics = measure()
-        _write_json(path, metrics)
-        return metrics
-
-    def _measure_baselines(
-        self, measurement: Measurement, random: Point, seed: int
-    ) -> dict[str, Metrics]:
-        if measurement.task.labels_per_pixel:
-            predicted = load_predictions(self._predictions_path(random, seed))
-            return measurement.pixel_baselines(predicted, seed)
-        return evaluate_baselines(measurement.splits(seed))
+            of_seeds = {
+                seed: stored_baselines(
+                    folder / f"{name}-{seed}.json",
+                    partial(
+                        measure_baselines,
+                        self._measurement(name),
+                        self._predictions_path(random, seed),
+                        seed,
+                    ),
+                    compute=compute,
+                )
+                for seed in self._finished(random)
+            }
+            baselines[name] = by_name(of_seeds)
+        return baselines
 
     def scores(self) -> dict[str, Metric]:
         """Return the metric of every measurement: the first of the task's titles."""
@@ -349,8 +263,12 @@ class Comparison:
 
     def _pretrain(self, arm: str, seeds: Sequence[int]) -> bool:
         """Pretrain some seeds of an arm unless they are; return False if it was stopped."""
-        last = 0.0 if arm == RANDOM else 1.0
-        seeds = [seed for seed in seeds if not self._encoder_path(arm, last, seed).exists()]
+        shares = (0.0,) if arm == RANDOM else tuple(self.config.shares)
+        seeds = [
+            seed
+            for seed in seeds
+            if not all(self._encoder_path(arm, share, seed).exists() for share in shares)
+        ]
         if not seeds:
             return True
         setup = self._setup(arm)
@@ -367,15 +285,15 @@ class Comparison:
             while step < total:
                 after = min(next(s for s in stops if s > step), step + POLL_STEPS)
                 rows = _rows(samplers, step, after)
+                records = self._pretraining_records
                 states, losses = train_seeds(
-                    states, rows, self._pretraining_records, setup.loss_fn, setup.optimizer
+                    states,
+                    rows,
+                    records,
+                    setup.loss_fn,
+                    setup.optimizer,
+                    f"{arm}, from step {step}",
                 )
-                if not np.isfinite(losses).all():
-                    raise DivergedError(
-                        f"{arm}: the loss is not finite before step {after}: lower "
-                        "--config.pretrain.optimizer.base_learning_rate in another --workdir, or "
-                        "leave the arm out of --config.compared"
-                    )
                 bar.update(after - step)
                 bar.set_postfix(loss=f"{losses[-1].mean():.4f}")
                 step = after
@@ -383,7 +301,7 @@ class Comparison:
                     self._save_encoders(arm, stops[step], seeds, states)
                 stopped = self.stop() and step < total
                 if stopped or step in stops or time.monotonic() - saved > SAVE_SECONDS:
-                    write_arrays(path, {"seeds": np.array(seeds), **_leaves(states)})
+                    write_arrays(path, {"seeds": np.array(seeds), **leaves_by_number(states)})
                     saved = time.monotonic()
                 if stopped:
                     return False
@@ -409,7 +327,7 @@ class Comparison:
     ) -> None:
         for number, seed in enumerate(seeds):
             params = jax.tree.map(lambda leaf: leaf[number], states.params)  # noqa: B023
-            write_arrays(self._encoder_path(arm, share, seed), _leaves(params))
+            write_arrays(self._encoder_path(arm, share, seed), leaves_by_number(params))
 
     # ---- measurements
 
@@ -417,18 +335,18 @@ class Comparison:
         """Compute and write the results of some seeds of a point."""
         like = jax.eval_shape(self._setup(point.arm).init_params, jax.random.key(0))
         paths = [self._encoder_path(point.arm, point.share, seed) for seed in seeds]
-        params = stack([_restore(path, like) for path in paths])
+        params = stack([restore_leaves(path, like) for path in paths])
         if point.name == PRETRAINING:
             for number, seed in enumerate(seeds):
                 of_seed = jax.tree.map(lambda leaf: leaf[number], params)  # noqa: B023
                 metrics = self._reconstruction(point.arm, of_seed)
-                _write_json(self._path(point, seed), metrics)
+                write_json(self._path(point, seed), metrics)
             return
         predictions = self._measurement(point.name).evaluate(params["encoder"], seeds)
         (self.workdir / "predictions").mkdir(exist_ok=True)
         for seed, predicted in zip(seeds, predictions, strict=True):
             save_predictions(predicted, self._predictions_path(point, seed))
-            _write_json(self._path(point, seed), flat_metrics(predicted))
+            write_json(self._path(point, seed), flat_metrics(predicted))
 
     @cached_property
     def _held_out(self) -> tuple[PatchDataset, list[Batch]]:
@@ -442,28 +360,6 @@ class Comparison:
         return metrics["model"]
 
 
-def footnotes(config: ConfigDict) -> list[str]:
-    """Return sentences about pretraining and measurements."""
-    pretraining = config.pretrain
-    sentences = [
-        f"Pretraining: {pretraining.model.variant} at {pretraining.model.image_size} px on "
-        f"{pretraining.dataset}, {pretraining.total_steps} steps of {pretraining.batch_size} "
-        f"images, {config.seeds} seeds planned. In pretraining and fine-tuning nothing is "
-        "selected: the last step counts.",
-    ]
-    sentences += [
-        f"{name}: {run.dataset}, label_fraction {run.label_fraction:g}, labels chosen by seed; "
-        + (
-            "a linear layer on frozen features, its rate chosen on the validation split."
-            if run.trainer == "probe"
-            else f"{run.total_steps} steps of {run.batch_size} records"
-            + (", encoder frozen." if run.get("freeze_encoder") else ".")
-        )
-        for name, run in config.finetune.items()
-    ]
-    return sentences
-
-
 def _initial_states(setup: RunSetup, seeds: Sequence[int]) -> TrainState:
     return stack(
         [init_state(setup.init_params, setup.optimizer, jax.random.key(seed)) for seed in seeds]
@@ -473,50 +369,3 @@ def _initial_states(setup: RunSetup, seeds: Sequence[int]) -> TrainState:
 def _rows(samplers: list[ShuffleSampler], start: int, stop: int) -> np.ndarray:
     batches = [[sampler.batch(step) for step in range(start, stop)] for sampler in samplers]
     return np.array(batches).swapaxes(0, 1)
-
-
-def _write_json(path: Path, content: Any) -> None:
-    with report_write_errors(path, "make room and start again; what is finished is kept"):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        atomic_write(path, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
-
-
-# ---- stacked states in files
-
-
-def _leaves(tree: Any) -> dict[str, np.ndarray]:
-    return {f"{n:04d}": np.asarray(leaf) for n, leaf in enumerate(jax.tree.leaves(tree))}
-
-
-def read_state(path: Path, seeds: Sequence[int], initial: TrainState) -> TrainState:
-    """Return the stored state of an unfinished pretraining of these seeds, or the initial one."""
-    if not path.exists():
-        return initial
-    with _reading(path), np.load(path, allow_pickle=False) as stored:
-        is_same = stored["seeds"].tolist() == list(seeds)
-    return _restore(path, initial) if is_same else initial
-
-
-@contextlib.contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    """Turn errors of a damaged file into a message."""
-    try:
-        yield
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path} cannot be read ({first_line(error)}): remove it") from error
-
-
-def _restore(path: Path, like: Any) -> Any:
-    """Return a tree with the leaves of a file.
-
-    Raises:
-      InputError: the file cannot be read, or is of another model.
-    """
-    leaves, tree = jax.tree.flatten(like)
-    with _reading(path), np.load(path, allow_pickle=False) as stored:
-        arrays = [stored[f"{n:04d}"] for n in range(len(leaves))]
-        count = len([name for name in stored.files if name != "seeds"])
-    wanted = [(leaf.shape, leaf.dtype) for leaf in leaves]
-    if count != len(leaves) or [(array.shape, array.dtype) for array in arrays] != wanted:
-        raise InputError(f"{path} is of another model: remove it, or choose another --workdir")
-    return jax.tree.unflatten(tree, [jax.numpy.asarray(array) for array in arrays])

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from sar_mixmae_jax.data.metadata import open_builder, read_dataset_metadata
 from sar_mixmae_jax.experiments import baselines, trials
 from sar_mixmae_jax.experiments.comparison_report import References, write_comparison
 from sar_mixmae_jax.experiments.reconstruction_metrics import TASK
@@ -15,7 +16,7 @@ from sar_mixmae_jax.experiments.trials import PRETRAINING, Trial, TrialResult
 from sar_mixmae_jax.training.config import flatten
 from sar_mixmae_jax.training.workdir import lock_workdir
 from sar_mixmae_jax.utils.errors import InputError, first_line
-from sar_mixmae_jax.utils.files import atomic_write
+from sar_mixmae_jax.utils.files import atomic_write, report_write_errors
 
 CONFIG, LOG, REFERENCES = "comparison.config.json", "log.txt", "references.json"
 """Files in the workdir: configuration, output of all runs, metrics of the baselines."""
@@ -129,6 +130,7 @@ def check_same_comparison(config: ConfigDict, workdir: Path) -> None:
     """
     path = workdir / CONFIG
     content = json.loads(config.to_json_best_effort())
+    content["checksums"] = dataset_checksums(config)
     if path.exists():
         try:
             before = dict(flatten(json.loads(path.read_text())))
@@ -144,6 +146,7 @@ def check_same_comparison(config: ConfigDict, workdir: Path) -> None:
             for name in sorted({*before, *now})
             if before.get(name) != now.get(name)
             and name not in MAY_GROW
+            and (name in before or not name.startswith("checksums."))  # of earlier versions
             and not (name.startswith("arms.") and name.split(".")[1] not in known_arms)
         ]
         if changes:
@@ -151,7 +154,19 @@ def check_same_comparison(config: ConfigDict, workdir: Path) -> None:
                 f"{workdir} holds another comparison ({'; '.join(changes[:5])}): choose another "
                 "--workdir, or restore these fields"
             )
-    atomic_write(path, (json.dumps(content, indent=2) + "\n").encode())
+    with report_write_errors(path, "make room and start again; what is finished is kept"):
+        atomic_write(path, (json.dumps(content, indent=2) + "\n").encode())
+
+
+def dataset_checksums(config: ConfigDict) -> dict[str, str | None]:
+    """Return the checksums of the records of all datasets of a comparison, by name."""
+    runs = [config.get("pretrain", ConfigDict())]
+    runs += [config.finetune] if "dataset" in config.finetune else list(config.finetune.values())
+    names = sorted({run.dataset for run in runs if "dataset" in run})
+    return {
+        name: read_dataset_metadata(open_builder(name, config.data_dir).info).checksum
+        for name in names
+    }
 
 
 def footnotes(config: ConfigDict, finished: list[TrialResult]) -> list[str]:

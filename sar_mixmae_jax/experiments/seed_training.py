@@ -25,6 +25,7 @@ from sar_mixmae_jax.training.train_step import (
     gather_records,
     train_step,
 )
+from sar_mixmae_jax.utils.errors import DivergedError
 
 STEPS_TOGETHER = 16
 """Steps of one call on an accelerator, at most."""
@@ -76,6 +77,7 @@ def train_seeds(
     records: Records,
     loss_fn: LossFn,
     optimizer: optax.GradientTransformation,
+    title: str = "training",
 ) -> tuple[TrainState, np.ndarray]:
     """Take steps with every seed.
 
@@ -85,9 +87,13 @@ def train_seeds(
       records: on the device.
       loss_fn: what is minimised.
       optimizer: of the parameters.
+      title: of the training, for a message.
 
     Returns:
       The states after these steps, and the (step, seed) losses.
+
+    Raises:
+      DivergedError: a loss is not finite.
     """
     program = step_program(loss_fn, optimizer, records.shapes)
     states = jax.tree.map(jnp.array, states)  # the buffers of the program's argument are reused
@@ -97,7 +103,14 @@ def train_seeds(
         filled = np.pad(part, ((0, chunk - len(part)), (0, 0), (0, 0)))
         states, loss = program(states, filled, np.int32(len(part)), records.columns)
         losses.append(loss[: len(part)])
-    return states, np.concatenate(jax.device_get(losses))
+    values = np.concatenate(jax.device_get(losses))
+    if not np.isfinite(values).all():
+        step = int(np.argmax(~np.isfinite(values).all(1)))
+        raise DivergedError(
+            f"{title}: the loss is not finite after {step} of {len(rows)} steps: lower "
+            "optimizer.base_learning_rate of the configuration, in another --workdir"
+        )
+    return states, values
 
 
 def predict_seeds(

@@ -85,8 +85,9 @@ def _lock_folder(workdir: Path) -> Iterator[None]:
     except (OSError, NotImplementedError) as error:  # a file system without locks
         logging.warning("%s cannot be locked (%s): start one run at a time", workdir, error)
     try:
-        for partial in workdir.glob(".*.partial"):  # see atomic_write
-            partial.unlink(missing_ok=True)
+        for pattern in (".*.partial", "*/.*.partial"):  # see atomic_write
+            for partial in workdir.glob(pattern):
+                partial.unlink(missing_ok=True)
         yield
     finally:
         lock.release()

@@ -7,10 +7,9 @@ import pytest
 from scipy import stats
 
 from configs import compare as recipe
+from sar_mixmae_jax.experiments.curve_figure import RANDOM, CurveResult
 from sar_mixmae_jax.experiments.curve_report import (
     QUESTIONS,
-    RANDOM,
-    CurveResult,
     answer_questions,
     write_report,
 )

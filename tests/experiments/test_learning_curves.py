@@ -8,7 +8,9 @@ import pytest
 from configs import compare as recipe
 from sar_mixmae_jax.evaluation.predictions import load_predictions
 from sar_mixmae_jax.experiments import learning_curves, seed_training
-from sar_mixmae_jax.experiments.learning_curves import check_curves, compare
+from sar_mixmae_jax.experiments.curve_files import read_state
+from sar_mixmae_jax.experiments.curve_plan import check_curves
+from sar_mixmae_jax.experiments.learning_curves import compare
 from sar_mixmae_jax.experiments.trials import flat_metrics
 from sar_mixmae_jax.utils.errors import InputError
 from tests.shrink import SMALL_MODEL
@@ -124,7 +126,7 @@ def test_a_damaged_file_is_named(compared, small, tmp_path):
     broken = tmp_path / "none.npz"
     broken.write_bytes(b"PK\x03\x04 cut")
     with pytest.raises(InputError, match=r"none\.npz cannot be read"):
-        learning_curves.read_state(broken, [0], setup.init_params)
+        read_state(broken, [0], setup.init_params)
 
 
 @pytest.mark.parametrize(
@@ -153,3 +155,24 @@ def test_fields_that_cannot_be_used(changes, message):
             parent[field] = value
     with pytest.raises(InputError, match=message):
         check_curves(config)
+
+
+@pytest.mark.parametrize(
+    "content", ["{}", "null", '{"iou": NaN}', '{"iou": "a"}', "[", '{"iou": []}']
+)
+def test_damaged_metrics_are_named(content, tmp_path):
+    path = tmp_path / "water-none-1-0.json"
+    path.write_text(content)
+    with pytest.raises(InputError, match=r"water-none-1-0\.json cannot be read .* remove it"):
+        read_metrics(path)
+
+
+def test_another_build_of_a_dataset_is_refused(compared, small, tmp_path):
+    workdir, _ = compared
+    content = json.loads((workdir / "comparison.config.json").read_text())
+    assert set(content["checksums"]) == {"synthetic_s1/compare", "flood_pairs/compare"}
+    content["checksums"]["flood_pairs/compare"] = "other"
+    (tmp_path / "comparison.config.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match="checksums.flood_pairs/compare was 'other'"):
+        compare(small, tmp_path, lambda: False)
+    assert not (tmp_path / "results").exists()
