@@ -8,7 +8,7 @@ import pytest
 from configs import compare as recipe
 from sar_mixmae_jax.evaluation.predictions import load_predictions
 from sar_mixmae_jax.experiments import learning_curves, seed_training
-from sar_mixmae_jax.experiments.curve_files import read_state
+from sar_mixmae_jax.experiments.curve_files import read_metrics, read_state
 from sar_mixmae_jax.experiments.curve_plan import check_curves
 from sar_mixmae_jax.experiments.learning_curves import compare
 from sar_mixmae_jax.experiments.trials import flat_metrics
@@ -173,6 +173,6 @@ def test_another_build_of_a_dataset_is_refused(compared, small, tmp_path):
     assert set(content["checksums"]) == {"synthetic_s1/compare", "flood_pairs/compare"}
     content["checksums"]["flood_pairs/compare"] = "other"
     (tmp_path / "comparison.config.json").write_text(json.dumps(content))
-    with pytest.raises(InputError, match="checksums.flood_pairs/compare was 'other'"):
+    with pytest.raises(InputError, match=r"checksums\.flood_pairs/compare was 'other'"):
         compare(small, tmp_path, lambda: False)
     assert not (tmp_path / "results").exists()
