@@ -57,13 +57,12 @@ def open_mirror(url: str, mirrors: list[Any]) -> Path:
     """
     scheme, _, rest = url.partition("://")
     parts = PurePosixPath(rest).parts
-    if not scheme or not parts:
-        raise InputError(f"{url[:100]} is no address: expected gs://BUCKET/FOLDER")
-    url = f"{scheme}://{'/'.join(parts)}"
     below = Path()
-    if len(parts) > 2 and parts[-2] == CHECKPOINTS and parts[-1].isdecimal():
-        below = Path(*parts[-2:])
-        url = f"{scheme}://{'/'.join(parts[:-2])}"
+    if parts[-2:-1] == (CHECKPOINTS,) and parts[-1].isdecimal():
+        parts, below = parts[:-2], Path(*parts[-2:])
+    if not scheme or len(parts) < 2 or ".." in parts:  # all of a bucket is no run
+        raise InputError(f"{url[:100]}: expected a bucket and a folder, as gs://BUCKET/FOLDER")
+    url = f"{scheme}://{'/'.join(parts)}"
     for mirror in mirrors:
         if url == mirror.url or url.startswith(f"{mirror.url}/"):
             return mirror.folder / url[len(mirror.url) :].strip("/") / below

@@ -90,8 +90,12 @@ def test_messages_and_results_name_the_bucket(buckets):
     assert local_path("gs://runs/named/runs/a") == workdir / "runs/a"
     assert name_buckets(f"{workdir}/x is bad") == "gs://runs/named/x is bad"
     assert stored_path(workdir.parent) == str(workdir.parent)
-    with pytest.raises(InputError, match="expected gs://BUCKET/FOLDER"):
-        local_path("gs://")
+
+
+@pytest.mark.parametrize("path", ["", "runs", "runs/", "runs/checkpoints/4", "runs/a/../../b"])
+def test_an_address_names_a_bucket_and_a_folder(path):
+    with pytest.raises(InputError, match=f"^gs://{path}: expected a bucket and a folder"):
+        local_path(f"gs://{path}")
 
 
 def test_mirrors_of_killed_processes_are_removed(buckets):
