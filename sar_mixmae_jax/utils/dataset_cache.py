@@ -19,8 +19,8 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from sar_mixmae_jax.utils import object_store
-from sar_mixmae_jax.utils.errors import InputError, first_line
-from sar_mixmae_jax.utils.files import format_bytes
+from sar_mixmae_jax.utils.errors import InputError
+from sar_mixmae_jax.utils.files import format_bytes, report_write_errors
 from sar_mixmae_jax.utils.mirror import CACHE_VARIABLE, cache_folder
 from sar_mixmae_jax.utils.object_store import StoredObject
 
@@ -160,21 +160,18 @@ def _locked(root: Path, name: str) -> Iterator[None]:
       InputError: the cache cannot be written.
     """
     lock = FileLock(root / f".{name.partition('/')[0]}.lock")
-    try:
+    advice = f"remove what is in the way, or set {CACHE_VARIABLE} to another folder"
+    with report_write_errors(root, advice):
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:
             lock.acquire(blocking=False)
         except Timeout:
             logging.info("waiting for the process that fetches %s", name)
             lock.acquire()
-    except OSError as error:
-        raise InputError(
-            f"{root} cannot be written ({first_line(error)}): set {CACHE_VARIABLE} to a folder"
-        ) from error
-    try:
-        yield
-    finally:
-        lock.release()
+        try:
+            yield
+        finally:
+            lock.release()
 
 
 def _note_use(folder: Path) -> None:

@@ -69,6 +69,17 @@ def test_only_what_is_read_is_fetched_and_damage_is_repaired(data_dir, empty_cac
     assert not list(empty_cache.glob("*.partial"))
 
 
+def test_what_is_in_the_way_of_the_cache_is_named(data_dir, empty_cache):
+    (empty_cache / TRAIN).mkdir(parents=True)
+    with pytest.raises(InputError, match=f"cannot be written .*directory.*{TRAIN}.*: remove what"):
+        load(data_dir)
+    root = dataset_cache.cache_folder()
+    shutil.rmtree(root)
+    root.touch()
+    with pytest.raises(InputError, match=r"cannot be written .*: remove what is in the way"):
+        load(data_dir)
+
+
 def test_a_fetch_goes_on_where_it_was_interrupted(data_dir, empty_cache, monkeypatch):
     load(data_dir, "validation")
     fetched = []
