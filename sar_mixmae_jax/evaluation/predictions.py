@@ -242,7 +242,7 @@ def load_predictions(path: Path) -> Predictions:
     except Exception as error:  # zipfile, zlib, numpy and json raise a dozen types for damage
         raise InputError(
             f"{path} is damaged or holds no predictions ({first_line(error)}): "
-            "write it again with `evaluate`"
+            "remove it, and write it again with the command that wrote it"
         ) from error
     if stored_format != FORMAT:
         raise InputError(f"{path} is {stored_format!r}, expected {FORMAT!r}")

@@ -164,7 +164,7 @@ def test_files_that_are_no_predictions(tmp_path):
     with pytest.raises(InputError, match=r"p\.npz"):
         load_predictions(path)
     np.savez(path, something=np.zeros(3))
-    with pytest.raises(InputError, match="damaged or holds no predictions"):
+    with pytest.raises(InputError, match=r"holds no predictions .*: remove it, and write it again"):
         load_predictions(path)
     np.save(tmp_path / "one.npy", np.zeros(3))
     with pytest.raises(InputError, match="holds no predictions"):
