@@ -1,10 +1,11 @@
 """Compare ways of pretraining by their downstream results.
 
-  sar-mixmae compare --config=compare --workdir=runs/compare
+  sar-mixmae compare --config=compare:quick --workdir=runs/compare
 
-Builds the datasets that the configuration describes, trains what is not finished, and writes
-comparison.md, comparison.json and comparison.png into the workdir. A comparison that was stopped
-continues with the same command.
+Sizes: quick (20 minutes on two cores), cpu, gpu; events (few labelled chips, one event left out);
+bigearthnet (the published set-up). Builds the datasets that the configuration describes, trains
+what is not finished, and writes comparison.md (of events: events.md), tables and figures into the
+workdir. A comparison that was stopped continues with the same command.
 """
 
 import sys
