@@ -149,11 +149,12 @@ def verbosity() -> None:
 
 
 LONGEST = (
+    "training/test_bucket_runs.py",
     "training/test_distributed.py",
-    "training/test_finetune.py",
-    "cli/test_main.py",
     "training/test_killed_runs.py",
+    "training/test_finetune.py",
     "experiments/test_runner.py",
+    "experiments/test_learning_curves.py",
 )
 """Files that take minutes; those that wait for other processes are not left to the end."""
 
