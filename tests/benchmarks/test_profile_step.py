@@ -1,11 +1,12 @@
 """A step can be traced, and its time divided among its parts."""
 
 from benchmarks import profile_step
-from tests.shrink import small_config
+from tests.shrink import ONE_STAGE, small_config
 
 
 def test_the_trace_holds_a_step(tmp_path):
-    path, program = profile_step.trace_step(small_config(tmp_path), tmp_path / "profile")
+    config = small_config(tmp_path, **ONE_STAGE)
+    path, program = profile_step.trace_step(config, tmp_path / "profile")
     assert path.is_relative_to(tmp_path / "profile")
     milliseconds = profile_step.time_by_part(path, program)
     assert set(milliseconds) == set(profile_step.PARTS)

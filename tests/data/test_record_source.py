@@ -131,4 +131,4 @@ def test_reading_processes_do_not_change_the_batches(built, damaged):
         assert ours["backscatter"].tobytes() == theirs["backscatter"].tobytes()
     source = load_patch_dataset("bigearthnet_s1", damaged, "train", ("VV",)).source
     with pytest.raises(InputError, match=r"train: record \d cannot be read"):
-        list(batches(source, order, 0, 4, options=options))
+        list(batches(source, order, 0, 4, options=ReadOptions(1, 1, 2)))

@@ -19,7 +19,7 @@ from sar_mixmae_jax.experiments.reconstruction_metrics import (
 from sar_mixmae_jax.experiments.seed_statistics import Result
 from sar_mixmae_jax.models.architecture import Architecture
 from sar_mixmae_jax.models.masking import patchify, random_mask, unit_moments
-from sar_mixmae_jax.models.mixmae import MixMAE
+from sar_mixmae_jax.models.mixmae import MixMAE, init_params
 from sar_mixmae_jax.objectives.preprocess import Preprocessing, preprocess
 from sar_mixmae_jax.objectives.reconstruction import PretrainObjective, reconstruct
 from sar_mixmae_jax.objectives.speckle_filter import SpeckleFilter, reduce_speckle
@@ -58,8 +58,7 @@ def objective(weighting="per_channel", norm_pix_loss=True, resize_mode="resize",
 
 @pytest.fixture(scope="module")
 def params():
-    images, mask = jnp.zeros((2, 32, 32, 2)), jnp.zeros((SIZE.mask_grid, SIZE.mask_grid))
-    return jax.jit(MixMAE(SIZE).init)(jax.random.key(0), images, mask)["params"]
+    return init_params(MixMAE(SIZE), jax.random.key(0))
 
 
 def records(count: int, seed: int, side: int = 32) -> Batch:
@@ -74,6 +73,7 @@ def records(count: int, seed: int, side: int = 32) -> Batch:
     return Batch((noise_free + speckle).astype(np.float32), noise_free, cover)
 
 
+PREPROCESS = jax.jit(preprocess, static_argnums=2)
 RECONSTRUCT = jax.jit(reconstruct, static_argnames=("model", "norm_pix_loss"))
 
 
@@ -86,7 +86,7 @@ def by_hand(params, batches, norm_pix_loss):
         key = jax.random.fold_in(jax.random.key(3), number)
         for mask_key in jax.random.split(key, 2):
             mask = random_mask(mask_key, SIZE.mask_grid, 0.5)
-            prepared = preprocess(jnp.asarray(batch.backscatter), key, settings)
+            prepared = PREPROCESS(batch.backscatter, key, settings)
             result = RECONSTRUCT(MixMAE(SIZE), params, prepared, mask, norm_pix_loss=norm_pix_loss)
             side, grid = SIZE.mask_unit, SIZE.mask_grid
             for image in range(len(batch.backscatter)):

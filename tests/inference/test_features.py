@@ -13,7 +13,8 @@ from sar_mixmae_jax.cli import embed as cli_embed
 from sar_mixmae_jax.inference import features
 from sar_mixmae_jax.models.heads import Classifier
 from sar_mixmae_jax.objectives.preprocess import Preprocessing, preprocess
-from sar_mixmae_jax.training import encoder_loading, initialisation
+from sar_mixmae_jax.training import encoder_loading
+from sar_mixmae_jax.training.initialisation import find_source_checkpoint
 from sar_mixmae_jax.utils.errors import InputError
 from sar_mixmae_jax.utils.files import check_writable
 from tests.launch import call
@@ -32,13 +33,19 @@ def test_the_command_writes_what_the_encoder_makes(encoder_run, built, tmp_path)
     )
     assert (status, errors.count("Error")) == (0, 0), errors
     assert "10 records of 16 features" in output
-    encoder = initialisation.find_source_checkpoint(encoder_run)
+    encoder = find_source_checkpoint(encoder_run)
     patches = features.load_embedding_dataset(encoder, "bigearthnet_s1", str(built), "train+test")
     model = Classifier(encoder.arch, 1)
     settings = Preprocessing(
         128, encoder.statistics.mean, encoder.statistics.std, random_flip=False
     )
     params = {"encoder": encoder_loading.load_encoder_params(encoder, encoder.arch)}
+
+    @jax.jit
+    def expected_features(params, db):
+        images = preprocess(db, jax.random.key(0), settings).images
+        return model.apply({"params": params}, images, method="features")
+
     with np.load(out, allow_pickle=False) as written:
         assert written["ids"].tolist() == patches.ids()
         assert written["features"].shape == (10, encoder.arch.feature_width)
@@ -46,8 +53,7 @@ def test_the_command_writes_what_the_encoder_makes(encoder_run, built, tmp_path)
         about = json.loads(str(written["about"]))
         for row in (0, 9):
             image = patches.source[row]["backscatter"][None]
-            prepared = preprocess(image, jax.random.key(0), settings).images
-            expected = model.apply({"params": params}, prepared, method="features")
+            expected = expected_features(params, image)
             np.testing.assert_allclose(written["features"][row], expected[0], atol=1e-5)
             assert patches.source[row]["id"].decode() == written["ids"][row]
     assert about["encoder"]["checkpoint"] == str(encoder.path)
@@ -55,15 +61,15 @@ def test_the_command_writes_what_the_encoder_makes(encoder_run, built, tmp_path)
 
 
 def test_a_dataset_without_labels_has_none(encoder_run, floods):
-    encoder = initialisation.find_source_checkpoint(encoder_run)
+    encoder = find_source_checkpoint(encoder_run)
     patches = features.load_embedding_dataset(encoder, "flood_pairs/own", str(floods), "test")
-    made = features.embed(encoder, patches, batch_size=4)
-    assert made["features"].shape == (8, encoder.arch.feature_width)  # images, not pairs
-    assert np.isfinite(made["features"]).all()
+    outputs = features.embed(encoder, patches, batch_size=4)
+    assert outputs["features"].shape == (8, encoder.arch.feature_width)  # images, not pairs
+    assert np.isfinite(outputs["features"]).all()
 
 
 def test_a_parquet_file_holds_features_and_places(encoder_run, built, tmp_path):
-    encoder = initialisation.find_source_checkpoint(encoder_run)
+    encoder = find_source_checkpoint(encoder_run)
     patches = features.load_embedding_dataset(encoder, "bigearthnet_s1", str(built), "train+test")
     path, rng = tmp_path / "features.parquet", np.random.default_rng(0)
     arrays = {
@@ -93,8 +99,8 @@ def test_a_parquet_file_holds_features_and_places(encoder_run, built, tmp_path):
 
 def test_bad_input_is_one_line(encoder_run, built, tmp_path):
     with pytest.raises(InputError, match="holds no checkpoint"):
-        initialisation.find_source_checkpoint(tmp_path)
-    encoder = initialisation.find_source_checkpoint(encoder_run)
+        find_source_checkpoint(tmp_path)
+    encoder = find_source_checkpoint(encoder_run)
     with pytest.raises(InputError, match="found no dataset"):
         features.load_embedding_dataset(encoder, "nothing", str(built), "train")
 
