@@ -19,7 +19,7 @@ from sar_mixmae_jax.training.distributed import is_primary_process
 from sar_mixmae_jax.training.migration import METRIC_NAMES, rename
 from sar_mixmae_jax.training.setup import EvalResult, RunSetup
 from sar_mixmae_jax.utils.errors import InputError, first_line
-from sar_mixmae_jax.utils.files import atomic_write, unused_path
+from sar_mixmae_jax.utils.files import atomic_write, move_aside, unused_path
 
 
 @contextmanager
@@ -122,6 +122,8 @@ class MetricWriter:
             kept = [line for line in read_metrics(self.path) if line["step"] <= step]
             workdir.mkdir(parents=True, exist_ok=True)
             atomic_write(self.path, "".join(map(_json_line, kept)).encode())
+            if (workdir / TENSORBOARD).is_file():
+                move_aside(workdir / TENSORBOARD)
             (workdir / TENSORBOARD).mkdir(exist_ok=True)
             self._events = EventsWriter(str(workdir / TENSORBOARD / "events"))
             start = SessionLog(status=SessionLog.START)

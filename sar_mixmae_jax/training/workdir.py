@@ -36,6 +36,7 @@ from sar_mixmae_jax.utils.errors import InputError, first_line
 from sar_mixmae_jax.utils.files import (
     atomic_write,
     find_mirror,
+    move_aside,
     report_write_errors,
     stored_path,
 )
@@ -70,6 +71,8 @@ def _lock_folder(workdir: Path) -> Iterator[None]:
     lock = FileLock(workdir / LOCK)
     try:
         workdir.mkdir(parents=True, exist_ok=True)
+        if (workdir / LOCK).is_dir():
+            move_aside(workdir / LOCK)
         (workdir / LOCK).touch()
     except OSError as error:
         raise InputError(

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+from absl import logging
 
 from sar_mixmae_jax.utils.errors import InputError, first_line
 
@@ -103,6 +104,13 @@ def unused_path(path: Path) -> Path:
     while (unused := path.with_name(f"{path.name}-{number}")).exists():
         number += 1
     return unused
+
+
+def move_aside(path: Path) -> None:
+    """Rename a file or folder that is in the way of one of a run, with a warning."""
+    unused = unused_path(path)
+    path.rename(unused)
+    logging.warning("%s is in the way and was moved to %s", path, unused)
 
 
 def is_url(path: str | Path | None) -> bool:

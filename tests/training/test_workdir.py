@@ -140,3 +140,11 @@ def test_a_start_names_the_revision_of_the_checkout():
     command = ["git", "-C", str(root), "rev-parse", "HEAD"]
     revision = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     assert describe_start(0)["git"].split()[0] == revision
+
+
+def test_what_is_in_the_way_of_the_lock_is_moved_aside(tmp_path):
+    (tmp_path / "lock").mkdir()
+    (tmp_path / "lock" / "kept").touch()
+    with lock_workdir(tmp_path):
+        assert (tmp_path / "lock").is_file()
+    assert (tmp_path / "lock-0" / "kept").exists()
