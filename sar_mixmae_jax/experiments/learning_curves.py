@@ -55,6 +55,7 @@ from sar_mixmae_jax.experiments.seed_training import (
     load_records,
     prepare_training,
     seed_groups,
+    select_seed,
     stack,
     train_seeds,
 )
@@ -198,7 +199,7 @@ class Comparison:
             seeds = self._finished(point)
             if seeds:
                 results.append(
-                    CurveResult(*point, {seed: self._read(point, seed) for seed in seeds})
+                    CurveResult(*point, {s: read_metrics(self._path(point, s)) for s in seeds})
                 )
         return results
 
@@ -207,9 +208,6 @@ class Comparison:
 
     def _path(self, point: Point, seed: int) -> Path:
         return self.workdir / "results" / f"{point.title}-{seed}.json"
-
-    def _read(self, point: Point, seed: int) -> Metrics:
-        return read_metrics(self._path(point, seed))
 
     def baselines(self, *, compute: bool) -> Baselines:
         """Return the metrics of the baselines of all seeds whose random encoder is measured.
@@ -326,7 +324,7 @@ class Comparison:
         self, arm: str, share: float, seeds: Sequence[int], states: TrainState
     ) -> None:
         for number, seed in enumerate(seeds):
-            params = jax.tree.map(lambda leaf: leaf[number], states.params)  # noqa: B023
+            params = select_seed(states.params, number)
             write_arrays(self._encoder_path(arm, share, seed), leaves_by_number(params))
 
     # ---- measurements
@@ -338,8 +336,7 @@ class Comparison:
         params = stack([restore_leaves(path, like) for path in paths])
         if point.name == PRETRAINING:
             for number, seed in enumerate(seeds):
-                of_seed = jax.tree.map(lambda leaf: leaf[number], params)  # noqa: B023
-                metrics = self._reconstruction(point.arm, of_seed)
+                metrics = self._reconstruction(point.arm, select_seed(params, number))
                 write_json(self._path(point, seed), metrics)
             return
         predictions = self._measurement(point.name).evaluate(params["encoder"], seeds)

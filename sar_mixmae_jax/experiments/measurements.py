@@ -28,6 +28,7 @@ from sar_mixmae_jax.experiments.seed_training import (
     stack,
     train_seeds,
 )
+from sar_mixmae_jax.experiments.trials import TEST
 from sar_mixmae_jax.tasks.base import LabelUnits, Task
 from sar_mixmae_jax.tasks.registry import task_for_dataset
 from sar_mixmae_jax.tasks.segmentation_baselines import BASELINES as TITLES
@@ -53,8 +54,6 @@ from sar_mixmae_jax.training.feature_cache import FeatureCache
 from sar_mixmae_jax.training.probe_heads import fit_linear
 from sar_mixmae_jax.training.setup import RunSetup
 from sar_mixmae_jax.training.train_step import CacheablePartial, TrainState, init_state
-
-TEST = "test"
 
 
 class LabelledSplit:

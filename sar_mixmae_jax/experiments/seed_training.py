@@ -71,6 +71,11 @@ def stack(trees: Sequence[Any]) -> Any:
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
 
 
+def select_seed(tree: Any, number: int) -> Any:
+    """Return one of the trees that `stack` put together."""
+    return jax.tree.map(lambda leaf: leaf[number], tree)
+
+
 def train_seeds(
     states: TrainState,
     rows: np.ndarray,
