@@ -134,8 +134,6 @@ class EventTransfer:
           InputError: the dataset has fewer than two events with labels, the run cannot be used, or
             it saw the chips.
         """
-        if config.chips < 1:
-            raise InputError(f"chips is {config.chips}: expected at least 1")
         self._config, self._workdir = config, workdir
         run = config.finetune.copy_and_resolve_references()
         run.init, run.data_dir = config.init, config.data_dir

@@ -220,21 +220,18 @@ class Comparison:
         measure = partial(reconstruction_references, self.config)
         found = stored_baselines(folder / f"{PRETRAINING}.json", measure, compute=compute)
         baselines[PRETRAINING] = {name: {None: metrics} for name, metrics in found.items()}
+        known: dict[Any, dict[str, Metrics]] = {}  # frozen and fine-tuned share their labels
         for name in self.config.finetune:
-            random = Point(name, RANDOM, 0.0)
-            of_seeds = {
-                seed: stored_baselines(
-                    folder / f"{name}-{seed}.json",
-                    partial(
-                        measure_baselines,
-                        self._measurement(name),
-                        self._predictions_path(random, seed),
-                        seed,
-                    ),
-                    compute=compute,
-                )
-                for seed in self._finished(random)
-            }
+            random, measurement = Point(name, RANDOM, 0.0), self._measurement(name)
+            of_seeds = {}
+            for seed in self._finished(random):
+                key = (*measurement.labels_key, seed)
+                if not known.get(key):
+                    predictions = self._predictions_path(random, seed)
+                    measure = partial(measure_baselines, measurement, predictions, seed)
+                    path = folder / f"{name}-{seed}.json"
+                    known[key] = stored_baselines(path, measure, compute=compute)
+                of_seeds[seed] = known[key]
             baselines[name] = by_name(of_seeds)
         return baselines
 

@@ -128,6 +128,11 @@ class Measurement:
         """Return the numbers of the training records of a seed."""
         return self._training.rows(self.config.label_fraction, seed)
 
+    @property
+    def labels_key(self) -> tuple[Any, ...]:
+        """Task, dataset and fraction: measurements with equal ones have equal labels."""
+        return self.task.name, self.config.dataset, self.config.label_fraction
+
     def splits(self, seed: int) -> Splits:
         """Return the records of a seed for training and validation, and the test split."""
         fraction = self.config.label_fraction
