@@ -1,52 +1,104 @@
 """Baselines without a network beside learning curves: measured once for every seed, and stored."""
 
-from collections.abc import Callable, Mapping
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
 
 from sar_mixmae_jax.evaluation.predictions import load_predictions
 from sar_mixmae_jax.experiments.baselines import evaluate_baselines
 from sar_mixmae_jax.experiments.curve_files import read_baselines, write_json
 from sar_mixmae_jax.experiments.measurements import Measurement
 from sar_mixmae_jax.experiments.reconstruction_metrics import Metrics
+from sar_mixmae_jax.experiments.trials import PRETRAINING, reconstruction_references
+from sar_mixmae_jax.utils.errors import InputError
 
 Baselines = dict[str, dict[str, dict[int | None, Metrics]]]
 """Metrics by measurement, name of the baseline and seed; None: of all seeds."""
 
+CORES_OF_PROCESS = 4
+"""Cores of the machine for every process that measures baselines."""
 
-def stored_baselines(
-    path: Path, measure: Callable[[], dict[str, Metrics]], *, compute: bool
-) -> dict[str, Metrics]:
-    """Return metrics by the name of the baseline from their file, which is written if missing.
 
-    Args:
-      path: of the file.
-      measure: computes them.
-      compute: False: {} where the file is missing.
+class BaselineProcesses(AbstractContextManager["BaselineProcesses"]):
+    """Processes on the CPU that measure baselines beside the training.
 
-    Raises:
-      InputError: the file is damaged or cannot be written.
+    Not threads, since reading and statistics are Python, which runs one thread at a time.
     """
-    if path.exists():
-        return read_baselines(path)
-    if not compute:
-        return {}
-    print(f"baselines without a network: {path.stem}")
-    metrics = measure()
-    write_json(path, metrics)
-    return metrics
+
+    def __init__(self, config: ConfigDict) -> None:
+        """Start no process yet; `config` is that of the comparison."""
+        count = max(1, (os.cpu_count() or 1) // CORES_OF_PROCESS)
+        context = multiprocessing.get_context("spawn")
+        self._pool = ProcessPoolExecutor(count, context, _initialise, (config,))
+
+    def store(self, path: Path, name: str, seed: int, predictions: Path) -> None:
+        """Write the metrics of all baselines by name, unless their file exists.
+
+        Args:
+          path: of the file.
+          name: of the measurement, or `PRETRAINING`.
+          seed: of the labels that they are fitted to.
+          predictions: of any encoder for the test split, for the pixels without a measurement.
+
+        Raises:
+          InputError: the file cannot be written, or a process was killed.
+        """
+        if path.exists():
+            return
+        try:
+            metrics = self._pool.submit(_measure, name, seed, predictions).result()
+        except BrokenProcessPool as error:
+            raise InputError(
+                "a process that measures baselines was killed, perhaps for lack of memory; the "
+                "same command continues the comparison"
+            ) from error
+        write_json(path, metrics)
+
+    def __exit__(self, *error: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
 
 
-def measure_baselines(measurement: Measurement, predictions: Path, seed: int) -> dict[str, Metrics]:
-    """Return the metrics of all baselines of a measurement.
+_config: ConfigDict
+_measurements: dict[str, Measurement] = {}
 
-    Args:
-      measurement: with a task and a test split.
-      predictions: of any encoder, for the pixels without a measurement.
-      seed: of the labels that they are fitted to.
-    """
+
+def _initialise(config: ConfigDict) -> None:
+    """Keep the configuration, and leave devices, output and SIGINT to the parent."""
+    global _config
+    _config = config
+    jax.config.update("jax_platforms", "cpu")
+    sys.stdout = sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115, until the process ends
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _measure(name: str, seed: int, predictions: Path) -> Any:
+    if name == PRETRAINING:
+        return reconstruction_references(_config)
+    if name not in _measurements:
+        _measurements[name] = Measurement(_config, name, {})
+    measurement = _measurements[name]
     if measurement.task.labels_per_pixel:
         return measurement.pixel_baselines(load_predictions(predictions), seed)
     return evaluate_baselines(measurement.splits(seed))
+
+
+def read_stored(path: Path) -> dict[str, Metrics]:
+    """Return the metrics of baselines by name, {} where their file is missing.
+
+    Raises:
+      InputError: the file is damaged.
+    """
+    return read_baselines(path) if path.exists() else {}
 
 
 def by_name(of_seeds: Mapping[int, Mapping[str, Metrics]]) -> dict[str, dict[int | None, Metrics]]:

@@ -89,7 +89,7 @@ def _reading(path: Path) -> Iterator[None]:
 
 
 def restore_leaves(path: Path, like: Any) -> Any:
-    """Return a tree with the leaves of a file.
+    """Return a tree with the leaves of a file, on the host.
 
     Raises:
       InputError: the file cannot be read, or is of another model.
@@ -101,4 +101,4 @@ def restore_leaves(path: Path, like: Any) -> Any:
     wanted = [(leaf.shape, leaf.dtype) for leaf in leaves]
     if count != len(leaves) or [(array.shape, array.dtype) for array in arrays] != wanted:
         raise InputError(f"{path} is of another model: remove it, or choose another --workdir")
-    return jax.tree.unflatten(tree, [jax.numpy.asarray(array) for array in arrays])
+    return jax.tree.unflatten(tree, arrays)

@@ -16,7 +16,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +27,12 @@ from tqdm import tqdm
 
 from sar_mixmae_jax.data.patch_dataset import PatchDataset
 from sar_mixmae_jax.data.sampler import ShuffleSampler
-from sar_mixmae_jax.evaluation.predictions import save_predictions
+from sar_mixmae_jax.evaluation.predictions import Predictions, save_predictions
 from sar_mixmae_jax.experiments.curve_baselines import (
+    BaselineProcesses,
     Baselines,
     by_name,
-    measure_baselines,
-    stored_baselines,
+    read_stored,
 )
 from sar_mixmae_jax.experiments.curve_figure import RANDOM, CurveResult
 from sar_mixmae_jax.experiments.curve_files import (
@@ -46,11 +46,12 @@ from sar_mixmae_jax.experiments.curve_plan import Point, check_curves, footnotes
 from sar_mixmae_jax.experiments.curve_report import write_report
 from sar_mixmae_jax.experiments.measurements import Measurement
 from sar_mixmae_jax.experiments.reconstruction_error import Batch
-from sar_mixmae_jax.experiments.reconstruction_metrics import Metrics, measure_reconstruction
+from sar_mixmae_jax.experiments.reconstruction_metrics import measure_reconstruction
 from sar_mixmae_jax.experiments.runner import check_same_comparison
 from sar_mixmae_jax.experiments.seed_statistics import Metric
 from sar_mixmae_jax.experiments.seed_training import (
     Records,
+    initial_states,
     is_accelerator,
     load_records,
     prepare_training,
@@ -67,13 +68,13 @@ from sar_mixmae_jax.experiments.trials import (
     measured_batches,
     pretraining_config,
     protocol,
-    reconstruction_references,
 )
 from sar_mixmae_jax.training import pretrain
 from sar_mixmae_jax.training.config import make_objective
 from sar_mixmae_jax.training.setup import RunSetup
-from sar_mixmae_jax.training.train_step import TrainState, init_state
+from sar_mixmae_jax.training.train_step import TrainState
 from sar_mixmae_jax.training.workdir import lock_workdir
+from sar_mixmae_jax.utils.background import BackgroundTasks
 from sar_mixmae_jax.utils.files import write_arrays
 
 POLL_STEPS = 32
@@ -101,7 +102,7 @@ def compare(config: ConfigDict, workdir: Path, stop: Callable[[], bool]) -> list
     with lock_workdir(workdir):
         check_same_comparison(config, workdir)
         comparison = Comparison(config, workdir, stop)
-        finished = comparison.run()
+        comparison.run()
         results = comparison.results()
         if not any(result.name in config.finetune for result in results):
             return []
@@ -109,7 +110,7 @@ def compare(config: ConfigDict, workdir: Path, stop: Callable[[], bool]) -> list
             config,
             workdir,
             results,
-            comparison.baselines(compute=finished),
+            comparison.baselines(),
             comparison.scores(),
             footnotes(config),
         )
@@ -131,8 +132,11 @@ class Comparison:
         self._setups: dict[str, RunSetup] = {}
         self._records: dict[Any, Records] = {}
 
-    def run(self) -> bool:
-        """Compute the missing points; return False if `stop` ended it."""
+    def run(self) -> None:
+        """Compute the missing points, until `stop` ends it.
+
+        Metrics and baselines are computed on the host, beside the next computation on the device.
+        """
         planned = [
             (point, g) for g in seed_groups(self.config.seeds) for point in plan_points(self.config)
         ]
@@ -144,31 +148,39 @@ class Comparison:
         print(f"{len(planned)} results, of which {len(planned) - len(missing)} are finished")
         if jax.device_count() > 1:
             print(f"one of {jax.device_count()} devices is used")
-        pool = ThreadPoolExecutor(os.cpu_count())
-        if is_accelerator():
-            self._compile_ahead(pool, missing)
+        compilers = ThreadPoolExecutor(os.cpu_count())
         try:
-            return self._compute(missing)
+            with (
+                BaselineProcesses(self.config) as self._baselines,
+                BackgroundTasks() as self._tasks,
+            ):
+                if is_accelerator():
+                    self._compile_ahead(compilers, missing)
+                self._compute(missing)
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+            compilers.shutdown(wait=False, cancel_futures=True)
 
-    def _compute(self, missing: Sequence[tuple[Point, list[int]]]) -> bool:
+    def _compute(self, missing: Sequence[tuple[Point, list[int]]]) -> None:
+        self._tasks.submit(self._store_baselines, PRETRAINING, 0)
+        for name in self.config.finetune:
+            for seed in self._finished(Point(name, RANDOM, 0.0)):
+                self._tasks.submit(self._store_baselines, name, seed)
         start = time.monotonic()
         for number, (point, seeds) in enumerate(missing, 1):
             if self.stop() or not self._pretrain(point.arm, seeds):
                 print(f"stopped before {point.title}; the same command continues the comparison")
-                return False
+                return
             begin = time.monotonic()
             self._measure(point, seeds)
             seconds = time.monotonic() - begin
             minutes = (time.monotonic() - start) / number * (len(missing) - number) / 60
             print(f"{point.title}: {seconds:.0f} s; about {minutes:.0f} minutes left")
-        return True
 
     def _compile_ahead(
         self, pool: ThreadPoolExecutor, missing: Sequence[tuple[Point, list[int]]]
     ) -> None:
-        """Start compiling all programs that train, side by side."""
+        """Start compiling all programs that train or predict, side by side."""
+        list(pool.map(self._measurement, {point.name for point, _ in missing} - {PRETRAINING}))
         prepared: set[tuple[str, int]] = set()
         for point, seeds in missing:
             name, arm, _ = point
@@ -178,8 +190,9 @@ class Comparison:
                 setup = self._setup(arm)
                 prepare_training(
                     pool,
-                    partial(_initial_states, setup, seeds),
-                    (len(seeds), setup.config.batch_size),
+                    setup.init_params,
+                    len(seeds),
+                    setup.config.batch_size,
                     self._pretraining_records,
                     setup.loss_fn,
                     setup.optimizer,
@@ -209,31 +222,32 @@ class Comparison:
     def _path(self, point: Point, seed: int) -> Path:
         return self.workdir / "results" / f"{point.title}-{seed}.json"
 
-    def baselines(self, *, compute: bool) -> Baselines:
-        """Return the metrics of the baselines of all seeds whose random encoder is measured.
-
-        Args:
-          compute: False: only those that are stored.
-        """
-        folder = self.workdir / "baselines"
-        baselines: Baselines = {PRETRAINING: {}}
-        measure = partial(reconstruction_references, self.config)
-        found = stored_baselines(folder / f"{PRETRAINING}.json", measure, compute=compute)
-        baselines[PRETRAINING] = {name: {None: metrics} for name, metrics in found.items()}
-        known: dict[Any, dict[str, Metrics]] = {}  # frozen and fine-tuned share their labels
+    def baselines(self) -> Baselines:
+        """Return the stored metrics of the baselines, of all seeds that have them."""
+        found = read_stored(self._baselines_path(PRETRAINING, 0))
+        baselines: Baselines = {
+            PRETRAINING: {name: {None: metrics} for name, metrics in found.items()}
+        }
         for name in self.config.finetune:
-            random, measurement = Point(name, RANDOM, 0.0), self._measurement(name)
-            of_seeds = {}
-            for seed in self._finished(random):
-                key = (*measurement.labels_key, seed)
-                if not known.get(key):
-                    predictions = self._predictions_path(random, seed)
-                    measure = partial(measure_baselines, measurement, predictions, seed)
-                    path = folder / f"{name}-{seed}.json"
-                    known[key] = stored_baselines(path, measure, compute=compute)
-                of_seeds[seed] = known[key]
+            of_seeds = {
+                seed: read_stored(self._baselines_path(name, seed))
+                for seed in self._finished(Point(name, RANDOM, 0.0))
+            }
             baselines[name] = by_name(of_seeds)
         return baselines
+
+    def _store_baselines(self, name: str, seed: int) -> None:
+        predictions = self._predictions_path(Point(name, RANDOM, 0.0), seed)
+        self._baselines.store(self._baselines_path(name, seed), name, seed, predictions)
+
+    def _baselines_path(self, name: str, seed: int) -> Path:
+        """Return the path of the baselines: one for measurements with equal labels."""
+        if name == PRETRAINING:
+            return self.workdir / "baselines" / f"{name}.json"
+        labels = self._measurement(name).labels_key
+        names = self.config.finetune
+        first = next(n for n in names if self._measurement(n).labels_key == labels)
+        return self.workdir / "baselines" / f"{first}-{seed}.json"
 
     def scores(self) -> dict[str, Metric]:
         """Return the metric of every measurement: the first of the task's titles."""
@@ -267,7 +281,7 @@ class Comparison:
         if not seeds:
             return True
         setup = self._setup(arm)
-        states = _initial_states(setup, seeds)
+        states = initial_states(setup.init_params, setup.optimizer, seeds)
         if arm == RANDOM:
             self._save_encoders(arm, 0.0, seeds, states)
             return True
@@ -320,44 +334,53 @@ class Comparison:
     def _save_encoders(
         self, arm: str, share: float, seeds: Sequence[int], states: TrainState
     ) -> None:
+        params = jax.device_get(states.params)
         for number, seed in enumerate(seeds):
-            params = select_seed(states.params, number)
-            write_arrays(self._encoder_path(arm, share, seed), leaves_by_number(params))
+            leaves = leaves_by_number(select_seed(params, number))
+            write_arrays(self._encoder_path(arm, share, seed), leaves)
+
+    def _encoders(self, point: Point, seeds: Sequence[int]) -> list[Any]:
+        """Return the parameters of an arm after a share of its pretraining, by seed."""
+        like = jax.eval_shape(self._setup(point.arm).init_params, jax.random.key(0))
+        paths = [self._encoder_path(point.arm, point.share, seed) for seed in seeds]
+        return [restore_leaves(path, like) for path in paths]
 
     # ---- measurements
 
     def _measure(self, point: Point, seeds: Sequence[int]) -> None:
-        """Compute and write the results of some seeds of a point."""
-        like = jax.eval_shape(self._setup(point.arm).init_params, jax.random.key(0))
-        paths = [self._encoder_path(point.arm, point.share, seed) for seed in seeds]
-        params = stack([restore_leaves(path, like) for path in paths])
+        """Compute the results of some seeds of a point; what the host computes is queued."""
+        params = self._encoders(point, seeds)
         if point.name == PRETRAINING:
-            for number, seed in enumerate(seeds):
-                metrics = self._reconstruction(point.arm, select_seed(params, number))
-                write_json(self._path(point, seed), metrics)
+            held_out = self._held_out
+            for seed, of_seed in zip(seeds, params, strict=True):
+                self._tasks.submit(self._write_reconstruction, point, seed, of_seed, *held_out)
             return
-        predictions = self._measurement(point.name).evaluate(params["encoder"], seeds)
-        (self.workdir / "predictions").mkdir(exist_ok=True)
-        for seed, predicted in zip(seeds, predictions, strict=True):
-            save_predictions(predicted, self._predictions_path(point, seed))
-            write_json(self._path(point, seed), flat_metrics(predicted))
+        encoders = stack([of_seed["encoder"] for of_seed in params])
+        predictions = self._measurement(point.name).evaluate(encoders, seeds)
+        for seed, predict in zip(seeds, predictions, strict=True):
+            self._tasks.submit(self._write_predictions, point, seed, predict)
+
+    def _write_predictions(
+        self, point: Point, seed: int, predict: Callable[[], Predictions]
+    ) -> None:
+        predictions, path = predict(), self._predictions_path(point, seed)
+        path.parent.mkdir(exist_ok=True)
+        save_predictions(predictions, path)
+        if point.arm == RANDOM:
+            self._store_baselines(point.name, seed)
+        write_json(self._path(point, seed), flat_metrics(predictions))
 
     @cached_property
     def _held_out(self) -> tuple[PatchDataset, list[Batch]]:
         patches = held_out(self.config)
         return patches, list(measured_batches(patches, self.config.measured_batches))
 
-    def _reconstruction(self, arm: str, params: Any) -> Metrics:
-        patches, batches = self._held_out
-        objective = make_objective(self._pretraining_config(arm), patches)
+    def _write_reconstruction(
+        self, point: Point, seed: int, params: Any, patches: PatchDataset, batches: list[Batch]
+    ) -> None:
+        objective = make_objective(self._pretraining_config(point.arm), patches)
         metrics = measure_reconstruction(objective, params, batches, protocol(patches))
-        return metrics["model"]
-
-
-def _initial_states(setup: RunSetup, seeds: Sequence[int]) -> TrainState:
-    return stack(
-        [init_state(setup.init_params, setup.optimizer, jax.random.key(seed)) for seed in seeds]
-    )
+        write_json(self._path(point, seed), metrics["model"])
 
 
 def _rows(samplers: list[ShuffleSampler], start: int, stop: int) -> np.ndarray:

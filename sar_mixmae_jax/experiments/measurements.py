@@ -5,7 +5,7 @@ is selected: the last step counts. The rate of a linear layer is chosen on the v
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, partial
 from pathlib import Path
@@ -21,11 +21,16 @@ from sar_mixmae_jax.evaluation.predictions import Predictions
 from sar_mixmae_jax.experiments.baselines import Splits
 from sar_mixmae_jax.experiments.reconstruction_metrics import Metrics
 from sar_mixmae_jax.experiments.seed_training import (
+    InitFn,
     Records,
+    add_axis,
+    host_device,
+    initial_states,
     load_records,
     predict_seeds,
+    prepare_prediction,
     prepare_training,
-    stack,
+    select_seed,
     train_seeds,
 )
 from sar_mixmae_jax.experiments.trials import TEST
@@ -36,6 +41,7 @@ from sar_mixmae_jax.tasks.supervised import (
     FinetuneObjective,
     encode_features,
     init_model_params,
+    param_shapes,
     predict_outputs,
 )
 from sar_mixmae_jax.tasks.task_dataset import (
@@ -53,7 +59,7 @@ from sar_mixmae_jax.training.downstream import (
 from sar_mixmae_jax.training.feature_cache import FeatureCache
 from sar_mixmae_jax.training.probe_heads import fit_linear
 from sar_mixmae_jax.training.setup import RunSetup
-from sar_mixmae_jax.training.train_step import CacheablePartial, TrainState, init_state
+from sar_mixmae_jax.training.train_step import CacheablePartial, TrainState
 
 
 class LabelledSplit:
@@ -104,6 +110,7 @@ class Measurement:
         self.name, self._seeds, self._shared = name, config.seeds, shared
         self.config = measurement_config(config, name)
         self._setup: RunSetup | None = None
+        self._states: dict[tuple[int, ...], TrainState] = {}  # before training, by seeds
         if self.frozen_features:
             self.config, self._objective = set_up_probe(self.config)
         else:
@@ -157,33 +164,41 @@ class Measurement:
             for name in matrices
         }
 
-    def evaluate(self, encoders: Any, seeds: Sequence[int]) -> list[Predictions]:
-        """Train with every encoder and predict the test split.
+    def evaluate(self, encoders: Any, seeds: Sequence[int]) -> list[Callable[[], Predictions]]:
+        """Compute what needs the device: train with every encoder, or encode all records.
 
         Args:
           encoders: parameters of the encoders of the seeds, (seed, …).
           seeds: of the encoders, for labels, order of records and head.
 
         Returns:
-          The predictions of each seed.
+          For each seed, a function that computes the predictions of the test split on the host.
         """
-        evaluate = self._probe if self.frozen_features else self._finetune
-        outputs = evaluate(encoders, seeds)
+        if self.frozen_features:
+            splits = self._encode(encoders)
+            return [
+                partial(self._probe, [select_seed(split, number) for split in splits], seed)
+                for number, seed in enumerate(seeds)
+            ]
+        outputs = self._finetune(encoders, seeds)
         return [
-            make_predictions(
-                self._test,
-                {name: values[number] for name, values in outputs.items()},
-                {"split": TEST, "seed": seed, "dataset": self.config.dataset},
-            )
+            partial(self._predictions, select_seed(outputs, number), seed)
             for number, seed in enumerate(seeds)
         ]
+
+    def _predictions(self, outputs: dict[str, np.ndarray], seed: int) -> Predictions:
+        about = {"split": TEST, "seed": seed, "dataset": self.config.dataset}
+        return make_predictions(self._test, outputs, about)
 
     # ---- fine-tuning
 
     def _finetune(self, encoders: Any, seeds: Sequence[int]) -> dict[str, np.ndarray]:
         setup, objective = self._setup, self._objective
         assert setup is not None
-        states = self._initial_states(seeds)
+        key = tuple(seeds)
+        if key not in self._states:
+            self._states[key] = initial_states(self._init_params, setup.optimizer, seeds)
+        states = self._states[key]
         trained, _ = train_seeds(
             dataclasses.replace(states, params={**states.params, "encoder": encoders}),
             self._batches(seeds),
@@ -201,22 +216,36 @@ class Measurement:
         )
 
     def prepare(self, pool: ThreadPoolExecutor, seeds: Sequence[int]) -> None:
-        """Start compiling the training of some seeds."""
-        if self._setup is not None:
-            prepare_training(
-                pool,
-                partial(self._initial_states, seeds),
-                (len(seeds), self.config.batch_size),
-                self._training_records,
-                self._setup.loss_fn,
-                self._setup.optimizer,
-            )
+        """Start compiling the programs of some seeds."""
+        if self._setup is None:
+            encode = CacheablePartial(encode_features, self._objective)
+            encoders = {"encoder": param_shapes(self._objective)["encoder"]}
+            for records in self._encoded_records:
+                prepare_prediction(
+                    pool, add_axis(encoders, len(seeds)), records, encode, self.task.eval_batch_size
+                )
+            return
+        prepare_training(
+            pool,
+            self._init_params,
+            len(seeds),
+            self.config.batch_size,
+            self._training_records,
+            self._setup.loss_fn,
+            self._setup.optimizer,
+        )
+        prepare_prediction(
+            pool,
+            add_axis(param_shapes(self._objective), len(seeds)),
+            self._test_records,
+            CacheablePartial(predict_outputs, self._objective),
+            self.task.eval_batch_size,
+            leave_out=self.task.extra_arrays,
+        )
 
-    def _initial_states(self, seeds: Sequence[int]) -> TrainState:
-        assert self._setup is not None
-        init = partial(init_model_params, self._objective)
-        keys = [jax.random.key(seed) for seed in seeds]
-        return stack([init_state(init, self._setup.optimizer, key) for key in keys])
+    @property
+    def _init_params(self) -> InitFn:
+        return partial(init_model_params, self._objective)
 
     def _batches(self, seeds: Sequence[int]) -> np.ndarray:
         """Rows of `_training_records`, (step, seed, batch)."""
@@ -243,32 +272,37 @@ class Measurement:
 
     # ---- linear layers on frozen features
 
-    def _probe(self, encoders: Any, seeds: Sequence[int]) -> dict[str, np.ndarray]:
-        """Fit a linear layer with each encoder; its rate is chosen on the validation split."""
-        params = {"encoder": encoders}
+    def _encode(self, encoders: Any) -> list[dict[str, np.ndarray]]:
+        """Return features and labels of `_encoded_records`, (seed, record, …) by name."""
         encode = CacheablePartial(encode_features, self._objective)
-        training, validation, test = (
-            predict_seeds(params, records, encode, self.task.eval_batch_size)
-            for records in (self._training_records, self._validation_records, self._test_records)
-        )
-        logits = []
-        for number, seed in enumerate(seeds):
-            chosen = self.training_rows(seed)
-            rows = np.searchsorted(self._used_rows, chosen)
-            known = self._validation.rows(self.config.label_fraction, seed)
-            config = self.config.copy_and_resolve_references()
-            with config.unlocked():
-                config.seed = seed  # of the batches
+        return [
+            predict_seeds({"encoder": encoders}, records, encode, self.task.eval_batch_size)
+            for records in self._encoded_records
+        ]
+
+    def _probe(self, splits: list[dict[str, np.ndarray]], seed: int) -> Predictions:
+        """Fit a linear layer to the features of a seed; its rate is chosen on validation."""
+        training, validation, test = splits
+        chosen = self.training_rows(seed)
+        known = self._validation.rows(self.config.label_fraction, seed)
+        config = self.config.copy_and_resolve_references()
+        with config.unlocked():
+            config.seed = seed  # of the batches
+        with jax.default_device(host_device()):  # steps are too small for an accelerator
             head = fit_linear(
                 config,
                 self._training.dataset.subset(chosen),
                 self._validation.dataset.subset(known),
-                _features(training, number, rows),
-                _features(validation, number, known),
+                _features(training, np.searchsorted(self._used_rows, chosen)),
+                _features(validation, known),
             )
-            kernel, bias = head.params["kernel"], head.params["bias"]
-            logits.append(test["features"][number] @ kernel + bias)
-        return {"logits": np.stack(logits), "labels": test["labels"]}
+        logits = test["features"] @ head.params["kernel"] + head.params["bias"]
+        return self._predictions({"logits": logits, "labels": test["labels"]}, seed)
+
+    @property
+    def _encoded_records(self) -> tuple[Records, Records, Records]:
+        """Records of training, validation and test."""
+        return self._training_records, self._validation_records, self._test_records
 
     @cached_property
     def _validation_records(self) -> Records:
@@ -311,6 +345,5 @@ def _load(task: Task, config: ConfigDict, split: str) -> TaskDataset:
     return load_task_dataset(task, config.dataset, config.data_dir, split, config.bands)
 
 
-def _features(outputs: dict[str, np.ndarray], number: int, rows: np.ndarray) -> FeatureCache:
-    features, labels = (outputs[name][number][rows] for name in ("features", "labels"))
-    return FeatureCache(rows.astype(str), features, labels)
+def _features(outputs: dict[str, np.ndarray], rows: np.ndarray) -> FeatureCache:
+    return FeatureCache(rows.astype(str), outputs["features"][rows], outputs["labels"][rows])

@@ -5,6 +5,8 @@ accelerators all seeds are one batched computation and many steps one call, sinc
 most of the device idle. On CPU, where batching gains nothing, `seed_groups` are single seeds.
 """
 
+import contextlib
+import threading
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache, partial
@@ -23,14 +25,19 @@ from sar_mixmae_jax.training.train_step import (
     RecordShapes,
     TrainState,
     gather_records,
+    init_state,
     train_step,
 )
 from sar_mixmae_jax.utils.errors import DivergedError
 
+InitFn = Callable[[jax.Array], Any]
+"""Initial parameters from a random key."""
 STEPS_TOGETHER = 16
 """Steps of one call on an accelerator, at most."""
 READ_TOGETHER = 256
 """Records that are read at a time."""
+TRACING = threading.Lock()
+"""Of programs that are compiled ahead; Python traces one at a time in any case."""
 
 
 class Records(NamedTuple):
@@ -43,6 +50,11 @@ class Records(NamedTuple):
 
     columns: dict[str, jax.Array]
     shapes: RecordShapes
+
+    @property
+    def number(self) -> int:
+        """Number of records."""
+        return len(next(iter(self.columns.values())))
 
 
 def load_records(source: Source, rows: np.ndarray) -> Records:
@@ -67,13 +79,28 @@ def load_records(source: Source, rows: np.ndarray) -> Records:
 
 
 def stack(trees: Sequence[Any]) -> Any:
-    """Return trees of equal structure as one, with a leading axis of seeds."""
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+    """Return trees of equal structure, on the host, as one with a leading axis of seeds."""
+    return jax.device_put(jax.tree.map(lambda *leaves: np.stack(leaves), *trees))
+
+
+def add_axis(tree: Any, seeds: int) -> Any:
+    """Return the shapes of a stack of trees like this one."""
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((seeds, *leaf.shape), leaf.dtype), tree)
 
 
 def select_seed(tree: Any, number: int) -> Any:
     """Return one of the trees that `stack` put together."""
     return jax.tree.map(lambda leaf: leaf[number], tree)
+
+
+def initial_states(
+    init: InitFn, optimizer: optax.GradientTransformation, seeds: Sequence[int]
+) -> TrainState:
+    """Return the states of all seeds before the first step, (seed, …), drawn on the host."""
+    with jax.default_device(host_device()):
+        states = [init_state(init, optimizer, jax.random.key(seed)) for seed in seeds]
+        states = jax.device_get(states)
+    return stack(states)
 
 
 def train_seeds(
@@ -101,7 +128,7 @@ def train_seeds(
       DivergedError: a loss is not finite.
     """
     program = step_program(loss_fn, optimizer, records.shapes)
-    states = jax.tree.map(jnp.array, states)  # the buffers of the program's argument are reused
+    states = _copy(states)  # the buffers of the program's argument are reused
     chunk, losses = steps_together(), []
     for first in range(0, len(rows), chunk):
         part = rows[first : first + chunk].astype(np.int32)
@@ -116,6 +143,11 @@ def train_seeds(
             "optimizer.base_learning_rate of the configuration, in another --workdir"
         )
     return states, values
+
+
+@jax.jit
+def _copy(tree: Any) -> Any:
+    return jax.tree.map(jnp.copy, tree)
 
 
 def predict_seeds(
@@ -141,9 +173,9 @@ def predict_seeds(
     """
     program = record_program(function, records.shapes, tuple(leave_out))
     if rows is None:
-        rows = np.arange(len(next(iter(records.columns.values()))))
+        rows = np.arange(records.number)
     size = min(batch_size, len(rows))
-    filled = np.pad(rows, (0, -len(rows) % size), mode="edge").reshape(-1, size)
+    filled = np.pad(rows.astype(np.int32), (0, -len(rows) % size), mode="edge").reshape(-1, size)
     parts = jax.device_get([program(params, batch, records.columns) for batch in filled])
     return {
         name: np.concatenate([part[name] for part in parts], axis=1)[:, : len(rows)]
@@ -153,8 +185,9 @@ def predict_seeds(
 
 def prepare_training(
     pool: ThreadPoolExecutor,
-    init: Callable[[], TrainState],
-    rows: tuple[int, ...],
+    init: InitFn,
+    seeds: int,
+    batch_size: int,
     records: Records,
     loss_fn: LossFn,
     optimizer: optax.GradientTransformation,
@@ -163,15 +196,40 @@ def prepare_training(
 
     Args:
       pool: of threads.
-      init: returns the states of all seeds; only their shapes are used.
-      rows: seeds and batch size.
+      init: parameters from a random key.
+      seeds: their number.
+      batch_size: records of a seed in a step.
       records: on the device.
       loss_fn: what is minimised.
       optimizer: of the parameters.
     """
-    numbers = jax.ShapeDtypeStruct((steps_together(), *rows), jnp.int32)
+    state = jax.eval_shape(partial(init_state, init, optimizer), jax.random.key(0))
+    rows = jax.ShapeDtypeStruct((steps_together(), seeds, batch_size), jnp.int32)
     program = step_program(loss_fn, optimizer, records.shapes)
-    program.prepare(pool, jax.eval_shape(init), numbers, np.int32(0), records.columns)
+    program.prepare(pool, add_axis(state, seeds), rows, np.int32(0), records.columns)
+
+
+def prepare_prediction(
+    pool: ThreadPoolExecutor,
+    params: Any,
+    records: Records,
+    function: RecordFunction,
+    batch_size: int,
+    leave_out: Collection[str] = (),
+) -> None:
+    """Start compiling what `predict_seeds` calls for all records.
+
+    Args:
+      pool: of threads.
+      params: of all seeds, (seed, …), or their shapes.
+      records: on the device.
+      function: see `predict_seeds`.
+      batch_size: see `predict_seeds`.
+      leave_out: see `predict_seeds`.
+    """
+    numbers = jax.ShapeDtypeStruct((min(batch_size, records.number),), jnp.int32)
+    program = record_program(function, records.shapes, tuple(leave_out))
+    program.prepare(pool, params, numbers, records.columns)
 
 
 class Program:
@@ -185,7 +243,13 @@ class Program:
     def prepare(self, pool: ThreadPoolExecutor, *arguments: Any) -> None:
         """Start compiling for arguments of these shapes."""
         shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), arguments)
-        self._compiled[_key(shapes)] = pool.submit(lambda: self._jitted.lower(*shapes).compile())
+        if (key := _key(shapes)) not in self._compiled:
+            self._compiled[key] = pool.submit(self._compile, shapes)
+
+    def _compile(self, shapes: Any) -> Any:
+        with TRACING:  # one after another, so that the first program is ready first
+            lowered = self._jitted.lower(*shapes)
+        return lowered.compile()
 
     def __call__(self, *arguments: Any) -> Any:
         """Run the program, compiled ahead or now."""
@@ -263,6 +327,13 @@ def seed_groups(seeds: int) -> list[tuple[int, ...]]:
 def steps_together() -> int:
     """Return the number of steps of one call."""
     return STEPS_TOGETHER if is_accelerator() else 1
+
+
+def host_device() -> jax.Device | None:
+    """Return a CPU device, for work beside an accelerator; None if JAX_PLATFORMS excludes it."""
+    with contextlib.suppress(RuntimeError):
+        return jax.local_devices(backend="cpu")[0]
+    return None
 
 
 def is_accelerator() -> bool:
