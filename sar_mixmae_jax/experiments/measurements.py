@@ -206,6 +206,7 @@ class Measurement:
             setup.loss_fn,
             setup.optimizer,
             self.name,
+            in_turn=self._in_turn,
         )
         return predict_seeds(
             trained.params,
@@ -213,6 +214,7 @@ class Measurement:
             CacheablePartial(predict_outputs, objective),
             self.task.eval_batch_size,
             leave_out=self.task.extra_arrays,
+            in_turn=self._in_turn,
         )
 
     def prepare(self, pool: ThreadPoolExecutor, seeds: Sequence[int]) -> None:
@@ -233,6 +235,7 @@ class Measurement:
             self._training_records,
             self._setup.loss_fn,
             self._setup.optimizer,
+            in_turn=self._in_turn,
         )
         prepare_prediction(
             pool,
@@ -241,7 +244,13 @@ class Measurement:
             CacheablePartial(predict_outputs, self._objective),
             self.task.eval_batch_size,
             leave_out=self.task.extra_arrays,
+            in_turn=self._in_turn,
         )
+
+    @property
+    def _in_turn(self) -> bool:
+        """True for decoders of pixels, which have convolutions."""
+        return self.task.labels_per_pixel
 
     @property
     def _init_params(self) -> InitFn:

@@ -6,9 +6,8 @@ most of the device idle. On CPU, where batching gains nothing, `seed_groups` are
 """
 
 import contextlib
-import threading
 from collections.abc import Callable, Collection, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
@@ -18,6 +17,7 @@ import numpy as np
 import optax
 
 from sar_mixmae_jax.data.record_source import Source, read_rows
+from sar_mixmae_jax.experiments.programs import Program
 from sar_mixmae_jax.training.batch_predictor import RecordFunction
 from sar_mixmae_jax.training.sharding import AXIS
 from sar_mixmae_jax.training.train_step import (
@@ -36,8 +36,6 @@ STEPS_TOGETHER = 16
 """Steps of one call on an accelerator, at most."""
 READ_TOGETHER = 256
 """Records that are read at a time."""
-TRACING = threading.Lock()
-"""Of programs that are compiled ahead; Python traces one at a time in any case."""
 
 
 class Records(NamedTuple):
@@ -110,6 +108,8 @@ def train_seeds(
     loss_fn: LossFn,
     optimizer: optax.GradientTransformation,
     title: str = "training",
+    *,
+    in_turn: bool = False,
 ) -> tuple[TrainState, np.ndarray]:
     """Take steps with every seed.
 
@@ -120,6 +120,7 @@ def train_seeds(
       loss_fn: what is minimised.
       optimizer: of the parameters.
       title: of the training, for a message.
+      in_turn: see `step_program`.
 
     Returns:
       The states after these steps, and the (step, seed) losses.
@@ -127,7 +128,7 @@ def train_seeds(
     Raises:
       DivergedError: a loss is not finite.
     """
-    program = step_program(loss_fn, optimizer, records.shapes)
+    program = step_program(loss_fn, optimizer, records.shapes, in_turn)
     states = _copy(states)  # the buffers of the program's argument are reused
     chunk, losses = steps_together(), []
     for first in range(0, len(rows), chunk):
@@ -157,6 +158,8 @@ def predict_seeds(
     batch_size: int,
     leave_out: Collection[str] = (),
     rows: np.ndarray | None = None,
+    *,
+    in_turn: bool = False,
 ) -> dict[str, np.ndarray]:
     """Return the results of a function for records and seeds.
 
@@ -167,11 +170,12 @@ def predict_seeds(
       batch_size: records at a time; the last batch is filled with the last record.
       leave_out: names of results that are not computed.
       rows: (n,) numbers of the records; None: all.
+      in_turn: see `step_program`.
 
     Returns:
       (seed, record, …) arrays by name.
     """
-    program = record_program(function, records.shapes, tuple(leave_out))
+    program = record_program(function, records.shapes, tuple(leave_out), in_turn)
     if rows is None:
         rows = np.arange(records.number)
     size = min(batch_size, len(rows))
@@ -191,6 +195,8 @@ def prepare_training(
     records: Records,
     loss_fn: LossFn,
     optimizer: optax.GradientTransformation,
+    *,
+    in_turn: bool = False,
 ) -> None:
     """Start compiling what `train_seeds` calls.
 
@@ -202,10 +208,11 @@ def prepare_training(
       records: on the device.
       loss_fn: what is minimised.
       optimizer: of the parameters.
+      in_turn: see `step_program`.
     """
     state = jax.eval_shape(partial(init_state, init, optimizer), jax.random.key(0))
     rows = jax.ShapeDtypeStruct((steps_together(), seeds, batch_size), jnp.int32)
-    program = step_program(loss_fn, optimizer, records.shapes)
+    program = step_program(loss_fn, optimizer, records.shapes, in_turn)
     program.prepare(pool, add_axis(state, seeds), rows, np.int32(0), records.columns)
 
 
@@ -216,6 +223,8 @@ def prepare_prediction(
     function: RecordFunction,
     batch_size: int,
     leave_out: Collection[str] = (),
+    *,
+    in_turn: bool = False,
 ) -> None:
     """Start compiling what `predict_seeds` calls for all records.
 
@@ -226,50 +235,30 @@ def prepare_prediction(
       function: see `predict_seeds`.
       batch_size: see `predict_seeds`.
       leave_out: see `predict_seeds`.
+      in_turn: see `step_program`.
     """
     numbers = jax.ShapeDtypeStruct((min(batch_size, records.number),), jnp.int32)
-    program = record_program(function, records.shapes, tuple(leave_out))
+    program = record_program(function, records.shapes, tuple(leave_out), in_turn)
     program.prepare(pool, params, numbers, records.columns)
-
-
-class Program:
-    """A jitted function that can be compiled ahead of its first call, in another thread."""
-
-    def __init__(self, function: Callable[..., Any], donate: int | None = None) -> None:
-        """Wrap a function; `donate` is the number of an argument whose buffers are reused."""
-        self._jitted = jax.jit(function, donate_argnums=() if donate is None else donate)
-        self._compiled: dict[Any, Future[Any]] = {}
-
-    def prepare(self, pool: ThreadPoolExecutor, *arguments: Any) -> None:
-        """Start compiling for arguments of these shapes."""
-        shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), arguments)
-        if (key := _key(shapes)) not in self._compiled:
-            self._compiled[key] = pool.submit(self._compile, shapes)
-
-    def _compile(self, shapes: Any) -> Any:
-        with TRACING:  # one after another, so that the first program is ready first
-            lowered = self._jitted.lower(*shapes)
-        return lowered.compile()
-
-    def __call__(self, *arguments: Any) -> Any:
-        """Run the program, compiled ahead or now."""
-        if self._compiled and (future := self._compiled.get(_key(arguments))):
-            return future.result()(*arguments)
-        return self._jitted(*arguments)
-
-
-def _key(arguments: Any) -> Any:
-    leaves, tree = jax.tree.flatten(arguments)
-    return tree, tuple((leaf.shape, jnp.dtype(leaf.dtype)) for leaf in leaves)
 
 
 @lru_cache(maxsize=64)
 def step_program(
-    loss_fn: LossFn, optimizer: optax.GradientTransformation, shapes: RecordShapes
+    loss_fn: LossFn,
+    optimizer: optax.GradientTransformation,
+    shapes: RecordShapes,
+    in_turn: bool,
 ) -> Program:
     """Return the program (states, (step, seed, batch) rows, count, columns) -> (states, losses).
 
     Only the first `count` steps are taken, so that any number of them is one program.
+
+    Args:
+      loss_fn: what is minimised.
+      optimizer: of the parameters.
+      shapes: of a record.
+      in_turn: compute the seeds one after another instead of in a batch, for models with
+        convolutions: those of several seeds are grouped convolutions, which are slow on GPUs.
     """
 
     def one_step(state: TrainState, rows: jax.Array, columns: dict[str, jax.Array]) -> Any:
@@ -287,14 +276,16 @@ def step_program(
     def steps(
         states: TrainState, rows: jax.Array, count: jax.Array, columns: dict[str, jax.Array]
     ) -> Any:
-        seeds = jax.vmap(one_step, in_axes=(0, 0, None))
+        def of_seed(given: tuple[TrainState, jax.Array]) -> Any:
+            return one_step(*given, columns)
+
         if len(rows) == 1:  # XLA computes a loop on CPU more slowly
-            states, loss = seeds(states, rows[0], columns)
+            states, loss = _over_seeds(of_seed, (states, rows[0]), in_turn)
             return states, loss[None]
 
         def step(number: jax.Array, carry: Any) -> Any:
             states, losses = carry
-            states, loss = seeds(states, rows[number], columns)
+            states, loss = _over_seeds(of_seed, (states, rows[number]), in_turn)
             return states, losses.at[number].set(loss)
 
         losses = jnp.zeros(rows.shape[:2], jnp.float32)
@@ -305,16 +296,23 @@ def step_program(
 
 @lru_cache(maxsize=64)
 def record_program(
-    function: RecordFunction, shapes: RecordShapes, leave_out: tuple[str, ...]
+    function: RecordFunction, shapes: RecordShapes, leave_out: tuple[str, ...], in_turn: bool
 ) -> Program:
     """Return the program (params, (batch,) rows, columns) -> (seed, batch, …) results by name."""
 
     def predict(params: Any, rows: jax.Array, columns: dict[str, jax.Array]) -> Any:
         batch = gather_records(rows, columns, shapes)
-        results = jax.vmap(lambda of_seed: function(of_seed, batch))(params)
+        results = _over_seeds(lambda of_seed: function(of_seed, batch), params, in_turn)
         return {name: results[name] for name in results if name not in leave_out}
 
     return Program(predict)
+
+
+def _over_seeds(function: Callable[[Any], Any], values: Any, in_turn: bool) -> Any:
+    """Return the results of a function for all seeds, (seed, …)."""
+    seeds = len(jax.tree.leaves(values)[0])
+    mapped = partial(jax.lax.map, function) if in_turn and seeds > 1 else jax.vmap(function)
+    return mapped(values)
 
 
 def seed_groups(seeds: int) -> list[tuple[int, ...]]:

@@ -55,14 +55,14 @@ def by_hand(weights, rows):
     return weights, losses
 
 
-@pytest.mark.parametrize("together", [False, True])
-def test_steps_are_those_of_each_seed(together, monkeypatch):
+@pytest.mark.parametrize(("together", "in_turn"), [(False, False), (True, False), (True, True)])
+def test_steps_are_those_of_each_seed(together, in_turn, monkeypatch):
     monkeypatch.setattr(seed_training, "is_accelerator", lambda: together)
     monkeypatch.setattr(seed_training, "STEPS_TOGETHER", 3)
     states = initial_states()
     start = np.asarray(states.params["w"])
     records = load_records(SOURCE, np.arange(10))
-    after, losses = train_seeds(states, ROWS, records, loss_fn, OPTIMIZER)
+    after, losses = train_seeds(states, ROWS, records, loss_fn, OPTIMIZER, in_turn=in_turn)
     assert losses.shape == (5, 3)
     assert len(seed_training.seed_groups(3)) == (1 if together else 3)
     assert after.step.tolist() == [5, 5, 5]
