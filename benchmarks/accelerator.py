@@ -27,11 +27,13 @@ from typing import Any
 from xml.etree import ElementTree
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from absl import flags, logging
 from ml_collections import ConfigDict
 
 from benchmarks.accelerator_table import results_table
+from benchmarks.attention_errors import SHAPES, worst_error
 from benchmarks.measure import Results, describe_machine, measure_matrix_products, peak_memory
 from benchmarks.training import measure_finetuning, measure_training
 from configs import pretrain as pretrain_recipe
@@ -54,7 +56,7 @@ OUT = flags.DEFINE_string("out", None, "folder of the results", flag_values=FLAG
 ROOT = Path(__file__).parents[1]
 PATCHES, PAIRS = "bigearthnet_s1/benchmark", "flood_pairs/benchmark"
 """Names of the simulated datasets."""
-STEPS = (("base", 256), ("base", 1024), ("large", 256))
+STEPS = (("base", 1024), ("base", 256), ("large", 256))
 """Variants and batch sizes of the timed steps."""
 SMALL_MODEL = {
     "model.embed_dim": 8,
@@ -185,6 +187,17 @@ def measure_products(out: Path, lock: DeviceLock) -> Results:
     del out
     with lock:
         return measure_matrix_products(compute_dtype("auto"), 8192 if has_gpu() else 512)
+
+
+def check_kernels(out: Path, lock: DeviceLock) -> Results:
+    """Compare the fused attention and its gradients with the plain form in float32."""
+    del out, lock  # nothing is timed
+    kernel = fused_attention if has_gpu() else partial(fused_attention, interpret=True)
+    errors = {
+        np.dtype(dtype).name: max(worst_error(kernel, shape, dtype) for shape in SHAPES)
+        for dtype in (jnp.float32, jnp.bfloat16)
+    }
+    return {"shapes": len(SHAPES), "worst_relative_errors": errors}
 
 
 def measure_step(
@@ -325,24 +338,25 @@ def read_losses(workdir: Path) -> list[float]:
 
 
 PARTS: dict[str, Part] = {
+    "products": measure_products,
+    "kernels": check_kernels,
     **{
         f"{variant}_{batch_size}_{attention}": partial(
             measure_step, variant=variant, batch_size=batch_size, attention=attention
         )
-        for variant, batch_size in reversed(STEPS)  # that compile longest first
-        for attention in ("plain", "fused")
+        for variant, batch_size in STEPS
+        for attention in ("fused", "plain")
     },
     "loop": partial(
         measure_step, variant="base", batch_size=256, caches=("device", "host", "none")
     ),
+    "golden": check_golden,
     "classification": partial(measure_downstream, task="classification", dataset=PATCHES),
     "flood": partial(measure_downstream, task="flood", dataset=PAIRS),
-    "golden": check_golden,
     "resume": check_resume,
-    "products": measure_products,
     "start": measure_start,
 }
-"""Parts by name; the last one runs alone, after the others."""
+"""Parts by name; the first and the last one run alone."""
 
 if __name__ == "__main__":
     main(sys.argv)

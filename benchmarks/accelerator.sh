@@ -7,7 +7,8 @@
 # PYTHON=…  interpreter with the packages of this project and of its extra `dev`, and JAX for the
 #           GPU (default: .venv, which `ACCELERATOR=gpu ./run.sh test --co` installs)
 # LIMIT=…   seconds, after which parts are ended (default 480)
-# JOBS=…    parts at the same time (default: number of cores)
+# JOBS=…    parts that compile at the same time, before each is timed alone (default: half of the
+#           cores); the most important ones come first
 set -euo pipefail
 [[ $# -eq 1 ]] || { echo "usage: $0 OUT" >&2; exit 2; }
 mkdir -p "$1"
@@ -16,7 +17,6 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 PYTHON=${PYTHON:-$PWD/.venv/bin/python}
 "$PYTHON" -c 'import jax, pytest' || { echo "error: $PYTHON lacks packages: see $0" >&2; exit 2; }
 END=$(($(date +%s) + ${LIMIT:-480}))
-export OUT PYTHON END
 export JAX_COMPILATION_CACHE_DIR=${JAX_COMPILATION_CACHE_DIR:-$OUT/programs}
 export XLA_PYTHON_CLIENT_PREALLOCATE=false  # several processes share the device
 
@@ -29,10 +29,16 @@ part() {
     tail -n 1 "$OUT/$1.log"
   fi
 }
-export -f part
 
 mapfile -t parts < <("$PYTHON" -m benchmarks.accelerator list --out="$OUT")
+JOBS=${JOBS:-$((($(nproc) + 1) / 2))}
 part data
-printf '%s\n' "${parts[@]::${#parts[@]}-1}" | xargs -P "${JOBS:-$(nproc)}" -I{} bash -c 'part {}'
-part "${parts[-1]}"  # alone
+part "${parts[0]}"
+for ((first = 1; first < ${#parts[@]} - 1; first += JOBS)); do
+  for name in "${parts[@]:first:JOBS}"; do
+    [[ $name == "${parts[-1]}" ]] || part "$name" &
+  done
+  wait
+done
+part "${parts[-1]}"
 "$PYTHON" -m benchmarks.accelerator table --out="$OUT"

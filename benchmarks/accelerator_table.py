@@ -84,6 +84,10 @@ def other_rows(results: Mapping[str, Results]) -> list[tuple[str, str]]:
     if r := results.get("products"):
         rate = r["matrix_flops_per_second"]
         rows.append((f"{r['matrix_side']}³ matrix products", f"{rate / 1e12:.4g} TFLOP/s"))
+    if r := results.get("kernels"):
+        errors = (f"{name} {error:.1e}" for name, error in r["worst_relative_errors"].items())
+        text = f"worst relative error, with gradients: {', '.join(errors)}"
+        rows.append((f"fused attention, {r['shapes']} shapes", text))
     for task, unit in (("classification", "images/s"), ("flood", "pairs/s")):
         if r := results.get(task):
             step, evaluation = (r[f"{task}_{k}_per_second"] for k in ("step", "evaluation"))
