@@ -46,9 +46,9 @@ from sar_mixmae_jax.training.train_step import CacheablePartial
 from sar_mixmae_jax.utils.command_line import parse_flags, report_errors
 from sar_mixmae_jax.utils.errors import InputError, look_up
 from sar_mixmae_jax.utils.files import atomic_write, report_write_errors
+from sar_mixmae_jax.utils.processes import available_cores
 from tfds_builders.bigearthnet_s1.fake_patches import write_patch
 from tfds_builders.build import build
-from tfds_builders.process_pool import available_cores
 
 FLAGS = flags.FlagValues()
 OUT = flags.DEFINE_string("out", None, "folder of the results", flag_values=FLAGS)
@@ -76,7 +76,7 @@ RELEASE_SECONDS = 2
 class DeviceLock(AbstractContextManager["DeviceLock"]):
     """Lock of the device between processes: shared from the start, exclusive once entered.
 
-    It stays exclusive until the process ends, since the memory of the device does too.
+    It is held as long as the object lives: until the process ends, as the memory of the device is.
     """
 
     def __init__(self, path: Path) -> None:
@@ -123,7 +123,8 @@ def measure_part(name: str, out: Path) -> None:
         print(f"{name}: skipped, {path} exists")
         return
     start = time.perf_counter()
-    results = part(out, DeviceLock(out / "device.lock"))
+    lock = DeviceLock(out / "device.lock")  # until the end of this function
+    results = part(out, lock)
     results |= {"machine": describe_machine(), "seconds": time.perf_counter() - start}
     atomic_write(path, f"{json.dumps(results, indent=2)}\n".encode())
     print(f"{name}: {results['seconds']:.0f} s")
@@ -239,7 +240,7 @@ def measure_downstream(out: Path, lock: DeviceLock, *, task: str, dataset: str) 
 
 def check_golden(out: Path, lock: DeviceLock) -> Results:
     """Compare the model in float32 with the golden numbers, on the default device."""
-    del lock  # shared
+    del lock  # the caller holds it, shared
     report = out / "golden.xml"
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "tests/parity", f"--junitxml={report}"],
@@ -261,7 +262,7 @@ def check_golden(out: Path, lock: DeviceLock) -> Results:
 
 def check_resume(out: Path, lock: DeviceLock) -> Results:
     """Interrupt a deterministic run by SIGTERM, resume it, and compare with one that was not."""
-    del lock  # shared
+    del lock  # the caller holds it, shared
     steps = 200 if has_gpu() else 40
     with tempfile.TemporaryDirectory(dir=out) as folder:
         runs = [Path(folder, name) for name in ("whole", "resumed")]

@@ -28,6 +28,7 @@ from sar_mixmae_jax.data.metadata import BANDS
 from sar_mixmae_jax.data.patch_dataset import batches, load_patch_dataset
 from sar_mixmae_jax.data.sampler import ShuffleSampler
 from sar_mixmae_jax.utils.command_line import parse_flags, report_errors
+from sar_mixmae_jax.utils.processes import available_cores
 from sar_mixmae_jax.utils.tables import markdown_table
 from tfds_builders import process_pool
 from tfds_builders.bigearthnet_s1.fake_patches import write_patch
@@ -76,17 +77,17 @@ def measure(folder: Path, patches: int, records: int) -> Iterator[Row]:
       records: of the dataset of which the start is timed.
     """
     raw = folder / "raw"
-    tasks = np.array_split(np.arange(patches), 4 * process_pool.available_cores())
+    tasks = np.array_split(np.arange(patches), 4 * available_cores())
     jobs = [(raw, numbers.tolist()) for numbers in tasks]
     for _ in process_pool.run_tasks(
         _write_raw,
         jobs,
-        processes=process_pool.available_cores(),
+        processes=available_cores(),
         total=patches,
         description="writing GeoTIFFs",
     ):
         pass
-    yield Row("cores", str(process_pool.available_cores()))
+    yield Row("cores", str(available_cores()))
     yield from measure_building(folder, raw, patches)
     for dtype in ("float32", "float16"):
         yield from measure_reading(folder, dtype)
@@ -112,7 +113,7 @@ def measure_building(folder: Path, raw: Path, patches: int) -> Iterator[Row]:
         "simulated": ("synthetic_s1/benchmark", {"patches": patches * 4 // 5}),
     }
     for what, (name, options) in kinds.items():
-        for processes in sorted({1, process_pool.available_cores()}):
+        for processes in sorted({1, available_cores()}):
             data_dir = folder / f"built{processes}"
             start = time.perf_counter()
             with peak_memory() as peak:
@@ -158,7 +159,7 @@ def peak_memory() -> Iterator[list[float]]:
 
 def measure_reading(folder: Path, dtype: str) -> Iterator[Row]:
     """Yield the size of a record and the rate of shuffled reading in batches."""
-    data_dir = folder / f"built{process_pool.available_cores()}"
+    data_dir = folder / f"built{available_cores()}"
     info = tfds.builder_from_directory(data_dir / f"bigearthnet_s1/{dtype}/2.0.0").info
     count = info.splits.total_num_examples
     size = sum(split.num_bytes for split in info.splits.values())
@@ -176,7 +177,7 @@ def measure_reading(folder: Path, dtype: str) -> Iterator[Row]:
 
 def measure_rounding(folder: Path) -> Row:
     """Return the rounding error of float16."""
-    data_dir = folder / f"built{process_pool.available_cores()}"
+    data_dir = folder / f"built{available_cores()}"
     full, half = (
         load_patch_dataset(f"bigearthnet_s1/{dtype}", data_dir, "train", BANDS).source
         for dtype in ("float32", "float16")

@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from configs import pretrain
-from tfds_builders.process_pool import available_cores
+from sar_mixmae_jax.utils.processes import available_cores
 
 Results = dict[str, Any]
 """Measurements by name, as JSON."""

@@ -44,6 +44,9 @@ WORKDIR = flags.DEFINE_string(
 SEEDS = flags.DEFINE_integer("seeds", 3, "runs of each decoder", 2, flag_values=FLAGS)
 STEPS = flags.DEFINE_integer("steps", 500, "steps of a run", 20, flag_values=FLAGS)
 WIDTH = flags.DEFINE_integer("width", 32, "channels of the decoders", 1, flag_values=FLAGS)
+DECODERS = flags.DEFINE_list(
+    "decoders", "segmentation,segmentation_upernet", "names of their tasks", flag_values=FLAGS
+)
 CROP = 128
 BATCH_SIZE = 8
 PEAK_RATE = 1e-3
@@ -182,7 +185,7 @@ def main(argv: Sequence[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(WORKDIR.value or folder)
         for seed in range(SEEDS.value):
-            for task in (Segmentation.name, UPerNetSegmentation.name):
+            for task in DECODERS.value:
                 result = run(task, seed, root / f"{task}_{seed}")
                 results.setdefault(task, []).append(result)
                 print(json.dumps({"task": task, "seed": seed, **result}), flush=True)

@@ -23,8 +23,9 @@ from sar_mixmae_jax.data.date_pairs import PairSource
 from sar_mixmae_jax.data.metadata import BANDS
 from sar_mixmae_jax.data.patch_dataset import load_patch_dataset
 from sar_mixmae_jax.utils.command_line import parse_flags, report_errors
+from sar_mixmae_jax.utils.processes import available_cores
 from sar_mixmae_jax.utils.tables import markdown_table
-from tfds_builders import process_pool, records
+from tfds_builders import records
 from tfds_builders.build import build
 from tfds_builders.patch_builder import PatchBuilder
 from tfds_builders.plan import BuildSettings, Plan
@@ -115,7 +116,7 @@ def measure(folder: Path, sequences: int, reads: int) -> Iterator[Row]:
     fake_archive.write_archive(raw, places, splits, SIZE)
     fake_archive.pack(raw / fake_archive.FOLDER, raw / "archive.zip")
     (raw / fake_archive.FOLDER).rename(folder / "unpacked")
-    for processes in sorted({1, process_pool.available_cores()}):
+    for processes in sorted({1, available_cores()}):
         data = folder / f"data{processes}"
         start = time.perf_counter()
         with peak_memory() as peak:

@@ -17,7 +17,7 @@ from sar_mixmae_jax.utils.mirror import CACHE_VARIABLE
 from tests.bucket_server import BucketServer, find_binary
 from tests.reference import Golden
 from tests.shrink import small_config, undrawn
-from tfds_builders import process_pool
+from tfds_builders import patch_builder
 from tfds_builders.bigearthnet_s1.fake_patches import write_lists, write_patches
 from tfds_builders.build import build
 
@@ -138,7 +138,7 @@ def no_drawing() -> Iterator[None]:
 def one_core() -> Iterator[None]:
     """Build in this process unless a test names a number: starting others takes longer."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(process_pool, "available_cores", lambda: 1)
+        patch.setattr(patch_builder, "available_cores", lambda: 1)
         yield
 
 

@@ -16,6 +16,7 @@ from tensorflow_datasets.core.dataset_builder import FileReaderBuilder
 
 import sar_mixmae_jax
 from sar_mixmae_jax.utils.errors import InputError
+from sar_mixmae_jax.utils.processes import available_cores
 from tfds_builders import finalize, process_pool, shards, staging
 from tfds_builders.bad_files import BadFile, BadFilesError, bad_files_table, write_table
 from tfds_builders.plan import BuildSettings, Plan, make_shard_tasks, plan_fingerprint
@@ -93,7 +94,7 @@ class PatchBuilder(FileReaderBuilder):
                 "which is what training reads: leave --file_format out"
             )
         settings = self.settings
-        processes = settings.processes or process_pool.available_cores()
+        processes = settings.processes or available_cores()
         unfinished = Path(self._data_dir)
         with staging.open_staging(unfinished, str(self.version)) as folder:
             root = Path()

@@ -2,7 +2,6 @@
 
 import contextlib
 import multiprocessing
-import os
 import signal
 import sys
 import threading
@@ -18,6 +17,7 @@ from typing import Any
 from tqdm import tqdm
 
 from sar_mixmae_jax.utils.errors import InputError
+from sar_mixmae_jax.utils.processes import end_with_parent
 
 Tick = Callable[[], None]
 """Called by a task once per unit of work; raises `StoppedError` if the task has to stop."""
@@ -35,13 +35,6 @@ PRELOADED = (
 
 class StoppedError(Exception):
     """Raised inside a task because the build ends."""
-
-
-def available_cores() -> int:
-    """Return the number of cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def run_tasks(
@@ -143,14 +136,7 @@ def _initialise_process(done: Synchronized, stop: Event) -> None:
     _done, _stop = done, stop
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+    end_with_parent()
 
 
 def _call(function: Callable[[Any, Tick], Any], task: Any) -> Any:

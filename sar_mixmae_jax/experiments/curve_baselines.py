@@ -2,8 +2,8 @@
 
 import multiprocessing
 import os
-import signal
 import sys
+import threading
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -17,15 +17,17 @@ from ml_collections import ConfigDict
 from sar_mixmae_jax.evaluation.predictions import load_predictions
 from sar_mixmae_jax.experiments.baselines import evaluate_baselines
 from sar_mixmae_jax.experiments.curve_files import read_baselines, write_json
-from sar_mixmae_jax.experiments.measurements import Measurement
+from sar_mixmae_jax.experiments.measurement import Measurement
+from sar_mixmae_jax.experiments.measurement_kinds import open_measurement
 from sar_mixmae_jax.experiments.reconstruction_metrics import Metrics
 from sar_mixmae_jax.experiments.trials import PRETRAINING, reconstruction_references
 from sar_mixmae_jax.utils.errors import InputError
+from sar_mixmae_jax.utils.processes import available_cores, end_with_parent
 
 Baselines = dict[str, dict[str, dict[int | None, Metrics]]]
 """Metrics by measurement, name of the baseline and seed; None: of all seeds."""
 
-CORES_OF_PROCESS = 4
+CORES_PER_PROCESS = 4
 """Cores of the machine for every process that measures baselines."""
 
 
@@ -37,12 +39,14 @@ class BaselineProcesses(AbstractContextManager["BaselineProcesses"]):
 
     def __init__(self, config: ConfigDict) -> None:
         """Start no process yet; `config` is that of the comparison."""
-        count = max(1, (os.cpu_count() or 1) // CORES_OF_PROCESS)
+        count = max(1, available_cores() // CORES_PER_PROCESS)
         context = multiprocessing.get_context("spawn")
         self._pool = ProcessPoolExecutor(count, context, _initialise, (config,))
+        self._started: set[Path] = set()
+        self._lock = threading.Lock()
 
     def store(self, path: Path, name: str, seed: int, predictions: Path) -> None:
-        """Write the metrics of all baselines by name, unless their file exists.
+        """Write the metrics of all baselines by name, unless their file exists or is computed.
 
         Args:
           path: of the file.
@@ -53,8 +57,10 @@ class BaselineProcesses(AbstractContextManager["BaselineProcesses"]):
         Raises:
           InputError: the file cannot be written, or a process was killed.
         """
-        if path.exists():
-            return
+        with self._lock:
+            if path in self._started or path.exists():
+                return
+            self._started.add(path)
         try:
             metrics = self._pool.submit(_measure, name, seed, predictions).result()
         except BrokenProcessPool as error:
@@ -73,19 +79,20 @@ _measurements: dict[str, Measurement] = {}
 
 
 def _initialise(config: ConfigDict) -> None:
-    """Keep the configuration, and leave devices, output and SIGINT to the parent."""
+    """Keep the configuration, and leave devices, output and signals to the parent."""
     global _config
     _config = config
+    os.setpgrp()  # signals of a terminal or a scheduler go to the group of the parent
+    end_with_parent()
     jax.config.update("jax_platforms", "cpu")
     sys.stdout = sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115, until the process ends
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _measure(name: str, seed: int, predictions: Path) -> Any:
     if name == PRETRAINING:
         return reconstruction_references(_config)
     if name not in _measurements:
-        _measurements[name] = Measurement(_config, name, {})
+        _measurements[name] = open_measurement(_config, name, {})
     measurement = _measurements[name]
     if measurement.task.labels_per_pixel:
         return measurement.pixel_baselines(load_predictions(predictions), seed)

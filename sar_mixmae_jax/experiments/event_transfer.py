@@ -182,6 +182,7 @@ class EventTransfer:
             CacheablePartial(finetune_loss, self._objective),
             self._optimizer,
             f"{encoder} without {event}",
+            in_turn=True,
         )
         held_out = np.flatnonzero(self._chips.columns["event"] == event)
         outputs = predict_seeds(
@@ -191,6 +192,7 @@ class EventTransfer:
             task.eval_batch_size,
             leave_out=task.extra_arrays,
             rows=held_out,
+            in_turn=True,
         )
         subset = self._chips.subset(held_out)
         for number, seed in enumerate(seeds):

@@ -1,32 +1,30 @@
-"""Comparison of pretraining methods by learning curves: all seeds of an arm in one program.
+"""Comparison of pretraining methods by learning curves.
+
+On accelerators all seeds of an arm are one program, on CPU they follow each other.
 
 ```
 WORKDIR/encoders/ARM-SHARE-SEED.npz         encoder after a share of the pretraining
 WORKDIR/pretraining/ARM.npz                 state of an unfinished pretraining
 WORKDIR/predictions/NAME-ARM-SHARE-SEED.npz predictions of the test split
 WORKDIR/results/NAME-ARM-SHARE-SEED.json    their metrics, written last
+WORKDIR/baselines/NAME-SEED.json            of the first measurement with the same labels
 ```
 
 NAME is "pretraining" or a measurement. The share 0 is the random encoder, which is the same for all
 arms and has the name "random".
 """
 
-import dataclasses
-import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 from ml_collections import ConfigDict
-from tqdm import tqdm
 
 from sar_mixmae_jax.data.patch_dataset import PatchDataset
-from sar_mixmae_jax.data.sampler import ShuffleSampler
 from sar_mixmae_jax.evaluation.predictions import Predictions, save_predictions
 from sar_mixmae_jax.experiments.curve_baselines import (
     BaselineProcesses,
@@ -36,51 +34,35 @@ from sar_mixmae_jax.experiments.curve_baselines import (
 )
 from sar_mixmae_jax.experiments.curve_figure import RANDOM, CurveResult
 from sar_mixmae_jax.experiments.curve_files import (
-    leaves_by_number,
     read_metrics,
-    read_state,
-    restore_leaves,
     write_json,
 )
 from sar_mixmae_jax.experiments.curve_plan import Point, check_curves, footnotes, plan_points
+from sar_mixmae_jax.experiments.curve_pretraining import CurvePretraining
 from sar_mixmae_jax.experiments.curve_report import write_report
-from sar_mixmae_jax.experiments.measurements import Measurement
+from sar_mixmae_jax.experiments.measurement import Measurement
+from sar_mixmae_jax.experiments.measurement_kinds import open_measurement
+from sar_mixmae_jax.experiments.programs import Compilers
 from sar_mixmae_jax.experiments.reconstruction_error import Batch
 from sar_mixmae_jax.experiments.reconstruction_metrics import measure_reconstruction
 from sar_mixmae_jax.experiments.runner import check_same_comparison
 from sar_mixmae_jax.experiments.seed_statistics import Metric
 from sar_mixmae_jax.experiments.seed_training import (
     Records,
-    initial_states,
     is_accelerator,
-    load_records,
-    prepare_training,
     seed_groups,
-    select_seed,
     stack,
-    train_seeds,
 )
 from sar_mixmae_jax.experiments.trials import (
     PRETRAINING,
-    Trial,
     flat_metrics,
     held_out,
     measured_batches,
-    pretraining_config,
     protocol,
 )
-from sar_mixmae_jax.training import pretrain
 from sar_mixmae_jax.training.config import make_objective
-from sar_mixmae_jax.training.setup import RunSetup
-from sar_mixmae_jax.training.train_step import TrainState
 from sar_mixmae_jax.training.workdir import lock_workdir
 from sar_mixmae_jax.utils.background import BackgroundTasks
-from sar_mixmae_jax.utils.files import write_arrays
-
-POLL_STEPS = 32
-"""Steps between two calls of `stop`."""
-SAVE_SECONDS = 120.0
-"""Time between two states of a pretraining on the disk."""
 
 
 def compare(config: ConfigDict, workdir: Path, stop: Callable[[], bool]) -> list[Path]:
@@ -128,17 +110,26 @@ class Comparison:
           stop: see `compare`.
         """
         self.config, self.workdir, self.stop = config, workdir, stop
+        self._pretraining = CurvePretraining(config, workdir, self._stop_or_fail)
+        self._baseline_processes = BaselineProcesses(config)
+        self._tasks = BackgroundTasks()
         self._measurements: dict[str, Measurement] = {}
-        self._setups: dict[str, RunSetup] = {}
         self._records: dict[Any, Records] = {}
+
+    def _stop_or_fail(self) -> bool:
+        """Return True if the comparison has to stop; raise the error of a background task."""
+        self._tasks.check()
+        return self.stop()
 
     def run(self) -> None:
         """Compute the missing points, until `stop` ends it.
 
-        Metrics and baselines are computed on the host, beside the next computation on the device.
+        Metrics and baselines are computed beside the next training.
         """
         planned = [
-            (point, g) for g in seed_groups(self.config.seeds) for point in plan_points(self.config)
+            (point, group)
+            for group in seed_groups(self.config.seeds)
+            for point in plan_points(self.config)
         ]
         missing = [
             (point, seeds)
@@ -148,27 +139,21 @@ class Comparison:
         print(f"{len(planned)} results, of which {len(planned) - len(missing)} are finished")
         if jax.device_count() > 1:
             print(f"one of {jax.device_count()} devices is used")
-        compilers = ThreadPoolExecutor(os.cpu_count())
-        try:
-            with (
-                BaselineProcesses(self.config) as self._baselines,
-                BackgroundTasks() as self._tasks,
-            ):
-                if is_accelerator():
-                    self._compile_ahead(compilers, missing)
-                self._compute(missing)
-        finally:
-            compilers.shutdown(wait=False, cancel_futures=True)
+        with self._baseline_processes, self._tasks, Compilers() as compilers:
+            if is_accelerator():
+                self._compile_ahead(compilers, missing)
+            self._compute(missing)
 
     def _compute(self, missing: Sequence[tuple[Point, list[int]]]) -> None:
-        self._tasks.submit(self._store_baselines, PRETRAINING, 0)
+        self._store_baselines(PRETRAINING, 0)
         for name in self.config.finetune:
             for seed in self._finished(Point(name, RANDOM, 0.0)):
-                self._tasks.submit(self._store_baselines, name, seed)
+                self._store_baselines(name, seed)
         start = time.monotonic()
         for number, (point, seeds) in enumerate(missing, 1):
-            if self.stop() or not self._pretrain(point.arm, seeds):
+            if self.stop() or not self._pretraining.run(point.arm, seeds):
                 print(f"stopped before {point.title}; the same command continues the comparison")
+                self._tasks.cancel()
                 return
             begin = time.monotonic()
             self._measure(point, seeds)
@@ -177,27 +162,22 @@ class Comparison:
             print(f"{point.title}: {seconds:.0f} s; about {minutes:.0f} minutes left")
 
     def _compile_ahead(
-        self, pool: ThreadPoolExecutor, missing: Sequence[tuple[Point, list[int]]]
+        self, compilers: Compilers, missing: Sequence[tuple[Point, list[int]]]
     ) -> None:
         """Start compiling all programs that train or predict, side by side."""
-        list(pool.map(self._measurement, {point.name for point, _ in missing} - {PRETRAINING}))
+        names = list({point.name: None for point, _ in missing if point.name != PRETRAINING})
+        with ThreadPoolExecutor(len(names) or 1) as pool:  # to read their labels side by side
+            opened = pool.map(partial(open_measurement, self.config, shared=self._records), names)
+            self._measurements |= dict(zip(names, opened, strict=True))
         prepared: set[tuple[str, int]] = set()
         for point, seeds in missing:
             name, arm, _ = point
             if name != PRETRAINING and (name, len(seeds)) not in prepared:
-                self._measurement(name).prepare(pool, seeds)
-            if arm != RANDOM and (arm, len(seeds)) not in prepared:
-                setup = self._setup(arm)
-                prepare_training(
-                    pool,
-                    setup.init_params,
-                    len(seeds),
-                    setup.config.batch_size,
-                    self._pretraining_records,
-                    setup.loss_fn,
-                    setup.optimizer,
-                )
-            prepared |= {(name, len(seeds)), (arm, len(seeds))}
+                self._measurement(name).prepare(compilers, len(seeds))
+            without = self._pretraining.without_encoders(arm, seeds)
+            if arm != RANDOM and without and (arm, len(without)) not in prepared:
+                self._pretraining.prepare(compilers, arm, len(without))
+            prepared |= {(name, len(seeds)), (arm, len(without))}
 
     # ---- results
 
@@ -237,8 +217,11 @@ class Comparison:
         return baselines
 
     def _store_baselines(self, name: str, seed: int) -> None:
-        predictions = self._predictions_path(Point(name, RANDOM, 0.0), seed)
-        self._baselines.store(self._baselines_path(name, seed), name, seed, predictions)
+        """Queue the baselines of a seed, unless they are stored."""
+        path = self._baselines_path(name, seed)
+        if not path.exists():
+            predictions = self._predictions_path(Point(name, RANDOM, 0.0), seed)
+            self._tasks.submit(self._baseline_processes.store, path, name, seed, predictions)
 
     def _baselines_path(self, name: str, seed: int) -> Path:
         """Return the path of the baselines: one for measurements with equal labels."""
@@ -259,97 +242,17 @@ class Comparison:
 
     def _measurement(self, name: str) -> Measurement:
         if name not in self._measurements:
-            self._measurements[name] = Measurement(self.config, name, self._records)
+            self._measurements[name] = open_measurement(self.config, name, self._records)
         return self._measurements[name]
 
     def _predictions_path(self, point: Point, seed: int) -> Path:
         return self.workdir / "predictions" / f"{point.title}-{seed}.npz"
 
-    # ---- pretraining
-
-    def _encoder_path(self, arm: str, share: float, seed: int) -> Path:
-        return self.workdir / "encoders" / f"{arm}-{share:g}-{seed}.npz"
-
-    def _pretrain(self, arm: str, seeds: Sequence[int]) -> bool:
-        """Pretrain some seeds of an arm unless they are; return False if it was stopped."""
-        shares = (0.0,) if arm == RANDOM else tuple(self.config.shares)
-        seeds = [
-            seed
-            for seed in seeds
-            if not all(self._encoder_path(arm, share, seed).exists() for share in shares)
-        ]
-        if not seeds:
-            return True
-        setup = self._setup(arm)
-        states = initial_states(setup.init_params, setup.optimizer, seeds)
-        if arm == RANDOM:
-            self._save_encoders(arm, 0.0, seeds, states)
-            return True
-        path, total = self.workdir / "pretraining" / f"{arm}.npz", setup.total_steps
-        states = read_state(path, seeds, states)
-        samplers = [dataclasses.replace(setup.sampler, seed=seed) for seed in seeds]
-        stops = {max(1, round(share * total)): share for share in self.config.shares}
-        step, saved = int(states.step[0]), time.monotonic()
-        with tqdm(total=total, initial=step, desc=arm, unit=" steps", delay=2) as bar:
-            while step < total:
-                after = min(next(s for s in stops if s > step), step + POLL_STEPS)
-                rows = _rows(samplers, step, after)
-                records = self._pretraining_records
-                states, losses = train_seeds(
-                    states,
-                    rows,
-                    records,
-                    setup.loss_fn,
-                    setup.optimizer,
-                    f"{arm}, from step {step}",
-                )
-                bar.update(after - step)
-                bar.set_postfix(loss=f"{losses[-1].mean():.4f}")
-                step = after
-                if step in stops:
-                    self._save_encoders(arm, stops[step], seeds, states)
-                stopped = self.stop() and step < total
-                if stopped or step in stops or time.monotonic() - saved > SAVE_SECONDS:
-                    write_arrays(path, {"seeds": np.array(seeds), **leaves_by_number(states)})
-                    saved = time.monotonic()
-                if stopped:
-                    return False
-        path.unlink(missing_ok=True)
-        return True
-
-    def _setup(self, arm: str) -> RunSetup:
-        """Return the set-up of the first seed of an arm."""
-        if arm not in self._setups:
-            self._setups[arm] = pretrain.set_up(self._pretraining_config(arm), self.workdir)
-        return self._setups[arm]
-
-    def _pretraining_config(self, arm: str) -> ConfigDict:
-        return pretraining_config(self.config, Trial(PRETRAINING, arm, 0))
-
-    @cached_property
-    def _pretraining_records(self) -> Records:
-        source = self._setup(RANDOM).source
-        return load_records(source, np.arange(len(source)))
-
-    def _save_encoders(
-        self, arm: str, share: float, seeds: Sequence[int], states: TrainState
-    ) -> None:
-        params = jax.device_get(states.params)
-        for number, seed in enumerate(seeds):
-            leaves = leaves_by_number(select_seed(params, number))
-            write_arrays(self._encoder_path(arm, share, seed), leaves)
-
-    def _encoders(self, point: Point, seeds: Sequence[int]) -> list[Any]:
-        """Return the parameters of an arm after a share of its pretraining, by seed."""
-        like = jax.eval_shape(self._setup(point.arm).init_params, jax.random.key(0))
-        paths = [self._encoder_path(point.arm, point.share, seed) for seed in seeds]
-        return [restore_leaves(path, like) for path in paths]
-
     # ---- measurements
 
     def _measure(self, point: Point, seeds: Sequence[int]) -> None:
         """Compute the results of some seeds of a point; what the host computes is queued."""
-        params = self._encoders(point, seeds)
+        params = self._pretraining.encoders(point.arm, point.share, seeds)
         if point.name == PRETRAINING:
             held_out = self._held_out
             for seed, of_seed in zip(seeds, params, strict=True):
@@ -358,16 +261,24 @@ class Comparison:
         encoders = stack([of_seed["encoder"] for of_seed in params])
         predictions = self._measurement(point.name).evaluate(encoders, seeds)
         for seed, predict in zip(seeds, predictions, strict=True):
-            self._tasks.submit(self._write_predictions, point, seed, predict)
+            baselines = None
+            if point.arm == RANDOM:
+                baselines = self._baselines_path(point.name, seed)
+            self._tasks.submit(self._write_predictions, point, seed, predict, baselines)
 
     def _write_predictions(
-        self, point: Point, seed: int, predict: Callable[[], Predictions]
+        self,
+        point: Point,
+        seed: int,
+        predict: Callable[[], Predictions],
+        baselines: Path | None,
     ) -> None:
+        """Write the results of a seed, and the baselines of its labels if they have a path."""
         predictions, path = predict(), self._predictions_path(point, seed)
         path.parent.mkdir(exist_ok=True)
         save_predictions(predictions, path)
-        if point.arm == RANDOM:
-            self._store_baselines(point.name, seed)
+        if baselines:
+            self._baseline_processes.store(baselines, point.name, seed, path)
         write_json(self._path(point, seed), flat_metrics(predictions))
 
     @cached_property
@@ -378,11 +289,6 @@ class Comparison:
     def _write_reconstruction(
         self, point: Point, seed: int, params: Any, patches: PatchDataset, batches: list[Batch]
     ) -> None:
-        objective = make_objective(self._pretraining_config(point.arm), patches)
+        objective = make_objective(self._pretraining.arm_config(point.arm), patches)
         metrics = measure_reconstruction(objective, params, batches, protocol(patches))
         write_json(self._path(point, seed), metrics["model"])
-
-
-def _rows(samplers: list[ShuffleSampler], start: int, stop: int) -> np.ndarray:
-    batches = [[sampler.batch(step) for step in range(start, stop)] for sampler in samplers]
-    return np.array(batches).swapaxes(0, 1)

@@ -2,17 +2,44 @@
 
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from sar_mixmae_jax.utils.processes import available_cores
+
 FAST_COMPILATION = {"xla_gpu_autotune_level": 0, "xla_gpu_enable_triton_gemm": False}
 """Options of XLA for GPUs. A comparison has dozens of programs, and choosing kernels by trying them
 takes longer than the programs run (docs/results.md)."""
 TRACING = threading.Lock()
-"""Of programs that are compiled ahead; Python traces one at a time in any case."""
+"""Held while a program is traced: traces compete for the interpreter lock."""
+
+
+class Compilers(AbstractContextManager["Compilers"]):
+    """Threads that compile; leaving the context gives up what has not been traced."""
+
+    def __init__(self) -> None:
+        """Start as many threads as there are cores."""
+        self._pool = ThreadPoolExecutor(available_cores())
+        self._ended = threading.Event()
+
+    def compile(self, jitted: Any, shapes: Any) -> Future[Any]:
+        """Return the compiled function of arguments of these shapes, later."""
+        return self._pool.submit(self._compile, jitted, shapes)
+
+    def _compile(self, jitted: Any, shapes: Any) -> Any:
+        with TRACING:
+            if self._ended.is_set():
+                raise CancelledError
+            lowered = jitted.lower(*shapes)
+        return lowered.compile()
+
+    def __exit__(self, *error: object) -> None:
+        self._ended.set()
+        self._pool.shutdown(wait=False, cancel_futures=True)
 
 
 class Program:
@@ -27,21 +54,21 @@ class Program:
         )
         self._compiled: dict[Any, Future[Any]] = {}
 
-    def prepare(self, pool: ThreadPoolExecutor, *arguments: Any) -> None:
-        """Start compiling for arguments of these shapes."""
+    def prepare(self, compilers: Compilers, *arguments: Any) -> None:
+        """Start compiling for arguments of these shapes, unless that was done."""
         shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), arguments)
         if (key := _key(shapes)) not in self._compiled:
-            self._compiled[key] = pool.submit(self._compile, shapes)
-
-    def _compile(self, shapes: Any) -> Any:
-        with TRACING:  # one after another, so that the first program is ready first
-            lowered = self._jitted.lower(*shapes)
-        return lowered.compile()
+            self._compiled[key] = compilers.compile(self._jitted, shapes)
 
     def __call__(self, *arguments: Any) -> Any:
         """Run the program, compiled ahead or now."""
-        if self._compiled and (future := self._compiled.get(_key(arguments))):
-            return future.result()(*arguments)
+        if self._compiled and (future := self._compiled.get(key := _key(arguments))):
+            try:
+                compiled = future.result()
+            except CancelledError:
+                del self._compiled[key]
+            else:
+                return compiled(*arguments)
         return self._jitted(*arguments)
 
 

@@ -7,7 +7,6 @@ most of the device idle. On CPU, where batching gains nothing, `seed_groups` are
 
 import contextlib
 from collections.abc import Callable, Collection, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
@@ -17,7 +16,7 @@ import numpy as np
 import optax
 
 from sar_mixmae_jax.data.record_source import Source, read_rows
-from sar_mixmae_jax.experiments.programs import Program
+from sar_mixmae_jax.experiments.programs import Compilers, Program
 from sar_mixmae_jax.training.batch_predictor import RecordFunction
 from sar_mixmae_jax.training.sharding import AXIS
 from sar_mixmae_jax.training.train_step import (
@@ -81,7 +80,7 @@ def stack(trees: Sequence[Any]) -> Any:
     return jax.device_put(jax.tree.map(lambda *leaves: np.stack(leaves), *trees))
 
 
-def add_axis(tree: Any, seeds: int) -> Any:
+def stacked_shapes(tree: Any, seeds: int) -> Any:
     """Return the shapes of a stack of trees like this one."""
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((seeds, *leaf.shape), leaf.dtype), tree)
 
@@ -188,7 +187,7 @@ def predict_seeds(
 
 
 def prepare_training(
-    pool: ThreadPoolExecutor,
+    compilers: Compilers,
     init: InitFn,
     seeds: int,
     batch_size: int,
@@ -201,7 +200,7 @@ def prepare_training(
     """Start compiling what `train_seeds` calls.
 
     Args:
-      pool: of threads.
+      compilers: threads.
       init: parameters from a random key.
       seeds: their number.
       batch_size: records of a seed in a step.
@@ -213,11 +212,11 @@ def prepare_training(
     state = jax.eval_shape(partial(init_state, init, optimizer), jax.random.key(0))
     rows = jax.ShapeDtypeStruct((steps_together(), seeds, batch_size), jnp.int32)
     program = step_program(loss_fn, optimizer, records.shapes, in_turn)
-    program.prepare(pool, add_axis(state, seeds), rows, np.int32(0), records.columns)
+    program.prepare(compilers, stacked_shapes(state, seeds), rows, np.int32(0), records.columns)
 
 
 def prepare_prediction(
-    pool: ThreadPoolExecutor,
+    compilers: Compilers,
     params: Any,
     records: Records,
     function: RecordFunction,
@@ -229,7 +228,7 @@ def prepare_prediction(
     """Start compiling what `predict_seeds` calls for all records.
 
     Args:
-      pool: of threads.
+      compilers: threads.
       params: of all seeds, (seed, …), or their shapes.
       records: on the device.
       function: see `predict_seeds`.
@@ -239,7 +238,7 @@ def prepare_prediction(
     """
     numbers = jax.ShapeDtypeStruct((min(batch_size, records.number),), jnp.int32)
     program = record_program(function, records.shapes, tuple(leave_out), in_turn)
-    program.prepare(pool, params, numbers, records.columns)
+    program.prepare(compilers, params, numbers, records.columns)
 
 
 @lru_cache(maxsize=64)

@@ -1,10 +1,11 @@
 """Work in threads beside the caller's own, whose errors are raised in the caller."""
 
-import os
 from collections.abc import Callable
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager
 from typing import Any
+
+from sar_mixmae_jax.utils.processes import available_cores
 
 
 class BackgroundTasks(AbstractContextManager["BackgroundTasks"]):
@@ -15,13 +16,27 @@ class BackgroundTasks(AbstractContextManager["BackgroundTasks"]):
 
     def __init__(self) -> None:
         """Begin without calls."""
-        self._pool = ThreadPoolExecutor(os.cpu_count())
+        self._threads = available_cores()
+        self._pool = ThreadPoolExecutor(self._threads)
         self._pending: set[Future[Any]] = set()
 
     def submit(self, function: Callable[..., Any], *arguments: Any) -> None:
-        """Start a call, or queue it; raise the error of an earlier one that has failed."""
-        self._raise(wait(self._pending, timeout=0).done)
+        """Start a call, or queue it; wait while twice as many as there are threads are pending.
+
+        Raises the error of an earlier call that has failed.
+        """
+        self.check()
+        while len(self._pending) >= 2 * self._threads:
+            self._raise(wait(self._pending, return_when=FIRST_COMPLETED).done)
         self._pending.add(self._pool.submit(function, *arguments))
+
+    def check(self) -> None:
+        """Raise the error of a call that has failed."""
+        self._raise(wait(self._pending, timeout=0).done)
+
+    def cancel(self) -> None:
+        """Leave out the calls that have not begun."""
+        self._pending -= {task for task in self._pending if task.cancel()}
 
     def __exit__(self, *error: object) -> None:
         try:

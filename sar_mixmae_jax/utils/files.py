@@ -5,6 +5,7 @@ A folder in a bucket is used through a local mirror: `mirror` is imported when o
 
 import os
 import shutil
+import threading
 from collections.abc import Collection, Iterator
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -20,7 +21,7 @@ from sar_mixmae_jax.utils.errors import InputError, first_line
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside a file, and rename it to the file at the end."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.partial")
     try:
         yield partial
         with partial.open("rb") as file:

@@ -7,7 +7,7 @@ import pytest
 
 from configs import compare as recipe
 from sar_mixmae_jax.evaluation.predictions import load_predictions
-from sar_mixmae_jax.experiments import learning_curves, seed_training
+from sar_mixmae_jax.experiments import curve_pretraining, learning_curves, seed_training
 from sar_mixmae_jax.experiments.curve_files import read_metrics, read_state
 from sar_mixmae_jax.experiments.curve_plan import check_curves
 from sar_mixmae_jax.experiments.learning_curves import compare
@@ -52,7 +52,7 @@ def accelerator():
         for module in (seed_training, learning_curves):
             patch.setattr(module, "is_accelerator", lambda: True)
         patch.setattr(seed_training, "STEPS_TOGETHER", 3)
-        patch.setattr(learning_curves, "POLL_STEPS", 2)
+        patch.setattr(curve_pretraining, "POLL_STEPS", 2)
         yield
 
 
@@ -97,10 +97,10 @@ def test_a_stopped_pretraining_continues_bit_by_bit(compared, small, tmp_path):
         calls.append(None)
         return len(calls) == 1
 
-    comparison = learning_curves.Comparison(small, tmp_path, stop)
-    assert not comparison._pretrain("none", [0, 1])
+    pretraining = curve_pretraining.CurvePretraining(small, tmp_path, stop)
+    assert not pretraining.run("none", [0, 1])
     assert (tmp_path / "pretraining" / "none.npz").exists()
-    assert comparison._pretrain("none", [0, 1])
+    assert pretraining.run("none", [0, 1])
     assert not (tmp_path / "pretraining" / "none.npz").exists()
     for share in ("0.5", "1"):
         whole, continued = (
@@ -121,8 +121,7 @@ def test_a_finished_comparison_computes_nothing(compared, small, monkeypatch):
 
 def test_a_damaged_file_is_named(compared, small, tmp_path):
     workdir, _ = compared
-    comparison = learning_curves.Comparison(small, workdir, lambda: False)
-    setup = comparison._setup("none")
+    setup = curve_pretraining.CurvePretraining(small, workdir, lambda: False).setup("none")
     broken = tmp_path / "none.npz"
     broken.write_bytes(b"PK\x03\x04 cut")
     with pytest.raises(InputError, match=r"none\.npz cannot be read"):

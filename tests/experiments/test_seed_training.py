@@ -10,6 +10,7 @@ import pytest
 
 from sar_mixmae_jax.data.record_cache import PackedSource
 from sar_mixmae_jax.experiments import seed_training
+from sar_mixmae_jax.experiments.programs import TRACING, Compilers, Program
 from sar_mixmae_jax.experiments.seed_training import (
     load_records,
     predict_seeds,
@@ -88,8 +89,15 @@ def test_predictions_are_of_every_record_and_seed():
 
 
 def test_a_program_compiled_ahead_is_the_same():
-    program = seed_training.Program(partial(jnp.multiply, 2.0))
-    with seed_training.ThreadPoolExecutor(1) as pool:
-        program.prepare(pool, jnp.zeros(3))
+    program = Program(partial(jnp.multiply, 2.0))
+    with Compilers() as compilers:
+        program.prepare(compilers, jnp.zeros(3))
     assert program(jnp.arange(3.0)).tolist() == [0, 2, 4]
     assert program(jnp.arange(2.0)).tolist() == [0, 2]  # other shapes are compiled when called
+
+
+def test_a_program_that_was_given_up_is_compiled_when_called():
+    program = Program(partial(jnp.multiply, 2.0))
+    with TRACING, Compilers() as compilers:
+        program.prepare(compilers, jnp.zeros(3))
+    assert program(jnp.arange(3.0)).tolist() == [0, 2, 4]
