@@ -185,8 +185,6 @@ def learning_curves(*, patches: int, pairs: int, seeds: int) -> ConfigDict:
             tuning.batch_size, tuning.crop_size = 8, 128
             if name.endswith("frozen"):
                 tuning.freeze_encoder, tuning.segmentation.decoder_width = True, 0
-                tuning.drop_path = 0.0
-                tuning.optimizer.base_learning_rate = 0.32  # peak 1e-2: one linear layer
         config.finetune[name] = tuning
     for run in (config.pretrain, *config.finetune.values()):
         run.model.attention = "plain"  # the seeds are an axis that the kernel has not been run with
@@ -204,9 +202,7 @@ def set_length(config: ConfigDict, *, epochs: float, steps: int) -> None:
     pretraining.warmup_epochs = epochs / 16
     for tuning in config.finetune.values():
         if tuning.trainer != "probe":
-            frozen = tuning.get("freeze_encoder", False)
-            tuning.total_steps = 3 * steps if frozen else steps  # without a gradient of the encoder
-            tuning.warmup_epochs = 0.0
+            tuning.total_steps, tuning.warmup_epochs = steps, 0.0
 
 
 def bigearthnet() -> ConfigDict:

@@ -5,6 +5,7 @@ from typing import NamedTuple
 from ml_collections import ConfigDict
 
 from sar_mixmae_jax.experiments.curve_figure import RANDOM
+from sar_mixmae_jax.experiments.pixel_probe import is_linear_on_pixels
 from sar_mixmae_jax.experiments.trials import PRETRAINING
 from sar_mixmae_jax.utils.errors import InputError
 
@@ -96,12 +97,18 @@ def footnotes(config: ConfigDict) -> list[str]:
     ]
     sentences += [
         f"{name}: {run.dataset}, label_fraction {run.label_fraction:g}, labels chosen by seed; "
-        + (
-            "a linear layer on frozen features, its rate chosen on the validation split."
-            if run.trainer == "probe"
-            else f"{run.total_steps} steps of {run.batch_size} records"
-            + (", encoder frozen." if run.get("freeze_encoder") else ".")
-        )
+        f"{_training(run)}."
         for name, run in config.finetune.items()
     ]
     return sentences
+
+
+def _training(run: ConfigDict) -> str:
+    if run.trainer == "probe":
+        return "a linear layer on frozen features, its rate chosen on the validation split"
+    if is_linear_on_pixels(run):
+        return (
+            "a logistic regression on frozen maps at the tokens of the first stage, its penalty "
+            "chosen on the validation split"
+        )
+    return f"{run.total_steps} steps of {run.batch_size} records"

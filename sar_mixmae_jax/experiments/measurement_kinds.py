@@ -19,7 +19,12 @@ from sar_mixmae_jax.data.patch_dataset import load_patch_dataset
 from sar_mixmae_jax.data.sampler import ShuffleSampler
 from sar_mixmae_jax.evaluation.predictions import Predictions
 from sar_mixmae_jax.experiments.measurement import Measurement, load_split
-from sar_mixmae_jax.experiments.pixel_probe import encode_tokens, fit_head, select_records
+from sar_mixmae_jax.experiments.pixel_probe import (
+    encode_tokens,
+    fit_head,
+    is_linear_on_pixels,
+    select_records,
+)
 from sar_mixmae_jax.experiments.programs import Compilers
 from sar_mixmae_jax.experiments.seed_training import (
     InitFn,
@@ -199,12 +204,6 @@ def open_measurement(config: ConfigDict, name: str, shared: dict[Any, Records]) 
     if is_linear_on_pixels(run):
         return PixelProbe(*arguments)
     return FineTuning(setup, *arguments)
-
-
-def is_linear_on_pixels(config: ConfigDict) -> bool:
-    """Return True if a configuration trains only a linear layer on the maps of an encoder."""
-    segmentation = config.get("segmentation")
-    return bool(config.get("freeze_encoder") and not segmentation.decoder_width)
 
 
 def measurement_config(config: ConfigDict, name: str) -> ConfigDict:

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from ml_collections import ConfigDict
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 
@@ -34,6 +35,12 @@ NEVER = 100.0
 
 Tokens = Mapping[str, np.ndarray]
 """Results of `encode_tokens`, (record, …) each."""
+
+
+def is_linear_on_pixels(config: ConfigDict) -> bool:
+    """Return True if a configuration trains only a linear layer on the maps of an encoder."""
+    segmentation = config.get("segmentation")
+    return bool(config.get("freeze_encoder") and not segmentation.decoder_width)
 
 
 def encode_tokens(params: Any, batch: Batch, objective: FinetuneObjective) -> dict[str, jax.Array]:

@@ -100,6 +100,18 @@ def test_the_lock_is_shared_until_something_is_timed_and_then_kept(tmp_path):
             fcntl.flock(other, fcntl.LOCK_SH | fcntl.LOCK_NB)
 
 
+def test_the_lock_outlives_a_part_that_needs_none(tmp_path, monkeypatch):
+    def part(out, lock):
+        del lock
+        with (out / "device.lock").open("w") as other, pytest.raises(BlockingIOError):
+            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return {}
+
+    monkeypatch.setitem(accelerator.PARTS, "golden", part)
+    run("golden", tmp_path)
+    assert (tmp_path / "golden.json").exists()
+
+
 def test_the_table_shows_all_results_and_names_what_is_missing():
     lines = results_table(RESULTS, ["loop", "start"]).splitlines()
     assert lines[0] == "1 x GPU; CPU, 16 cores; Python 3.12.0, jax 0.11.2"
