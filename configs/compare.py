@@ -71,6 +71,8 @@ ARMS: dict[str, dict] = {
         "pretrain": {"objective": "simmim", "weighting": {"name": "none"}},
     },
 }
+TUNING_RATE = 3e-4
+"""Peak rate of fine-tuning, chosen on validation for `none` (docs/comparison.md)."""
 LISTED = tuple(arm for arm in ARMS if arm != "shared_average")
 """Arms of learning curves; with two bands `shared_average` differs little from `per_channel`."""
 COMPARED = (
@@ -113,8 +115,8 @@ def cpu() -> ConfigDict:
     """Return a comparison that takes at most ten hours on two cores, in parts of any length."""
     config = learning_curves(patches=20_000, pairs=2048, seeds=4)
     config.compared = LISTED
-    config.curves = ("none", "per_channel_standardised")
-    set_length(config, epochs=1.0, steps=120)
+    config.curves = ("none",)
+    set_length(config, epochs=1.0, steps=160)
     return config
 
 
@@ -124,7 +126,7 @@ def gpu() -> ConfigDict:
     config.compared = LISTED
     config.curves = ("none",)
     config.pretrain.batch_size, config.pretrain.optimizer.base_learning_rate = 64, 4e-3
-    set_length(config, epochs=2.0, steps=120)
+    set_length(config, epochs=2.0, steps=160)
     return config
 
 
@@ -177,12 +179,12 @@ def learning_curves(*, patches: int, pairs: int, seeds: int) -> ConfigDict:
             tuning.best_metric = "validation/loss"  # 1 % of the split is too little for a score
             tuning.probe.steps, tuning.probe.batch_size = 1000, 64
         else:
-            tuning.batch_size = 16
-            tuning.optimizer.base_learning_rate = 1.6e-2  # peak 1e-3
+            tuning.batch_size = 8 if arguments["task"] == "segmentation" else 16
+            tuning.optimizer.base_learning_rate = TUNING_RATE * 256 / tuning.batch_size
             tuning.optimizer.layer_decay = 1.0  # arms differ in the encoder only
             tuning.head_init = "xavier"  # weights near zero hardly reach the encoder at first
         if arguments["task"] == "segmentation":
-            tuning.batch_size, tuning.crop_size = 8, 128
+            tuning.crop_size = 128
             if name.endswith("frozen"):
                 tuning.freeze_encoder, tuning.segmentation.decoder_width = True, 0
         config.finetune[name] = tuning

@@ -106,7 +106,8 @@ class Measurement(ABC):
           seeds: of the encoders, for labels, order of records and head.
 
         Returns:
-          For each seed, a function that computes the predictions of the test split on the host.
+          For each seed, a function that computes the predictions of the test split, mostly on the
+          host; it may be called in another thread.
         """
 
     @abstractmethod

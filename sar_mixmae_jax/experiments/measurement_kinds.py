@@ -6,7 +6,6 @@ chosen on the validation split.
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -79,7 +78,11 @@ class FineTuning(Measurement):
             self.name,
             in_turn=self._in_turn,
         )
-        return _of_seeds(self, self.predict(trained.params, in_turn=self._in_turn), seeds)
+        outputs = self.predict(trained.params, in_turn=self._in_turn)
+        return [
+            partial(self.predictions, select_seed(outputs, number), seed)
+            for number, seed in enumerate(seeds)
+        ]
 
     def prepare(self, compilers: Compilers, seeds: int) -> None:
         """Start compiling training and prediction; see `Measurement`."""
@@ -156,24 +159,33 @@ class PixelProbe(Measurement):
     """Linear layer on the maps of a frozen encoder."""
 
     def evaluate(self, encoders: Any, seeds: Sequence[int]) -> list[Callable[[], Predictions]]:
-        """Encode tokens, fit the layer and predict the test split; see `Measurement`."""
-        training, validation = self.encode(encoders, encode_tokens, self._splits)
-        shapes = param_shapes(self.objective)["head"]
+        """Encode tokens; what follows waits for the fit on the host; see `Measurement`."""
+        splits = self.encode(encoders, encode_tokens, self._splits)
+        encoders = jax.device_get(encoders)
+        return [
+            partial(
+                self._fit,
+                select_seed(encoders, number),
+                [select_seed(split, number) for split in splits],
+                seed,
+            )
+            for number, seed in enumerate(seeds)
+        ]
 
-        def fit(number: int) -> Any:
-            seed = seeds[number]
-            labelled = select_records(select_seed(training, number), self.used_rows(seed))
-            held_out = select_records(select_seed(validation, number), self.validation_rows(seed))
-            return fit_head(shapes, labelled, held_out)
-
-        with ThreadPoolExecutor(len(seeds)) as pool:
-            heads = stack(list(pool.map(fit, range(len(seeds)))))
-        return _of_seeds(self, self.predict({"encoder": encoders, "head": heads}), seeds)
+    def _fit(self, encoder: Any, splits: list[dict[str, np.ndarray]], seed: int) -> Predictions:
+        training, validation = splits
+        head = fit_head(
+            param_shapes(self.objective)["head"],
+            select_records(training, self.used_rows(seed)),
+            select_records(validation, self.validation_rows(seed)),
+        )
+        outputs = self.predict(stack([{"encoder": encoder, "head": head}]))
+        return self.predictions(select_seed(outputs, 0), seed)
 
     def prepare(self, compilers: Compilers, seeds: int) -> None:
         """Start compiling encoder and prediction; see `Measurement`."""
         self.prepare_to_encode(compilers, seeds, encode_tokens, self._splits)
-        self.prepare_to_predict(compilers, seeds)
+        self.prepare_to_predict(compilers, 1)
 
     @property
     def _splits(self) -> tuple[Records, Records]:
@@ -217,15 +229,6 @@ def measurement_config(config: ConfigDict, name: str) -> ConfigDict:
         if field in run.model:
             run.model[field] = value
     return run.lock()
-
-
-def _of_seeds(
-    measurement: Measurement, outputs: dict[str, np.ndarray], seeds: Sequence[int]
-) -> list[Callable[[], Predictions]]:
-    return [
-        partial(measurement.predictions, select_seed(outputs, number), seed)
-        for number, seed in enumerate(seeds)
-    ]
 
 
 def _features(outputs: dict[str, np.ndarray], rows: np.ndarray) -> FeatureCache:

@@ -17,7 +17,7 @@ from tests.shrink import SMALL_MODEL
 from tfds_builders.build import build
 from tfds_builders.plan import BuildSettings
 
-MEASURED = ("land_cover_10_frozen", "water")
+MEASURED = ("land_cover_10_frozen", "water", "water_frozen")
 
 
 @pytest.fixture(scope="module")
