@@ -113,10 +113,10 @@ def quick() -> ConfigDict:
 
 def cpu() -> ConfigDict:
     """Return a comparison that takes at most ten hours on two cores, in parts of any length."""
-    config = learning_curves(patches=20_000, pairs=2048, seeds=4)
+    config = learning_curves(patches=20_000, pairs=2048, seeds=3)
     config.compared = LISTED
     config.curves = ("none",)
-    set_length(config, epochs=1.0, steps=160)
+    set_length(config, epochs=1.0, steps=360)
     return config
 
 
@@ -126,7 +126,7 @@ def gpu() -> ConfigDict:
     config.compared = LISTED
     config.curves = ("none",)
     config.pretrain.batch_size, config.pretrain.optimizer.base_learning_rate = 64, 4e-3
-    set_length(config, epochs=2.0, steps=160)
+    set_length(config, epochs=1.0, steps=360)
     return config
 
 
