@@ -49,6 +49,7 @@ def seed_spread(curve: CurveResult, metric: Metric) -> Spread:
 
 ARM_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "black", "0.5")
 """Colour-blind safe palette of Okabe and Ito (2008)."""
+BASELINE_GREYS = ("0.45", "0.6", "0.25", "0.75", "0.1")
 
 
 def draw_curves(
@@ -79,7 +80,9 @@ def draw_curves(
         for number, arm in enumerate(arms):
             _draw_arm(axis, metric, shown, arm, total, number, len(arms))
         for name, by_seed in values_by_seed(baselines, metric).items():
-            style = BASELINE_STYLES[names.index(name) % len(BASELINE_STYLES)] | {"color": "0.45"}
+            number = names.index(name)
+            grey = {"color": BASELINE_GREYS[number % len(BASELINE_GREYS)]}
+            style = BASELINE_STYLES[number % len(BASELINE_STYLES)] | grey
             label = f"{name} (no network)"
             axis.axhline(np.mean([*by_seed.values()]), label=label, zorder=0, **style)
         _set_limits(axis, metric, shown, baselines)
