@@ -24,7 +24,7 @@ from sar_mixmae_jax.utils.typed_json import from_json, to_json
 
 RECORD = "encoder.json"
 
-OF_THE_ENCODER = (
+KEPT_FIELDS = (
     "objective",
     "mask_ratio",
     "mask_rounding",
@@ -116,7 +116,7 @@ def continued_config(
 
     Args:
       config: `config.adapt` of the comparison.
-      source: the encoder, whose pretraining decides on the fields of `OF_THE_ENCODER`.
+      source: the encoder, whose pretraining decides on `KEPT_FIELDS`.
       arch: of its model.
 
     Raises:
@@ -124,7 +124,7 @@ def continued_config(
     """
     stored = add_defaults(source.metadata.config)
     run = config.copy_and_resolve_references().unlock()
-    for name in OF_THE_ENCODER:
+    for name in KEPT_FIELDS:
         if name in stored:
             run[name] = ConfigDict(stored[name]) if name == "speckle" else stored[name]
     run.model = ConfigDict({"image_size": arch.image_size})

@@ -69,7 +69,7 @@ from sar_mixmae_jax.training.initialisation import inherit_statistics
 from sar_mixmae_jax.training.train_step import CacheablePartial, TrainState, init_state
 from sar_mixmae_jax.training.workdir import lock_workdir
 from sar_mixmae_jax.utils.errors import InputError
-from sar_mixmae_jax.utils.files import atomic_write
+from sar_mixmae_jax.utils.files import atomic_write, report_write_errors
 from sar_mixmae_jax.utils.typed_json import to_json
 
 ENCODERS = ("random", "pretrained", "adapted")
@@ -309,8 +309,9 @@ class EventTransfer:
         source = to_json(self._source.description)
         results = {"encoder": source, "differences": differences, "scores": scores}
         page, numbers = self._workdir / "events.md", self._workdir / "events.json"
-        atomic_write(page, text.encode())
-        atomic_write(numbers, (json.dumps(results, indent=1) + "\n").encode())
+        with report_write_errors(page, "make room and start again; what is finished is kept"):
+            atomic_write(page, text.encode())
+            atomic_write(numbers, (json.dumps(results, indent=1) + "\n").encode())
         return [page, numbers]
 
     def _pooled(self, encoder: str, seed: int) -> Predictions:
