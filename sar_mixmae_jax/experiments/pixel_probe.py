@@ -27,8 +27,8 @@ from sar_mixmae_jax.utils.errors import InputError
 
 TOKENS = 256
 """Tokens of a record, drawn once for all records."""
-PENALTIES = (1e-4, 1e-3, 1e-2)
-"""Inverse strengths of the penalty that are tried."""
+EVIDENCE = (30.0, 300.0, 3000.0)
+"""Sums of the weights of all pixels that are tried: the larger, the weaker the penalty."""
 SMALLEST_DEVIATION = 1e-6
 NEVER = 100.0
 """Distance of the logit of a class without labels from the others."""
@@ -101,8 +101,8 @@ def fit_head(head: Mapping[str, Any], training: Tokens, validation: Tokens) -> d
     held_out, held_out_labels, held_out_weights = _samples(validation)
     seen = np.isin(held_out_labels, known)
     fits = []
-    for penalty in PENALTIES:
-        model = LogisticRegression(C=penalty, max_iter=300, tol=1e-3)
+    for evidence in EVIDENCE:
+        model = LogisticRegression(C=evidence / weights.sum(), max_iter=300, tol=1e-3)
         model.fit((features - mean) / deviation, labels, weights)
         predicted = model.predict_proba((held_out[seen] - mean) / deviation)
         loss = log_loss(
