@@ -2,5 +2,6 @@
 
 `errors` has the exceptions whose message is shown without a traceback, `files` atomic writes,
 `hashing` checksums and id hashes, `typed_json` checked conversion between JSON and dataclasses,
-`command_line` flags, `jit` a hashable partial. Imports no other package of this project.
+`command_line` flags, `background` and `processes` threads and processes. Imports no other package
+of this project.
 """
