@@ -60,8 +60,8 @@ def step_row(r: Results, rate: float | None) -> tuple[str, ...]:
         f"{r['flops_per_second'] / 1e12:.4g}",
         f"{r['flops_per_second'] / rate:.0%}" if rate else "-",
         f"{r['peak_memory_bytes'] / 1e9:.1f}",
-        f"{r['compile_seconds']:.0f}",
-        f"{r['compile_cpu_seconds']:.0f}",
+        "cached" if r.get("compile_cached") else f"{r['compile_seconds']:.0f}",
+        "cached" if r.get("compile_cached") else f"{r['compile_cpu_seconds']:.0f}",
     )
 
 

@@ -113,6 +113,23 @@ def measure_matrix_products(dtype: DTypeLike, side: int, repeats: int = 9) -> Re
     }
 
 
+CACHE_HIT = "/jax/compilation_cache/cache_hits"
+"""Event of JAX: a program was read instead of compiled."""
+
+
+class CacheHits:
+    """Counter of the programs that are read from the compilation cache."""
+
+    def __init__(self) -> None:
+        """Count from now on."""
+        self.count = 0
+        jax.monitoring.register_event_listener(self._note)
+
+    def _note(self, event: str, **details: Any) -> None:
+        del details
+        self.count += event == CACHE_HIT
+
+
 def peak_memory() -> int:
     """Return the peak memory in bytes: of the device if JAX reports it, else of this process."""
     stats = jax.devices()[0].memory_stats()

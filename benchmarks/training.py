@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from benchmarks.measure import Results, in_turns, split_into_turns
+from benchmarks.measure import CacheHits, Results, in_turns, split_into_turns
 from configs import finetune
 from sar_mixmae_jax.data.metadata import BANDS
 from sar_mixmae_jax.data.patch_dataset import batches
@@ -82,11 +82,12 @@ def measure_training(
         mapped = map_over_devices(
             setup.loss_fn, setup.optimizer, config.grad_accum_steps, feed.record_shapes
         )
-        start, cpu_start = time.perf_counter(), time.process_time()
+        hits, start, cpu_start = CacheHits(), time.perf_counter(), time.process_time()
         train_step = compile_train_step(mapped, state, feed.batch_shapes)
         compilation = compilation or {
             "compile_seconds": time.perf_counter() - start,
             "compile_cpu_seconds": time.process_time() - cpu_start,
+            "compile_cached": hits.count > 0,
         }
         parts[f"step {cache}"] = partial(step_alone, train_step, next(feed.batches)[1])
         parts[f"loop {cache}"] = partial(loop, train_step, feed.batches)

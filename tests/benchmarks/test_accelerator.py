@@ -3,10 +3,13 @@
 import fcntl
 import json
 
+import jax
+import jax.numpy as jnp
 import pytest
 
 from benchmarks import accelerator
-from benchmarks.accelerator_table import results_table
+from benchmarks.accelerator_table import results_table, step_row
+from benchmarks.measure import CacheHits
 
 MACHINE = {
     "device": "GPU",
@@ -127,3 +130,14 @@ def test_the_table_shows_all_results_and_names_what_is_missing():
     ):
         assert line in lines
     assert lines[-1] == "Without results, see the log of each: loop, start."
+
+
+def test_a_program_from_the_cache_is_no_compilation():
+    def compile_again():
+        jax.jit(lambda x: 3.25 * x + 7).lower(jnp.zeros(5)).compile()
+
+    compile_again()
+    hits = CacheHits()
+    compile_again()
+    assert hits.count == 1
+    assert step_row(STEP | {"compile_cached": True}, None)[-2:] == ("cached", "cached")
