@@ -28,6 +28,9 @@ def rewrite(
     """
     folder = to / name
     shutil.copytree(data_dir / name, folder)
+    default = Path(name.split("/")[0], ".config")  # name of the default configuration
+    if (data_dir / default).exists():
+        shutil.copytree(data_dir / default, to / default)
     path = folder / "metadata.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **metadata}))
     if record is None:
