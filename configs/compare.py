@@ -19,6 +19,7 @@ path of other runs ("runs/mine-{seed}").
 from ml_collections import ConfigDict
 
 from configs import finetune, pretrain
+from sar_mixmae_jax.experiments.event_encoder import KEPT_FIELDS
 from sar_mixmae_jax.utils.errors import look_up
 
 ROBUST = {
@@ -262,12 +263,7 @@ def events() -> ConfigDict:
 
 
 ADAPT = (
-    "objective",
-    "mask_ratio",
-    "mask_rounding",
-    "norm_pix_loss",
-    "resize_mode",
-    "speckle",
+    *KEPT_FIELDS,
     "weighting",
     "random_flip",
     "optimizer",

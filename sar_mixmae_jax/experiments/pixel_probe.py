@@ -1,8 +1,7 @@
 """Linear probe of pixels: a logistic regression on the maps of a frozen encoder, at its tokens.
 
-Gradient steps of one rate are no substitute: some channels of a pretrained encoder vary a thousand
-times less than others, and few labels need a penalty. Features are standardised, and the penalty
-is chosen on the validation split.
+Features are standardised and the penalty is chosen on the validation split: a few hundred gradient
+steps of one rate depend on how much each channel varies (docs/comparison.md).
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,11 +14,12 @@ from ml_collections import ConfigDict
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 
-from sar_mixmae_jax.models.layers import EPSILON
+from sar_mixmae_jax.models.layers import layer_norm
 from sar_mixmae_jax.models.segmenter import resize_map
 from sar_mixmae_jax.tasks.supervised import (
     Batch,
     FinetuneObjective,
+    measured_on_all_dates,
     prepare_dates,
     prepare_labels,
 )
@@ -57,10 +57,12 @@ def encode_tokens(params: Any, batch: Batch, objective: FinetuneObjective) -> di
     """
     images, valid = prepare_dates(batch, None, objective)
     labels = prepare_labels(batch[objective.task.label_field], None, objective)
-    measured = jnp.stack([each.all(-1) for each in valid]).all(0)
+    measured = measured_on_all_dates(valid)
     maps: Any = objective.model.apply({"params": params}, images, method="feature_maps")
     rows, columns = maps[0].shape[1:3]
-    features = jnp.concatenate([resize_map(_normalise(each), (rows, columns)) for each in maps], -1)
+    norm: Any = layer_norm(jnp.float32).clone(use_scale=False, use_bias=False)
+    normed = [resize_map(norm.apply({}, each), (rows, columns)) for each in maps]
+    features = jnp.concatenate(normed, -1)
     classes = jnp.arange(objective.model.outputs)
     pixels = (labels[..., None] == classes) & measured[..., None]
     side = labels.shape[1] // rows
@@ -70,13 +72,6 @@ def encode_tokens(params: Any, batch: Batch, objective: FinetuneObjective) -> di
         each.reshape(len(labels), rows * columns, -1)[:, drawn] for each in (features, pixels)
     )
     return {"features": features, "pixels": pixels.astype(jnp.float32)}
-
-
-def _normalise(features: jax.Array) -> jax.Array:
-    """Return features as a LayerNorm with unit scale and zero bias does."""
-    centred = features.astype(jnp.float32)
-    centred -= centred.mean(-1, keepdims=True)
-    return centred * jax.lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + EPSILON)
 
 
 def fit_head(head: Mapping[str, Any], training: Tokens, validation: Tokens) -> dict[str, Any]:

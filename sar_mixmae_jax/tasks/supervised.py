@@ -54,7 +54,7 @@ def finetune_loss(
     images, valid = prepare_dates(batch, flip_key, objective)
     labels = prepare_labels(batch[objective.task.label_field], flip_key, objective)
     if objective.task.labels_per_pixel:
-        labels = jnp.where(_measured_on_all_dates(valid), labels, NOT_LABELLED)
+        labels = jnp.where(measured_on_all_dates(valid), labels, NOT_LABELLED)
     if objective.freeze_encoder:
         params = {**params, "encoder": jax.lax.stop_gradient(params["encoder"])}
     logits = apply_model(objective.model, params, images, key=drop_key)
@@ -80,7 +80,7 @@ def predict_outputs(
     logits = apply_model(model, params, images)
     labels = prepare_labels(batch[task.label_field], None, objective)
     return {
-        **task.record_outputs(logits, labels, _measured_on_all_dates(valid)),
+        **task.record_outputs(logits, labels, measured_on_all_dates(valid)),
         **task.extra_outputs(model, params, images),
     }
 
@@ -155,7 +155,7 @@ def prepare_dates(
     return [jnp.where(everywhere, date, 0.0) for date in dates], valid
 
 
-def _measured_on_all_dates(valid: list[jax.Array]) -> jax.Array:
+def measured_on_all_dates(valid: list[jax.Array]) -> jax.Array:
     """Return where all bands of all dates were measured, (batch, height, width) bool."""
     return reduce(jnp.logical_and, valid).all(-1)
 
