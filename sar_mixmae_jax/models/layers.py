@@ -215,29 +215,32 @@ def torch_conv_init(fan_in: int) -> Initializer:
 
 def normal(std: float) -> Initializer:
     """Return an initialiser: normal with zero mean."""
-    return _initializer(lambda key, size, shape: _normal(key, size, std))
+    return _initializer(lambda key, size: _normal(key, size, std))
 
 
 def uniform(bound: float) -> Initializer:
     """Return an initialiser: uniform in ± `bound`."""
     return _initializer(
-        lambda key, size, shape: jax.random.uniform(key, (size,), jnp.float32, -bound, bound)
+        lambda key, size: jax.random.uniform(key, (size,), jnp.float32, -bound, bound)
     )
 
 
 def xavier_uniform() -> Initializer:
     """Return the initialiser of Xavier-uniform matrices, with the digits of JAX's own."""
+    draw = _initializer(lambda key, size: jax.random.uniform(key, (size,), jnp.float32, -1.0))
 
-    def draw(key: jax.Array, size: int, shape: Sequence[int]) -> jax.Array:
+    def init(
+        key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32, out_sharding: Any = None
+    ) -> jax.Array:
+        del out_sharding
         variance = np.float32(1 / (sum(shape) / 2))
-        bound = np.sqrt(np.float32(3) * variance)
-        return jax.random.uniform(key, (size,), jnp.float32, -1.0) * bound
+        return draw(key, shape, dtype) * np.sqrt(np.float32(3) * variance)
 
-    return _initializer(draw)
+    return init
 
 
-def _initializer(draw: Callable[[jax.Array, int, Sequence[int]], jax.Array]) -> Initializer:
-    """Return the initialiser that cuts `draw(key, size, shape)`, of `size` numbers, to a shape."""
+def _initializer(draw: Callable[[jax.Array, int], jax.Array]) -> Initializer:
+    """Return the initialiser that cuts `draw(key, size)`, of `size` numbers, to a shape."""
 
     def init(
         key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32, out_sharding: Any = None
@@ -246,7 +249,7 @@ def _initializer(draw: Callable[[jax.Array, int, Sequence[int]], jax.Array]) -> 
         count, size = math.prod(shape), SMALLEST_DRAW
         while size < count:
             size *= 4
-        return draw(key, size, shape)[:count].reshape(shape).astype(dtype)
+        return draw(key, size)[:count].reshape(shape).astype(dtype)
 
     return init
 
@@ -255,6 +258,15 @@ def _initializer(draw: Callable[[jax.Array, int, Sequence[int]], jax.Array]) -> 
 def _normal(key: jax.Array, size: int, std: float) -> jax.Array:
     """Draw normal numbers; in one program, whose constants XLA joins."""
     return jax.random.normal(key, (size,)) * std
+
+
+HOST_OPERATIONS: dict[str, Callable[..., Any]] = {
+    "broadcast_in_dim": lambda value, shape, **_: np.broadcast_to(value, shape),
+    "mul": lambda left, right, **_: np.multiply(left, right),
+    "reshape": lambda values, new_sizes, **_: np.asarray(values).reshape(new_sizes),
+    "slice": lambda values, limit_indices, **_: np.asarray(values)[: limit_indices[0]],
+}
+"""Operations on the numbers drawn, as the initialisers above make them: exact, never compiled."""
 
 
 def initial_params(model: nn.Module, key: jax.Array, *shapes: tuple[int, ...]) -> Any:
@@ -278,12 +290,15 @@ def initial_params(model: nn.Module, key: jax.Array, *shapes: tuple[int, ...]) -
         if variable not in values:
             equation = origin[variable]
             arguments = [evaluate(argument) for argument in equation.invars]
-            results = equation.primitive.bind(*arguments, **equation.params)
+            compute = HOST_OPERATIONS.get(equation.primitive.name, equation.primitive.bind)
+            if any(isinstance(argument, jax.core.Tracer) for argument in arguments):
+                compute = equation.primitive.bind
+            results = compute(*arguments, **equation.params)
             results = results if equation.primitive.multiple_results else [results]
             values.update(zip(equation.outvars, results, strict=True))
         return values[variable]
 
-    return jax.tree.unflatten(tree, [evaluate(variable) for variable in jaxpr.outvars])
+    return jax.tree.unflatten(tree, jax.device_put([evaluate(result) for result in jaxpr.outvars]))
 
 
 @lru_cache(maxsize=CACHED_MODELS)

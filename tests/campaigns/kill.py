@@ -15,7 +15,6 @@ import os
 import random
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -28,7 +27,8 @@ import numpy as np
 import tensorstore as ts
 
 from sar_mixmae_jax.cli import train
-from tests.launch import ROOT, call, environment
+from tests import launch
+from tests.launch import ROOT, call
 from tests.shrink import flags
 from tfds_builders.bigearthnet_s1.fake_patches import write_lists, write_patches
 from tfds_builders.build import build
@@ -122,7 +122,7 @@ class Trial(NamedTuple):
 
 
 class Campaign:
-    """A dataset, a cache of compiled programs and the uninterrupted run, for all trials."""
+    """A dataset and the uninterrupted run, for all trials."""
 
     def __init__(self, root: Path, data_dir: Path | None = None) -> None:
         """Builds the dataset and runs the command once, in this process, without interruption.
@@ -136,7 +136,6 @@ class Campaign:
         """
         self._root = root
         self._data = data_dir or make_data(root)
-        self._cache = root / "cache"
         self.whole = root / "whole"
         self._code = code()
         status, output, errors = call(train.main, *self.arguments(self.whole))
@@ -146,16 +145,6 @@ class Campaign:
     def arguments(self, workdir: Path, **changes: Any) -> list[str]:
         """The arguments of a run."""
         return [*flags(self._data, **{**RUN, **changes}), f"--workdir={workdir}"]
-
-    def environment(self) -> dict[str, str]:
-        """Return the environment of the command: two CPU devices, one compilation cache."""
-        return {
-            "JAX_COMPILATION_CACHE_DIR": str(self._cache),
-            **environment(),
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-            "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "0",
-            "OPENBLAS_NUM_THREADS": "1",
-        }
 
     def trial(self, name: str, blows: Sequence[Blow], changes: Sequence[dict[str, Any]]) -> Trial:
         """Runs the command in a fresh workdir, ends it with every blow in turn, and compares.
@@ -174,8 +163,8 @@ class Campaign:
         for start, blow in enumerate((*blows, None)):
             with Process(self, workdir, **changes[start % len(changes)]) as process:
                 hit = process.end_with(blow) if blow else None
-                status = process.wait()
-            problems += check_ending(hit, status, process.told())
+                status, told = process.wait()
+            problems += check_ending(hit, status, told)
             if hit:
                 hits.append(hit)
             now = record(workdir).get("starts", [])
@@ -194,18 +183,11 @@ class Process:
     """One start of the command."""
 
     def __init__(self, campaign: Campaign, workdir: Path, **changes: Any) -> None:
-        """Starts it; its output goes to files beside the workdir."""
+        """Starts it."""
         self._workdir = workdir
-        self._output = workdir.with_name(f"{workdir.name}.output").open("w+")
         self._starts = len(record(workdir).get("starts", []))
         self._old = set(temporary(workdir))
-        self._popen = subprocess.Popen(
-            [sys.executable, "-m", "sar_mixmae_jax.main", *campaign.arguments(workdir, **changes)],
-            cwd=ROOT,
-            env=campaign.environment(),
-            stdout=self._output,
-            stderr=subprocess.STDOUT,
-        )
+        self._command = launch.start(*campaign.arguments(workdir, **changes))
 
     def __enter__(self) -> "Process":
         """Itself; the process is gone when its block is left."""
@@ -213,29 +195,25 @@ class Process:
 
     def __exit__(self, *_: object) -> None:
         """Ends what is still running."""
-        if self._popen.poll() is None:
-            self._popen.kill()
-            self._popen.wait()
-        self._output.close()
+        if self._command.poll() is None:
+            self._command.kill()
+            self.wait()
 
-    def wait(self) -> int:
-        """Its exit status."""
-        return self._popen.wait(timeout=PATIENCE)
-
-    def told(self) -> str:
-        """Return the output of the process."""
-        return self._workdir.with_name(f"{self._workdir.name}.output").read_text()
+    def wait(self) -> tuple[int, str]:
+        """Its exit status, and what it wrote."""
+        status, output, errors = launch.finish(self._command, PATIENCE)
+        return status, output + errors
 
     def end_with(self, blow: Blow) -> Hit:
         """Waits for the moment of a blow and strikes; the phase is that of the frozen process."""
         deadline = time.monotonic() + PATIENCE
         pause = 0.0 if blow.phase == FILES else 0.001  # a file is written within a millisecond
-        while blow.phase and self._popen.poll() is None and time.monotonic() < deadline:
+        while blow.phase and self._command.poll() is None and time.monotonic() < deadline:
             if self._is_at(blow):
                 time.sleep(blow.delay)
                 if self._freeze() and (blow.delay or self._is_at(blow)):
                     return self._strike(blow)
-                self._popen.send_signal(signal.SIGCONT)
+                self._command.send_signal(signal.SIGCONT)
             early = blow.phase not in EARLY | {FILES} and self._phase() in EARLY
             time.sleep(0.005 if early else pause)
         if blow.phase is None:
@@ -253,10 +231,10 @@ class Process:
 
     def _freeze(self) -> bool:
         """Stops all its threads; False if it has ended."""
-        if self._popen.poll() is not None:
+        if self._command.poll() is not None:
             return False
-        self._popen.send_signal(signal.SIGSTOP)
-        tasks = Path(f"/proc/{self._popen.pid}/task")
+        self._command.send_signal(signal.SIGSTOP)
+        tasks = Path(f"/proc/{self._command.pid}/task")
         while any(_state(task) not in "TtZX" for task in tasks.glob("*")):
             time.sleep(0.0005)
         return any(_state(task) in "Tt" for task in tasks.glob("*"))
@@ -265,15 +243,15 @@ class Process:
         if blow.phase == ASKED:
             return self._ask_and_kill()
         hit = Hit(blow.signal, self._phase(), self._step())
-        self._popen.send_signal(blow.signal)
-        self._popen.send_signal(signal.SIGCONT)
+        self._command.send_signal(blow.signal)
+        self._command.send_signal(signal.SIGCONT)
         return hit
 
     def _ask_and_kill(self) -> Hit:
         """SIGTERM, and SIGKILL as soon as the checkpoint that follows is being written."""
-        self._popen.send_signal(signal.SIGTERM)
-        self._popen.send_signal(signal.SIGCONT)
-        while self._popen.poll() is None:
+        self._command.send_signal(signal.SIGTERM)
+        self._command.send_signal(signal.SIGCONT)
+        while self._command.poll() is None:
             new = {*temporary(self._workdir)} - self._old
             if any(int(path.name.split(".")[0]) % EVERY for path in new):
                 break
@@ -281,7 +259,7 @@ class Process:
         if not self._freeze():
             return Hit(None, OVER, self._step())
         hit = Hit(signal.SIGKILL, ASKED, self._step())
-        self._popen.kill()
+        self._command.kill()
         return hit
 
     def _step(self) -> int:
@@ -314,7 +292,7 @@ class Process:
     def _has_claimed(self) -> bool:
         """Return whether the process holds the lock of the workdir, without taking it."""
         try:
-            folder = f"/proc/{self._popen.pid}/fd"
+            folder = f"/proc/{self._command.pid}/fd"
             return any(
                 os.readlink(f"{folder}/{name}") == str(self._workdir / "lock")
                 for name in os.listdir(folder)
