@@ -127,13 +127,16 @@ def train_step(
         )
         return jax.tree.map(jnp.add, total, (loss, count, gradient)), error
 
-    microbatches = jax.tree.map(
-        lambda field: field.reshape(grad_accum_steps, -1, *field.shape[1:]), batch
-    )
     zeros = jnp.zeros(()), jnp.zeros(()), jax.tree.map(jnp.zeros_like, state.params)
-    total, errors = jax.lax.scan(
-        add_microbatch, zeros, (jnp.arange(grad_accum_steps), microbatches)
-    )
+    if grad_accum_steps == 1:  # a loop takes longer to trace, several times so under `vmap`
+        total, errors = add_microbatch(zeros, (jnp.zeros((), jnp.int32), batch))
+    else:
+        microbatches = jax.tree.map(
+            lambda field: field.reshape(grad_accum_steps, -1, *field.shape[1:]), batch
+        )
+        total, errors = jax.lax.scan(
+            add_microbatch, zeros, (jnp.arange(grad_accum_steps), microbatches)
+        )
     loss, count, gradient = jax.lax.psum(total, AXIS)
     count = jnp.maximum(count, 1.0)
     gradient = jax.tree.map(lambda leaf: leaf / count, gradient)
