@@ -4,6 +4,7 @@ import importlib.util
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from absl import logging
 from filelock import FileLock
 
 import tests
+import tests.launch  # names what the fork server imports
 from sar_mixmae_jax.training import pretrain
 from sar_mixmae_jax.utils import files
 from sar_mixmae_jax.utils.mirror import CACHE_VARIABLE
@@ -140,6 +142,12 @@ def one_core() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(patch_builder, "available_cores", lambda: 1)
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def fork_server() -> None:
+    """Start the process from which `launch.Command` forks, before a build starts its own."""
+    forkserver.ensure_running()
 
 
 @pytest.fixture(autouse=True)
