@@ -4,7 +4,6 @@ import importlib.util
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
@@ -12,10 +11,10 @@ from absl import logging
 from filelock import FileLock
 
 import tests
-import tests.launch  # names what the fork server imports
 from sar_mixmae_jax.training import pretrain
 from sar_mixmae_jax.utils import files
 from sar_mixmae_jax.utils.mirror import CACHE_VARIABLE
+from tests import launch
 from tests.bucket_server import BucketServer, find_binary
 from tests.reference import Golden
 from tests.shrink import small_config, undrawn
@@ -146,8 +145,15 @@ def one_core() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def fork_server() -> None:
-    """Start the process from which `launch.Command` forks, before a build starts its own."""
-    forkserver.ensure_running()
+    """Start the process from which commands fork, before a build starts its own."""
+    launch.start_fork_server()
+
+
+@pytest.fixture(autouse=True)
+def no_commands_left() -> Iterator[None]:
+    """End the commands that a failed test left."""
+    yield
+    launch.kill_commands()
 
 
 @pytest.fixture(autouse=True)

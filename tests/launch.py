@@ -4,15 +4,18 @@ import atexit
 import io
 import logging
 import multiprocessing
+import multiprocessing.forkserver
 import os
 import resource
 import runpy
 import signal
 import socket
+import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 from unittest import mock
 
@@ -67,26 +70,44 @@ def file_size_limit(limit: int) -> Iterator[None]:
         signal.signal(signal.SIGXFSZ, handler)
 
 
-FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(
-    [f"sar_mixmae_jax.{name}" for name in ("cli.evaluate", "cli.train", "run_report.page")]
-    + [f"sar_mixmae_jax.training.{name}" for name in ("pretrain", "finetune")]
-    + [__name__]
+FORKSERVER = multiprocessing.get_context("forkserver")
+FORKSERVER.set_forkserver_preload(
+    [
+        "sar_mixmae_jax.cli.train",
+        "sar_mixmae_jax.inference.evaluator",
+        "sar_mixmae_jax.run_report.page",
+        "sar_mixmae_jax.training.finetune",
+        "sar_mixmae_jax.training.pretrain",
+        "tests.launch",
+    ]
 )
 
 
-class Command:
-    """A module that runs as `python -m` would run it, in a process of its own.
+def start_fork_server() -> None:
+    """Start the process from which commands fork, if there is none; builds would start theirs."""
+    with mock.patch.dict(os.environ, environment()):
+        multiprocessing.forkserver.ensure_running()
 
-    The process is forked from one that has imported the package, which saves 4 s.
+
+class Command:
+    """A module that runs as `__main__` in a process of its own, with the interface of `Popen`.
+
+    The process is forked from one that has imported the package, which saves four seconds. Unlike
+    after `python -m`, all processes hash strings alike and end without the interpreter's clean-up.
     """
+
+    NAME = "command"
 
     def __init__(self, module: str, arguments: Sequence[str], devices: int) -> None:
         """Start the process; its output goes to files."""
         self._folder = tempfile.TemporaryDirectory()
         self._files = [Path(self._folder.name, name) for name in ("output", "errors")]
-        self._process = FORKS.Process(
-            target=run_module, args=(module, arguments, environment(devices), self._files)
+        for path in self._files:
+            path.touch()
+        self._process = FORKSERVER.Process(
+            target=run_module,
+            args=(module, arguments, environment(devices), self._files),
+            name=self.NAME,
         )
         self._process.start()
 
@@ -95,30 +116,44 @@ class Command:
         """Number of the process."""
         return self._process.pid
 
-    def poll(self) -> int | None:
-        """Return the exit status, negative for a signal, or None while the process runs."""
+    @property
+    def returncode(self) -> int | None:
+        """Exit status, negative for a signal, or None while the process runs."""
         return self._process.exitcode
+
+    def poll(self) -> int | None:
+        """Return `returncode`."""
+        return self.returncode
 
     def send_signal(self, number: int) -> None:
         """Send a signal to the process, unless it has ended."""
         if self.poll() is None:
-            os.kill(self.pid, number)
+            with suppress(ProcessLookupError):  # it ended meanwhile
+                os.kill(self.pid, number)
 
     def kill(self) -> None:
         """End the process at once."""
         self._process.kill()
 
-    def communicate(self, timeout: float) -> tuple[str, str]:
+    def communicate(self, timeout: float | None = None) -> tuple[str, str]:
         """Wait for the process and return its output and errors.
 
         Raises:
-          TimeoutError: it still runs.
+          TimeoutExpired: it still runs.
         """
         self._process.join(timeout)
         if self.poll() is None:
-            raise TimeoutError
+            raise subprocess.TimeoutExpired(self.NAME, timeout)
         output, errors = (path.read_text() for path in self._files)
         return output, errors
+
+
+def kill_commands() -> None:
+    """End the processes that a failed test left, which multiprocessing would wait for."""
+    for process in multiprocessing.active_children():
+        if process.name == Command.NAME:
+            process.kill()
+            process.join()
 
 
 def run_module(
@@ -126,19 +161,37 @@ def run_module(
 ) -> None:
     """Run a module as `__main__` in this process, which has not used JAX yet."""
     for stream, path in zip((sys.stdout, sys.stderr), files, strict=True):
-        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), stream.fileno())
+        with path.open("ab") as file:
+            os.dup2(file.fileno(), stream.fileno())
     os.chdir(ROOT)
+    os.environ.clear()
     os.environ.update(env)
     sys.argv = [module, *arguments]
     try:
         runpy.run_module(module, run_name="__main__", alter_sys=True)
-    finally:
-        atexit._run_exitfuncs()  # which multiprocessing skips
+    finally:  # as at the end of an interpreter, which multiprocessing skips
+        threading._shutdown()
+        atexit._run_exitfuncs()
 
 
-def start(*arguments: object, devices: int = 2, module: str = "sar_mixmae_jax.main") -> Command:
-    """Starts a module; its output is kept."""
-    return Command(module, [str(argument) for argument in arguments], devices)
+def start(
+    *arguments: object,
+    devices: int = 2,
+    module: str = "sar_mixmae_jax.main",
+    fork: bool = True,
+) -> Command | subprocess.Popen:
+    """Start a module, forked or as a user does; its output is kept."""
+    texts = [str(argument) for argument in arguments]
+    if fork:
+        return Command(module, texts, devices)
+    return subprocess.Popen(
+        [sys.executable, "-m", module, *texts],
+        cwd=ROOT,
+        env=environment(devices),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 def start_together(
@@ -147,7 +200,8 @@ def start_together(
     devices: int = 1,
     last: Sequence[object] = (),
     module: str = "sar_mixmae_jax.main",
-) -> list[Command]:
+    fork: bool = True,
+) -> list[Command | subprocess.Popen]:
     """Starts the command in several processes that form one run; `last` is for the last alone."""
     address = f"127.0.0.1:{free_port()}"
     together = (*arguments, f"--coordinator_address={address}", f"--num_processes={processes}")
@@ -158,6 +212,7 @@ def start_together(
             *(last if process == processes - 1 else ()),
             devices=devices,
             module=module,
+            fork=fork,
         )
         for process in range(processes)
     ]
@@ -167,15 +222,17 @@ PATIENCE_SECONDS = 600
 """Time until a process counts as one that hangs, on a machine with much else to do."""
 
 
-def finish(process: Command, timeout: float = PATIENCE_SECONDS) -> tuple[int, str, str]:
+def finish(
+    process: Command | subprocess.Popen, timeout: float = PATIENCE_SECONDS
+) -> tuple[int, str, str]:
     """Waits for a process: its status, output and errors; one that hangs is killed."""
     try:
-        output, errors = process.communicate(timeout)
-    except TimeoutError:
+        output, errors = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
         process.kill()
-        output, errors = process.communicate(PATIENCE_SECONDS)
+        output, errors = process.communicate()
         raise AssertionError(f"it hung:\n{output}\n{errors}") from None
-    return process.poll(), output, errors
+    return process.returncode, output, errors
 
 
 def free_port() -> int:

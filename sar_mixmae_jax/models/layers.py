@@ -201,7 +201,8 @@ def remat_block(block: type[nn.Module], remat: str) -> type[nn.Module]:
 # XLA compiles a random draw for every shape, in about half a second each. Draws here have few
 # sizes, powers of four, and are cut to shape: the random numbers of JAX depend on their flat index
 # alone, so the first ones of a longer draw are those of a shorter one. Parameters are computed one
-# operation at a time, so that arrays of equal size share a program.
+# operation at a time, so that arrays of equal size share a program; what follows a draw is computed
+# in NumPy.
 
 SMALLEST_DRAW = 4**6
 CACHED_MODELS = 16
@@ -234,7 +235,7 @@ def xavier_uniform() -> Initializer:
     ) -> jax.Array:
         del out_sharding
         variance = np.float32(1 / (sum(shape) / 2))
-        return draw(key, shape, dtype) * np.sqrt(np.float32(3) * variance)
+        return (draw(key, shape) * np.sqrt(np.float32(3) * variance)).astype(dtype)
 
     return init
 
@@ -260,13 +261,26 @@ def _normal(key: jax.Array, size: int, std: float) -> jax.Array:
     return jax.random.normal(key, (size,)) * std
 
 
+def _slice(values: Any, start_indices: Any, limit_indices: Any, strides: Any, **_: Any) -> Any:
+    """Compute `jax.lax.slice` in NumPy."""
+    strides = strides or [None] * len(start_indices)
+    return np.asarray(values)[tuple(map(slice, start_indices, limit_indices, strides))]
+
+
+def _broadcast(values: Any, shape: Any, broadcast_dimensions: Any, **_: Any) -> Any:
+    """Compute `jax.lax.broadcast_in_dim` in NumPy."""
+    sides = dict(zip(broadcast_dimensions, np.shape(values), strict=True))
+    expanded = [sides.get(axis, 1) for axis in range(len(shape))]
+    return np.broadcast_to(np.reshape(values, expanded), shape)
+
+
 HOST_OPERATIONS: dict[str, Callable[..., Any]] = {
-    "broadcast_in_dim": lambda value, shape, **_: np.broadcast_to(value, shape),
+    "broadcast_in_dim": _broadcast,
     "mul": lambda left, right, **_: np.multiply(left, right),
     "reshape": lambda values, new_sizes, **_: np.asarray(values).reshape(new_sizes),
-    "slice": lambda values, limit_indices, **_: np.asarray(values)[: limit_indices[0]],
+    "slice": _slice,
 }
-"""Operations on the numbers drawn, as the initialisers above make them: exact, never compiled."""
+"""Operations of initialisers on the numbers drawn, in NumPy: the digits of XLA, no compilation."""
 
 
 def initial_params(model: nn.Module, key: jax.Array, *shapes: tuple[int, ...]) -> Any:
@@ -290,10 +304,13 @@ def initial_params(model: nn.Module, key: jax.Array, *shapes: tuple[int, ...]) -
         if variable not in values:
             equation = origin[variable]
             arguments = [evaluate(argument) for argument in equation.invars]
-            compute = HOST_OPERATIONS.get(equation.primitive.name, equation.primitive.bind)
-            if any(isinstance(argument, jax.core.Tracer) for argument in arguments):
-                compute = equation.primitive.bind
-            results = compute(*arguments, **equation.params)
+            on_host = HOST_OPERATIONS.get(equation.primitive.name)
+            dtype = variable.aval.dtype  # of keys, it is none of NumPy's
+            traced = any(isinstance(argument, jax.core.Tracer) for argument in arguments)
+            if on_host and isinstance(dtype, np.dtype) and not traced:
+                values[variable] = np.asarray(on_host(*arguments, **equation.params), dtype)
+                return values[variable]
+            results = equation.primitive.bind(*arguments, **equation.params)
             results = results if equation.primitive.multiple_results else [results]
             values.update(zip(equation.outvars, results, strict=True))
         return values[variable]

@@ -128,7 +128,7 @@ def train_step(
         return jax.tree.map(jnp.add, total, (loss, count, gradient)), error
 
     zeros = jnp.zeros(()), jnp.zeros(()), jax.tree.map(jnp.zeros_like, state.params)
-    if grad_accum_steps == 1:  # a loop takes longer to trace, several times so under `vmap`
+    if grad_accum_steps == 1:  # a loop takes longer to compile, and to trace
         total, errors = add_microbatch(zeros, (jnp.zeros((), jnp.int32), batch))
     else:
         microbatches = jax.tree.map(

@@ -27,8 +27,7 @@ import numpy as np
 import tensorstore as ts
 
 from sar_mixmae_jax.cli import train
-from tests import launch
-from tests.launch import ROOT, call
+from tests.launch import ROOT, call, finish, start, start_fork_server
 from tests.shrink import flags
 from tfds_builders.bigearthnet_s1.fake_patches import write_lists, write_patches
 from tfds_builders.build import build
@@ -160,8 +159,8 @@ class Campaign:
         workdir = self._root / name
         shutil.rmtree(workdir, ignore_errors=True)
         hits, problems, noted = [], [], []
-        for start, blow in enumerate((*blows, None)):
-            with Process(self, workdir, **changes[start % len(changes)]) as process:
+        for number, blow in enumerate((*blows, None)):
+            with Process(self, workdir, **changes[number % len(changes)]) as process:
                 hit = process.end_with(blow) if blow else None
                 status, told = process.wait()
             problems += check_ending(hit, status, told)
@@ -187,7 +186,7 @@ class Process:
         self._workdir = workdir
         self._starts = len(record(workdir).get("starts", []))
         self._old = set(temporary(workdir))
-        self._command = launch.start(*campaign.arguments(workdir, **changes))
+        self._command = start(*campaign.arguments(workdir, **changes))
 
     def __enter__(self) -> "Process":
         """Itself; the process is gone when its block is left."""
@@ -201,7 +200,7 @@ class Process:
 
     def wait(self) -> tuple[int, str]:
         """Its exit status, and what it wrote."""
-        status, output, errors = launch.finish(self._command, PATIENCE)
+        status, output, errors = finish(self._command, PATIENCE)
         return status, output + errors
 
     def end_with(self, blow: Blow) -> Hit:
@@ -234,10 +233,9 @@ class Process:
         if self._command.poll() is not None:
             return False
         self._command.send_signal(signal.SIGSTOP)
-        tasks = Path(f"/proc/{self._command.pid}/task")
-        while any(_state(task) not in "TtZX" for task in tasks.glob("*")):
+        while any(state not in "TtZX" for state in _states(self._command.pid)):
             time.sleep(0.0005)
-        return any(_state(task) in "Tt" for task in tasks.glob("*"))
+        return any(state in "Tt" for state in _states(self._command.pid))
 
     def _strike(self, blow: Blow) -> Hit:
         if blow.phase == ASKED:
@@ -301,10 +299,18 @@ class Process:
             return False
 
 
-def _state(task: Path) -> str:
-    """The state of a thread: "T" if it is stopped, "X" if it is gone."""
+def _states(pid: int) -> list[str]:
+    """The states of the threads of a process: "T" for one that is stopped, "X" for one gone."""
     try:
-        return (task / "stat").read_text().rpartition(")")[2].split()[0]
+        tasks = os.listdir(f"/proc/{pid}/task")
+    except OSError:
+        return []
+    return [_state(Path(f"/proc/{pid}/task/{task}/stat")) for task in tasks]
+
+
+def _state(stat: Path) -> str:
+    try:
+        return stat.read_text().rpartition(")")[2].split()[0]
     except OSError:
         return "X"
 
@@ -504,9 +510,9 @@ def draw(number: int, seed: int, seconds: float) -> tuple[list[Blow], list[dict[
     phases = [first[number % len(first)]]
     phases += [chance.choice(first) for _ in range(chance.choice((0, 0, 1, 2)))]
     blows = []
-    for start, phase in enumerate(phases):
+    for index, phase in enumerate(phases):
         sent = signal.SIGTERM if chance.random() < 0.2 else signal.SIGKILL
-        step = chance.randint(3, STEPS - 6) if start == 0 else chance.randint(6, STEPS - 3)
+        step = chance.randint(3, STEPS - 6) if index == 0 else chance.randint(6, STEPS - 3)
         if phase is None:
             delay = chance.uniform(0, 1.2 * seconds)
         else:
@@ -562,6 +568,7 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=0, help="number of the first trial")
     parser.add_argument("--only", type=int, help="one trial of the campaign, by its number")
     given = parser.parse_args()
+    start_fork_server()
     root = Path(tempfile.mkdtemp(prefix="kill-"))
     begin, load = time.monotonic(), os.getloadavg()[0]
     numbers = range(given.first, given.first + given.times) if given.only is None else [given.only]

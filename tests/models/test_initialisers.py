@@ -78,6 +78,7 @@ def test_parameters_are_those_of_flax_without_the_output(remat):
         @nn.compact
         def __call__(self, x: jax.Array) -> jax.Array:
             x = nn.LayerNorm()(nn.Dense(3, kernel_init=xavier_uniform())(x))
+            x = nn.Conv(3, (2,), bias_init=second_half)(x)
             return x if self.output else jax.pure_callback(fail, x, x)
 
     class Model(nn.Module):
@@ -87,6 +88,11 @@ def test_parameters_are_those_of_flax_without_the_output(remat):
         @nn.compact
         def __call__(self, x: jax.Array) -> jax.Array:
             return remat_block(Block, self.remat)(self.output, name="block")(x)
+
+    def second_half(key: jax.Array, shape: tuple[int, ...], dtype: type) -> jax.Array:
+        first, second = jax.random.split(key)
+        numbers = jax.random.normal(second, (4 * shape[0],), dtype) + jax.random.normal(first, ())
+        return numbers[2 * shape[0] :: 2] * jnp.broadcast_to(jnp.arange(1.0, 4.0), (1, 3))[0]
 
     def fail(x: np.ndarray) -> np.ndarray:
         raise AssertionError("the output was computed")

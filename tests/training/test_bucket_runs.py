@@ -188,7 +188,7 @@ def wait_for(condition, processes) -> None:
 def test_processes_that_are_killed_go_on_bitwise(built, buckets, tmp_path):
     """Two processes of two devices share nothing but the bucket; a dead one is named."""
     url, local = "gs://runs/processes", tmp_path / "local"
-    settings = flags(built, batch_size=8, total_steps=12, checkpoint_every=4)
+    settings = flags(built, batch_size=8, total_steps=16, checkpoint_every=4)
     results = [
         finish(process) for process in start_together(2, *settings, f"--workdir={local}", devices=2)
     ]
@@ -204,7 +204,7 @@ def test_processes_that_are_killed_go_on_bitwise(built, buckets, tmp_path):
     assert "process 1 of 2 on " in errors
     assert "start all of them again" in errors
     finish(processes[1])
-    assert f"checkpoints/12/{COMPLETE}" not in object_store.list_objects(url)
+    assert f"checkpoints/16/{COMPLETE}" not in object_store.list_objects(url)
 
     results = [
         finish(process) for process in start_together(2, *settings, f"--workdir={url}", devices=2)
@@ -212,5 +212,5 @@ def test_processes_that_are_killed_go_on_bitwise(built, buckets, tmp_path):
     assert [status for status, *_ in results] == [0, 0], results
     assert "resuming after step" in results[0][1]
     workdir = open_anew(url)
-    assert arrays(workdir, 12) == arrays(local, 12)
+    assert arrays(workdir, 16) == arrays(local, 16)
     assert losses(workdir) == losses(local)
