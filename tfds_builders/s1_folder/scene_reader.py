@@ -306,15 +306,18 @@ def read_valid(mask: Path, scene: Scene, window: Window) -> np.ndarray:
 
 
 def _warp(mask: DatasetReader, scene: Scene, window: Window) -> np.ma.MaskedArray:
-    """Return a mask on a window of a scene; 0 outside of the mask."""
+    """Return a mask on a window of a scene; NaN outside of the mask and where it is nodata.
+
+    With 0 in place of NaN, GDAL 3.12 changes the zeros of the mask to the next number.
+    """
     place = geotiff.window_georeference(scene.georeference, window.row_off, window.col_off)
-    values = np.zeros((window.height, window.width), np.float32)
+    values = np.full((window.height, window.width), np.nan, np.float32)
     reproject(
         rasterio.band(mask, 1),
         values,
         dst_transform=Affine(*place.transform),
         dst_crs=CRS.from_string(place.crs),
-        dst_nodata=0,
+        dst_nodata=np.nan,
         resampling=Resampling.nearest,
         tolerance=0.0,
     )
