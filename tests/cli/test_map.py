@@ -421,6 +421,7 @@ def test_command_lines_that_cannot_be_used(mapped, tmp_path, arguments, message)
 
 
 def test_a_beam_runner_maps_the_same_scenes(mapped, tmp_path):
+    pytest.importorskip("apache_beam", reason="needs the extra tensorflow")
     write_scene(tmp_path / "a_dB.tif", speckle(40, 40))
     write_scene(tmp_path / "power_dB.tif", 10 ** (speckle(40, 40) / 10))
     status, out, _, _ = mapped("a_dB.tif", "power_dB.tif", "--runner=DirectRunner")
