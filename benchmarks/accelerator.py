@@ -33,14 +33,15 @@ from absl import flags, logging
 from ml_collections import ConfigDict
 
 from benchmarks.accelerator_table import results_table
-from benchmarks.attention_errors import SHAPES, worst_error
 from benchmarks.measure import Results, describe_machine, measure_matrix_products, peak_memory
 from benchmarks.training import measure_finetuning, measure_training
 from configs import pretrain as pretrain_recipe
 from sar_mixmae_jax.models.fused_attention import fused_attention
-from sar_mixmae_jax.models.layers import attend
+from sar_mixmae_jax.models.fused_norm import fused_norm
+from sar_mixmae_jax.models.layers import PLAIN, Kernels
 from sar_mixmae_jax.training import pretrain
-from sar_mixmae_jax.training.config import compute_dtype
+from sar_mixmae_jax.training.config import KERNEL_FIELDS, compute_dtype
+from sar_mixmae_jax.training.kernel_choice import attention_trial, measure_deviation, norm_trial
 from sar_mixmae_jax.training.metric_logger import METRICS, read_metrics
 from sar_mixmae_jax.training.train_step import CacheablePartial
 from sar_mixmae_jax.utils.command_line import parse_flags, report_errors
@@ -68,7 +69,20 @@ SMALL_MODEL = {
     "model.decoder_num_heads": 2,
 }
 """Sizes of every variant on a machine without a GPU."""
-ATTENTIONS = {attend: "plain", fused_attention: "fused"}
+ATTENTION_SHAPES = (
+    (64, 4, 32, 40, 4),
+    (16, 8, 32, 33, 1),
+    (49, 3, 32, 18, 2),
+    (64, 4, 48, 20, 4),
+    (100, 2, 24, 9, 3),
+    (256, 2, 32, 8, 4),
+)
+"""Tokens, heads, width of a head, sequences and masks of the checks of the attention."""
+NORM_SHAPES = ((64, 128), (1000, 192), (4111, 512), (37, 2048))
+"""Rows and width of the checks of LayerNorm."""
+FUSED = Kernels(fused_attention, fused_norm)
+INTERPRETED = Kernels(partial(fused_attention, interpret=True), partial(fused_norm, interpret=True))
+KERNELS = {PLAIN: "plain", FUSED: "fused", INTERPRETED: "fused, interpreted"}
 RELEASE_SECONDS = 2
 """Time in which the driver takes back the memory of the process that was timed before."""
 
@@ -191,14 +205,21 @@ def measure_products(out: Path, lock: DeviceLock) -> Results:
 
 
 def check_kernels(out: Path, lock: DeviceLock) -> Results:
-    """Compare the fused attention and its gradients with the plain form in float32."""
+    """Compare the kernels and their gradients with the plain forms in float32."""
     del out, lock  # nothing is timed
-    kernel = fused_attention if has_gpu() else partial(fused_attention, interpret=True)
-    errors = {
-        np.dtype(dtype).name: max(worst_error(kernel, shape, dtype) for shape in SHAPES)
-        for dtype in (jnp.float32, jnp.bfloat16)
-    }
-    return {"shapes": len(SHAPES), "worst_relative_errors": errors}
+    kernels, plain = FUSED if has_gpu() else INTERPRETED, PLAIN
+    errors: dict[str, dict[str, float]] = {field: {} for field in KERNEL_FIELDS}
+    for dtype in (jnp.float32, jnp.bfloat16):
+        trials = {
+            "attention": [attention_trial(dtype, *shape) for shape in ATTENTION_SHAPES],
+            "norm": [norm_trial(dtype, *shape) for shape in NORM_SHAPES],
+        }
+        for field, worst in errors.items():
+            pair = getattr(kernels, field), getattr(plain, field)
+            worst[np.dtype(dtype).name] = max(
+                measure_deviation(*pair, trial, jnp.float32) for trial in trials[field]
+            )
+    return {"worst_relative_errors": errors}
 
 
 def measure_step(
@@ -207,25 +228,24 @@ def measure_step(
     *,
     variant: str,
     batch_size: int,
-    attention: str = "auto",
+    kernels: str = "auto",
     caches: Sequence[str] = ("none",),
 ) -> Results:
-    """Measure step and loops of pretraining; without a GPU the fused attention is interpreted."""
+    """Measure step and loops of pretraining; without a GPU kernels are interpreted."""
     config = make_config(out, variant, batch_size)
-    interpreted = attention == "fused" and not has_gpu()
-    config.model.attention = "plain" if interpreted else attention
+    interpreted = kernels == "fused" and not has_gpu()
+    for field in KERNEL_FIELDS:
+        config.model[field] = "plain" if interpreted else kernels
     setup = pretrain.set_up(config, out / "run")
     objective = setup.loss_fn.settings  # type: ignore[attr-defined]
     if interpreted:
-        kernel = partial(fused_attention, interpret=True)
-        model = objective.model.clone(attention=kernel)
-        objective = dataclasses.replace(objective, model=model)
+        objective = dataclasses.replace(objective, model=objective.model.clone(kernels=INTERPRETED))
         loss_fn = CacheablePartial(setup.loss_fn.function, objective)  # type: ignore[attr-defined]
         setup = dataclasses.replace(setup, loss_fn=loss_fn)
     return {
         "variant": variant,
         "batch_size": config.batch_size,
-        "attention": ATTENTIONS.get(objective.model.attention, "fused, interpreted"),
+        "kernels": KERNELS.get(objective.model.kernels, "plain and fused"),
         "dtype": np.dtype(objective.model.dtype).name,
         **measure_training(setup, 20 if has_gpu() else 4, caches, lock),
         "peak_memory_bytes": peak_memory(),
@@ -342,11 +362,11 @@ PARTS: dict[str, Part] = {
     "products": measure_products,
     "kernels": check_kernels,
     **{
-        f"{variant}_{batch_size}_{attention}": partial(
-            measure_step, variant=variant, batch_size=batch_size, attention=attention
+        f"{variant}_{batch_size}_{kernels}": partial(
+            measure_step, variant=variant, batch_size=batch_size, kernels=kernels
         )
         for variant, batch_size in STEPS
-        for attention in ("fused", "plain")
+        for kernels in ("fused", "plain")
     },
     "loop": partial(
         measure_step, variant="base", batch_size=256, caches=("device", "host", "none")

@@ -53,7 +53,7 @@ def step_row(r: Results, rate: float | None) -> tuple[str, ...]:
       rate: of matrix products, FLOP/s.
     """
     return (
-        f"{r['variant']}, {r['attention']}, {r['dtype']}",
+        f"{r['variant']}, {r['kernels']}, {r['dtype']}",
         f"{r['batch_size']:,}",
         f"{1e3 * r['step_seconds']:.1f}",
         f"{r['step_images_per_second']:,.0f}",
@@ -69,7 +69,7 @@ def loop_rows(results: Mapping[str, Results]) -> list[tuple[str, ...]]:
     """Return a row for each training loop."""
     return [
         (
-            f"{part['variant']}, {part['attention']}, batch {part['batch_size']:,}, cache {cache}",
+            f"{part['variant']}, {part['kernels']}, batch {part['batch_size']:,}, cache {cache}",
             f"{loop['images_per_second']:,.0f}",
             f"{loop['over_step']:.1%}",
         )
@@ -84,10 +84,9 @@ def other_rows(results: Mapping[str, Results]) -> list[tuple[str, str]]:
     if r := results.get("products"):
         rate = r["matrix_flops_per_second"]
         rows.append((f"{r['matrix_side']}³ matrix products", f"{rate / 1e12:.4g} TFLOP/s"))
-    if r := results.get("kernels"):
-        errors = (f"{name} {error:.1e}" for name, error in r["worst_relative_errors"].items())
-        text = f"worst relative error, with gradients: {', '.join(errors)}"
-        rows.append((f"fused attention, {r['shapes']} shapes", text))
+    for field, errors in results.get("kernels", {}).get("worst_relative_errors", {}).items():
+        text = ", ".join(f"{name} {error:.1e}" for name, error in errors.items())
+        rows.append((f"fused {field}", f"worst relative error, with gradients: {text}"))
     for task, unit in (("classification", "images/s"), ("flood", "pairs/s")):
         if r := results.get(task):
             step, evaluation = (r[f"{task}_{k}_per_second"] for k in ("step", "evaluation"))

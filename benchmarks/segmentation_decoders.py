@@ -122,7 +122,7 @@ class UPerNetSegmenter(Segmenter):
 
     def setup(self) -> None:
         """Create encoder and decoder."""
-        self.encoder = make_encoder(self.arch, self.dtype, self.remat, self.attention)
+        self.encoder = make_encoder(self.arch, self.dtype, self.remat, self.kernels)
         self.head = UPerNet(
             self.outputs, self.decoder_width, self.dtype, self.arch.mask_grid, self.head_init
         )

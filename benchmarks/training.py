@@ -23,11 +23,11 @@ from sar_mixmae_jax.models import architecture
 from sar_mixmae_jax.tasks.registry import get_task
 from sar_mixmae_jax.tasks.supervised import finetune_loss, init_model_params, predict_outputs
 from sar_mixmae_jax.tasks.task_dataset import TaskDataset, load_task_dataset
-from sar_mixmae_jax.training.attention_choice import select_attention
 from sar_mixmae_jax.training.batch_predictor import BatchPredictor
 from sar_mixmae_jax.training.config import make_optimizer
 from sar_mixmae_jax.training.downstream import make_finetune_objective
 from sar_mixmae_jax.training.encoder_loading import encoder_architecture
+from sar_mixmae_jax.training.kernel_choice import select_kernels
 from sar_mixmae_jax.training.metric_logger import StepTimer
 from sar_mixmae_jax.training.setup import RunSetup, open_feed
 from sar_mixmae_jax.training.sharding import prefetch_to_device, replicate
@@ -153,10 +153,10 @@ def measure_finetuning(
     """
     records = load_task_dataset(get_task(task), dataset, str(data_dir), "train", BANDS)
     finetune_config = published_finetuning(config, task, dataset)
-    attention = select_attention(
+    kernels = select_kernels(
         finetune_config, encoder_architecture(finetune_config, None, len(BANDS))
     )
-    objective = make_finetune_objective(finetune_config, None, records, attention=attention)
+    objective = make_finetune_objective(finetune_config, None, records, kernels=kernels)
     size = batch_size(config, records)
     optimizer = make_optimizer(finetune_config, lambda _: 1e-4)
     state = random_state(

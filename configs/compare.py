@@ -190,7 +190,8 @@ def learning_curves(*, patches: int, pairs: int, seeds: int) -> ConfigDict:
                 tuning.freeze_encoder, tuning.segmentation.decoder_width = True, 0
         config.finetune[name] = tuning
     for run in (config.pretrain, *config.finetune.values()):
-        run.model.attention = "plain"  # the seeds are an axis that the kernel has not been run with
+        run.model.attention = "plain"  # the seeds are an axis that no kernel has been run with
+        run.model.norm = "plain"
     del config.arms.random["finetune"]  # its rates are those of all arms here
     config.measured_batches = 8
     return config

@@ -14,8 +14,8 @@ from jax.typing import DTypeLike
 from sar_mixmae_jax.models.architecture import Architecture
 from sar_mixmae_jax.models.knn import KNNConfig, KNNHead
 from sar_mixmae_jax.models.layers import (
-    AttentionFn,
-    attend,
+    PLAIN,
+    Kernels,
     drop_path_factors,
     matmul_precision,
     normal,
@@ -47,7 +47,7 @@ class DownstreamModel(nn.Module):
       drop_path: rate of drop path in the last block, in training; see `layers.drop_path_factors`.
       head_init: an entry of `HEAD_INITS`.
       votes: settings of a nearest-neighbour head; None for a linear head.
-      attention: see `swin.WindowAttention`.
+      kernels: of the blocks.
       stages: an entry of `STAGES`.
     """
 
@@ -58,12 +58,12 @@ class DownstreamModel(nn.Module):
     drop_path: float = 0.0
     head_init: str = "tiny"
     votes: KNNConfig | None = None
-    attention: AttentionFn = attend
+    kernels: Kernels = PLAIN
     stages: str = STAGES[0]
 
     def setup(self) -> None:
         """Create encoder and head."""
-        self.encoder = make_encoder(self.arch, self.dtype, self.remat, self.attention)
+        self.encoder = make_encoder(self.arch, self.dtype, self.remat, self.kernels)
         if self.votes is not None:
             self.head: nn.Module = KNNHead(self.votes, self.outputs)
             return

@@ -4,6 +4,7 @@ Inside blocks, activations are matrices (rows, width): the tokens of all windows
 batch, one after another.
 """
 
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
@@ -53,6 +54,32 @@ def layer_norm(dtype: DTypeLike, *, name: str | None = None) -> nn.LayerNorm:
     return nn.LayerNorm(epsilon=EPSILON, dtype=dtype, use_fast_variance=False, name=name)
 
 
+def gelu(x: jax.Array) -> jax.Array:
+    """Return the exact (erf) GELU; below float32, its gradient is computed from `x` again."""
+    return nn.gelu(x, approximate=False) if x.dtype == jnp.float32 else _rounded_gelu(x)
+
+
+@jax.custom_vjp
+def _rounded_gelu(x: jax.Array) -> jax.Array:
+    # 1 + erf loses digits that erfc keeps, in float32: far fewer than rounding to `x.dtype` does.
+    exact = x.astype(jnp.float32)
+    return (exact * _normal_cdf(exact)).astype(x.dtype)
+
+
+def _rounded_gelu_gradient(x: jax.Array, gradient: jax.Array) -> tuple[jax.Array]:
+    exact = x.astype(jnp.float32)
+    density = jnp.exp(-0.5 * exact * exact) * (2 * math.pi) ** -0.5
+    slope = _normal_cdf(exact) + exact * density
+    return ((gradient.astype(jnp.float32) * slope).astype(x.dtype),)
+
+
+def _normal_cdf(x: jax.Array) -> jax.Array:
+    return 0.5 + 0.5 * jax.lax.erf(x * 0.5**0.5)
+
+
+_rounded_gelu.defvjp(lambda x: (_rounded_gelu(x), x), _rounded_gelu_gradient)
+
+
 class MLP(nn.Module):
     """Linear layer, exact (erf) GELU, linear layer.
 
@@ -68,8 +95,7 @@ class MLP(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Return (rows, width) of (rows, width)."""
         width = x.shape[-1]
-        x = linear(self.ratio * width, self.dtype, name="fc1")(x)
-        x = nn.gelu(x, approximate=False)
+        x = gelu(linear(self.ratio * width, self.dtype, name="fc1")(x))
         return linear(width, self.dtype, name="fc2")(x)
 
 
@@ -121,6 +147,87 @@ def attend(
     attention = nn.softmax(logits, axis=-1).astype(qkv.dtype)  # (..., heads, tokens, tokens)
     out = jnp.einsum("...hqk,...khd->...qhd", attention, value, precision=precision)
     return out.reshape(rows, triple // 3)
+
+
+NormFn = Callable[..., tuple[jax.Array, jax.Array]]
+"""Residual sum and LayerNorm with the arguments and the result of `add_norm`."""
+
+
+def add_norm(
+    x: jax.Array, change: jax.Array | None, scale: jax.Array, bias: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Add a residual branch and normalise; see `layer_norm`.
+
+    Args:
+      x: (rows, width).
+      change: (rows, width) added to `x`, or None.
+      scale: (width,) of the LayerNorm.
+      bias: (width,) of the LayerNorm.
+
+    Returns:
+      The sum and its LayerNorm, both (rows, width) in the type of `x`.
+    """
+    x = x if change is None else x + change
+    normalised = layer_norm(x.dtype).apply({"params": {"scale": scale, "bias": bias}}, x)
+    return x, normalised  # type: ignore[return-value]
+
+
+@dataclasses.dataclass(frozen=True)
+class Kernels:
+    """Functions that blocks compute attention and LayerNorm with.
+
+    Attributes:
+      attention: `attend`, or another function with its arguments and result.
+      norm: `add_norm`, or another function with its arguments and result.
+    """
+
+    attention: AttentionFn = attend
+    norm: NormFn = add_norm
+
+
+PLAIN = Kernels()
+
+
+class ResidualNorm(nn.Module):
+    """Sum of a residual branch, and the LayerNorm of the sum.
+
+    Attributes:
+      norm: `add_norm`, or a function with the same arguments and result.
+    """
+
+    norm: NormFn = add_norm
+
+    @nn.compact
+    def __call__(
+        self, x: jax.Array, change: jax.Array | None = None
+    ) -> tuple[jax.Array, jax.Array]:
+        """Return x + change and its LayerNorm, both (rows, width)."""
+        scale = self.param("scale", nn.initializers.ones, x.shape[-1:])
+        bias = self.param("bias", nn.initializers.zeros, x.shape[-1:])
+        return self.norm(x, change, scale, bias)
+
+
+class Prediction(nn.Module):
+    """Linear layer with a float32 output: factors in the type of its input, sums in float32.
+
+    Attributes:
+      features: int, width of the output.
+    """
+
+    features: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Return (rows, features) float32 of (rows, width)."""
+        kernel = self.param("kernel", xavier_uniform(), (x.shape[-1], self.features))
+        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        product = jax.lax.dot(
+            x,
+            kernel.astype(x.dtype),
+            precision=matmul_precision(x.dtype),
+            preferred_element_type=jnp.float32,
+        )
+        return product + bias
 
 
 def drop_path_factors(key: jax.Array, rate: float, blocks: int, images: int) -> jax.Array:

@@ -14,8 +14,10 @@ from jax.typing import DTypeLike
 from sar_mixmae_jax.models.architecture import Architecture
 from sar_mixmae_jax.models.layers import (
     MLP,
-    AttentionFn,
-    attend,
+    PLAIN,
+    Kernels,
+    Prediction,
+    ResidualNorm,
     initial_params,
     layer_norm,
     linear,
@@ -35,25 +37,25 @@ class DecoderBlock(nn.Module):
       num_heads: int, attention heads.
       mlp_ratio: int, hidden width of the MLP over its input's.
       dtype: of the computation.
-      attention: see `swin.WindowAttention`.
+      kernels: of the blocks.
     """
 
     tokens: int
     num_heads: int
     mlp_ratio: int
     dtype: DTypeLike
-    attention: AttentionFn = attend
+    kernels: Kernels = PLAIN
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Return (rows, width) of (rows, width), sequence after sequence of `tokens` rows."""
         width = x.shape[-1]
-        qkv = linear(3 * width, self.dtype, name="qkv")(layer_norm(self.dtype, name="norm1")(x))
-        y = self.attention(qkv, self.tokens, self.num_heads)
-        x = x + linear(width, self.dtype, name="proj")(y)
-        return x + MLP(self.mlp_ratio, self.dtype, name="mlp")(
-            layer_norm(self.dtype, name="norm2")(x)
-        )
+        x, normalised = ResidualNorm(self.kernels.norm, name="norm1")(x)
+        qkv = linear(3 * width, self.dtype, name="qkv")(normalised)
+        change = self.kernels.attention(qkv, self.tokens, self.num_heads)
+        change = linear(width, self.dtype, name="proj")(change)
+        x, normalised = ResidualNorm(self.kernels.norm, name="norm2")(x, change)
+        return x + MLP(self.mlp_ratio, self.dtype, name="mlp")(normalised)
 
 
 class Decoder(nn.Module):
@@ -63,13 +65,13 @@ class Decoder(nn.Module):
       arch: of the model.
       dtype: of the computation; parameters and predictions are float32.
       remat: activations that blocks keep for the backward pass, an entry of `layers.REMAT`.
-      attention: see `swin.WindowAttention`.
+      kernels: of the blocks.
     """
 
     arch: Architecture
     dtype: DTypeLike
     remat: str = "none"
-    attention: AttentionFn = attend
+    kernels: Kernels = PLAIN
 
     @nn.compact
     def __call__(self, tokens: jax.Array, mask: jax.Array) -> jax.Array:
@@ -104,13 +106,13 @@ class Decoder(nn.Module):
                 arch.decoder_num_heads,
                 arch.mlp_ratio,
                 self.dtype,
-                self.attention,
+                self.kernels,
                 name=name,
             )
             x = apply(x)
         x = layer_norm(self.dtype, name="norm")(x)
         values = arch.mask_unit * arch.mask_unit * arch.bands
-        x = linear(values, jnp.float32, name="pred")(x)
+        x = Prediction(values, name="pred")(x)
         return x.reshape(-1, units, values)  # 2 * batch, units, values
 
 
@@ -121,18 +123,18 @@ class MixMAE(nn.Module):
       arch: its sizes.
       dtype: of the computation; parameters and predictions are float32.
       remat: activations that blocks keep for the backward pass, an entry of `layers.REMAT`.
-      attention: see `swin.WindowAttention`.
+      kernels: of the blocks.
     """
 
     arch: Architecture
     dtype: DTypeLike = jnp.float32
     remat: str = "none"
-    attention: AttentionFn = attend
+    kernels: Kernels = PLAIN
 
     def setup(self) -> None:
         """Create encoder and decoder."""
-        self.encoder = make_encoder(self.arch, self.dtype, self.remat, self.attention)
-        self.decoder = Decoder(self.arch, self.dtype, self.remat, self.attention)
+        self.encoder = make_encoder(self.arch, self.dtype, self.remat, self.kernels)
+        self.decoder = Decoder(self.arch, self.dtype, self.remat, self.kernels)
 
     def encode(self, images: jax.Array, mask: jax.Array | None = None) -> jax.Array:
         """Apply the encoder; see `Encoder`."""

@@ -115,7 +115,7 @@ class Segmenter(DownstreamModel):
 
     def setup(self) -> None:
         """Create encoder and decoder."""
-        self.encoder = make_encoder(self.arch, self.dtype, self.remat, self.attention)
+        self.encoder = make_encoder(self.arch, self.dtype, self.remat, self.kernels)
         if self.decoder_width:
             self.head: nn.Module = FeaturePyramid(
                 self.outputs, self.decoder_width, self.dtype, self.head_init

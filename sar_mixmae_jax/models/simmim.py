@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from sar_mixmae_jax.models.architecture import Architecture
-from sar_mixmae_jax.models.layers import AttentionFn, attend, linear, normal
+from sar_mixmae_jax.models.layers import PLAIN, Kernels, Prediction, normal
 from sar_mixmae_jax.models.masking import masked_pixels
 from sar_mixmae_jax.models.swin import make_encoder
 
@@ -27,7 +27,7 @@ class LinearDecoder(nn.Module):
         """Create the parameters."""
         arch = self.arch
         self.mask_token = self.param("mask_token", normal(0.02), (1, 1, 1, arch.embed_dim))
-        self.pred = linear(arch.mask_unit * arch.mask_unit * arch.bands, jnp.float32)
+        self.pred = Prediction(arch.mask_unit * arch.mask_unit * arch.bands)
 
     def __call__(self, tokens: jax.Array) -> jax.Array:
         """Return (batch, units, unit² * bands) float32 of (batch, row, column, channel) tokens."""
@@ -42,17 +42,17 @@ class SimMIM(nn.Module):
       arch: its sizes; those of the decoder are not used.
       dtype: of the computation; parameters and predictions are float32.
       remat: activations that blocks keep for the backward pass, an entry of `layers.REMAT`.
-      attention: see `swin.WindowAttention`.
+      kernels: of the blocks.
     """
 
     arch: Architecture
     dtype: DTypeLike = jnp.float32
     remat: str = "none"
-    attention: AttentionFn = attend
+    kernels: Kernels = PLAIN
 
     def setup(self) -> None:
         """Create encoder and decoder."""
-        self.encoder = make_encoder(self.arch, self.dtype, self.remat, self.attention)
+        self.encoder = make_encoder(self.arch, self.dtype, self.remat, self.kernels)
         self.decoder = LinearDecoder(self.arch)
 
     def __call__(self, images: jax.Array, mask: jax.Array) -> jax.Array:

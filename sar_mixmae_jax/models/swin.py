@@ -14,7 +14,10 @@ from jax.typing import DTypeLike
 from sar_mixmae_jax.models.architecture import Architecture
 from sar_mixmae_jax.models.layers import (
     MLP,
+    PLAIN,
     AttentionFn,
+    Kernels,
+    ResidualNorm,
     attend,
     layer_norm,
     linear,
@@ -98,14 +101,14 @@ class Block(nn.Module):
       window: int, side of a window, tokens.
       mlp_ratio: int, hidden width of the MLP over its input's.
       dtype: of the computation.
-      attention: see `WindowAttention`.
+      kernels: of the block.
     """
 
     num_heads: int
     window: int
     mlp_ratio: int
     dtype: DTypeLike
-    attention: AttentionFn = attend
+    kernels: Kernels = PLAIN
 
     @nn.compact
     def __call__(
@@ -122,12 +125,14 @@ class Block(nn.Module):
           (rows, width).
         """
         attention = WindowAttention(
-            self.num_heads, self.window, self.dtype, self.attention, name="attn"
+            self.num_heads, self.window, self.dtype, self.kernels.attention, name="attn"
         )
         mlp = MLP(self.mlp_ratio, self.dtype, name="mlp")
-        change = attention(layer_norm(self.dtype, name="norm1")(x), mask)
-        x = x + (change if keep is None else scale_branch(change, keep[0]))
-        change = mlp(layer_norm(self.dtype, name="norm2")(x))
+        x, normalised = ResidualNorm(self.kernels.norm, name="norm1")(x)
+        change = attention(normalised, mask)
+        change = change if keep is None else scale_branch(change, keep[0])
+        x, normalised = ResidualNorm(self.kernels.norm, name="norm2")(x, change)
+        change = mlp(normalised)
         return x + (change if keep is None else scale_branch(change, keep[1]))
 
 
@@ -197,7 +202,7 @@ class Encoder(nn.Module):
       remat: activations that blocks keep for the backward pass, an entry of `layers.REMAT`.
       positions: side of the map that the position embedding was made for, tokens; the embedding is
         resized from it to the map of the images. None: the map of the images.
-      attention: see `WindowAttention`.
+      kernels: of the block.
     """
 
     patch: int
@@ -209,7 +214,7 @@ class Encoder(nn.Module):
     dtype: DTypeLike
     remat: str = "none"
     positions: int | None = None
-    attention: AttentionFn = attend
+    kernels: Kernels = PLAIN
 
     def __call__(
         self,
@@ -270,7 +275,7 @@ class Encoder(nn.Module):
             for block in range(depth):
                 name = f"stage_{stage}_block_{block}"
                 apply = block_class(
-                    heads, window, self.mlp_ratio, self.dtype, self.attention, name=name
+                    heads, window, self.mlp_ratio, self.dtype, self.kernels, name=name
                 )
                 rows = apply(rows, stage_mask, None if keep is None else keep[done])
                 done += 1
@@ -280,7 +285,7 @@ class Encoder(nn.Module):
 
 
 def make_encoder(
-    arch: Architecture, dtype: DTypeLike, remat: str, attention: AttentionFn = attend
+    arch: Architecture, dtype: DTypeLike, remat: str, kernels: Kernels = PLAIN
 ) -> Encoder:
     """Return the encoder of an architecture, for pretraining and for downstream tasks."""
     positions = arch.pretrain_image_size // arch.patch_size if arch.pretrain_image_size else None
@@ -294,5 +299,5 @@ def make_encoder(
         dtype,
         remat,
         positions,
-        attention,
+        kernels,
     )

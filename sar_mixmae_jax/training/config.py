@@ -3,6 +3,7 @@
 Configurations are `ml_collections` dictionaries made by the files in `configs`.
 """
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -16,7 +17,7 @@ from ml_collections import ConfigDict
 from sar_mixmae_jax.data.patch_dataset import PatchDataset, ReadOptions
 from sar_mixmae_jax.data.sampler import ShuffleSampler
 from sar_mixmae_jax.models.architecture import Architecture, make_architecture
-from sar_mixmae_jax.models.layers import REMAT, AttentionFn, attend
+from sar_mixmae_jax.models.layers import PLAIN, REMAT, Kernels
 from sar_mixmae_jax.objectives.preprocess import Preprocessing
 from sar_mixmae_jax.objectives.reconstruction import OBJECTIVES, PretrainObjective
 from sar_mixmae_jax.objectives.speckle_filter import SpeckleFilter
@@ -24,6 +25,9 @@ from sar_mixmae_jax.objectives.weighting import Weighting
 from sar_mixmae_jax.training.checkpoint import RetentionPolicy
 from sar_mixmae_jax.training.optimizer import adamw, learning_rate, peak_learning_rate
 from sar_mixmae_jax.utils.errors import InputError, check_name, look_up, unknown_name
+
+KERNEL_FIELDS = tuple(field.name for field in dataclasses.fields(Kernels))
+"""Fields of `config.model` that name kernels, and not sizes."""
 
 Number = float | int
 RULES: tuple[tuple[str, Callable[[Number], bool], tuple[str, ...]], ...] = (
@@ -187,7 +191,7 @@ def check_bands(bands: tuple[str, ...]) -> None:
 
 def model_sizes(config: ConfigDict) -> dict[str, Any]:
     """Return the fields of `config.model` that are fields of an `Architecture`, and the variant."""
-    return {name: value for name, value in dict(config.model).items() if name != "attention"}
+    return {name: value for name, value in dict(config.model).items() if name not in KERNEL_FIELDS}
 
 
 def compute_dtype(name: str) -> DTypeLike:
@@ -255,7 +259,7 @@ def make_objective(
     config: ConfigDict,
     dataset: PatchDataset,
     arch: Architecture | None = None,
-    attention: AttentionFn = attend,
+    kernels: Kernels = PLAIN,
 ) -> PretrainObjective:
     """Return model, preprocessing and loss of pretraining.
 
@@ -263,7 +267,7 @@ def make_objective(
       config: of a pretraining run.
       dataset: for the statistics that images are standardised with.
       arch: of the model; None: that of the configuration.
-      attention: of the model.
+      kernels: of the model.
 
     Raises:
       InputError: a name or a number in the configuration cannot be used.
@@ -279,7 +283,7 @@ def make_objective(
     )
     dtype = compute_dtype(config.dtype)
     model_class = look_up(OBJECTIVES, config.objective, "objective")
-    model = model_class(arch or make_arch(config), dtype, remat_policy(config), attention)
+    model = model_class(arch or make_arch(config), dtype, remat_policy(config), kernels)
     share = masked_share(config, model.arch.mask_grid**2)
     return PretrainObjective(model, preprocessing, share, config.norm_pix_loss)
 

@@ -121,11 +121,12 @@ def blocks(arch: Architecture) -> list[Block]:
 def _block_bytes(block: Block, mlp_ratio: int, itemsize: int) -> int:
     """Two LayerNorms; query, key, value and output of attention; softmax; the MLP.
 
-    The exact GELU keeps its argument, erfc, the derivative of erfc, and its value.
+    The exact GELU keeps its argument, erfc, the derivative of erfc, and its value; below float32
+    its argument and value.
     """
     norms = 2 * _layer_norm_bytes(block.values, itemsize)
     attention = 4 * itemsize * block.values + (FLOAT32 + itemsize) * block.logits
-    mlp = 4 * mlp_ratio * itemsize * block.values
+    mlp = (4 if itemsize == FLOAT32 else 2) * mlp_ratio * itemsize * block.values
     return norms + attention + mlp
 
 

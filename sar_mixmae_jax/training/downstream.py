@@ -12,7 +12,7 @@ from sar_mixmae_jax.data.metadata import BANDS, Statistics
 from sar_mixmae_jax.data.patch_dataset import PatchDataset, load_patch_dataset
 from sar_mixmae_jax.models.heads import HEAD_INITS, POOLINGS, STAGES, TILINGS
 from sar_mixmae_jax.models.knn import KNNConfig
-from sar_mixmae_jax.models.layers import AttentionFn, attend
+from sar_mixmae_jax.models.layers import PLAIN, Kernels
 from sar_mixmae_jax.objectives.preprocess import Preprocessing
 from sar_mixmae_jax.objectives.speckle_filter import NO_FILTER
 from sar_mixmae_jax.tasks.base import Task
@@ -228,7 +228,7 @@ def make_finetune_objective(
     source_checkpoint: SourceCheckpoint | None,
     split: TaskDataset,
     votes: KNNConfig | None = None,
-    attention: AttentionFn = attend,
+    kernels: Kernels = PLAIN,
 ) -> FinetuneObjective:
     """Return task, model and preprocessing of a run.
 
@@ -237,7 +237,7 @@ def make_finetune_objective(
       source_checkpoint: to start from; None: a random encoder.
       split: of a dataset of the size and unit that all have.
       votes: settings of a nearest-neighbour head, in place of a linear one.
-      attention: of the model.
+      kernels: of the model.
 
     Raises:
       InputError: sizes do not fit together.
@@ -253,7 +253,7 @@ def make_finetune_objective(
         drop_path=config.get("drop_path", 0.0),
         head_init=config.get("head_init") or ("xavier" if source_checkpoint is None else "tiny"),
         votes=votes,
-        attention=attention,
+        kernels=kernels,
         stages=pooled_stages(config),
     )
     statistics = input_statistics(config, source_checkpoint, patches)

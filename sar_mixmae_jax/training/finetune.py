@@ -22,7 +22,6 @@ from sar_mixmae_jax.tasks.supervised import (
     prepare_batch,
 )
 from sar_mixmae_jax.tasks.task_dataset import TaskDataset, make_predictions
-from sar_mixmae_jax.training.attention_choice import select_attention
 from sar_mixmae_jax.training.batch_predictor import BatchPredictor
 from sar_mixmae_jax.training.config import (
     check_batch,
@@ -45,6 +44,7 @@ from sar_mixmae_jax.training.encoder_loading import (
     replace_encoder,
     resolve_encoder,
 )
+from sar_mixmae_jax.training.kernel_choice import select_kernels
 from sar_mixmae_jax.training.setup import EvalResult, RunSetup, check_fit, warn_of_shrinking
 from sar_mixmae_jax.training.train_step import CacheablePartial, TrainState
 from sar_mixmae_jax.training.trainer import RunResult, run_training
@@ -86,8 +86,8 @@ def set_up(config: ConfigDict, workdir: Path) -> RunSetup:
     sampler = ShuffleSampler(len(training), config.batch_size, config.seed)
     schedule = make_schedule(config, sampler)
     arch = encoder_architecture(config, source_checkpoint, len(config.bands))
-    attention = select_attention(config, arch)
-    objective = make_finetune_objective(config, source_checkpoint, training, attention=attention)
+    kernels = select_kernels(config, arch)
+    objective = make_finetune_objective(config, source_checkpoint, training, kernels=kernels)
     check_fit(partial(prepare_batch, objective=objective), training.patches.source)
     warn_of_shrinking(objective.preprocessing, training.patches.size)
     if is_primary_process():

@@ -21,7 +21,6 @@ from sar_mixmae_jax.tasks.supervised import (
 )
 from sar_mixmae_jax.tasks.task_dataset import TaskDataset
 from sar_mixmae_jax.training import feature_cache
-from sar_mixmae_jax.training.attention_choice import select_attention
 from sar_mixmae_jax.training.checkpoint import (
     CheckpointManager,
     checkpoint_steps,
@@ -42,6 +41,7 @@ from sar_mixmae_jax.training.encoder_loading import (
     resolve_encoder,
 )
 from sar_mixmae_jax.training.feature_cache import FeatureCache
+from sar_mixmae_jax.training.kernel_choice import select_kernels
 from sar_mixmae_jax.training.probe_heads import METHODS, FittedHead
 from sar_mixmae_jax.training.restore import read_subtree
 from sar_mixmae_jax.training.run_description import RunDescription
@@ -91,14 +91,12 @@ def train(config: ConfigDict, workdir: Path, stop: Callable[[], bool] = lambda: 
     training, validation = load_splits(config, task)
     assert validation is not None  # see complete_config
     arch = encoder_architecture(config, source_checkpoint, len(config.bands))
-    attention = select_attention(config, arch)
-    linear_objective = make_finetune_objective(
-        config, source_checkpoint, training, attention=attention
-    )
+    kernels = select_kernels(config, arch)
+    linear_objective = make_finetune_objective(config, source_checkpoint, training, kernels=kernels)
     check_fit(partial(prepare_batch, objective=linear_objective), training.patches.source)
     warn_of_shrinking(linear_objective.preprocessing, training.patches.size)
     votes = method.votes(config, training)
-    objective = make_finetune_objective(config, source_checkpoint, training, votes, attention)
+    objective = make_finetune_objective(config, source_checkpoint, training, votes, kernels)
     description = describe_run(config, source_checkpoint, training, objective)
     with lock_workdir(workdir, config.upload_every):
         record = RunRecord(workdir, description)

@@ -54,7 +54,7 @@ RUN_DEFAULTS = {"init_bands": "strict"}
 REMAT = {False: "none", True: "full"}
 """`config.remat` of runs before it named a policy."""
 
-MODEL_DEFAULTS = {"attention": "plain"}
+MODEL_DEFAULTS = {"attention": "plain", "norm": "plain"}
 """Fields of `config.model` that were added later, with what a run did before."""
 
 

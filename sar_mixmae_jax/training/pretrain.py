@@ -25,7 +25,6 @@ from sar_mixmae_jax.models.resize import (
 from sar_mixmae_jax.objectives.preprocess import Preprocessing, preprocess
 from sar_mixmae_jax.objectives.reconstruction import PretrainObjective, pretrain_loss
 from sar_mixmae_jax.objectives.weighting import Weighting
-from sar_mixmae_jax.training.attention_choice import select_attention
 from sar_mixmae_jax.training.config import (
     check_batch,
     check_numbers,
@@ -45,6 +44,7 @@ from sar_mixmae_jax.training.initialisation import (
     resolve_source_checkpoint,
     with_bands,
 )
+from sar_mixmae_jax.training.kernel_choice import select_kernels
 from sar_mixmae_jax.training.optimizer import at_first_step
 from sar_mixmae_jax.training.reconstruction_evaluator import ReconstructionEvaluator
 from sar_mixmae_jax.training.restore import read_subtree
@@ -101,8 +101,8 @@ def set_up(config: ConfigDict, workdir: Path) -> RunSetup:
     optimizer = make_optimizer(config, schedule)
 
     arch = continued_architecture(arch, source_checkpoint, config.model.window_sizes)
-    attention = select_attention(config, arch, decoder=True)
-    objective = make_objective(config, dataset, arch, attention)
+    kernels = select_kernels(config, arch, decoder=True)
+    objective = make_objective(config, dataset, arch, kernels)
     check_fit(partial(prepare, settings=objective.preprocessing), dataset.source)
     warn_of_shrinking(objective.preprocessing, dataset.size)
     warn_weighting_changed(objective.preprocessing.weighting, source_checkpoint)

@@ -40,6 +40,9 @@ class TrainState:
         return jax.random.wrap_key_data(self.key)
 
 
+GPU_OPTIONS = {"xla_gpu_enable_triton_gemm": False}
+"""Options of XLA on GPUs: matrix products by cuBLAS alone. Trying kernels of Triton beside it takes
+most of the compilation, and the step is not faster for it (docs/results.md)."""
 CACHED_PROGRAMS = 4
 """Compiled programs kept for further runs in the same process."""
 
@@ -241,4 +244,5 @@ def compile_train_step(step: Any, state: TrainState, batch: Any) -> TrainStep:
 
 @lru_cache(maxsize=CACHED_PROGRAMS)
 def _compile_cached(step: Any, tree: Any, leaves: tuple[jax.ShapeDtypeStruct, ...]) -> TrainStep:
-    return step.lower(*jax.tree.unflatten(tree, leaves)).compile()
+    options = GPU_OPTIONS if jax.default_backend() == "gpu" else None
+    return step.lower(*jax.tree.unflatten(tree, leaves)).compile(compiler_options=options)

@@ -304,6 +304,7 @@ MAY_CHANGE = {
     "config.keep_period": "",
     "config.log_every": "",
     "config.model.attention": "results before and after may differ in their last digits",
+    "config.model.norm": "results before and after may differ in their last digits",
     "config.total_steps": "",
     "config.upload_every": "",
     "config.picture_every": "",

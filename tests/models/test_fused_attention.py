@@ -11,7 +11,8 @@ from jax.experimental.pallas import triton
 
 from sar_mixmae_jax.models.architecture import Architecture
 from sar_mixmae_jax.models.fused_attention import RUN, fused_attention
-from sar_mixmae_jax.models.layers import attend
+from sar_mixmae_jax.models.fused_norm import fused_norm
+from sar_mixmae_jax.models.layers import Kernels, attend
 from sar_mixmae_jax.models.masking import random_mask
 from sar_mixmae_jax.models.mixmae import MixMAE, init_params
 
@@ -120,7 +121,8 @@ def test_tokens_are_independent_of_those_of_another_mask_value():
 
 
 def test_loss_and_gradient_of_a_whole_model():
-    """Mixed images in four windows of 9 tokens, heads of 6 and 20 channels."""
+    """Mixed images in four windows of 9 tokens, heads of 6 and 20 channels; both kernels."""
+    kernels = Kernels(interpreted, partial(fused_norm, interpret=True))
     arch = Architecture(
         embed_dim=12,
         num_heads=(2,),
@@ -141,7 +143,7 @@ def test_loss_and_gradient_of_a_whole_model():
 
         return compiled(jax.value_and_grad(loss), params)(params)
 
-    expected, found = evaluate(MixMAE(arch)), evaluate(MixMAE(arch, attention=interpreted))
+    expected, found = evaluate(MixMAE(arch)), evaluate(MixMAE(arch, kernels=kernels))
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6), found, expected)
     table = expected[1]["encoder"]["stage_0_block_0"]["attn"]["bias_table"]
     assert float(jnp.abs(table).max()) > 1e-5  # not below the tolerance

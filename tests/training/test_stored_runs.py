@@ -49,7 +49,7 @@ def test_pretraining_is_resumed_with_the_same_losses(stored, built):
     assert (len(record.starts), record.saved) == (2, 4)
     before, now = (start["settings"] for start in record.starts)
     assert before.keys() <= now.keys()  # under the present names, with fields added since
-    assert now["model.attention"] == "plain"
+    assert now["model.attention"] == now["model.norm"] == "plain"
 
 
 def test_fine_tuning_begins_with_a_stored_encoder(stored, built, tmp_path):

@@ -1,0 +1,69 @@
+"""The kernel of residual sum and LayerNorm, interpreted on CPU, against the plain form."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sar_mixmae_jax.models.fused_norm import PROGRAMS, TILE, fused_norm
+from sar_mixmae_jax.models.layers import EPSILON, add_norm
+from sar_mixmae_jax.training.kernel_choice import measure_deviation, norm_trial
+from tests.models.test_fused_attention import lower_for_cuda  # noqa: F401
+
+interpreted = partial(fused_norm, interpret=True)
+
+
+@pytest.mark.parametrize(
+    ("rows", "width"),
+    [
+        (64, 128),
+        (37, 48),  # neither is a power of two
+        (1, 1),
+        (3, 2 * TILE),  # a row is larger than a tile
+        (2 * PROGRAMS * 32 + 5, 64),  # several tiles of a program, the last one short
+    ],
+)
+def test_values_and_gradients_are_those_of_the_plain_form(rows, width):
+    if width == 1:  # normalised to 0: no gradient but that of the sum
+        total, out = interpreted(jnp.ones((1, 1)), jnp.ones((1, 1)), jnp.ones(1), jnp.full(1, 3.0))
+        assert (float(total[0, 0]), float(out[0, 0])) == (2.0, 3.0)
+        return
+    assert measure_deviation(interpreted, add_norm, norm_trial(jnp.float32, rows, width)) < 1e-6
+
+
+def test_the_plain_form_is_layer_norm_of_the_sum():
+    random = np.random.default_rng(0)
+    x, change = random.normal(size=(2, 5, 8)).astype(np.float32)
+    scale, bias = random.normal(size=(2, 8)).astype(np.float32)
+    total = x.astype(np.float64) + change
+    deviation = np.sqrt(total.var(-1, keepdims=True) + EPSILON)
+    expected = (total - total.mean(-1, keepdims=True)) / deviation * scale + bias
+    for norm in (add_norm, interpreted):
+        found = norm(jnp.array(x), jnp.array(change), jnp.array(scale), jnp.array(bias))
+        np.testing.assert_allclose(found[0], total, rtol=1e-6)
+        np.testing.assert_allclose(found[1], expected, atol=2e-6)
+
+
+def test_bfloat16_is_as_close_to_float32_as_the_plain_form():
+    trial = norm_trial(jnp.bfloat16, 300, 48)
+    fused, plain = (
+        measure_deviation(norm, add_norm, trial, jnp.float32) for norm in (interpreted, add_norm)
+    )
+    assert 1e-4 < fused < 1.2 * plain
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize(("rows", "width"), [(1024, 512), (100, 192), (5, 4096)])
+def test_triton_accepts_both_kernels(lower_for_cuda, rows, width, dtype):  # noqa: F811
+    def gradient(x, change, scale, bias):
+        def total(*arrays):
+            return sum(out.astype(jnp.float32).sum() for out in fused_norm(*arrays))
+
+        return jax.grad(total, (0, 1, 2, 3))(x, change, scale, bias)
+
+    row = jax.ShapeDtypeStruct((rows, width), dtype)
+    channel = jax.ShapeDtypeStruct((width,), jnp.float32)
+    program = lower_for_cuda(gradient, row, row, channel, channel)
+    assert program.count("xla.gpu.triton") == 2
