@@ -27,7 +27,7 @@ from sar_mixmae_jax.training.batch_predictor import BatchPredictor
 from sar_mixmae_jax.training.config import make_optimizer
 from sar_mixmae_jax.training.downstream import make_finetune_objective
 from sar_mixmae_jax.training.encoder_loading import encoder_architecture
-from sar_mixmae_jax.training.kernel_choice import select_kernels
+from sar_mixmae_jax.training.kernel_choice import compiler_options, select_kernels
 from sar_mixmae_jax.training.metric_logger import StepTimer
 from sar_mixmae_jax.training.setup import RunSetup, open_feed
 from sar_mixmae_jax.training.sharding import prefetch_to_device, replicate
@@ -83,7 +83,7 @@ def measure_training(
             setup.loss_fn, setup.optimizer, config.grad_accum_steps, feed.record_shapes
         )
         hits, start, cpu_start = CacheHits(), time.perf_counter(), time.process_time()
-        train_step = compile_train_step(mapped, state, feed.batch_shapes)
+        train_step = compile_train_step(mapped, state, feed.batch_shapes, setup.compiler_options)
         compilation = compilation or {
             "compile_seconds": time.perf_counter() - start,
             "compile_cpu_seconds": time.process_time() - cpu_start,
@@ -165,7 +165,10 @@ def measure_finetuning(
     source, (turns, steps_per_turn) = records.patches.source, split_into_turns(steps)
     batch = next(prefetch_to_device(batches(source, ShuffleSampler(len(source), size, seed=0))))[1]
     train_step = compile_train_step(
-        map_over_devices(partial(finetune_loss, objective=objective), optimizer), state, batch
+        map_over_devices(partial(finetune_loss, objective=objective), optimizer),
+        state,
+        batch,
+        compiler_options(kernels),
     )
     predict = BatchPredictor(partial(predict_outputs, objective=objective), size)
     evaluated = EVALUATED_BATCHES * steps_per_turn * size

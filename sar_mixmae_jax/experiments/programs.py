@@ -9,10 +9,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from sar_mixmae_jax.training.train_step import GPU_OPTIONS
 from sar_mixmae_jax.utils.processes import available_cores
 
-FAST_COMPILATION = GPU_OPTIONS | {"xla_gpu_autotune_level": 0}
+FAST_COMPILATION = {"xla_gpu_autotune_level": 0, "xla_gpu_enable_triton_gemm": False}
 """Options of XLA for GPUs. A comparison has dozens of programs, and choosing kernels by trying them
 takes longer than the programs run (docs/results.md)."""
 TRACING = threading.Lock()

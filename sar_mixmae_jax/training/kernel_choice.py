@@ -13,6 +13,7 @@ from sar_mixmae_jax.models.architecture import Architecture
 from sar_mixmae_jax.models.layers import PLAIN, AttentionFn, Kernels, NormFn
 from sar_mixmae_jax.training.config import KERNEL_FIELDS, compute_dtype
 from sar_mixmae_jax.training.distributed import is_primary_process
+from sar_mixmae_jax.training.train_step import CompilerOptions
 from sar_mixmae_jax.utils.errors import InputError, check_name, first_line
 
 CHOICES = ("auto", "plain", "fused")
@@ -22,6 +23,11 @@ LARGEST_WINDOW = 128
 
 Blocks of queries write parts of the gradients of key and value, which are then summed: for 256
 tokens that takes more memory than the logits of one layer.
+"""
+FUSED_OPTIONS: CompilerOptions = (("xla_gpu_enable_triton_gemm", False),)
+"""Options of XLA for a step with fused kernels: matrix products by cuBLAS alone.
+
+Trying kernels of Triton for every product takes most of the compilation (docs/results.md).
 """
 LEAST_CAPABILITY = 8.0
 """Compute capability of the first GPUs with bfloat16 products: A100."""
@@ -86,6 +92,11 @@ def select_kernels(config: ConfigDict, arch: Architecture, *, decoder: bool = Fa
         for choice, fields in choices.items():
             print(f"{' and '.join(fields)}: {choice}")
     return Kernels(**fused)
+
+
+def compiler_options(kernels: Kernels) -> CompilerOptions:
+    """Return the options of XLA for a train step with these kernels."""
+    return () if kernels == PLAIN else FUSED_OPTIONS
 
 
 def find_drawback(field: str, arch: Architecture, dtype: DTypeLike, *, decoder: bool) -> str | None:

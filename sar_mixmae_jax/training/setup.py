@@ -41,6 +41,7 @@ from sar_mixmae_jax.training.sharding import (
 )
 from sar_mixmae_jax.training.train_step import (
     Batch,
+    CompilerOptions,
     LossFn,
     RecordShapes,
     TrainState,
@@ -108,6 +109,7 @@ class RunSetup:
       train_ids: hashes of the ids that the model is trained on, pretraining included; stored in
         every checkpoint.
       images_per_record: 2 where a record is a pair of dates.
+      compiler_options: of the train step.
     """
 
     config: ConfigDict
@@ -126,6 +128,7 @@ class RunSetup:
     eval_at_start: bool
     train_ids: str
     images_per_record: int = 1
+    compiler_options: CompilerOptions = ()
 
     @property
     def total_steps(self) -> int:

@@ -40,9 +40,6 @@ class TrainState:
         return jax.random.wrap_key_data(self.key)
 
 
-GPU_OPTIONS = {"xla_gpu_enable_triton_gemm": False}
-"""Options of XLA on GPUs: matrix products by cuBLAS alone. Trying kernels of Triton beside it takes
-most of the compilation, and the step is not faster for it (docs/results.md)."""
 CACHED_PROGRAMS = 4
 """Compiled programs kept for further runs in the same process."""
 
@@ -227,7 +224,13 @@ def by_shard_map(
     return jax.jit(mapped, donate_argnums=0)
 
 
-def compile_train_step(step: Any, state: TrainState, batch: Any) -> TrainStep:
+CompilerOptions = tuple[tuple[str, bool | int | str], ...]
+"""Options of XLA for a program, by name."""
+
+
+def compile_train_step(
+    step: Any, state: TrainState, batch: Any, options: CompilerOptions = ()
+) -> TrainStep:
     """Compile the mapped step ahead of time; the program refuses other shapes.
 
     Cached: equal arguments return the same program.
@@ -236,13 +239,16 @@ def compile_train_step(step: Any, state: TrainState, batch: Any) -> TrainStep:
       step: see `map_over_devices`.
       state: a replicated state.
       batch: (device, per-device batch, …) fields of all devices, or their shapes, with sharding.
+      options: of the compiler.
     """
     leaves, tree = jax.tree.flatten((state, batch))
     shapes = (jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding) for x in leaves)
-    return _compile_cached(step, tree, tuple(shapes))
+    return _compile_cached(step, tree, tuple(shapes), options)
 
 
 @lru_cache(maxsize=CACHED_PROGRAMS)
-def _compile_cached(step: Any, tree: Any, leaves: tuple[jax.ShapeDtypeStruct, ...]) -> TrainStep:
-    options = GPU_OPTIONS if jax.default_backend() == "gpu" else None
-    return step.lower(*jax.tree.unflatten(tree, leaves)).compile(compiler_options=options)
+def _compile_cached(
+    step: Any, tree: Any, leaves: tuple[jax.ShapeDtypeStruct, ...], options: CompilerOptions
+) -> TrainStep:
+    lowered = step.lower(*jax.tree.unflatten(tree, leaves))
+    return lowered.compile(compiler_options=dict(options))

@@ -161,6 +161,7 @@ def train_loop(
         ),
         state,
         feed.batch_shapes,
+        setup.compiler_options,
     )
     preempted, timer, logged = AllReduceFlag(), StepTimer(), start
     for result in step_iterator(train_step, state, feed.batches, start, timer):

@@ -18,6 +18,7 @@ from sar_mixmae_jax.training.config import KERNEL_FIELDS, make_arch
 from sar_mixmae_jax.training.kernel_choice import (
     attention_sizes,
     block_widths,
+    compiler_options,
     select_kernels,
 )
 from sar_mixmae_jax.utils.errors import InputError
@@ -160,6 +161,13 @@ def test_plain_tries_nothing(pretend, capsys):
 def test_unknown_name():
     with pytest.raises(InputError, match=r"unknown model\.attention 'flash'"):
         choose("flash")
+
+
+def test_xla_accepts_the_options_of_a_step_with_kernels():
+    assert compiler_options(PLAIN) == ()
+    options = dict(compiler_options(Kernels(norm=INTERPRETED.norm)))
+    compiled = jax.jit(jnp.sin).lower(1.0).compile(compiler_options=options)
+    assert float(compiled(0.0)) == 0.0
 
 
 def test_every_size_of_a_model_is_tried():
