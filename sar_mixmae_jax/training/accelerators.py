@@ -57,6 +57,7 @@ class Accelerator:
       measured: whether the utilisation was measured, on a whole step including its waits for
         memory.
       interconnect: links to other devices; None if unknown.
+      fused: whether `kernel_choice` takes fused kernels in bfloat16.
     """
 
     source: str
@@ -67,6 +68,7 @@ class Accelerator:
     utilisation: float = ASSUMED_UTILISATION
     measured: bool = False
     interconnect: Interconnect | None = None
+    fused: bool = False
 
     def peak(self, dtype: str) -> float | None:
         """Return the peak FLOP/s in "float32" or "bfloat16", or None if unknown.
@@ -109,7 +111,13 @@ def _gpu(
     """Return an NVIDIA GPU; float32 of the highest precision does not use tensor cores."""
     source = f"NVIDIA {name} data sheet, without sparsity"
     return Accelerator(
-        source, float32 * 1e12, tera * 1e12, memory, bandwidth * GB, interconnect=links
+        source,
+        float32 * 1e12,
+        tera * 1e12,
+        memory,
+        bandwidth * GB,
+        interconnect=links,
+        fused=True,
     )
 
 
@@ -134,8 +142,8 @@ ACCELERATORS = {
         _host(300, 200, "NVIDIA DGX A100 data sheet: NVLink 3, a 200 Gbit/s adapter per GPU"),
     ),
     "H100 SXM": _gpu("H100 SXM", 989, 67, 80 * GB, 3350, NVLINK_4),
-    "H200": dataclasses.replace(  # 50.0 ms for 256 images of `base`: docs/results.md
-        _gpu("H200 SXM", 989, 67, 141 * GB, 4800, NVLINK_4), utilisation=0.184, measured=True
+    "H200": dataclasses.replace(  # 119 ms for 1,024 images of `base`: docs/results.md
+        _gpu("H200 SXM", 989, 67, 141 * GB, 4800, NVLINK_4), utilisation=0.308, measured=True
     ),
     "L4": _gpu(
         "L4",

@@ -48,7 +48,7 @@ def estimate_compiled(config: ConfigDict, topology: str, records: int, side: int
       InputError: see `compile_step`.
     """
     program = compile_step(config, topology, records, side=side)
-    step = make_device_step(config, program.devices, side)
+    step = dataclasses.replace(make_device_step(config, program.devices, side), fused=False)
     dtype = compiled_dtype(config)
     device = device_of(program)
     results: Results = {

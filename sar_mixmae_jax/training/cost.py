@@ -21,7 +21,13 @@ from sar_mixmae_jax.training.accelerators import (
     count_hosts,
     exchange_seconds,
 )
-from sar_mixmae_jax.training.config import check_batch, check_numbers, make_arch, remat_policy
+from sar_mixmae_jax.training.config import (
+    KERNEL_FIELDS,
+    check_batch,
+    check_numbers,
+    make_arch,
+    remat_policy,
+)
 from sar_mixmae_jax.training.device_memory import (
     FLOAT32,
     ITEMSIZES,
@@ -126,9 +132,12 @@ def estimate(
         "gradient_bytes": FLOAT32 * step.parameters,
         "record_bytes": {"float32": 4 * values, "float16": 2 * values},
         "memory": {
-            name: device_memory(step, itemsize)
+            name + (", fused" if fused else ""): device_memory(
+                dataclasses.replace(step, fused=fused), itemsize
+            )
             for name, itemsize in ITEMSIZES.items()
-            if config.dtype in ("auto", name)
+            for fused in (False, True)
+            if config.dtype in ("auto", name) and (not fused or may_be_fused(step, name))
         },
     }
     results["accelerators"] = {
@@ -175,7 +184,18 @@ def make_device_step(config: ConfigDict, devices: int, side: int) -> DeviceStep:
         side=side,
         remat=remat_policy(config),
         grad_accum_steps=config.grad_accum_steps,
+        fused=all(config.model[field] != "plain" for field in KERNEL_FIELDS),
     )
+
+
+def may_be_fused(step: DeviceStep, dtype: str) -> bool:
+    """Return whether a GPU with fused kernels uses them in a step; elsewhere they are plain."""
+    return step.fused and dtype == "bfloat16"
+
+
+def step_on(device: Accelerator, step: DeviceStep, dtype: str) -> DeviceStep:
+    """Return the step with the kernels that it has on a device."""
+    return dataclasses.replace(step, fused=device.fused and may_be_fused(step, dtype))
 
 
 def count_parameters(model: MixMAE) -> int:
@@ -237,7 +257,7 @@ def step_times(
     if peak is None:
         return None
     products = architecture.train_step_flops(step.arch, step.images, remat=step.remat)
-    traffic = memory_traffic(step, ITEMSIZES[dtype])
+    traffic = memory_traffic(step_on(device, step, dtype), ITEMSIZES[dtype])
     return StepTimes(
         products=products / (peak * device.utilisation),
         traffic=traffic / device.bandwidth if device.bandwidth else None,
@@ -247,7 +267,7 @@ def step_times(
 
 def memory_traffic(step: DeviceStep, itemsize: int) -> float:
     """Return the bytes that memory moves in a step: activations and parameters, repeatedly."""
-    kept = activations(step.arch, itemsize).kept
+    kept = activations(step.arch, itemsize, fused=step.fused).kept
     per_activation = TRAFFIC_PER_ACTIVATION * REMAT_TRAFFIC[step.remat]
     passes = PASSES_PER_MICROBATCH * step.grad_accum_steps + PASSES_PER_UPDATE
     return per_activation * step.images * kept + passes * FLOAT32 * step.parameters
@@ -257,7 +277,7 @@ def largest_device_batch(device: Accelerator, step: DeviceStep, dtype: str) -> i
     """Return the most images that fit a device in even microbatches, or None if unknown."""
     if device.memory is None:
         return None
-    smallest = 2 * step.grad_accum_steps
+    smallest, step = 2 * step.grad_accum_steps, step_on(device, step, dtype)
 
     def required(images: int) -> int:
         changed = dataclasses.replace(step, images=images)

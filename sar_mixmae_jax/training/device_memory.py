@@ -28,6 +28,7 @@ class DeviceStep:
       side: side of a raw patch in pixels.
       remat: activations that blocks keep, an entry of `layers.REMAT`.
       grad_accum_steps: microbatches on this device, computed one after the other.
+      fused: whether attention and LayerNorm of the blocks are fused kernels.
     """
 
     arch: Architecture
@@ -36,6 +37,7 @@ class DeviceStep:
     side: int
     remat: str = "none"
     grad_accum_steps: int = 1
+    fused: bool = False
 
 
 class Activations(NamedTuple):
@@ -71,7 +73,7 @@ def device_memory(step: DeviceStep, itemsize: int) -> dict[str, int]:
     """
     arch, parameters = step.arch, step.parameters
     microbatch = step.images // step.grad_accum_steps
-    kept, recomputed = activations(arch, itemsize, remat=step.remat)
+    kept, recomputed = activations(arch, itemsize, remat=step.remat, fused=step.fused)
     pixels = arch.image_size**2 * arch.bands
     rounded = itemsize < FLOAT32 and step.remat == "none"  # kept by every product, or rounded again
     gradients = 1 if step.grad_accum_steps == 1 else 2  # of a microbatch, and their sum
@@ -87,17 +89,21 @@ def device_memory(step: DeviceStep, itemsize: int) -> dict[str, int]:
     }
 
 
-def activations(arch: Architecture, itemsize: int, *, remat: str = "none") -> Activations:
+def activations(
+    arch: Architecture, itemsize: int, *, remat: str = "none", fused: bool = False
+) -> Activations:
     """Count the activations that the backward pass needs, for one image.
 
     Args:
       arch: architecture of the model.
       itemsize: bytes of a number of the computation: 4 in float32, 2 in bfloat16.
       remat: activations that blocks keep, an entry of `layers.REMAT`.
+      fused: see `DeviceStep`.
     """
     outside = _outside_of_blocks(arch, itemsize)
     all_blocks = blocks(arch)
-    whole = [_block_bytes(block, arch.mlp_ratio, itemsize) for block in all_blocks]
+    count = _fused_block_bytes if fused else _block_bytes
+    whole = [count(block, arch.mlp_ratio, itemsize) for block in all_blocks]
     if remat == "none":
         return Activations(outside + sum(whole), 0)
     # Input; with dots also query, key and value, the output of attention, and that of a layer.
@@ -119,15 +125,24 @@ def blocks(arch: Architecture) -> list[Block]:
 
 
 def _block_bytes(block: Block, mlp_ratio: int, itemsize: int) -> int:
-    """Two LayerNorms; query, key, value and output of attention; softmax; the MLP.
+    """Two LayerNorms; query, key, value and output of attention; softmax; the MLP."""
+    norms = 2 * _layer_norm_bytes(block.values, itemsize)
+    attention = 4 * itemsize * block.values + (FLOAT32 + itemsize) * block.logits
+    return norms + attention + _mlp_bytes(block, mlp_ratio, itemsize)
+
+
+def _fused_block_bytes(block: Block, mlp_ratio: int, itemsize: int) -> int:
+    """Argument and output of two LayerNorms; query, key, value and output of attention; the MLP."""
+    return 8 * itemsize * block.values + _mlp_bytes(block, mlp_ratio, itemsize)
+
+
+def _mlp_bytes(block: Block, mlp_ratio: int, itemsize: int) -> int:
+    """Return the bytes of an MLP.
 
     The exact GELU keeps its argument, erfc, the derivative of erfc, and its value; below float32
     its argument and value.
     """
-    norms = 2 * _layer_norm_bytes(block.values, itemsize)
-    attention = 4 * itemsize * block.values + (FLOAT32 + itemsize) * block.logits
-    mlp = (4 if itemsize == FLOAT32 else 2) * mlp_ratio * itemsize * block.values
-    return norms + attention + mlp
+    return (4 if itemsize == FLOAT32 else 2) * mlp_ratio * itemsize * block.values
 
 
 def _layer_norm_bytes(values: int, itemsize: int) -> int:
