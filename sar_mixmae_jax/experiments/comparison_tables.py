@@ -231,7 +231,7 @@ def discrimination_sentence(result: Discrimination) -> str:
     """Return a sentence that compares the arms with the best baseline."""
     metric = result.metric
     verdict = {
-        "above": f"resolved above it: {'; '.join(map(_one_line, result.above))}",
+        "above": "resolved above it: " + "; ".join(f"`{_one_line(arm)}`" for arm in result.above),
         "tie": "**no arm is resolved from it: this test does not discriminate**",
         "mixed": "no arm is resolved above it, and some are below",
         "below": "**every arm is resolved below it: no network is worthwhile on this test**",

@@ -51,7 +51,9 @@ def test_the_rows_of_a_table():
         ["per_channel", "0.620 ± 0.026 (3)", "+0.100 [+0.075, +0.125] (3) better", "–"],
         ["*a\\|b*", "0.450", "–", "–"],
     ]
-    assert "AP macro: the best baseline, a\\|b, has 0.450; resolved above it: per_channel." in page
+    assert (
+        "AP macro: the best baseline, a\\|b, has 0.450; resolved above it: `per_channel`." in page
+    )
     assert "A note." in page
     assert "Seeds per entry: 1 to 3, as some runs are missing." in page
     assert "of the 1 on this page" in page
