@@ -67,8 +67,9 @@ def backscatter() -> np.ndarray:
 def stepped(backscatter):
     """The state before (a copy), after one step, and what the step returned."""
     state = start(OPTIMIZER)
-    before = jax.tree.map(np.array, state.params)  # copies: a view would keep the buffers
-    key = jax.random.wrap_key_data(np.array(state.key))
+    copied = jax.tree.map(jnp.copy, state)  # an array that NumPy has read keeps its buffers
+    before = jax.tree.map(np.asarray, copied.params)
+    key = jax.random.wrap_key_data(copied.key)
     step = map_over_devices(loss_of(OBJECTIVE), OPTIMIZER)
     after, metrics, errors = step(state, fields(backscatter))
     return before, key, state, after, metrics, errors, step
