@@ -78,7 +78,7 @@ ATTENTION_SHAPES = (
     (256, 2, 32, 8, 4),
 )
 """Tokens, heads, width of a head, sequences and masks of the checks of the attention."""
-NORM_SHAPES = ((64, 128), (1000, 192), (4111, 512), (37, 2048))
+NORM_SHAPES = ((64, 128), (1000, 192), (4111, 512), (37, 2048), (2**17, 128), (2**17 + 5, 64))
 """Rows and width of the checks of LayerNorm."""
 FUSED = Kernels(fused_attention, fused_norm)
 INTERPRETED = Kernels(partial(fused_attention, interpret=True), partial(fused_norm, interpret=True))

@@ -1,4 +1,4 @@
-"""Trace one pretraining step on random images.
+"""Trace one pretraining step with plain kernels on random images.
 
   python -m benchmarks.profile_step --variant=base --batch_size=256
 

@@ -5,7 +5,7 @@ requires, by masked loads and stores. The backward pass normalises again, and on
 through a run of rows, so that the gradients of scale and bias leave the chip once a run.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -45,8 +45,17 @@ class _Sizes(NamedTuple):
 def _sizes(x: jax.Array) -> _Sizes:
     rows, channels = x.shape
     padded = pl.next_power_of_2(channels)
-    tile = max(1, TILE // padded)
+    tile = _tile(padded)
     return _Sizes(rows, channels, padded, tile, max(1, rows // (tile * PROGRAMS)))
+
+
+def rows_of_programs(width: int) -> int:
+    """Return the rows for which every program of the backward pass computes one tile."""
+    return PROGRAMS * _tile(pl.next_power_of_2(width))
+
+
+def _tile(padded: int) -> int:
+    return max(1, TILE // padded)
 
 
 def fused_norm(
@@ -125,7 +134,7 @@ def _forward(
 
 def _backward(
     x: jax.Array, scale: jax.Array, dtotal: jax.Array, dnormalised: jax.Array, interpret: bool
-) -> Iterator[jax.Array]:
+) -> tuple[jax.Array, jax.Array, jax.Array]:
     s = _sizes(x)
     programs = pl.cdiv(s.rows, s.tile * s.run)
     rows = pl.BlockSpec((s.tile * s.run, s.padded), lambda n: (n, 0))
@@ -143,8 +152,8 @@ def _backward(
         interpret=interpret,
         name="norm_gradient",
     )(x, dtotal, dnormalised, _pad(scale, s))
-    yield dx
-    yield from (total.sum(0)[: s.channels] for total in sums)
+    dscale, dbias = (total.sum(0)[: s.channels] for total in sums)
+    return dx, dscale, dbias
 
 
 def _pad(values: jax.Array, s: _Sizes) -> jax.Array:
@@ -219,7 +228,12 @@ def _load(ref: Any, inside: jax.Array | None) -> jax.Array:
 
 
 def _inside(first: Any, s: _Sizes) -> jax.Array | None:
-    """Return (tile, padded) bool, False where a tile from the row `first` on is padding."""
+    """Return (tile, padded) bool, True where no padding is; None if nothing is padded.
+
+    Args:
+      first: row of the matrix that the tile begins with.
+      s: sizes.
+    """
     if s.channels == s.padded and s.rows % (s.tile * s.run) == 0:
         return None
     shape = (s.tile, s.padded)

@@ -47,7 +47,7 @@ class DownstreamModel(nn.Module):
       drop_path: rate of drop path in the last block, in training; see `layers.drop_path_factors`.
       head_init: an entry of `HEAD_INITS`.
       votes: settings of a nearest-neighbour head; None for a linear head.
-      kernels: of the blocks.
+      kernels: functions for attention and LayerNorm of the blocks.
       stages: an entry of `STAGES`.
     """
 

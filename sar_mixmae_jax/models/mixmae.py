@@ -37,7 +37,7 @@ class DecoderBlock(nn.Module):
       num_heads: int, attention heads.
       mlp_ratio: int, hidden width of the MLP over its input's.
       dtype: of the computation.
-      kernels: of the blocks.
+      kernels: functions for attention and LayerNorm of the blocks.
     """
 
     tokens: int
@@ -65,7 +65,7 @@ class Decoder(nn.Module):
       arch: of the model.
       dtype: of the computation; parameters and predictions are float32.
       remat: activations that blocks keep for the backward pass, an entry of `layers.REMAT`.
-      kernels: of the blocks.
+      kernels: functions for attention and LayerNorm of the blocks.
     """
 
     arch: Architecture
@@ -123,7 +123,7 @@ class MixMAE(nn.Module):
       arch: its sizes.
       dtype: of the computation; parameters and predictions are float32.
       remat: activations that blocks keep for the backward pass, an entry of `layers.REMAT`.
-      kernels: of the blocks.
+      kernels: functions for attention and LayerNorm of the blocks.
     """
 
     arch: Architecture

@@ -42,7 +42,7 @@ class SimMIM(nn.Module):
       arch: its sizes; those of the decoder are not used.
       dtype: of the computation; parameters and predictions are float32.
       remat: activations that blocks keep for the backward pass, an entry of `layers.REMAT`.
-      kernels: of the blocks.
+      kernels: functions for attention and LayerNorm of the blocks.
     """
 
     arch: Architecture

@@ -101,7 +101,7 @@ class Block(nn.Module):
       window: int, side of a window, tokens.
       mlp_ratio: int, hidden width of the MLP over its input's.
       dtype: of the computation.
-      kernels: of the block.
+      kernels: functions for attention and LayerNorm.
     """
 
     num_heads: int
@@ -202,7 +202,7 @@ class Encoder(nn.Module):
       remat: activations that blocks keep for the backward pass, an entry of `layers.REMAT`.
       positions: side of the map that the position embedding was made for, tokens; the embedding is
         resized from it to the map of the images. None: the map of the images.
-      kernels: of the block.
+      kernels: functions for attention and LayerNorm.
     """
 
     patch: int

@@ -20,6 +20,7 @@ from sar_mixmae_jax.training.cost import (
     make_device_step,
     memory_traffic,
     step_times,
+    without_kernels,
 )
 from sar_mixmae_jax.training.device_memory import (
     FLOAT32,
@@ -48,7 +49,7 @@ def estimate_compiled(config: ConfigDict, topology: str, records: int, side: int
       InputError: see `compile_step`.
     """
     program = compile_step(config, topology, records, side=side)
-    step = dataclasses.replace(make_device_step(config, program.devices, side), fused=False)
+    step = without_kernels(make_device_step(config, program.devices, side))
     dtype = compiled_dtype(config)
     device = device_of(program)
     results: Results = {

@@ -35,6 +35,7 @@ from sar_mixmae_jax.training.device_memory import (
     activations,
     device_memory,
 )
+from sar_mixmae_jax.training.kernel_choice import find_drawback
 from sar_mixmae_jax.utils.errors import InputError
 
 BIGEARTHNET_V2 = 237_871 + 122_342
@@ -132,12 +133,8 @@ def estimate(
         "gradient_bytes": FLOAT32 * step.parameters,
         "record_bytes": {"float32": 4 * values, "float16": 2 * values},
         "memory": {
-            name + (", fused" if fused else ""): device_memory(
-                dataclasses.replace(step, fused=fused), itemsize
-            )
-            for name, itemsize in ITEMSIZES.items()
-            for fused in (False, True)
-            if config.dtype in ("auto", name) and (not fused or may_be_fused(step, name))
+            name: device_memory(step, ITEMSIZES[dtype])
+            for name, (step, dtype) in memory_columns(step, config.dtype).items()
         },
     }
     results["accelerators"] = {
@@ -184,18 +181,31 @@ def make_device_step(config: ConfigDict, devices: int, side: int) -> DeviceStep:
         side=side,
         remat=remat_policy(config),
         grad_accum_steps=config.grad_accum_steps,
-        fused=all(config.model[field] != "plain" for field in KERNEL_FIELDS),
+        fused=frozenset(
+            field
+            for field in KERNEL_FIELDS
+            if config.model[field] != "plain"
+            and not find_drawback(field, arch, jnp.bfloat16, decoder=True)
+        ),
     )
 
 
-def may_be_fused(step: DeviceStep, dtype: str) -> bool:
-    """Return whether a GPU with fused kernels uses them in a step; elsewhere they are plain."""
-    return step.fused and dtype == "bfloat16"
-
-
 def step_on(device: Accelerator, step: DeviceStep, dtype: str) -> DeviceStep:
-    """Return the step with the kernels that it has on a device."""
-    return dataclasses.replace(step, fused=device.fused and may_be_fused(step, dtype))
+    """Return the step with the kernels that it has on a device: fused in bfloat16 on some."""
+    return step if device.fused and dtype == "bfloat16" else without_kernels(step)
+
+
+def without_kernels(step: DeviceStep) -> DeviceStep:
+    """Return the step with plain kernels."""
+    return dataclasses.replace(step, fused=frozenset())
+
+
+def memory_columns(step: DeviceStep, dtype: str) -> dict[str, tuple[DeviceStep, str]]:
+    """Return steps and their dtype by title: of each dtype that `dtype` may mean, and fused."""
+    columns = {name: (without_kernels(step), name) for name in ITEMSIZES if dtype in ("auto", name)}
+    if step.fused and "bfloat16" in columns:
+        columns[f"bfloat16, fused {' and '.join(sorted(step.fused))}"] = (step, "bfloat16")
+    return columns
 
 
 def count_parameters(model: MixMAE) -> int:

@@ -28,7 +28,7 @@ class DeviceStep:
       side: side of a raw patch in pixels.
       remat: activations that blocks keep, an entry of `layers.REMAT`.
       grad_accum_steps: microbatches on this device, computed one after the other.
-      fused: whether attention and LayerNorm of the blocks are fused kernels.
+      fused: fields of `layers.Kernels` that are fused.
     """
 
     arch: Architecture
@@ -37,7 +37,7 @@ class DeviceStep:
     side: int
     remat: str = "none"
     grad_accum_steps: int = 1
-    fused: bool = False
+    fused: frozenset[str] = frozenset()
 
 
 class Activations(NamedTuple):
@@ -90,7 +90,7 @@ def device_memory(step: DeviceStep, itemsize: int) -> dict[str, int]:
 
 
 def activations(
-    arch: Architecture, itemsize: int, *, remat: str = "none", fused: bool = False
+    arch: Architecture, itemsize: int, *, remat: str = "none", fused: frozenset[str] = frozenset()
 ) -> Activations:
     """Count the activations that the backward pass needs, for one image.
 
@@ -102,8 +102,7 @@ def activations(
     """
     outside = _outside_of_blocks(arch, itemsize)
     all_blocks = blocks(arch)
-    count = _fused_block_bytes if fused else _block_bytes
-    whole = [count(block, arch.mlp_ratio, itemsize) for block in all_blocks]
+    whole = [_block_bytes(block, arch.mlp_ratio, itemsize, fused) for block in all_blocks]
     if remat == "none":
         return Activations(outside + sum(whole), 0)
     # Input; with dots also query, key and value, the output of attention, and that of a layer.
@@ -124,25 +123,21 @@ def blocks(arch: Architecture) -> list[Block]:
     return sizes + arch.decoder_depth * [Block(2 * cells * arch.decoder_embed_dim, logits)]
 
 
-def _block_bytes(block: Block, mlp_ratio: int, itemsize: int) -> int:
-    """Two LayerNorms; query, key, value and output of attention; softmax; the MLP."""
-    norms = 2 * _layer_norm_bytes(block.values, itemsize)
-    attention = 4 * itemsize * block.values + (FLOAT32 + itemsize) * block.logits
-    return norms + attention + _mlp_bytes(block, mlp_ratio, itemsize)
+def _block_bytes(block: Block, mlp_ratio: int, itemsize: int, fused: frozenset[str]) -> int:
+    """Two LayerNorms; query, key, value and output of attention; softmax; the MLP.
 
-
-def _fused_block_bytes(block: Block, mlp_ratio: int, itemsize: int) -> int:
-    """Argument and output of two LayerNorms; query, key, value and output of attention; the MLP."""
-    return 8 * itemsize * block.values + _mlp_bytes(block, mlp_ratio, itemsize)
-
-
-def _mlp_bytes(block: Block, mlp_ratio: int, itemsize: int) -> int:
-    """Return the bytes of an MLP.
-
-    The exact GELU keeps its argument, erfc, the derivative of erfc, and its value; below float32
-    its argument and value.
+    Fused kernels keep the argument and the output of LayerNorm, and no softmax. The exact GELU
+    keeps its argument, erfc, the derivative of erfc, and its value; of 16 bits its argument and
+    value.
     """
-    return (4 if itemsize == FLOAT32 else 2) * mlp_ratio * itemsize * block.values
+    norms = 2 * _layer_norm_bytes(block.values, itemsize)
+    if "norm" in fused:
+        norms = 4 * itemsize * block.values
+    attention = 4 * itemsize * block.values
+    if "attention" not in fused:
+        attention += (FLOAT32 + itemsize) * block.logits
+    mlp = (4 if itemsize == FLOAT32 else 2) * mlp_ratio * itemsize * block.values
+    return norms + attention + mlp
 
 
 def _layer_norm_bytes(values: int, itemsize: int) -> int:

@@ -1,6 +1,7 @@
 """Choice of the kernels of a model: plain, or fused where they work."""
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax
@@ -12,7 +13,7 @@ from ml_collections import ConfigDict
 from sar_mixmae_jax.models.architecture import Architecture
 from sar_mixmae_jax.models.layers import PLAIN, AttentionFn, Kernels, NormFn
 from sar_mixmae_jax.training.config import KERNEL_FIELDS, compute_dtype
-from sar_mixmae_jax.training.distributed import is_primary_process
+from sar_mixmae_jax.training.distributed import is_primary_process, lowest_of_processes
 from sar_mixmae_jax.training.train_step import CompilerOptions
 from sar_mixmae_jax.utils.errors import InputError, check_name, first_line
 
@@ -31,10 +32,10 @@ Trying kernels of Triton for every product takes most of the compilation (docs/r
 """
 LEAST_CAPABILITY = 8.0
 """Compute capability of the first GPUs with bfloat16 products: A100."""
+CACHED_TRIALS = 16
+"""Models and kernels that are tried once in a process."""
 TRIAL_SEQUENCES = 18
 """Sequences of a trial: more than a program of the backward kernel takes, and even."""
-TRIAL_ROWS = 1030
-"""Rows of a trial: more than a program of a kernel holds, and no multiple of it."""
 TOLERANCE = {"float32": 1e-4, "bfloat16": 2e-2}
 """Largest relative deviation of a kernel from the plain form."""
 
@@ -56,7 +57,7 @@ class Trial(NamedTuple):
 def select_kernels(config: ConfigDict, arch: Architecture, *, decoder: bool = False) -> Kernels:
     """Return the kernels that `config.model` names, and print which they are.
 
-    "auto" is "fused" in bfloat16 on GPUs on which the kernel compiles and agrees with the plain
+    "auto" is "fused" in bfloat16 on GPUs on which the kernel runs and agrees with the plain
     form for all sizes of the model, unless windows are large; elsewhere it is "plain".
 
     Args:
@@ -78,7 +79,9 @@ def select_kernels(config: ConfigDict, arch: Architecture, *, decoder: bool = Fa
             obstacle = device_obstacle()
             if name == "auto":
                 obstacle = obstacle or find_drawback(field, arch, dtype, decoder=decoder)
-            obstacle = obstacle or kernel_obstacle(field, arch, dtype, decoder=decoder)
+            obstacle = obstacle or kernel_obstacle(field, arch, jnp.dtype(dtype), decoder=decoder)
+            if not lowest_of_processes(int(obstacle is None)):  # their programs must be the same
+                obstacle = obstacle or "the kernel does not run in another process"
         if name == "fused" and obstacle:
             raise InputError(
                 f"model.{field} is 'fused', which cannot run here ({obstacle}): set "
@@ -123,8 +126,9 @@ def device_obstacle() -> str | None:
     return None
 
 
+@lru_cache(maxsize=CACHED_TRIALS)
 def kernel_obstacle(
-    field: str, arch: Architecture, dtype: DTypeLike, *, decoder: bool
+    field: str, arch: Architecture, dtype: np.dtype, *, decoder: bool
 ) -> str | None:
     """Return the reason why a kernel fails for a model, or None.
 
@@ -138,12 +142,12 @@ def kernel_obstacle(
         kernel = _import_kernel(field)
         for trial in TRIALS[field](arch, dtype, decoder=decoder):
             deviation = measure_deviation(kernel, getattr(PLAIN, field), trial)
-            if not deviation <= TOLERANCE[jnp.dtype(dtype).name]:  # NaN included
+            if not deviation <= TOLERANCE[dtype.name]:  # NaN included
                 return (
                     f"the kernel for {trial.size} deviates by {deviation:.1g} from the plain form"
                 )
     except Exception as error:  # Pallas, Triton and XLA raise many types, and more in each version
-        return f"the kernel does not compile: {first_line(error)[:200]}"
+        return f"the kernel does not run: {first_line(error)[:200]}"
     return None
 
 
@@ -207,9 +211,13 @@ def attention_trial(
 
 
 def norm_trials(arch: Architecture, dtype: DTypeLike, *, decoder: bool) -> Iterator[Trial]:
-    """Return a trial of the residual sum and LayerNorm for each of `block_widths`."""
+    """Return trials of residual sum and LayerNorm for `block_widths`, with and without padding."""
+    from sar_mixmae_jax.models.fused_norm import rows_of_programs
+
     for width in block_widths(arch, decoder=decoder):
-        yield norm_trial(dtype, TRIAL_ROWS, width)
+        rows = 2 * rows_of_programs(width)  # a program goes through two tiles
+        yield norm_trial(dtype, rows, width)
+        yield norm_trial(dtype, rows + 1, width)
 
 
 def norm_trial(dtype: DTypeLike, rows: int, width: int) -> Trial:
@@ -228,7 +236,7 @@ def norm_trial(dtype: DTypeLike, rows: int, width: int) -> Trial:
         x, change, scale, bias = arrays
         return [*norm(x, change, scale, bias), *norm(x, None, scale, bias)]
 
-    return Trial(f"rows of {width}", apply, (x, change, scale, bias))
+    return Trial(f"{rows} rows of {width}", apply, (x, change, scale, bias))
 
 
 def measure_deviation(

@@ -21,16 +21,16 @@ interpreted = partial(fused_norm, interpret=True)
     [
         (64, 128),
         (37, 48),  # neither is a power of two
-        (1, 1),
         (3, 2 * TILE),  # a row is larger than a tile
     ],
 )
 def test_values_and_gradients_are_those_of_the_plain_form(rows, width):
-    if width == 1:  # normalised to 0: no gradient but that of the sum
-        total, out = interpreted(jnp.ones((1, 1)), jnp.ones((1, 1)), jnp.ones(1), jnp.full(1, 3.0))
-        assert (float(total[0, 0]), float(out[0, 0])) == (2.0, 3.0)
-        return
     assert measure_deviation(interpreted, add_norm, norm_trial(jnp.float32, rows, width)) < 1e-6
+
+
+def test_a_single_value_is_normalised_to_the_bias():
+    total, out = interpreted(jnp.ones((1, 1)), jnp.ones((1, 1)), jnp.ones(1), jnp.full(1, 3.0))
+    assert (float(total[0, 0]), float(out[0, 0])) == (2.0, 3.0)
 
 
 def test_a_program_with_several_tiles_of_which_the_last_are_short(monkeypatch):
@@ -62,7 +62,9 @@ def test_bfloat16_is_as_close_to_float32_as_the_plain_form():
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-@pytest.mark.parametrize(("rows", "width"), [(1024, 512), (100, 192), (5, 4096)])
+@pytest.mark.parametrize(
+    ("rows", "width"), [(1024, 512), (100, 192), (5, 4096), (2**18, 512), (2**18 + 5, 128)]
+)
 def test_triton_accepts_both_kernels(lower_for_cuda, rows, width, dtype):  # noqa: F811
     def gradient(x, change, scale, bias):
         def total(*arrays):
