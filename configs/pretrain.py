@@ -29,8 +29,8 @@ def get_config(arguments: str = "") -> ConfigDict:
 
     config.model = ConfigDict()
     config.model.variant = given["variant"]  # a key of architecture.VARIANTS; None below: its value
-    config.model.attention = "auto"  # an entry of kernel_choice.CHOICES: fused where it works
-    config.model.norm = "auto"  # LayerNorm: an entry of kernel_choice.CHOICES
+    config.model.attention = "auto"  # an entry of KERNEL_CHOICES: fused where it works
+    config.model.norm = "auto"  # LayerNorm: an entry of KERNEL_CHOICES
     config.model.image_size = 128
     config.model.depths = config_dict.placeholder(tuple)
     config.model.num_heads = config_dict.placeholder(tuple)

@@ -105,7 +105,7 @@ def pack(source: Source, options: ReadOptions, folder: Path | None = None) -> Pa
         if path.exists():
             try:
                 return _open(path, identity, len(source))
-            except (OSError, ValueError, KeyError, TypeError) as error:
+            except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
                 logging.warning(
                     "%s cannot be used (%s): it is filled again", path, first_line(error)
                 )

@@ -176,13 +176,28 @@ def make_arch(config: ConfigDict) -> Architecture:
     return arch
 
 
-def check_bands(bands: tuple[str, ...]) -> None:
+KERNEL_CHOICES = ("auto", "plain", "fused")
+"""Values of the fields `KERNEL_FIELDS` of `config.model`."""
+
+
+def check_kernels(config: ConfigDict) -> None:
+    """Check the names of kernels.
+
+    Raises:
+      InputError: a name is unknown, or there is none.
+    """
+    for field in KERNEL_FIELDS:
+        check_name(KERNEL_CHOICES, config.model.get(field), f"model.{field}")
+
+
+def check_bands(bands: Any) -> None:
     """Check the names of the bands of a model.
 
     Raises:
       InputError: there are none, one repeats, or they are a text in place of a tuple.
     """
-    if not bands or len(set(bands)) < len(bands) or any("," in band for band in bands):
+    named = isinstance(bands, tuple | list) and all(isinstance(band, str) for band in bands)
+    if not (named and bands) or len(set(bands)) < len(bands) or any("," in band for band in bands):
         raise InputError(
             f"bands is {bands}: expected at least one name, each once, such as --config.bands=VV "
             "or --config.bands=\"('HV','HH')\""

@@ -24,6 +24,7 @@ from sar_mixmae_jax.training.accelerators import (
 from sar_mixmae_jax.training.config import (
     KERNEL_FIELDS,
     check_batch,
+    check_kernels,
     check_numbers,
     make_arch,
     remat_policy,
@@ -173,6 +174,7 @@ def make_device_step(config: ConfigDict, devices: int, side: int) -> DeviceStep:
     """
     if config.objective != "mixmae":
         raise InputError(f"objective is {config.objective}: expected mixmae, which is estimated")
+    check_kernels(config)
     arch = make_arch(config)
     return DeviceStep(
         arch,

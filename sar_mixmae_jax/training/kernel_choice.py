@@ -12,13 +12,11 @@ from ml_collections import ConfigDict
 
 from sar_mixmae_jax.models.architecture import Architecture
 from sar_mixmae_jax.models.layers import PLAIN, AttentionFn, Kernels, NormFn
-from sar_mixmae_jax.training.config import KERNEL_FIELDS, compute_dtype
+from sar_mixmae_jax.training.config import KERNEL_FIELDS, check_kernels, compute_dtype
 from sar_mixmae_jax.training.distributed import is_primary_process, lowest_of_processes
 from sar_mixmae_jax.training.train_step import CompilerOptions
-from sar_mixmae_jax.utils.errors import InputError, check_name, first_line
+from sar_mixmae_jax.utils.errors import InputError, first_line
 
-CHOICES = ("auto", "plain", "fused")
-"""Values of `config.model.attention` and `config.model.norm`."""
 LARGEST_WINDOW = 128
 """Tokens above which "auto" is plain attention.
 
@@ -68,12 +66,12 @@ def select_kernels(config: ConfigDict, arch: Architecture, *, decoder: bool = Fa
     Raises:
       InputError: a name is unknown, or it is "fused" and the kernel does not work here.
     """
+    check_kernels(config)
     dtype = compute_dtype(config.dtype)
     fused: dict[str, Any] = {}
     choices: dict[str, list[str]] = {}
     for field in KERNEL_FIELDS:
         name = config.model[field]
-        check_name(CHOICES, name, f"model.{field}")
         obstacle = None
         if name != "plain":
             obstacle = device_obstacle()

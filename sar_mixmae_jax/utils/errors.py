@@ -54,7 +54,7 @@ def look_up(table: dict[str, T], name: str, what: str) -> T:
     return table[name]
 
 
-def check_name(known: Iterable[str], name: str, what: str) -> None:
+def check_name(known: Iterable[str], name: object, what: str) -> None:
     """Check that a name is among the known ones; see `look_up`.
 
     Raises:
@@ -65,10 +65,10 @@ def check_name(known: Iterable[str], name: str, what: str) -> None:
         raise unknown_name(name, known, what)
 
 
-def unknown_name(name: str, known: Iterable[str], what: str) -> InputError:
+def unknown_name(name: object, known: Iterable[str], what: str) -> InputError:
     """Return an error for an unknown name, which lists the known ones and suggests the closest."""
     known = list(known)
-    close = get_close_matches(name, known, n=1)
+    close = get_close_matches(str(name), known, n=1)
     hint = f"did you mean {close[0]!r}? " if close else ""
     return InputError(f"unknown {what} {name!r}: {hint}known are {', '.join(sorted(known))}")
 

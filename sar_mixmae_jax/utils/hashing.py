@@ -35,8 +35,10 @@ def verify_checksum(metadata: dict[str, Any]) -> dict[str, Any]:
     """Return metadata without their checksum, after verifying it.
 
     Raises:
-      ValueError: the checksum is missing or not that of the rest.
+      ValueError: the checksum is missing or not that of the rest, or these are no metadata.
     """
+    if not isinstance(metadata, dict):
+        raise ValueError(f"found metadata of type {type(metadata).__name__}, expected an object")
     rest = {name: value for name, value in metadata.items() if name != CHECKSUM_FIELD}
     if metadata.get(CHECKSUM_FIELD) != _metadata_checksum(rest):
         raise ValueError("its metadata do not have their checksum")

@@ -108,6 +108,7 @@ def test_one_band_is_a_model_of_one_band():
         ("mask_ratio", 0.001, "expected at least one unit from each"),
         ("bands", ("VV", "VV"), "expected at least one name, each once"),
         ("bands", ("HV,HH",), "or --config.bands="),
+        ("bands", (1, 2), "expected at least one name"),
         ("optimizer.end_learning_rate", float("nan"), "end_learning_rate is nan"),
         ("seed", -1, "seed is -1"),
         ("warmup_epochs", 1024.0, "expected less than schedule_epochs"),

@@ -231,6 +231,18 @@ def test_tables_have_a_column_for_every_heading(results):
     json.dumps(results)
 
 
+def test_kernels_are_counted_where_a_run_takes_them():
+    config = recipe("variant=base")
+    config.model.norm = "plain"
+    columns = cost.estimate(config)["memory"]
+    assert "bfloat16, fused attention" in columns
+    config.model.window_sizes = (16, 16, 8, 4)  # of 256 tokens, for which attention is plain
+    assert list(cost.estimate(config)["memory"]) == ["float32", "bfloat16"]
+    config.model.norm = "fsued"
+    with pytest.raises(InputError, match=r"unknown model\.norm 'fsued': did you mean 'fused'"):
+        cost.estimate(config)
+
+
 def test_what_is_not_known_is_a_dash():
     """Nobody measured bfloat16 on the CPU."""
     results = cost.estimate(recipe("variant=tiny", dtype="bfloat16"))

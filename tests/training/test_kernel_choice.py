@@ -172,9 +172,10 @@ def test_plain_tries_nothing(pretend, capsys):
     assert capsys.readouterr().out == "attention and norm: plain\n"
 
 
-def test_unknown_name():
-    with pytest.raises(InputError, match=r"unknown model\.attention 'flash'"):
-        choose("flash")
+@pytest.mark.parametrize("name", ["flash", None])
+def test_unknown_name(name):
+    with pytest.raises(InputError, match=rf"unknown model\.attention {name!r}: "):
+        choose(name)
 
 
 def test_xla_accepts_the_options_of_a_step_with_kernels():
