@@ -102,7 +102,7 @@ def pack(source: Source, options: ReadOptions, folder: Path | None = None) -> Pa
             ) from error
     path = folder / _entry_name(identity)
     with _locked(path):
-        if path.exists():
+        if (path / DESCRIPTION).exists():  # else it is not a cache, and is left alone
             try:
                 return _open(path, identity, len(source))
             except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:

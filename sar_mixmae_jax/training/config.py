@@ -211,9 +211,10 @@ def model_sizes(config: ConfigDict) -> dict[str, Any]:
 
 def compute_dtype(name: str) -> DTypeLike:
     """Return the type for "float32", "bfloat16", or "auto": bfloat16, but float32 on CPU."""
+    check_name(("auto", "bfloat16", "float32"), name, "dtype")
     if name == "auto":
         name = "float32" if jax.default_backend() == "cpu" else "bfloat16"
-    return look_up({"float32": jnp.float32, "bfloat16": jnp.bfloat16}, name, "dtype")
+    return {"float32": jnp.float32, "bfloat16": jnp.bfloat16}[name]
 
 
 def remat_policy(config: ConfigDict) -> str:
