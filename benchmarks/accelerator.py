@@ -207,7 +207,7 @@ def measure_products(out: Path, lock: DeviceLock) -> Results:
 def check_kernels(out: Path, lock: DeviceLock) -> Results:
     """Compare the kernels and their gradients with the plain forms in float32."""
     del out, lock  # nothing is timed
-    kernels, plain = FUSED if has_gpu() else INTERPRETED, PLAIN
+    kernels = FUSED if has_gpu() else INTERPRETED
     errors: dict[str, dict[str, float]] = {field: {} for field in KERNEL_FIELDS}
     for dtype in (jnp.float32, jnp.bfloat16):
         trials = {
@@ -215,7 +215,7 @@ def check_kernels(out: Path, lock: DeviceLock) -> Results:
             "norm": [norm_trial(dtype, *shape) for shape in NORM_SHAPES],
         }
         for field, worst in errors.items():
-            pair = getattr(kernels, field), getattr(plain, field)
+            pair = getattr(kernels, field), getattr(PLAIN, field)
             worst[np.dtype(dtype).name] = max(
                 measure_deviation(*pair, trial, jnp.float32) for trial in trials[field]
             )

@@ -161,11 +161,7 @@ def _pad(values: jax.Array, s: _Sizes) -> jax.Array:
 
 
 def _forward_kernel(*refs: Any, s: _Sizes, terms: int) -> None:
-    inputs, (scale_ref, bias_ref), outputs = (
-        refs[:terms],
-        refs[terms : terms + 2],
-        refs[terms + 2 :],
-    )
+    inputs, (scale_ref, bias_ref, *outputs) = refs[:terms], refs[terms:]
     inside = _inside(pl.program_id(0) * s.tile, s)
     x = _load(inputs[0], inside)
     if terms == 2:
@@ -198,10 +194,10 @@ def _backward_kernel(
             _load(ref.at[rows, :], inside) for ref in (x_ref, dtotal_ref, dnormalised_ref)
         )
         normalised, factor = _normalise(x, s)
-        change = dout * scale
-        along = jnp.sum(change * normalised, axis=-1, keepdims=True) / s.channels
-        mean = jnp.sum(change, axis=-1, keepdims=True) / s.channels
-        dx = dtotal + factor * (change - mean - normalised * along)
+        scaled = dout * scale
+        along = jnp.sum(scaled * normalised, axis=-1, keepdims=True) / s.channels
+        mean = jnp.sum(scaled, axis=-1, keepdims=True) / s.channels
+        dx = dtotal + factor * (scaled - mean - normalised * along)
         triton.store(dx_ref.at[rows, :], dx.astype(dx_ref.dtype), mask=inside)
         return sums[0] + dout * normalised, sums[1] + dout
 

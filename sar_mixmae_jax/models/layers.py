@@ -46,12 +46,16 @@ def linear(
     )
 
 
-def layer_norm(dtype: DTypeLike, *, name: str | None = None) -> nn.LayerNorm:
+def layer_norm(dtype: DTypeLike, **placement: Any) -> nn.LayerNorm:
     """Return a LayerNorm over the last axis; moments in float32, output in `dtype`.
 
     The variance is computed around the mean; the default of Flax, E[x²] - E[x]², loses digits.
+
+    Args:
+      dtype: of the output.
+      **placement: `name` or `parent` of the module.
     """
-    return nn.LayerNorm(epsilon=EPSILON, dtype=dtype, use_fast_variance=False, name=name)
+    return nn.LayerNorm(epsilon=EPSILON, dtype=dtype, use_fast_variance=False, **placement)
 
 
 def gelu(x: jax.Array) -> jax.Array:
@@ -168,8 +172,8 @@ def add_norm(
       The sum and its LayerNorm, both (rows, width) in the type of the sum.
     """
     x = x if change is None else x + change
-    norm = nn.LayerNorm(epsilon=EPSILON, dtype=x.dtype, use_fast_variance=False, parent=None)
-    normalised = norm.apply({"params": {"scale": scale, "bias": bias}}, x)
+    params = {"scale": scale, "bias": bias}
+    normalised = layer_norm(x.dtype, parent=None).apply({"params": params}, x)
     return x, normalised  # type: ignore[return-value]
 
 

@@ -37,7 +37,7 @@ class DecoderBlock(nn.Module):
       num_heads: int, attention heads.
       mlp_ratio: int, hidden width of the MLP over its input's.
       dtype: of the computation.
-      kernels: functions for attention and LayerNorm of the blocks.
+      kernels: functions for attention and LayerNorm.
     """
 
     tokens: int

@@ -202,7 +202,7 @@ class Encoder(nn.Module):
       remat: activations that blocks keep for the backward pass, an entry of `layers.REMAT`.
       positions: side of the map that the position embedding was made for, tokens; the embedding is
         resized from it to the map of the images. None: the map of the images.
-      kernels: functions for attention and LayerNorm.
+      kernels: functions for attention and LayerNorm of the blocks.
     """
 
     patch: int

@@ -28,6 +28,8 @@ from sar_mixmae_jax.utils.errors import InputError, check_name, look_up, unknown
 
 KERNEL_FIELDS = tuple(field.name for field in dataclasses.fields(Kernels))
 """Fields of `config.model` that name kernels, and not sizes."""
+KERNEL_CHOICES = ("auto", "plain", "fused")
+"""Values of these fields."""
 
 Number = float | int
 RULES: tuple[tuple[str, Callable[[Number], bool], tuple[str, ...]], ...] = (
@@ -174,10 +176,6 @@ def make_arch(config: ConfigDict) -> Architecture:
     arch = make_architecture(sizes.pop("variant"), bands=len(config.bands), **sizes)
     masked_share(config, arch.mask_grid**2)
     return arch
-
-
-KERNEL_CHOICES = ("auto", "plain", "fused")
-"""Values of the fields `KERNEL_FIELDS` of `config.model`."""
 
 
 def check_kernels(config: ConfigDict) -> None:

@@ -134,8 +134,8 @@ def estimate(
         "gradient_bytes": FLOAT32 * step.parameters,
         "record_bytes": {"float32": 4 * values, "float16": 2 * values},
         "memory": {
-            name: device_memory(step, ITEMSIZES[dtype])
-            for name, (step, dtype) in memory_columns(step, config.dtype).items()
+            name: device_memory(column, ITEMSIZES[dtype])
+            for name, (column, dtype) in memory_columns(step, config.dtype).items()
         },
     }
     results["accelerators"] = {
@@ -289,7 +289,8 @@ def largest_device_batch(device: Accelerator, step: DeviceStep, dtype: str) -> i
     """Return the most images that fit a device in even microbatches, or None if unknown."""
     if device.memory is None:
         return None
-    smallest, step = 2 * step.grad_accum_steps, step_on(device, step, dtype)
+    step = step_on(device, step, dtype)
+    smallest = 2 * step.grad_accum_steps
 
     def required(images: int) -> int:
         changed = dataclasses.replace(step, images=images)

@@ -6,8 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.experimental import pallas as pl
-from jax.experimental.pallas import triton
 
 from sar_mixmae_jax.models.architecture import Architecture
 from sar_mixmae_jax.models.fused_attention import RUN, fused_attention
@@ -17,6 +15,7 @@ from sar_mixmae_jax.models.masking import random_mask
 from sar_mixmae_jax.models.mixmae import MixMAE, init_params
 
 interpreted = partial(fused_attention, interpret=True)
+INTERPRETED = Kernels(interpreted, partial(fused_norm, interpret=True))
 
 
 def compiled(function, *arguments):
@@ -122,7 +121,6 @@ def test_tokens_are_independent_of_those_of_another_mask_value():
 
 def test_loss_and_gradient_of_a_whole_model():
     """Mixed images in four windows of 9 tokens, heads of 6 and 20 channels; both kernels."""
-    kernels = Kernels(interpreted, partial(fused_norm, interpret=True))
     arch = Architecture(
         embed_dim=12,
         num_heads=(2,),
@@ -143,29 +141,10 @@ def test_loss_and_gradient_of_a_whole_model():
 
         return compiled(jax.value_and_grad(loss), params)(params)
 
-    expected, found = evaluate(MixMAE(arch)), evaluate(MixMAE(arch, kernels=kernels))
+    expected, found = evaluate(MixMAE(arch)), evaluate(MixMAE(arch, kernels=INTERPRETED))
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6), found, expected)
     table = expected[1]["encoder"]["stage_0_block_0"]["attn"]["bias_table"]
     assert float(jnp.abs(table).max()) > 1e-5  # not below the tolerance
-
-
-@pytest.fixture(scope="module")
-def lower_for_cuda():
-    """Lower a function of arrays for CUDA; skip where this jaxlib cannot do it without a GPU."""
-
-    def lower(function, *shapes):
-        return jax.jit(function).trace(*shapes).lower(lowering_platforms=("cuda",)).as_text()
-
-    def double(x_ref, out_ref):
-        out_ref[...] = 2 * x_ref[...]
-
-    shape = jax.ShapeDtypeStruct((16,), jnp.float32)
-    call = pl.pallas_call(double, shape, compiler_params=triton.CompilerParams(num_warps=1))
-    try:
-        lower(call, shape)
-    except Exception as error:
-        pytest.skip(f"no kernel can be lowered for CUDA here: {type(error).__name__}: {error}")
-    return lower
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])

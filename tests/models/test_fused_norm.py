@@ -1,7 +1,5 @@
 """The kernel of residual sum and LayerNorm, interpreted on CPU, against the plain form."""
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,9 +9,9 @@ from sar_mixmae_jax.models import fused_norm as fused_norm_module
 from sar_mixmae_jax.models.fused_norm import TILE, fused_norm
 from sar_mixmae_jax.models.layers import EPSILON, add_norm
 from sar_mixmae_jax.training.kernel_choice import measure_deviation, norm_trial
-from tests.models.test_fused_attention import lower_for_cuda  # noqa: F401
+from tests.models.test_fused_attention import INTERPRETED
 
-interpreted = partial(fused_norm, interpret=True)
+interpreted = INTERPRETED.norm
 
 
 @pytest.mark.parametrize(
@@ -65,7 +63,7 @@ def test_bfloat16_is_as_close_to_float32_as_the_plain_form():
 @pytest.mark.parametrize(
     ("rows", "width"), [(1024, 512), (100, 192), (5, 4096), (2**18, 512), (2**18 + 5, 128)]
 )
-def test_triton_accepts_both_kernels(lower_for_cuda, rows, width, dtype):  # noqa: F811
+def test_triton_accepts_both_kernels(lower_for_cuda, rows, width, dtype):
     def gradient(x, change, scale, bias):
         def total(*arrays):
             return sum(out.astype(jnp.float32).sum() for out in fused_norm(*arrays))

@@ -13,9 +13,7 @@ from configs import pretrain
 from sar_mixmae_jax.cli import estimate
 from sar_mixmae_jax.models import architecture
 from sar_mixmae_jax.models.architecture import VARIANTS, Architecture
-from sar_mixmae_jax.models.fused_attention import fused_attention
-from sar_mixmae_jax.models.fused_norm import fused_norm
-from sar_mixmae_jax.models.layers import PLAIN, REMAT, Kernels
+from sar_mixmae_jax.models.layers import PLAIN, REMAT
 from sar_mixmae_jax.models.mixmae import MixMAE
 from sar_mixmae_jax.objectives.preprocess import PreparedBatch
 from sar_mixmae_jax.objectives.reconstruction import reconstruct
@@ -27,6 +25,7 @@ from sar_mixmae_jax.training.device_memory import DeviceStep, activations, devic
 from sar_mixmae_jax.training.scaling import estimate_all_scaling
 from sar_mixmae_jax.utils.errors import InputError
 from tests.launch import call
+from tests.models.test_fused_attention import INTERPRETED
 from tests.models.test_mixmae import PARAMETERS
 
 SMALL = Architecture(
@@ -89,8 +88,9 @@ def test_activations_are_what_automatic_differentiation_keeps(dtype, remat):
 
 @pytest.mark.parametrize("remat", REMAT)
 def test_activations_of_fused_kernels(remat):
-    kernels = Kernels(partial(fused_attention, interpret=True), partial(fused_norm, interpret=True))
-    measured = [kept_by_autodiff(SMALL, images, jnp.bfloat16, remat, kernels) for images in (2, 4)]
+    measured = [
+        kept_by_autodiff(SMALL, images, jnp.bfloat16, remat, INTERPRETED) for images in (2, 4)
+    ]
     counted = activations(SMALL, 2, remat=remat, fused=BOTH).kept
     assert counted == pytest.approx((measured[1] - measured[0]) / 2, rel=0.06)
     assert counted < activations(SMALL, 2, remat=remat).kept or remat != "none"

@@ -1,7 +1,6 @@
 """Choice between plain and fused kernels, on descriptions of devices that are not here."""
 
 import dataclasses
-from functools import partial
 from types import SimpleNamespace
 
 import jax
@@ -11,8 +10,6 @@ import pytest
 from configs import finetune, pretrain
 from sar_mixmae_jax.models import fused_norm as fused_norm_module
 from sar_mixmae_jax.models.architecture import VARIANTS, Architecture
-from sar_mixmae_jax.models.fused_attention import fused_attention
-from sar_mixmae_jax.models.fused_norm import fused_norm
 from sar_mixmae_jax.models.layers import PLAIN, Kernels, add_norm, attend
 from sar_mixmae_jax.training import kernel_choice
 from sar_mixmae_jax.training.config import KERNEL_FIELDS, make_arch
@@ -23,6 +20,7 @@ from sar_mixmae_jax.training.kernel_choice import (
     select_kernels,
 )
 from sar_mixmae_jax.utils.errors import InputError
+from tests.models.test_fused_attention import INTERPRETED
 from tests.training.test_resume_check import BEFORE, changed, check
 
 ARCH = Architecture(
@@ -35,7 +33,6 @@ ARCH = Architecture(
     decoder_num_heads=3,
 )
 A100 = SimpleNamespace(platform="gpu", device_kind="NVIDIA A100", compute_capability="8.0")
-INTERPRETED = Kernels(partial(fused_attention, interpret=True), partial(fused_norm, interpret=True))
 
 
 def choose(name: str):
