@@ -110,6 +110,11 @@ class DatasetDescription:
     pixel_size: float | None = None
     record_size: int | None = None
 
+    @property
+    def title(self) -> str:
+        """The name with the caveats, for figures and reports."""
+        return f"{self.name} ({'; '.join(self.caveats)})" if self.caveats else self.name
+
 
 QUANTITIES = ("sigma0", "gamma0")
 SPACING_RATIO = 1.1

@@ -118,7 +118,7 @@ class PatchDataset:
     @property
     def title(self) -> str:
         """The name with the caveats, for figures and reports."""
-        return f"{self.name} ({'; '.join(self.caveats)})" if self.caveats else self.name
+        return self.describe().title
 
 
 def _read_lines(path: Path) -> list[str]:

@@ -58,6 +58,7 @@ class MapModel:
       tags: facts about the model for the tags of files, by name.
       pixel_size: side of the pixels of the training data, metres; None: unknown.
       quantity: of the training data, "sigma0" or "gamma0"; "": unknown.
+      exclusive: a window has exactly one of the classes; False: any number of them.
     """
 
     kind: Kind
@@ -69,6 +70,7 @@ class MapModel:
     tags: dict[str, str]
     pixel_size: float | None = None
     quantity: str = ""
+    exclusive: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,6 +155,7 @@ def load_map_model(choice: ModelChoice) -> MapModel:
         model_tags(model.source_checkpoint, window, overlap, model.task),
         trained_pixel_size(model.source_checkpoint.metadata.dataset),
         model.source_checkpoint.metadata.dataset.quantity,
+        task.exclusive,
     )
 
 
@@ -332,7 +335,7 @@ def model_tags(source: SourceCheckpoint, window: int, overlap: int, task: str) -
         "MODEL": f"{metadata.model.variant}, {source.path.parents[1].name}, step {metadata.step}",
         "TASK": task,
         "WEIGHTS_SHA256": hashlib.sha256("\n".join(weights).encode()).hexdigest(),
-        "TRAINED_ON": metadata.dataset.name,
+        "TRAINED_ON": metadata.dataset.title,
         "DATASET_CHECKSUM": metadata.dataset.checksum or "unknown",
         "INPUT_BANDS": ",".join(metadata.model.bands),
         "WINDOW": f"{window} px, overlap {overlap} px",

@@ -2,11 +2,15 @@
 
 import dataclasses
 import math
+import textwrap
+from collections.abc import Sequence
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.colors import ListedColormap
+from matplotlib.colors import Colormap, ListedColormap
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.patches import Patch
 
 from sar_mixmae_jax.inference.raster_output import Grid
@@ -22,35 +26,67 @@ from tfds_builders.geotiff import Georeference, pixel_spacing
 LONGEST_SIDE = 900
 """Pixels of a picture along the longer side of the scene."""
 MAX_LEGEND = 20
+LEGEND_CHARACTERS = 80
+"""Characters along the width of a legend."""
+LEGEND_ROW = 0.22
+"""Height of a row of a legend in inches."""
+COLOUR_BAR = (0.15, 0.6)
+"""Height in inches of a colour bar, and of it with its labels."""
 
 
 @dataclasses.dataclass(frozen=True)
-class QuicklookMap:
-    """Map of a quicklook.
+class QuicklookLayer:
+    """Panel of a quicklook.
 
     Attributes:
       values: (row, column) class numbers, `NO_CLASS` for none; or float, NaN for none.
-      title: of the map.
+      title: of the panel.
+      label: of the colour scale, with the unit, for continuous values.
       classes: names of the classes; empty for continuous values.
       limits: lowest and highest value of the colour scale, for continuous values.
+      colormap: of Matplotlib, for continuous values.
+      cell: side of a value in pixels of the scene, beyond whose border the last values may reach;
+        None: the values span the scene.
+      nodata: what the colour of nodata means.
     """
 
     values: np.ndarray
     title: str
+    label: str = ""
     classes: tuple[str, ...] = ()
     limits: tuple[float, float] = (0.0, 1.0)
+    colormap: str = "viridis"
+    cell: int | None = None
+    nodata: str = "no data"
+
+    def extent(self, grid: Grid) -> tuple[float, float, float, float]:
+        """Return left, right, bottom and top of the values in pixels of a scene."""
+        rows, columns = grid.shape
+        if self.cell is not None:
+            rows, columns = (side * self.cell for side in self.values.shape)
+        return 0.0, float(columns), float(rows), 0.0
 
 
-def draw_quicklook(
-    title: str, backscatter_db: np.ndarray, band: str, layer: QuicklookMap, grid: Grid
-) -> bytes:
-    """Draw backscatter and map side by side.
+def backscatter_layer(db: np.ndarray, band: str, cell: int) -> QuicklookLayer:
+    """Return the panel of a band, whose grey values are its 2nd to 98th percentile.
+
+    Args:
+      db: (row, column) dB, NaN = nodata.
+      band: its name.
+      cell: side of a value in pixels of the scene.
+    """
+    measured = db[np.isfinite(db)]
+    low, high = np.percentile(measured, (2, 98)) if measured.size else (-25.0, 0.0)
+    limits = (low, max(high, low + 0.1))
+    return QuicklookLayer(db, band, f"{band} (dB)", limits=limits, colormap="gray", cell=cell)
+
+
+def draw_quicklook(title: str, layers: Sequence[QuicklookLayer], grid: Grid) -> bytes:
+    """Draw layers of a scene side by side.
 
     Args:
       title: of the picture.
-      backscatter_db: (row, column) dB, NaN = nodata, of the whole scene at any resolution.
-      band: name of its band.
-      layer: map of the whole scene at any resolution.
+      layers: of the whole scene, each at any resolution.
       grid: of the scene.
 
     Returns:
@@ -59,58 +95,86 @@ def draw_quicklook(
     rows, columns = grid.shape
     width = 6.0
     height = float(np.clip(width * rows / columns / pixel_aspect(grid), 1.5, 14.0))
-    figure = Figure((2 * width + 0.6, height + 1.4), dpi=100, layout="constrained")
-    left, right = figure.subplots(1, 2)
-    extent = (0.0, float(columns), float(rows), 0.0)
-    measured = backscatter_db[np.isfinite(backscatter_db)]
-    low, high = np.percentile(measured, (2, 98)) if measured.size else (-25.0, 0.0)
-    left.set_facecolor(NODATA_COLOUR)
-    image = left.imshow(
-        np.ma.masked_invalid(backscatter_db),
-        cmap="gray",
-        vmin=low,
-        vmax=max(high, low + 0.1),
-        extent=extent,
-        interpolation="nearest",
+    legends = [_legend(layer) for layer in layers]
+    below = 0.1 + max(
+        LEGEND_ROW * -(-len(entries) // _legend_columns(entries))
+        + (0 if layer.classes else sum(COLOUR_BAR))
+        for layer, entries in zip(layers, legends, strict=True)
     )
-    figure.colorbar(image, ax=left, label=f"{band} (dB)", location="bottom", shrink=0.6, pad=0.02)
-    left.set_title(band)
-    right.set_facecolor(NODATA_COLOUR)
-    handles = []
-    if layer.classes:
-        colours = class_colours(len(layer.classes))
-        right.imshow(
-            np.ma.masked_equal(layer.values, NO_CLASS),
-            cmap=ListedColormap(colours),
-            vmin=-0.5,
-            vmax=len(colours) - 0.5,
-            extent=extent,
-            interpolation="nearest",
+    figure = Figure(
+        (len(layers) * width + 0.6, height + below + 0.9), dpi=100, layout="constrained"
+    )
+    panels = figure.subplots(2, len(layers), squeeze=False, height_ratios=(height, below))
+    for axes, key, layer, entries in zip(*panels, layers, legends, strict=True):
+        image = _draw_layer(axes, layer, grid)
+        key.set_axis_off()
+        top = 1.0
+        if not layer.classes:
+            bar, labelled = (length / below for length in COLOUR_BAR)
+            figure.colorbar(
+                image,
+                cax=key.inset_axes((0.1, top - bar, 0.8, bar)),
+                label=layer.label,
+                orientation="horizontal",
+            )
+            top -= bar + labelled
+        key.legend(
+            handles=entries,
+            loc="upper center",
+            bbox_to_anchor=(0.5, top),
+            borderaxespad=0.0,
+            ncols=_legend_columns(entries),
+            fontsize=9,
+            frameon=False,
         )
-        for number in np.unique(layer.values[layer.values != NO_CLASS])[:MAX_LEGEND]:
-            handles.append(Patch(color=colours[number], label=layer.classes[number]))
-    else:
-        image = right.imshow(
-            np.ma.masked_invalid(layer.values),
-            cmap="viridis",
-            vmin=layer.limits[0],
-            vmax=layer.limits[1],
-            extent=extent,
-            interpolation="nearest",
-        )
-        figure.colorbar(image, ax=right, label=layer.title, location="bottom", shrink=0.6, pad=0.02)
-    handles.append(Patch(color=NODATA_COLOUR, label="no data"))
-    right.legend(handles=handles, loc="lower right", fontsize=9, framealpha=0.9)
-    right.set_title(layer.title)
-    for axes in (left, right):
-        axes.set_xticks([])
-        axes.set_yticks([])
-        axes.set_xlim(0, columns)
-        axes.set_ylim(rows, 0)
-        axes.set_aspect(1 / pixel_aspect(grid))
-        _draw_scale_bar(axes, grid)
     add_title(figure, title)
     return figure_to_png(figure)
+
+
+def _legend(layer: QuicklookLayer) -> list[Patch]:
+    colours = class_colours(len(layer.classes))
+    numbers = np.unique(layer.values[layer.values != NO_CLASS] if layer.classes else ())
+    return [
+        *(
+            Patch(color=colours[n], label=textwrap.shorten(layer.classes[n], 60, placeholder="…"))
+            for n in numbers[:MAX_LEGEND].astype(int)
+        ),
+        Patch(color=NODATA_COLOUR, label=layer.nodata),
+    ]
+
+
+def _legend_columns(entries: Sequence[Patch]) -> int:
+    longest = max(len(str(entry.get_label())) for entry in entries)
+    return min(3, max(1, LEGEND_CHARACTERS // (longest + 8)))
+
+
+def _draw_layer(axes: Axes, layer: QuicklookLayer, grid: Grid) -> AxesImage:
+    rows, columns = grid.shape
+    if layer.classes:
+        values = np.ma.masked_equal(layer.values, NO_CLASS)
+        colours = class_colours(len(layer.classes))
+        colormap: Colormap = ListedColormap(colours)
+        limits = (-0.5, len(colours) - 0.5)
+    else:
+        values = np.ma.masked_invalid(layer.values)
+        colormap, limits = colormaps[layer.colormap], layer.limits
+    axes.set_facecolor(NODATA_COLOUR)
+    image = axes.imshow(
+        values,
+        cmap=colormap,
+        vmin=limits[0],
+        vmax=limits[1],
+        extent=layer.extent(grid),
+        interpolation="nearest",
+    )
+    axes.set_title(layer.title)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.set_xlim(0, columns)
+    axes.set_ylim(rows, 0)
+    axes.set_aspect(1 / pixel_aspect(grid))
+    _draw_scale_bar(axes, grid)
+    return image
 
 
 def pixel_size(grid: Grid) -> tuple[float, float]:

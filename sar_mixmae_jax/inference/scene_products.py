@@ -4,9 +4,10 @@ import dataclasses
 import glob
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +16,8 @@ from sar_mixmae_jax.inference.map_model import MapModel
 from sar_mixmae_jax.inference.principal_components import principal_components
 from sar_mixmae_jax.inference.quicklook import (
     LONGEST_SIDE,
-    QuicklookMap,
+    QuicklookLayer,
+    backscatter_layer,
     draw_quicklook,
 )
 from sar_mixmae_jax.inference.raster_output import (
@@ -189,8 +191,11 @@ def _map_pixels(
             writer(first, strip)
             first += len(strip)
     small = read_overview(classes_path, overview.db().shape)
-    layer = QuicklookMap(small, f"{', '.join(shown)} ({tags['MODEL']})", classes)
-    _write_quicklook(quicklook_path, scene, model, overview, layer)
+    title = "most probable class"
+    if threshold is not None:
+        title = f"{classes[1]}: probability at least {threshold:g}"
+    layer = QuicklookLayer(small, title, classes=classes)
+    _write_quicklook(quicklook_path, scene, model, overview, [layer])
 
 
 def _class_writer(
@@ -244,13 +249,28 @@ def _map_windows(
     names = tuple(name if name == "evidence" else f"probability of {name}" for name in channels)
     bands = RasterBands(names, "float32", np.nan, "mean")
     write_array(raster_path, values, scene.grid.coarsen(model.predictor.cell), bands, tags)
-    if len(model.classes) == 2:
-        layer = QuicklookMap(values[..., 1], names[1])
-    else:
-        best = values.argmax(-1).astype(np.uint8)
-        best[np.isnan(values[..., 0])] = NO_CLASS
-        layer = QuicklookMap(best, "most probable class", model.classes)
-    _write_quicklook(quicklook_path, scene, model, overview, layer)
+    _write_quicklook(quicklook_path, scene, model, overview, _window_layers(values, model))
+
+
+def _window_layers(values: np.ndarray, model: MapModel) -> list[QuicklookLayer]:
+    """Return the panels of (row, column, channel) probabilities of windows."""
+    common: dict[str, Any] = {
+        "cell": model.predictor.cell,
+        "nodata": "less than half of the window measured",
+    }
+    if model.exclusive and len(model.classes) == 2:
+        name = f"probability of {model.classes[1]}"
+        return [QuicklookLayer(values[..., 1], name, name, **common)]
+    best = values.argmax(-1).astype(np.uint8)
+    best[np.isnan(values[..., 0])] = NO_CLASS
+    title = "most probable class"
+    if not model.exclusive:
+        title += f" of {len(model.classes)}, of which several may apply"
+    name = "probability of this class"
+    return [
+        QuicklookLayer(best, title, classes=model.classes, **common),
+        QuicklookLayer(values.max(-1), name, name, **common),
+    ]
 
 
 def _write_quicklook(
@@ -258,11 +278,13 @@ def _write_quicklook(
     scene: MapScene,
     model: MapModel,
     overview: BlockAverage,
-    layer: QuicklookMap,
+    layers: Sequence[QuicklookLayer],
 ) -> None:
     times = " to ".join(filter(None, scene.times))
-    title = " > ".join(filter(None, (Path(scene.name).name, times)))
-    content = draw_quicklook(title, overview.db(), model.bands[-1], layer, scene.grid)
+    title = ", ".join(filter(None, (Path(scene.name).name, times)))
+    title += f"\nmodel: {model.tags['MODEL']}, trained on {model.tags['TRAINED_ON']}"
+    backscatter = backscatter_layer(overview.db(), model.bands[-1], overview.block)
+    content = draw_quicklook(title, [backscatter, *layers], scene.grid)
     with report_write_errors(path):
         atomic_write(path, content)
 

@@ -33,12 +33,13 @@ def class_colours(count: int) -> np.ndarray:
 
 
 def add_title(figure: Figure, title: str) -> None:
-    """Set the title of a figure, wrapped to its width.
+    """Set the title of a figure, every line wrapped to its width.
 
     Math mode is off: a `$` in a name from a file is a `$`.
     """
     characters = int(figure.get_figwidth() / CHARACTER_WIDTH)
-    figure.suptitle("\n".join(textwrap.wrap(title, characters)), parse_math=False)
+    lines = [part for line in title.split("\n") for part in textwrap.wrap(line, characters)]
+    figure.suptitle("\n".join(lines), parse_math=False)
 
 
 def figure_to_png(figure: Figure) -> bytes:

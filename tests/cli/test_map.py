@@ -56,7 +56,7 @@ def mapped(tmp_path, monkeypatch, capsys):
     def load(choice):
         predictor = WindowPredictor(32, 1, ("water",), 4, dark)
         dates = ("before", "after") if "flood" in str(choice.workdir) else ()
-        tags = {"WEIGHTS_SHA256": choice.workdir.name, "MODEL": choice.which}
+        tags = {"WEIGHTS_SHA256": choice.workdir.name, "MODEL": choice.which, "TRAINED_ON": "d"}
         return MapModel(
             "pixels",
             predictor,
@@ -69,7 +69,6 @@ def mapped(tmp_path, monkeypatch, capsys):
         )
 
     monkeypatch.setattr(command, "load_map_model", load)
-    monkeypatch.setattr(command, "draw_quicklook", lambda *_: b"", raising=False)
     monkeypatch.setattr(
         "sar_mixmae_jax.inference.scene_products.draw_quicklook", lambda *_: b"picture"
     )

@@ -1,12 +1,14 @@
 """Files of mapped scenes, with functions of pixels in place of a model."""
 
 import dataclasses
+import io
 import json
 import struct
 import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -18,7 +20,7 @@ from sar_mixmae_jax.data.metadata import DatasetDescription
 from sar_mixmae_jax.inference.geoparquet import common_crs, footprints, write_geoparquet
 from sar_mixmae_jax.inference.map_model import MapModel, check_windows, trained_window
 from sar_mixmae_jax.inference.principal_components import principal_components
-from sar_mixmae_jax.inference.quicklook import pixel_size, scale_bar
+from sar_mixmae_jax.inference.quicklook import QuicklookLayer, draw_quicklook, pixel_size, scale_bar
 from sar_mixmae_jax.inference.raster_output import (
     Grid,
     RasterBands,
@@ -33,9 +35,11 @@ from sar_mixmae_jax.inference.scene_products import (
     remove_partial_files,
 )
 from sar_mixmae_jax.utils.errors import InputError
+from sar_mixmae_jax.utils.plotting import class_colours
 from tests.descriptions import describe
 from tests.launch import file_size_limit
 
+TAGS = {"MODEL": "m", "TRAINED_ON": "d (simulated)"}
 UTM = (10.0, 0.0, 500_000.0, 0.0, -10.0, 5_500_000.0)
 
 
@@ -51,7 +55,13 @@ def model_of(kind, function, window=32, cell=1, classes=("land", "water"), chann
     channels = channels or (classes[1:] if len(classes) == 2 else classes)
     predictor = WindowPredictor(window, cell, channels, 4, lambda d: function(d[0]))
     return MapModel(
-        kind, predictor, 8 if cell == 1 else 0, ("VH", "VV"), (), classes, {"MODEL": "m"}
+        kind,
+        predictor,
+        8 if cell == 1 else 0,
+        ("VH", "VV"),
+        (),
+        classes,
+        TAGS,
     )
 
 
@@ -237,6 +247,21 @@ def test_footprints_of_several_crs_become_longitudes_and_latitudes(tmp_path):
     np.testing.assert_allclose(together[1], corners[1])
     write_geoparquet(tmp_path / "a.parquet", together, crs, {"id": np.array(["a", "b", "c"])}, {})
     assert pq.read_table(tmp_path / "a.parquet")["geometry"].null_count == 1
+
+
+def test_values_beyond_the_border_of_a_scene_are_not_squeezed_into_a_quicklook():
+    grid = Grid((40, 100), "EPSG:32633", UTM)
+    windows = QuicklookLayer(np.zeros((2, 4)), "windows", cell=32)
+    assert windows.extent(grid) == (0, 128, 64, 0)
+    assert QuicklookLayer(np.zeros((2, 4)), "resized").extent(grid) == (0, 100, 40, 0)
+    classes = np.array([[0, 1, 2, 0], [1, 2, 0, 1]], np.uint8)
+    layer = QuicklookLayer(classes, "windows", classes=("x", "y", "z"), cell=32)
+    picture = plt.imread(io.BytesIO(draw_quicklook("scene", [layer], grid)))[..., :3]
+    own = [np.isclose(picture, colour, atol=0.01).all(-1) for colour in class_colours(3)[:, :3]]
+    rows = np.flatnonzero(own[0].sum(1) > 50)
+    found = own[1][rows[0]].argmax() - own[0][rows[0]].argmax()
+    width = np.ptp(np.flatnonzero(np.any([mask[rows[0]] for mask in own], axis=0))) + 1
+    assert found / width == pytest.approx(0.32, abs=0.01)
 
 
 def test_a_scale_bar_has_the_length_it_names():
