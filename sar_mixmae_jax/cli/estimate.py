@@ -16,8 +16,10 @@ from pathlib import Path
 
 import jax
 from absl import flags
+from ml_collections import ConfigDict
 
 from sar_mixmae_jax.cli.config_file import CONFIG_HELP, parse_config_flags
+from sar_mixmae_jax.data.metadata import open_builder
 from sar_mixmae_jax.training.accelerators import ASSUMED_UTILISATION, GIB
 from sar_mixmae_jax.training.compiled_cost import estimate_compiled
 from sar_mixmae_jax.training.cost import BIGEARTHNET_V2, Results, estimate
@@ -36,8 +38,8 @@ FLAGS = flags.FlagValues()
 flags.DEFINE_string("config", None, CONFIG_HELP, flag_values=FLAGS)
 RECORDS = flags.DEFINE_integer(
     "records",
-    BIGEARTHNET_V2,
-    f"patches in an epoch (default: {BIGEARTHNET_V2}, train and validation of BigEarthNet v2)",
+    None,
+    "patches in an epoch (default: of the built dataset, or of BigEarthNet v2)",
     1,
     flag_values=FLAGS,
 )
@@ -58,7 +60,12 @@ DEVICES = flags.DEFINE_integer(
     "devices", 1, "number of devices that share the batch", 1, flag_values=FLAGS
 )
 SIDE = flags.DEFINE_integer(
-    "side", 120, "side of a stored patch in pixels", 1, 2**16, flag_values=FLAGS
+    "side",
+    None,
+    "side of a stored patch in pixels (default: as --records)",
+    1,
+    2**16,
+    flag_values=FLAGS,
 )
 UTILISATION = flags.DEFINE_float(
     "utilisation",
@@ -92,26 +99,27 @@ def main(argv: Sequence[str]) -> None:
             "as --config=pretrain"
         )
     jax.config.update("jax_platforms", "cpu")  # no computation: leave accelerators to others
+    records, side = dataset_size(config)
     if COMPILE.value:
         if FLAGS["devices"].present:
             raise InputError(
                 f"found --devices={DEVICES.value} and --compile={COMPILE.value}, which sets the "
                 "number of devices: give one of them"
             )
-        results = estimate_compiled(config, COMPILE.value, RECORDS.value, SIDE.value)
+        results = estimate_compiled(config, COMPILE.value, records, side)
         print(f"{compiled_table(results)}\n\n{BOUND_NOTE}")
     else:
         results = estimate(
             config,
-            RECORDS.value,
+            records,
             devices=DEVICES.value,
-            side=SIDE.value,
+            side=side,
             utilisation=UTILISATION.value,
         )
         results["scaling"] = estimate_all_scaling(
             config,
             devices=DEVICES.value,
-            side=SIDE.value,
+            side=side,
             utilisation=UTILISATION.value,
             reading_rate=READING_RATE.value,
         )
@@ -123,6 +131,30 @@ def main(argv: Sequence[str]) -> None:
             raise InputError(
                 f"cannot write {OUT.value}: {error.strerror}: choose another --out"
             ) from error
+
+
+def dataset_size(config: ConfigDict) -> tuple[int, int]:
+    """Return number and side of the patches: given, of the built dataset, or of BigEarthNet v2.
+
+    Raises:
+      InputError: neither are they given, nor is the dataset built.
+    """
+    if RECORDS.value and SIDE.value:
+        return RECORDS.value, SIDE.value
+    try:
+        info = open_builder(config.dataset, config.data_dir).info
+        records, side = (
+            info.splits[config.split].num_examples,
+            info.features["backscatter"].shape[0],
+        )
+    except (InputError, KeyError, ValueError) as error:
+        if not config.dataset.startswith("bigearthnet_s1"):
+            raise InputError(
+                f"cannot count the patches of {config.dataset}, {config.split} ({error}): give "
+                "--records and --side"
+            ) from error
+        records, side = BIGEARTHNET_V2, 120
+    return RECORDS.value or records, SIDE.value or side
 
 
 def tables(results: Results) -> str:

@@ -197,15 +197,17 @@ class Classification(Task):
         terms = " + ".join(f"{factor} {name} {average}" for factor, average, name in PUBLISHED)
         where = format_metric(macro["precision_where_predicted"])
         over = macro["n_classes"]["precision_where_predicted"]
-        defined = [ranges[name] for name in ranges if macro[name] is not None]
-        lost = max((interval["undefined"] for interval in defined), default=0)
+        given = [interval for interval in ranges.values() if interval["low"] is not None]
+        lost = max((interval["undefined"] for interval in given), default=0)
         note = f" In up to {lost} resamples a class is missing: macro intervals leave these out."
+        evaluated = [v for v in metrics["per_class"].values() if v["average_precision"] is not None]
+        chance = float(np.mean([v["prevalence"] for v in evaluated])) if evaluated else None
         first = ", ".join(
             f"{RATE_TITLES[name]} {format_interval(macro[name], ranges[name])}"
             for name in ("average_precision", "f1")
         )
         return [
-            f"**{first}** (macro)",
+            f"**{first}** (macro; AP of random scores {format_metric(chance)})",
             "",
             *markdown_table(("", "macro", "classes", "micro"), rows),
             *missing_interval_notes([("macro", macro, ranges)], RATE_TITLES),

@@ -12,8 +12,9 @@ from sar_mixmae_jax.evaluation.metrics import THRESHOLD
 from sar_mixmae_jax.evaluation.predictions import Predictions, save_predictions
 from sar_mixmae_jax.tasks.registry import get_task, task_names
 from sar_mixmae_jax.tasks.task_report import Pictures
-from sar_mixmae_jax.utils.errors import check_name
+from sar_mixmae_jax.utils.errors import check_name, escape_unprintable
 from sar_mixmae_jax.utils.files import atomic_directory, atomic_write, write_arrays
+from sar_mixmae_jax.utils.mirror import CHECKPOINTS
 from sar_mixmae_jax.utils.tables import Lines, escape_markdown
 
 PREDICTIONS, METRICS, REPORT = "predictions.npz", "metrics.json", "report.md"
@@ -102,17 +103,28 @@ def write_report(
 
 
 def _title(predictions: Predictions) -> str:
+    """Return dataset, split and caveats, and the model; without provenance the task."""
     provenance = predictions.provenance
-    names = [str(provenance[key]) for key in ("dataset", "split") if key in provenance]
-    return ", ".join(names) or predictions.task
+    dataset, split = (str(provenance.get(key, "")) for key in ("dataset", "split"))
+    if split and not dataset.endswith(f"/{split}"):
+        dataset = ", ".join(filter(None, (dataset, split)))
+    if caveats := _caveats(provenance):
+        dataset += f" ({'; '.join(caveats)})"
+    model = str(provenance.get("checkpoint", ""))
+    if (path := Path(model)).parent.name == CHECKPOINTS:
+        model = f"{path.parents[1].name}, step {path.name}"
+    return ": ".join(filter(None, (model, dataset))) or predictions.task
+
+
+def _caveats(provenance: Mapping[str, Any]) -> list[str]:
+    caveats = provenance.get("caveats", [])
+    return [caveats] if isinstance(caveats, str) else [str(caveat) for caveat in caveats]
 
 
 def _head(predictions: Predictions, bootstrap: Mapping[str, Any], title: str) -> Lines:
     """Return the title and the caveats."""
-    caveats = predictions.provenance.get("caveats", [])
-    caveats = [caveats] if isinstance(caveats, str) else list(caveats)
-    caveats += [
-        f"{key.replace('_', ' ')}: {_text(value)}"
+    caveats = _caveats(predictions.provenance) + [
+        f"{key.replace('_', ' ')}: {value}"
         for key, value in predictions.provenance.items()
         if "overlap" in key and not str(value).startswith("0 of ")
     ]
@@ -123,9 +135,7 @@ def _head(predictions: Predictions, bootstrap: Mapping[str, Any], title: str) ->
     elif groups < FEW_GROUPS:
         caveats.append(f"only {groups} independent groups: the intervals are rough")
     notes = [
-        line
-        for caveat in caveats
-        for line in (f"> **Caveat:** {escape_markdown(str(caveat))}", ">")
+        line for caveat in caveats for line in (f"> **Caveat:** {escape_markdown(caveat)}", ">")
     ]
     return [
         f"# {escape_markdown(title)}",
@@ -147,8 +157,7 @@ def _figure_lines(captions: Mapping[str, str]) -> Lines:
 def _tail(predictions: Predictions, bootstrap: Mapping[str, Any]) -> Lines:
     """Return definitions of the numbers, and the provenance."""
     provenance = [
-        f"- {escape_markdown(key)}: {escape_markdown(_text(value))}"
-        for key, value in predictions.provenance.items()
+        f"- {escape_markdown(key)}: {_text(value)}" for key, value in predictions.provenance.items()
     ]
     return [
         "## Method",
@@ -169,4 +178,8 @@ def _tail(predictions: Predictions, bootstrap: Mapping[str, Any]) -> Lines:
 
 
 def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    """Return Markdown for a string, or for other JSON, which is code."""
+    if isinstance(value, str):
+        return escape_markdown(value)
+    text = json.dumps(value, ensure_ascii=False)
+    return escape_markdown(text) if "`" in text else f"`{escape_unprintable(text)}`"

@@ -1,6 +1,7 @@
 """Figures of example pairs of floods: their panels below each other, captions and a legend."""
 
 import re
+import textwrap
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -36,8 +37,11 @@ PANEL, GAP, APART, MARGIN = 232, 6, 22, 16
 MIN_WIDTH = 760
 """Pixels: least width of a figure, for its captions."""
 
-HEAD, CAPTION, FOOT = 40, 90, 104
+HEAD, CAPTION, FOOT = 58, 90, 136
 """Pixels: above the first pair, above each pair's panels, below the last."""
+
+TITLE_CHARACTER = 10
+"""Pixels: mean width of a character of the title."""
 
 MAX_CAPTION = 110
 """Characters of the id of an image that a caption shows."""
@@ -84,8 +88,9 @@ def draw_pairs(
         """Convert pixels from the top left corner to fractions of the figure."""
         return left / width, 1 - (top + tall) / height, wide / width, tall / height
 
+    lines = textwrap.wrap(title, width // TITLE_CHARACTER, max_lines=2, placeholder=" …")
     figure.text(
-        MARGIN / width, 1 - 14 / height, title, va="top", fontsize=13, weight="bold",
+        MARGIN / width, 1 - 14 / height, "\n".join(lines), va="top", fontsize=11, weight="bold",
         parse_math=False,
     )  # fmt: skip
     for number, (row, picture) in enumerate(zip(rows, pictures, strict=True)):
@@ -161,9 +166,9 @@ def _legend(
         handles.append(Patch(facecolor=FLOOD_COLOUR, label="new water (truth)"))
         handles.append(Patch(facecolor=WATER_COLOUR, label="water on both dates"))
         handles.append(Patch(facecolor=DRY_COLOUR, label="dry"))
-    left, below, *_ = box(MARGIN, top + 80, 0, 0)
+    left, upper, *_ = box(MARGIN, top + 68, 0, 0)
     figure.legend(
-        handles=handles, loc="lower left", bbox_to_anchor=(left, below), ncols=4, frameon=False,
+        handles=handles, loc="upper left", bbox_to_anchor=(left, upper), ncols=4, frameon=False,
         borderpad=0, borderaxespad=0,
     )  # fmt: skip
 

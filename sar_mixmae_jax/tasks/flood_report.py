@@ -186,7 +186,7 @@ def figures(
         draw["breakdowns.png"] = lambda: breakdowns(
             evaluations[first], intervals[first], f"{NAMES[first].capitalize()}, by image: {title}"
         )
-    return draw | (_pair_figures(predictions, pictures) if pictures else {})
+    return draw | (_pair_figures(predictions, title, pictures) if pictures else {})
 
 
 def pair_figure_name(outcome: str) -> str:
@@ -194,7 +194,7 @@ def pair_figure_name(outcome: str) -> str:
     return f"pairs_{outcome}.png"
 
 
-def _pair_figures(predictions: Predictions, pictures: Pictures) -> Figures:
+def _pair_figures(predictions: Predictions, title: str, pictures: Pictures) -> Figures:
     """Return one figure for each outcome that occurs, all with the same scales."""
     examples = choose_examples(predictions)
     chosen = {outcome: examples[outcome] for outcome in OUTCOMES if examples[outcome]}
@@ -204,7 +204,7 @@ def _pair_figures(predictions: Predictions, pictures: Pictures) -> Figures:
     scale = scales(by_row.values())
 
     def drawing(outcome: str, rows: list[int]) -> Callable[[], bytes]:
-        heading = OUTCOMES[outcome].capitalize()
+        heading = f"{OUTCOMES[outcome].capitalize()}: {title}"
         return lambda: draw_pairs(predictions, rows, [by_row[row] for row in rows], scale, heading)
 
     return {pair_figure_name(outcome): drawing(outcome, rows) for outcome, rows in chosen.items()}

@@ -25,9 +25,12 @@ def markdown_table(head: Sequence[str], rows: Iterable[Sequence[Any]], text: int
 
 
 def escape_markdown(value: str) -> str:
-    """Escape a string from a file, so that Markdown and HTML show it literally."""
+    """Escape a string from a file, so that Markdown and HTML show it literally.
+
+    The string is not the beginning of a line. An underscore within a word has no meaning.
+    """
     text = html.escape(escape_unprintable(value), quote=False)
-    return re.sub(r"([\\`*_{}\[\]()#!|])", r"\\\1", text)
+    return re.sub(r"([\\`*\[\]|]|(?<!\w)_|_(?!\w))", r"\\\1", text)
 
 
 def format_fraction(value: float) -> str:

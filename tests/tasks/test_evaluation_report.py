@@ -59,7 +59,7 @@ def picture(row: int) -> PairPicture:
 def test_a_report_about_labels(tmp_path):
     about = {
         "dataset": "bigearthnet", "split": "test", "caveats": ["spatially dependent split"],
-        "pretraining_overlap": "41 % of the patches", "checkpoint": "runs/a",
+        "pretraining_overlap": "41 % of the patches", "checkpoint": "runs/a/checkpoints/7",
     }  # fmt: skip
     predictions = classified(about=about)
     paths = write_report(predictions, tmp_path / "deep" / "report", replicates=50)
@@ -83,12 +83,17 @@ def test_a_report_about_labels(tmp_path):
     assert content["bootstrap"] == {"level": 0.95, "replicates": 50, "seed": 0, "groups": 6}
     text = paths["report.md"].read_text()
     value = f"{content['metrics']['macro']['average_precision']:.3f}"
-    order = ["bigearthnet, test", "spatially dependent split", "pretraining overlap: 41 %"]
+    order = [
+        "a, step 7: bigearthnet, test (spatially dependent split)",
+        "spatially dependent split",
+        "pretraining overlap: 41 %",
+    ]
     order += ["only 6 independent groups", "## Result", value, "## Classes", "## Pictures"]
     places = [text.index(part) for part in order]
     assert places == sorted(places)
     assert "Without positives, so not evaluated: never there." in text
-    assert r"a $very\_long$ \| name" in text
+    assert r"a $very_long$ \| name" in text
+    assert "AP of random scores 0." in text
     assert not NAN.search(text)
 
 

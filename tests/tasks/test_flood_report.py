@@ -94,6 +94,6 @@ def test_reasons_of_missing_intervals_are_short(tmp_path):
     rows += [("e", {"f1": None}, {"f1": {"low": None, "reason": "undefined"}})]
     lines = missing_interval_notes(rows, {"f1": "F1"})
     assert [line for line in lines if line.startswith("-")] == [
-        r"- few: a, b \(F1\)", r"- same: c0, c1, c2, c3, c4, c5 and 3 more \(F1\)"
+        "- few: a, b (F1)", "- same: c0, c1, c2, c3, c4, c5 and 3 more (F1)"
     ]  # fmt: skip
     assert missing_interval_notes(rows[-2:], {"f1": "F1"}) == []
