@@ -33,7 +33,7 @@ BATCH_SIZE = 256
 Output = Literal["features", "tokens"]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class FrozenEncoder:
     """An encoder with fixed parameters.
 
@@ -48,6 +48,14 @@ class FrozenEncoder:
     model: Classifier
     params: Any
     resize_mode: str
+
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}({self.source_checkpoint.path}, "
+            f"variant={self.source_checkpoint.metadata.model.variant!r}, bands={self.bands}, "
+            f"image_size={self.image_size}, resize_mode={self.resize_mode!r}, width={self.width}, "
+            f"grid={self.grid})"
+        )
 
     @property
     def bands(self) -> tuple[str, ...]:

@@ -39,6 +39,7 @@ def test_the_package_has_the_interface():
 
 def test_features_equal_those_that_the_command_writes(encoder, encoder_run, built):
     source = find_source_checkpoint(encoder_run)
+    assert repr(encoder).startswith(f"FrozenEncoder({encoder_run}/checkpoints/2, variant='tiny'")
     patches = features.load_embedding_dataset(source, "bigearthnet_s1", str(built), "train+test")
     written = features.embed(source, patches, batch_size=4)
     images = np.stack([patches.source[row]["backscatter"] for row in range(10)])

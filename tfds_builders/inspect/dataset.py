@@ -123,10 +123,15 @@ def check_splits(dataset: Dataset, names: Sequence[str]) -> list[str]:
 
 
 def spread(records: int, count: int | None) -> np.ndarray:
-    """Return `count` indices spread evenly over `records`; all indices if there are no more."""
+    """Return `count` of `records` indices, one of each of equal parts; all if there are no more.
+
+    The index within a part is random, always the same: of records that alternate, such as the two
+    dates of pairs, both kinds are drawn.
+    """
     if count is None or count >= records:
         return np.arange(records)
-    return (np.arange(count) * records) // count
+    borders = (np.arange(count + 1) * records) // count
+    return np.random.default_rng(0).integers(borders[:-1], borders[1:])
 
 
 def read(
