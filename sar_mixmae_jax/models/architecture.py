@@ -199,3 +199,20 @@ def _block_flops(tokens: int, attended: int, width: int, mlp_ratio: int) -> int:
 def _attention_flops(tokens: int, attended: int, width: int) -> int:
     """Return the operations of logits and of the sums of values."""
     return 2 * 2 * tokens * attended * width
+
+
+@dataclasses.dataclass(frozen=True)
+class KNNConfig:
+    """Settings of a nearest-neighbour head.
+
+    Attributes:
+      records: int, records in the memory.
+      neighbours: int, records that vote.
+      temperature: float, divisor of the cosine similarity in the softmax of the vote weights.
+      exclusive: bool, whether a record has exactly one class.
+    """
+
+    records: int
+    neighbours: int
+    temperature: float
+    exclusive: bool

@@ -11,16 +11,10 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from sar_mixmae_jax.models.architecture import Architecture
-from sar_mixmae_jax.models.knn import KNNConfig, KNNHead
-from sar_mixmae_jax.models.layers import (
-    PLAIN,
-    Kernels,
-    drop_path_factors,
-    matmul_precision,
-    normal,
-    xavier_uniform,
-)
+from sar_mixmae_jax.models.architecture import Architecture, KNNConfig
+from sar_mixmae_jax.models.initialisers import normal, xavier_uniform
+from sar_mixmae_jax.models.knn import KNNHead
+from sar_mixmae_jax.models.layers import PLAIN, Kernels, drop_path_factors, matmul_precision
 from sar_mixmae_jax.models.masking import patchify
 from sar_mixmae_jax.models.swin import make_encoder
 from sar_mixmae_jax.utils.errors import InputError

@@ -4,35 +4,18 @@ The memory is stored as parameters of the head, so that a checkpoint holds all t
 needs: 4 bytes x records x (width + classes), 1.1 GB for 270,000 records and the `base` encoder.
 """
 
-import dataclasses
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from sar_mixmae_jax.models.architecture import KNNConfig
 
 MIN_VOTE = 1e-4
 """Limit of a share of the votes from 0 and from 1, which keeps logits finite."""
 
 BATCH_SIZE = 1024
 """Records compared with the memory at a time."""
-
-
-@dataclasses.dataclass(frozen=True)
-class KNNConfig:
-    """Settings of a nearest-neighbour head.
-
-    Attributes:
-      records: int, records in the memory.
-      neighbours: int, records that vote.
-      temperature: float, divisor of the cosine similarity in the softmax of the vote weights.
-      exclusive: bool, whether a record has exactly one class.
-    """
-
-    records: int
-    neighbours: int
-    temperature: float
-    exclusive: bool
 
 
 class KNNHead(nn.Module):

@@ -12,16 +12,15 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from sar_mixmae_jax.models.architecture import Architecture
+from sar_mixmae_jax.models.initialisers import initial_params, normal
 from sar_mixmae_jax.models.layers import (
     MLP,
     PLAIN,
     Kernels,
     Prediction,
     ResidualNorm,
-    initial_params,
     layer_norm,
     linear,
-    normal,
     remat_block,
     sincos_position_embedding,
 )

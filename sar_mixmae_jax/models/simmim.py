@@ -9,7 +9,8 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from sar_mixmae_jax.models.architecture import Architecture
-from sar_mixmae_jax.models.layers import PLAIN, Kernels, Prediction, normal
+from sar_mixmae_jax.models.initialisers import normal
+from sar_mixmae_jax.models.layers import PLAIN, Kernels, Prediction
 from sar_mixmae_jax.models.masking import masked_pixels
 from sar_mixmae_jax.models.swin import make_encoder
 

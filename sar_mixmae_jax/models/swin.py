@@ -12,6 +12,7 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from sar_mixmae_jax.models.architecture import Architecture
+from sar_mixmae_jax.models.initialisers import normal, torch_conv_init
 from sar_mixmae_jax.models.layers import (
     MLP,
     PLAIN,
@@ -22,11 +23,9 @@ from sar_mixmae_jax.models.layers import (
     layer_norm,
     linear,
     matmul_precision,
-    normal,
     remat_block,
     scale_branch,
     sincos_position_embedding,
-    torch_conv_init,
 )
 from sar_mixmae_jax.models.masking import (
     masked_pixels,

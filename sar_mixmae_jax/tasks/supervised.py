@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from sar_mixmae_jax.data.metadata import NOT_LABELLED
 from sar_mixmae_jax.models.heads import DownstreamModel
-from sar_mixmae_jax.models.layers import initial_params
+from sar_mixmae_jax.models.initialisers import initial_params
 from sar_mixmae_jax.objectives.preprocess import Preprocessing, augment, preprocess
 from sar_mixmae_jax.tasks.base import Task
 from sar_mixmae_jax.utils.errors import InputError

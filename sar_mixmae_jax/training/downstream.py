@@ -10,8 +10,8 @@ from ml_collections import ConfigDict
 
 from sar_mixmae_jax.data.metadata import BANDS, Statistics
 from sar_mixmae_jax.data.patch_dataset import PatchDataset, load_patch_dataset
+from sar_mixmae_jax.models.architecture import KNNConfig
 from sar_mixmae_jax.models.heads import HEAD_INITS, POOLINGS, STAGES, TILINGS
-from sar_mixmae_jax.models.knn import KNNConfig
 from sar_mixmae_jax.models.layers import PLAIN, Kernels
 from sar_mixmae_jax.objectives.preprocess import Preprocessing
 from sar_mixmae_jax.objectives.speckle_filter import NO_FILTER

@@ -11,7 +11,8 @@ import optax
 from absl import logging
 from ml_collections import ConfigDict
 
-from sar_mixmae_jax.models.knn import KNNConfig, knn_predict, l2_normalise
+from sar_mixmae_jax.models.architecture import KNNConfig
+from sar_mixmae_jax.models.knn import knn_predict, l2_normalise
 from sar_mixmae_jax.tasks.base import Task
 from sar_mixmae_jax.tasks.task_dataset import TaskDataset, make_predictions
 from sar_mixmae_jax.training.checkpoint import best_metric_value

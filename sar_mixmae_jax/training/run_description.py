@@ -8,8 +8,7 @@ import dataclasses
 from typing import Any, Self
 
 from sar_mixmae_jax.data.metadata import DatasetDescription, Statistics
-from sar_mixmae_jax.models.architecture import Architecture
-from sar_mixmae_jax.models.knn import KNNConfig
+from sar_mixmae_jax.models.architecture import Architecture, KNNConfig
 from sar_mixmae_jax.objectives.speckle_filter import SpeckleFilter
 from sar_mixmae_jax.objectives.weighting import Weighting
 from sar_mixmae_jax.training.migration import add_defaults, rename, upgrade

@@ -8,14 +8,14 @@ import pytest
 from flax.traverse_util import flatten_dict
 
 from sar_mixmae_jax.models.architecture import VARIANTS
-from sar_mixmae_jax.models.layers import (
+from sar_mixmae_jax.models.initialisers import (
     SMALLEST_DRAW,
     initial_params,
     normal,
-    remat_block,
     uniform,
     xavier_uniform,
 )
+from sar_mixmae_jax.models.layers import remat_block
 from sar_mixmae_jax.models.mixmae import MixMAE, init_params
 
 

@@ -9,7 +9,8 @@ from sklearn.linear_model import LogisticRegression
 
 from sar_mixmae_jax.cli.train import TRAINERS
 from sar_mixmae_jax.inference.evaluator import predict
-from sar_mixmae_jax.models.knn import KNNConfig, knn_predict
+from sar_mixmae_jax.models.architecture import KNNConfig
+from sar_mixmae_jax.models.knn import knn_predict
 from sar_mixmae_jax.tasks.registry import get_task
 from sar_mixmae_jax.training import feature_cache, linear_probe, probe_heads
 from sar_mixmae_jax.training.checkpoint import read_metadata
