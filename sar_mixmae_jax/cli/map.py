@@ -35,6 +35,7 @@ from sar_mixmae_jax.inference.scene_products import (
     MapSettings,
     existing_rasters,
     map_scene,
+    output_files,
     remove_partial_files,
     settings_tags,
 )
@@ -138,6 +139,9 @@ for field in dataclasses.fields(Config):
         DEFINE[type(field.default)](
             field.name, field.default, field.metadata["help"], flag_values=FLAGS
         )
+
+LISTED_SCENES = 10
+"""Maximum number of scenes whose files are printed."""
 
 FAILURES = "failures.tsv"
 """File in the folder of the maps: the scenes of the last call that were not mapped, and why."""
@@ -300,25 +304,33 @@ def main(argv: Sequence[str]) -> None:
     except KeyboardInterrupt:
         print("interrupted: the same command continues with the scene in progress", file=sys.stderr)
         sys.exit(130)
-    report(jobs, failures, out)
+    report(jobs, failures, out, model.kind)
 
 
-def report(jobs: Sequence[MapJob], failures: list[BadFile], out: Path) -> None:
+def report(jobs: Sequence[MapJob], failures: list[BadFile], out: Path, kind: str) -> None:
     """Print where the maps are, and what failed.
 
     Args:
       jobs: that were run.
       failures: files that belong to no job.
       out: folder of the maps.
+      kind: see `MapModel.kind`.
 
     Raises:
       InputError: a scene was not mapped, or the table cannot be written.
     """
-    failed = [job for job in jobs if job.failure_path.exists()]
+    failed: list[MapJob] = []
+    mapped: list[MapJob] = []
+    for job in jobs:
+        (failed if job.failure_path.exists() else mapped).append(job)
     for job in failed:
         failures.append(BadFile(job.dates[-1].scene.name, job.failure_path.read_text()))
         job.failure_path.unlink()
-    print(f"{len(jobs) - len(failed)} of {len(jobs)} scenes are mapped in {out}")
+    print(f"{len(mapped)} of {len(jobs)} scenes are mapped in {out}")
+    for job in mapped[:LISTED_SCENES]:
+        print(f"  {', '.join(path.name for path in output_files(job.stem, kind))}")
+    if len(mapped) > LISTED_SCENES:
+        print(f"  and those of {len(mapped) - LISTED_SCENES} more")
     unplaced = [job.stem.name for job in jobs if not job.dates[-1].scene.georeference.crs]
     if unplaced:
         print(f"without a place, since the CRS of the scene is unknown: {', '.join(unplaced)}")

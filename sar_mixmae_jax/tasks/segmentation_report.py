@@ -99,10 +99,15 @@ def report_header(metrics: Metrics, intervals: Mapping[str, Any]) -> Lines:
             "baselines."
         )
     average = metrics["pooled"]["average_precision"]
+    constant = (
+        f"**No pixel is predicted as {escape_markdown(positive)}**: at this threshold the model "
+        "distinguishes nothing; only the average precision measures whether its scores do."
+    )
     return [
         f"**IoU {format_metric(metrics['pooled']['iou'])}** ({escape_markdown(positive)}, pooled "
         "over all labelled pixels)",
         "",
+        *([constant, ""] if len(names) == 2 and metrics["pooled"]["precision"] is None else []),
         *_compare("pooled", "baselines", metrics, intervals),
         "",
         f"Without a measurement: {'; '.join(lost)}.{counted}"

@@ -27,9 +27,10 @@ def markdown_table(head: Sequence[str], rows: Iterable[Sequence[Any]], text: int
 def escape_markdown(value: str) -> str:
     """Escape a string from a file, so that Markdown and HTML show it literally.
 
-    The string is not the beginning of a line. An underscore within a word has no meaning.
+    The string is not the beginning of a line. An underscore within a word has no meaning, nor has
+    "<" before a space.
     """
-    text = html.escape(escape_unprintable(value), quote=False)
+    text = re.sub(r"&(?=[\w#])|<(?=\S)", lambda m: html.escape(m[0]), escape_unprintable(value))
     return re.sub(r"([\\`*\[\]|]|(?<!\w)_|_(?!\w))", r"\\\1", text)
 
 

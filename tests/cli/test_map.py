@@ -104,6 +104,7 @@ def test_scenes_of_one_and_two_files_in_db_and_linear_power(mapped, tmp_path):
     (tmp_path / "b_VH.tif").with_name("notes.tif").write_text("no GeoTIFF")
     status, out, _, _ = mapped("a_dB.tif", "--unit=dB")
     assert (status, out.startswith("1 of 1 scenes are mapped")) == (0, True)
+    assert "a_dB_probability.tif, a_dB_classes.tif, a_dB.png" in out
     status, out, _, _ = mapped("b_VV.tif", "b_VH.tif", "--unit=linear")
     assert (status, out.startswith("1 of 1 scenes are mapped")) == (0, True)
     first, file = classes("a_dB")
@@ -257,7 +258,11 @@ def test_failures_end_in_a_table_and_the_others_are_mapped(mapped, tmp_path):
     status, out, err, _ = mapped("scenes")
     assert status == 2
     assert out.startswith("2 of 3 scenes are mapped")
-    assert "placeless_dB" in out.splitlines()[1]
+    assert [line.split(",")[0] for line in out.splitlines()[1:3]] == [
+        "  good_dB_probability.tif",
+        "  placeless_dB_probability.tif",
+    ]
+    assert "without a place, since the CRS of the scene is unknown: placeless_dB" in out
     table = (tmp_path / "maps" / "failures.tsv").read_text().splitlines()
     assert table[0] == "file\treason"
     reasons = {line.split("\t")[0].split("/")[-1]: line.split("\t")[1] for line in table[1:]}

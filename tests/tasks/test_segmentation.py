@@ -23,7 +23,7 @@ from sar_mixmae_jax.tasks.registry import get_task
 from sar_mixmae_jax.tasks.segmentation import Segmentation
 from sar_mixmae_jax.tasks.segmentation_baselines import BASELINES, baseline_confusions
 from sar_mixmae_jax.tasks.segmentation_metrics import BINS
-from sar_mixmae_jax.tasks.segmentation_report import ChipPicture, draw_chips
+from sar_mixmae_jax.tasks.segmentation_report import ChipPicture, draw_chips, report_header
 from sar_mixmae_jax.tasks.task_dataset import load_task_dataset, take_label_fraction
 from sar_mixmae_jax.training import finetune
 from sar_mixmae_jax.utils.errors import InputError
@@ -89,6 +89,10 @@ def test_its_baselines_are_those_of_the_backscatter(report, floods):
     np.testing.assert_array_equal(predictions.arrays["logistic"], regression["logistic"])
     text = report[2]["report.md"].read_text()
     assert all(escape_markdown(title) in text for title in BASELINES.values())
+    content = json.loads(report[2]["metrics.json"].read_text())
+    content["metrics"]["pooled"]["precision"] = None
+    header = report_header(content["metrics"], content["intervals"])
+    assert "**No pixel is predicted as water**" in "\n".join(header)
     sequences = [name.rsplit("_", 1)[0] for name in predictions.ids]
     assert predictions.columns["group"].tolist() == sequences
 
