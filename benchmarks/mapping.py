@@ -67,8 +67,7 @@ def measure(workdir: str, rows: int, columns: int) -> dict[str, float]:
       Seconds, processor seconds and peak memory of the map; windows, and what one takes with and
       without reading and writing.
     """
-    import resource
-
+    from benchmarks.measure import peak_host_memory
     from sar_mixmae_jax.inference.map_model import ModelChoice, load_map_model
     from sar_mixmae_jax.inference.scene_input import MapMetadata, find_scenes, open_scenes
     from sar_mixmae_jax.inference.scene_products import MapSettings, map_scene
@@ -104,7 +103,7 @@ def measure(workdir: str, rows: int, columns: int) -> dict[str, float]:
         "seconds": spent[0],
         "cpu_seconds": spent[1],
         "survey_cpu_seconds": survey[1],
-        "peak_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9,
+        "peak_gb": peak_host_memory() / 1e9,
         "share_of_rate": alone[0] / computed * windows / spent[0],
         "share_of_cpu": alone[1] / computed * windows / spent[1],
     }

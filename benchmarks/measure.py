@@ -135,5 +135,17 @@ def peak_memory() -> int:
     stats = jax.devices()[0].memory_stats()
     if stats:
         return int(stats["peak_bytes_in_use"])
+    return peak_host_memory()
+
+
+def peak_host_memory() -> int:
+    """Return the peak resident memory of this process in bytes.
+
+    On Linux from /proc: `ru_maxrss` of a started process begins with that of its parent.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        fields = dict(line.split(":", 1) for line in status.read_text().splitlines())
+        return 1024 * int(fields["VmHWM"].split()[0])
     kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return kilobytes if sys.platform == "darwin" else 1024 * kilobytes

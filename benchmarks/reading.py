@@ -8,12 +8,12 @@ way of reading in a process of its own. Prints a table, and writes JSON with --o
 
 import json
 import multiprocessing
-import resource
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import closing
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -23,8 +23,9 @@ import grain
 import jax
 import numpy as np
 from absl import flags, logging
+from tqdm import tqdm
 
-from benchmarks.measure import Results, describe_machine, in_turns
+from benchmarks.measure import Results, describe_machine, peak_host_memory, seconds
 from sar_mixmae_jax.data.metadata import BANDS
 from sar_mixmae_jax.data.patch_dataset import ReadOptions, batches, load_patch_dataset
 from sar_mixmae_jax.data.record_cache import pack
@@ -50,6 +51,8 @@ BEFORE = "one by one, two threads"
 """The way that the others are compared with, that of version 0.1."""
 READ_AHEAD = 8
 """Batches, at least as many as are read ahead."""
+EPOCHS_PER_TURN = 4
+"""Turns are long beside what was read ahead."""
 
 
 @report_errors()
@@ -80,25 +83,16 @@ def measure(data_dir: Path, folder: Path, batch_size: int, turns: int) -> Result
       turns: of each way.
     """
     source = open_source(data_dir)
-    batches_per_turn = max(1, len(source) // batch_size)
-    streams = {name: start(source, batch_size, folder / "rates") for name, start in WAYS.items()}
-
-    def read(stream: Iterator[Any], number: int) -> None:
-        for _ in range(number):
-            jax.block_until_ready(next(stream))
-
+    batches_per_turn = max(1, EPOCHS_PER_TURN * len(source) // batch_size)
+    times: dict[str, list[float]] = {name: [] for name in WAYS}
     cpu: dict[str, list[float]] = {name: [] for name in WAYS}
-
-    def turn(name: str) -> None:
-        start = time.process_time()
-        read(streams[name], batches_per_turn)
-        cpu[name].append(time.process_time() - start)
-
-    for stream in streams.values():
-        read(stream, READ_AHEAD)
-    times = in_turns({name: partial(turn, name) for name in WAYS}, turns, "reading")
-    for stream in streams.values():
-        stream.close()  # type: ignore[attr-defined]
+    for _ in tqdm(range(turns), desc="reading", unit="turn"):
+        for name, start in WAYS.items():  # no other stream reads ahead meanwhile
+            with closing(start(source, batch_size, folder / "rates")) as stream:
+                read(stream, READ_AHEAD)
+                before = time.process_time()
+                times[name].append(seconds(partial(read, stream, batches_per_turn)))
+                cpu[name].append(time.process_time() - before)
     images = batches_per_turn * batch_size
     starts = {name: measure_start(name, data_dir, batch_size, folder) for name in WAYS}
     return {
@@ -108,13 +102,19 @@ def measure(data_dir: Path, folder: Path, batch_size: int, turns: int) -> Result
         "dtype": np.dtype(source[0]["backscatter"].dtype).name,
         "ways": {
             name: {
-                "images_per_second": images / times[name],
+                "images_per_second": images / float(np.median(times[name])),
                 "cpu_seconds_per_image": float(np.median(cpu[name])) / images,
                 **starts[name],
             }
             for name in WAYS
         },
     }
+
+
+def read(stream: Iterator[Any], number: int) -> None:
+    """Read a number of batches."""
+    for _ in range(number):
+        jax.block_until_ready(next(stream))
 
 
 def table(results: Results) -> str:
@@ -178,33 +178,33 @@ def open_source(data_dir: Path) -> Source:
     return load_patch_dataset("bigearthnet_s1/benchmark", data_dir, "train", BANDS).source
 
 
-def _one_by_one(source: Source, batch_size: int, folder: Path) -> Iterator[Any]:
+def _one_by_one(source: Source, batch_size: int, folder: Path) -> Generator[Any]:
     del folder
     order = RowByRow(len(source), batch_size, seed=0)
     return batches(OneByOne(source), order, options=ReadOptions(threads=2))
 
 
-def _from_disk(source: Source, batch_size: int, folder: Path) -> Iterator[Any]:
+def _from_disk(source: Source, batch_size: int, folder: Path) -> Generator[Any]:
     del folder
     return batches(source, ShuffleSampler(len(source), batch_size, seed=0))
 
 
-def _from_disk_by_processes(source: Source, batch_size: int, folder: Path) -> Iterator[Any]:
+def _from_disk_by_processes(source: Source, batch_size: int, folder: Path) -> Generator[Any]:
     del folder
     options = ReadOptions(threads=1, workers=2)
     return batches(source, ShuffleSampler(len(source), batch_size, seed=0), options=options)
 
 
-def _from_memory(source: Source, batch_size: int, folder: Path) -> Iterator[Any]:
+def _from_memory(source: Source, batch_size: int, folder: Path) -> Generator[Any]:
     del folder
     return _from_disk(pack(source, ReadOptions()), batch_size, Path())
 
 
-def _from_files(source: Source, batch_size: int, folder: Path) -> Iterator[Any]:
+def _from_files(source: Source, batch_size: int, folder: Path) -> Generator[Any]:
     return _from_disk(pack(source, ReadOptions(), folder), batch_size, Path())
 
 
-def _on_device(source: Source, batch_size: int, folder: Path) -> Iterator[Any]:
+def _on_device(source: Source, batch_size: int, folder: Path) -> Generator[Any]:
     del folder
     images = pack(source, ReadOptions()).columns["backscatter"]
     records = replicate_records({"backscatter": images})
@@ -215,7 +215,7 @@ def _on_device(source: Source, batch_size: int, folder: Path) -> Iterator[Any]:
         yield gather(order.batch(step).astype(np.int32), records)
 
 
-WAYS: Mapping[str, Callable[[Source, int, Path], Iterator[Any]]] = {
+WAYS: Mapping[str, Callable[[Source, int, Path], Generator[Any]]] = {
     BEFORE: _one_by_one,
     "none": _from_disk,
     "none, two processes": _from_disk_by_processes,
@@ -234,22 +234,22 @@ def measure_start(name: str, data_dir: Path, batch_size: int, folder: Path) -> R
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, context) as pool:
         started = pool.submit(_start, name, data_dir, batch_size, folder / "rates")
-        seconds, kibibytes = started.result()
-    return {"start_seconds": seconds, "memory_bytes": 1024 * kibibytes}
+        duration, peak = started.result()
+    return {"start_seconds": duration, "memory_bytes": peak}
 
 
 def _start(name: str, data_dir: Path, batch_size: int, folder: Path) -> tuple[float, int]:
     logging.set_verbosity(logging.ERROR)
     jax.devices()
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_host_memory()
     start = time.perf_counter()
     stream = WAYS[name](open_source(data_dir), batch_size, folder)
     jax.block_until_ready(next(stream))
-    seconds = time.perf_counter() - start
+    duration = time.perf_counter() - start
     for _ in range(READ_AHEAD):
         next(stream)
-    stream.close()  # type: ignore[attr-defined]
-    return seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    stream.close()
+    return duration, peak_host_memory() - before
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Built datasets and batches of their records on the host, as raw backscatter."""
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -270,7 +270,7 @@ def batches(
     stop: int = MAX_STEPS,
     share: tuple[int, int] = (0, 1),
     options: ReadOptions = ReadOptions(),
-) -> Iterator[Columns]:
+) -> Generator[Columns]:
     """Yield the batches of the steps from `start` to before `stop`, read ahead.
 
     Args:
