@@ -3,9 +3,10 @@
   sar-mixmae estimate --config=pretrain:variant=base --devices=8
   sar-mixmae estimate --config=pretrain:variant=base --compile=v5e:2x2 --config.batch_size=512
 
-Counts operations and bytes from the configuration alone, and divides them by the figures of named
-accelerators; docs/results.md compares with measurements. With --compile the step is compiled for a
-TPU topology, without a TPU, and compared with the count. Prints tables; --out writes JSON.
+Counts operations and bytes from the configuration and the number of patches, and divides them by
+the figures of named accelerators; docs/results.md compares with measurements. With --compile the
+step is compiled for a TPU topology, without a TPU, and compared with the count. Prints tables;
+--out writes JSON.
 """
 
 import json
@@ -30,7 +31,7 @@ from sar_mixmae_jax.training.scaling import (
 )
 from sar_mixmae_jax.training.step_program import EXAMPLES
 from sar_mixmae_jax.utils.command_line import report_errors
-from sar_mixmae_jax.utils.errors import InputError
+from sar_mixmae_jax.utils.errors import InputError, unknown_name
 from sar_mixmae_jax.utils.files import atomic_write
 from sar_mixmae_jax.utils.tables import markdown_table
 
@@ -77,6 +78,7 @@ UTILISATION = flags.DEFINE_float(
 )
 OUT = flags.DEFINE_string("out", None, "JSON file to write", flag_values=FLAGS)
 
+BIGEARTHNET_NAME = "bigearthnet_s1/v2"
 NOTE = (
     f"Times have two digits at most: a utilisation of {ASSUMED_UTILISATION:.0%} is an assumption "
     "where it is not marked as measured. Gradients are exchanged at the full rate of the links, "
@@ -134,27 +136,30 @@ def main(argv: Sequence[str]) -> None:
 
 
 def dataset_size(config: ConfigDict) -> tuple[int, int]:
-    """Return number and side of the patches: given, of the built dataset, or of BigEarthNet v2.
+    """Return number and side of the patches, and print where they are from.
 
     Raises:
-      InputError: neither are they given, nor is the dataset built.
+      InputError: the dataset is not built, and --records or --side is missing; or it has no such
+        split.
     """
     if RECORDS.value and SIDE.value:
         return RECORDS.value, SIDE.value
+    name, source = config.dataset, f"{config.split} in {config.data_dir}"
     try:
-        info = open_builder(config.dataset, config.data_dir).info
-        records, side = (
-            info.splits[config.split].num_examples,
-            info.features["backscatter"].shape[0],
-        )
-    except (InputError, KeyError, ValueError) as error:
-        if not config.dataset.startswith("bigearthnet_s1"):
-            raise InputError(
-                f"cannot count the patches of {config.dataset}, {config.split} ({error}): give "
-                "--records and --side"
-            ) from error
-        records, side = BIGEARTHNET_V2, 120
-    return RECORDS.value or records, SIDE.value or side
+        info = open_builder(name, config.data_dir).info
+    except InputError as error:
+        if name != BIGEARTHNET_NAME:
+            raise InputError(f"{error}; or give --records and --side") from error
+        records, side, source = BIGEARTHNET_V2, 120, "as published; not built here"
+    else:
+        try:
+            records = info.splits[config.split].num_examples
+        except (KeyError, ValueError) as error:
+            raise unknown_name(config.split, info.splits, f"split of {name}") from error
+        side = info.features["backscatter"].shape[0]
+    records, side = RECORDS.value or records, SIDE.value or side
+    print(f"patches: {records:,} of {side} px ({name}, {source})\n")
+    return records, side
 
 
 def tables(results: Results) -> str:

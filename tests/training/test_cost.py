@@ -277,6 +277,26 @@ def test_what_cannot_run_is_refused(changes, options, message):
         cost.estimate(config, **options)
 
 
+def test_patches_are_those_of_the_built_dataset_or_published(built, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shipped = f"--config={pretrain.__file__}:variant=tiny"
+    ours = [f"{shipped},dataset=bigearthnet_s1", f"--config.data_dir={built}"]
+    status, output, errors = call(estimate.main, *ours, "--config.batch_size=2")
+    assert status == 0, errors
+    assert "patches: 10 of 120 px (bigearthnet_s1, train+validation in" in output
+    assert "of 2 of 10 patches |" in output
+    status, _, errors = call(estimate.main, *ours, "--config.split=trian")
+    assert status == 2
+    assert "unknown split of bigearthnet_s1 'trian': did you mean 'train'?" in errors
+    status, output, _ = call(estimate.main, f"{shipped},dataset=bigearthnet_s1/v2")
+    assert status == 0
+    assert "patches: 360,213 of 120 px (bigearthnet_s1/v2, as published; not built here)" in output
+    status, _, errors = call(estimate.main, f"{shipped},dataset=s1_folder/elbe")
+    assert status == 2
+    assert "found no dataset 's1_folder/elbe'" in errors
+    assert "or give --records and --side" in errors
+
+
 def test_the_command_prints_tables_and_writes_json(tmp_path):
     shipped = f"--config={pretrain.__file__}"
     settings = ["--config.batch_size=256", "--devices=2", "--records=1000", "--config.epochs=2"]
