@@ -156,6 +156,13 @@ def test_fields_that_cannot_be_used(changes, message):
         check_curves(config)
 
 
+@pytest.mark.parametrize("scale", ["quick", "cpu", "gpu"])
+def test_shipped_scales_can_be_compared(scale):
+    config = recipe.get_config(scale)
+    check_curves(config)
+    assert {name for names in config.tasks.values() for name in names} == set(config.finetune)
+
+
 @pytest.mark.parametrize(
     "content", ["{}", "null", '{"iou": NaN}', '{"iou": "a"}', "[", '{"iou": []}']
 )
