@@ -353,10 +353,10 @@ def test_records_that_cannot_be_read_are_named(copy, tmp_path, capsys):
 
 
 def test_a_sample_is_spread(data_dir, tmp_path):
-    drawn = dataset_module.spread(200, 40)
+    drawn = dataset_module.stratified_rows(200, 40)
     assert (drawn // 5).tolist() == list(range(40))
     assert set(drawn % 2) == {0, 1}  # as the dates of pairs alternate
-    assert dataset_module.spread(3, 4).tolist() == [0, 1, 2]
+    assert dataset_module.stratified_rows(3, 4).tolist() == [0, 1, 2]
     dataset = dataset_module.open_dataset("tiny", data_dir)
     batches = dataset_module.read(dataset, "train", np.array([3, 5, 17]), ("id",))
     stored = [row["id"] for row in dataset.builder.as_data_source("train")]

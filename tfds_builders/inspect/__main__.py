@@ -20,7 +20,7 @@ from sar_mixmae_jax.utils.files import atomic_write
 from sar_mixmae_jax.utils.tables import format_numbers
 from tfds_builders.band_statistics import STD_KINDS, BandMoments, dataset_statistics
 from tfds_builders.inspect import dataset as dataset_module
-from tfds_builders.inspect.dataset import Dataset, Record, spread
+from tfds_builders.inspect.dataset import Dataset, Record, stratified_rows
 from tfds_builders.inspect.inspection import TRAIN, inspect_dataset
 from tfds_builders.inspect.inspection_report import write_inspection
 from tfds_builders.inspect.survey import FEATURES, Survey, survey
@@ -130,7 +130,7 @@ def _check_out(out: Path) -> None:
 
 def _survey(dataset: Dataset, split: str, patches: int | None) -> Survey:
     """Add up the records of a split, with a progress bar."""
-    indices = spread(dataset.records[split], patches)
+    indices = stratified_rows(dataset.records[split], patches)
     with tqdm(total=len(indices), desc=split, unit=" patches", disable=None, leave=False) as bar:
 
         def counted(batches: Iterable[list[Record]]) -> Iterator[list[Record]]:

@@ -122,11 +122,11 @@ def check_splits(dataset: Dataset, names: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(names)) or list(dataset.records)
 
 
-def spread(records: int, count: int | None) -> np.ndarray:
-    """Return `count` of `records` indices, one of each of equal parts; all if there are no more.
+def stratified_rows(records: int, count: int | None) -> np.ndarray:
+    """Return `count` row numbers, one drawn at random from each of as many equal blocks.
 
-    The index within a part is random, always the same: of records that alternate, such as the two
-    dates of pairs, both kinds are drawn.
+    All rows if `count` is None or not smaller than `records`. The seed is fixed. The draw is random
+    so that periodic orders, such as the two dates of pairs, are not aliased.
     """
     if count is None or count >= records:
         return np.arange(records)

@@ -11,7 +11,7 @@ import numpy as np
 from sar_mixmae_jax.objectives.diagnostics import Contrast, contrast, flat_fraction
 from sar_mixmae_jax.objectives.preprocess import Preprocessing, preprocess
 from sar_mixmae_jax.objectives.weighting import WEIGHTINGS, Weighting
-from tfds_builders.inspect.dataset import Dataset, read, spread
+from tfds_builders.inspect.dataset import Dataset, read, stratified_rows
 from tfds_builders.inspect.survey import Places, Survey, distances, locate
 
 TRAIN = "train"
@@ -85,7 +85,7 @@ def inspect_dataset(
     """
     mean, std = dataset.statistics["mean"], dataset.statistics["std"]
     split = TRAIN if TRAIN in surveys else next(iter(surveys))
-    indices = spread(dataset.records[split], WEIGHTED_PATCHES)
+    indices = stratified_rows(dataset.records[split], WEIGHTED_PATCHES)
     patches = (
         record["backscatter"]
         for batch in read(dataset, split, indices, ("backscatter",))

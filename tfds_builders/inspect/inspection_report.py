@@ -11,7 +11,7 @@ from sar_mixmae_jax.utils.errors import InputError, first_line
 from sar_mixmae_jax.utils.files import atomic_write, format_bytes
 from sar_mixmae_jax.utils.tables import Lines, escape_markdown, markdown_table
 from tfds_builders.inspect import backscatter_sections, figures
-from tfds_builders.inspect.dataset import Dataset, read, spread
+from tfds_builders.inspect.dataset import Dataset, read, stratified_rows
 from tfds_builders.inspect.figures import LabelledPatch
 from tfds_builders.inspect.inspection import Inspection
 from tfds_builders.inspect.survey import Survey, map_degrees, percentiles
@@ -65,7 +65,7 @@ def _draw_contact_sheet(dataset: Dataset, surveys: Mapping[str, Survey]) -> byte
     """Draw equally many patches of each split, spread over the split."""
     patches = []
     for split in surveys:
-        indices = spread(dataset.records[split], -(-SHOWN_PATCHES // len(surveys)))
+        indices = stratified_rows(dataset.records[split], -(-SHOWN_PATCHES // len(surveys)))
         for batch in read(dataset, split, indices, ("id", "backscatter")):
             for record in batch:
                 caption = f"{record['id'].decode()} ({split})"
