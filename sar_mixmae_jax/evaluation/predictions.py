@@ -40,8 +40,8 @@ class Predictions:
       columns: (n,) each, numeric, bool or str, by name. Always "group", which names what is
         statistically independent (scene, tile, group of sequences); others depend on the task.
       provenance: JSON values by name, shown in reports: dataset, split, checkpoint and so on.
-        "dataset" and "split" are the title; "caveats" (list of str) and entries with "overlap" in
-        their name are shown before any number. Stored under the key "about".
+        "dataset", "split" and "checkpoint" are the title; "caveats" (list of str) and entries with
+        "overlap" in their name are shown before any number. Stored under the key "about".
       arrays: (n, …) each, numbers, by name: further results of the records, such as counts of
         pixels.
 

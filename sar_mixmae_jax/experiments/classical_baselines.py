@@ -8,7 +8,7 @@ from scipy.ndimage import uniform_filter
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score
 
-from sar_mixmae_jax.tasks.segmentation_baselines import otsu_cut
+from sar_mixmae_jax.evaluation.confusion import otsu_cut
 from sar_mixmae_jax.utils.errors import InputError, look_up
 
 PERCENTILES = (5, 25, 50, 75, 95)

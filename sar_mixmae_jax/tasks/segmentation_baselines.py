@@ -10,6 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from sar_mixmae_jax.data.patch_dataset import PatchDataset, batches
 from sar_mixmae_jax.data.record_source import Subset
 from sar_mixmae_jax.data.sampler import SequentialSampler
+from sar_mixmae_jax.evaluation.confusion import otsu_cut
 from sar_mixmae_jax.objectives.radiometry import TO_DB
 from sar_mixmae_jax.utils.errors import InputError
 
@@ -132,24 +133,3 @@ def _read_pixels(
         ]
         measured = np.all([np.isfinite(date).all(-1) for date in dates], axis=0)
         yield Pixels(dates[-1], batch[label_field][0].reshape(-1).astype(np.int64), measured)
-
-
-def otsu_cut(counts: np.ndarray, edges: np.ndarray) -> float:
-    """Return the edge that maximises the between-class variance of a histogram.
-
-    Args:
-      counts: (bins,), not all 0.
-      edges: (bins + 1,).
-
-    Returns:
-      The middle one of equally good edges, as between two modes with empty bins between them.
-    """
-    centres = (edges[1:] + edges[:-1]) / 2
-    below = np.cumsum(counts)[:-1].astype(np.float64)
-    above = counts.sum() - below
-    total = np.cumsum(counts * centres)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        distance = total[:-1] / below - (total[-1] - total[:-1]) / above
-    between = np.where((below > 0) & (above > 0), below * above * np.square(distance), 0.0)
-    best = np.flatnonzero(between >= between.max() * (1 - 1e-12))
-    return float(edges[1 + best[(len(best) - 1) // 2]])
