@@ -20,7 +20,7 @@ from typing import Any
 from absl import flags
 
 from sar_mixmae_jax.cli import common
-from sar_mixmae_jax.inference.map_model import MapModel, ModelChoice, load_map_model
+from sar_mixmae_jax.inference.map_model import CAVEATS, Kind, MapModel, ModelChoice, load_map_model
 from sar_mixmae_jax.inference.raster_output import check_existing
 from sar_mixmae_jax.inference.scene_copies import copy_scenes
 from sar_mixmae_jax.inference.scene_grid import NamedScene, quantity_warnings, size_warnings
@@ -69,7 +69,7 @@ AFTER = flags.DEFINE_string(
 THRESHOLD = flags.DEFINE_float(
     "threshold",
     0.5,
-    "probability from which a pixel is of the second of two classes",
+    "minimum probability of the second class (models of two classes)",
     0.0,
     1.0,
     flag_values=FLAGS,
@@ -227,7 +227,11 @@ def _map_or_keep(job: MapJob) -> None:
 def expected_tags(job: MapJob, model: MapModel) -> dict[str, str]:
     """Return the tags that a map shares with another one of the same content."""
     tags = model.tags | settings_tags(job.settings, model) | scene_tags(job.dates, job.nodata)
-    return {name: value for name, value in tags.items() if not name.startswith("TIFFTAG")}
+    return {
+        name: value
+        for name, value in tags.items()
+        if name != CAVEATS and not name.startswith("TIFFTAG")
+    }
 
 
 def make_jobs(
@@ -307,7 +311,7 @@ def main(argv: Sequence[str]) -> None:
     report(jobs, failures, out, model.kind)
 
 
-def report(jobs: Sequence[MapJob], failures: list[BadFile], out: Path, kind: str) -> None:
+def report(jobs: Sequence[MapJob], failures: list[BadFile], out: Path, kind: Kind) -> None:
     """Print where the maps are, and what failed.
 
     Args:
@@ -328,12 +332,13 @@ def report(jobs: Sequence[MapJob], failures: list[BadFile], out: Path, kind: str
         job.failure_path.unlink()
     print(f"{len(mapped)} of {len(jobs)} scenes are mapped in {out}")
     for job in mapped[:LISTED_SCENES]:
-        print(f"  {', '.join(path.name for path in output_files(job.stem, kind))}")
+        files = (str(path.relative_to(out)) for path in output_files(job.stem, kind))
+        print(f"  {', '.join(files)}")
     if len(mapped) > LISTED_SCENES:
-        print(f"  and those of {len(mapped) - LISTED_SCENES} more")
+        print(f"  … and the files of {len(mapped) - LISTED_SCENES} more scenes")
     unplaced = [job.stem.name for job in jobs if not job.dates[-1].scene.georeference.crs]
     if unplaced:
-        print(f"without a place, since the CRS of the scene is unknown: {', '.join(unplaced)}")
+        print(f"not georeferenced (scene has no CRS): {', '.join(unplaced)}")
     empty = [job for job in jobs if job.empty_path.exists()]
     for job in empty:
         job.empty_path.unlink()

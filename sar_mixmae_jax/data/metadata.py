@@ -113,7 +113,12 @@ class DatasetDescription:
     @property
     def title(self) -> str:
         """The name with the caveats, for figures and reports."""
-        return f"{self.name} ({'; '.join(self.caveats)})" if self.caveats else self.name
+        return add_caveats(self.name, self.caveats)
+
+
+def add_caveats(title: str, caveats: Sequence[str]) -> str:
+    """Return a title with caveats in parentheses."""
+    return f"{title} ({'; '.join(caveats)})" if caveats else title
 
 
 QUANTITIES = ("sigma0", "gamma0")

@@ -40,6 +40,9 @@ RELEASED_TILES = 4
 BATCH_PIXELS = 64 * 128 * 128
 """Pixels of a batch on one device, unless the number of windows is given."""
 
+CAVEATS = "CAVEATS"
+"""Tag of a file that does not belong to the identity of a map."""
+
 Kind = Literal["pixels", "windows", "features"]
 
 
@@ -59,6 +62,7 @@ class MapModel:
       pixel_size: side of the pixels of the training data, metres; None: unknown.
       quantity: of the training data, "sigma0" or "gamma0"; "": unknown.
       exclusive: a window has exactly one of the classes; False: any number of them.
+      title: model and training data, for pictures.
     """
 
     kind: Kind
@@ -71,6 +75,7 @@ class MapModel:
     pixel_size: float | None = None
     quantity: str = ""
     exclusive: bool = True
+    title: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,17 +150,20 @@ def load_map_model(choice: ModelChoice) -> MapModel:
         channels=channels,
         batch_size=choice.batch_size,
     )
+    dataset = model.source_checkpoint.metadata.dataset
+    tags = model_tags(model.source_checkpoint, window, overlap, model.task)
     return MapModel(
-        "pixels" if task.labels_per_pixel else "windows",
-        predictor,
-        overlap,
-        model.source_checkpoint.bands,
-        task.images if len(task.images) > 1 else (),
-        classes,
-        model_tags(model.source_checkpoint, window, overlap, model.task),
-        trained_pixel_size(model.source_checkpoint.metadata.dataset),
-        model.source_checkpoint.metadata.dataset.quantity,
-        task.exclusive,
+        kind="pixels" if task.labels_per_pixel else "windows",
+        predictor=predictor,
+        overlap=overlap,
+        bands=model.source_checkpoint.bands,
+        dates=task.images if len(task.images) > 1 else (),
+        classes=classes,
+        tags=tags,
+        pixel_size=trained_pixel_size(dataset),
+        quantity=dataset.quantity,
+        exclusive=task.exclusive,
+        title=f"{tags['MODEL']}, trained on {dataset.title}",
     )
 
 
@@ -238,15 +246,15 @@ def _features_model(choice: ModelChoice) -> MapModel:
     tags = model_tags(source, window, overlap, "features")
     dataset = source.metadata.dataset
     return MapModel(
-        "features",
-        predictor,
-        overlap,
-        encoder.bands,
-        (),
-        (),
-        tags,
-        trained_pixel_size(dataset),
-        dataset.quantity,
+        kind="features",
+        predictor=predictor,
+        overlap=overlap,
+        bands=encoder.bands,
+        dates=(),
+        classes=(),
+        tags=tags,
+        pixel_size=trained_pixel_size(dataset),
+        quantity=dataset.quantity,
     )
 
 
@@ -335,7 +343,8 @@ def model_tags(source: SourceCheckpoint, window: int, overlap: int, task: str) -
         "MODEL": f"{metadata.model.variant}, {source.path.parents[1].name}, step {metadata.step}",
         "TASK": task,
         "WEIGHTS_SHA256": hashlib.sha256("\n".join(weights).encode()).hexdigest(),
-        "TRAINED_ON": metadata.dataset.title,
+        "TRAINED_ON": metadata.dataset.name,
+        CAVEATS: "; ".join(metadata.dataset.caveats) or "none",
         "DATASET_CHECKSUM": metadata.dataset.checksum or "unknown",
         "INPUT_BANDS": ",".join(metadata.model.bands),
         "WINDOW": f"{window} px, overlap {overlap} px",

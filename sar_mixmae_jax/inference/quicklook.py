@@ -26,12 +26,12 @@ from tfds_builders.geotiff import Georeference, pixel_spacing
 LONGEST_SIDE = 900
 """Pixels of a picture along the longer side of the scene."""
 MAX_LEGEND = 20
-LEGEND_CHARACTERS = 80
-"""Characters along the width of a legend."""
+LEGEND_CHARACTERS, KEY_CHARACTERS = 80, 8
+"""Characters along the width of a legend, and those that the coloured key of an entry takes."""
 LEGEND_ROW = 0.22
 """Height of a row of a legend in inches."""
-COLOUR_BAR = (0.15, 0.6)
-"""Height in inches of a colour bar, and of it with its labels."""
+COLOUR_BAR_HEIGHT, COLOUR_BAR_LABEL_HEIGHT = 0.15, 0.6
+"""Height of a colour bar, and of the ticks and the label below it, in inches."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,9 +45,9 @@ class QuicklookLayer:
       classes: names of the classes; empty for continuous values.
       limits: lowest and highest value of the colour scale, for continuous values.
       colormap: of Matplotlib, for continuous values.
-      cell: side of a value in pixels of the scene, beyond whose border the last values may reach;
-        None: the values span the scene.
-      nodata: what the colour of nodata means.
+      cell: side of a value in pixels of the scene; the last row and column may extend beyond the
+        scene. None: the values are stretched over the scene.
+      nodata: legend entry of the colour of nodata.
     """
 
     values: np.ndarray
@@ -95,43 +95,49 @@ def draw_quicklook(title: str, layers: Sequence[QuicklookLayer], grid: Grid) -> 
     rows, columns = grid.shape
     width = 6.0
     height = float(np.clip(width * rows / columns / pixel_aspect(grid), 1.5, 14.0))
-    legends = [_legend(layer) for layer in layers]
-    below = 0.1 + max(
+    legends = [_legend_entries(layer) for layer in layers]
+    footer_height = 0.1 + max(
         LEGEND_ROW * -(-len(entries) // _legend_columns(entries))
-        + (0 if layer.classes else sum(COLOUR_BAR))
+        + (0 if layer.classes else COLOUR_BAR_HEIGHT + COLOUR_BAR_LABEL_HEIGHT)
         for layer, entries in zip(layers, legends, strict=True)
     )
     figure = Figure(
-        (len(layers) * width + 0.6, height + below + 0.9), dpi=100, layout="constrained"
+        (len(layers) * width + 0.6, height + footer_height + 0.9), dpi=100, layout="constrained"
     )
-    panels = figure.subplots(2, len(layers), squeeze=False, height_ratios=(height, below))
-    for axes, key, layer, entries in zip(*panels, layers, legends, strict=True):
+    panels = figure.subplots(2, len(layers), squeeze=False, height_ratios=(height, footer_height))
+    for axes, footer, layer, entries in zip(*panels, layers, legends, strict=True):
         image = _draw_layer(axes, layer, grid)
-        key.set_axis_off()
+        footer.set_axis_off()
         top = 1.0
         if not layer.classes:
-            bar, labelled = (length / below for length in COLOUR_BAR)
-            figure.colorbar(
+            bar = COLOUR_BAR_HEIGHT / footer_height
+            colour_bar = figure.colorbar(
                 image,
-                cax=key.inset_axes((0.1, top - bar, 0.8, bar)),
-                label=layer.label,
+                cax=footer.inset_axes((0.1, top - bar, 0.8, bar)),
                 orientation="horizontal",
             )
-            top -= bar + labelled
-        key.legend(
-            handles=entries,
-            loc="upper center",
-            bbox_to_anchor=(0.5, top),
-            borderaxespad=0.0,
-            ncols=_legend_columns(entries),
-            fontsize=9,
-            frameon=False,
-        )
+            colour_bar.set_label(layer.label, parse_math=False)
+            top -= bar + COLOUR_BAR_LABEL_HEIGHT / footer_height
+        _draw_legend(footer, entries, top)
     add_title(figure, title)
     return figure_to_png(figure)
 
 
-def _legend(layer: QuicklookLayer) -> list[Patch]:
+def _draw_legend(axes: Axes, entries: Sequence[Patch], top: float) -> None:
+    legend = axes.legend(
+        handles=entries,
+        loc="upper center",
+        bbox_to_anchor=(0.5, top),
+        borderaxespad=0.0,
+        ncols=_legend_columns(entries),
+        fontsize=9,
+        frameon=False,
+    )
+    for text in legend.get_texts():
+        text.set_parse_math(False)
+
+
+def _legend_entries(layer: QuicklookLayer) -> list[Patch]:
     colours = class_colours(len(layer.classes))
     numbers = np.unique(layer.values[layer.values != NO_CLASS] if layer.classes else ())
     return [
@@ -145,7 +151,7 @@ def _legend(layer: QuicklookLayer) -> list[Patch]:
 
 def _legend_columns(entries: Sequence[Patch]) -> int:
     longest = max(len(str(entry.get_label())) for entry in entries)
-    return min(3, max(1, LEGEND_CHARACTERS // (longest + 8)))
+    return min(3, max(1, LEGEND_CHARACTERS // (longest + KEY_CHARACTERS)))
 
 
 def _draw_layer(axes: Axes, layer: QuicklookLayer, grid: Grid) -> AxesImage:
@@ -167,7 +173,7 @@ def _draw_layer(axes: Axes, layer: QuicklookLayer, grid: Grid) -> AxesImage:
         extent=layer.extent(grid),
         interpolation="nearest",
     )
-    axes.set_title(layer.title)
+    axes.set_title(layer.title, parse_math=False)
     axes.set_xticks([])
     axes.set_yticks([])
     axes.set_xlim(0, columns)

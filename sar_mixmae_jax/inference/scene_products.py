@@ -6,8 +6,8 @@ import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -254,23 +254,19 @@ def _map_windows(
 
 def _window_layers(values: np.ndarray, model: MapModel) -> list[QuicklookLayer]:
     """Return the panels of (row, column, channel) probabilities of windows."""
-    common: dict[str, Any] = {
-        "cell": model.predictor.cell,
-        "nodata": "less than half of the window measured",
-    }
+    layer = partial(
+        QuicklookLayer,
+        cell=model.predictor.cell,
+        nodata="less than half of the window measured",
+    )
     if model.exclusive and len(model.classes) == 2:
         name = f"probability of {model.classes[1]}"
-        return [QuicklookLayer(values[..., 1], name, name, **common)]
+        return [layer(values[..., 1], name, name)]
     best = values.argmax(-1).astype(np.uint8)
     best[np.isnan(values[..., 0])] = NO_CLASS
-    title = "most probable class"
-    if not model.exclusive:
-        title += f" of {len(model.classes)}, of which several may apply"
-    name = "probability of this class"
-    return [
-        QuicklookLayer(best, title, classes=model.classes, **common),
-        QuicklookLayer(values.max(-1), name, name, **common),
-    ]
+    title = "most probable class" if model.exclusive else "most probable class (multi-label)"
+    name = "highest class probability"
+    return [layer(best, title, classes=model.classes), layer(values.max(-1), name, name)]
 
 
 def _write_quicklook(
@@ -282,7 +278,7 @@ def _write_quicklook(
 ) -> None:
     times = " to ".join(filter(None, scene.times))
     title = ", ".join(filter(None, (Path(scene.name).name, times)))
-    title += f"\nmodel: {model.tags['MODEL']}, trained on {model.tags['TRAINED_ON']}"
+    title += f"\nmodel: {model.title}"
     backscatter = backscatter_layer(overview.db(), model.bands[-1], overview.block)
     content = draw_quicklook(title, [backscatter, *layers], scene.grid)
     with report_write_errors(path):

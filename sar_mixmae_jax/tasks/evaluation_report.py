@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from sar_mixmae_jax.data.metadata import add_caveats
 from sar_mixmae_jax.evaluation.bootstrap import MIN_GROUPS
 from sar_mixmae_jax.evaluation.metrics import THRESHOLD
 from sar_mixmae_jax.evaluation.predictions import Predictions, save_predictions
@@ -71,7 +72,8 @@ def write_report(
         metrics = task.metrics(predictions)
         bootstrap = task.intervals(predictions, replicates, seed)
         intervals, title = bootstrap.pop("values"), _title(predictions)
-        figures = task.figures(predictions, metrics, intervals, title, pictures)
+        figure_title = add_caveats(title, _caveats(predictions.provenance))
+        figures = task.figures(predictions, metrics, intervals, figure_title, pictures)
         save_predictions(predictions, inside / PREDICTIONS)
         for file, (name, array) in arrays.items():
             write_arrays(inside / file, {"ids": predictions.ids, name: array})
@@ -103,13 +105,11 @@ def write_report(
 
 
 def _title(predictions: Predictions) -> str:
-    """Return dataset, split and caveats, and the model; without provenance the task."""
+    """Return "run, step N: dataset, split", as far as it is known; at least the task."""
     provenance = predictions.provenance
     dataset, split = (str(provenance.get(key, "")) for key in ("dataset", "split"))
     if split and not dataset.endswith(f"/{split}"):
         dataset = ", ".join(filter(None, (dataset, split)))
-    if caveats := _caveats(provenance):
-        dataset += f" ({'; '.join(caveats)})"
     model = str(provenance.get("checkpoint", ""))
     if (path := Path(model)).parent.name == CHECKPOINTS:
         model = f"{path.parents[1].name}, step {path.name}"

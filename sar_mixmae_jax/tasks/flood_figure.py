@@ -1,7 +1,6 @@
 """Figures of example pairs of floods: their panels below each other, captions and a legend."""
 
 import re
-import textwrap
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -28,7 +27,7 @@ from sar_mixmae_jax.tasks.flood_panels import (
     draw_water,
 )
 from sar_mixmae_jax.utils.errors import escape_unprintable
-from sar_mixmae_jax.utils.plotting import NODATA_COLOUR, figure_to_png
+from sar_mixmae_jax.utils.plotting import NODATA_COLOUR, add_title, figure_to_png
 
 DPI = 100
 PANEL, GAP, APART, MARGIN = 232, 6, 22, 16
@@ -40,8 +39,8 @@ MIN_WIDTH = 760
 HEAD, CAPTION, FOOT = 58, 90, 136
 """Pixels: above the first pair, above each pair's panels, below the last."""
 
-TITLE_CHARACTER = 10
-"""Pixels: mean width of a character of the title."""
+COLOUR_BARS, LEGEND = 18, 86
+"""Pixels: from the last panels down to the colour bars, and to the legend."""
 
 MAX_CAPTION = 110
 """Characters of the id of an image that a caption shows."""
@@ -88,11 +87,7 @@ def draw_pairs(
         """Convert pixels from the top left corner to fractions of the figure."""
         return left / width, 1 - (top + tall) / height, wide / width, tall / height
 
-    lines = textwrap.wrap(title, width // TITLE_CHARACTER, max_lines=2, placeholder=" …")
-    figure.text(
-        MARGIN / width, 1 - 14 / height, "\n".join(lines), va="top", fontsize=11, weight="bold",
-        parse_math=False,
-    )  # fmt: skip
+    add_title(figure, title, x=MARGIN / width, y=1 - 14 / height, ha="left", va="top", fontsize=11)
     for number, (row, picture) in enumerate(zip(rows, pictures, strict=True)):
         top = HEAD + number * step
         figure.text(
@@ -107,7 +102,7 @@ def draw_pairs(
             draw(axis)
     bands, block = pictures[0].bands, block_size(shape.max())
     corners = [float(left) for left in lefts]
-    _legend(figure, box, corners, names, bands, scale, height - FOOT + 18, block)
+    _legend(figure, box, corners, names, bands, scale, height - FOOT + COLOUR_BARS, block)
     return figure_to_png(figure)
 
 
@@ -166,7 +161,7 @@ def _legend(
         handles.append(Patch(facecolor=FLOOD_COLOUR, label="new water (truth)"))
         handles.append(Patch(facecolor=WATER_COLOUR, label="water on both dates"))
         handles.append(Patch(facecolor=DRY_COLOUR, label="dry"))
-    left, upper, *_ = box(MARGIN, top + 68, 0, 0)
+    left, upper, *_ = box(MARGIN, top + LEGEND - COLOUR_BARS, 0, 0)
     figure.legend(
         handles=handles, loc="upper left", bbox_to_anchor=(left, upper), ncols=4, frameon=False,
         borderpad=0, borderaxespad=0,

@@ -14,7 +14,7 @@ from matplotlib.patches import Patch
 
 from sar_mixmae_jax.data.metadata import BANDS
 from sar_mixmae_jax.evaluation.confusion import OVERLAPS
-from sar_mixmae_jax.evaluation.metrics import Metrics
+from sar_mixmae_jax.evaluation.metrics import THRESHOLD, Metrics
 from sar_mixmae_jax.evaluation.predictions import Predictions
 from sar_mixmae_jax.tasks.segmentation_baselines import BASELINES
 from sar_mixmae_jax.tasks.segmentation_metrics import PARTS
@@ -99,15 +99,18 @@ def report_header(metrics: Metrics, intervals: Mapping[str, Any]) -> Lines:
             "baselines."
         )
     average = metrics["pooled"]["average_precision"]
-    constant = (
-        f"**No pixel is predicted as {escape_markdown(positive)}**: at this threshold the model "
-        "distinguishes nothing; only the average precision measures whether its scores do."
-    )
+    constant: Lines = []
+    if len(names) == 2 and metrics["pooled"]["precision"] is None:
+        constant = [
+            f"**No pixel is predicted as {escape_markdown(positive)} at threshold {THRESHOLD}.** "
+            "IoU and F1 carry no information here; see the average precision.",
+            "",
+        ]
     return [
         f"**IoU {format_metric(metrics['pooled']['iou'])}** ({escape_markdown(positive)}, pooled "
         "over all labelled pixels)",
         "",
-        *([constant, ""] if len(names) == 2 and metrics["pooled"]["precision"] is None else []),
+        *constant,
         *_compare("pooled", "baselines", metrics, intervals),
         "",
         f"Without a measurement: {'; '.join(lost)}.{counted}"

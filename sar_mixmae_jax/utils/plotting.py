@@ -2,6 +2,7 @@
 
 import io
 import textwrap
+from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
@@ -32,14 +33,19 @@ def class_colours(count: int) -> np.ndarray:
     return to_rgba_array([names[number % len(names)] for number in range(count)])
 
 
-def add_title(figure: Figure, title: str) -> None:
+def add_title(figure: Figure, title: str, **placement: Any) -> None:
     """Set the title of a figure, every line wrapped to its width.
 
     Math mode is off: a `$` in a name from a file is a `$`.
+
+    Args:
+      figure: of any size.
+      title: text, of one or more lines.
+      **placement: position, alignment and font, see `Figure.suptitle`.
     """
     characters = int(figure.get_figwidth() / CHARACTER_WIDTH)
     lines = [part for line in title.split("\n") for part in textwrap.wrap(line, characters)]
-    figure.suptitle("\n".join(lines), parse_math=False)
+    figure.suptitle("\n".join(lines), parse_math=False, **placement)
 
 
 def figure_to_png(figure: Figure) -> bytes:

@@ -25,13 +25,12 @@ def markdown_table(head: Sequence[str], rows: Iterable[Sequence[Any]], text: int
 
 
 def escape_markdown(value: str) -> str:
-    """Escape a string from a file, so that Markdown and HTML show it literally.
+    """Escape text for use inside a line of Markdown.
 
-    The string is not the beginning of a line. An underscore within a word has no meaning, nor has
-    "<" before a space.
+    Underscores between letters and digits, and "<" before a space, need no escape.
     """
     text = re.sub(r"&(?=[\w#])|<(?=\S)", lambda m: html.escape(m[0]), escape_unprintable(value))
-    return re.sub(r"([\\`*\[\]|]|(?<!\w)_|_(?!\w))", r"\\\1", text)
+    return re.sub(r"([\\`*\[\]|~$]|(?<![^\W_])_|_(?![^\W_]))", r"\\\1", text)
 
 
 def format_fraction(value: float) -> str:

@@ -262,7 +262,7 @@ def test_failures_end_in_a_table_and_the_others_are_mapped(mapped, tmp_path):
         "  good_dB_probability.tif",
         "  placeless_dB_probability.tif",
     ]
-    assert "without a place, since the CRS of the scene is unknown: placeless_dB" in out
+    assert "not georeferenced (scene has no CRS): placeless_dB" in out
     table = (tmp_path / "maps" / "failures.tsv").read_text().splitlines()
     assert table[0] == "file\treason"
     reasons = {line.split("\t")[0].split("/")[-1]: line.split("\t")[1] for line in table[1:]}

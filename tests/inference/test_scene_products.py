@@ -31,6 +31,7 @@ from sar_mixmae_jax.inference.raster_overviews import halve
 from sar_mixmae_jax.inference.scene_pipeline import MapScene, WindowPredictor
 from sar_mixmae_jax.inference.scene_products import (
     MapSettings,
+    _window_layers,
     map_scene,
     remove_partial_files,
 )
@@ -168,6 +169,21 @@ def test_windows_are_pixels_of_a_coarse_raster(tmp_path):
     assert picture.exists()
 
 
+@pytest.mark.parametrize("exclusive", [True, False])
+def test_windows_of_several_classes_show_the_most_probable_one(exclusive):
+    values = np.array([[[0.2, 0.7, 0.6], [np.nan, np.nan, np.nan]]], np.float32)
+    model = dataclasses.replace(
+        model_of("windows", dark, cell=32, classes=("land", "water", "ice")), exclusive=exclusive
+    )
+    classes, probability = _window_layers(values, model)
+    assert classes.values.tolist() == [[1, 255]]
+    np.testing.assert_array_equal(probability.values, [[np.float32(0.7), np.nan]])
+    assert ("multi-label" in classes.title) != exclusive
+    assert {layer.nodata for layer in (classes, probability)} == {
+        "less than half of the window measured"
+    }
+
+
 def tokens(windows):
     """Two tokens a side with four features, of which two are independent."""
     cells = windows.reshape(len(windows), 2, 16, 2, 16, 2).mean((2, 4))
@@ -257,11 +273,14 @@ def test_values_beyond_the_border_of_a_scene_are_not_squeezed_into_a_quicklook()
     classes = np.array([[0, 1, 2, 0], [1, 2, 0, 1]], np.uint8)
     layer = QuicklookLayer(classes, "windows", classes=("x", "y", "z"), cell=32)
     picture = plt.imread(io.BytesIO(draw_quicklook("scene", [layer], grid)))[..., :3]
-    own = [np.isclose(picture, colour, atol=0.01).all(-1) for colour in class_colours(3)[:, :3]]
-    rows = np.flatnonzero(own[0].sum(1) > 50)
-    found = own[1][rows[0]].argmax() - own[0][rows[0]].argmax()
-    width = np.ptp(np.flatnonzero(np.any([mask[rows[0]] for mask in own], axis=0))) + 1
-    assert found / width == pytest.approx(0.32, abs=0.01)
+    masks = np.array(
+        [np.isclose(picture, colour, atol=0.01).all(-1) for colour in class_colours(3)[:, :3]]
+    )
+    first, second, any_class = (
+        mask[np.flatnonzero(masks[0].sum(1) > 50)[0]] for mask in (*masks[:2], masks.any(0))
+    )
+    width = np.ptp(np.flatnonzero(any_class)) + 1
+    assert (second.argmax() - first.argmax()) / width == pytest.approx(0.32, abs=0.01)
 
 
 def test_a_scale_bar_has_the_length_it_names():

@@ -90,9 +90,10 @@ def test_its_baselines_are_those_of_the_backscatter(report, floods):
     text = report[2]["report.md"].read_text()
     assert all(escape_markdown(title) in text for title in BASELINES.values())
     content = json.loads(report[2]["metrics.json"].read_text())
-    content["metrics"]["pooled"]["precision"] = None
-    header = report_header(content["metrics"], content["intervals"])
-    assert "**No pixel is predicted as water**" in "\n".join(header)
+    for precision, is_constant in ((0.5, False), (None, True)):
+        content["metrics"]["pooled"]["precision"] = precision
+        header = "\n".join(report_header(content["metrics"], content["intervals"]))
+        assert ("**No pixel is predicted as water at threshold 0.5.**" in header) == is_constant
     sequences = [name.rsplit("_", 1)[0] for name in predictions.ids]
     assert predictions.columns["group"].tolist() == sequences
 
