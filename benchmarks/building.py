@@ -50,7 +50,7 @@ class Row(NamedTuple):
     """Row of the table.
 
     Attributes:
-      what: was measured.
+      what: name of the quantity.
       value: with its unit.
     """
 

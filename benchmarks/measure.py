@@ -121,7 +121,7 @@ class CacheHits:
     """Counter of the programs that are read from the compilation cache."""
 
     def __init__(self) -> None:
-        """Count from now on."""
+        """Register the listener."""
         self.count = 0
         jax.monitoring.register_event_listener(self._note)
 

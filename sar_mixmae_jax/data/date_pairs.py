@@ -160,5 +160,5 @@ def _column(name: str, values: Column) -> np.ndarray:
         raise TypeError(f"{name} holds numbers and strings")
     column = np.array([np.nan if value is None else value for value in values])
     if column.dtype.kind not in "biuf":
-        raise TypeError(f"{name} holds numbers that are too large")
+        raise TypeError(f"{name} holds integers beyond 64 bits")
     return column

@@ -107,7 +107,7 @@ class Field:
         if self.dtype is None:
             return record[start:stop]
         if self.tag == INTEGERS and not record[start:stop].isascii():
-            raise ValueError("a number has several bytes")
+            raise ValueError("an integer of several bytes in a feature of uint8")
         count = (stop - start) // self.dtype.itemsize
         return np.frombuffer(record, self.dtype, count, start).reshape(self.shape)
 
@@ -139,7 +139,7 @@ class ExampleDecoder:
         """
         at, end = _message(record, 0, ENTRY)
         if end != len(record):
-            raise ValueError("it does not end where its features do")
+            raise ValueError("trailing bytes after the features")
         values: dict[str, Any] = {}
         while at < end:
             at, stop = _message(record, at, ENTRY)
@@ -154,7 +154,7 @@ class ExampleDecoder:
                 values[record[start:at].decode()] = field.read(record, first, stop)
             at = stop
         if len(values) != len(self.fields) or at != end:
-            raise ValueError("a feature is missing or has no end")
+            raise ValueError("a feature is missing or truncated")
         return values
 
 

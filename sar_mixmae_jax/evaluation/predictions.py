@@ -78,10 +78,10 @@ class Predictions:
 
     @property
     def probabilities(self) -> np.ndarray:
-        """Float64: (n, classes) by sigmoid; exclusive by softmax, of two classes (n,) the second.
+        """Probabilities, float64: (n, classes) by sigmoid, or by softmax where exclusive.
 
-        In float64, since in float32 each logit above 17 has the probability 1, and average
-        precision depends on the order of such logits.
+        Of two exclusive classes (n,) of the second. In float32 each logit above 17 would have the
+        probability 1, and average precision depends on the order of such logits.
         """
         logits = self.logits.astype(np.float64)
         if self.labels.ndim > 1:

@@ -330,7 +330,7 @@ class EventTransfer:
 
 
 def _concatenate(parts: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """Return what all parts have, one after the other."""
+    """Concatenate the arrays that all parts have along the first axis."""
     return {
         name: np.concatenate([part[name] for part in parts])
         for name in parts[0]

@@ -178,7 +178,7 @@ def check_classes(model: LoadedModel, labelled: TaskDataset) -> None:
     """Raise unless the labels of a dataset are those that the model was trained on.
 
     Raises:
-      InputError: names the classes of both.
+      InputError: the classes differ.
     """
     trained = model.source_checkpoint.metadata.model.classes
     if labelled.classes != trained:

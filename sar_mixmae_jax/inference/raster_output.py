@@ -195,7 +195,7 @@ def check_existing(path: Path, expected: Mapping[str, str]) -> None:
       expected: some of its tags.
 
     Raises:
-      InputError: it is not.
+      InputError: the raster is damaged, or was made with other settings.
     """
     try:
         with (

@@ -1,6 +1,7 @@
-"""Networks in Flax: MixMAE, its encoder and decoder, and the heads of downstream tasks.
+"""Networks in Flax: MixMAE and SimMIM, their encoder and decoder, and heads of downstream tasks.
 
-`architecture` holds sizes, variants and FLOP counts; `swin` the encoder, `mixmae` the
-pretraining model, `heads` and `knn` what is put on the encoder; `layers`, `initialisers`, `masking`
-and `resize` their parts. Imports `utils` only.
+`architecture` holds sizes, variants and FLOP counts; `swin` the encoder, `mixmae` and `simmim` the
+pretraining models, `heads`, `knn` and `segmenter` downstream heads; `layers`, `initialisers`,
+`masking` and `resize` their parts; `fused_attention` and `fused_norm` kernels for GPUs. Imports
+`utils` only.
 """

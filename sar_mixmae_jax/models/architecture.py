@@ -1,4 +1,4 @@
-"""Sizes of a MixMAE model: `Architecture`, published variants, checks, and counts of operations."""
+"""Sizes of a MixMAE model, published variants, counts of operations, and settings of heads."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -178,14 +178,14 @@ def train_step_flops(arch: Architecture, batch: int, *, remat: str = "none") -> 
 
 
 def _encoder_blocks(arch: Architecture) -> Iterator[tuple[int, int, int]]:
-    """Yield (tokens, tokens seen by each, width) of every block."""
+    """Yield (tokens, tokens that each attends to, width) of every block."""
     for stage, (depth, window) in enumerate(zip(arch.depths, arch.window_sizes, strict=True)):
         side, width = arch.image_size // (arch.patch_size << stage), arch.embed_dim << stage
         yield from depth * [(side**2, min(window, side) ** 2, width)]
 
 
 def _decoder_blocks(arch: Architecture) -> Iterator[tuple[int, int, int]]:
-    """Yield (tokens, tokens seen by each, width) of every block, for one sequence."""
+    """Yield (tokens, tokens that each attends to, width) of every block, for one sequence."""
     units = arch.mask_grid**2
     yield from arch.decoder_depth * [(units, units, arch.decoder_embed_dim)]
 

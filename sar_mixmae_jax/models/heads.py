@@ -212,7 +212,7 @@ def check_tiles(size: int, tile: int) -> None:
       tile: side of a tile, pixels.
 
     Raises:
-      InputError: names both sizes.
+      InputError: the image cannot be cut into such tiles.
     """
     if size % tile or size < tile:
         raise InputError(

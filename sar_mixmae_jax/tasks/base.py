@@ -168,7 +168,7 @@ class Task(TaskReport):
 
     @abc.abstractmethod
     def label_units(self, dataset: PatchDataset) -> LabelUnits:
-        """Return what is labelled as a whole, for stratified fractions of the labels."""
+        """Return the units that `label_fraction` draws, such as sequences, and their labels."""
 
     # ---- model and loss
 

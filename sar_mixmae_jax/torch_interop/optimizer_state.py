@@ -133,7 +133,9 @@ def _check_moments(
                     f"float32{shapes[name]}: {WITHOUT}"
                 )
             if not (np.isfinite(array).all() and array.min() >= minimum):
-                raise InputError(f"{key} of {name} is not finite or negative: {WITHOUT}")
+                raise InputError(
+                    f"{key} of {name} has values that are not finite, or negative: {WITHOUT}"
+                )
 
 
 def _common_step(steps: set[float]) -> int:

@@ -57,7 +57,7 @@ class Block(NamedTuple):
 
     Attributes:
       values: tokens times width.
-      logits: heads times tokens times tokens seen by each.
+      logits: heads times tokens times tokens that each attends to.
     """
 
     values: int

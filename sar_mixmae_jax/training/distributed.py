@@ -85,7 +85,7 @@ def join_processes(coordinator: str | None, processes: int | None, process: int 
 
 NOT_JOINED = (
     f"the other processes could not be joined: start all of them within {WAIT_SECONDS} s, with a "
-    "--coordinator_address=host:port that each can reach and that nobody else uses"
+    "--coordinator_address=host:port reachable from every process, with a free port"
 )
 
 
@@ -93,7 +93,7 @@ def check_address(address: str) -> None:
     """Check that an address has the form host:port, and that the host resolves.
 
     Raises:
-      InputError: says what is wrong.
+      InputError: the form is another one, or the host is unknown.
     """
     host, _, port = address.rpartition(":")
     if not (host and port.isascii() and port.isdigit()):
@@ -102,8 +102,8 @@ def check_address(address: str) -> None:
         socket.getaddrinfo(host.strip("[]"), int(port))
     except (OSError, OverflowError, UnicodeError) as error:
         raise InputError(
-            f"--coordinator_address is {address!r}, which is no address here "
-            f"({first_line(error)}): expected the host of the first process"
+            f"--coordinator_address is {address!r}, which cannot be resolved on this "
+            f"host ({first_line(error)}): expected the host of the first process"
         ) from error
 
 

@@ -174,7 +174,9 @@ def load_splits(config: ConfigDict, task: Task) -> tuple[TaskDataset, TaskDatase
             print(f"{split}: {len(chosen)} of {len(whole)} {task.record_noun}")
     if len(opened) == 1:
         if is_primary_process():
-            logging.warning("no validation: nothing is chosen, and the last step is kept")
+            logging.warning(
+                "no validation split: no best checkpoint is selected, the last step is kept"
+            )
         return opened[0], None
     training, validation = opened
     both = len(np.intersect1d(training.ids, validation.ids))

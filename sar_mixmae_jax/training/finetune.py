@@ -76,7 +76,7 @@ def set_up(config: ConfigDict, workdir: Path) -> RunSetup:
       workdir: of a run that is resumed, for the encoder that it began with.
 
     Raises:
-      InputError: names what cannot be built.
+      InputError: the dataset, model or optimizer cannot be built from the configuration.
     """
     task = get_task(config.task).configure(config)
     config = complete_config(config, task)
@@ -136,7 +136,7 @@ class NoEvaluator:
     def evaluate(self, params: Any) -> EvalResult:
         """Return no metric."""
         del params
-        return EvalResult({}, "no validation, nothing is chosen", None)
+        return EvalResult({}, "no validation split, no best checkpoint", None)
 
     def warn(self, scalars: dict[str, float]) -> None:
         """Do nothing."""

@@ -112,7 +112,7 @@ def find_source_checkpoint(path: str | Path, which: str = "latest") -> SourceChe
     except (OSError, ValueError) as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or first_line(error)
         raise InputError(
-            f"{str(path)[:100]} cannot be looked into ({reason}): name the workdir of a run"
+            f"{str(path)[:100]} cannot be read ({reason}): name the workdir of a run"
         ) from error
     if not candidates:
         raise InputError(

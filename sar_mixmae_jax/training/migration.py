@@ -1,4 +1,4 @@
-"""Names in stored runs that have changed since: `run.json`, checkpoints and logs of older versions.
+"""Migration of renamed fields in the files of older versions: `run.json`, checkpoints, logs.
 
 `upgrade` is applied wherever such a file is read; everything else uses the current names only.
 """

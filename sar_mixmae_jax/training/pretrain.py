@@ -84,7 +84,7 @@ def set_up(config: ConfigDict, workdir: Path) -> RunSetup:
       workdir: of a run that is resumed, for the checkpoint that it began with.
 
     Raises:
-      InputError: names what cannot be built.
+      InputError: the dataset, model or optimizer cannot be built from the configuration.
     """
     check_numbers(config)
     check_batch(config, jax.device_count(), mixed=config.objective == "mixmae")

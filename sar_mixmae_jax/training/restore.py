@@ -115,12 +115,14 @@ def read_checkpoint(path: Path, like: TrainState) -> RestoredCheckpoint:
       like: shapes and types of the state.
 
     Raises:
-      ValueError: it is damaged, or of another model; the message says what is wrong.
+      ValueError: it is damaged, or of another model.
     """
     fetch(path)
     metadata = read_metadata(path)
     if str(metadata.step) != path.name:
-        raise ValueError(f"it is of step {metadata.step}")
+        raise ValueError(
+            f"its metadata is of step {metadata.step}, the folder is named {path.name}"
+        )
     try:
         state = _read_state(path / "state", like)
     except Exception as error:  # Orbax and its libraries raise bare exceptions on damaged files
@@ -168,7 +170,7 @@ def read_subtree(path: Path, like: dict[str, Any]) -> dict[str, Any]:
       like: tree of shapes and types, such as {"params": {"encoder": …}}.
 
     Raises:
-      ValueError: it is damaged, or of another model; the message says what is wrong.
+      ValueError: it is damaged, or of another model.
     """
     fetch(path)
     metadata = read_metadata(path)

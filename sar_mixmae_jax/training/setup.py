@@ -197,7 +197,7 @@ def warn_of_zero_learning_rate(setup: RunSetup) -> None:
     steps, sampler, config = setup.total_steps, setup.sampler, setup.config
     if is_primary_process() and steps > 1 and float(setup.schedule(steps - 1)) == 0:
         logging.warning(
-            "the learning rate is 0 from epoch %g on, and %g are trained: a longer schedule is "
+            "the learning rate reaches 0 at epoch %g, the run has %g epochs: raise "
             "--config.schedule_epochs",
             config.schedule_epochs or sampler.progress(steps),
             sampler.progress(steps),
@@ -227,14 +227,14 @@ class RecordFeed(NamedTuple):
 
 
 def open_feed(setup: RunSetup, start: int) -> RecordFeed:
-    """Bring the records to where `config.data.cache` wants them, and return their batches.
+    """Load the records into the cache that `config.data.cache` names, and return their batches.
 
     Args:
       setup: of the run.
       start: steps done.
 
     Raises:
-      InputError: a record cannot be read, or the records do not fit where they should.
+      InputError: a record cannot be read, or the records exceed the memory of host or device.
     """
     config, source, options = setup.config, setup.source, make_read_options(setup.config)
     cache = choose_cache(setup, start)
@@ -277,7 +277,7 @@ def choose_cache(setup: RunSetup, start: int) -> str:
     records than there are.
 
     Raises:
-      InputError: the choice is unknown, or the records do not fit where they should.
+      InputError: the choice is unknown, or the records exceed the memory of host or device.
     """
     wanted = setup.config.data.cache
     check_name((*CACHES, "auto"), wanted, "data.cache")

@@ -108,10 +108,10 @@ def unused_path(path: Path) -> Path:
 
 
 def move_aside(path: Path) -> None:
-    """Rename a file or folder that is in the way of one of a run, with a warning."""
+    """Rename a file or folder that has the name of one that a run will create, with a warning."""
     unused = unused_path(path)
     path.rename(unused)
-    logging.warning("%s is in the way and was moved to %s", path, unused)
+    logging.warning("%s already exists and was renamed to %s", path, unused)
 
 
 def is_url(path: str | Path | None) -> bool:

@@ -26,7 +26,7 @@ TRANSFERS = 16
 EXTRAS = {"gs": "gcs", "gcs": "gcs", "s3": "s3"}
 """Extra of this package that a scheme needs."""
 SILENCE_SECONDS = 60.0
-"""Time after which a server that says nothing is asked again."""
+"""Seconds without a response before a request is retried."""
 WEB = frozenset({"http", "https"})
 """Schemes of single files without buckets."""
 LOCAL_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES})

@@ -99,7 +99,7 @@ def test_what_is_unknown_of_a_pair_is_nan(info):
         ({"sequence": ["a", None]}, "sequence holds numbers and strings"),
         ({"group": [1, 2]}, "group is not strings"),
         ({"gap_days": [12, "x"]}, "gap_days holds numbers and strings"),
-        ({"gap_days": [12, 10**400]}, "gap_days holds numbers that are too large"),
+        ({"gap_days": [12, 10**400]}, "gap_days holds integers beyond 64 bits"),
         ({"before": []}, "differ in length"),
     ],
 )

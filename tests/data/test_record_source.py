@@ -66,7 +66,7 @@ def test_every_kind_of_feature_is_decoded():
 
 
 def test_what_is_no_slice_of_the_record_is_left_to_tfds():
-    with pytest.raises(ValueError, match="several bytes"):
+    with pytest.raises(ValueError, match="of several bytes"):
         ExampleDecoder.of(FEATURES).decode(serialize(labels=(0, 200, 1)))
     for feature in (
         tfds.features.Tensor(shape=(None,), dtype=np.uint8),

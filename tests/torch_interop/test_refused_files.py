@@ -192,7 +192,7 @@ def test_an_optimizer_of_another_model(golden, tmp_path):
         ("step", torch and torch.tensor(float("inf")), "trained for 12, inf steps"),
         ("step", -1, "expected one whole number"),
         ("step", 10**300, "expected one whole number"),
-        ("exp_avg_sq", torch and -torch.ones(8), "not finite or negative"),
+        ("exp_avg_sq", torch and -torch.ones(8), "has values that are not finite, or negative"),
         ("exp_avg", torch and torch.ones(9), r"exp_avg of patch_embed.proj.bias is float32\(9,\)"),
     ],
 )

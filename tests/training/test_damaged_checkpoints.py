@@ -104,7 +104,7 @@ def test_exchanged_steps_are_told_by_their_metadata(outcome):
 
     result, told = outcome(exchange)
     assert result == RECOVERED
-    assert "it is of step 4" in told
+    assert "its metadata is of step 4" in told
 
 
 @pytest.mark.parametrize("name", ["0012", "²", "9" * 30])

@@ -116,7 +116,7 @@ def test_processes_with_workdirs_of_their_own_are_refused(settings, tmp_path):
         (("127.0.0.1:1", 2, 2), "--process_id is 2 and --num_processes 2: expected"),
         (("127.0.0.1:1", 0, 0), "expected at least one process"),
         (("nonsense", 2, 0), "expected host:port"),
-        (("host.invalid:1", 2, 1), "which is no address here"),
+        (("host.invalid:1", 2, 1), "which cannot be resolved on this host"),
     ],
 )
 def test_half_a_description_of_the_processes_is_refused(given, message):

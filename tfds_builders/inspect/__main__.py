@@ -39,7 +39,8 @@ PATCHES = flags.DEFINE_integer(
 WRITE_STATISTICS = flags.DEFINE_boolean(
     "write_statistics",
     False,
-    "use the statistics measured here (on train, or on --split) in training",
+    "store the statistics measured here (on train, or on --split) in the dataset's metadata.json, "
+    "for training",
     flag_values=FLAGS,
 )
 DEVIATION = flags.DEFINE_enum(
