@@ -21,7 +21,7 @@ from sar_mixmae_jax.inference.features import (
 )
 from sar_mixmae_jax.training import distributed
 from sar_mixmae_jax.training.distributed import Heartbeat
-from sar_mixmae_jax.training.initialisation import find_source_checkpoint
+from sar_mixmae_jax.training.source_checkpoint import find_source_checkpoint
 from sar_mixmae_jax.utils.command_line import parse_flags, report_errors
 from sar_mixmae_jax.utils.files import check_local_path, check_writable, stored_path
 

@@ -14,9 +14,9 @@ from sar_mixmae_jax.models.architecture import Architecture
 from sar_mixmae_jax.tasks.task_dataset import TaskDataset
 from sar_mixmae_jax.training.config import check_batch, check_numbers
 from sar_mixmae_jax.training.encoder_loading import resolve_encoder
-from sar_mixmae_jax.training.initialisation import SourceCheckpoint
 from sar_mixmae_jax.training.migration import add_defaults
 from sar_mixmae_jax.training.run_description import SourceDescription
+from sar_mixmae_jax.training.source_checkpoint import SourceCheckpoint
 from sar_mixmae_jax.utils import hashing
 from sar_mixmae_jax.utils.errors import InputError, first_line
 from sar_mixmae_jax.utils.files import atomic_write

@@ -65,7 +65,7 @@ from sar_mixmae_jax.training.downstream import (
     make_finetune_objective,
 )
 from sar_mixmae_jax.training.encoder_loading import replace_encoder
-from sar_mixmae_jax.training.initialisation import inherit_statistics
+from sar_mixmae_jax.training.source_checkpoint import inherit_statistics
 from sar_mixmae_jax.training.train_step import CacheablePartial, TrainState, init_state
 from sar_mixmae_jax.training.workdir import lock_workdir
 from sar_mixmae_jax.utils.errors import InputError

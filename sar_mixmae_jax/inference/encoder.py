@@ -16,12 +16,12 @@ from sar_mixmae_jax.training.batch_predictor import BatchPredictor
 from sar_mixmae_jax.training.checkpoint import resolve_checkpoint
 from sar_mixmae_jax.training.config import compute_dtype
 from sar_mixmae_jax.training.encoder_loading import load_encoder_params
-from sar_mixmae_jax.training.initialisation import (
+from sar_mixmae_jax.training.sharding import replicate
+from sar_mixmae_jax.training.source_checkpoint import (
     SourceCheckpoint,
     find_source_checkpoint,
     resize_architecture,
 )
-from sar_mixmae_jax.training.sharding import replicate
 from sar_mixmae_jax.training.train_step import CacheablePartial
 from sar_mixmae_jax.utils.decibel import MIN_DB_SHARE, PLAUSIBLE_DB
 from sar_mixmae_jax.utils.errors import InputError, check_name

@@ -18,14 +18,14 @@ from sar_mixmae_jax.tasks.task_dataset import (
     make_predictions,
     take_label_fraction,
 )
-from sar_mixmae_jax.training import checkpoint, distributed, initialisation
+from sar_mixmae_jax.training import checkpoint, distributed
 from sar_mixmae_jax.training.batch_predictor import BatchPredictor
 from sar_mixmae_jax.training.config import from_json
 from sar_mixmae_jax.training.downstream import make_finetune_objective, shared_splits
-from sar_mixmae_jax.training.initialisation import SourceCheckpoint
 from sar_mixmae_jax.training.restore import read_subtree
 from sar_mixmae_jax.training.run_description import SourceDescription
 from sar_mixmae_jax.training.sharding import replicate
+from sar_mixmae_jax.training.source_checkpoint import SourceCheckpoint, read_source_checkpoint
 from sar_mixmae_jax.training.train_step import CacheablePartial
 from sar_mixmae_jax.training.workdir import EVALUATION
 from sar_mixmae_jax.utils import hashing
@@ -159,7 +159,7 @@ def load_model(workdir: Path, which: str) -> LoadedModel:
     """
     path = checkpoint.select_step(workdir, which)
     try:
-        source_checkpoint = initialisation.read_source_checkpoint(path)
+        source_checkpoint = read_source_checkpoint(path)
         task = source_checkpoint.metadata.model.task
         if task is None:
             raise ValueError("it is not the model of a task")

@@ -10,7 +10,7 @@ from sar_mixmae_jax.inference.encoder import BATCH_SIZE, freeze_encoder
 from sar_mixmae_jax.inference.geoparquet import common_crs, footprints, write_geoparquet
 from sar_mixmae_jax.objectives.radiometry import TO_DB
 from sar_mixmae_jax.training.distributed import is_primary_process
-from sar_mixmae_jax.training.initialisation import SourceCheckpoint
+from sar_mixmae_jax.training.source_checkpoint import SourceCheckpoint
 from sar_mixmae_jax.utils.errors import InputError
 from sar_mixmae_jax.utils.files import write_arrays
 from sar_mixmae_jax.utils.typed_json import to_json

@@ -27,8 +27,8 @@ from sar_mixmae_jax.tasks.supervised import FinetuneObjective, apply_model, prep
 from sar_mixmae_jax.training.batch_predictor import map_over_devices
 from sar_mixmae_jax.training.config import compute_dtype
 from sar_mixmae_jax.training.downstream import pooled_stages
-from sar_mixmae_jax.training.initialisation import SourceCheckpoint, find_source_checkpoint
 from sar_mixmae_jax.training.sharding import replicate, shard_batch
+from sar_mixmae_jax.training.source_checkpoint import SourceCheckpoint, find_source_checkpoint
 from sar_mixmae_jax.training.train_step import Batch, CacheablePartial
 from sar_mixmae_jax.utils.errors import InputError
 

@@ -36,7 +36,7 @@ from sar_mixmae_jax.torch_interop.name_mapping import (
 from sar_mixmae_jax.torch_interop.optimizer_state import AdamMoments, read_moments
 from sar_mixmae_jax.torch_interop.tensor_files import WEIGHTS, Selection, TensorFile
 from sar_mixmae_jax.torch_interop.tensor_metadata import TensorFileMetadata, metadata_from_text
-from sar_mixmae_jax.training import initialisation
+from sar_mixmae_jax.training.source_checkpoint import encoder_param_shapes, resize_architecture
 from sar_mixmae_jax.utils.errors import InputError, check_name
 
 PUBLISHED_CLASSES: dict[str, Sequence[str]] = {"classification": CLASSES_19}
@@ -255,10 +255,8 @@ def resize_model(converted: ConvertedModel, image_size: int) -> ConvertedModel:
     """
     if image_size > MAX_IMAGE_SIZE:
         raise InputError(f"--image_size is {image_size}: expected at most {MAX_IMAGE_SIZE}")
-    arch = initialisation.resize_architecture(converted.model.arch, image_size)
-    encoder = resize_position_tables(
-        converted.params["encoder"], initialisation.encoder_param_shapes(arch)
-    )
+    arch = resize_architecture(converted.model.arch, image_size)
+    encoder = resize_position_tables(converted.params["encoder"], encoder_param_shapes(arch))
     return ConvertedModel(
         converted.model._replace(arch=arch),
         converted.classes,

@@ -21,7 +21,7 @@ from sar_mixmae_jax.torch_interop.name_mapping import (
     make_positions,
     torch_parameters,
 )
-from sar_mixmae_jax.training import initialisation
+from sar_mixmae_jax.training.source_checkpoint import encoder_param_shapes
 from sar_mixmae_jax.utils.errors import InputError
 
 PATCH_EMBEDDING, HEAD = "patch_embed.proj.weight", "head.weight"
@@ -267,7 +267,7 @@ def expected_shapes(model: InferredModel) -> Any:
     """Return shapes and types of the parameters of a model: {"encoder", "decoder" or "head"}."""
     if model.has_decoder:
         return jax.eval_shape(partial(init_params, MixMAE(model.arch)), jax.random.key(0))
-    parts = {"encoder": initialisation.encoder_param_shapes(model.arch)}
+    parts = {"encoder": encoder_param_shapes(model.arch)}
     if model.outputs:
         kernel = jax.ShapeDtypeStruct((model.arch.feature_width, model.outputs), np.float32)
         bias = jax.ShapeDtypeStruct((model.outputs,), np.float32)

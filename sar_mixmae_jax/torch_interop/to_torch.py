@@ -16,9 +16,9 @@ from sar_mixmae_jax.torch_interop.tensor_metadata import (
     metadata_from_text,
     metadata_to_text,
 )
-from sar_mixmae_jax.training import checkpoint, initialisation
-from sar_mixmae_jax.training.initialisation import SourceCheckpoint
+from sar_mixmae_jax.training import checkpoint
 from sar_mixmae_jax.training.restore import read_subtree
+from sar_mixmae_jax.training.source_checkpoint import SourceCheckpoint, read_source_checkpoint
 from sar_mixmae_jax.utils.errors import InputError, first_line
 from sar_mixmae_jax.utils.files import check_writable
 
@@ -66,7 +66,7 @@ def to_torch(
     check_writable(out, "--out")
     path = checkpoint.select_step(workdir, which)
     try:
-        source_checkpoint = initialisation.read_source_checkpoint(path)
+        source_checkpoint = read_source_checkpoint(path)
         model = exported_model(source_checkpoint)
         params = read_subtree(path, {"params": expected_shapes(model)})["params"]
         metadata = exported_metadata(source_checkpoint, model)

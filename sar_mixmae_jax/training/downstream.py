@@ -27,15 +27,15 @@ from sar_mixmae_jax.training.config import (
 )
 from sar_mixmae_jax.training.distributed import is_primary_process
 from sar_mixmae_jax.training.encoder_loading import encoder_architecture
-from sar_mixmae_jax.training.initialisation import (
-    SourceCheckpoint,
-    inherit_statistics,
-    with_bands,
-)
 from sar_mixmae_jax.training.run_description import (
     ModelDescription,
     RunDescription,
     encoder_title,
+)
+from sar_mixmae_jax.training.source_checkpoint import (
+    SourceCheckpoint,
+    inherit_statistics,
+    with_bands,
 )
 from sar_mixmae_jax.utils.errors import InputError, check_name
 

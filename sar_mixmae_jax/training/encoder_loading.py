@@ -11,14 +11,14 @@ from sar_mixmae_jax.models import architecture
 from sar_mixmae_jax.models.architecture import Architecture
 from sar_mixmae_jax.models.resize import change_encoder_bands, resize_position_tables
 from sar_mixmae_jax.training.config import model_sizes
-from sar_mixmae_jax.training.initialisation import (
+from sar_mixmae_jax.training.restore import read_subtree
+from sar_mixmae_jax.training.source_checkpoint import (
     SourceCheckpoint,
     change_of_bands,
     encoder_param_shapes,
     resize_architecture,
     resolve_source_checkpoint,
 )
-from sar_mixmae_jax.training.restore import read_subtree
 from sar_mixmae_jax.utils.errors import InputError
 
 

@@ -35,15 +35,6 @@ from sar_mixmae_jax.training.config import (
     make_schedule,
 )
 from sar_mixmae_jax.training.distributed import is_primary_process
-from sar_mixmae_jax.training.initialisation import (
-    SourceCheckpoint,
-    change_of_bands,
-    encoder_param_shapes,
-    inherit_statistics,
-    resize_architecture,
-    resolve_source_checkpoint,
-    with_bands,
-)
 from sar_mixmae_jax.training.kernel_choice import compiler_options, select_kernels
 from sar_mixmae_jax.training.optimizer import at_first_step
 from sar_mixmae_jax.training.reconstruction_evaluator import ReconstructionEvaluator
@@ -54,6 +45,15 @@ from sar_mixmae_jax.training.setup import (
     check_fit,
     warn_of_low_learning_rate,
     warn_of_shrinking,
+)
+from sar_mixmae_jax.training.source_checkpoint import (
+    SourceCheckpoint,
+    change_of_bands,
+    encoder_param_shapes,
+    inherit_statistics,
+    resize_architecture,
+    resolve_source_checkpoint,
+    with_bands,
 )
 from sar_mixmae_jax.training.train_step import Batch, CacheablePartial, TrainState
 from sar_mixmae_jax.training.trainer import RunResult, run_training

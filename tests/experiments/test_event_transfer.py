@@ -22,7 +22,7 @@ from sar_mixmae_jax.experiments.event_encoder import (
 from sar_mixmae_jax.experiments.event_scores import compare_confusions, score_confusions
 from sar_mixmae_jax.experiments.event_transfer import ENCODERS, EventTransfer, compare
 from sar_mixmae_jax.training.encoder_loading import load_encoder_params
-from sar_mixmae_jax.training.initialisation import find_source_checkpoint
+from sar_mixmae_jax.training.source_checkpoint import find_source_checkpoint
 from sar_mixmae_jax.utils.errors import InputError
 from sar_mixmae_jax.utils.hashing import pack_ids
 from tfds_builders.build import build

@@ -14,7 +14,7 @@ from sar_mixmae_jax.inference import features
 from sar_mixmae_jax.models.heads import Classifier
 from sar_mixmae_jax.objectives.preprocess import Preprocessing, preprocess
 from sar_mixmae_jax.training import encoder_loading
-from sar_mixmae_jax.training.initialisation import find_source_checkpoint
+from sar_mixmae_jax.training.source_checkpoint import find_source_checkpoint
 from sar_mixmae_jax.utils.errors import InputError
 from sar_mixmae_jax.utils.files import check_writable
 from tests.launch import call

@@ -7,8 +7,8 @@ import numpy as np
 
 from sar_mixmae_jax.torch_interop.from_torch import ImportOptions
 from sar_mixmae_jax.torch_interop.infer_architecture import InferredModel, expected_shapes
-from sar_mixmae_jax.training.initialisation import find_source_checkpoint
 from sar_mixmae_jax.training.restore import read_subtree
+from sar_mixmae_jax.training.source_checkpoint import find_source_checkpoint
 
 try:
     import torch

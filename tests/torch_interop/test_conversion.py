@@ -26,9 +26,9 @@ from sar_mixmae_jax.torch_interop.name_mapping import (
 from sar_mixmae_jax.torch_interop.published_checkpoints import choose_statistics
 from sar_mixmae_jax.torch_interop.to_torch import to_torch
 from sar_mixmae_jax.training.checkpoint import read_metadata
-from sar_mixmae_jax.training.initialisation import find_source_checkpoint
 from sar_mixmae_jax.training.optimizer import adamw
 from sar_mixmae_jax.training.restore import read_subtree
+from sar_mixmae_jax.training.source_checkpoint import find_source_checkpoint
 from sar_mixmae_jax.utils.errors import InputError
 from tests.reference import compare_trees, here, params_from, relative_error, to_here
 from tests.torch_interop.golden_files import (

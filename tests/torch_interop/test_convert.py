@@ -16,8 +16,8 @@ from sar_mixmae_jax.torch_interop.optimizer_state import numbered_params
 from sar_mixmae_jax.torch_interop.to_torch import to_torch
 from sar_mixmae_jax.training import finetune, pretrain
 from sar_mixmae_jax.training.checkpoint import read_metadata
-from sar_mixmae_jax.training.initialisation import find_source_checkpoint
 from sar_mixmae_jax.training.restore import read_subtree
+from sar_mixmae_jax.training.source_checkpoint import find_source_checkpoint
 from sar_mixmae_jax.utils.errors import InputError
 from tests.launch import call
 from tests.shrink import small_config, small_tuning

@@ -20,7 +20,7 @@ from sar_mixmae_jax.torch_interop.tensor_files import Selection, TensorFile, rea
 from sar_mixmae_jax.torch_interop.tensor_metadata import metadata_from_text, metadata_to_text
 from sar_mixmae_jax.torch_interop.to_torch import exported_metadata, exported_model, to_torch
 from sar_mixmae_jax.training.checkpoint import read_metadata
-from sar_mixmae_jax.training.initialisation import find_source_checkpoint
+from sar_mixmae_jax.training.source_checkpoint import find_source_checkpoint
 from sar_mixmae_jax.utils.errors import InputError
 from tests.launch import call
 from tests.torch_interop.golden_files import arrays, choices, content_of, file_of, written

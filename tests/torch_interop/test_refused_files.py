@@ -12,7 +12,7 @@ from sar_mixmae_jax.torch_interop import published_checkpoints, tensor_files
 from sar_mixmae_jax.torch_interop.from_torch import ImportOptions, from_torch
 from sar_mixmae_jax.torch_interop.to_torch import to_torch
 from sar_mixmae_jax.training import checkpoint
-from sar_mixmae_jax.training.initialisation import find_source_checkpoint
+from sar_mixmae_jax.training.source_checkpoint import find_source_checkpoint
 from sar_mixmae_jax.utils.errors import InputError
 from tests.torch_interop.golden_files import (
     arrays,

@@ -23,11 +23,12 @@ from sar_mixmae_jax.objectives.speckle_filter import SpeckleFilter, reduce_speck
 from sar_mixmae_jax.tasks.registry import get_task
 from sar_mixmae_jax.tasks.supervised import param_shapes, predict_outputs
 from sar_mixmae_jax.tasks.task_dataset import load_task_dataset
-from sar_mixmae_jax.training import downstream, encoder_loading, finetune, initialisation
+from sar_mixmae_jax.training import downstream, encoder_loading, finetune
 from sar_mixmae_jax.training.checkpoint import checkpoint_steps, read_metadata, select_step
 from sar_mixmae_jax.training.finetune import ValidationEvaluator
 from sar_mixmae_jax.training.restore import read_subtree
 from sar_mixmae_jax.training.run_description import ModelDescription
+from sar_mixmae_jax.training.source_checkpoint import encoder_param_shapes, find_source_checkpoint
 from sar_mixmae_jax.utils.errors import InputError
 from sar_mixmae_jax.utils.hashing import pack_ids
 from sar_mixmae_jax.utils.typed_json import from_json, to_json
@@ -168,10 +169,8 @@ def test_its_checkpoint_says_where_it_is_from_and_what_was_seen(tuned, encoder_r
 def test_it_starts_from_the_encoder_of_the_checkpoint_and_from_no_opinion(job, blind, encoder_run):
     started = job(small_tuning(blind, f"init={encoder_run}"))
     params = first_params(started)
-    found = initialisation.find_source_checkpoint(encoder_run)
-    stored = read_subtree(
-        found.path, {"params": {"encoder": initialisation.encoder_param_shapes(found.arch)}}
-    )
+    found = find_source_checkpoint(encoder_run)
+    stored = read_subtree(found.path, {"params": {"encoder": encoder_param_shapes(found.arch)}})
     assert equal(params["encoder"], stored["params"]["encoder"])
     assert not equal(params["encoder"], started.init_state().params["encoder"])
     assert 1.5e-5 < params["head"]["kernel"].std() < 2.5e-5
@@ -259,7 +258,7 @@ def test_named_statistics_replace_those_of_an_encoder(monkeypatch):
 
 def test_an_encoder_of_one_band_takes_that_band_of_two(job, blind, encoder_run, monkeypatch):
     """Standardised as it was in training."""
-    found = initialisation.find_source_checkpoint(encoder_run)
+    found = find_source_checkpoint(encoder_run)
     model = replace(
         found.metadata.model,
         bands=("VV",),
@@ -282,7 +281,7 @@ def test_an_encoder_of_one_band_takes_that_band_of_two(job, blind, encoder_run, 
 
 def test_an_encoder_of_filtered_images_gets_filtered_images(job, blind, encoder_run, monkeypatch):
     """In fine-tuning, in what is stored, and in features."""
-    found = initialisation.find_source_checkpoint(encoder_run)
+    found = find_source_checkpoint(encoder_run)
     speckle = SpeckleFilter("lee", window=5, apply_to="input_and_target")
     stored = to_json(replace(found.metadata.model, speckle=speckle))
     model = from_json(ModelDescription, json.loads(json.dumps(stored)))
@@ -341,7 +340,7 @@ def map_pair(workdir, floods, row):
 def test_a_split_without_floods_has_undefined_scores_and_no_zeros(detector, floods):
     """They are not logged, and nothing is chosen by them."""
     _, workdir = detector
-    found = initialisation.find_source_checkpoint(workdir)
+    found = find_source_checkpoint(workdir)
     config = small_tuning(floods, f"{FLOODS},init={workdir}", **{"model.image_size": 64})
     split = load_task_dataset(
         get_task("flood"), "flood_pairs/own", str(floods), "validation", found.bands

@@ -18,9 +18,14 @@ from sar_mixmae_jax.models.resize import (
 )
 from sar_mixmae_jax.run_report.history import read_history
 from sar_mixmae_jax.run_report.sections import initialisation_section
-from sar_mixmae_jax.training import finetune, initialisation, pretrain
+from sar_mixmae_jax.training import finetune, pretrain
 from sar_mixmae_jax.training.restore import read_subtree
 from sar_mixmae_jax.training.run_description import RunDescription
+from sar_mixmae_jax.training.source_checkpoint import (
+    encoder_param_shapes,
+    find_source_checkpoint,
+    inherit_statistics,
+)
 from sar_mixmae_jax.utils.errors import InputError
 from tests.shrink import small_config, small_tuning
 
@@ -137,14 +142,14 @@ def test_pretraining_goes_on_with_one_of_two_bands(built, encoder_run, tmp_path,
     assert (model.bands, model.architecture.bands) == (("VV",), 1)
     assert (model.pretrained.bands, model.pretrained.init_bands) == (BOTH, "subset")
     assert setup.source[0]["backscatter"].shape[-1] == 1
-    source = initialisation.find_source_checkpoint(encoder_run)
+    source = find_source_checkpoint(encoder_run)
     assert model.statistics == source.statistics.select([1])
 
     shapes = jax.eval_shape(setup.init_state)
     state = setup.load_weights(shapes)
     assert jax.tree.map(np.shape, state.params) == jax.tree.map(np.shape, shapes.params)
     assert "128 px and the bands VH, VV: moments of AdamW start at zero" in caplog.text
-    like = {"params": {"encoder": initialisation.encoder_param_shapes(source.arch)}}
+    like = {"params": {"encoder": encoder_param_shapes(source.arch)}}
     stored = read_subtree(source.path, like)["params"]["encoder"]["patch_embed"]["proj"]["kernel"]
     np.testing.assert_array_equal(
         state.params["encoder"]["patch_embed"]["proj"]["kernel"], stored[1::2]
@@ -169,12 +174,12 @@ def test_a_model_can_be_tuned_with_bands_that_its_encoder_lacks(built, encoder_r
     assert tuned.description.model.architecture.bands == 1
     assert tuned.description.model.pretrained.init_bands == "mean"
 
-    source = initialisation.find_source_checkpoint(encoder_run)
+    source = find_source_checkpoint(encoder_run)
     one = dataclasses.replace(source.metadata.model, bands=("HH", "VV"))
     other = dataclasses.replace(source, metadata=dataclasses.replace(source.metadata, model=one))
     patches = load_patch_dataset("bigearthnet_s1", built, "train", BOTH)
     patches = dataclasses.replace(patches, statistics=Statistics((1.0, 2.0), (3.0, 4.0), "mine"))
-    statistics = initialisation.inherit_statistics(patches, other).statistics
+    statistics = inherit_statistics(patches, other).statistics
     assert statistics.mean == (1.0, source.statistics.mean[1])
     assert statistics.std == (3.0, source.statistics.std[1])
     assert statistics.computed_on == f"VH: mine; VV: {source.statistics.computed_on}"

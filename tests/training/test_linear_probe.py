@@ -14,8 +14,8 @@ from sar_mixmae_jax.models.knn import knn_predict
 from sar_mixmae_jax.tasks.registry import get_task
 from sar_mixmae_jax.training import feature_cache, linear_probe, probe_heads
 from sar_mixmae_jax.training.checkpoint import read_metadata
-from sar_mixmae_jax.training.initialisation import find_source_checkpoint
 from sar_mixmae_jax.training.restore import read_subtree
+from sar_mixmae_jax.training.source_checkpoint import find_source_checkpoint
 from sar_mixmae_jax.utils.errors import InputError
 from tests.shrink import probe_config
 

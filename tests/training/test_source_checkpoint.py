@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from sar_mixmae_jax.models.resize import bicubic_resize
-from sar_mixmae_jax.training import encoder_loading, initialisation
+from sar_mixmae_jax.training import encoder_loading
 from sar_mixmae_jax.training.checkpoint import checkpoint_steps
+from sar_mixmae_jax.training.source_checkpoint import find_source_checkpoint
 from sar_mixmae_jax.utils import hashing
 from sar_mixmae_jax.utils.errors import InputError
 
@@ -33,7 +34,7 @@ def damage(step, pattern: str) -> None:
 
 
 def test_the_newest_checkpoint_says_what_its_encoder_expects(encoder_run):
-    found = initialisation.find_source_checkpoint(encoder_run)
+    found = find_source_checkpoint(encoder_run)
     record = json.loads((encoder_run / "run.json").read_text())
     assert found.path == encoder_run / "checkpoints/2"
     assert found.variant == "tiny"
@@ -49,13 +50,13 @@ def test_the_newest_checkpoint_says_what_its_encoder_expects(encoder_run):
 
 
 def test_a_run_and_its_step_may_be_named_and_folders_may_have_numbers(copy):
-    assert initialisation.find_source_checkpoint(copy).path == copy / "checkpoints/2"
-    assert initialisation.find_source_checkpoint(copy / "checkpoints/1").description.step == 1
+    assert find_source_checkpoint(copy).path == copy / "checkpoints/2"
+    assert find_source_checkpoint(copy / "checkpoints/1").description.step == 1
 
 
 def test_its_parameters_are_those_of_the_checkpoint(encoder_run):
     """By the checksums that were made of the state before it was written."""
-    found = initialisation.find_source_checkpoint(encoder_run)
+    found = find_source_checkpoint(encoder_run)
     params = encoder_loading.load_encoder_params(found, found.arch)
     metadata = json.loads((found.path / "metadata/metadata").read_text())
     leaves = jax.tree_util.tree_leaves_with_path(params)
@@ -67,7 +68,7 @@ def test_its_parameters_are_those_of_the_checkpoint(encoder_run):
 
 
 def test_at_another_input_size_tables_are_resized_and_nothing_else(encoder_run):
-    found = initialisation.find_source_checkpoint(encoder_run)
+    found = find_source_checkpoint(encoder_run)
     arch = dataclasses.replace(
         found.arch, image_size=64, window_sizes=(4, 4), pretrain_image_size=128
     )
@@ -87,21 +88,21 @@ def test_at_another_input_size_tables_are_resized_and_nothing_else(encoder_run):
 
 def test_metadata_that_are_damaged_leave_the_checkpoint_before(copy):
     damage(copy / "checkpoints/2", "metadata/metadata")
-    assert initialisation.find_source_checkpoint(copy).description.step == 1
+    assert find_source_checkpoint(copy).description.step == 1
     damage(copy / "checkpoints/1", "metadata/metadata")
     with pytest.raises(InputError, match=r"no checkpoint can be used \(2: .*; 1: "):
-        initialisation.find_source_checkpoint(copy)
+        find_source_checkpoint(copy)
 
 
 def test_arrays_that_are_damaged_are_refused(copy):
-    found = initialisation.find_source_checkpoint(copy)
+    found = find_source_checkpoint(copy)
     damage(found.path / "state", "**/d/*")
     with pytest.raises(InputError, match=r"checkpoints/2: its arrays .*choose another checkpoint"):
         encoder_loading.load_encoder_params(found, found.arch)
 
 
 def test_an_encoder_of_other_sizes_is_refused(encoder_run):
-    found = initialisation.find_source_checkpoint(encoder_run)
+    found = find_source_checkpoint(encoder_run)
     wider = dataclasses.replace(found.arch, embed_dim=16)
     with pytest.raises(InputError, match=r"of the encoder is \(.*expected .*of another model"):
         encoder_loading.load_encoder_params(found, wider)
@@ -111,7 +112,7 @@ def test_an_encoder_of_other_sizes_is_refused(encoder_run):
 def test_where_there_is_none_it_says_where_it_looked(encoder_run, tmp_path, name):
     place = encoder_run / name if name == "checkpoints" else tmp_path / name
     with pytest.raises(InputError, match=r"holds no checkpoint \(looked in .*name the workdir"):
-        initialisation.find_source_checkpoint(place)
+        find_source_checkpoint(place)
     assert checkpoint_steps(encoder_run)
 
 
@@ -148,7 +149,7 @@ def test_what_is_wrong_under_a_right_checksum_is_refused(encoder_run, tmp_path, 
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps(hashing.add_checksum(metadata)))
     with pytest.raises(InputError, match=r"no checkpoint can be used \(2: ") as refused:
-        initialisation.find_source_checkpoint(tmp_path)
+        find_source_checkpoint(tmp_path)
     assert "do not have their checksum" not in str(refused.value)
     assert {"seen": "train_ids"}.get(last, last) in str(refused.value) or inside[-1] in str(
         refused.value
@@ -158,5 +159,5 @@ def test_what_is_wrong_under_a_right_checksum_is_refused(encoder_run, tmp_path, 
 @pytest.mark.parametrize("name", ["", "a" * 5000, "a\0b"])
 def test_what_is_no_name_of_a_run_is_refused(name):
     with pytest.raises(InputError, match="the workdir of a run") as refused:
-        initialisation.find_source_checkpoint(name)
+        find_source_checkpoint(name)
     assert len(str(refused.value)) < 400
