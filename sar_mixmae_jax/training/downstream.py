@@ -1,7 +1,9 @@
 """Parts that fine-tuning, probes and evaluations share: splits, model, description."""
 
+import dataclasses
 import json
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,7 +18,7 @@ from sar_mixmae_jax.models.layers import PLAIN, Kernels
 from sar_mixmae_jax.objectives.preprocess import Preprocessing
 from sar_mixmae_jax.objectives.speckle_filter import NO_FILTER
 from sar_mixmae_jax.tasks.base import Task
-from sar_mixmae_jax.tasks.supervised import FinetuneObjective
+from sar_mixmae_jax.tasks.supervised import FinetuneObjective, prepare_batch
 from sar_mixmae_jax.tasks.task_dataset import TaskDataset, load_task_dataset, take_label_fraction
 from sar_mixmae_jax.training.config import (
     check_bands,
@@ -27,11 +29,13 @@ from sar_mixmae_jax.training.config import (
 )
 from sar_mixmae_jax.training.distributed import is_primary_process
 from sar_mixmae_jax.training.encoder_loading import encoder_architecture
+from sar_mixmae_jax.training.kernel_choice import select_kernels
 from sar_mixmae_jax.training.run_description import (
     ModelDescription,
     RunDescription,
     encoder_title,
 )
+from sar_mixmae_jax.training.setup import check_fit, warn_of_shrinking
 from sar_mixmae_jax.training.source_checkpoint import (
     SourceCheckpoint,
     inherit_statistics,
@@ -199,6 +203,50 @@ def load_splits(config: ConfigDict, task: Task) -> tuple[TaskDataset, TaskDatase
             config.dataset,
         )
     return training, validation
+
+
+@dataclasses.dataclass(frozen=True)
+class DownstreamInputs:
+    """Records and model of a fine-tuning or a probe.
+
+    Attributes:
+      training: records to train on.
+      validation: records to select by; None with `config.validation=none`.
+      kernels: of the model.
+      objective: task, model with a linear or convolutional head, and preprocessing.
+    """
+
+    training: TaskDataset
+    validation: TaskDataset | None
+    kernels: Kernels
+    objective: FinetuneObjective
+
+
+def open_inputs(
+    config: ConfigDict, task: Task, source_checkpoint: SourceCheckpoint | None
+) -> DownstreamInputs:
+    """Open the splits of a run and make its model; print how inputs are standardised.
+
+    Args:
+      config: of `choose_bands`.
+      task: of the run.
+      source_checkpoint: to start from; None: a random encoder.
+
+    Raises:
+      InputError: a split cannot be opened, sizes do not fit together, or a kernel fails.
+    """
+    training, validation = load_splits(config, task)
+    patches = training.patches
+    arch = encoder_architecture(config, source_checkpoint, len(config.bands))
+    kernels = select_kernels(config, arch)
+    objective = make_finetune_objective(config, source_checkpoint, training, kernels=kernels)
+    check_fit(partial(prepare_batch, objective=objective), patches.source)
+    warn_of_shrinking(objective.preprocessing, patches.size)
+    if is_primary_process():
+        statistics = input_statistics(config, source_checkpoint, patches)
+        used = dataclasses.replace(patches, statistics=statistics)
+        print(f"standardised with {used.statistics_text}")
+    return DownstreamInputs(training, validation, kernels, objective)
 
 
 def input_statistics(

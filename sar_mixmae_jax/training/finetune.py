@@ -19,7 +19,6 @@ from sar_mixmae_jax.tasks.supervised import (
     finetune_loss,
     init_model_params,
     predict_outputs,
-    prepare_batch,
 )
 from sar_mixmae_jax.tasks.task_dataset import TaskDataset, make_predictions
 from sar_mixmae_jax.training.batch_predictor import BatchPredictor
@@ -29,23 +28,19 @@ from sar_mixmae_jax.training.config import (
     make_retention_policy,
     make_schedule,
 )
-from sar_mixmae_jax.training.distributed import is_primary_process
 from sar_mixmae_jax.training.downstream import (
     choose_bands,
     complete_config,
     describe_run,
-    input_statistics,
-    load_splits,
-    make_finetune_objective,
+    open_inputs,
     run_title,
 )
 from sar_mixmae_jax.training.encoder_loading import (
-    encoder_architecture,
     replace_encoder,
     resolve_encoder,
 )
-from sar_mixmae_jax.training.kernel_choice import compiler_options, select_kernels
-from sar_mixmae_jax.training.setup import EvalResult, RunSetup, check_fit, warn_of_shrinking
+from sar_mixmae_jax.training.kernel_choice import compiler_options
+from sar_mixmae_jax.training.setup import EvalResult, RunSetup
 from sar_mixmae_jax.training.train_step import CacheablePartial, TrainState
 from sar_mixmae_jax.training.trainer import RunResult, run_training
 from sar_mixmae_jax.utils import hashing
@@ -82,18 +77,10 @@ def set_up(config: ConfigDict, workdir: Path) -> RunSetup:
     config = complete_config(config, task)
     check_batch(config, jax.device_count(), mixed=False)
     config, source_checkpoint = choose_bands(config, resolve_encoder(config, workdir))
-    training, validation = load_splits(config, task)
+    inputs = open_inputs(config, task, source_checkpoint)
+    training, objective = inputs.training, inputs.objective
     sampler = ShuffleSampler(len(training), config.batch_size, config.seed)
     schedule = make_schedule(config, sampler)
-    arch = encoder_architecture(config, source_checkpoint, len(config.bands))
-    kernels = select_kernels(config, arch)
-    objective = make_finetune_objective(config, source_checkpoint, training, kernels=kernels)
-    check_fit(partial(prepare_batch, objective=objective), training.patches.source)
-    warn_of_shrinking(objective.preprocessing, training.patches.size)
-    if is_primary_process():
-        statistics = input_statistics(config, source_checkpoint, training.patches)
-        used = dataclasses.replace(training.patches, statistics=statistics)
-        print(f"standardised with {used.statistics_text}")
 
     def load(state: TrainState) -> TrainState:
         params = replace_encoder(
@@ -114,9 +101,9 @@ def set_up(config: ConfigDict, workdir: Path) -> RunSetup:
         load_weights=load,
         loss_fn=CacheablePartial(finetune_loss, objective),
         evaluator=NoEvaluator()
-        if validation is None
+        if inputs.validation is None
         else ValidationEvaluator(
-            objective, validation, max(config.batch_size, task.eval_batch_size)
+            objective, inputs.validation, max(config.batch_size, task.eval_batch_size)
         ),
         eval_every=config.validate_every,
         eval_at_start=False,
@@ -124,7 +111,7 @@ def set_up(config: ConfigDict, workdir: Path) -> RunSetup:
             source_checkpoint.train_ids if source_checkpoint else "", training.image_ids()
         ),
         images_per_record=len(task.images),
-        compiler_options=compiler_options(kernels),
+        compiler_options=compiler_options(inputs.kernels),
     )
 
 

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ from sar_mixmae_jax.tasks.supervised import (
     FinetuneObjective,
     init_model_params,
     param_shapes,
-    prepare_batch,
 )
 from sar_mixmae_jax.tasks.task_dataset import TaskDataset
 from sar_mixmae_jax.training import feature_cache
@@ -31,21 +29,18 @@ from sar_mixmae_jax.training.downstream import (
     choose_bands,
     complete_config,
     describe_run,
-    load_splits,
     make_finetune_objective,
+    open_inputs,
     run_title,
 )
 from sar_mixmae_jax.training.encoder_loading import (
-    encoder_architecture,
     replace_encoder,
     resolve_encoder,
 )
 from sar_mixmae_jax.training.feature_cache import FeatureCache
-from sar_mixmae_jax.training.kernel_choice import select_kernels
 from sar_mixmae_jax.training.probe_heads import METHODS, FittedHead
 from sar_mixmae_jax.training.restore import read_subtree
 from sar_mixmae_jax.training.run_description import RunDescription
-from sar_mixmae_jax.training.setup import check_fit, warn_of_shrinking
 from sar_mixmae_jax.training.sharding import replicate
 from sar_mixmae_jax.training.train_step import TrainState
 from sar_mixmae_jax.training.trainer import RunResult
@@ -88,15 +83,11 @@ def train(config: ConfigDict, workdir: Path, stop: Callable[[], bool] = lambda: 
     )
     task = task_for_dataset(dataset)
     config = complete_config(config, task)
-    training, validation = load_splits(config, task)
+    inputs = open_inputs(config, task, source_checkpoint)
+    training, validation, linear_objective = inputs.training, inputs.validation, inputs.objective
     assert validation is not None  # see complete_config
-    arch = encoder_architecture(config, source_checkpoint, len(config.bands))
-    kernels = select_kernels(config, arch)
-    linear_objective = make_finetune_objective(config, source_checkpoint, training, kernels=kernels)
-    check_fit(partial(prepare_batch, objective=linear_objective), training.patches.source)
-    warn_of_shrinking(linear_objective.preprocessing, training.patches.size)
     votes = method.votes(config, training)
-    objective = make_finetune_objective(config, source_checkpoint, training, votes, kernels)
+    objective = make_finetune_objective(config, source_checkpoint, training, votes, inputs.kernels)
     description = describe_run(config, source_checkpoint, training, objective)
     with lock_workdir(workdir, config.upload_every):
         record = RunRecord(workdir, description)
