@@ -10,7 +10,7 @@ def results_table(results: Mapping[str, Results], missing: Sequence[str]) -> str
     """Return the results as Markdown.
 
     Args:
-      results: of every part by name, at least one.
+      results: results of every part by name, at least one.
       missing: parts without results.
     """
     machine = next(iter(results.values()))["machine"]
@@ -50,7 +50,7 @@ def step_row(r: Results, rate: float | None) -> tuple[str, ...]:
 
     Args:
       r: of a part.
-      rate: of matrix products, FLOP/s.
+      rate: rate of matrix products, FLOP/s.
     """
     return (
         f"{r['variant']}, {r['kernels']}, {r['dtype']}",

@@ -74,7 +74,7 @@ def measure(folder: Path, patches: int, records: int) -> Iterator[Row]:
     Args:
       folder: for the data; 1.5 MB for every patch.
       patches: to build.
-      records: of the dataset of which the start is timed.
+      records: records of the dataset of which the start is timed.
     """
     raw = folder / "raw"
     tasks = np.array_split(np.arange(patches), 4 * available_cores())

@@ -47,9 +47,9 @@ def draw(seed: int, size: int, path: Path) -> None:
     """Draw the pairs and write the picture.
 
     Args:
-      seed: of the pairs.
+      seed: random seed of the pairs.
       size: side of an image in pixels.
-      path: of the PNG.
+      path: path of the PNG.
     """
     figure = Figure(figsize=(16, 2.15 * len(CASES) + 1), layout="constrained", dpi=75)
     axes = figure.subplots(len(CASES), 2 * len(PANELS))

@@ -59,9 +59,9 @@ def measure(workdir: str, rows: int, columns: int) -> dict[str, float]:
     """Map a scene in this process, and return what it took.
 
     Args:
-      workdir: of the run.
-      rows: of the scene.
-      columns: of the scene.
+      workdir: working directory of the run.
+      rows: rows of the scene.
+      columns: columns of the scene.
 
     Returns:
       Seconds, processor seconds and peak memory of the map; windows, and what one takes with and

@@ -98,7 +98,7 @@ def measure_matrix_products(dtype: DTypeLike, side: int, repeats: int = 9) -> Re
     """Return the median rate of square matrix products on one device, times the device count.
 
     Args:
-      dtype: of the matrices; float32 products have the highest precision.
+      dtype: dtype of the matrices; float32 products have the highest precision.
       side: rows and columns of the matrices.
       repeats: number of timed products.
     """

@@ -65,7 +65,7 @@ def time_by_part(path: Path, program: str) -> Counter[str]:
     A fusion counts as the part of its last operation.
 
     Args:
-      path: of a trace, see `trace_step`.
+      path: path of a trace, see `trace_step`.
       program: text of the compiled step.
     """
     sources = dict(re.findall(r'^ *(?:ROOT )?%?(\S+) = .*op_name="([^"]*)"', program, re.MULTILINE))

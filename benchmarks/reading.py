@@ -80,7 +80,7 @@ def measure(data_dir: Path, folder: Path, batch_size: int, turns: int) -> Result
       data_dir: with the dataset.
       folder: for caches.
       batch_size: of the batches.
-      turns: of each way.
+      turns: number of turns of each way.
     """
     source = open_source(data_dir)
     batches_per_turn = max(1, EPOCHS_PER_TURN * len(source) // batch_size)

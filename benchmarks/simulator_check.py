@@ -152,7 +152,7 @@ def draw(real: Sequence[np.ndarray], simulated: Sequence[Patch], path: Path) -> 
     Args:
       real: (size, size, 2) patches in dB.
       simulated: the first `SHOWN` are drawn, all are in the histograms.
-      path: of the PNG.
+      path: path of the PNG.
     """
     everything = [patch.backscatter for patch in simulated]
     like = [patch.backscatter for patch in simulated if resembles(patch)]

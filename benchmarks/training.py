@@ -50,7 +50,7 @@ def measure_training(
     """Measure compilation, the step on one batch, and the loop that reads its batches.
 
     Args:
-      setup: of a pretraining run.
+      setup: set-up of a pretraining run.
       steps: number of timed steps, of each kind.
       caches: places of the records that the loop reads, see `open_feed`; compilation and step are
         those of the first.

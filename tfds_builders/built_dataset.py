@@ -39,9 +39,9 @@ def check_options(builder: PatchBuilder, info: tfds.core.DatasetInfo, folder: Pa
     """Raise if a dataset was built with other options than those of a builder.
 
     Args:
-      builder: of the dataset.
-      info: of the existing dataset.
-      folder: of the existing dataset, for the message.
+      builder: builder of the dataset.
+      info: description of the existing dataset.
+      folder: folder of the existing dataset, for the message.
 
     Raises:
       InputError: the options differ.

@@ -23,7 +23,7 @@ def publish(folder: Path, data_dir: str) -> None:
     Nothing reads it there before `INFO` is written, after all other files were compared.
 
     Args:
-      folder: of the version, below `build_folder`.
+      folder: folder of the version, below `build_folder`.
       data_dir: address of the folder of datasets.
 
     Raises:

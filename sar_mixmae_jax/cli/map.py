@@ -156,7 +156,7 @@ class MapJob:
       stem: path of its files, without the ends of their names.
       model: to map with.
       nodata: further nodata.
-      settings: of the files.
+      settings: settings of the files.
       overwrite: replace existing files.
       description: text beside the progress bar; None for no progress bar.
     """

@@ -44,8 +44,8 @@ class Statistics(msgspec.Struct, frozen=True, rename={"computed_on": "of"}):
     """Statistics with which images are standardised.
 
     Attributes:
-      mean: of every band, dB.
-      std: of every band, dB, above 0.
+      mean: mean of every band, dB.
+      std: standard deviation of every band, dB, above 0.
       computed_on: description of the images; stored as `of`.
     """
 
@@ -85,13 +85,13 @@ class DatasetDescription:
 
     Attributes:
       name: dataset, config, version and split.
-      checksum: of all records as they were built; None where none is stored.
+      checksum: checksum of all records as they were built; None where none is stored.
       records: number of records; None where it is not known.
       caveats: sentences that belong to every result on the data.
       build: options and order seed of the build.
       bands: names of the bands.
-      unit: of the records.
-      statistics: of the bands; None where none are known.
+      unit: unit of the records.
+      statistics: statistics of the bands; None where none are known.
       quantity: "sigma0" or "gamma0"; "" where it is not known.
       pixel_size: side of a square of the area of a pixel, metres; None where it is not known or
         mixed.
@@ -134,17 +134,17 @@ class DatasetMetadata:
 
     Attributes:
       bands: names of the bands, in the order of the records' last axis.
-      unit: of the records, "dB" or "linear".
+      unit: unit of the records, "dB" or "linear".
       statistics: in dB; None: training needs some.
       nodata: value of pixels without a measurement.
       caveats: sentences that belong to every result on the data.
       classes: names of the labels, in order; empty: records have none.
       notes: sentences for the person who builds the dataset.
-      checksum: of all records, in their order; None where none was made.
+      checksum: checksum of all records, in their order; None where none was made.
       location_fields: number of the last "_" fields of an id that say where in its acquisition an
         image lies, so that the others name the acquisition; 0: every record is one.
-      options: of the dataset's config.
-      order_seed: of the order of the records.
+      options: options of the dataset's config.
+      order_seed: random seed of the order of the records.
       pairs: columns of the pairs of every split, see `date_pairs`; None: the dataset has none.
       masks: names of the classes of every per-pixel label, by the name of its feature; a pixel
         holds the number of its class, or -1 where it is not labelled.
@@ -226,7 +226,7 @@ def check_features(folder: Path) -> None:
     """Security: refuse a dataset that names code outside TFDS, which opening it would import.
 
     Args:
-      folder: of the dataset.
+      folder: folder of the dataset.
 
     Raises:
       InputError: names the file and the code, or says why the file is no JSON.
@@ -366,7 +366,7 @@ def fetch_split(info: tfds.core.DatasetInfo, data_dir: str | Path, split: str) -
     Args:
       info: TFDS's description of the dataset.
       data_dir: where datasets are built.
-      split: of the dataset, or several, or a part of one.
+      split: split of the dataset, or several, or a part of one.
 
     Raises:
       InputError: they are damaged, or do not fit into the cache.

@@ -44,15 +44,15 @@ class PatchDataset:
       source: the records, or pairs of them.
       name: dataset, config, version and split.
       bands: names of the bands, in the order of the records' last axis.
-      unit: of the records, "dB" or "linear".
-      statistics: of the bands, with which images are standardised.
+      unit: unit of the records, "dB" or "linear".
+      statistics: statistics of the bands, with which images are standardised.
       caveats: sentences that belong to every result on the dataset.
-      checksum: of all records as the build wrote them, or None where none is stored.
+      checksum: checksum of all records as the build wrote them, or None where none is stored.
       build: options of the build and seed of its order.
       classes: names of the labels, in order.
-      pairs: of the split, by column, see `date_pairs`; None: the dataset has none.
+      pairs: pairs of the split, by column, see `date_pairs`; None: the dataset has none.
       size: side of the images in pixels.
-      folder: of the dataset.
+      folder: folder of the dataset.
       fields: names of the features of its records.
       read: the same records with other fields.
       location_fields: see `DatasetMetadata`.
@@ -145,7 +145,7 @@ def load_patch_dataset(
     Args:
       name: "dataset", "dataset/config" or "dataset/config:version".
       data_dir: where datasets are built.
-      split: of the dataset, or several: "train+validation" reads both without a copy.
+      split: split of the dataset, or several: "train+validation" reads both without a copy.
       bands: which bands, in which order.
       fields: what to read of every record.
       units: of the backscatter that can be used; its statistics are in dB in any case.

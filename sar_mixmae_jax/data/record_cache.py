@@ -81,7 +81,7 @@ def pack(source: Source, options: ReadOptions, folder: Path | None = None) -> Pa
     Args:
       source: the records.
       options: threads and processes that read.
-      folder: of caches, which processes share; None: into memory.
+      folder: folder of caches, which processes share; None: into memory.
 
     Raises:
       InputError: a record cannot be read, the memory is too small, or the folder cannot be used.

@@ -49,7 +49,7 @@ def replace_records(source: Source, function: Callable[[Source], Source]) -> Sou
 
     Args:
       source: records, or a subset or pairs of them.
-      function: of the records.
+      function: function of the records.
     """
     if hasattr(source, "replace_records"):
         return source.replace_records(function)
@@ -73,9 +73,9 @@ class Field:
     """Layout of a feature.
 
     Attributes:
-      tag: of its list.
-      dtype: of its values; None: a text.
-      shape: of its values.
+      tag: tag of its list.
+      dtype: dtype of its values; None: a text.
+      shape: shape of its values.
     """
 
     tag: int
@@ -202,9 +202,9 @@ class RecordSource:
         Args:
           records: the data source.
           bands: which bands of the records, in which order; None takes them as they are.
-          name: of the dataset, for messages.
+          name: name of the dataset, for messages.
           parse: makes the fields of a record.
-          decoder: of the same fields, for many serialised records; None: there is none.
+          decoder: decoder of the same fields, for many serialised records; None: there is none.
           identity: "dataset", its "checksum", "bands" and "fields", as JSON; None: not known.
         """
         self._records, self._bands, self._name, self._parse = records, bands, name, parse

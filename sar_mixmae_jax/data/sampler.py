@@ -55,7 +55,7 @@ class ShuffleSampler:
     Attributes:
       records: how many there are.
       batch_size: records in a batch, of all devices together.
-      seed: of the permutations.
+      seed: random seed of the permutations.
       step: steps done when this order begins.
       epoch: epochs completed by then.
       offset: records of the current epoch used by then.
@@ -142,7 +142,7 @@ def permutation(records: int, seed: int, epoch: int) -> np.ndarray:
 
     Args:
       records: number of records.
-      seed: of the run.
+      seed: random seed of the run.
       epoch: epochs completed before.
     """
     if records == 1:

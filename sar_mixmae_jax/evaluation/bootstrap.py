@@ -142,7 +142,7 @@ def replicates_for(rows: int) -> int:
     """Return the number of replicates: 1000, or fewer so that `MAX_CELLS` holds, at least 200.
 
     Args:
-      rows: of all problems together.
+      rows: rows of all problems together.
     """
     return max(MIN_REPLICATES, min(REPLICATES, MAX_CELLS // max(rows, 1)))
 
@@ -161,7 +161,7 @@ def intervals(
       count: number of groups.
       average: derives further values from those of several problems.
       replicates: number of resamples; None: by `replicates_for`.
-      seed: of the resampling.
+      seed: random seed of the resampling.
 
     Returns:
       `level`, `replicates`, `seed`, `groups` and `values`: nested by the paths, an `interval` for
@@ -243,7 +243,7 @@ def resample(
       problems: by path.
       count: number of groups.
       replicates: number of resamples.
-      seed: of the resampling.
+      seed: random seed of the resampling.
     """
     rng = np.random.default_rng(seed)
     precisions = {path: np.full(replicates, np.nan) for path in problems}

@@ -85,7 +85,7 @@ def confusion_intervals(
       matrices: (records, classes, classes) by path; all are resampled alike.
       groups: (records,) int from 0, what is drawn as a whole.
       replicates: number of resamples.
-      seed: of the resampling.
+      seed: random seed of the resampling.
 
     Returns:
       `bootstrap.interval` of each rate.

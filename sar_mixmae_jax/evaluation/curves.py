@@ -25,7 +25,7 @@ class Curve(NamedTuple):
     """Content of one panel.
 
     Attributes:
-      name: of the class or view.
+      name: name of the class or view.
       probabilities: (n,) of the positive class.
       labels: (n,) 1 for a positive.
       weights: (n,) of the rows.
@@ -44,7 +44,7 @@ def precision_recall(curves: Sequence[Curve], title: str) -> bytes:
 
     Args:
       curves: at least one.
-      title: of the figure.
+      title: title of the figure.
 
     Returns:
       Bytes of a PNG.

@@ -190,9 +190,9 @@ class OtsuBaseline(NamedTuple):
 
     Attributes:
       threshold: log-ratio in dB below which a pixel darkened.
-      fraction: of new water above which an image is flooded, selected on the validation split;
-        negative if every image is.
-      slope: of the logit over log10(fraction + MIN_FRACTION), fitted on the training split.
+      fraction: fraction of new water above which an image is flooded, selected on the validation
+        split; negative if every image is.
+      slope: slope of the logit over log10(fraction + MIN_FRACTION), fitted on the training split.
     """
 
     threshold: float
@@ -275,7 +275,7 @@ def fit_otsu(
     """Fit the slope of the logit on training pairs, and its zero on validation pairs.
 
     Args:
-      threshold: of the log-ratio, with which the fractions were computed.
+      threshold: threshold of the log-ratio, with which the fractions were computed.
       fraction: (n,) of `new_water_fraction`.
       flooded: (n,), 1 for a flooded pair.
       validation_fraction: as `fraction`.

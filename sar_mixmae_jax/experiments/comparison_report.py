@@ -46,11 +46,11 @@ def write_comparison(
     """Write the tables and the figure.
 
     Args:
-      config: of the comparison.
+      config: configuration of the comparison.
       workdir: folder of the files.
       finished: results of all finished trials.
       references: metrics of the baselines.
-      title: of page and figure.
+      title: title of page and figure.
       notes: footnotes about the data.
 
     Returns:
@@ -194,11 +194,11 @@ def draw_comparison(
 
     Args:
       metrics: one panel each.
-      results: of all finished runs.
-      baselines: of all tasks.
+      results: results of all finished runs.
+      baselines: baselines of all tasks.
       arms: from top to bottom; those without a result keep their row.
-      path: of the file, which is written atomically.
-      title: of the figure.
+      path: path of the file, which is written atomically.
+      title: title of the figure.
       reference: arm whose mean is drawn through all rows.
     """
     columns = min(MAX_COLUMNS, len(metrics))

@@ -48,11 +48,11 @@ class Row(NamedTuple):
     """An arm or a baseline.
 
     Attributes:
-      name: of the arm or baseline.
+      name: name of the arm or baseline.
       is_baseline: True for a method without a network.
       spreads: of every metric.
-      differences: of every metric to the reference; None for baselines, the reference itself and
-        metrics that are not compared.
+      differences: differences of every metric to the reference; None for baselines, the reference
+        itself and metrics that are not compared.
     """
 
     name: str
@@ -88,8 +88,8 @@ def make_table(
 
     Args:
       section: content of the table.
-      results: of all finished runs.
-      baselines: of all tasks; those without a value for any of the metrics have no row.
+      results: results of all finished runs.
+      baselines: baselines of all tasks; those without a value for any of the metrics have no row.
       arms: in the order of the rows.
       reference: arm that the others are compared with.
 
@@ -186,7 +186,7 @@ def to_markdown(
     """Return a page of tables.
 
     Args:
-      title: of the page.
+      title: title of the page.
       tables: in their order.
       notes: footnotes about the data, after those about the numbers.
       before: sections before the tables, in Markdown.

@@ -49,10 +49,11 @@ class BaselineProcesses(AbstractContextManager["BaselineProcesses"]):
         """Write the metrics of all baselines by name, unless their file exists or is computed.
 
         Args:
-          path: of the file.
-          name: of the measurement, or `PRETRAINING`.
-          seed: of the labels that they are fitted to.
-          predictions: of any encoder for the test split, for the pixels without a measurement.
+          path: path of the file.
+          name: name of the measurement, or `PRETRAINING`.
+          seed: random seed of the labels that they are fitted to.
+          predictions: predictions of any encoder for the test split, for the pixels without a
+            measurement.
 
         Raises:
           InputError: the file cannot be written, or a process was killed.

@@ -29,9 +29,9 @@ class CurveResult(NamedTuple):
     """Metrics of an arm after a share of its pretraining.
 
     Attributes:
-      name: of the measurement, or "pretraining".
+      name: name of the measurement, or "pretraining".
       arm: name of the arm.
-      share: of the pretraining, 0 to 1.
+      share: share of the pretraining, 0 to 1.
       metrics: by seed and name.
     """
 
@@ -63,10 +63,10 @@ def draw_curves(
 
     Args:
       metrics: one panel each.
-      curves: of all finished points.
-      baselines: of all measurements.
+      curves: curves of all finished points.
+      baselines: baselines of all measurements.
       total: images that a whole pretraining sees.
-      path: of the file, which is written atomically.
+      path: path of the file, which is written atomically.
     """
     shown = [curve for curve in curves if curve.name in {metric.task for metric in metrics}]
     arms = list(dict.fromkeys(curve.arm for curve in shown if 0 < curve.share < 1))

@@ -19,7 +19,7 @@ class Point(NamedTuple):
     Attributes:
       name: `PRETRAINING` or the measurement.
       arm: name of the arm.
-      share: of the pretraining, 0 to 1.
+      share: share of the pretraining, 0 to 1.
     """
 
     name: str

@@ -43,7 +43,7 @@ class CurvePretraining:
         """Keep what pretraining needs.
 
         Args:
-          config: of the comparison.
+          config: configuration of the comparison.
           workdir: for its files.
           stop: polled every `POLL_STEPS` steps; True saves and ends early.
         """

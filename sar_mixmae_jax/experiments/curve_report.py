@@ -88,7 +88,7 @@ def answer_questions(
     "not resolved".
 
     Args:
-      results: of all seeds, at the end of pretraining; of random encoders without it.
+      results: results of all seeds, at the end of pretraining; of random encoders without it.
       tasks: measurements of each task.
       scores: metric of each measurement.
       arms: that are compared, finished or not.
@@ -165,9 +165,9 @@ def write_report(
     """Write comparison.md, comparison.json, comparison.png and curves-TASK.png.
 
     Args:
-      config: of the comparison.
+      config: configuration of the comparison.
       workdir: for the files.
-      curves: of all finished points.
+      curves: curves of all finished points.
       references: metrics of the baselines by measurement, name and seed; None: for all seeds.
       scores: metric of each measurement.
       notes: sentences about data, cost and machine.

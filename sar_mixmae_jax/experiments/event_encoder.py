@@ -39,8 +39,8 @@ def find_encoder(run: ConfigDict, workdir: Path) -> SourceCheckpoint:
     """Find the checkpoint that a comparison began with; at the first start that of `run.init`.
 
     Args:
-      run: of the fine-tuning.
-      workdir: of the comparison.
+      run: run of the fine-tuning.
+      workdir: working directory of the comparison.
 
     Raises:
       InputError: there is no checkpoint, or it is another one than before.
@@ -117,7 +117,7 @@ def continued_config(
     Args:
       config: `config.adapt` of the comparison.
       source: the encoder, whose pretraining decides on `KEPT_FIELDS`.
-      arch: of its model.
+      arch: architecture of its model.
 
     Raises:
       InputError: a number is out of range.

@@ -127,7 +127,7 @@ class EventTransfer:
         """Open the dataset and the run of pretraining.
 
         Args:
-          config: of the comparison.
+          config: configuration of the comparison.
           workdir: for the predictions.
 
         Raises:
@@ -350,7 +350,7 @@ def _batches(rows: Sequence[np.ndarray], run: ConfigDict, seeds: Sequence[int]) 
     Args:
       rows: (n,) numbers of the records of each seed.
       run: of `total_steps`.
-      seeds: of the order.
+      seeds: seeds of the order.
     """
     batches = []
     for of_seed, seed in zip(rows, seeds, strict=True):

@@ -70,7 +70,7 @@ def compare(config: ConfigDict, workdir: Path, stop: Callable[[], bool]) -> list
 
     Args:
       config: see `configs/compare.py`.
-      workdir: of the comparison; what is finished is kept and not computed again.
+      workdir: working directory of the comparison; what is finished is kept and not computed again.
       stop: polled between calls of a program; True saves and ends early, with the tables of what is
         finished.
 
@@ -105,7 +105,7 @@ class Comparison:
         """Plan the points.
 
         Args:
-          config: of the comparison.
+          config: configuration of the comparison.
           workdir: for its files.
           stop: see `compare`.
         """

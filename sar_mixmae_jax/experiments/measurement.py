@@ -66,7 +66,7 @@ class Measurement(ABC):
 
     Attributes:
       name: in the configuration.
-      config: of its training, see `configs/finetune.py`.
+      config: configuration of its training, see `configs/finetune.py`.
       objective: model, preprocessing and loss.
     """
 
@@ -83,7 +83,7 @@ class Measurement(ABC):
         Args:
           name: in the configuration of the comparison.
           config: complete.
-          objective: of the task.
+          objective: objective of the task.
           seeds: number of seeds of the comparison.
           shared: records on the device, which measurements share; filled.
 
@@ -103,7 +103,7 @@ class Measurement(ABC):
 
         Args:
           encoders: parameters of the encoders of the seeds, (seed, …).
-          seeds: of the encoders, for labels, order of records and head.
+          seeds: seeds of the encoders, for labels, order of records and head.
 
         Returns:
           For each seed, a function that computes the predictions of the test split, mostly on the
@@ -138,8 +138,8 @@ class Measurement(ABC):
         """Return the metrics of the baselines of a segmentation by title.
 
         Args:
-          predictions: of the test split, for the pixels without a measurement.
-          seed: of the labels that the regression is fitted to.
+          predictions: predictions of the test split, for the pixels without a measurement.
+          seed: random seed of the labels that the regression is fitted to.
         """
         training = self.splits(seed)[0]
         matrices = self.task.baselines(

@@ -56,7 +56,7 @@ class FineTuning(Measurement):
         """Open the splits.
 
         Args:
-          setup: of a run of fine-tuning.
+          setup: set-up of a run of fine-tuning.
           *arguments: of `Measurement`.
         """
         super().__init__(*arguments)
@@ -196,8 +196,8 @@ def open_measurement(config: ConfigDict, name: str, shared: dict[Any, Records]) 
     """Open the datasets of a measurement.
 
     Args:
-      config: of the comparison.
-      name: of the measurement.
+      config: configuration of the comparison.
+      name: name of the measurement.
       shared: records on the device, which measurements share; filled.
 
     Raises:

@@ -30,7 +30,7 @@ class Protocol:
       bands: names of the bands.
       classes: names of the land-cover classes; () without a map.
       masks: number of random masks per batch.
-      seed: of the masks.
+      seed: random seed of the masks.
       edges: between the bins of true intensity, dB.
     """
 
@@ -100,11 +100,11 @@ def batch_error_sums(
     """Return the error sums of a batch.
 
     Args:
-      params: of the model.
+      params: parameters of the model.
       backscatter: (batch, height, width, band) dB, NaN = nodata.
       noise_free: the same shape, without speckle and noise; None: no sums in dB.
       land_cover: (batch, height, width) index of a class, or None.
-      key: of the masks.
+      key: key of the masks.
       objective: without flips, with weighting "none".
       protocol: bands, classes, masks.
     """
@@ -172,7 +172,7 @@ def unit_band_means(images: jax.Array, valid: jax.Array, side: int) -> jax.Array
     Args:
       images: (batch, height, width, band).
       valid: of the same shape.
-      side: of a mask unit, pixels.
+      side: side of a mask unit, pixels.
     """
 
     def unit_sums(array: jax.Array) -> jax.Array:

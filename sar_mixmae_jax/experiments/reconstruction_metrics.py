@@ -66,10 +66,10 @@ def measure_reconstruction(
     prediction is restored with the moments of its own targets.
 
     Args:
-      objective: of the pretraining.
-      params: of the model, on the host or on one device.
-      batches: of the held-out split, the same for all models, as images of a batch are mixed with
-        each other. A batch of odd size is completed by an image that does not count.
+      objective: objective of the pretraining.
+      params: parameters of the model, on the host or on one device.
+      batches: batches of the held-out split, the same for all models, as images of a batch are
+        mixed with each other. A batch of odd size is completed by an image that does not count.
       protocol: bands, classes, masks.
 
     Returns:

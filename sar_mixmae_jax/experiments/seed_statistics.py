@@ -27,7 +27,7 @@ class Result(NamedTuple):
 
     Attributes:
       arm: name of the arm or baseline.
-      seed: of the run; None: the same for all seeds.
+      seed: random seed of the run; None: the same for all seeds.
       task: name of the task.
       metrics: by name; None or not finite: missing.
     """
@@ -111,7 +111,7 @@ class Discrimination(NamedTuple):
     """Comparison of all arms with the best baseline in a metric.
 
     Attributes:
-      metric: of the test.
+      metric: metric of the test.
       baseline: name of the best baseline.
       value: its mean over seeds.
       above: arms that are resolved above it.
@@ -210,7 +210,7 @@ def discrimination(
     baseline would seem to beat it in one comparison of nine.
 
     Args:
-      metric: of the test.
+      metric: metric of the test.
       arms: its values by arm and seed; {} for an arm that is missing.
       baselines: its values by baseline and seed.
 

@@ -42,7 +42,7 @@ class Records(NamedTuple):
 
     Attributes:
       columns: (records, values) fields by name.
-      shapes: of a record.
+      shapes: shapes of a record.
     """
 
     columns: dict[str, jax.Array]
@@ -113,12 +113,12 @@ def train_seeds(
     """Take steps with every seed.
 
     Args:
-      states: of all seeds, (seed, …).
+      states: states of all seeds, (seed, …).
       rows: (step, seed, batch) numbers of the records.
       records: on the device.
       loss_fn: what is minimised.
-      optimizer: of the parameters.
-      title: of the training, for a message.
+      optimizer: optimizer of the parameters.
+      title: title of the training, for a message.
       in_turn: see `step_program`.
 
     Returns:
@@ -163,9 +163,9 @@ def predict_seeds(
     """Return the results of a function for records and seeds.
 
     Args:
-      params: of all seeds, (seed, …).
+      params: parameters of all seeds, (seed, …).
       records: on the device.
-      function: of the parameters of a seed and the fields of a batch.
+      function: function of the parameters of a seed and the fields of a batch.
       batch_size: records at a time; the last batch is filled with the last record.
       leave_out: names of results that are not computed.
       rows: (n,) numbers of the records; None: all.
@@ -206,7 +206,7 @@ def prepare_training(
       batch_size: records of a seed in a step.
       records: on the device.
       loss_fn: what is minimised.
-      optimizer: of the parameters.
+      optimizer: optimizer of the parameters.
       in_turn: see `step_program`.
     """
     state = jax.eval_shape(partial(init_state, init, optimizer), jax.random.key(0))
@@ -229,7 +229,7 @@ def prepare_prediction(
 
     Args:
       compilers: threads.
-      params: of all seeds, (seed, …), or their shapes.
+      params: parameters of all seeds, (seed, …), or their shapes.
       records: on the device.
       function: see `predict_seeds`.
       batch_size: see `predict_seeds`.
@@ -254,8 +254,8 @@ def step_program(
 
     Args:
       loss_fn: what is minimised.
-      optimizer: of the parameters.
-      shapes: of a record.
+      optimizer: optimizer of the parameters.
+      shapes: shapes of a record.
       in_turn: compute the seeds one after another instead of in a batch, for models with
         convolutions: those of several seeds are grouped convolutions, which are slow on GPUs.
     """

@@ -58,7 +58,7 @@ class Trial(NamedTuple):
     Attributes:
       stage: `PRETRAINING` or the name of a downstream task.
       arm: name of the pretraining method.
-      seed: of the run, and of the labels that a downstream task trains on.
+      seed: random seed of the run, and of the labels that a downstream task trains on.
     """
 
     stage: str
@@ -206,9 +206,9 @@ def run_pretraining(
     """Pretrain, and measure the reconstruction of held-out images.
 
     Args:
-      config: of the comparison.
-      workdir: of the comparison.
-      trial: of the stage `PRETRAINING`.
+      config: configuration of the comparison.
+      workdir: working directory of the comparison.
+      trial: trial of the stage `PRETRAINING`.
       stop: returns True if the run has to save and end.
 
     Returns:
@@ -275,9 +275,9 @@ def run_finetuning(
     """Fine-tune, and predict the test split with the best checkpoint of the validation split.
 
     Args:
-      config: of the comparison.
-      workdir: of the comparison.
-      trial: of a downstream task.
+      config: configuration of the comparison.
+      workdir: working directory of the comparison.
+      trial: trial of a downstream task.
       stop: returns True if the run has to save and end.
 
     Raises:

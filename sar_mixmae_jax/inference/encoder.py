@@ -135,7 +135,7 @@ class FrozenEncoder:
           source: records with a field `backscatter`, (row, column, band).
           output: "features" or "tokens".
           batch_size: records at a time, of all devices.
-          unit: of the backscatter, an entry of `radiometry.TO_DB`.
+          unit: unit of the backscatter, an entry of `radiometry.TO_DB`.
           description: text beside a progress bar; None for no progress bar.
 
         Returns:
@@ -157,7 +157,7 @@ def inference_preprocessing(
       source: the checkpoint.
       size: side of the input of the model, pixels.
       resize_mode: an entry of `preprocess.RESIZE_MODES`.
-      unit: of the backscatter, an entry of `radiometry.TO_DB`.
+      unit: unit of the backscatter, an entry of `radiometry.TO_DB`.
     """
     return Preprocessing(
         size,
@@ -189,14 +189,14 @@ def load_encoder(
     Args:
       path: working directory of a run, of any task or converted from PyTorch; or a checkpoint in
         it, `WORKDIR/checkpoints/STEP`.
-      checkpoint: of a working directory, "best" by the metric of its run, "latest", or a step;
-        None for the newest that can be read.
+      checkpoint: checkpoint of a working directory, "best" by the metric of its run, "latest", or a
+        step; None for the newest that can be read.
       image_size: side in pixels to which images are resized or padded, a multiple of the mask
         unit (32 px); the position embedding and the windows grow with it. None for that of the
         checkpoint.
       resize_mode: "resize" or "pad"; None for that of the run.
-      dtype: of the computation, "float32", "bfloat16", or "auto": bfloat16 on accelerators, float32
-        on CPU.
+      dtype: dtype of the computation, "float32", "bfloat16", or "auto": bfloat16 on accelerators,
+        float32 on CPU.
 
     Raises:
       InputError: there is no such checkpoint, it is damaged, or the settings do not fit it.

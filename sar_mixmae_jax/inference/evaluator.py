@@ -41,7 +41,7 @@ class LoadedModel:
     Attributes:
       source_checkpoint: the checkpoint, as its encoder is described.
       task: name of its task.
-      config: of its run.
+      config: configuration of its run.
     """
 
     source_checkpoint: SourceCheckpoint
@@ -53,7 +53,7 @@ class SplitPredictions(NamedTuple):
     """Predictions of a split.
 
     Attributes:
-      predictions: of every record, in its order.
+      predictions: predictions of every record, in its order.
       extra: (records, …) further outputs of the model by name, see `Task.extra_outputs`.
       dataset: name of the dataset.
       data_dir: folder of built datasets that holds it.
@@ -71,8 +71,8 @@ def evaluate(
     """Predict a split and write the report.
 
     Args:
-      workdir: of a run of `configs/finetune.py`.
-      split: of the dataset.
+      workdir: working directory of a run of `configs/finetune.py`.
+      split: split of the dataset.
       out: folder of the report; None: in the workdir, by dataset and split.
       **choice: see `predict`.
 
@@ -105,8 +105,8 @@ def predict(
     """Predict a split.
 
     Args:
-      workdir: of a run of `configs/finetune.py`.
-      split: of the dataset.
+      workdir: working directory of a run of `configs/finetune.py`.
+      split: split of the dataset.
       which: "best" by the metric of the run, "latest", or a step.
       dataset: name of a dataset with the same classes; None: that of the run.
       data_dir: folder of built datasets; None: that of the run.
@@ -151,7 +151,7 @@ def load_model(workdir: Path, which: str) -> LoadedModel:
     """Read the description of a checkpoint of a run.
 
     Args:
-      workdir: of the run.
+      workdir: working directory of the run.
       which: "best", "latest", or a step.
 
     Raises:
@@ -213,7 +213,7 @@ def prediction_provenance(
     Args:
       model: that predicted.
       labelled: dataset that was predicted.
-      split: of that dataset.
+      split: split of that dataset.
       which: choice of the checkpoint, see `predict`.
     """
     evaluated, metadata, config = (

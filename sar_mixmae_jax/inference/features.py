@@ -42,10 +42,10 @@ def embed(
     """Return ids and features of all records, in their order.
 
     Args:
-      source_checkpoint: of the encoder.
+      source_checkpoint: source checkpoint of the encoder.
       patches: records with the bands of the encoder; see `load_embedding_dataset`.
       resize_mode: "resize" or "pad", to the input size of the encoder; None for that of its run.
-      dtype: of the computation, see `load_encoder`.
+      dtype: dtype of the computation, see `load_encoder`.
       batch_size: records at a time, of all devices.
 
     Returns:

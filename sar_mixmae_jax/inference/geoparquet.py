@@ -81,7 +81,7 @@ def write_geoparquet(
     """Write rows with a polygon each.
 
     Args:
-      path: of the file.
+      path: path of the file.
       corners: (rows, 4, 2) x and y of the corners; not finite: no geometry.
       crs: authority code or WKT; "" where unknown.
       columns: (rows,) or (rows, values) by name.

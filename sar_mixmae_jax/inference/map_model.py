@@ -53,14 +53,14 @@ class MapModel:
     Attributes:
       kind: "pixels": class probabilities of every pixel; "windows": of every window; "features":
         tokens.
-      predictor: of windows.
-      overlap: of neighbouring windows, pixels.
+      predictor: predictor of windows.
+      overlap: overlap of neighbouring windows, pixels.
       bands: names of the bands of the windows, in order.
       dates: names of the dates of a scene, () for a single one.
       classes: names of the classes; () for features.
       tags: facts about the model for the tags of files, by name.
       pixel_size: side of the pixels of the training data, metres; None: unknown.
-      quantity: of the training data, "sigma0" or "gamma0"; "": unknown.
+      quantity: quantity of the training data, "sigma0" or "gamma0"; "": unknown.
       exclusive: a window has exactly one of the classes; False: any number of them.
       title: model and training data, for pictures.
     """
@@ -83,12 +83,13 @@ class ModelChoice:
     """Checkpoint and windows of a model that maps.
 
     Attributes:
-      workdir: of a run.
+      workdir: working directory of a run.
       which: "best", "latest", or a step.
       features: map the tokens of the encoder, of a run of any kind.
       window: side of the windows, pixels; None: of what an input of the model covered in training,
         or several inputs for labels per pixel.
-      overlap: of neighbouring windows, pixels; None: half an input for labels per pixel, else 0.
+      overlap: overlap of neighbouring windows, pixels; None: half an input for labels per pixel,
+        else 0.
       batch_size: windows at a time, of all devices; None: by their size.
     """
 
@@ -183,7 +184,7 @@ def check_windows(window: int, overlap: int, cell: int, largest: int | None) -> 
 
     Args:
       window: side, pixels.
-      overlap: of neighbouring windows, pixels.
+      overlap: overlap of neighbouring windows, pixels.
       cell: side of a cell of the output, pixels.
       largest: largest window that the model takes, pixels; None: any.
 
@@ -333,7 +334,7 @@ def model_tags(source: SourceCheckpoint, window: int, overlap: int, task: str) -
     Args:
       source: its checkpoint.
       window: side of the windows, pixels.
-      overlap: of the windows, pixels.
+      overlap: overlap of the windows, pixels.
       task: name of the task, or "features".
     """
     metadata = source.metadata

@@ -14,7 +14,7 @@ def principal_components(tokens: np.ndarray, count: int) -> tuple[np.ndarray, np
 
     Args:
       tokens: (row, column, width) float32, NaN = nodata; may be memory-mapped.
-      count: of the components, at most `width`.
+      count: number of the components, at most `width`.
 
     Returns:
       (row, column, count) float32, and (count,) shares of the variance; NaN and 0 without tokens.

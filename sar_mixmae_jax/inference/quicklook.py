@@ -40,11 +40,11 @@ class QuicklookLayer:
 
     Attributes:
       values: (row, column) class numbers, `NO_CLASS` for none; or float, NaN for none.
-      title: of the panel.
-      label: of the colour scale, with the unit, for continuous values.
+      title: title of the panel.
+      label: label of the colour scale, with the unit, for continuous values.
       classes: names of the classes; empty for continuous values.
       limits: lowest and highest value of the colour scale, for continuous values.
-      colormap: of Matplotlib, for continuous values.
+      colormap: colormap of Matplotlib, for continuous values.
       cell: side of a value in pixels of the scene; the last row and column may extend beyond the
         scene. None: the values are stretched over the scene.
       nodata: legend entry of the colour of nodata.
@@ -85,9 +85,9 @@ def draw_quicklook(title: str, layers: Sequence[QuicklookLayer], grid: Grid) -> 
     """Draw layers of a scene side by side.
 
     Args:
-      title: of the picture.
-      layers: of the whole scene, each at any resolution.
-      grid: of the scene.
+      title: title of the picture.
+      layers: layers of the whole scene, each at any resolution.
+      grid: grid of the scene.
 
     Returns:
       PNG.

@@ -83,7 +83,7 @@ class RasterBands:
 
     Attributes:
       names: descriptions.
-      dtype: of the values.
+      dtype: dtype of the values.
       nodata: value of pixels without a result.
       overviews: resampling of the overviews.
       scale: factor from stored to described values.
@@ -108,10 +108,10 @@ def write_raster(
     compared with the rows before it gets its name.
 
     Args:
-      path: of the file.
-      grid: of the raster.
-      bands: of the raster.
-      tags: of the file, by name.
+      path: path of the file.
+      grid: grid of the raster.
+      bands: names of the bands of the raster.
+      tags: tags of the file, by name.
 
     Yields:
       Function that writes rows.
@@ -191,7 +191,7 @@ def check_existing(path: Path, expected: Mapping[str, str]) -> None:
     """Check that an existing raster is whole, and made as a new one would be.
 
     Args:
-      path: of the raster.
+      path: path of the raster.
       expected: some of its tags.
 
     Raises:
@@ -233,7 +233,7 @@ def report_raster_errors(path: Path, action: str = "written") -> Iterator[None]:
     """Turn errors of rasterio into one that names the file and the remedy.
 
     Args:
-      path: of the raster.
+      path: path of the raster.
       action: what failed, "written" or "read", for the message.
 
     Raises:

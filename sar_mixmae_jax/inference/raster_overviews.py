@@ -27,7 +27,7 @@ def raster_with_overviews(path: Path, resampling: Resampling, smallest: int) -> 
     """Yield a virtual raster of a file and its overviews, which exist until the block ends.
 
     Args:
-      path: of a GeoTIFF, beside which temporary files lie.
+      path: path of a GeoTIFF, beside which temporary files lie.
       resampling: mean, or most frequent value, of the pixels that are not nodata.
       smallest: side in pixels to which no further overview is made.
     """

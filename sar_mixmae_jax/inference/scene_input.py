@@ -200,7 +200,7 @@ def open_scenes(
 
     Args:
       dates: a single scene, or one for each date.
-      bands: of the model, in order.
+      bands: names of the bands of the model, in order.
       nodata: further nodata.
       stem: path of the files of the map, beside which masks and a warped date lie meanwhile.
 

@@ -35,7 +35,7 @@ class MapScene:
     """A scene, or two dates on one grid, to be read in rows from top to bottom.
 
     Attributes:
-      name: of the scene.
+      name: name of the scene.
       grid: its pixels.
       times: of acquisition, ISO 8601, for each date; "" where unknown.
       dates: reader of each date.
@@ -144,7 +144,7 @@ class _WindowRow(NamedTuple):
     """A row of windows.
 
     Attributes:
-      number: of the row.
+      number: number of the row.
       strips: (rows, columns, band) of every date, the pixels of the windows inside the scene.
       valid: (rows, columns) bool, True where all bands of all dates are measured.
       measured: cells of the rows that no later window holds, see `measured_cells`.
@@ -171,8 +171,8 @@ def predict_rows(
 
     Args:
       scene: to read.
-      predictor: of its windows.
-      overlap: of neighbouring windows, pixels.
+      predictor: predictor of its windows.
+      overlap: overlap of neighbouring windows, pixels.
       description: text beside a progress bar; None for no progress bar.
       overview: receives the last band of the last date.
       watch: receives the predictions of all windows that are computed.

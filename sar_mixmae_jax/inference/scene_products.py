@@ -117,7 +117,7 @@ def map_scene(
       scene: to map.
       model: to map with.
       stem: path of the files, without the ends of their names.
-      settings: of the files.
+      settings: settings of the files.
       description: text beside a progress bar; None for no progress bar.
 
     Raises:

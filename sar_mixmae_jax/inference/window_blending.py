@@ -23,7 +23,7 @@ class WindowAxis:
     the rest of the last window lies outside.
 
     Attributes:
-      length: of the scene, pixels.
+      length: length of the scene, pixels.
       window: side of a window, pixels.
       overlap: least overlap of neighbouring windows, pixels.
       cell: side of a cell, pixels; divides `window` and `overlap`.

@@ -164,7 +164,7 @@ def train_step_flops(arch: Architecture, batch: int, *, remat: str = "none") -> 
     """Return the operations of forward and backward pass of pretraining on a batch.
 
     Args:
-      arch: of the model.
+      arch: architecture of the model.
       batch: number of images.
       remat: what the backward pass recomputes, an entry of `layers.REMAT`.
     """

@@ -31,9 +31,9 @@ class _Sizes(NamedTuple):
 
     Attributes:
       sequences: in the batch.
-      tokens: of a sequence.
+      tokens: number of tokens of a sequence.
       heads: number of heads.
-      width: of a head.
+      width: width of a head.
       keys: tokens, padded.
       channels: width of a head, padded.
       queries: of a program; divides `keys`.

@@ -28,8 +28,8 @@ class _Sizes(NamedTuple):
     """Sizes of a kernel.
 
     Attributes:
-      rows: of the matrix.
-      channels: of a row.
+      rows: rows of the matrix.
+      channels: channels of a row.
       padded: channels, padded.
       tile: rows that a program computes at a time.
       run: tiles of a program in the backward pass.

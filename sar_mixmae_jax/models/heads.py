@@ -34,9 +34,9 @@ class DownstreamModel(nn.Module):
     """Encoder with a head; subclasses define the inputs.
 
     Attributes:
-      arch: of the encoder.
+      arch: architecture of the encoder.
       outputs: int, number of logits.
-      dtype: of the computation; parameters, features and logits are float32.
+      dtype: dtype of the computation; parameters, features and logits are float32.
       remat: activations that blocks keep for the backward pass, an entry of `layers.REMAT`.
       drop_path: rate of drop path in the last block, in training; see `layers.drop_path_factors`.
       head_init: an entry of `HEAD_INITS`.

@@ -103,7 +103,7 @@ def initial_params(model: nn.Module, key: jax.Array, *shapes: tuple[int, ...]) -
     Args:
       model: hashable.
       key: random key.
-      shapes: of the float32 arrays that the model takes.
+      shapes: shapes of the float32 arrays that the model takes.
     """
     if hasattr(model, "remat"):  # what is recomputed is one operation, which computes the output
         model = model.clone(remat="none")

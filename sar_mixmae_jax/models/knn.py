@@ -54,7 +54,7 @@ def knn_predict(
     Args:
       votes: settings.
       params: memory, "features" and "labels"; see `KNNHead`.
-      features: of the records to classify.
+      features: features of the records to classify.
     """
     head = KNNHead(votes, params["labels"].shape[1])
     apply = jax.jit(head.apply)

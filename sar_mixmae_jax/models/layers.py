@@ -50,7 +50,7 @@ def layer_norm(dtype: DTypeLike, **placement: Any) -> nn.LayerNorm:
     The variance is computed around the mean; the default of Flax, E[x²] - E[x]², loses digits.
 
     Args:
-      dtype: of the output.
+      dtype: dtype of the output.
       **placement: `name` or `parent` of the module.
     """
     return nn.LayerNorm(epsilon=EPSILON, dtype=dtype, use_fast_variance=False, **placement)
@@ -87,7 +87,7 @@ class MLP(nn.Module):
 
     Attributes:
       ratio: int, hidden width over input width.
-      dtype: of the computation.
+      dtype: dtype of the computation.
     """
 
     ratio: int
@@ -243,9 +243,9 @@ def drop_path_factors(key: jax.Array, rate: float, blocks: int, images: int) -> 
     which keeps the mean. The factors are an input of the encoder, which thus has no random state.
 
     Args:
-      key: of the draw.
+      key: key of the draw.
       rate: probability p of the last block, below 1.
-      blocks: of the encoder.
+      blocks: number of blocks of the encoder.
       images: in the batch.
 
     Returns:

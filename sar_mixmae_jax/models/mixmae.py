@@ -35,7 +35,7 @@ class DecoderBlock(nn.Module):
       tokens: int, tokens of a sequence.
       num_heads: int, attention heads.
       mlp_ratio: int, hidden width of the MLP over its input's.
-      dtype: of the computation.
+      dtype: dtype of the computation.
       kernels: functions for attention and LayerNorm.
     """
 
@@ -61,8 +61,8 @@ class Decoder(nn.Module):
     """Reconstruction of both images of a mixture, each from the tokens that it kept.
 
     Attributes:
-      arch: of the model.
-      dtype: of the computation; parameters and predictions are float32.
+      arch: architecture of the model.
+      dtype: dtype of the computation; parameters and predictions are float32.
       remat: activations that blocks keep for the backward pass, an entry of `layers.REMAT`.
       kernels: functions for attention and LayerNorm of the blocks.
     """
@@ -120,7 +120,7 @@ class MixMAE(nn.Module):
 
     Attributes:
       arch: its sizes.
-      dtype: of the computation; parameters and predictions are float32.
+      dtype: dtype of the computation; parameters and predictions are float32.
       remat: activations that blocks keep for the backward pass, an entry of `layers.REMAT`.
       kernels: functions for attention and LayerNorm of the blocks.
     """

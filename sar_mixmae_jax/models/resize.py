@@ -47,7 +47,7 @@ def resize_position_tables(params: Any, shapes: Any) -> Any:
     """Return encoder parameters with bias tables resized to the windows of another input size.
 
     Args:
-      params: of the encoder; the tables are (offsets, heads) and named "bias_table".
+      params: parameters of the encoder; the tables are (offsets, heads) and named "bias_table".
       shapes: the expected tree, of arrays or their shapes.
 
     Raises:
@@ -126,7 +126,7 @@ def change_encoder_bands(
     """Return encoder parameters for other bands; only the patch embedding differs.
 
     Args:
-      params: of the encoder; the patch embedding is (patch² * bands, width), bands last.
+      params: parameters of the encoder; the patch embedding is (patch² * bands, width), bands last.
       old: names of the bands that they are for.
       new: names of the bands of the model.
       rule: an entry of `BAND_RULES`, checked by `check_band_rule`.

@@ -35,7 +35,7 @@ class FeaturePyramid(nn.Module):
     Attributes:
       outputs: int, number of logits.
       width: int, channels of the pyramid.
-      dtype: of the computation; logits are float32.
+      dtype: dtype of the computation; logits are float32.
       head_init: an entry of `HEAD_INITS`, of the last layer.
     """
 
@@ -163,8 +163,8 @@ def merge_tiles(maps: jax.Array, rows: int, columns: int) -> jax.Array:
 
     Args:
       maps: (batch * rows * columns, row, column, channel).
-      rows: of tiles.
-      columns: of tiles.
+      rows: rows of tiles.
+      columns: columns of tiles.
 
     Returns:
       (batch, rows * row, columns * column, channel).

@@ -19,7 +19,7 @@ class LinearDecoder(nn.Module):
     """Mask token of the encoder's input, and prediction of a mask unit from its token.
 
     Attributes:
-      arch: of the model.
+      arch: architecture of the model.
     """
 
     arch: Architecture
@@ -41,7 +41,7 @@ class SimMIM(nn.Module):
 
     Attributes:
       arch: its sizes; those of the decoder are not used.
-      dtype: of the computation; parameters and predictions are float32.
+      dtype: dtype of the computation; parameters and predictions are float32.
       remat: activations that blocks keep for the backward pass, an entry of `layers.REMAT`.
       kernels: functions for attention and LayerNorm of the blocks.
     """

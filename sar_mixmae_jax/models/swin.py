@@ -63,7 +63,7 @@ class WindowAttention(nn.Module):
     Attributes:
       num_heads: int, attention heads.
       window: int, side of a window, tokens.
-      dtype: of the computation.
+      dtype: dtype of the computation.
       attention: `layers.attend`, or a function with the same arguments and result.
     """
 
@@ -99,7 +99,7 @@ class Block(nn.Module):
       num_heads: int, attention heads.
       window: int, side of a window, tokens.
       mlp_ratio: int, hidden width of the MLP over its input's.
-      dtype: of the computation.
+      dtype: dtype of the computation.
       kernels: functions for attention and LayerNorm.
     """
 
@@ -139,7 +139,7 @@ class PatchMerging(nn.Module):
     """Downsampling between stages: 2x2 neighbours concatenated, normalised, projected.
 
     Attributes:
-      dtype: of the computation.
+      dtype: dtype of the computation.
     """
 
     dtype: DTypeLike
@@ -162,7 +162,7 @@ class PatchEmbedding(nn.Module):
     Attributes:
       patch: int, side of a token, pixels.
       embed_dim: int, channels of a token.
-      dtype: of the computation.
+      dtype: dtype of the computation.
     """
 
     patch: int
@@ -197,7 +197,7 @@ class Encoder(nn.Module):
       num_heads: attention heads per stage.
       window_sizes: side of a window per stage, tokens; limited to the side of the stage's map.
       mlp_ratio: int, hidden width of an MLP over its input's.
-      dtype: of the computation; parameters are float32.
+      dtype: dtype of the computation; parameters are float32.
       remat: activations that blocks keep for the backward pass, an entry of `layers.REMAT`.
       positions: side of the map that the position embedding was made for, tokens; the embedding is
         resized from it to the map of the images. None: the map of the images.

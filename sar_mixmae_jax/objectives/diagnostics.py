@@ -68,9 +68,9 @@ def diagnose(
     Args:
       batch: input of the model.
       result: its reconstruction.
-      settings: of the preprocessing, for the statistics.
+      settings: settings of the preprocessing, for the statistics.
       bands: names of the bands.
-      side: of a mask unit, pixels.
+      side: side of a mask unit, pixels.
     """
     measured = jnp.where(batch.valid, batch.images, jnp.nan)
     weights = jnp.where(batch.valid, batch.weights, jnp.nan)

@@ -99,10 +99,10 @@ class Preprocessing:
       image_size: int, side of the model's input, pixels.
       mean: mean of each band, dB.
       std: standard deviation of each band, dB.
-      weighting: of the reconstruction loss; unused by other losses.
+      weighting: weighting of the reconstruction loss; unused by other losses.
       resize_mode: an entry of `RESIZE_MODES`: "resize" or "pad".
       random_flip: bool, whether images are flipped at random.
-      unit: of the raw batch, an entry of `radiometry.TO_DB`.
+      unit: unit of the raw batch, an entry of `radiometry.TO_DB`.
       random_rotation: bool, whether images are also rotated by multiples of 90 degrees.
       crop_size: side of random crops, pixels; None: whole images.
       speckle: filter of the images, at the size of the records.
@@ -146,7 +146,7 @@ def augment(images: jax.Array, key: jax.Array, settings: Preprocessing) -> jax.A
     Args:
       images: (batch, height, width, band), or labels in that form.
       key: equal keys change images and labels alike.
-      settings: of the preprocessing.
+      settings: settings of the preprocessing.
     """
     if settings.crop_size is not None:
         images = random_crops(images, jax.random.fold_in(key, 1), settings.crop_size)
@@ -162,8 +162,8 @@ def preprocess(raw: jax.Array, key: jax.Array, settings: Preprocessing) -> Prepa
 
     Args:
       raw: (batch, height, width, band) in `settings.unit`, float32 or float16, nodata not finite.
-      key: of crops, flips and rotations.
-      settings: of the preprocessing.
+      key: key of crops, flips and rotations.
+      settings: settings of the preprocessing.
     """
     db = TO_DB[settings.unit](raw.astype(jnp.float32))
     is_filtered = settings.speckle.filter != "none"

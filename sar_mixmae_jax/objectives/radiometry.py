@@ -61,7 +61,7 @@ def window_mean(values: jax.Array, valid: jax.Array, side: int) -> jax.Array:
     Args:
       values: (batch, height, width, band).
       valid: of the same shape.
-      side: of the window, pixels, odd.
+      side: side of the window, pixels, odd.
     """
 
     def window_sum(array: jax.Array) -> jax.Array:

@@ -37,8 +37,8 @@ class PretrainObjective:
     """Model and loss of pretraining.
 
     Attributes:
-      model: of the pretraining, see `OBJECTIVES`.
-      preprocessing: of the raw batch.
+      model: model of the pretraining, see `OBJECTIVES`.
+      preprocessing: preprocessing of the raw batch.
       mask_ratio: float, share of mask units that come from the partner image, or are hidden.
       norm_pix_loss: bool, whether each target mask unit is standardised by its own moments.
     """
@@ -55,9 +55,9 @@ def pretrain_loss(
     """Return the summed weighted error of a microbatch, and what it is averaged over.
 
     Args:
-      params: of the model.
+      params: parameters of the model.
       batch: "backscatter", (batch, height, width, band) in the unit of the preprocessing.
-      key: of flips and mask.
+      key: key of flips and mask.
       objective: model and loss.
 
     Returns:
@@ -101,7 +101,7 @@ def restored_images(result: Reconstruction, side: int, bands: int) -> jax.Array:
 
     Args:
       result: of `reconstruct`.
-      side: of a mask unit, pixels.
+      side: side of a mask unit, pixels.
       bands: number of bands.
     """
     return unpatchify(result.prediction * result.spread + result.offset, side, bands)
@@ -118,7 +118,7 @@ def reconstruct(
     """Apply the model and compare its prediction with the target.
 
     Args:
-      model: of the pretraining.
+      model: model of the pretraining.
       params: its parameters.
       batch: the prepared images.
       mask: (units, units), 1 where a mask unit comes from the partner image.

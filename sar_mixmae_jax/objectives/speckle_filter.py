@@ -88,7 +88,7 @@ def reduce_speckle(db: jax.Array, settings: SpeckleFilter) -> jax.Array:
 
     Args:
       db: (batch, height, width, band), dB, nodata not finite.
-      settings: of the filter; "none" returns `db`.
+      settings: settings of the filter; "none" returns `db`.
     """
     if settings.filter == "none":
         return db

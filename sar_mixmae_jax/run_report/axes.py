@@ -64,7 +64,7 @@ def set_log_scale(axis: Axes, which: str, values: np.ndarray, digits: Sequence[f
     """Make an axis logarithmic if its positive values span a decade or more.
 
     Args:
-      axis: of the figure.
+      axis: axis of the figure.
       which: "x" or "y".
       values: along this axis.
       digits: multiples of a power of ten that are ticks if there are fewer than three decades.

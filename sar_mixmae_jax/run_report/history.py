@@ -73,7 +73,7 @@ def read_history(workdir: Path) -> History:
     """Read the files of a run, which may still be training.
 
     Args:
-      workdir: of the run.
+      workdir: working directory of the run.
 
     Raises:
       InputError: `run.json` is missing or invalid; all other files may be missing.
@@ -153,9 +153,9 @@ class BestCheckpoint(NamedTuple):
     """The checkpoint that `best` selects.
 
     Attributes:
-      step: of the checkpoint.
+      step: step of the checkpoint.
       metric: by which it is selected.
-      value: of the metric at that step.
+      value: value of the metric at that step.
       rank: "highest" or "lowest" of the checkpoints that are kept.
       kept: number of checkpoints that are kept.
     """

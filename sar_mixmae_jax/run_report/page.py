@@ -29,7 +29,7 @@ def write_page(workdir: Path) -> Path:
     """Write the summary page of a run, for a screen and for a few sheets of A4.
 
     Args:
-      workdir: of the run; only its `run.json` is required.
+      workdir: working directory of the run; only its `run.json` is required.
 
     Returns:
       Path of the page.

@@ -188,7 +188,7 @@ class Task(TaskReport):
         """Return the untrained model.
 
         Args:
-          arch: of the encoder.
+          arch: architecture of the encoder.
           outputs: number of logits.
           config: the configuration of the run, for fields that only this task has.
           **settings: the other attributes of `DownstreamModel`.
@@ -259,7 +259,7 @@ class Task(TaskReport):
         """Return the mean loss and the defined scores, as logged: "validation/NAME".
 
         Args:
-          predictions: of the validation split.
+          predictions: predictions of the validation split.
           metrics: of `metrics`.
         """
         losses = self.loss(jnp.asarray(predictions.logits), jnp.asarray(predictions.labels))

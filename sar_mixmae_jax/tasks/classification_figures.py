@@ -35,7 +35,7 @@ def bars(metrics: Mapping[str, Any], intervals: Mapping[str, Any], title: str) -
     Args:
       metrics: of `metrics.multilabel_metrics`.
       intervals: `values` of `bootstrap.intervals`.
-      title: of the figure.
+      title: title of the figure.
 
     Returns:
       Bytes of a PNG.
@@ -77,9 +77,9 @@ def draw_value_bars(
 
     Args:
       axis: to draw on; bar i is at height i.
-      values: of the bars; None where undefined.
+      values: values of the bars; None where undefined.
       intervals: of `bootstrap.interval`, one for each bar.
-      colour: of the bars.
+      colour: colour of the bars.
     """
     for row, (value, interval) in enumerate(zip(values, intervals, strict=True)):
         if value is None:
@@ -125,7 +125,7 @@ def confusion(
       probabilities: (n, classes) float.
       labels: (n, classes), 1 where a record has the class.
       classes: names of the classes.
-      title: of the figure.
+      title: title of the figure.
 
     Returns:
       Bytes of a PNG.

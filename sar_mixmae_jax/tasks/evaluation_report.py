@@ -48,13 +48,13 @@ def write_report(
 
     Args:
       predictions: to report.
-      folder: of the report: new, empty, or that of an earlier report. Files in it that are not a
-        report's are kept.
+      folder: folder of the report: new, empty, or that of an earlier report. Files in it that are
+        not a report's are kept.
       pictures: row number -> picture of the record; see `Task.example_pictures`.
       extra: (records, …) arrays by a name of `Task.extra_arrays`, each saved as NAME.npz with the
         ids.
-      replicates: of the bootstrap; None: by `bootstrap.replicates_for`.
-      seed: of the bootstrap.
+      replicates: replicates of the bootstrap; None: by `bootstrap.replicates_for`.
+      seed: random seed of the bootstrap.
 
     Returns:
       Paths by name of file: `predictions.npz`, `metrics.json`, `report.md`, arrays, figures.

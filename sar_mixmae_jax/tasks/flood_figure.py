@@ -61,11 +61,11 @@ def draw_pairs(
     """Draw pairs below each other.
 
     Args:
-      predictions: of floods.
+      predictions: predictions of floods.
       rows: numbers of the pairs, at least one.
-      pictures: of these pairs.
+      pictures: pictures of these pairs.
       scale: of `scales`.
-      title: of the figure.
+      title: title of the figure.
 
     Returns:
       Bytes of a PNG.

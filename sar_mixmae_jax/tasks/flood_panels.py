@@ -54,7 +54,7 @@ def check_pair_pictures(picture: PairPicture, pair: str) -> None:
     """Check that a picture can be drawn.
 
     Args:
-      picture: of the pair.
+      picture: picture of the pair.
       pair: id of the pair, for the message.
 
     Raises:
@@ -88,7 +88,7 @@ def choose_examples(predictions: Predictions, count: int = EXAMPLES) -> dict[str
     Only one pair of a sequence is chosen: the others are nearly the same picture.
 
     Args:
-      predictions: of floods.
+      predictions: predictions of floods.
       count: maximum number of pairs of each outcome.
     """
     probability = predictions.probabilities

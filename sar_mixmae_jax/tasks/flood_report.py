@@ -149,10 +149,10 @@ def figures(
     """Return the figures for which there is something to draw.
 
     Args:
-      predictions: of floods.
+      predictions: predictions of floods.
       metrics: of `Flood.metrics`.
       intervals: `values` of `bootstrap.intervals`; {} where there are none.
-      title: of the figures.
+      title: title of the figures.
       pictures: row number -> `PairPicture`; None: no examples.
 
     Raises:
@@ -230,7 +230,7 @@ def confusion(
     Args:
       evaluations: of `flood_metrics.compute_flood_metrics`.
       shown: (evaluation, weighting) -> title of the matrix, at least one.
-      title: of the figure.
+      title: title of the figure.
 
     Returns:
       Bytes of a PNG.
@@ -268,8 +268,8 @@ def breakdowns(evaluation: Mapping[str, Any], intervals: Mapping[str, Any], titl
     Args:
       evaluation: one evaluation of `flood_metrics.compute_flood_metrics`, with at least one
         breakdown.
-      intervals: of that evaluation.
-      title: of the figure.
+      intervals: intervals of that evaluation.
+      title: title of the figure.
 
     Returns:
       Bytes of a PNG.

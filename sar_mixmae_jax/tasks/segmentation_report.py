@@ -245,8 +245,8 @@ def draw_chips(content: Mapping[str, ChipPicture], names: Sequence[str], title: 
 
     Args:
       content: pictures by the title of their row, at least one.
-      names: of the classes.
-      title: of the figure.
+      names: names of the classes.
+      title: title of the figure.
 
     Returns:
       Bytes of a PNG.

@@ -26,7 +26,7 @@ class FinetuneObjective:
     Attributes:
       task: the task.
       model: encoder and head.
-      preprocessing: of one date.
+      preprocessing: preprocessing of one date.
       independent_flips: bool, whether each date of a record is flipped on its own, as in the
         released code.
       freeze_encoder: bool, whether only the head is trained.

@@ -70,9 +70,9 @@ def load_task_dataset(
 
     Args:
       task: the task.
-      name: of the dataset; see `load_patch_dataset`.
+      name: name of the dataset; see `load_patch_dataset`.
       data_dir: folder with the built datasets.
-      split: of the dataset.
+      split: split of the dataset.
       bands: names of the bands to read, in order.
       is_other: whether the task may be configured for another dataset.
 
@@ -101,8 +101,8 @@ def take_label_fraction(
 
     Args:
       dataset: the whole split.
-      fraction: of the label units, above 0, at most 1.
-      seed: of the choice.
+      fraction: fraction of the label units, above 0, at most 1.
+      seed: random seed of the choice.
       all_classes: whether a class that is left without a record is an error or a warning.
 
     Raises:
@@ -133,8 +133,8 @@ def choose_fraction(labels: np.ndarray, fraction: float, seed: int) -> np.ndarra
 
     Args:
       labels: (units, classes) 1 where a unit has a class; units without any are a stratum too.
-      fraction: of the units, above 0, at most 1.
-      seed: of the order.
+      fraction: fraction of the units, above 0, at most 1.
+      seed: random seed of the order.
 
     Returns:
       (units,) bool.

@@ -124,7 +124,7 @@ class TaskReport(abc.ABC):
         Args:
           predictions: whose column "group" names what is independent.
           replicates: number of resamples; None: by `bootstrap.replicates_for`.
-          seed: of the resampling.
+          seed: random seed of the resampling.
         """
         targets = self.bootstrap_targets(predictions)
         count = predictions.number_of_groups
@@ -164,7 +164,7 @@ class TaskReport(abc.ABC):
           predictions: to show.
           metrics: of `metrics`.
           intervals: `values` of `intervals`; {} where there are none.
-          title: of the figures.
+          title: title of the figures.
           pictures: of `example_pictures`.
         """
         del predictions, metrics, intervals, title, pictures
@@ -178,7 +178,7 @@ class TaskReport(abc.ABC):
         Args:
           dataset: name of the dataset.
           data_dir: folder with the built datasets.
-          split: of the dataset.
+          split: split of the dataset.
           extra: (records, …) arrays of `extra_outputs`.
         """
         del dataset, data_dir, split, extra

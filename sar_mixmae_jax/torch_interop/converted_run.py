@@ -39,8 +39,8 @@ def downstream_config(
       task: name of the task.
       file: name of the converted file.
       published: the released file, if it is one.
-      tiling: of a flood detector.
-      pooling: of a flood detector.
+      tiling: tiling of a flood detector.
+      pooling: pooling of a flood detector.
     """
     return {
         "task": task,
@@ -141,7 +141,7 @@ def write_run(workdir: Path, state: TrainState, description: RunDescription) -> 
 
     Args:
       workdir: new or empty folder.
-      state: of the checkpoint.
+      state: state of the checkpoint.
       description: of `describe_conversion`.
 
     Returns:

@@ -91,7 +91,7 @@ class ImportResult(NamedTuple):
       checkpoint: folder that was written.
       model: that the file held.
       steps: steps that the optimizer had taken; None without an optimizer.
-      learning_rate: of the last step; None without an optimizer.
+      learning_rate: learning rate of the last step; None without an optimizer.
     """
 
     checkpoint: Path
@@ -188,8 +188,8 @@ def convert_model(
     Args:
       file: its content.
       metadata: its metadata, if it is a file of this project.
-      options: of the import.
-      path: of the file, for messages.
+      options: options of the import.
+      path: path of the file, for messages.
 
     Raises:
       InputError: the tensors are not those of a model that this project has.

@@ -45,7 +45,7 @@ class InferredModel(NamedTuple):
       kind: "pretraining", "encoder", or the name of a task.
       variant: an entry of `VARIANTS`, or "custom".
       arch: its sizes.
-      outputs: of its head; 0 without a head.
+      outputs: outputs of its head; 0 without a head.
     """
 
     kind: str
@@ -71,12 +71,12 @@ def infer_model(
     """Infer kind, variant and architecture.
 
     Args:
-      tensors: of the file.
+      tensors: tensors of the file.
       bands: names of the inputs.
       decoder_num_heads: attention heads of the decoder, which no shape shows; None: those of the
         variant.
       encoder_only: ignore decoder and head.
-      task: of the head; None: by the number of its outputs.
+      task: task of the head; None: by the number of its outputs.
       tolerance: largest difference of equal position embeddings.
 
     Raises:
@@ -286,8 +286,8 @@ def check_tensors(
     """Compare the tensors of a file with those of the inferred model.
 
     Args:
-      tensors: of the file.
-      shapes: of the parameters of the model.
+      tensors: tensors of the file.
+      shapes: shapes of the parameters of the model.
       model: that was inferred.
       buffers: names of its buffers, which may be missing.
       encoder_only: whether decoder and head are ignored.

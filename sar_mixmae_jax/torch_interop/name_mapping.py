@@ -70,7 +70,7 @@ def torch_parameters(shapes: Any, arch: Architecture) -> dict[str, tuple[str, tu
 
     Args:
       shapes: tree of parameter shapes.
-      arch: of the model.
+      arch: architecture of the model.
     """
     zero = np.float32(0)
     return {
@@ -98,7 +98,7 @@ def make_buffers(arch: Architecture, *, decoder: bool) -> dict[str, np.ndarray]:
     """Return the buffers of a model by PyTorch's names.
 
     Args:
-      arch: of the model.
+      arch: architecture of the model.
       decoder: whether it has one.
     """
     buffers = {POSITIONS: make_positions(arch.image_size, arch.pretrain_image_size, arch)}
@@ -132,7 +132,7 @@ def check_buffers(
     """Raise unless the buffers of a file, as far as it has them, are those of this project.
 
     Args:
-      tensors: of the file.
+      tensors: tensors of the file.
       buffers: of `make_buffers`.
       tolerance: largest difference that rounding explains.
 

@@ -79,9 +79,9 @@ def read_moments(
 
     Args:
       optimizer: {"state", "param_groups"} of PyTorch's AdamW.
-      shapes: of all parameters here.
-      arch: of the model.
-      path: of the file, for messages.
+      shapes: shapes of all parameters here.
+      arch: architecture of the model.
+      path: path of the file, for messages.
 
     Raises:
       InputError: it is not the state of such an optimizer for this model.

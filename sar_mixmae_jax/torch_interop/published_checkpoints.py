@@ -16,7 +16,7 @@ class PublishedFile(NamedTuple):
     """A released file.
 
     Attributes:
-      sha256: of its content.
+      sha256: SHA-256 of its content.
       statistics: an entry of `PUBLISHED_STATISTICS`.
       dataset: name of the dataset it was last trained on, in publications.
       built: name of that dataset in this project.

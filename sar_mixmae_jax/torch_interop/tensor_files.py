@@ -66,7 +66,7 @@ def read_tensor_file(path: Path, selection: Selection | None = None) -> TensorFi
     """Read a file of either format, whatever its suffix.
 
     Args:
-      path: of the file.
+      path: path of the file.
       selection: tensors that are read; None: the model, whole.
 
     Raises:
@@ -148,7 +148,7 @@ def select_names(
     Args:
       stored: names in the file.
       ignored: see `Selection`.
-      path: of the file, for messages.
+      path: path of the file, for messages.
 
     Returns:
       Name in the file by name, and the names that are left out.
@@ -191,9 +191,9 @@ def as_array(name: str, value: Any, path: Path) -> np.ndarray:
     """Return a tensor as an array; floats become float32.
 
     Args:
-      name: of the tensor, for messages.
+      name: name of the tensor, for messages.
       value: the tensor.
-      path: of the file, for messages.
+      path: path of the file, for messages.
 
     Raises:
       InputError: it is not a dense tensor of numbers.
@@ -256,7 +256,7 @@ def write_tensor_file(path: Path, tensors: Mapping[str, np.ndarray], metadata: s
     """Write tensors and metadata atomically; the suffix says which format.
 
     Args:
-      path: of the file, .pth or .safetensors.
+      path: path of the file, .pth or .safetensors.
       tensors: by name.
       metadata: JSON text, stored under `METADATA_KEY`.
 

@@ -30,7 +30,8 @@ class TensorFileMetadata:
       tiling: str, of a flood detector.
       pooling: str, of a flood detector.
       dataset: str, name of the dataset it was last trained on.
-      weighting: of its pretraining loss; None for other models, and in files that lack it.
+      weighting: weighting of its pretraining loss; None for other models, and in files that lack
+        it.
       caveats: differences of the published class from this model, each a predicate of the file.
       bands: names of its inputs, in order.
       speckle: filter of its inputs; None: none.

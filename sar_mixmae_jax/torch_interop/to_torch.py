@@ -53,7 +53,7 @@ def to_torch(
     stored with a checkpoint.
 
     Args:
-      workdir: of a run, or of a conversion.
+      workdir: working directory of a run, or of a conversion.
       out: a .pth or .safetensors file.
       which: "best", "latest" or a step.
       require_published_semantics: refuse a model for which the published class computes other

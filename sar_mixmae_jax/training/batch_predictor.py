@@ -31,7 +31,7 @@ class BatchPredictor:
         """Map the function over the devices.
 
         Args:
-          function: of the parameters and the fields of a batch.
+          function: function of the parameters and the fields of a batch.
           batch_size: records of all devices, rounded up to a multiple of their number.
         """
         self.batch_size = batch_size
@@ -49,7 +49,7 @@ class BatchPredictor:
         Args:
           params: on all devices.
           source: records.
-          description: of the progress bar; None: no bar.
+          description: description of the progress bar; None: no bar.
           leave_out: names of results that are not fetched from the device.
 
         Returns:

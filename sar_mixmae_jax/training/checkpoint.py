@@ -74,7 +74,7 @@ class RetentionPolicy:
         """Return the preservation policy of Orbax.
 
         Args:
-          metrics: of every checkpoint by its step; read when it is decided, so it may grow.
+          metrics: metrics of every checkpoint by its step; read when it is decided, so it may grow.
         """
         managers = ocp.checkpoint_managers
         policies: list[Any] = [managers.LatestN(self.latest)]
@@ -129,7 +129,7 @@ class CheckpointManager:
         """Open the checkpoints of a working directory.
 
         Args:
-          workdir: of the run.
+          workdir: working directory of the run.
           keep: which checkpoints stay.
         """
         self._folder = checkpoint_dir(workdir)
@@ -158,7 +158,7 @@ class CheckpointManager:
           step: number of steps done.
           state: after that step.
           metadata: JSON-able description of the run.
-          metrics: of this state, for choosing the best.
+          metrics: metrics of this state, for choosing the best.
 
         Raises:
           InputError: this or an earlier checkpoint cannot be written.
@@ -277,7 +277,7 @@ def select_step(workdir: Path, which: str) -> Path:
     """Return the folder of a checkpoint of a run.
 
     Args:
-      workdir: of the run.
+      workdir: working directory of the run.
       which: "latest", a step, or "best" by the run's own metric; the latest where none has it.
 
     Raises:

@@ -115,8 +115,8 @@ def bound_times(
 
     Args:
       device: kind of device.
-      dtype: of the computation.
-      flops: of a device and step.
+      dtype: dtype of the computation.
+      flops: FLOPs of a device and step.
       traffic: bytes of a device and step.
       program: the step.
     """
@@ -188,7 +188,7 @@ def changes_to_fit(step: DeviceStep, program: StepProgram, itemsize: int) -> Ite
 
     Args:
       step: work of the device.
-      program: of the step, which does not fit.
+      program: program of the step, which does not fit.
       itemsize: bytes of a number of the computation.
     """
     available = program.available or 0

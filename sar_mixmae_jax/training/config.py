@@ -147,7 +147,7 @@ def masked_share(config: ConfigDict, units: int) -> float:
     """Return the share of mask units that are masked, by `mask_ratio` and `mask_rounding`.
 
     Args:
-      config: of a pretraining run.
+      config: configuration of a pretraining run.
       units: mask units of an image.
 
     Raises:
@@ -278,10 +278,10 @@ def make_objective(
     """Return model, preprocessing and loss of pretraining.
 
     Args:
-      config: of a pretraining run.
+      config: configuration of a pretraining run.
       dataset: for the statistics that images are standardised with.
-      arch: of the model; None: that of the configuration.
-      kernels: of the model.
+      arch: architecture of the model; None: that of the configuration.
+      kernels: kernels of the model.
 
     Raises:
       InputError: a name or a number in the configuration cannot be used.
@@ -306,7 +306,7 @@ def check_batch(config: ConfigDict, devices: int, *, mixed: bool = True) -> None
     """Check that the batch divides into microbatches, of even size where images are mixed.
 
     Args:
-      config: of the run.
+      config: configuration of the run.
       devices: among which the batch is split.
       mixed: whether images are mixed in pairs.
 

@@ -262,7 +262,7 @@ def step_times(
     Args:
       device: kind of device.
       step: work of the device.
-      dtype: of the computation, a key of `ITEMSIZES`.
+      dtype: dtype of the computation, a key of `ITEMSIZES`.
       devices: number of devices that exchange gradients.
     """
     peak = device.peak(dtype)

@@ -59,7 +59,7 @@ def complete_config(config: ConfigDict, task: Task) -> ConfigDict:
 
     Args:
       config: as made by `configs/finetune.py`.
-      task: of the run; that of the dataset where the encoder is frozen.
+      task: task of the run; that of the dataset where the encoder is frozen.
 
     Raises:
       InputError: a name or a number in the configuration cannot be used.
@@ -149,7 +149,7 @@ def load_splits(config: ConfigDict, task: Task) -> tuple[TaskDataset, TaskDatase
 
     Args:
       config: of `choose_bands`.
-      task: of the run.
+      task: task of the run.
 
     Returns:
       Both; the latter is None with `config.validation=none`.
@@ -212,7 +212,7 @@ class DownstreamInputs:
     Attributes:
       training: records to train on.
       validation: records to select by; None with `config.validation=none`.
-      kernels: of the model.
+      kernels: kernels of the model.
       objective: task, model with a linear or convolutional head, and preprocessing.
     """
 
@@ -229,7 +229,7 @@ def open_inputs(
 
     Args:
       config: of `choose_bands`.
-      task: of the run.
+      task: task of the run.
       source_checkpoint: to start from; None: a random encoder.
 
     Raises:
@@ -283,11 +283,11 @@ def make_finetune_objective(
     """Return task, model and preprocessing of a run.
 
     Args:
-      config: of the run.
+      config: configuration of the run.
       source_checkpoint: to start from; None: a random encoder.
-      split: of a dataset of the size and unit that all have.
+      split: split of a dataset of the size and unit that all have.
       votes: settings of a nearest-neighbour head, in place of a linear one.
-      kernels: of the model.
+      kernels: kernels of the model.
 
     Raises:
       InputError: sizes do not fit together.

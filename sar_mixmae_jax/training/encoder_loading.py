@@ -52,7 +52,7 @@ def encoder_architecture(
     Windows grow with the images, as in the published code, unless they are given.
 
     Args:
-      config: of the run.
+      config: configuration of the run.
       source_checkpoint: to start from; None: a random encoder.
       bands: number of bands of the model.
 
@@ -83,9 +83,9 @@ def load_encoder_params(
     """Load the parameters of an encoder, with tables resized to the windows of `arch`.
 
     Args:
-      source_checkpoint: of the encoder.
-      arch: of the model that they are for; widths and depths must be the same.
-      bands: of that model; None: those of the encoder.
+      source_checkpoint: source checkpoint of the encoder.
+      arch: architecture of the model that they are for; widths and depths must be the same.
+      bands: names of the bands of that model; None: those of the encoder.
 
     Raises:
       InputError: the checkpoint is damaged, or of another model.
@@ -110,10 +110,10 @@ def replace_encoder(
     """Return parameters with the encoder of a checkpoint, if there is one.
 
     Args:
-      params: of the model.
-      arch: of its encoder.
+      params: parameters of the model.
+      arch: architecture of its encoder.
       source_checkpoint: of `with_bands`.
-      bands: of the model.
+      bands: names of the bands of the model.
 
     Raises:
       InputError: it is damaged, or of another model.

@@ -42,7 +42,7 @@ def compute_features(
     Args:
       objective: model and task.
       params: on all devices.
-      split: of a dataset.
+      split: split of a dataset.
       batch_size: records at a time, of all devices.
       description: beside the progress bar; None shows none.
     """
@@ -62,11 +62,11 @@ def load_or_compute_features(
     """Read the features that an earlier start stored, or compute and store them.
 
     Args:
-      path: of the file.
+      path: path of the file.
       encoder: text that identifies the encoder.
       objective: model and task.
       params: on all devices.
-      split: of a dataset.
+      split: split of a dataset.
       batch_size: records at a time, of all devices.
     """
     facts = [

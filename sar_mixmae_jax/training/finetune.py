@@ -68,7 +68,7 @@ def set_up(config: ConfigDict, workdir: Path) -> RunSetup:
 
     Args:
       config: as returned by `configs/finetune.py`.
-      workdir: of a run that is resumed, for the encoder that it began with.
+      workdir: working directory of a run that is resumed, for the encoder that it began with.
 
     Raises:
       InputError: the dataset, model or optimizer cannot be built from the configuration.

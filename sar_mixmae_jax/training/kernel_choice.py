@@ -59,8 +59,8 @@ def select_kernels(config: ConfigDict, arch: Architecture, *, decoder: bool = Fa
     form for all sizes of the model, unless windows are large; elsewhere it is "plain".
 
     Args:
-      config: of the run.
-      arch: of the model.
+      config: configuration of the run.
+      arch: architecture of the model.
       decoder: whether the model has the decoder of pretraining.
 
     Raises:
@@ -132,8 +132,8 @@ def kernel_obstacle(
 
     Args:
       field: of `Kernels`.
-      arch: of the model.
-      dtype: of the computation.
+      arch: architecture of the model.
+      dtype: dtype of the computation.
       decoder: whether the model has the decoder of pretraining.
     """
     try:
@@ -153,7 +153,7 @@ def attention_sizes(arch: Architecture, *, decoder: bool) -> dict[tuple[int, int
     """Return the number of heads by (tokens of a sequence, width of a head), each pair once.
 
     Args:
-      arch: of the model.
+      arch: architecture of the model.
       decoder: whether the model has the decoder of pretraining.
     """
     sizes = {}
@@ -189,10 +189,10 @@ def attention_trial(
     """Return a trial of the attention with bias and mask.
 
     Args:
-      dtype: of query, key and value.
-      tokens: of a sequence.
+      dtype: dtype of query, key and value.
+      tokens: number of tokens of a sequence.
       heads: number of heads.
-      width: of a head.
+      width: width of a head.
       sequences: number of sequences.
       windows: masks, of that many sequences in turn.
     """
@@ -222,9 +222,9 @@ def norm_trial(dtype: DTypeLike, rows: int, width: int) -> Trial:
     """Return a trial of the residual sum and LayerNorm, with a branch and without.
 
     Args:
-      dtype: of the rows.
+      dtype: dtype of the rows.
       rows: number of rows.
-      width: of a row.
+      width: width of a row.
     """
     keys = jax.random.split(jax.random.key(0), 4)
     x, change = (jax.random.normal(key, (rows, width)).astype(dtype) for key in keys[:2])

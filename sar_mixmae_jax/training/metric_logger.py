@@ -52,8 +52,8 @@ class MetricLogger:
         """Continue the log of a run.
 
         Args:
-          workdir: of the run.
-          setup: of the run.
+          workdir: working directory of the run.
+          setup: set-up of the run.
           start: steps done.
         """
         self._picture = workdir / setup.evaluator.picture
@@ -107,7 +107,7 @@ class MetricWriter:
         """Continue the log of a run, without what was logged after `step`.
 
         Args:
-          workdir: of the run.
+          workdir: working directory of the run.
           step: last step that is kept; -1 for a run from scratch.
 
         Raises:
@@ -193,7 +193,7 @@ def parse_metrics(path: Path) -> tuple[list[dict[str, Any]], list[int]]:
     """Read a `metrics.jsonl`; a file that does not exist has no lines.
 
     Args:
-      path: of the file. A line is a JSON object with the integer field "step" >= 0.
+      path: path of the file. A line is a JSON object with the integer field "step" >= 0.
 
     Returns:
       The valid lines, with metrics under their current names, and the numbers (from 1) of the

@@ -81,7 +81,7 @@ def set_up(config: ConfigDict, workdir: Path) -> RunSetup:
 
     Args:
       config: as returned by `configs/pretrain.py`.
-      workdir: of a run that is resumed, for the checkpoint that it began with.
+      workdir: working directory of a run that is resumed, for the checkpoint that it began with.
 
     Raises:
       InputError: the dataset, model or optimizer cannot be built from the configuration.
@@ -240,9 +240,9 @@ def load_pretraining_state(
 
     Args:
       state: before the first step.
-      arch: of its model.
+      arch: architecture of its model.
       source_checkpoint: of `with_bands`; where to start from; None: nowhere.
-      bands: of the model.
+      bands: names of the bands of the model.
 
     Raises:
       InputError: the checkpoint is damaged.

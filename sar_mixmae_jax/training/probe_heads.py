@@ -23,7 +23,7 @@ class FittedHead(NamedTuple):
     """A head that was fitted to the features of a frozen encoder.
 
     Attributes:
-      params: of the head.
+      params: parameters of the head.
       scores: metrics on the validation split, by name.
       tried: metrics of every candidate, by the name of the candidate.
     """
@@ -144,7 +144,7 @@ def fit_linear_layers(
       learning_rates: trained side by side, on the same batches.
       steps: training steps.
       batch_size: records of a step, drawn with replacement.
-      weight_decay: of the kernels, times the learning rate.
+      weight_decay: weight decay of the kernels, times the learning rate.
       seed: of the batches.
     """
     mean, std = features.mean(0), features.std(0)

@@ -44,11 +44,11 @@ class ReconstructionEvaluator:
         """Read the patches.
 
         Args:
-          objective: of pretraining.
+          objective: objective of pretraining.
           patches: the dataset.
           count: number of patches, made even; fewer where there are fewer.
           drawn: number of them in the picture; 0: no picture.
-          seed: of the mask.
+          seed: random seed of the mask.
         """
         count = max(2, min(count, len(patches.source)) // 2 * 2)
         records = [patches.source[index] for index in range(count)]

@@ -28,7 +28,7 @@ class Panels(NamedTuple):
       measured: input in dB.
       mixed: input of the encoder, dB: mixed with the partner, or NaN in hidden cells.
       reconstructed: dB.
-      weights: of the loss.
+      weights: weights of the loss.
       mask: (cells, cells), 1 where a cell of the mixed input comes from the partner.
     """
 
@@ -56,7 +56,7 @@ def draw_reconstruction(
       ids: name of each patch.
       bands: name of each band.
       path: where to write; the file appears whole or not at all.
-      title: of the figure.
+      title: title of the figure.
       norm_pix_loss: whether the targets were normalised, for the caption.
       mixed: whether images are mixed with partners; otherwise cells are hidden.
     """

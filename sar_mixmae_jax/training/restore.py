@@ -51,9 +51,9 @@ def restore_for_resume(
     Damaged ones are named in a warning and moved to `DAMAGED` by the first process.
 
     Args:
-      workdir: of the run.
+      workdir: working directory of the run.
       like: shapes and types of the state.
-      description: of the run that is resumed; checkpoints of other runs are not used.
+      description: description of the run that is resumed; checkpoints of other runs are not used.
       known: the newest step that is known to have been saved.
 
     Raises:
@@ -139,7 +139,7 @@ def _read_state(path: Path, like: Any, *, partial: bool = False) -> Any:
     """Read arrays to the host, without waiting for other processes.
 
     Args:
-      path: of the arrays.
+      path: path of the arrays.
       like: tree of shapes and types.
       partial: whether the checkpoint may hold more.
     """

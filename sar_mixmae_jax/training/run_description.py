@@ -34,11 +34,11 @@ class SourceDescription:
       step: its step.
       dataset: name of the dataset it was trained on.
       trainer: an entry of `cli.train.TRAINERS`, or "convert".
-      dataset_checksum: of that dataset.
-      caveats: of that dataset.
-      weighting: of the loss; None where the loss has none.
-      seed: of its run.
-      sha256: of one of its arrays, `params/encoder/norm/scale`.
+      dataset_checksum: checksum of that dataset.
+      caveats: caveats of that dataset.
+      weighting: weighting of the loss; None where the loss has none.
+      seed: random seed of its run.
+      sha256: SHA-256 of one of its arrays, `params/encoder/norm/scale`.
       bands: names of its bands, where those of the run are others.
       init_bands: rule of `resize.BAND_RULES` by which they became those of the run.
       pretrained: the checkpoint before it, if its own encoder was pretrained.
@@ -65,11 +65,11 @@ class ModelDescription:
     Attributes:
       variant: an entry of `architecture.VARIANTS`.
       architecture: its sizes.
-      dtype: of the computation.
+      dtype: dtype of the computation.
       bands: names of the inputs, in order.
-      unit: of the inputs, "dB".
+      unit: unit of the inputs, "dB".
       statistics: with which the inputs are standardised.
-      weighting: of the pretraining loss; None for other losses.
+      weighting: weighting of the pretraining loss; None for other losses.
       speckle: filter of the targets, or of inputs and targets; None: none.
       task: name of the task; None in pretraining.
       classes: names of the outputs.
@@ -203,10 +203,10 @@ class CheckpointMetadata(RunDescription):
 
     Attributes:
       step: steps done.
-      metrics: of this state, by name; NaN where one is undefined.
+      metrics: metrics of this state, by name; NaN where one is undefined.
       arrays: SHA-256 of every array, by its path in the tree.
       train_ids: hashes of the ids that the model was trained on, see `hashing.pack_ids`.
-      versions: of the packages.
+      versions: versions of the packages.
       num_microbatches: see `RunSetup.num_microbatches`; None where nothing resumes.
       order: fields of the `ShuffleSampler`.
       next_records: first records of the next batch.

@@ -87,7 +87,7 @@ def estimate_rate(
     Args:
       device: kind of device.
       step: work of each device.
-      dtype: of the computation.
+      dtype: dtype of the computation.
       devices: number of devices.
       reading_rate: images/s that a host reads.
 

@@ -91,13 +91,13 @@ class RunSetup:
     """Everything that a training run is made of.
 
     Attributes:
-      config: of the run, complete.
+      config: configuration of the run, complete.
       title: model and dataset, for messages and figures.
-      description: of the run, stored with it.
+      description: description of the run, stored with it.
       source: training records.
       sampler: order of the records.
       schedule: learning rate by step.
-      optimizer: of the parameters, with this schedule.
+      optimizer: optimizer of the parameters, with this schedule.
       retention: which checkpoints are kept.
       init_params: parameters from a key.
       load_weights: put the weights of a source checkpoint into a state before the first step; not
@@ -109,7 +109,7 @@ class RunSetup:
       train_ids: hashes of the ids that the model is trained on, pretraining included; stored in
         every checkpoint.
       images_per_record: 2 where a record is a pair of dates.
-      compiler_options: of the train step.
+      compiler_options: compiler options of the train step.
     """
 
     config: ConfigDict
@@ -218,7 +218,7 @@ class RecordFeed(NamedTuple):
     Attributes:
       batches: (ids of this process, batch on the devices) of every step.
       batch_shapes: arrays of a batch, or their shapes, with sharding.
-      record_shapes: of the records that are on the devices; None: batches hold images.
+      record_shapes: shapes of the records that are on the devices; None: batches hold images.
     """
 
     batches: Iterator[tuple[np.ndarray, Any]]
@@ -230,7 +230,7 @@ def open_feed(setup: RunSetup, start: int) -> RecordFeed:
     """Load the records into the cache that `config.data.cache` names, and return their batches.
 
     Args:
-      setup: of the run.
+      setup: set-up of the run.
       start: steps done.
 
     Raises:

@@ -234,8 +234,8 @@ def resize_architecture(
     """Return the architecture for images of another size.
 
     Args:
-      arch: of the model.
-      side: of images, pixels.
+      arch: architecture of the model.
+      side: side of images, pixels.
       windows: of its stages; None: they grow with the images.
 
     Raises:

@@ -121,14 +121,14 @@ class StepProgram(NamedTuple):
     """The step of a device, as compiled; sizes in bytes.
 
     Attributes:
-      kind: of the devices, as JAX names it.
+      kind: kind of the devices, as JAX names it.
       devices: number of devices.
       chips: number of chips; some kinds have two devices on each.
       memory: what the program needs on a device, by purpose; None if it does not fit.
       required: all of it. If it does not fit, as the compiler reports it.
       available: memory of a device that the compiler leaves to a program; None if it fits, since
         the compiler reports it only otherwise.
-      flops: of a device and step, elementwise work included; None if it does not fit.
+      flops: FLOPs of a device and step, elementwise work included; None if it does not fit.
       traffic: bytes that the operations of a device and step read and write; None likewise.
       exchanged: bytes of the arrays that are summed over all devices; None likewise.
     """

@@ -81,7 +81,7 @@ def init_state(
 
     Args:
       init: initial parameters from a key.
-      optimizer: of the parameters.
+      optimizer: optimizer of the parameters.
       key: random key of the run.
     """
     params_key, key = jax.random.split(key)
@@ -108,7 +108,7 @@ def train_step(
       state: before the step.
       batch: (per-device batch, …) fields, or what `gather` finds them by.
       loss_fn: what is minimised.
-      optimizer: of the parameters.
+      optimizer: optimizer of the parameters.
       grad_accum_steps: number of microbatches; more of them need less memory.
       gather: fields of a microbatch from a part of `batch`.
 
@@ -239,7 +239,7 @@ def compile_train_step(
       step: see `map_over_devices`.
       state: a replicated state.
       batch: (device, per-device batch, …) fields of all devices, or their shapes, with sharding.
-      options: of the compiler.
+      options: options of the compiler.
     """
     leaves, tree = jax.tree.flatten((state, batch))
     shapes = (jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding) for x in leaves)

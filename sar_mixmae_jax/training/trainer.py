@@ -209,7 +209,7 @@ class StepResult(NamedTuple):
     Attributes:
       step: number of the step, from 1.
       state: after it, until the next step takes the buffers.
-      ids: of this process's records in its batch, device by device.
+      ids: ids of this process's records in its batch, device by device.
       metrics: "loss" and "gradient_norm".
       errors: (device, batch) error of every record.
     """

@@ -136,8 +136,8 @@ class RunRecord:
         """Read the file, if there is one, and compare it with the run to start; write nothing.
 
         Args:
-          workdir: of the run.
-          description: of the run to start.
+          workdir: working directory of the run.
+          description: description of the run to start.
 
         Raises:
           InputError: the file is damaged, or is of a run with another configuration or dataset.

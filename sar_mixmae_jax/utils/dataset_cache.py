@@ -84,8 +84,8 @@ def fetch_records(
 
     Args:
       data_dir: address of the folder of datasets.
-      folder: of the dataset, below `local_data_dir`.
-      names: of the files.
+      folder: folder of the dataset, below `local_data_dir`.
+      names: names of the files.
       checksums: SHA-256 of the files by name; those of the store are used for others.
 
     Raises:

@@ -137,7 +137,7 @@ class Mirror(Protocol):
     """Local mirror of a folder in a bucket; see `mirror.Mirror`.
 
     Attributes:
-      url: of the folder in the bucket.
+      url: address of the folder in the bucket.
       folder: the local one.
     """
 

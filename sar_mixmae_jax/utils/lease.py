@@ -38,7 +38,7 @@ class Lease:
         """Describe the owner.
 
         Args:
-          url: of the folder.
+          url: address of the folder.
         """
         self._url = f"{url}/{LEASE}"
         self._owner = {

@@ -49,7 +49,7 @@ def open_mirror(url: str, mirrors: list[Any]) -> Path:
 
     Args:
       url: the address.
-      mirrors: of this process; a new one is added.
+      mirrors: mirrors of this process; a new one is added.
 
     Raises:
       StorageError: the bucket cannot be used.
@@ -110,7 +110,7 @@ class Mirror:
         """Begin with nothing; see `refresh`.
 
         Args:
-          url: of the folder in the bucket.
+          url: address of the folder in the bucket.
           folder: an empty local one.
         """
         self.url, self.folder = url, folder

@@ -41,7 +41,7 @@ class StoredObject(NamedTuple):
     Attributes:
       size: bytes.
       version: differs after every write; "" where the store has none.
-      md5: of the content, hexadecimal; "" where the store has none.
+      md5: MD5 of the content, hexadecimal; "" where the store has none.
     """
 
     size: int
@@ -162,9 +162,9 @@ def upload(folder: Path, url: str, names: Iterable[str]) -> None:
     """Copy files that do not change into a bucket, in parallel; MD5 sums are compared.
 
     Args:
-      folder: of the files.
+      folder: folder of the files.
       url: address of the folder in the bucket.
-      names: of the files, relative to the folder.
+      names: names of the files, relative to the folder.
     """
     fs = file_system(scheme_of(url))
     check = {"consistency": "md5"} if hasattr(fs, "consistency") else {}
@@ -277,7 +277,7 @@ def write_if(url: str, content: bytes, version: str | None) -> str:
     """Write an object if it still has a version, in one atomic step on gs:// and s3://.
 
     Args:
-      url: of the object.
+      url: address of the object.
       content: of it, different from all before.
       version: from `read_version`; None: there must be no object.
 

@@ -31,7 +31,7 @@ class Config(records.PatchConfig):
     Attributes:
       pairs: number of pairs in `train`.
       size: side of an image in pixels.
-      seed: of the simulation; equal seeds give equal pairs.
+      seed: random seed of the simulation; equal seeds give equal pairs.
     """
 
     pairs: int = records.option(512, "number of pairs in train, even: half of them are flooded")

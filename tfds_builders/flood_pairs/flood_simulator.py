@@ -144,7 +144,7 @@ def simulate_date(size: int, seed: tuple[int, ...], case: Case, name: str) -> Im
 
     Args:
       size: side in pixels.
-      seed: of the pair.
+      seed: random seed of the pair.
       case: of the pair.
       name: "before" or "after".
     """
@@ -270,7 +270,7 @@ def read_record(size: int, seed: int, item: tuple[int, int, int]) -> Example:
 
     Args:
       size: side in pixels.
-      seed: of the dataset.
+      seed: random seed of the dataset.
       item: numbers of the split, of the pair in it, and of the date: 0 or 1.
     """
     split, number, date = item

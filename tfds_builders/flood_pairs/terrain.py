@@ -84,8 +84,8 @@ def flood_land(ground: Terrain, share: float) -> np.ndarray:
 
     Args:
       ground: heights and water.
-      share: of all pixels to be flooded; the level closest to it is taken, since a basin that fills
-        at once may exceed it.
+      share: share of all pixels to be flooded; the level closest to it is taken, since a basin that
+        fills at once may exceed it.
 
     Returns:
       (size, size) bool, without the permanent water.

@@ -142,7 +142,7 @@ def read(
     Args:
       dataset: the dataset.
       split: name of the split.
-      indices: of the records, in the order of reading.
+      indices: indices of the records, in the order of reading.
       features: names of the features; those that the dataset lacks are not in the records.
 
     Raises:
@@ -189,7 +189,7 @@ def write_statistics(folder: Path, statistics: Mapping[str, Any]) -> None:
     The former ones go to `statistics_before`, and those of earlier replacements to its `before`.
 
     Args:
-      folder: of the dataset.
+      folder: folder of the dataset.
       statistics: "mean" and "std" in dB, and "of", a description of the pixels they are from.
 
     Raises:

@@ -63,7 +63,7 @@ def draw_contact_sheet(
       patches: at least one, all of one size.
       bands: names of the bands.
       scales: (low, high) ends of the grey scale of each band, dB.
-      title: of the figure.
+      title: title of the figure.
       columns: patches in a row.
     """
     head = HEAD + 20 * len(title.splitlines())
@@ -149,7 +149,7 @@ def draw_histograms(
       bands: names of the bands.
       mean: (band,) mean with which training standardises, dB.
       std: (band,) standard deviation with which training standardises, dB.
-      title: of the figure.
+      title: title of the figure.
     """
     figure = Figure(figsize=(5.0 * len(bands), 7.2), layout="constrained", dpi=DPI)
     axes = figure.subplots(2, len(bands), squeeze=False, sharex="col")
@@ -196,7 +196,7 @@ def draw_labels(surveys: Mapping[str, Survey], classes: Sequence[str], title: st
     Args:
       surveys: by split.
       classes: names of the labels.
-      title: of the figure.
+      title: title of the figure.
     """
     names = [
         "\n".join(textwrap.wrap(f"{number}  {name}", 46)) for number, name in enumerate(classes, 1)
@@ -249,7 +249,7 @@ def draw_places(places: Mapping[str, Places], title: str) -> bytes:
 
     Args:
       places: by split.
-      title: of the figure.
+      title: title of the figure.
     """
     by_split = map_degrees(places)
     degrees = np.concatenate(list(by_split.values()))

@@ -75,7 +75,7 @@ def survey(batches: Iterable[Sequence[dict[str, Any]]], bands: int, classes: int
     """Add up records.
 
     Args:
-      batches: of records with `FEATURES`, as far as the dataset has them.
+      batches: batches of records with `FEATURES`, as far as the dataset has them.
       bands: number of bands.
       classes: number of classes of the labels; 0 if there are none.
     """

@@ -19,7 +19,7 @@ class LabelMasks(NamedTuple):
     """Masks of a folder of scenes.
 
     Attributes:
-      folder: of the masks, NAME.tif for the scene NAME; None: there are none.
+      folder: folder of the masks, NAME.tif for the scene NAME; None: there are none.
       classes: names of the values 0, 1, … of a mask.
     """
 

@@ -232,7 +232,7 @@ def _find_zeros(
       nan: other nodata of the band.
       zero: zeros of the band.
       everywhere: zeros that are nodata wherever they lie.
-      settings: of the scene.
+      settings: settings of the scene.
     """
     nothing = Strips(np.zeros_like(strip) for strip in zero)
     if not zero.any() and not (nan.any() and settings.erode_border):

@@ -241,7 +241,7 @@ def time_of(name: str, date: Any) -> datetime | None:
     """Return the acquisition time of an image, or None where it is unknown.
 
     Args:
-      name: of the product, whose start time is taken where it has one.
+      name: name of the product, whose start time is taken where it has one.
       date: entry "date" of the list, used otherwise; one of `DATE_FORMATS` or ISO 8601.
     """
     if text := acquisition_time(name):

@@ -65,7 +65,7 @@ def plan(root: Path, options: Options) -> Plan:
 
     Args:
       root: the zip, the folder of the zip, or that of the unpacked archive.
-      options: of the config.
+      options: options of the config.
 
     Raises:
       InputError: there is no archive, or a list of images or of a split is missing.

@@ -92,9 +92,9 @@ def write_sequence(folder: Path, place: Place, number: int, size: int) -> None:
     """Write the GeoTIFFs of a sequence.
 
     Args:
-      folder: of the sequence.
+      folder: folder of the sequence.
       place: its images.
-      number: of the place; determines its position and its scene.
+      number: number of the place; determines its position and its scene.
       size: side of the Sentinel-2 grid in pixels of 10 m.
     """
     folder.mkdir(parents=True)

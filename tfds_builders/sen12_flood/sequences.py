@@ -19,7 +19,7 @@ class Folder(NamedTuple):
     """Files of a sequence.
 
     Attributes:
-      path: of the folder in the archive.
+      path: path of the folder in the archive.
       bands: name of the file by product (lower case) and band.
       references: names of band 4 of the Sentinel-2 images, sorted.
       other_bands: products (lower case) with files of HH or HV.

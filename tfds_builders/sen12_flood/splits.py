@@ -239,8 +239,8 @@ def choose_validation(
     Args:
       groups: group of every sequence.
       weights: pairs of every sequence.
-      share: of the sequences, from 0 to 1.
-      seed: of the random orders.
+      share: share of the sequences, from 0 to 1.
+      seed: random seed of the random orders.
 
     Returns:
       Ids of the sequences; empty where no choice leaves a pair on both sides.

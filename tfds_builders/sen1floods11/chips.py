@@ -42,7 +42,7 @@ class Kind(NamedTuple):
     """A kind of labels.
 
     Attributes:
-      folder: of the kind, below `data/flood_events`.
+      folder: folder of the kind, below `data/flood_events`.
       images: folder of the images and suffix of their names.
       masks: folder of the masks and suffix of their names.
     """

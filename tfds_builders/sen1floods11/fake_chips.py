@@ -22,7 +22,7 @@ def write_chip(root: Path, name: str, size: int, *, weak: bool = False, **change
 
     Args:
       root: folder of the dataset.
-      name: of the chip, such as "Ghana_1".
+      name: name of the chip, such as "Ghana_1".
       size: side in pixels.
       weak: whether it is weakly labelled.
       **changes: "image" (2, size, size) and "mask" (size, size), in place of the simulated ones.

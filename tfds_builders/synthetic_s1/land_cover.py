@@ -73,7 +73,7 @@ class Landscape:
     """Composition of a scene.
 
     Attributes:
-      share: of the scenes, 0 to 1.
+      share: share of the scenes, 0 to 1.
       parcels: weight of each class among the parcels of open land.
       parcel: shortest and longest mean length of parcels, pixels.
       warp: amplitude of the curvature of parcel borders, pixels.

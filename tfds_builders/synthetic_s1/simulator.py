@@ -55,7 +55,8 @@ def simulate(size: int, seed: tuple[int, ...], bands: Sequence[str] = BANDS) -> 
     Args:
       size: side in pixels.
       seed: seed sequence of NumPy.
-      bands: of one transmitted polarisation: among VH and VV, or among HV and HH.
+      bands: names of the bands of one transmitted polarisation: among VH and VV, or among HV and
+        HH.
     """
     co_pol = "HH" if set(bands) & {"HV", "HH"} else "VV"
     rng = np.random.default_rng(seed)
@@ -119,7 +120,7 @@ def read_record(size: int, seed: int, bands: tuple[str, ...], item: tuple[int, i
 
     Args:
       size: side in pixels.
-      seed: of the dataset.
+      seed: random seed of the dataset.
       bands: names of the bands; see `simulate`.
       item: number of the split, and of the patch in it.
     """

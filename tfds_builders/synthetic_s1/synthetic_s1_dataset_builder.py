@@ -26,7 +26,7 @@ class Config(records.PatchConfig):
     Attributes:
       patches: number of patches in `train`.
       size: side of a patch in pixels.
-      seed: of the simulation; equal seeds give equal patches.
+      seed: random seed of the simulation; equal seeds give equal patches.
       bands: comma-separated, of one transmitted polarisation; see `simulator.simulate`.
     """
 
