@@ -83,7 +83,9 @@ def measure_training(
             setup.loss_fn, setup.optimizer, config.grad_accum_steps, feed.record_shapes
         )
         hits, start, cpu_start = CacheHits(), time.perf_counter(), time.process_time()
-        train_step = compile_train_step(mapped, state, feed.batch_shapes, setup.compiler_options)
+        train_step = compile_train_step(
+            mapped, state, feed.batch_shapes, compiler_options(setup.kernels)
+        )
         compilation = compilation or {
             "compile_seconds": time.perf_counter() - start,
             "compile_cpu_seconds": time.process_time() - cpu_start,

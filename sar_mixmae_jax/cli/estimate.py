@@ -102,7 +102,7 @@ def main(argv: Sequence[str]) -> None:
         )
     jax.config.update("jax_platforms", "cpu")  # no computation: leave accelerators to others
     records, side = dataset_size(config)
-    if COMPILE.value:
+    if COMPILE.value is not None:
         if FLAGS["devices"].present:
             raise InputError(
                 f"found --devices={DEVICES.value} and --compile={COMPILE.value}, which sets the "

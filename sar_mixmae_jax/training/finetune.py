@@ -39,7 +39,6 @@ from sar_mixmae_jax.training.encoder_loading import (
     replace_encoder,
     resolve_encoder,
 )
-from sar_mixmae_jax.training.kernel_choice import compiler_options
 from sar_mixmae_jax.training.setup import EvalResult, RunSetup
 from sar_mixmae_jax.training.train_step import CacheablePartial, TrainState
 from sar_mixmae_jax.training.trainer import RunResult, run_training
@@ -111,7 +110,7 @@ def set_up(config: ConfigDict, workdir: Path) -> RunSetup:
             source_checkpoint.train_ids if source_checkpoint else "", training.image_ids()
         ),
         images_per_record=len(task.images),
-        compiler_options=compiler_options(inputs.kernels),
+        kernels=inputs.kernels,
     )
 
 

@@ -100,6 +100,14 @@ def compiler_options(kernels: Kernels) -> CompilerOptions:
     return () if kernels == PLAIN else FUSED_OPTIONS
 
 
+def kernel_names(kernels: Kernels) -> dict[str, str]:
+    """Return "plain" or "fused" by the fields of `Kernels`."""
+    return {
+        field: "plain" if getattr(kernels, field) is getattr(PLAIN, field) else "fused"
+        for field in KERNEL_FIELDS
+    }
+
+
 def find_drawback(field: str, arch: Architecture, dtype: DTypeLike, *, decoder: bool) -> str | None:
     """Return why a kernel would not pay for a model, or None; see `kernel_obstacle`."""
     if dtype != jnp.bfloat16:

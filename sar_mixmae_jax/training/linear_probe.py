@@ -38,6 +38,7 @@ from sar_mixmae_jax.training.encoder_loading import (
     resolve_encoder,
 )
 from sar_mixmae_jax.training.feature_cache import FeatureCache
+from sar_mixmae_jax.training.kernel_choice import kernel_names
 from sar_mixmae_jax.training.probe_heads import METHODS, FittedHead
 from sar_mixmae_jax.training.restore import read_subtree
 from sar_mixmae_jax.training.run_description import RunDescription
@@ -93,7 +94,9 @@ def train(config: ConfigDict, workdir: Path, stop: Callable[[], bool] = lambda: 
         record = RunRecord(workdir, description)
         remove_unfinished(workdir)
         if not checkpoint_steps(workdir):
-            record.add_start(describe_start(0) | {"settings": comparable_settings(description)})
+            settings = comparable_settings(description)
+            facts = {"settings": settings, "kernels": kernel_names(inputs.kernels)}
+            record.add_start(describe_start(0) | facts)
             params = init_model_params(linear_objective, jax.random.key(config.seed))
             params = replace_encoder(
                 params, linear_objective.model.arch, source_checkpoint, config.bands

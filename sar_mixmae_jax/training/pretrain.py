@@ -35,7 +35,7 @@ from sar_mixmae_jax.training.config import (
     make_schedule,
 )
 from sar_mixmae_jax.training.distributed import is_primary_process
-from sar_mixmae_jax.training.kernel_choice import compiler_options, select_kernels
+from sar_mixmae_jax.training.kernel_choice import select_kernels
 from sar_mixmae_jax.training.optimizer import at_first_step
 from sar_mixmae_jax.training.reconstruction_evaluator import ReconstructionEvaluator
 from sar_mixmae_jax.training.restore import read_subtree
@@ -139,7 +139,7 @@ def set_up(config: ConfigDict, workdir: Path) -> RunSetup:
         train_ids=hashing.merge_packed_ids(
             source_checkpoint.train_ids if source_checkpoint else "", dataset.ids()
         ),
-        compiler_options=compiler_options(kernels),
+        kernels=kernels,
     )
 
 

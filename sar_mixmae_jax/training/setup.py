@@ -19,6 +19,7 @@ from sar_mixmae_jax.data.patch_dataset import batches
 from sar_mixmae_jax.data.record_cache import PackedSource, available_memory, pack, packed_size
 from sar_mixmae_jax.data.record_source import RecordSource, Source, replace_records
 from sar_mixmae_jax.data.sampler import ShuffleSampler
+from sar_mixmae_jax.models.layers import PLAIN, Kernels
 from sar_mixmae_jax.objectives.preprocess import Preprocessing
 from sar_mixmae_jax.training.checkpoint import RetentionPolicy
 from sar_mixmae_jax.training.config import make_optimizer, make_read_options, make_schedule
@@ -41,7 +42,6 @@ from sar_mixmae_jax.training.sharding import (
 )
 from sar_mixmae_jax.training.train_step import (
     Batch,
-    CompilerOptions,
     LossFn,
     RecordShapes,
     TrainState,
@@ -109,7 +109,7 @@ class RunSetup:
       train_ids: hashes of the ids that the model is trained on, pretraining included; stored in
         every checkpoint.
       images_per_record: 2 where a record is a pair of dates.
-      compiler_options: compiler options of the train step.
+      kernels: kernels of the model.
     """
 
     config: ConfigDict
@@ -128,7 +128,7 @@ class RunSetup:
     eval_at_start: bool
     train_ids: str
     images_per_record: int = 1
-    compiler_options: CompilerOptions = ()
+    kernels: Kernels = PLAIN
 
     @property
     def total_steps(self) -> int:

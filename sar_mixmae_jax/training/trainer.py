@@ -22,6 +22,7 @@ from sar_mixmae_jax.training.distributed import (
     is_primary_process,
     wait_for_processes,
 )
+from sar_mixmae_jax.training.kernel_choice import compiler_options, kernel_names
 from sar_mixmae_jax.training.metric_logger import (
     METRICS,
     TENSORBOARD,
@@ -102,7 +103,8 @@ def run_training(setup: RunSetup, workdir: Path, stop: Callable[[], bool]) -> Ru
             warn_if_damaged(workdir / METRICS, start)
             if not done or record.is_new:
                 settings = comparable_settings(setup.description)
-                record.add_start(describe_start(start) | {"settings": settings})
+                facts = {"settings": settings, "kernels": kernel_names(setup.kernels)}
+                record.add_start(describe_start(start) | facts)
             if start and not done:
                 print(f"resuming after step {start}")
         if not done:
@@ -161,7 +163,7 @@ def train_loop(
         ),
         state,
         feed.batch_shapes,
-        setup.compiler_options,
+        compiler_options(setup.kernels),
     )
     preempted, timer, logged = AllReduceFlag(), StepTimer(), start
     for result in step_iterator(train_step, state, feed.batches, start, timer):

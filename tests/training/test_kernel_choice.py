@@ -17,6 +17,7 @@ from sar_mixmae_jax.training.kernel_choice import (
     attention_sizes,
     block_widths,
     compiler_options,
+    kernel_names,
     select_kernels,
 )
 from sar_mixmae_jax.utils.errors import InputError
@@ -177,6 +178,8 @@ def test_unknown_name(name):
 
 def test_xla_accepts_the_options_of_a_step_with_kernels():
     assert compiler_options(PLAIN) == ()
+    assert kernel_names(PLAIN) == {"attention": "plain", "norm": "plain"}
+    assert kernel_names(Kernels(norm=INTERPRETED.norm)) == {"attention": "plain", "norm": "fused"}
     options = dict(compiler_options(Kernels(norm=INTERPRETED.norm)))
     compiled = jax.jit(jnp.sin).lower(1.0).compile(compiler_options=options)
     assert float(compiled(0.0)) == 0.0

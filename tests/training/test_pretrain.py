@@ -95,6 +95,7 @@ def test_the_record_says_what_is_needed_to_repeat_the_run(whole, built):
     assert start["step"] == 0
     assert start["versions"]["jax"] == jax.__version__
     assert (start["device"], start["devices"], start["processes"]) == ("cpu", 2, 1)
+    assert start["kernels"] == {"attention": "plain", "norm": "plain"}
 
 
 def test_the_log_says_where_the_time_went(whole):
