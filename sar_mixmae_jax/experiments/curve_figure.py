@@ -129,7 +129,7 @@ def _draw_arm(
     low = [m if v.low is None else v.low for v, m in zip(spreads, means, strict=True)]
     high = [m if v.high is None else v.high for v, m in zip(spreads, means, strict=True)]
     colour = ARM_COLOURS[number % len(ARM_COLOURS)]
-    axis.plot(places, means, "-", color=colour, label=arm, linewidth=1.6)
+    axis.plot(places, means, "-", color=colour, label=f"pretrained ({arm})", linewidth=1.6)
     axis.fill_between(places, low, high, color=colour, alpha=0.15, linewidth=0)
     offset = 0.12 * (number - (arms - 1) / 2) / max(arms - 1, 1)
     for place, (share, curve) in zip(places, of_arm, strict=True):
@@ -173,7 +173,7 @@ def _set_limits(
 
 
 def _label(axis: Axes, metric: Metric, shares: Sequence[float], total: int) -> None:
-    axis.set_title(metric.title, fontsize=9.5)
+    axis.set_title(metric.title.replace(": ", "\n"), fontsize=9.5)
     axis.set_xticks(
         _places(shares), [f"{share * total:,.0f}" for share in shares], fontsize=8, rotation=30
     )

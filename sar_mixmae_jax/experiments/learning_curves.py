@@ -237,8 +237,17 @@ class Comparison:
         metrics = {}
         for name in self.config.finetune:
             score, title = next(iter(self._measurement(name).task.score_titles.items()))
-            metrics[name] = Metric(name, score, f"{name.replace('_', ' ')}: {title}", bounded=True)
+            title = f"{self._measurement_title(name)}: {title}"
+            metrics[name] = Metric(name, score, title, bounded=True)
         return metrics
+
+    def _measurement_title(self, name: str) -> str:
+        """Return task, fraction of the labels, and what is trained, for readers."""
+        (task,) = (task for task, names in self.config.tasks.items() if name in names)
+        tuning = self.config.finetune[name]
+        frozen = tuning.trainer == "probe" or tuning.get("freeze_encoder", False)
+        trained = "frozen" if frozen else "fine-tuned"
+        return f"{task.replace('_', ' ')}, {tuning.label_fraction:.0%} of the labels, {trained}"
 
     def _measurement(self, name: str) -> Measurement:
         if name not in self._measurements:
