@@ -29,7 +29,7 @@ from sar_mixmae_jax.experiments.seed_statistics import (
 from sar_mixmae_jax.experiments.trials import PRETRAINING, TrialResult, held_out, protocol
 from sar_mixmae_jax.tasks.registry import get_task
 from sar_mixmae_jax.utils.files import atomic_write
-from sar_mixmae_jax.utils.plotting import add_title, figure_to_png
+from sar_mixmae_jax.utils.plotting import add_title, figure_to_png, legend_columns
 
 References = Mapping[str, Mapping[str, Sequence[Metrics]]]
 """Metrics of the baselines by task and name: one entry for each seed, or one for all seeds."""
@@ -284,7 +284,7 @@ def _set_limits(axis: Axes, values: Sequence[float], bounds: tuple[float, float]
 def _label(axis: Axes, metric: Metric, arms: Sequence[str]) -> None:
     """Label a panel, and draw lines between its rows."""
     direction = {True: "higher is better", False: "lower is better", None: "no direction is better"}
-    axis.set_title(metric.title, fontsize=9.5)
+    axis.set_title(metric.title.replace(": ", "\n"), fontsize=9.5)
     axis.set_xlabel(direction[metric.higher_is_better], fontsize=8)
     axis.set_yticks(range(len(arms)), [" ".join(arm.split()) for arm in arms])
     axis.set_ylim(len(arms) - 0.5, -0.5)
@@ -312,7 +312,7 @@ def _add_legend(figure: Figure, styles: Mapping[str, dict[str, Any]], reference:
         handles=handles,
         title="The tables compare arms paired by seed; overlapping intervals here do not decide.",
         loc="outside lower center",
-        ncols=3,
+        ncols=legend_columns([str(line.get_label()) for line in handles], figure.get_figwidth()),
         frameon=False,
         fontsize=8,
         title_fontsize=8,

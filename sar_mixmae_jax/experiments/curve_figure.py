@@ -19,7 +19,7 @@ from sar_mixmae_jax.experiments.seed_statistics import (
     values_by_seed,
 )
 from sar_mixmae_jax.utils.files import atomic_write
-from sar_mixmae_jax.utils.plotting import add_title, figure_to_png
+from sar_mixmae_jax.utils.plotting import add_title, figure_to_png, legend_columns
 
 RANDOM = "random"
 """Arm of the encoders before training."""
@@ -70,6 +70,7 @@ def draw_curves(
     """
     shown = [curve for curve in curves if curve.name in {metric.task for metric in metrics}]
     arms = list(dict.fromkeys(curve.arm for curve in shown if 0 < curve.share < 1))
+    arms = arms or list(dict.fromkeys(curve.arm for curve in shown if curve.share > 0))
     names = list(
         dict.fromkeys(name for metric in metrics for name in values_by_seed(baselines, metric))
     )
@@ -97,7 +98,7 @@ def draw_curves(
         handles.keys(),
         title="Circles: seeds. Bands: 95 % interval of the mean over seeds, cut at the edge.",
         loc="outside lower center",
-        ncols=int(width / 3),
+        ncols=legend_columns([*handles], width),
         frameon=False,
         fontsize=8,
         title_fontsize=8,

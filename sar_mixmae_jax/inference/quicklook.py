@@ -20,14 +20,15 @@ from sar_mixmae_jax.utils.plotting import (
     add_title,
     class_colours,
     figure_to_png,
+    legend_columns,
 )
 from tfds_builders.geotiff import Georeference, pixel_spacing
 
 LONGEST_SIDE = 900
 """Pixels of a picture along the longer side of the scene."""
 MAX_LEGEND = 20
-LEGEND_CHARACTERS, KEY_CHARACTERS = 80, 8
-"""Characters along the width of a legend, and those that the coloured key of an entry takes."""
+PANEL_WIDTH, LEGEND_FONT_SIZE = 6.0, 9
+"""Inches, and points."""
 LEGEND_ROW = 0.22
 """Height of a row of a legend in inches."""
 COLOUR_BAR_HEIGHT, COLOUR_BAR_LABEL_HEIGHT = 0.15, 0.6
@@ -93,8 +94,7 @@ def draw_quicklook(title: str, layers: Sequence[QuicklookLayer], grid: Grid) -> 
       PNG.
     """
     rows, columns = grid.shape
-    width = 6.0
-    height = float(np.clip(width * rows / columns / pixel_aspect(grid), 1.5, 14.0))
+    height = float(np.clip(PANEL_WIDTH * rows / columns / pixel_aspect(grid), 1.5, 14.0))
     legends = [_legend_entries(layer) for layer in layers]
     footer_height = 0.1 + max(
         LEGEND_ROW * -(-len(entries) // _legend_columns(entries))
@@ -102,7 +102,9 @@ def draw_quicklook(title: str, layers: Sequence[QuicklookLayer], grid: Grid) -> 
         for layer, entries in zip(layers, legends, strict=True)
     )
     figure = Figure(
-        (len(layers) * width + 0.6, height + footer_height + 0.9), dpi=100, layout="constrained"
+        (len(layers) * PANEL_WIDTH + 0.6, height + footer_height + 0.9),
+        dpi=100,
+        layout="constrained",
     )
     panels = figure.subplots(2, len(layers), squeeze=False, height_ratios=(height, footer_height))
     for axes, footer, layer, entries in zip(*panels, layers, legends, strict=True):
@@ -130,7 +132,7 @@ def _draw_legend(axes: Axes, entries: Sequence[Patch], top: float) -> None:
         bbox_to_anchor=(0.5, top),
         borderaxespad=0.0,
         ncols=_legend_columns(entries),
-        fontsize=9,
+        fontsize=LEGEND_FONT_SIZE,
         frameon=False,
     )
     for text in legend.get_texts():
@@ -150,8 +152,8 @@ def _legend_entries(layer: QuicklookLayer) -> list[Patch]:
 
 
 def _legend_columns(entries: Sequence[Patch]) -> int:
-    longest = max(len(str(entry.get_label())) for entry in entries)
-    return min(3, max(1, LEGEND_CHARACTERS // (longest + KEY_CHARACTERS)))
+    labels = [str(entry.get_label()) for entry in entries]
+    return legend_columns(labels, PANEL_WIDTH, LEGEND_FONT_SIZE)
 
 
 def _draw_layer(axes: Axes, layer: QuicklookLayer, grid: Grid) -> AxesImage:

@@ -2,6 +2,7 @@
 
 import io
 import textwrap
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,10 @@ CLASS_COLOURS = tuple(np.delete(colormaps["tab20"](np.arange(20)), 2, axis=0)[:,
 CHARACTER_WIDTH = 0.105
 """Mean width of a character of a figure's title in inches."""
 
+LEGEND_CHARACTER_WIDTH, LEGEND_KEY_WIDTH = 0.0085, 0.6
+"""Inches: mean width of a character of a legend for every point of its font, and of the rest of an
+entry."""
+
 
 def class_colours(count: int) -> np.ndarray:
     """Return the colours of a number of classes, (count, 4) from 0 to 1."""
@@ -46,6 +51,18 @@ def add_title(figure: Figure, title: str, **placement: Any) -> None:
     characters = int(figure.get_figwidth() / CHARACTER_WIDTH)
     lines = [part for line in title.split("\n") for part in textwrap.wrap(line, characters)]
     figure.suptitle("\n".join(lines), parse_math=False, **placement)
+
+
+def legend_columns(labels: Sequence[str], width: float, font_size: float = 8) -> int:
+    """Return the number of columns of a legend that fit into a width, at most 3.
+
+    Args:
+      labels: labels of the entries, at least one.
+      width: width of the legend, inches.
+      font_size: size of the font, points.
+    """
+    longest = LEGEND_KEY_WIDTH + LEGEND_CHARACTER_WIDTH * font_size * max(map(len, labels))
+    return min(3, max(1, int(width / longest)))
 
 
 def figure_to_png(figure: Figure) -> bytes:
