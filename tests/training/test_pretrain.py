@@ -230,7 +230,7 @@ def test_the_loss_falls_and_a_rate_of_zero_is_told(built, tmp_path, caplog):
     losses = metrics(tmp_path, "loss")
     assert losses[60] < 0.8 * losses[10]
     assert metrics(tmp_path, "explained_variance")[60] > 0.1
-    assert "the learning rate is 0 from epoch 29 on, and 30 are trained" in caplog.text
+    assert "the learning rate reaches 0 at epoch 29, the run has 30 epochs" in caplog.text
 
 
 def at_step(wanted: int, action: Callable[[], object]) -> Callable[[], bool]:
