@@ -56,7 +56,7 @@ def mapped(tmp_path, monkeypatch, capsys):
     def load(choice):
         predictor = WindowPredictor(32, 1, ("water",), 4, dark)
         dates = ("before", "after") if "flood" in str(choice.workdir) else ()
-        tags = {"WEIGHTS_SHA256": choice.workdir.name, "MODEL": choice.which, "TRAINED_ON": "d"}
+        tags = {"WEIGHTS_SHA256": choice.workdir.name, "MODEL": choice.which}
         return MapModel(
             "pixels",
             predictor,

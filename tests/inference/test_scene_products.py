@@ -40,7 +40,7 @@ from sar_mixmae_jax.utils.plotting import class_colours
 from tests.descriptions import describe
 from tests.launch import file_size_limit
 
-TAGS = {"MODEL": "m", "TRAINED_ON": "d (simulated)"}
+TAGS = {"MODEL": "m"}
 UTM = (10.0, 0.0, 500_000.0, 0.0, -10.0, 5_500_000.0)
 
 
