@@ -17,7 +17,7 @@ from sar_mixmae_jax.utils.mirror import CACHE_VARIABLE
 from tests import launch
 from tests.bucket_server import BucketServer, find_binary
 from tests.reference import Golden
-from tests.shrink import small_config, undrawn
+from tests.shrink import TWO_STAGES, small_config, undrawn
 from tfds_builders import patch_builder
 from tfds_builders.bigearthnet_s1.fake_patches import write_lists, write_patches
 from tfds_builders.build import build
@@ -95,7 +95,9 @@ def floods(make_once: Make) -> Path:
 @pytest.fixture(scope="session")
 def encoder_run(built: Path, make_once: Make) -> Path:
     """The workdir of a small run at 128 px on `built`, with checkpoints of the steps 1 and 2."""
-    config = small_config(built, total_steps=2, checkpoint_every=1, **{"model.image_size": 128})
+    config = small_config(
+        built, total_steps=2, checkpoint_every=1, **TWO_STAGES, **{"model.image_size": 128}
+    )
     return make_once("pretraining", lambda workdir: pretrain.train(config, workdir))
 
 
@@ -131,6 +133,13 @@ def golden_errors() -> dict[str, float]:
 @pytest.fixture
 def no_drawing() -> Iterator[None]:
     """Figures of this test are not rendered, see `undrawn`."""
+    with undrawn():
+        yield
+
+
+@pytest.fixture(scope="module")
+def no_drawing_in_module() -> Iterator[None]:
+    """The same for all tests and fixtures of a module."""
     with undrawn():
         yield
 

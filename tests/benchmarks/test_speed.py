@@ -13,12 +13,12 @@ from sar_mixmae_jax.models import architecture
 from sar_mixmae_jax.tasks.registry import get_task
 from sar_mixmae_jax.tasks.task_dataset import TaskDataset
 from sar_mixmae_jax.training.config import make_arch
-from tests.shrink import ONE_STAGE, small_config
+from tests.shrink import small_config
 
 
 def test_measures_and_prints(tmp_path, monkeypatch):
     monkeypatch.setattr(speed, "READ_BATCHES", 5)
-    config = small_config(tmp_path, **ONE_STAGE)
+    config = small_config(tmp_path)
     results = measure_all(config, steps=2, count=8, pairs=2, side=256)
     json.dumps(results)
     assert results["step_flops"] == architecture.train_step_flops(make_arch(config), 4)

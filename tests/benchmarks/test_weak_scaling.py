@@ -8,11 +8,11 @@ from benchmarks.weak_scaling import measure_weak_scaling, table
 from sar_mixmae_jax.models.mixmae import MixMAE
 from sar_mixmae_jax.training.config import make_arch
 from sar_mixmae_jax.training.cost import count_parameters
-from tests.shrink import ONE_STAGE, small_config
+from tests.shrink import small_config
 
 
 def test_the_share_of_a_device_is_fixed_and_gradients_are_sent(tmp_path):
-    config = small_config(tmp_path, **ONE_STAGE)
+    config = small_config(tmp_path)
     results = measure_weak_scaling(config, steps=2, side=64)
     json.dumps(results)
     one, two = results["rows"]

@@ -206,7 +206,7 @@ class Process:
     def end_with(self, blow: Blow) -> Hit:
         """Waits for the moment of a blow and strikes; the phase is that of the frozen process."""
         deadline = time.monotonic() + PATIENCE
-        pause = 0.0 if blow.phase == FILES else 0.001  # a file is written within a millisecond
+        pause = 0.0 if blow.phase == FILES else 0.005  # a file is written within a millisecond
         while blow.phase and self._command.poll() is None and time.monotonic() < deadline:
             if self._is_at(blow):
                 time.sleep(blow.delay)
@@ -214,7 +214,7 @@ class Process:
                     return self._strike(blow)
                 self._command.send_signal(signal.SIGCONT)
             early = blow.phase not in EARLY | {FILES} and self._phase() in EARLY
-            time.sleep(0.005 if early else pause)
+            time.sleep(0.02 if early else pause)
         if blow.phase is None:
             time.sleep(blow.delay)
         return self._strike(blow) if self._freeze() else Hit(None, OVER, self._step())

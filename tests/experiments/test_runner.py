@@ -16,7 +16,7 @@ from sar_mixmae_jax.experiments.trials import PRETRAINING, Trial, TrialResult
 from sar_mixmae_jax.objectives.reconstruction import OBJECTIVES
 from sar_mixmae_jax.training.config import make_objective, make_schedule
 from sar_mixmae_jax.utils.errors import InputError
-from tests.shrink import SMALL_ENCODER, SMALL_MODEL, undrawn
+from tests.shrink import SMALL_ENCODER, SMALL_MODEL, TWO_STAGES, undrawn
 from tfds_builders.build import build
 from tfds_builders.plan import BuildSettings
 
@@ -36,7 +36,7 @@ def small(tmp_path_factory):
     config.data_dir, config.seeds, config.compared = str(data_dir), 1, ("none",)
     config.measured_batches = 1
     side = {"model.image_size": 128, "resize_mode": "resize"}
-    config.pretrain.update_from_flattened_dict({**SMALL_MODEL, **RUN, **side})
+    config.pretrain.update_from_flattened_dict({**SMALL_MODEL, **TWO_STAGES, **RUN, **side})
     for task in config.finetune.values():
         task.update_from_flattened_dict({**RUN, "label_fraction": 1.0, "validate_every": 2})
     for arm in config.arms.values():

@@ -20,7 +20,7 @@ from sar_mixmae_jax.training.restore import read_subtree
 from sar_mixmae_jax.training.source_checkpoint import find_source_checkpoint
 from sar_mixmae_jax.utils.errors import InputError
 from tests.launch import call
-from tests.shrink import small_config, small_tuning
+from tests.shrink import TWO_STAGES, small_config, small_tuning
 from tests.torch_interop.golden_files import arrays, content_of
 
 try:
@@ -75,7 +75,7 @@ def converted(encoder_run, tmp_path_factory) -> dict[str, Path]:
 def test_pretraining_goes_on_from_a_converted_checkpoint(converted, built, tmp_path):
     """With its parameters, moments and statistics, at the first step of its own schedule."""
     source = converted["pretraining"]
-    changes = {"init": str(source), "model.image_size": 128}
+    changes = {"init": str(source), **TWO_STAGES, "model.image_size": 128}
     config = small_config(built, total_steps=1, **changes)
     outcome = pretrain.train(config, tmp_path / "run")
     like = {"params": outcome.state.params}

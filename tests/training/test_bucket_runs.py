@@ -19,6 +19,7 @@ from tests.launch import call, finish, start_together
 from tests.shrink import SHORT_TUNING, flags
 
 COMPLETE = "metadata/metadata"
+pytestmark = pytest.mark.usefixtures("no_drawing_in_module")
 
 
 def arrays(workdir, step: int) -> dict[str, str]:
@@ -189,15 +190,11 @@ def test_processes_that_are_killed_go_on_bitwise(built, buckets, tmp_path):
     """Two processes of two devices share nothing but the bucket; a dead one is named."""
     url, local = "gs://runs/processes", tmp_path / "local"
     settings = flags(built, batch_size=8, total_steps=16, checkpoint_every=4)
-    results = [
-        finish(process) for process in start_together(2, *settings, f"--workdir={local}", devices=2)
-    ]
-    assert [status for status, *_ in results] == [0, 0], results
-
     processes = start_together(2, *settings, f"--workdir={url}", devices=2)
     wait_for(lambda: f"checkpoints/4/{COMPLETE}" in object_store.list_objects(url), processes)
     processes[1].kill()
     killed = time.monotonic()
+    locally = start_together(2, *settings, f"--workdir={local}", devices=2)
     status, _, errors = finish(processes[0], timeout=60)
     assert time.monotonic() - killed < 60
     assert status != 0
@@ -205,6 +202,8 @@ def test_processes_that_are_killed_go_on_bitwise(built, buckets, tmp_path):
     assert "start all of them again" in errors
     finish(processes[1])
     assert f"checkpoints/16/{COMPLETE}" not in object_store.list_objects(url)
+    results = [finish(process) for process in locally]
+    assert [status for status, *_ in results] == [0, 0], results
 
     results = [
         finish(process) for process in start_together(2, *settings, f"--workdir={url}", devices=2)

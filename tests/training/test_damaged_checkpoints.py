@@ -13,6 +13,8 @@ from tests.campaigns import damage
 from tests.campaigns.damage import FAILED, HARMLESS, KINDS, LAST, RECOVERED, REFUSED, Specimen
 from tests.campaigns.kill import hashes
 
+pytestmark = pytest.mark.usefixtures("no_drawing_in_module")
+
 
 @pytest.fixture(scope="module")
 def specimen(built, tmp_path_factory):

@@ -204,6 +204,7 @@ def test_the_best_checkpoint_is_the_one_that_the_log_says(tuned):
     assert read_metadata(select_step(workdir, "best")).metrics["validation/loss"] == losses[best]
 
 
+@pytest.mark.usefixtures("no_drawing")
 def test_stopped_and_started_again_it_is_bitwise_the_same(tuned, blind, encoder_run, tmp_path):
     """Though pretraining, which went on meanwhile, has removed the checkpoint it began with."""
     outcome, workdir = tuned
@@ -303,6 +304,7 @@ def test_an_encoder_of_filtered_images_gets_filtered_images(job, blind, encoder_
 # ---- floods
 
 
+@pytest.mark.usefixtures("no_drawing")
 def test_floods_in_tiles(detector, floods, tmp_path):
     """The evidence of the tiles is that of the image; all pairs are predicted, each once."""
     outcome, workdir = detector
@@ -358,6 +360,7 @@ def test_a_split_without_floods_has_undefined_scores_and_no_zeros(detector, floo
     assert "average precision undefined on 1 images in 1 of 1 pairs" in look.headline
 
 
+@pytest.mark.usefixtures("no_drawing")
 def test_where_no_score_is_defined_the_latest_is_taken_and_says_so(tuned, built, tmp_path):
     """A class that is in no record of the split has no average precision, and others do."""
     workdir = shutil.copytree(tuned[1], tmp_path / "run")
@@ -565,6 +568,7 @@ def test_what_cannot_be_evaluated_is_refused(tuned, built, blind, floods, encode
 # ---- the commands, and several processes
 
 
+@pytest.mark.usefixtures("no_drawing")
 def test_the_commands_and_two_processes(tuned, built, tmp_path):
     """From scratch; ten records, eight at a time, by two processes, and by one."""
     workdir = tmp_path / "run"

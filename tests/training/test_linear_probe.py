@@ -19,6 +19,8 @@ from sar_mixmae_jax.training.source_checkpoint import find_source_checkpoint
 from sar_mixmae_jax.utils.errors import InputError
 from tests.shrink import probe_config
 
+pytestmark = pytest.mark.usefixtures("no_drawing_in_module")
+
 
 @pytest.fixture(scope="module")
 def probed(built, encoder_run, tmp_path_factory):

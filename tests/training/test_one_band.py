@@ -53,6 +53,7 @@ def test_one_band_is_pretrained_and_reported(pretrained):
     assert not {"VH", "VV"} & set(re.findall(r"\w+", page))
 
 
+@pytest.mark.usefixtures("no_drawing")
 def test_one_band_is_probed_and_evaluated(pretrained, data_dir, tmp_path):
     """The bands of the encoder are those of the probe and of its evaluation, without a setting."""
     config = probe_config(data_dir, f"task=linear_probe,dataset={DATASET},init={pretrained}")

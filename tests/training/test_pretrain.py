@@ -20,7 +20,7 @@ from sar_mixmae_jax.training import setup
 from sar_mixmae_jax.training.checkpoint import read_metadata
 from sar_mixmae_jax.training.pretrain import train
 from sar_mixmae_jax.utils.errors import DivergedError, InputError
-from tests.shrink import small_config
+from tests.shrink import TWO_STAGES, small_config
 
 
 def metrics(workdir, name: str) -> dict[int, float]:
@@ -108,6 +108,7 @@ def test_the_log_says_where_the_time_went(whole):
     assert set(metrics(workdir, "checkpoint_blocked_seconds")) == {2, 4, 6}
 
 
+@pytest.mark.usefixtures("no_drawing")
 def test_nothing_compiles_after_the_first_steps(built, tmp_path):
     """Neither the step nor a picture, a log line or a checkpoint."""
     compilations: dict[int, int] = Counter()
@@ -212,6 +213,7 @@ def test_a_loss_that_is_not_finite_stops_and_names_step_and_patches(built, tmp_p
     assert "\n" not in str(stopped.value)
 
 
+@pytest.mark.usefixtures("no_drawing")
 def test_the_loss_falls_and_a_rate_of_zero_is_told(built, tmp_path, caplog):
     """The last epoch would look like training."""
     config = small_config(
@@ -223,6 +225,7 @@ def test_the_loss_falls_and_a_rate_of_zero_is_told(built, tmp_path, caplog):
         log_every=10,
         checkpoint_every=60,
         picture_every=60,
+        **TWO_STAGES,
         **{"optimizer.base_learning_rate": 0.2},
     )
     with caplog.at_level(logging.WARNING):
@@ -326,6 +329,7 @@ def test_a_checkpoint_folder_that_is_gone_is_no_fresh_start(whole, built, tmp_pa
         train(small_config(built, total_steps=8), tmp_path / "run")
 
 
+@pytest.mark.usefixtures("no_drawing")
 def test_a_run_can_be_repeated_from_its_record(whole, tmp_path):
     outcome, workdir = whole
     again = train(repeat.get_config(str(workdir / "run.json")), tmp_path)

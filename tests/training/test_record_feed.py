@@ -30,6 +30,8 @@ from sar_mixmae_jax.training.train_step import (
 from sar_mixmae_jax.utils.errors import InputError
 from tests.shrink import SMALLEST_MODEL, small_config
 
+pytestmark = pytest.mark.usefixtures("no_drawing_in_module")
+
 
 @pytest.fixture(scope="module")
 def setup(built, tmp_path_factory):

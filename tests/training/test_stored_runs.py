@@ -22,6 +22,8 @@ ARCHIVE = Path(__file__).parents[1] / "stored_runs/version_0_1.tar.xz"
 LOSSES = {3: 2.9967057704925537, 4: 2.7733254432678223}
 """Losses of the next two steps of the pretraining, as version 0.1 computed them."""
 
+pytestmark = pytest.mark.usefixtures("no_drawing_in_module")
+
 
 @pytest.fixture
 def stored(tmp_path):
