@@ -25,13 +25,11 @@ import tensorflow_datasets as tfds
 from absl import flags, logging
 
 import tfds_builders
-from sar_mixmae_jax.utils.command_line import parse_flags
+from sar_mixmae_jax.utils.command_line import parse_flags, report_errors
 from sar_mixmae_jax.utils.errors import (
     InputError,
-    UserError,
     check_name,
     escape_unprintable,
-    fail,
     first_line,
     look_up,
 )
@@ -291,6 +289,7 @@ def option_fields(builder: type[PatchBuilder]) -> list[dataclasses.Field]:
     return [field for field in dataclasses.fields(first) if field.name in names]
 
 
+@report_errors()
 def main(argv: Sequence[str]) -> None:
     """Build the dataset that the command line names.
 
@@ -308,8 +307,6 @@ def main(argv: Sequence[str]) -> None:
         signal.signal(signal.SIGTERM, _terminate)
         settings = BuildSettings(SKIP_BAD.value, PROCESSES.value, ORDER_SEED.value)
         folder = build(names[0], DATA_DIR.value, MANUAL_DIR.value, options, settings)
-    except UserError as error:
-        fail(error)
     except KeyboardInterrupt:
         print("interrupted: the same command continues the build", file=sys.stderr)
         sys.exit(130)

@@ -4,6 +4,9 @@ Every command keeps its flags in a `flags.FlagValues` of its own, so that module
 imported together.
 """
 
+import os
+import select
+import signal
 import sys
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,11 +22,28 @@ HELP_WIDTH = 96
 
 @contextmanager
 def report_errors() -> Iterator[None]:
-    """End the program with one line if the body raises a `UserError`; usable as a decorator."""
+    """End the program with one line if the body raises a `UserError`; usable as a decorator.
+
+    If the reader of the standard output has closed it, as `head` does, the program ends silently
+    with the status of SIGPIPE.
+    """
     try:
         yield
+        sys.stdout.flush()
     except UserError as error:
         fail(error)
+    except BrokenPipeError:
+        if not _is_output_closed():
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at the exit
+        sys.exit(128 + signal.SIGPIPE)
+
+
+def _is_output_closed() -> bool:
+    """Return True if the standard output is a pipe that nobody reads."""
+    poll = select.poll()
+    poll.register(sys.stdout, 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def parse_flags(

@@ -1,6 +1,9 @@
 """The dispatcher, the help of every command, and configuration files."""
 
 import importlib
+import os
+import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,6 +11,7 @@ import pytest
 from sar_mixmae_jax import cli
 from sar_mixmae_jax.cli.common import locate_checkpoint
 from sar_mixmae_jax.cli.config_file import load_config, shipped_configs
+from sar_mixmae_jax.utils.command_line import report_errors
 from sar_mixmae_jax.utils.errors import InputError
 
 ROOT = Path(__file__).parents[2]
@@ -41,6 +45,23 @@ def test_help_is_short_and_names_the_flags_with_their_defaults(name, capsys):
     if name == "evaluate":
         assert any("--split" in line and "(default: test)" in line for line in lines)
         assert any("--checkpoint" in line for line in lines)
+
+
+def test_an_output_that_nobody_reads_ends_a_command_silently(monkeypatch):
+    """The output of `sar-mixmae estimate | head -1`."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "w") as output, monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", output)
+        with pytest.raises(SystemExit) as stopped:
+            cli.main(["sar-mixmae", "estimate", "--config=pretrain:variant=tiny"])
+        output.flush()  # nothing is left that would fail
+    assert stopped.value.code == 128 + signal.SIGPIPE
+
+
+def test_a_broken_pipe_elsewhere_is_an_error():
+    with pytest.raises(BrokenPipeError), report_errors():
+        raise BrokenPipeError
 
 
 def test_every_command_is_a_module():

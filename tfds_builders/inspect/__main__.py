@@ -14,8 +14,8 @@ from pathlib import Path
 from absl import flags, logging
 from tqdm import tqdm
 
-from sar_mixmae_jax.utils.command_line import parse_flags
-from sar_mixmae_jax.utils.errors import InputError, UserError, fail, first_line
+from sar_mixmae_jax.utils.command_line import parse_flags, report_errors
+from sar_mixmae_jax.utils.errors import InputError, first_line
 from sar_mixmae_jax.utils.files import atomic_write
 from sar_mixmae_jax.utils.tables import format_numbers
 from tfds_builders.band_statistics import STD_KINDS, BandMoments, dataset_statistics
@@ -52,14 +52,13 @@ DEVIATION = flags.DEFINE_enum(
 )
 
 
+@report_errors()
 def main(argv: Sequence[str]) -> None:
     """Inspect the dataset named on the command line; argv[0] is the program."""
     (name,) = parse_flags(argv, FLAGS, __doc__, operands=("NAME",))
     logging.set_verbosity(logging.WARNING)
     try:
         _run(name)
-    except UserError as error:
-        fail(error)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         sys.exit(130)
