@@ -211,20 +211,24 @@ def accelerator_table(results: Results) -> str:
         "step: products",
         "step: memory traffic",
         "step: exchange",
-        "images/s",
+        "images/s, if read as fast",
         "images/s per host",
-        "whole run",
+        "whole run, if read as fast",
         "reading float32, MB/s",
         "reading float16, MB/s",
         "largest batch",
     )
-    rows = (_row(name, device) for name, device in results["accelerators"].items())
+    batch_size = results["batch_size"]
+    rows = (_row(name, device, batch_size) for name, device in results["accelerators"].items())
     return "\n".join(markdown_table(head, rows, text=2))
 
 
-def _row(name: str, device: Results) -> list[str]:
+def _row(name: str, device: Results, batch_size: int) -> list[str]:
+    def too_small(images: int) -> str:
+        return " (too small)" if images < batch_size else ""
+
     reading = device["reading_bytes_per_second"] or {"float32": None, "float16": None}
-    source = "measured" if device["utilisation_measured"] else "assumed"
+    source = "measured with `base`" if device["utilisation_measured"] else "assumed"
     numbers: list[tuple[float | None, Callable[[float], str]]] = [
         (device["peak_flops_per_second"], lambda peak: f"{peak / 1e12:.3g}"),
         (device["utilisation"], lambda fraction: f"{fraction:.0%}, {source}"),
@@ -235,7 +239,7 @@ def _row(name: str, device: Results) -> list[str]:
         (device["images_per_second_and_host"], two_digits),
         (device["run_seconds"], two_digit_duration),
         *((rate, lambda rate: two_digits(rate / 1e6)) for rate in reading.values()),
-        (device["largest_batch"], lambda images: f"{images:,}"),
+        (device["largest_batch"], lambda images: f"{images:,}{too_small(images)}"),
     ]
     cells = ("-" if number is None else text(number) for number, text in numbers)
     return [name, device["dtype"], *cells]

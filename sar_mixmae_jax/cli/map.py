@@ -352,7 +352,8 @@ def report(jobs: Sequence[MapJob], failures: list[BadFile], out: Path, kind: Kin
         print(bad_files_table(failures, 20))
         raise InputError(
             f"{len(failures)} scenes or files were not mapped, for the reasons in "
-            f"{out / FAILURES}: correct them and give the same command again"
+            f"{out / FAILURES}: correct the files or the flags and give the command again, "
+            "which keeps the maps that are there"
         )
 
 

@@ -1,6 +1,6 @@
 """Write the HTML page of a run.
 
-  sar-mixmae report runs/base
+  sar-mixmae report WORKDIR
 
 Training writes the page WORKDIR/summary.html when it ends; this command writes it again.
 """

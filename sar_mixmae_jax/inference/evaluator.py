@@ -269,7 +269,7 @@ def training_overlap(
     count = hashing.count_overlap(images, train_ids)
     stage = "fine-tuning"
     if pretrained is not None:
-        stage = f"pretraining on {pretrained.dataset} or tuning"
+        stage = f"pretraining on {pretrained.dataset} or in fine-tuning"
     overlap = f"{count} of {len(images)} images were seen in {stage}"
     if hashing.is_complete(train_ids):
         return overlap

@@ -257,7 +257,7 @@ def _window_layers(values: np.ndarray, model: MapModel) -> list[QuicklookLayer]:
     layer = partial(
         QuicklookLayer,
         cell=model.predictor.cell,
-        nodata="less than half of the window measured",
+        nodata="less than half of the window, inside the scene, measured",
     )
     if model.exclusive and len(model.classes) == 2:
         name = f"probability of {model.classes[1]}"

@@ -170,10 +170,11 @@ def evaluation_section(workdir: Path) -> Section | None:
     if len(paths) > MAX_REPORTS:
         notes.append(f"The first {MAX_REPORTS} of {len(paths)} reports.")
     head = ("report", *map(format_metric, RATES))
+    bracketed = any("[" in str(cell) for _, *cells in rows for cell in cells)
     return make_section(
         "Evaluation",
         make_table(head, rows, range(1, len(head))) if rows else None,
-        note("Brackets: 95 % bootstrap intervals over groups of records." if rows else ""),
+        note("Brackets: 95 % bootstrap intervals over groups of records." if bracketed else ""),
         *map(note, notes),
     )
 

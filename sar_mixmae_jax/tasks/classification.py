@@ -212,7 +212,8 @@ class Classification(Task):
             *markdown_table(("", "macro", "classes", "micro"), rows),
             *missing_interval_notes([("macro", macro, ranges)], RATE_TITLES),
             "",
-            f"Published score: **{score}** ({terms.replace('_', ' ')}; at most 4.8).",
+            f"Score by the published formula: **{score}** ({terms.replace('_', ' ')}; at most "
+            "4.8).",
             *_released_lines(metrics),
             f"Precision macro over the {over} classes that are predicted at all: {where}.",
             f"{metrics['records']:,} records with {metrics['labels_per_record']:.2f} labels each; "

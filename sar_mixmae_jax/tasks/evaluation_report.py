@@ -163,8 +163,9 @@ def _tail(predictions: Predictions, bootstrap: Mapping[str, Any]) -> Lines:
         "## Method",
         "",
         f"- positive: probability strictly above {THRESHOLD}",
-        "- undefined: the denominator is 0; never counted as 0. A class that is present and never "
-        "predicted counts as precision 0 in the macro mean, as in the published numbers",
+        "- undefined: the denominator is 0; such a value is left out of means, with one exception: "
+        "the precision of a class that is present and never predicted counts as 0 in the macro "
+        "mean, as in the published numbers",
         f"- brackets: {bootstrap['level']:.0%} expanded percentile intervals, "
         f"{bootstrap['replicates']} resamples of {bootstrap['groups']} whole groups, "
         f"seed {bootstrap['seed']}",

@@ -146,9 +146,9 @@ def _explain(figure: Figure, title: str, norm_pix_loss: bool, mixed: bool) -> No
     )
     if norm_pix_loss:
         caption += (
-            "\nThe model predicts normalised cells: the target cell's own mean and deviation bring "
-            "the reconstruction\nback to dB, so the right mean of a cell is given, and only what "
-            "varies inside it is predicted."
+            "\nThe model predicts normalised mask units: the target's own mean and deviation over "
+            "all bands of a unit\nbring the reconstruction back to dB, so these are given; what "
+            "varies inside a unit, and between bands, is predicted."
         )
     figure.legend(
         handles=handles, title=caption, loc="outside lower center", ncols=2, frameon=False

@@ -15,7 +15,12 @@ import numpy as np
 from absl import logging
 
 from sar_mixmae_jax.data.sampler import ShuffleSampler
-from sar_mixmae_jax.training.checkpoint import CheckpointManager, checkpoint_dir, remove_unfinished
+from sar_mixmae_jax.training.checkpoint import (
+    CheckpointManager,
+    checkpoint_dir,
+    remove_unfinished,
+    resolve_checkpoint,
+)
 from sar_mixmae_jax.training.distributed import (
     AllReduceFlag,
     broadcast_check,
@@ -121,6 +126,8 @@ def run_training(setup: RunSetup, workdir: Path, stop: Callable[[], bool]) -> Ru
         "metrics": workdir / METRICS,
         "record of the run": workdir / RECORD,
     }
+    if setup.config.keep_best:
+        files["best checkpoint"] = resolve_checkpoint(workdir, "best")
     if picture.exists():
         files[f"{picture.stem} picture"] = picture
     return RunResult(setup.title, state, files, finished=last >= setup.total_steps)

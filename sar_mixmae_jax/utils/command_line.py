@@ -125,7 +125,7 @@ def help_text(
         name: f"--[no]{name}" if flag_values[name].boolean else f"--{name}" for name in flag_values
     }
     indent = 4 + max(map(len, names.values()), default=0)
-    lines = [(description or "").strip(), "", "Flags:"]
+    lines = [(description or "").strip(), *(("", "Flags:") if names else ())]
     for name, shown in names.items():
         flag = flag_values[name]
         note = ""

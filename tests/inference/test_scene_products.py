@@ -180,7 +180,7 @@ def test_windows_of_several_classes_show_the_most_probable_one(exclusive):
     np.testing.assert_array_equal(probability.values, [[np.float32(0.7), np.nan]])
     assert ("multi-label" in classes.title) != exclusive
     assert {layer.nodata for layer in (classes, probability)} == {
-        "less than half of the window measured"
+        "less than half of the window, inside the scene, measured"
     }
 
 

@@ -228,6 +228,6 @@ def test_labels_of_no_class_and_of_one(tmp_path, held):
     text = paths["report.md"].read_text()
     assert (content["metrics"]["macro"]["f1"] is None) == (not held)
     assert (content["intervals"]["published_score"]["low"] is None) == (not held)
-    assert ("Published score: **undefined**" in text) == (not held)
+    assert ("Score by the published formula: **undefined**" in text) == (not held)
     assert "resamples a class is missing" not in text
     assert not NAN.search(text)

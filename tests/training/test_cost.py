@@ -225,7 +225,7 @@ def test_tables_have_a_column_for_every_heading(results):
     for table in estimate.tables(results).split("\n\n"):
         assert len({line.count("|") for line in table.splitlines()}) == 1
     assert "40%, assumed" in estimate.tables(results)
-    assert "31%, measured" in estimate.tables(results)
+    assert "31%, measured with `base`" in estimate.tables(results)
     assert "| images/s, batch of 2,048 | 1 | 8 | 64 | 512 |" in estimate.tables(results)
     assert "| images/s, 256 images on a device | 1 | 8 | 64 | 512 |" in estimate.tables(results)
     json.dumps(results)
