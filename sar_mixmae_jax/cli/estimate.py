@@ -224,7 +224,7 @@ def accelerator_table(results: Results) -> str:
 
 
 def _row(name: str, device: Results, batch_size: int) -> list[str]:
-    def too_small(images: int) -> str:
+    def too_small(images: float) -> str:
         return " (too small)" if images < batch_size else ""
 
     reading = device["reading_bytes_per_second"] or {"float32": None, "float16": None}

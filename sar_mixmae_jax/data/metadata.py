@@ -36,6 +36,9 @@ STORED_LOCATION_FIELDS = "place_fields"
 CODE_KEYS = ("pythonClassName", "python_class_name", "type")
 """Keys of code that TFDS imports: both spellings of its protocol buffer, and its older JSON."""
 
+MIN_STD_DB, MAX_DB = 1e-6, 1000.0
+"""Bounds of statistics: float32 computes with what lies within."""
+
 PART = re.compile(r"\w[\w.+*-]{0,199}")
 """Part of the name of a dataset between slashes and colons."""
 
@@ -59,8 +62,12 @@ class Statistics(msgspec.Struct, frozen=True, rename={"computed_on": "of"}):
                 raise ValueError(f"{name} is {str(values)[:50]}, expected finite numbers")
         if len(self.mean) != len(self.std):
             raise ValueError(f"{len(self.mean)} means and {len(self.std)} stds, expected as many")
-        if min(self.std, default=1) <= 0:
-            raise ValueError(f"std is {str(self.std)[:50]}, expected numbers above 0")
+        if not all(MIN_STD_DB <= value <= MAX_DB for value in self.std):
+            raise ValueError(
+                f"std is {str(self.std)[:50]}, expected dB from {MIN_STD_DB:g} to {MAX_DB:g}"
+            )
+        if not all(abs(value) <= MAX_DB for value in self.mean):
+            raise ValueError(f"mean is {str(self.mean)[:50]}, expected dB within +-{MAX_DB:g}")
 
     def check_bands(self, bands: Sequence[str]) -> None:
         """Check that there is one value per band.

@@ -130,6 +130,9 @@ class RunSetup:
     images_per_record: int = 1
     kernels: Kernels = PLAIN
 
+    def __post_init__(self) -> None:
+        check_name((*CACHES, "auto"), self.config.data.cache, "data.cache")
+
     @property
     def total_steps(self) -> int:
         """Steps done at the end of the run."""
@@ -280,7 +283,6 @@ def choose_cache(setup: RunSetup, start: int) -> str:
       InputError: the choice is unknown, or the records exceed the memory of host or device.
     """
     wanted = setup.config.data.cache
-    check_name((*CACHES, "auto"), wanted, "data.cache")
     if wanted == "none":
         return wanted
     base = _base_records(setup.source)

@@ -19,7 +19,7 @@ from sar_mixmae_jax.training.checkpoint import (
     CheckpointManager,
     checkpoint_dir,
     remove_unfinished,
-    resolve_checkpoint,
+    select_step,
 )
 from sar_mixmae_jax.training.distributed import (
     AllReduceFlag,
@@ -127,7 +127,7 @@ def run_training(setup: RunSetup, workdir: Path, stop: Callable[[], bool]) -> Ru
         "record of the run": workdir / RECORD,
     }
     if setup.config.keep_best:
-        files["best checkpoint"] = resolve_checkpoint(workdir, "best")
+        files["best checkpoint"] = select_step(workdir, "best")
     if picture.exists():
         files[f"{picture.stem} picture"] = picture
     return RunResult(setup.title, state, files, finished=last >= setup.total_steps)
@@ -179,7 +179,8 @@ def train_loop(
         saver.note_finished()
         finished = step == steps
         last = finished or preempted(stop())
-        save_due = last or step % save_every == 0
+        planned_save = finished or step % save_every == 0
+        save_due = last or planned_save
         log_due = save_due or step % config.log_every == 0
         eval_due = finished or step % eval_every == 0  # no final evaluation when preempted
         if not (log_due or eval_due):
@@ -198,14 +199,15 @@ def train_loop(
             }
             logger.write_progress(step, metrics | progress)
             logged = step
-        if eval_due or (save_due and config.keep_best):
+        if eval_due or (planned_save and config.keep_best):
             with timer.section("evaluate"):
                 evaluation = setup.evaluator.evaluate(state.params)
                 logger.write_evaluation(step, evaluation, draw=eval_due)
                 metrics |= evaluation.scalars
         if save_due:
             with timer.section("save"):
-                saver.save(step, state, metrics)
+                # A preempted step is no candidate for the best: a run without it would have none.
+                saver.save(step, state, metrics if planned_save else {})
         if last:
             break
     saver.note_finished(wait=True)

@@ -28,10 +28,14 @@ def report_errors() -> Iterator[None]:
     with the status of SIGPIPE.
     """
     try:
-        yield
+        try:
+            yield
+        except UserError as error:
+            fail(error)
+        except SystemExit:  # after the help
+            sys.stdout.flush()
+            raise
         sys.stdout.flush()
-    except UserError as error:
-        fail(error)
     except BrokenPipeError:
         if not _is_output_closed():
             raise

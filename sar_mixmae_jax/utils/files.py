@@ -57,12 +57,14 @@ def check_writable(path: Path, flag: str) -> None:
     """Check that a file can be written, before its content is computed.
 
     Raises:
-      InputError: the path is a folder, or its own cannot be written.
+      InputError: the path is a folder, a link or a device, or its folder cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_dir() or not path.name:
             raise IsADirectoryError("it is a folder")
+        if path.is_symlink() or (path.exists() and not path.is_file()):
+            raise FileExistsError("it is a link or a device, which a file would replace")
         probe = path.with_name(f".{path.name}.{os.getpid()}.partial")
         probe.touch()
         probe.unlink()

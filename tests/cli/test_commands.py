@@ -59,6 +59,16 @@ def test_an_output_that_nobody_reads_ends_a_command_silently(monkeypatch):
     assert stopped.value.code == 128 + signal.SIGPIPE
 
 
+def test_the_help_may_be_cut_short(monkeypatch):
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "w") as output, monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", output)
+        with pytest.raises(SystemExit) as stopped:
+            cli.main(["sar-mixmae", "estimate", "--help"])
+    assert stopped.value.code == 128 + signal.SIGPIPE
+
+
 def test_a_broken_pipe_elsewhere_is_an_error():
     with pytest.raises(BrokenPipeError), report_errors():
         raise BrokenPipeError

@@ -218,7 +218,19 @@ def test_stopped_and_started_again_it_is_bitwise_the_same(tuned, blind, encoder_
     assert again.finished
     assert equal(again.state, outcome.state)
     assert metrics(tmp_path / "run", "loss") == metrics(workdir, "loss")
+    assert select_step(tmp_path / "run", "best").name == select_step(workdir, "best").name
     assert len(json.loads((tmp_path / "run/run.json").read_text())["starts"]) == 2
+
+
+@pytest.mark.usefixtures("no_drawing")
+def test_a_preempted_step_is_no_candidate_for_the_best(blind, encoder_run, tmp_path):
+    """An uninterrupted run would not have saved it, though its loss is the lowest."""
+    config = small_tuning(blind, f"init={encoder_run}", **{**SCORED, "checkpoint_every": 3})
+    finetune.train(config, tmp_path, stop=lambda: True)
+    (preempted,) = checkpoint_steps(tmp_path)
+    assert (preempted.name, read_metadata(preempted).metrics) == ("1", {})
+    finetune.train(config, tmp_path)
+    assert select_step(tmp_path, "best").name != "1"
 
 
 @pytest.mark.parametrize("meanwhile", ["gone", "exchanged", "damaged"])
