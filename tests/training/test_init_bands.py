@@ -27,7 +27,7 @@ from sar_mixmae_jax.training.source_checkpoint import (
     inherit_statistics,
 )
 from sar_mixmae_jax.utils.errors import InputError
-from tests.shrink import small_config, small_tuning
+from tests.shrink import TWO_STAGES, small_config, small_tuning
 
 BOTH = ("VH", "VV")
 PATCH, WIDTH, UNIT = 4, 5, 8
@@ -128,7 +128,8 @@ def test_another_order_of_the_bands_keeps_the_tokens_under_every_rule(rng, rule)
 
 
 def starting(data_dir, encoder_run, **changes):
-    return small_config(data_dir, **{"init": str(encoder_run), "bands": ("VV",), **changes})
+    start = {**TWO_STAGES, "init": str(encoder_run), "bands": ("VV",)}
+    return small_config(data_dir, **{**start, **changes})
 
 
 def test_pretraining_goes_on_with_one_of_two_bands(built, encoder_run, tmp_path, caplog):
