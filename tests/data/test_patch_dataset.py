@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
-from sar_mixmae_jax.data.metadata import DatasetMetadata
+from sar_mixmae_jax.data.metadata import DatasetMetadata, Statistics
 from sar_mixmae_jax.data.patch_dataset import batches, load_patch_dataset
 from sar_mixmae_jax.data.record_source import RecordSource
 from sar_mixmae_jax.data.sampler import ShuffleSampler
@@ -148,3 +148,12 @@ def test_a_list_of_ids_that_cannot_be_read_is_named(built, tmp_path, damage):
         path.write_bytes(b"a\xff\n")
     with pytest.raises(InputError, match=r"ids-train\.txt: cannot be read as a list of ids"):
         patches.ids()
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "message"),
+    [(0.0, 1e300, "std is"), (0.0, 1e-30, "std is"), (1e38, 1.0, "mean is")],
+)
+def test_statistics_that_float32_cannot_compute_with_are_refused(mean, std, message):
+    with pytest.raises(ValueError, match=message):
+        Statistics((mean,), (std,), "all patches")

@@ -187,6 +187,12 @@ def test_patches_that_do_not_fit_are_refused_before_anything_is_written(built, t
     assert not (tmp_path / "run").exists()
 
 
+def test_an_unknown_cache_is_refused_before_anything_is_written(built, tmp_path):
+    with pytest.raises(InputError, match="unknown data.cache 'gpu'"):
+        train(small_config(built, **{"data.cache": "gpu"}), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 def test_too_few_patches_are_refused_before_anything_is_written(built, tmp_path):
     with pytest.raises(InputError, match="found 10 records"):
         train(small_config(built, batch_size=16), tmp_path / "run")

@@ -1,8 +1,11 @@
 """Atomic writing of files."""
 
+from pathlib import Path
+
 import pytest
 
-from sar_mixmae_jax.utils.files import atomic_write
+from sar_mixmae_jax.utils.errors import InputError
+from sar_mixmae_jax.utils.files import atomic_write, check_writable
 
 
 def test_a_file_that_cannot_be_finished_leaves_the_old_one(tmp_path, monkeypatch):
@@ -16,3 +19,11 @@ def test_a_file_that_cannot_be_finished_leaves_the_old_one(tmp_path, monkeypatch
     assert list(tmp_path.iterdir()) == [path]
     atomic_write(path, b"new")
     assert path.read_bytes() == b"new"
+
+
+def test_links_and_devices_are_not_replaced(tmp_path):
+    (tmp_path / "link.npz").symlink_to(tmp_path / "nowhere")
+    for path in (tmp_path / "link.npz", Path("/dev/null")):
+        with pytest.raises(InputError, match="is a link or a device"):
+            check_writable(path, "--out")
+    check_writable(tmp_path / "new.npz", "--out")
