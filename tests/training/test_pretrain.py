@@ -188,7 +188,7 @@ def test_patches_that_do_not_fit_are_refused_before_anything_is_written(built, t
 
 
 def test_an_unknown_cache_is_refused_before_anything_is_written(built, tmp_path):
-    with pytest.raises(InputError, match="unknown data.cache 'gpu'"):
+    with pytest.raises(InputError, match=r"unknown data\.cache 'gpu'"):
         train(small_config(built, **{"data.cache": "gpu"}), tmp_path)
     assert not list(tmp_path.iterdir())
 
