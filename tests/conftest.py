@@ -139,7 +139,7 @@ def no_drawing() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def no_drawing_in_module() -> Iterator[None]:
-    """The same for all tests and fixtures of a module."""
+    """Figures of all tests and fixtures of a module are not rendered, see `undrawn`."""
     with undrawn():
         yield
 

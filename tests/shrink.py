@@ -23,7 +23,7 @@ SMALL_MODEL = {
     "model.decoder_num_heads": 2,
 }
 TWO_STAGES = {"model.depths": (1, 1), "model.num_heads": (1, 2), "model.window_sizes": (8, 8)}
-"""Where stages matter, or at 128 px, where one stage leaves the decoder 1,024 tokens."""
+"""Sizes for tests of stages, and for 128 px: of one stage the decoder has 1,024 tokens there."""
 SMALLEST_MODEL = {"model.image_size": 32}
 SHORT_RUN = {
     "dataset": "bigearthnet_s1",

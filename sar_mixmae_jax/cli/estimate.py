@@ -224,9 +224,6 @@ def accelerator_table(results: Results) -> str:
 
 
 def _row(name: str, device: Results, batch_size: int) -> list[str]:
-    def too_small(images: float) -> str:
-        return " (too small)" if images < batch_size else ""
-
     reading = device["reading_bytes_per_second"] or {"float32": None, "float16": None}
     source = "measured with `base`" if device["utilisation_measured"] else "assumed"
     numbers: list[tuple[float | None, Callable[[float], str]]] = [
@@ -239,7 +236,10 @@ def _row(name: str, device: Results, batch_size: int) -> list[str]:
         (device["images_per_second_and_host"], two_digits),
         (device["run_seconds"], two_digit_duration),
         *((rate, lambda rate: two_digits(rate / 1e6)) for rate in reading.values()),
-        (device["largest_batch"], lambda images: f"{images:,}{too_small(images)}"),
+        (
+            device["largest_batch"],
+            lambda images: f"{images:,}{' (too small)' if images < batch_size else ''}",
+        ),
     ]
     cells = ("-" if number is None else text(number) for number, text in numbers)
     return [name, device["dtype"], *cells]

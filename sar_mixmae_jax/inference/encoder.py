@@ -263,13 +263,14 @@ def check_backscatter(values: ArrayLike, bands: tuple[str, ...]) -> np.ndarray:
         raise InputError(
             "backscatter_db has infinite values, such as 10 log10(0): expected dB, NaN for nodata"
         )
-    empty = np.flatnonzero(np.isnan(images).all((1, 2, 3)))
+    nodata = np.isnan(images)
+    empty = np.flatnonzero(nodata.all((1, 2, 3)))
     if empty.size:
         raise InputError(
             f"backscatter_db[{empty[0]}] is NaN in all pixels: expected a measurement in every "
             f"image; leave out {empty.size} of {len(images)} images"
         )
-    measured = images[~np.isnan(images)]
+    measured = images[~nodata]
     if not measured.size:  # no image
         return images
     low, high = measured.min(), measured.max()

@@ -128,8 +128,8 @@ def test_another_order_of_the_bands_keeps_the_tokens_under_every_rule(rng, rule)
 
 
 def starting(data_dir, encoder_run, **changes):
-    start = {**TWO_STAGES, "init": str(encoder_run), "bands": ("VV",)}
-    return small_config(data_dir, **{**start, **changes})
+    start = {**TWO_STAGES, "init": str(encoder_run), "bands": ("VV",), **changes}
+    return small_config(data_dir, **start)
 
 
 def test_pretraining_goes_on_with_one_of_two_bands(built, encoder_run, tmp_path, caplog):
