@@ -19,6 +19,7 @@ from tests.launch import call, finish, start_together
 from tests.shrink import SHORT_TUNING, flags
 
 COMPLETE = "metadata/metadata"
+LENGTH = {"total_steps": 16, "checkpoint_every": 4}
 pytestmark = pytest.mark.usefixtures("no_drawing_in_module")
 
 
@@ -45,9 +46,9 @@ def open_anew(url: str):
 
 @pytest.fixture(scope="module")
 def whole(built, tmp_path_factory):
-    """The workdir of a local run of six steps."""
+    """The workdir of a local run of 16 steps."""
     workdir = tmp_path_factory.mktemp("whole")
-    status, _, errors = call(train.main, *flags(built), f"--workdir={workdir}")
+    status, _, errors = call(train.main, *flags(built, **LENGTH), f"--workdir={workdir}")
     assert status == 0, errors
     return workdir
 
@@ -98,24 +99,24 @@ def test_a_run_with_a_server_that_comes_and_goes(whole, data_dir, buckets, steps
 
     buckets.kill()
     threading.Timer(0.3, buckets.start).start()
-    status, output, errors = train_anew(*flags(data_dir), f"--workdir={url}")
+    status, output, errors = train_anew(*flags(data_dir, **LENGTH), f"--workdir={url}")
     assert status == 0, errors
     assert "resuming after step 4" in output
     workdir = open_anew(url)
-    for step in (4, 6):
+    for step in (12, 16):
         assert arrays(workdir, step) == arrays(whole, step)
     assert losses(workdir) == losses(whole)
     record = json.loads((workdir / RECORD).read_text())
-    assert (record["saved"], record["config"]["data_dir"]) == (6, data_dir)
+    assert (record["saved"], record["config"]["data_dir"]) == (16, data_dir)
     assert (workdir / PAGE).exists()
-    assert not (workdir / "checkpoints/6/state").exists()  # fetched when it is read
+    assert not (workdir / "checkpoints/16/state").exists()  # fetched when it is read
 
 
 def test_what_cannot_be_verified_is_not_used(whole, data_dir, buckets, monkeypatch):
     url = "gs://runs/verified"
     for path in (path for path in whole.rglob("*") if path.is_file()):
         object_store.write(f"{url}/{path.relative_to(whole)}", path.read_bytes())
-    arguments = (*flags(data_dir, total_steps=8), f"--workdir={url}")
+    arguments = (*flags(data_dir, total_steps=20, checkpoint_every=4), f"--workdir={url}")
 
     with monkeypatch.context() as patch:
         patch.setattr(object_store, "download", _fail_for_arrays(object_store.download))
@@ -124,18 +125,18 @@ def test_what_cannot_be_verified_is_not_used(whole, data_dir, buckets, monkeypat
 
     (name,) = [
         name
-        for name, found in object_store.list_objects(f"{url}/checkpoints/6/state").items()
+        for name, found in object_store.list_objects(f"{url}/checkpoints/16/state").items()
         if name.startswith("d/") and found.size > 10_000
     ][:1]
-    content = object_store.read(f"{url}/checkpoints/6/state/{name}")
-    object_store.write(f"{url}/checkpoints/6/state/{name}", content[:-5000] + bytes(5000))
+    content = object_store.read(f"{url}/checkpoints/16/state/{name}")
+    object_store.write(f"{url}/checkpoints/16/state/{name}", content[:-5000] + bytes(5000))
     status, output, errors = train_anew(*arguments)
     assert status == 0, errors
-    assert "resuming after step 4" in output
-    assert f"{url}/checkpoints/6 is not used" in name_buckets(errors)
+    assert "resuming after step 12" in output
+    assert f"{url}/checkpoints/16 is not used" in name_buckets(errors)
     workdir = open_anew(url)
-    assert arrays(workdir, 6) == arrays(whole, 6)
-    assert f"checkpoints_damaged/6-0/{COMPLETE}" in object_store.list_objects(url)
+    assert arrays(workdir, 16) == arrays(whole, 16)
+    assert f"checkpoints_damaged/16-0/{COMPLETE}" in object_store.list_objects(url)
 
 
 def _fail_for_arrays(download):
@@ -186,15 +187,14 @@ def wait_for(condition, processes) -> None:
         time.sleep(0.1)
 
 
-def test_processes_that_are_killed_go_on_bitwise(built, buckets, tmp_path):
-    """Two processes of two devices share nothing but the bucket; a dead one is named."""
-    url, local = "gs://runs/processes", tmp_path / "local"
-    settings = flags(built, batch_size=8, total_steps=16, checkpoint_every=4)
-    processes = start_together(2, *settings, f"--workdir={url}", devices=2)
+def test_processes_that_are_killed_go_on_bitwise(whole, built, buckets):
+    """Two processes share nothing but the bucket, and compute what one with two devices does."""
+    url = "gs://runs/processes"
+    arguments = (*flags(built, **LENGTH), f"--workdir={url}")
+    processes = start_together(2, *arguments)
     wait_for(lambda: f"checkpoints/4/{COMPLETE}" in object_store.list_objects(url), processes)
     processes[1].kill()
     killed = time.monotonic()
-    locally = start_together(2, *settings, f"--workdir={local}", devices=2)
     status, _, errors = finish(processes[0], timeout=60)
     assert time.monotonic() - killed < 60
     assert status != 0
@@ -202,14 +202,10 @@ def test_processes_that_are_killed_go_on_bitwise(built, buckets, tmp_path):
     assert "start all of them again" in errors
     finish(processes[1])
     assert f"checkpoints/16/{COMPLETE}" not in object_store.list_objects(url)
-    results = [finish(process) for process in locally]
-    assert [status for status, *_ in results] == [0, 0], results
 
-    results = [
-        finish(process) for process in start_together(2, *settings, f"--workdir={url}", devices=2)
-    ]
+    results = [finish(process) for process in start_together(2, *arguments)]
     assert [status for status, *_ in results] == [0, 0], results
     assert "resuming after step" in results[0][1]
     workdir = open_anew(url)
-    assert arrays(workdir, 16) == arrays(local, 16)
-    assert losses(workdir) == losses(local)
+    assert arrays(workdir, 16) == arrays(whole, 16)
+    assert losses(workdir) == losses(whole)
