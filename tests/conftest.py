@@ -201,7 +201,7 @@ def pytest_sessionfinish() -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Prints the worst relative error of every golden array that GOLDEN names."""
+    """Print the worst relative error, and with GOLDEN those of all golden arrays."""
     if not ERRORS:
         return
     terminalreporter.section("relative error of the golden arrays")

@@ -1,4 +1,4 @@
-"""Runs the real commands, in this process or in others."""
+"""Functions that run the commands of the package, in this process or in others."""
 
 import atexit
 import io
@@ -32,34 +32,38 @@ def environment(devices: int = 2) -> dict[str, str]:
 
 
 def call(main: Callable[[Sequence[str]], None], *arguments: object) -> tuple[int, str, str]:
-    """Run a command in this process: its status, output and errors with what is logged.
+    """Run a command in this process; return its exit status, output, and errors with the log.
 
-    Imports and compiled programs are those of the tests, which saves seconds.
+    Imports and compiled programs are shared with the tests, which saves seconds.
+
+    Args:
+      main: main function of the command.
+      *arguments: arguments of the command line.
     """
     output, errors = io.StringIO(), io.StringIO()
     handler, status = logging.StreamHandler(errors), 0
-    on_signal = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     with (
         redirect_stdout(output),
         redirect_stderr(errors),
-        mock.patch.object(common, "configure_logging"),  # of the whole process
+        mock.patch.object(common, "configure_logging"),  # it configures the whole process
     ):
         handler.addFilter(common.is_not_duplicate)
         logging.getLogger().addHandler(handler)
         try:
             main(["command", *map(str, arguments)])
-        except SystemExit as ended:
-            status = int(ended.code or 0)
+        except SystemExit as error:
+            status = int(error.code or 0)
         finally:
             logging.getLogger().removeHandler(handler)
-            for number, before in on_signal.items():
+            for number, before in handlers.items():
                 signal.signal(number, before)
     return status, output.getvalue(), errors.getvalue()
 
 
 @contextmanager
 def file_size_limit(limit: int) -> Iterator[None]:
-    """No file may become larger than this number of bytes, as on a disk that is full."""
+    """Limit the size of files to a number of bytes, in place of a full disk."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
@@ -84,22 +88,32 @@ FORKSERVER.set_forkserver_preload(
 
 
 def start_fork_server() -> None:
-    """Start the process from which commands fork, if there is none; builds would start theirs."""
+    """Start the process from which commands are forked, unless it runs.
+
+    It is started before a build starts one of its own, with another environment.
+    """
     with mock.patch.dict(os.environ, environment()):
         multiprocessing.forkserver.ensure_running()
 
 
 class Command:
-    """A module that runs as `__main__` in a process of its own, with the interface of `Popen`.
+    """Process that runs a module as `__main__`, with the interface of `Popen`.
 
-    The process is forked from one that has imported the package, which saves four seconds. Unlike
-    after `python -m`, all processes hash strings alike and end without the interpreter's clean-up.
+    It is forked from a process that has imported the package, which saves four seconds. Unlike with
+    `python -m`, all processes have the same hashes of strings and end without the interpreter's
+    clean-up.
     """
 
     NAME = "command"
 
     def __init__(self, module: str, arguments: Sequence[str], devices: int) -> None:
-        """Start the process; its output goes to files."""
+        """Start the process with its output redirected to files.
+
+        Args:
+          module: name of the module.
+          arguments: arguments of the command line.
+          devices: number of CPU devices.
+        """
         self._folder = tempfile.TemporaryDirectory()
         self._files = [Path(self._folder.name, name) for name in ("output", "errors")]
         for path in self._files:
@@ -132,14 +146,14 @@ class Command:
                 os.kill(self.pid, number)
 
     def kill(self) -> None:
-        """End the process at once."""
+        """Kill the process."""
         self._process.kill()
 
     def communicate(self, timeout: float | None = None) -> tuple[str, str]:
         """Wait for the process and return its output and errors.
 
         Raises:
-          TimeoutExpired: it still runs.
+          TimeoutExpired: the process is still running.
         """
         self._process.join(timeout)
         if self.poll() is None:
@@ -149,7 +163,7 @@ class Command:
 
 
 def kill_commands() -> None:
-    """End the processes that a failed test left, which multiprocessing would wait for."""
+    """Kill the processes that a failed test left; multiprocessing would wait for them."""
     for process in multiprocessing.active_children():
         if process.name == Command.NAME:
             process.kill()
@@ -159,7 +173,14 @@ def kill_commands() -> None:
 def run_module(
     module: str, arguments: Sequence[str], env: Mapping[str, str], files: Sequence[Path]
 ) -> None:
-    """Run a module as `__main__` in this process, which has not used JAX yet."""
+    """Run a module as `__main__` in this process, before JAX is used.
+
+    Args:
+      module: name of the module.
+      arguments: arguments of the command line.
+      env: environment.
+      files: paths to which output and errors are appended.
+    """
     for stream, path in zip((sys.stdout, sys.stderr), files, strict=True):
         with path.open("ab") as file:
             os.dup2(file.fileno(), stream.fileno())
@@ -180,7 +201,14 @@ def start(
     module: str = "sar_mixmae_jax.main",
     fork: bool = True,
 ) -> Command | subprocess.Popen:
-    """Start a module, forked or as a user does; its output is kept."""
+    """Start a module in a process of its own, whose output `finish` returns.
+
+    Args:
+      *arguments: arguments of the command line.
+      devices: number of CPU devices.
+      module: name of the module.
+      fork: whether to fork it, or to start it by `python -m` as a user does.
+    """
     texts = [str(argument) for argument in arguments]
     if fork:
         return Command(module, texts, devices)
@@ -198,18 +226,27 @@ def start_together(
     processes: int,
     *arguments: object,
     devices: int = 1,
-    last: Sequence[object] = (),
+    last_arguments: Sequence[object] = (),
     module: str = "sar_mixmae_jax.main",
     fork: bool = True,
 ) -> list[Command | subprocess.Popen]:
-    """Starts the command in several processes that form one run; `last` is for the last alone."""
+    """Start a module in several processes that form one run.
+
+    Args:
+      processes: number of processes.
+      *arguments: arguments of all processes.
+      devices: number of CPU devices of each process.
+      last_arguments: further arguments of the last process.
+      module: name of the module.
+      fork: whether to fork the processes.
+    """
     address = f"127.0.0.1:{free_port()}"
-    together = (*arguments, f"--coordinator_address={address}", f"--num_processes={processes}")
+    shared = (*arguments, f"--coordinator_address={address}", f"--num_processes={processes}")
     return [
         start(
-            *together,
+            *shared,
             f"--process_id={process}",
-            *(last if process == processes - 1 else ()),
+            *(last_arguments if process == processes - 1 else ()),
             devices=devices,
             module=module,
             fork=fork,
@@ -218,25 +255,29 @@ def start_together(
     ]
 
 
-PATIENCE_SECONDS = 600
-"""Time until a process counts as one that hangs, on a machine with much else to do."""
+TIMEOUT_SECONDS = 600
+"""Time after which a process counts as hung, on a machine under load."""
 
 
 def finish(
-    process: Command | subprocess.Popen, timeout: float = PATIENCE_SECONDS
+    process: Command | subprocess.Popen, timeout: float = TIMEOUT_SECONDS
 ) -> tuple[int, str, str]:
-    """Waits for a process: its status, output and errors; one that hangs is killed."""
+    """Wait for a process and return its exit status, output and errors.
+
+    Raises:
+      AssertionError: the process did not end within the timeout, and was killed.
+    """
     try:
         output, errors = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:
         process.kill()
         output, errors = process.communicate()
-        raise AssertionError(f"it hung:\n{output}\n{errors}") from None
+        raise AssertionError(f"the process hung:\n{output}\n{errors}") from None
     return process.returncode, output, errors
 
 
 def free_port() -> int:
-    """A port of the loopback device that nobody listens on."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
+    """Return an unused port of the loopback device."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        return unused.getsockname()[1]

@@ -1,4 +1,4 @@
-"""The reference's tensors and golden folders, seen from here: names, layouts, models."""
+"""Tensors and golden folders of the PyTorch reference: names, layouts and models."""
 
 import json
 import re
@@ -28,15 +28,15 @@ RENAMES = (
 BUFFERS = ("absolute_pos_embed", "decoder_pos_embed", "relative_position_index")
 
 
-def here(name: str) -> str:
-    """The path of a tensor in this project's parameters, by its PyTorch name."""
+def parameter_path(name: str) -> str:
+    """Return the path of a tensor in this project's parameters, by its PyTorch name."""
     for pattern, replacement in RENAMES:
         name = re.sub(pattern, replacement, name)
     return name
 
 
-def to_here(name: str, tensor: np.ndarray) -> np.ndarray:
-    """A tensor of the reference in this project's layout."""
+def parameter_layout(name: str, tensor: np.ndarray) -> np.ndarray:
+    """Return a tensor of the reference in this project's layout."""
     if name == "patch_embed.proj.weight":  # (out, band, row, column)
         return tensor.transpose(2, 3, 1, 0).reshape(-1, tensor.shape[0])
     if name.endswith(".weight") and tensor.ndim == 2:
@@ -45,9 +45,9 @@ def to_here(name: str, tensor: np.ndarray) -> np.ndarray:
 
 
 def params_from(tensors: Mapping[str, np.ndarray]) -> dict:
-    """A parameter tree from the reference's tensors, buffers left out."""
+    """Return the parameter tree of the reference's tensors, buffers left out."""
     flat = {
-        here(name): to_here(name, np.asarray(tensor))
+        parameter_path(name): parameter_layout(name, np.asarray(tensor))
         for name, tensor in tensors.items()
         if not name.endswith(BUFFERS)
     }
@@ -57,20 +57,27 @@ def params_from(tensors: Mapping[str, np.ndarray]) -> dict:
 def compare_trees(
     tree: dict, tensors: Mapping[str, np.ndarray]
 ) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-    """(PyTorch name, ours, theirs) of every tensor; the meaningless key bias left out."""
+    """Yield (PyTorch name, value, expected value) of every tensor.
+
+    The bias of the keys is left out: a constant added to every key cancels in the softmax, so that
+    its gradient is rounding error.
+
+    Args:
+      tree: parameters or gradients of this project.
+      tensors: the same of the reference, by PyTorch name.
+    """
     flat = flatten_dict(tree, sep="/")
-    assert set(flat) == {here(name) for name in tensors}
-    for name, theirs in tensors.items():
-        ours, theirs = np.asarray(flat[here(name)]), to_here(name, theirs)
+    assert set(flat) == {parameter_path(name) for name in tensors}
+    for name, tensor in tensors.items():
+        value, expected = np.asarray(flat[parameter_path(name)]), parameter_layout(name, tensor)
         if name.endswith("qkv.bias"):
-            # A constant added to every key cancels in the softmax: its gradient is rounding.
-            keep = np.arange(theirs.size) // (theirs.size // 3) != 1
-            ours, theirs = ours[keep], theirs[keep]
-        yield name, ours, theirs
+            keep = np.arange(expected.size) // (expected.size // 3) != 1
+            value, expected = value[keep], expected[keep]
+        yield name, value, expected
 
 
 class Arrays(dict[str, np.ndarray]):
-    """Arrays of a file by name; a test that reads an absent one is skipped with its name."""
+    """Arrays of a file by name; a test that reads a missing array is skipped, with its name."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(np.load(path) if path.exists() else {})
@@ -81,7 +88,12 @@ class Arrays(dict[str, np.ndarray]):
 
 
 def architecture_from(tensors: Mapping[str, np.ndarray], image_size: int) -> Architecture:
-    """Read the sizes of an encoder from its tensors, by PyTorch name."""
+    """Return the sizes of an encoder from its tensors.
+
+    Args:
+      tensors: tensors by PyTorch name.
+      image_size: side of the images, used if no tensor determines it.
+    """
     depths: list[int] = []
     tables = {}
     for name, tensor in tensors.items():
@@ -108,10 +120,10 @@ def architecture_from(tensors: Mapping[str, np.ndarray], image_size: int) -> Arc
 
 
 class Golden:
-    """A folder of the form of `tests/golden`.
+    """A golden folder, with the files of `tests/golden`.
 
-    It holds `config.json`, `mixmim_*.npz` and `pretrain.npz`. All else may be missing: tests that
-    need it are skipped with its name. Nothing is read from another folder.
+    `config.json`, `mixmim_*.npz` and `pretrain.npz` are required. A test that needs another file is
+    skipped if it is missing, with its name. Nothing is read from other folders.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -122,14 +134,14 @@ class Golden:
         self.tensors = dict(np.load(self.path("mixmim_*.npz")))
 
     def path(self, pattern: str) -> Path:
-        """Path of the first file that matches; without one, the test is skipped."""
+        """Return the first path that matches a pattern; skip the test if there is none."""
         paths = sorted(self.folder.glob(pattern))
         if not paths:
             pytest.skip(f"{self.folder} has no {pattern}")
         return paths[0]
 
-    def under(self, prefix: str) -> dict[str, np.ndarray]:
-        """The arrays of pretrain.npz below a prefix, by the rest of their name."""
+    def pretrain_arrays(self, prefix: str) -> dict[str, np.ndarray]:
+        """Return the arrays of `pretrain.npz` with a prefix, by the rest of their name."""
         arrays = {
             name.removeprefix(prefix): array
             for name, array in self.pretrain.items()
@@ -140,7 +152,7 @@ class Golden:
         return arrays
 
     def architecture(self) -> Architecture:
-        """Sizes of the pretraining model."""
+        """Return the sizes of the pretraining model."""
         config = self.config
         return Architecture(
             embed_dim=config["embed"],
@@ -154,14 +166,14 @@ class Golden:
         )
 
     def params(self) -> dict:
-        """Parameters of the pretraining model."""
+        """Return the parameters of the pretraining model."""
         return params_from(self.tensors)
 
     def finetuned(self, kind: str) -> tuple[Architecture, dict, int]:
-        """Architecture, parameters and number of outputs of a downstream model.
+        """Return architecture, parameters and number of outputs of a fine-tuned model.
 
         Args:
-          kind: "classify" or "flood".
+          kind: task of the model, "classify" or "flood".
         """
         arrays = self.folder / f"finetuned_{kind}.npz"  # the same tensors, readable without torch
         if arrays.exists():
@@ -178,13 +190,16 @@ class Golden:
 
 
 def nhwc(images: np.ndarray) -> np.ndarray:
-    """(batch, band, row, column) -> (batch, row, column, band)."""
+    """Return (batch, band, row, column) images as (batch, row, column, band)."""
     return np.ascontiguousarray(images.transpose(0, 2, 3, 1))
 
 
-def relative_error(ours: np.ndarray, theirs: np.ndarray) -> float:
-    """Norm of the difference over norm of the value."""
-    ours, theirs = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
-    assert ours.shape == theirs.shape, f"{ours.shape} != {theirs.shape}"
-    scale = np.linalg.norm(theirs)
-    return float(np.linalg.norm(ours - theirs) / scale) if scale else float(np.abs(ours).max())
+def relative_error(value: np.ndarray, expected: np.ndarray) -> float:
+    """Return the norm of the difference over the norm of the expected value.
+
+    If the latter is 0, the largest absolute value is returned.
+    """
+    value, expected = np.asarray(value, np.float64), np.asarray(expected, np.float64)
+    assert value.shape == expected.shape, f"{value.shape} != {expected.shape}"
+    scale = np.linalg.norm(expected)
+    return float(np.linalg.norm(value - expected) / scale) if scale else float(np.abs(value).max())

@@ -1,4 +1,4 @@
-"""Copies of built datasets in which something is different, in the layout of the real ones."""
+"""Changed copies of built datasets, in the same layout."""
 
 import json
 import shutil
@@ -13,44 +13,45 @@ from array_record.python.array_record_module import ArrayRecordWriter
 def rewrite(
     data_dir: Path,
     name: str,
-    to: Path,
+    target: Path,
     metadata: dict[str, Any],
-    record: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
+    change_record: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
 ) -> Path:
-    """Copies a dataset, with other metadata and perhaps other records.
+    """Copy a dataset with changed metadata and records, and return the data folder of the copy.
 
     Args:
-      data_dir: where it is built.
+      data_dir: data folder of the dataset.
       name: "dataset/config/version".
-      to: data folder of the copy.
-      metadata: fields to replace.
-      record: what becomes of a record; every split has one shard.
+      target: data folder of the copy.
+      metadata: fields of the metadata to replace.
+      change_record: function that returns a changed record; None keeps the records. Otherwise
+        every split must have one shard.
     """
-    folder = to / name
+    folder = target / name
     shutil.copytree(data_dir / name, folder)
     default = Path(name.split("/")[0], ".config")  # name of the default configuration
     if (data_dir / default).exists():
-        shutil.copytree(data_dir / default, to / default)
+        shutil.copytree(data_dir / default, target / default)
     path = folder / "metadata.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **metadata}))
-    if record is None:
-        return to
+    if change_record is None:
+        return target
     info = tfds.builder_from_directory(folder).info
     for split in info.splits:
         (shard,) = folder.glob(f"*-{split}.array_record*")
         records = list(tfds.builder_from_directory(folder).as_data_source(split))
         writer = ArrayRecordWriter(str(shard), "group_size:1")
-        for one in records:
-            writer.write(info.features.serialize_example(record(one)))
+        for record in records:
+            writer.write(info.features.serialize_example(change_record(record)))
         writer.close()
-    return to
+    return target
 
 
-def without_split(data_dir: Path, split: str, to: Path) -> Path:
-    """Copies a data folder without the files of a split."""
-    shutil.copytree(data_dir, to)
-    removed = [*to.rglob(f"*-{split}.array_record*"), *to.rglob(f"ids-{split}.txt")]
+def copy_without_split(data_dir: Path, split: str, target: Path) -> Path:
+    """Copy a data folder without the files of a split and return the copy."""
+    shutil.copytree(data_dir, target)
+    removed = [*target.rglob(f"*-{split}.array_record*"), *target.rglob(f"ids-{split}.txt")]
     assert len(removed) >= 2
     for path in removed:
         path.unlink()
-    return to
+    return target

@@ -1,1 +1,1 @@
-"""Many seeded trials of what must never go wrong; a few of each run with the tests."""
+"""Campaigns of seeded trials and a measurement of cost; the tests run a few of the trials."""

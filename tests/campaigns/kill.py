@@ -1,11 +1,11 @@
-"""Exact resume under SIGKILL: `python -m tests.campaigns.kill --times=50 --seed=0`.
+"""Exact resume after interruptions: `python -m tests.campaigns.kill --times=50 --seed=0`.
 
-Every trial starts the real command in a fresh workdir, ends it at up to three moments, starts it
-again until it is done, and compares what it left with what an uninterrupted run left: every array,
-the metadata, and every number of the log, bit by bit.
+Every trial starts the training command in a fresh workdir, interrupts it up to three times and
+starts it again until it ends. All arrays, the metadata and all numbers of the log are then compared
+bit by bit with those of an uninterrupted run.
 
-A moment is looked for in the workdir. The process is frozen (SIGSTOP) before it is killed, so that
-the phase it was hit in is what lies on the disk and not what was hoped for.
+The phase of a run is determined from the files of its workdir. The process is stopped (SIGSTOP)
+before it is killed, so that the files do not change between the two.
 """
 
 import argparse
@@ -34,7 +34,11 @@ from tfds_builders.build import build
 
 STEPS, EVERY = 24, 3
 RUN = {"total_steps": STEPS, "checkpoint_every": EVERY, "max_to_keep": 2, "picture_every": 12}
-"""Two steps an epoch, so a wrong order shows at once; two checkpoints kept, so some are removed."""
+"""Flags of the runs.
+
+An epoch has two steps, so that a wrong order of records soon changes the loss. Two checkpoints are
+kept, so that older ones are removed.
+"""
 
 START_UP = "start-up"
 RESTORE = "restoring"
@@ -42,13 +46,13 @@ COMPILE = "compiling"
 BEFORE = "before the first save"
 FIRST = "during the first save"
 SAVE = "during a save"
-UNNOTED = "saved and not yet noted"
+UNRECORDED = "saved, not yet recorded"
 REMOVE = "removing an old checkpoint"
-FILES = "writing run.json or the log anew"
+FILES = "rewriting run.json or the log"
 BETWEEN = "between saves"
 END = "after the last save"
-ASKED = "while saving after SIGTERM"
-OVER = "already ended"
+TERMINATED = "while saving after SIGTERM"
+ENDED = "already ended"
 PHASES = (
     START_UP,
     RESTORE,
@@ -56,34 +60,37 @@ PHASES = (
     BEFORE,
     FIRST,
     SAVE,
-    UNNOTED,
+    UNRECORDED,
     REMOVE,
     FILES,
     BETWEEN,
     END,
-    ASKED,
-    OVER,
+    TERMINATED,
+    ENDED,
 )
-LATE = {SAVE, UNNOTED, REMOVE, BETWEEN, ASKED}
-"""Phases that come back with every checkpoint, so that a step can be asked for."""
+RECURRING = {SAVE, UNRECORDED, REMOVE, BETWEEN, TERMINATED}
+"""Phases that recur with every checkpoint; an interruption first waits for its `step`."""
 
 EARLY = {START_UP, RESTORE, COMPILE}
 """Phases before the first step of a start, which take seconds."""
 
 TIMING = ("seconds", "images_per_second")
-EXACT = ("loss", "gradient_norm", "learning_rate", "epoch")
-TMP = "*.orbax-checkpoint-tmp*"
-PATIENCE = 300.0
+"""Parts of the names of logged times, which are not compared."""
+
+EVERY_STEP = ("loss", "gradient_norm", "learning_rate", "epoch")
+"""Numbers that are logged at every step."""
+
+TIMEOUT_SECONDS = 300.0
 
 
-class Blow(NamedTuple):
-    """Signal that ends a start, and the moment it is sent.
+class Interruption(NamedTuple):
+    """Signal that ends a start, and the moment at which it is sent.
 
     Attributes:
       signal: SIGKILL or SIGTERM.
-      phase: to wait for; None for a moment of the clock.
-      step: to have been logged before, where the phase comes more than once.
-      delay: seconds to wait after that.
+      phase: phase to wait for; None to wait only for the delay.
+      step: smallest last logged step, for phases in `RECURRING`.
+      delay: further seconds to wait.
     """
 
     signal: signal.Signals
@@ -93,12 +100,12 @@ class Blow(NamedTuple):
 
 
 class Hit(NamedTuple):
-    """State of a run at the moment a signal reached it.
+    """State of a run at the moment of an interruption.
 
     Attributes:
-      signal: that was sent; None if the start had ended.
-      phase: one of `PHASES`, as the frozen workdir shows it.
-      step: the last one that was logged.
+      signal: the signal that was sent; None if the process had ended before.
+      phase: one of `PHASES`, from the files of the stopped process.
+      step: last logged step.
     """
 
     signal: signal.Signals | None
@@ -107,12 +114,12 @@ class Hit(NamedTuple):
 
 
 class Trial(NamedTuple):
-    """One run that was ended and started again until it was done.
+    """Result of a run that was interrupted and started again until it ended.
 
     Attributes:
-      hits: what ended its starts.
-      starts: how many there were.
-      problems: in what it differs from the uninterrupted run; none if all is well.
+      hits: states of the run at its interruptions.
+      starts: number of starts.
+      problems: differences from the uninterrupted run and other faults; empty if there are none.
     """
 
     hits: list[Hit]
@@ -121,173 +128,182 @@ class Trial(NamedTuple):
 
 
 class Campaign:
-    """A dataset and the uninterrupted run, for all trials."""
+    """Dataset and uninterrupted run that all trials share."""
 
     def __init__(self, root: Path, data_dir: Path | None = None) -> None:
-        """Builds the dataset and runs the command once, in this process, without interruption.
+        """Build the dataset and run the command once in this process, without interruption.
 
         Args:
-          root: a folder for everything.
-          data_dir: with `bigearthnet_s1` built; None builds it.
+          root: folder of the dataset and of all runs.
+          data_dir: data folder with `bigearthnet_s1`; None builds one.
 
         Raises:
           RuntimeError: the uninterrupted run failed.
         """
         self._root = root
         self._data = data_dir or make_data(root)
-        self.whole = root / "whole"
-        self._code = code()
-        status, output, errors = call(train.main, *self.arguments(self.whole))
+        self.uninterrupted = root / "whole"
+        self._source_hash = source_hash()
+        status, output, errors = call(train.main, *self.arguments(self.uninterrupted))
         if status != 0:
             raise RuntimeError(output + errors)
 
     def arguments(self, workdir: Path, **changes: Any) -> list[str]:
-        """The arguments of a run."""
+        """Return the arguments of the command for a workdir, with changed flags."""
         return [*flags(self._data, **{**RUN, **changes}), f"--workdir={workdir}"]
 
-    def trial(self, name: str, blows: Sequence[Blow], changes: Sequence[dict[str, Any]]) -> Trial:
-        """Runs the command in a fresh workdir, ends it with every blow in turn, and compares.
+    def run_trial(
+        self, name: str, interruptions: Sequence[Interruption], changes: Sequence[dict[str, Any]]
+    ) -> Trial:
+        """Run the command in a fresh workdir with interruptions and compare the results.
 
         Args:
-          name: of its folder.
-          blows: one for every start but the last.
-          changes: of the flags, for every start in turn, of those that may change.
+          name: name of the workdir, which is kept if there are problems.
+          interruptions: one for every start but the last.
+          changes: changed flags of the starts, used in turn.
 
         Raises:
-          RuntimeError: the code is not that of the uninterrupted run any more.
+          RuntimeError: the source code has changed since the uninterrupted run.
         """
         workdir = self._root / name
         shutil.rmtree(workdir, ignore_errors=True)
-        hits, problems, noted = [], [], []
-        for number, blow in enumerate((*blows, None)):
+        hits, problems, recorded_starts = [], [], []
+        for number, interruption in enumerate((*interruptions, None)):
             with Process(self, workdir, **changes[number % len(changes)]) as process:
-                hit = process.end_with(blow) if blow else None
-                status, told = process.wait()
-            problems += check_ending(hit, status, told)
+                hit = process.wait_and_interrupt(interruption) if interruption else None
+                status, output = process.wait()
+            problems += check_ending(hit, status, output)
             if hit:
                 hits.append(hit)
-            now = record(workdir).get("starts", [])
-            if now[: len(noted)] != noted:
-                problems.append("run.json lost starts that it had noted")
-            noted = now
-        if code() != self._code:
+            starts = read_record(workdir).get("starts", [])
+            if starts[: len(recorded_starts)] != recorded_starts:
+                problems.append("run.json lost starts that it had recorded")
+            recorded_starts = starts
+        if source_hash() != self._source_hash:
             raise RuntimeError("the code was changed meanwhile: run the campaign in a copy of it")
-        problems += compare(self.whole, workdir)
+        problems += compare(self.uninterrupted, workdir)
         if not problems:
             shutil.rmtree(workdir)
-        return Trial(hits, len(blows) + 1, problems)
+        return Trial(hits, len(interruptions) + 1, problems)
 
 
 class Process:
-    """One start of the command."""
+    """Process of one start of the command; it is killed on leaving the context."""
 
     def __init__(self, campaign: Campaign, workdir: Path, **changes: Any) -> None:
-        """Starts it."""
+        """Start the command in a workdir with changed flags."""
         self._workdir = workdir
-        self._starts = len(record(workdir).get("starts", []))
-        self._old = set(temporary(workdir))
+        self._earlier_starts = len(read_record(workdir).get("starts", []))
+        self._earlier_unfinished = set(unfinished_checkpoints(workdir))
         self._command = start(*campaign.arguments(workdir, **changes))
 
     def __enter__(self) -> "Process":
-        """Itself; the process is gone when its block is left."""
+        """Return the process."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Ends what is still running."""
+        """Kill the process if it is still running."""
         if self._command.poll() is None:
             self._command.kill()
             self.wait()
 
     def wait(self) -> tuple[int, str]:
-        """Its exit status, and what it wrote."""
-        status, output, errors = finish(self._command, PATIENCE)
+        """Wait for the end of the process; return its exit status, and output with errors."""
+        status, output, errors = finish(self._command, TIMEOUT_SECONDS)
         return status, output + errors
 
-    def end_with(self, blow: Blow) -> Hit:
-        """Waits for the moment of a blow and strikes; the phase is that of the frozen process."""
-        deadline = time.monotonic() + PATIENCE
-        pause = 0.0 if blow.phase == FILES else 0.005  # a file is written within a millisecond
-        while blow.phase and self._command.poll() is None and time.monotonic() < deadline:
-            if self._is_at(blow):
-                time.sleep(blow.delay)
-                if self._freeze() and (blow.delay or self._is_at(blow)):
-                    return self._strike(blow)
+    def wait_and_interrupt(self, interruption: Interruption) -> Hit:
+        """Wait for the moment of an interruption, send its signal and return the state then."""
+        phase = interruption.phase
+        deadline = time.monotonic() + TIMEOUT_SECONDS
+        pause = 0.0 if phase == FILES else 0.005  # a file is written within a millisecond
+        while phase and self._command.poll() is None and time.monotonic() < deadline:
+            if self._is_at(interruption):
+                time.sleep(interruption.delay)
+                if self._suspend() and (interruption.delay or self._is_at(interruption)):
+                    return self._interrupt(interruption)
                 self._command.send_signal(signal.SIGCONT)
-            early = blow.phase not in EARLY | {FILES} and self._phase() in EARLY
-            time.sleep(0.02 if early else pause)
-        if blow.phase is None:
-            time.sleep(blow.delay)
-        return self._strike(blow) if self._freeze() else Hit(None, OVER, self._step())
+            is_early = phase not in EARLY | {FILES} and self._phase() in EARLY
+            time.sleep(0.02 if is_early else pause)
+        if phase is None:
+            time.sleep(interruption.delay)
+        return self._interrupt(interruption) if self._suspend() else self._ended()
 
-    def _is_at(self, blow: Blow) -> bool:
-        if blow.phase == FILES:
-            return bool(partial(self._workdir))
-        if blow.phase in LATE and self._step() < blow.step:
+    def _is_at(self, interruption: Interruption) -> bool:
+        """Return whether the phase and the step of an interruption are reached."""
+        if interruption.phase == FILES:
+            return bool(partial_files(self._workdir))
+        if interruption.phase in RECURRING and self._step() < interruption.step:
             return False
-        if blow.phase == ASKED:  # so that the step it stops at is none that is saved anyway
+        if interruption.phase == TERMINATED:  # stop where no checkpoint is due
             return self._step() % EVERY == 1
-        return self._phase() == blow.phase
+        return self._phase() == interruption.phase
 
-    def _freeze(self) -> bool:
-        """Stops all its threads; False if it has ended."""
+    def _suspend(self) -> bool:
+        """Stop all threads of the process; return False if it has ended."""
         if self._command.poll() is not None:
             return False
         self._command.send_signal(signal.SIGSTOP)
-        while any(state not in "TtZX" for state in _states(self._command.pid)):
+        while any(state not in "TtZX" for state in _thread_states(self._command.pid)):
             time.sleep(0.0005)
-        return any(state in "Tt" for state in _states(self._command.pid))
+        return any(state in "Tt" for state in _thread_states(self._command.pid))
 
-    def _strike(self, blow: Blow) -> Hit:
-        if blow.phase == ASKED:
-            return self._ask_and_kill()
-        hit = Hit(blow.signal, self._phase(), self._step())
-        self._command.send_signal(blow.signal)
+    def _interrupt(self, interruption: Interruption) -> Hit:
+        """Send the signal of an interruption to the stopped process."""
+        if interruption.phase == TERMINATED:
+            return self._terminate_and_kill()
+        hit = Hit(interruption.signal, self._phase(), self._step())
+        self._command.send_signal(interruption.signal)
         self._command.send_signal(signal.SIGCONT)
         return hit
 
-    def _ask_and_kill(self) -> Hit:
-        """SIGTERM, and SIGKILL as soon as the checkpoint that follows is being written."""
+    def _terminate_and_kill(self) -> Hit:
+        """Send SIGTERM, then SIGKILL while the process writes the checkpoint that follows."""
         self._command.send_signal(signal.SIGTERM)
         self._command.send_signal(signal.SIGCONT)
         while self._command.poll() is None:
-            new = {*temporary(self._workdir)} - self._old
+            new = {*unfinished_checkpoints(self._workdir)} - self._earlier_unfinished
             if any(int(path.name.split(".")[0]) % EVERY for path in new):
                 break
             time.sleep(0.001)
-        if not self._freeze():
-            return Hit(None, OVER, self._step())
-        hit = Hit(signal.SIGKILL, ASKED, self._step())
+        if not self._suspend():
+            return self._ended()
+        hit = Hit(signal.SIGKILL, TERMINATED, self._step())
         self._command.kill()
         return hit
 
+    def _ended(self) -> Hit:
+        """Return the state of a process that ended before the interruption."""
+        return Hit(None, ENDED, self._step())
+
     def _step(self) -> int:
-        """The last step that was logged."""
-        return max((step for step, *_ in logged(self._workdir)), default=0)
+        """Return the last logged step, or 0."""
+        return max((step for step, *_ in logged_values(self._workdir)), default=0)
 
     def _phase(self) -> str:
         """Return the phase of the process, from the files of its workdir."""
-        run, saved = record(self._workdir), on_disk(self._workdir)
-        if len(run.get("starts", [])) <= self._starts:
-            if partial(self._workdir):
+        record, saved = read_record(self._workdir), saved_checkpoints(self._workdir)
+        if len(record.get("starts", [])) <= self._earlier_starts:
+            if partial_files(self._workdir):
                 return FILES
-            return RESTORE if self._has_claimed() else START_UP
-        if partial(self._workdir):
+            return RESTORE if self._holds_lock() else START_UP
+        if partial_files(self._workdir):
             return FILES
-        noted = run.get("saved") or 0
-        if set(temporary(self._workdir)) - self._old:
-            return SAVE if noted else FIRST
+        recorded = record.get("saved") or 0
+        if set(unfinished_checkpoints(self._workdir)) - self._earlier_unfinished:
+            return SAVE if recorded else FIRST
         if any(not (path / "_CHECKPOINT_METADATA").exists() for path in saved):
             return REMOVE
         newest = max((int(path.name) for path in saved), default=0)
-        if newest > noted:
-            return UNNOTED
+        if newest > recorded:
+            return UNRECORDED
         if newest == STEPS:
             return END
-        if self._step() <= run["starts"][-1]["step"]:
+        if self._step() <= record["starts"][-1]["step"]:
             return COMPILE
         return BETWEEN if newest else BEFORE
 
-    def _has_claimed(self) -> bool:
+    def _holds_lock(self) -> bool:
         """Return whether the process holds the lock of the workdir, without taking it."""
         try:
             folder = f"/proc/{self._command.pid}/fd"
@@ -295,45 +311,49 @@ class Process:
                 os.readlink(f"{folder}/{name}") == str(self._workdir / "lock")
                 for name in os.listdir(folder)
             )
-        except OSError:  # a file was closed meanwhile, or the process is gone
+        except OSError:  # a file was closed meanwhile, or the process has ended
             return False
 
 
-def _states(pid: int) -> list[str]:
-    """The states of the threads of a process: "T" for one that is stopped, "X" for one gone."""
+def _thread_states(pid: int) -> list[str]:
+    """Return the states of the threads of a process: "T" for stopped, "X" for ended."""
     try:
-        tasks = os.listdir(f"/proc/{pid}/task")
+        threads = os.listdir(f"/proc/{pid}/task")
     except OSError:
         return []
-    return [_state(Path(f"/proc/{pid}/task/{task}/stat")) for task in tasks]
+    return [_thread_state(Path(f"/proc/{pid}/task/{thread}/stat")) for thread in threads]
 
 
-def _state(stat: Path) -> str:
+def _thread_state(stat_file: Path) -> str:
     try:
-        return stat.read_text().rpartition(")")[2].split()[0]
+        return stat_file.read_text().rpartition(")")[2].split()[0]
     except OSError:
         return "X"
 
 
 def make_data(root: Path) -> Path:
-    """Twelve imitated patches, ten of which are trained on, built below `root`."""
+    """Build a dataset of twelve fake patches, ten of them for training, and return its folder."""
     raw = write_patches(root / "raw", 12)
     write_lists(raw, {"train": range(8), "validation": range(8, 10), "test": range(10, 12)})
     build("bigearthnet_s1", root / "data", raw)
     return root / "data"
 
 
-def code() -> str:
-    """The SHA-256 of the program, which must stay the same for results to be comparable."""
+def source_hash() -> str:
+    """Return the SHA-256 of the package's source code, which must not change in a campaign."""
     paths = sorted((ROOT / "sar_mixmae_jax").rglob("*.py"))
     return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()
 
 
-# ---- what lies in a workdir
+# ---- content of a workdir
 
 
-def record(workdir: Path) -> dict[str, Any]:
-    """`run.json`, which must be whole at any moment; empty if it is not there."""
+def read_record(workdir: Path) -> dict[str, Any]:
+    """Return the content of `run.json`, or an empty record if there is none.
+
+    Raises:
+      JSONDecodeError: the file is incomplete, which it must never be.
+    """
     path = workdir / "run.json"
     try:
         return json.loads(path.read_text())
@@ -341,239 +361,270 @@ def record(workdir: Path) -> dict[str, Any]:
         return {}
 
 
-def logged(workdir: Path) -> list[tuple[int, str, Any]]:
-    """(step, name, value) of the log in the order of its lines, without a line that is cut off."""
+def logged_values(workdir: Path) -> list[tuple[int, str, Any]]:
+    """Return (step, name, value) of all complete lines of the log, in their order."""
     path = workdir / "metrics.jsonl"
-    found = []
+    values = []
     for text in path.read_text().splitlines() if path.exists() else ():
         try:
             line = json.loads(text)
         except ValueError:
             continue
-        found += [(line["step"], name, value) for name, value in line.items() if name != "step"]
-    return found
+        values += [(line["step"], name, value) for name, value in line.items() if name != "step"]
+    return values
 
 
-def on_disk(workdir: Path) -> list[Path]:
-    """The folders of the saved steps."""
+def saved_checkpoints(workdir: Path) -> list[Path]:
+    """Return the folders of the saved checkpoints, which are named after their steps."""
     return [path for path in (workdir / "checkpoints").glob("*") if path.name.isdigit()]
 
 
-def temporary(workdir: Path) -> list[Path]:
-    """The folders of checkpoints that are being written."""
-    return list((workdir / "checkpoints").glob(TMP))
+def unfinished_checkpoints(workdir: Path) -> list[Path]:
+    """Return the folders of checkpoints that are not completely written."""
+    return list((workdir / "checkpoints").glob("*.orbax-checkpoint-tmp*"))
 
 
-def partial(workdir: Path) -> list[Path]:
-    """Files that are being written."""
+def partial_files(workdir: Path) -> list[Path]:
+    """Return the names of files of a workdir that are not completely written."""
     try:
-        return [Path(path) for path in os.listdir(workdir) if path.endswith(".partial")]
+        return [Path(name) for name in os.listdir(workdir) if name.endswith(".partial")]
     except FileNotFoundError:
         return []
 
 
-def hashes(checkpoint: Path) -> dict[str, str]:
-    """Type, shape and SHA-256 of every array of a checkpoint, read without Orbax or this project.
+def array_hashes(checkpoint: Path) -> dict[str, str]:
+    """Return the `array_hash` of every array of a checkpoint by its name.
+
+    The arrays are read with TensorStore, without Orbax and without this project.
 
     Args:
-      checkpoint: the folder of a step.
+      checkpoint: folder of a step.
     """
     base = {"driver": "ocdbt", "base": f"file://{checkpoint / 'state'}/"}
     keys = ts.KvStore.open(base).result().list().result()
-    found = {}
+    hashes = {}
     for key in keys:
         name, _, rest = key.decode().rpartition("/")
         if rest == ".zarray":
             spec = {"driver": "zarr", "kvstore": {**base, "path": f"{name}/"}}
-            found[name] = digest(ts.open(spec, read=True).result().read().result())
-    return found
+            hashes[name] = array_hash(ts.open(spec, read=True).result().read().result())
+    return hashes
 
 
-def digest(array: np.ndarray) -> str:
-    """Type, shape and SHA-256 of an array."""
+def array_hash(array: np.ndarray) -> str:
+    """Return type, shape and SHA-256 of an array."""
     return f"{array.dtype}{array.shape} {hashlib.sha256(array.tobytes()).hexdigest()}"
 
 
-def metadata(checkpoint: Path) -> dict[str, Any]:
-    """The metadata of a checkpoint without what may differ: flags that may change, their sum.
+def comparable_metadata(checkpoint: Path) -> dict[str, Any]:
+    """Return the metadata of a checkpoint without the fields that may differ.
 
-    With `keep_best` a run looks at the model before every save, so there are more metrics.
+    These are `keep_best`, the checksum of the metadata, and all metrics but two: with `keep_best`
+    a run evaluates the model before every save, which adds metrics.
     """
-    found = json.loads((checkpoint / "metadata" / "metadata").read_text())
-    del found["config"]["keep_best"], found["sha256"]
-    found["metrics"] = {name: found["metrics"][name] for name in ("loss", "gradient_norm")}
-    return found
+    metadata = json.loads((checkpoint / "metadata" / "metadata").read_text())
+    del metadata["config"]["keep_best"], metadata["sha256"]
+    metadata["metrics"] = {name: metadata["metrics"][name] for name in ("loss", "gradient_norm")}
+    return metadata
 
 
-# ---- comparing
+# ---- comparison
 
 
-def check_ending(hit: Hit | None, status: int, told: str) -> list[str]:
-    """Problems in how a start ended."""
+def check_ending(hit: Hit | None, status: int, output: str) -> list[str]:
+    """Return the problems in the exit status and the output of a start.
+
+    Args:
+      hit: state at the interruption; None for a start without one.
+      status: exit status, negative for a signal.
+      output: output and errors.
+    """
     problems = []
-    if "Traceback" in told:
-        problems.append(f"a traceback: {told[told.index('Traceback') :][-600:]!r}")
-    if "is not used" in told:
-        problems.append(f"a killed run left a checkpoint that is damaged: {told[-600:]!r}")
+    if "Traceback" in output:
+        problems.append(f"a traceback: {output[output.index('Traceback') :][-600:]!r}")
+    if "is not used" in output:
+        problems.append(f"a killed run left a damaged checkpoint: {output[-600:]!r}")
     if hit is None or hit.signal is None:
         expected = {0}
     elif hit.signal == signal.SIGKILL:
         expected = {-signal.SIGKILL}
-    else:  # before the program listens, the system ends it
+    else:  # SIGTERM ends the program until its handler is installed
         expected = {0, -signal.SIGTERM} if hit.phase == START_UP else {0}
-        if status == 0 and "which is saved" not in told and "done: " not in told:
-            problems.append(f"SIGTERM was not answered: {told[-300:]!r}")
+        if status == 0 and "which is saved" not in output and "done: " not in output:
+            problems.append(f"no message after SIGTERM: {output[-300:]!r}")
     if status not in expected:
-        problems.append(f"ended with {status}, expected {expected}: {told[-600:]!r}")
+        problems.append(f"ended with {status}, expected {expected}: {output[-600:]!r}")
     return problems
 
 
-def compare(whole: Path, workdir: Path) -> list[str]:
-    """Problems of a run that was ended and went on, beside one that was not."""
+def compare(uninterrupted: Path, interrupted: Path) -> list[str]:
+    """Return the differences between the workdirs of an uninterrupted and an interrupted run."""
     return [
-        *compare_checkpoints(whole, workdir),
-        *compare_logs(whole, workdir),
-        *compare_leftovers(workdir),
+        *compare_checkpoints(uninterrupted, interrupted),
+        *compare_logs(uninterrupted, interrupted),
+        *check_leftovers(interrupted),
     ]
 
 
-def compare_checkpoints(whole: Path, workdir: Path) -> Iterator[str]:
-    """Every checkpoint that both runs have; the last one they must."""
-    ours, theirs = ({path.name: path for path in on_disk(side)} for side in (workdir, whole))
-    if str(STEPS) not in ours:
+def compare_checkpoints(uninterrupted: Path, interrupted: Path) -> Iterator[str]:
+    """Yield the differences in the checkpoints of both runs, and a missing last checkpoint."""
+    expected = {path.name: path for path in saved_checkpoints(uninterrupted)}
+    checkpoints = {path.name: path for path in saved_checkpoints(interrupted)}
+    if str(STEPS) not in checkpoints:
         yield f"there is no checkpoint of step {STEPS}"
-    for step in sorted({*ours} & {*theirs}, key=int):
-        found, expected = hashes(ours[step]), hashes(theirs[step])
-        names = {*found, *expected}
-        wrong = sorted(name for name in names if found.get(name) != expected.get(name))
+    for step in sorted({*checkpoints} & {*expected}, key=int):
+        hashes, expected_hashes = array_hashes(checkpoints[step]), array_hashes(expected[step])
+        names = {*hashes, *expected_hashes}
+        wrong = sorted(name for name in names if hashes.get(name) != expected_hashes.get(name))
         if wrong:
             yield f"step {step}: {len(wrong)} of {len(names)} arrays differ: {wrong[:3]}"
-        if metadata(ours[step]) != metadata(theirs[step]):
+        if comparable_metadata(checkpoints[step]) != comparable_metadata(expected[step]):
             yield f"step {step}: the metadata differ"
-    if record(workdir).get("saved") != STEPS:
-        yield f"run.json says that step {record(workdir).get('saved')} was saved last"
+    if read_record(interrupted).get("saved") != STEPS:
+        yield f"run.json names step {read_record(interrupted).get('saved')} as the last one saved"
 
 
-def compare_logs(whole: Path, workdir: Path) -> Iterator[str]:
-    """Every number that is no time: present once, at the same step, of the same bits."""
-    ours, theirs = (series(side) for side in (workdir, whole))
-    for name in EXACT:
-        steps = [step for step, _ in ours[name]]
+def compare_logs(uninterrupted: Path, interrupted: Path) -> Iterator[str]:
+    """Yield the differences in the logged numbers, times left out.
+
+    Every number must be logged once at a step, with equal bits. Numbers in `EVERY_STEP` must be
+    logged at all steps, others at least at those of the uninterrupted run.
+    """
+    expected, values = logged_series(uninterrupted), logged_series(interrupted)
+    for name in EVERY_STEP:
+        steps = [step for step, _ in values[name]]
         if steps != list(range(1, STEPS + 1)):
             yield f"{name} was logged at {steps}"
-        if ours[name] != theirs[name]:
+        if values[name] != expected[name]:
             yield f"{name} differs"
-    for name in {*theirs} - {*EXACT}:
-        steps = {step for step, _ in theirs[name]}
-        if [entry for entry in ours[name] if entry[0] in steps] != theirs[name]:
-            yield f"{name} differs: {ours[name]}, expected {theirs[name]}"
-    for name, values in ours.items():
-        if len({step for step, _ in values}) != len(values):
-            yield f"{name} was logged twice at a step: {values}"
+    for name in {*expected} - {*EVERY_STEP}:
+        steps = {step for step, _ in expected[name]}
+        if [entry for entry in values[name] if entry[0] in steps] != expected[name]:
+            yield f"{name} differs: {values[name]}, expected {expected[name]}"
+    for name, entries in values.items():
+        if len({step for step, _ in entries}) != len(entries):
+            yield f"{name} was logged twice at a step: {entries}"
 
 
-def series(workdir: Path) -> dict[str, list[tuple[int, str]]]:
-    """(step, value to the last digit) by name, without times."""
-    found = defaultdict(list)
-    for step, name, value in logged(workdir):
+def logged_series(workdir: Path) -> dict[str, list[tuple[int, str]]]:
+    """Return (step, value with all digits) of the logged numbers by name, times left out."""
+    series = defaultdict(list)
+    for step, name, value in logged_values(workdir):
         if not any(part in name for part in TIMING):
-            found[name].append((step, json.dumps(value)))
-    return found
+            series[name].append((step, json.dumps(value)))
+    return series
 
 
-def compare_leftovers(workdir: Path) -> Iterator[str]:
-    """Nothing of a killed start may stay for ever, and none of its checkpoints be damaged."""
-    if temporary(workdir):
-        yield f"unfinished checkpoints stay: {[path.name for path in temporary(workdir)]}"
-    if partial(workdir):
-        yield f"unfinished files stay: {[path.name for path in partial(workdir)]}"
+def check_leftovers(workdir: Path) -> Iterator[str]:
+    """Yield the unfinished and damaged files that a killed start left."""
+    if unfinished := unfinished_checkpoints(workdir):
+        yield f"unfinished checkpoints stay: {[path.name for path in unfinished]}"
+    if partial := partial_files(workdir):
+        yield f"unfinished files stay: {[path.name for path in partial]}"
     if (workdir / "checkpoints_damaged").exists():
         yield "a checkpoint was taken for damaged"
-    halves = [path.name for path in on_disk(workdir) if not (path / "state" / "_METADATA").exists()]
-    if halves:
-        yield f"half-removed checkpoints stay: {halves}"
+    incomplete = [
+        path.name
+        for path in saved_checkpoints(workdir)
+        if not (path / "state" / "_METADATA").exists()
+    ]
+    if incomplete:
+        yield f"half-removed checkpoints stay: {incomplete}"
 
 
-# ---- drawing
+# ---- campaign
 
 
-def draw(number: int, seed: int, seconds: float) -> tuple[list[Blow], list[dict[str, Any]]]:
-    """The blows and the changes of flags of a trial.
+def draw_trial(
+    number: int, seed: int, seconds: float
+) -> tuple[list[Interruption], list[dict[str, Any]]]:
+    """Draw the interruptions and the changed flags of a trial.
 
     Args:
-      number: of the trial; the phase of the first blow goes round with it.
-      seed: of the campaign.
-      seconds: an uninterrupted run takes.
+      number: number of the trial, which also determines the phase of the first interruption.
+      seed: seed of the campaign.
+      seconds: duration of an uninterrupted run.
     """
-    chance = random.Random(f"{seed}-{number}")
-    first = [*PHASES[:-1], None, None]
-    phases = [first[number % len(first)]]
-    phases += [chance.choice(first) for _ in range(chance.choice((0, 0, 1, 2)))]
-    blows = []
+    rng = random.Random(f"{seed}-{number}")
+    choices = [*PHASES[:-1], None, None]
+    phases = [choices[number % len(choices)]]
+    phases += [rng.choice(choices) for _ in range(rng.choice((0, 0, 1, 2)))]
+    interruptions = []
     for index, phase in enumerate(phases):
-        sent = signal.SIGTERM if chance.random() < 0.2 else signal.SIGKILL
-        step = chance.randint(3, STEPS - 6) if index == 0 else chance.randint(6, STEPS - 3)
+        sent_signal = signal.SIGTERM if rng.random() < 0.2 else signal.SIGKILL
+        step = rng.randint(3, STEPS - 6) if index == 0 else rng.randint(6, STEPS - 3)
         if phase is None:
-            delay = chance.uniform(0, 1.2 * seconds)
+            delay = rng.uniform(0, 1.2 * seconds)
         else:
-            delay = chance.choice((0.0, 0.0, chance.uniform(0, 0.05)))
-        blows.append(Blow(sent, phase, step, delay))
+            delay = rng.choice((0.0, 0.0, rng.uniform(0, 0.05)))
+        interruptions.append(Interruption(sent_signal, phase, step, delay))
     changes: list[dict[str, Any]] = [{}, {"keep_best": 1}]
-    return blows, chance.choice((changes[:1], changes[:1], changes[1:], changes))
+    return interruptions, rng.choice((changes[:1], changes[:1], changes[1:], changes))
 
 
-def table(trials: dict[int, Trial]) -> str:
-    """All trials, and how often every phase was hit, as Markdown."""
+def format_table(trials: dict[int, Trial]) -> str:
+    """Return Markdown tables of all trials and of the number of hits by phase."""
     lines = ["| trial | ended at | starts | result |", "|---:|---|---:|---|"]
     killed: Counter[str] = Counter()
-    asked: Counter[str] = Counter()
+    terminated: Counter[str] = Counter()
     for number, trial in trials.items():
-        words = []
+        hit_texts = []
         for hit in trial.hits:
             name = hit.signal.name if hit.signal else "nothing"
-            words.append(f"{name}, step {hit.step}, {hit.phase}")
-            counter = asked if hit.signal == signal.SIGTERM else killed
+            hit_texts.append(f"{name}, step {hit.step}, {hit.phase}")
+            counter = terminated if hit.signal == signal.SIGTERM else killed
             if hit.signal:
                 counter[hit.phase] += 1
         result = "DIFFERS: " + "; ".join(trial.problems) if trial.problems else "identical"
-        lines.append(f"| {number} | {' → '.join(words)} | {trial.starts} | {result} |")
+        lines.append(f"| {number} | {' → '.join(hit_texts)} | {trial.starts} | {result} |")
     lines += ["", "| phase | SIGKILL | SIGTERM |", "|---|---:|---:|"]
-    lines += [f"| {phase} | {killed[phase]} | {asked[phase]} |" for phase in PHASES[:-1]]
-    lines.append(f"| all | {killed.total()} | {asked.total()} |")
+    lines += [f"| {phase} | {killed[phase]} | {terminated[phase]} |" for phase in PHASES[:-1]]
+    lines.append(f"| all | {killed.total()} | {terminated.total()} |")
     return "\n".join(lines)
 
 
-def run(
-    numbers: Iterable[int], seed: int, root: Path, tell: Callable[[str], None]
+def run_trials(
+    numbers: Iterable[int], seed: int, root: Path, report: Callable[[str], None]
 ) -> dict[int, Trial]:
-    """Runs trials of a campaign below `root`; what differed stays there to be looked at."""
+    """Run trials of a campaign and return them by number.
+
+    Args:
+      numbers: numbers of the trials.
+      seed: seed of the campaign.
+      root: folder of all runs; workdirs of trials with problems are kept.
+      report: called with every line of the report.
+    """
     campaign = Campaign(root)
     begin = time.monotonic()
-    control = campaign.trial("control", [], [{}])
+    control = campaign.run_trial("control", [], [{}])
     seconds = time.monotonic() - begin
-    tell(f"an uninterrupted run takes {seconds:.1f} s; two of them: {control.problems or 'equal'}")
+    report(
+        f"an uninterrupted run takes {seconds:.1f} s; two of them: {control.problems or 'equal'}"
+    )
     trials = {}
     for number in numbers:
-        blows, changes = draw(number, seed, seconds)
-        trials[number] = campaign.trial(f"trial-{number}", blows, changes)
-        tell(f"{number}: {trials[number]}")
+        interruptions, changes = draw_trial(number, seed, seconds)
+        trials[number] = campaign.run_trial(f"trial-{number}", interruptions, changes)
+        report(f"{number}: {trials[number]}")
     return trials
 
 
 def main() -> None:
-    """The command line."""
+    """Run a campaign as the command line says and print its tables."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--times", type=int, default=50, help="trials")
+    parser.add_argument("--times", type=int, default=50, help="number of trials")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--first", type=int, default=0, help="number of the first trial")
-    parser.add_argument("--only", type=int, help="one trial of the campaign, by its number")
-    given = parser.parse_args()
+    parser.add_argument("--only", type=int, help="run one trial of the campaign, by its number")
+    options = parser.parse_args()
     start_fork_server()
     root = Path(tempfile.mkdtemp(prefix="kill-"))
     begin, load = time.monotonic(), os.getloadavg()[0]
-    numbers = range(given.first, given.first + given.times) if given.only is None else [given.only]
-    trials = run(numbers, given.seed, root, lambda text: print(text, flush=True))
-    print(table(trials))
+    numbers = range(options.first, options.first + options.times)
+    if options.only is not None:
+        numbers = [options.only]
+    trials = run_trials(numbers, options.seed, root, lambda line: print(line, flush=True))
+    print(format_table(trials))
     minutes = (time.monotonic() - begin) / 60
     print(f"\n{minutes:.1f} min, load {load:.1f} at the start, {os.getloadavg()[0]:.1f} at the end")
     failed = [number for number, trial in trials.items() if trial.problems]

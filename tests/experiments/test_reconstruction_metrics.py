@@ -39,10 +39,10 @@ SIZE = Architecture(
 
 
 class Silent(MixMAE):
-    """Predicts 0."""
+    """Model with the prediction 0."""
 
     def __call__(self, images, mask):
-        """Zeros, in cells."""
+        """Return zeros, in cells."""
         return jnp.zeros((len(images), mask.size, images[0].size // mask.size))
 
 
@@ -227,10 +227,10 @@ def test_without_a_truth_there_is_the_error_alone():
 
 
 class FilteredTarget(Silent):
-    """Predicts the filtered target, normalised by its own moments."""
+    """Model that predicts the filtered target, normalised by the target's own moments."""
 
     def __call__(self, images, mask):
-        """The normalised cells."""
+        """Return the normalised cells."""
         raw = jnp.asarray(QUIET.backscatter)
         target = (reduce_speckle(raw, SpeckleFilter("boxcar")) - jnp.array(MEAN)) / jnp.array(STD)
         cells = patchify(jnp.where(jnp.isfinite(target), target, 0.0), self.arch.mask_unit)

@@ -201,7 +201,7 @@ def test_what_cannot_be_compared_is_refused_before_anything_is_built(changes, me
 
 @pytest.mark.parametrize("arm", [name for name, arm in recipe.ARMS.items() if "pretrain" in arm])
 def test_every_arm_is_a_pretraining(arm, small):
-    """Its settings are accepted, and reach the objective."""
+    """The settings of an arm are accepted and reach the objective."""
     config = recipe.get_config()
     config.compared = (arm,)
     trials.check_comparison_config(config)

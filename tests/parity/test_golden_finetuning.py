@@ -14,7 +14,7 @@ from sar_mixmae_jax.models.layers import sincos_position_embedding
 from sar_mixmae_jax.models.resize import bicubic_resize, resize_position_tables
 from sar_mixmae_jax.tasks.registry import get_task
 from sar_mixmae_jax.training.optimizer import decay_mask, layer_scales
-from tests.reference import here, nhwc, relative_error, to_here
+from tests.reference import nhwc, parameter_layout, parameter_path, relative_error
 
 LOSS_TOLERANCE, TOLERANCE = 1e-6, 1e-5
 
@@ -46,8 +46,8 @@ def test_golden_classification(golden, classifier):
     assert names
     for name in names:
         tensor = name.removeprefix("classify/grad/")
-        expected = to_here(tensor, arrays[name])
-        assert relative_error(flat[here(tensor)], expected) < TOLERANCE, tensor
+        expected = parameter_layout(tensor, arrays[name])
+        assert relative_error(flat[parameter_path(tensor)], expected) < TOLERANCE, tensor
 
 
 @pytest.fixture(scope="module")
@@ -112,10 +112,10 @@ def test_golden_rates_and_decay_of_every_tensor(golden, variant):
     params = jax.eval_shape(model.init, jax.random.key(0), images)["params"]
     scales = flatten_dict(layer_scales(params, 0.7), sep="/")
     decays = flatten_dict(decay_mask(params), sep="/")
-    assert set(scales) == {here(name) for name in expected}
+    assert set(scales) == {parameter_path(name) for name in expected}
     for name, settings in expected.items():
-        assert scales[here(name)] == pytest.approx(settings["lr_scale"], rel=1e-12), name
-        assert decays[here(name)] == (settings["weight_decay"] > 0), name
+        assert scales[parameter_path(name)] == pytest.approx(settings["lr_scale"], rel=1e-12), name
+        assert decays[parameter_path(name)] == (settings["weight_decay"] > 0), name
 
 
 def test_golden_resizing_to_another_input_size(golden):
@@ -135,7 +135,7 @@ def test_golden_resizing_to_another_input_size(golden):
         params = golden.params()["encoder"]
         target = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), params)
         tables = {
-            here(name.removeprefix(f"{prefix}/")).split("/")[1]: array
+            parameter_path(name.removeprefix(f"{prefix}/")).split("/")[1]: array
             for name, array in golden.finetune.items()
             if name.startswith(f"{prefix}/") and "bias_table" in name
         }

@@ -23,7 +23,7 @@ from sar_mixmae_jax.objectives.radiometry import standardise, valid_pixels
 from sar_mixmae_jax.objectives.reconstruction import reconstruct
 from sar_mixmae_jax.objectives.weighting import Weighting, loss_weights
 from sar_mixmae_jax.training.optimizer import adamw, decay_mask, learning_rate
-from tests.reference import BUFFERS, Golden, compare_trees, here, nhwc, relative_error
+from tests.reference import BUFFERS, Golden, compare_trees, nhwc, parameter_path, relative_error
 
 LOSS_TOLERANCE = 1e-6
 TOLERANCE = 1e-5
@@ -153,11 +153,14 @@ def test_golden_gradients(golden, model, mask, check, norm_pix):
     prefix = f"norm_pix={norm_pix}/weighting=per_channel/grad/"
     batch = prepared(golden, "per_channel")
     _, ours = loss_and_gradient(golden.params(), batch, mask, model, bool(norm_pix))
-    check.all((prefix + name, *pair) for name, *pair in compare_trees(ours, golden.under(prefix)))
+    check.all(
+        (prefix + name, *pair)
+        for name, *pair in compare_trees(ours, golden.pretrain_arrays(prefix))
+    )
 
 
 def test_golden_decayed_names(golden):
-    theirs = {here(name) for name in golden.pretrain["weight_decay/decayed_names"]}
+    theirs = {parameter_path(name) for name in golden.pretrain["weight_decay/decayed_names"]}
     decayed = jax.tree_util.tree_leaves_with_path(decay_mask(golden.params()))
     ours = {"/".join(key.key for key in path) for path, decays in decayed if decays}
     assert ours == theirs
@@ -187,7 +190,10 @@ def train(golden: Golden, model: MixMAE, make_optimizer=adamw):
 def test_golden_trajectory(golden, model, check):
     params, losses = train(golden, model)
     prefix = "trajectory/params/"
-    check.all((prefix + name, *pair) for name, *pair in compare_trees(params, golden.under(prefix)))
+    check.all(
+        (prefix + name, *pair)
+        for name, *pair in compare_trees(params, golden.pretrain_arrays(prefix))
+    )
     check("trajectory/losses", losses, golden.pretrain["trajectory/losses"], LOSS_TOLERANCE)
 
 

@@ -25,7 +25,7 @@ def test_absent_parts_are_skipped_with_their_name(partial):
     assert partial.pretrain["mask"].shape == (16,)
     for name, read in {
         "encoder_tokens": lambda: partial.pretrain["encoder_tokens"],
-        "trajectory/params/": lambda: partial.under("trajectory/params/"),
+        "trajectory/params/": lambda: partial.pretrain_arrays("trajectory/params/"),
         "classify/x": lambda: partial.finetune["classify/x"],
         r"mixmim_\*_flood.pth": lambda: partial.finetuned("flood"),
         "parameters.json": lambda: partial.path("parameters.json"),

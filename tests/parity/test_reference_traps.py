@@ -57,7 +57,9 @@ def test_missing_decay_of_the_bias_tables_is_caught_by_the_parameters_alone(gold
     assert losses == pytest.approx(golden.pretrain["trajectory/losses"], rel=LOSS_TOLERANCE)
     errors = {
         name: relative_error(ours, theirs)
-        for name, ours, theirs in compare_trees(params, golden.under("trajectory/params/"))
+        for name, ours, theirs in compare_trees(
+            params, golden.pretrain_arrays("trajectory/params/")
+        )
     }
     caught = {name for name, error in errors.items() if error > TOLERANCE}
     assert caught

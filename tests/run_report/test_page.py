@@ -98,7 +98,7 @@ def lines() -> Iterator[dict]:
 
 
 def fill(workdir: Path, run=RUN, metrics=None, cut: str = "") -> Path:
-    """Makes the folder of a run."""
+    """Write `run.json` and the log of a run and return its folder."""
     workdir.mkdir(parents=True, exist_ok=True)
     (workdir / "run.json").write_text(json.dumps(run))
     if metrics is not None:
@@ -123,7 +123,7 @@ class Page(HTMLParser):
         self.text = " ".join(self.text.split())
 
     def handle_starttag(self, tag, attrs):
-        """Opens an element."""
+        """Record the start of an element."""
         self.elements.append((tag, dict(attrs)))
         if tag not in self.EMPTY:
             self._open.append((tag, dict(attrs).get("class")))
@@ -135,11 +135,11 @@ class Page(HTMLParser):
             self.notices.append("")
 
     def handle_endtag(self, tag):
-        """Closes the element that was opened last."""
+        """Check that the end tag is that of the element opened last."""
         assert self._open.pop()[0] == tag
 
     def handle_data(self, data):
-        """Text, of a cell or of a notice if it is inside one."""
+        """Record text, also as that of a cell or a notice around it."""
         if ("style", None) in self._open:
             return
         self.text += data + " "

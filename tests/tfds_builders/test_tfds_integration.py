@@ -24,7 +24,7 @@ ROOT = Path(tfds_builders.__file__).parents[1]
 
 
 def read_back(folder) -> list[int]:
-    """Checks that every record that the splits name can be read; returns the shards of train."""
+    """Read all records of all splits and return the shard lengths of train."""
     builder = tfds.builder_from_directory(folder)
     for split, info in builder.info.splits.items():
         source = builder.as_data_source(split)

@@ -30,7 +30,13 @@ from sar_mixmae_jax.training.optimizer import adamw
 from sar_mixmae_jax.training.restore import read_subtree
 from sar_mixmae_jax.training.source_checkpoint import find_source_checkpoint
 from sar_mixmae_jax.utils.errors import InputError
-from tests.reference import compare_trees, here, params_from, relative_error, to_here
+from tests.reference import (
+    compare_trees,
+    parameter_layout,
+    parameter_path,
+    params_from,
+    relative_error,
+)
 from tests.torch_interop.golden_files import (
     arrays,
     choices,
@@ -167,7 +173,7 @@ def test_other_sizes_there_and_back(tmp_path):
     flat = flatten_dict(params, sep="/")
     tensors = {torch_name(name): torch_layout(name, array, size) for name, array in flat.items()}
     for name, tensor in tensors.items():
-        np.testing.assert_array_equal(to_here(name, tensor), flat[here(name)])
+        np.testing.assert_array_equal(parameter_layout(name, tensor), flat[parameter_path(name)])
     tensors |= make_buffers(size, decoder=True)
     path = written(tmp_path / "model.pth", tensors)
     asked = ImportOptions(statistics="-19,-12,5.5,5", decoder_num_heads=3)
@@ -251,7 +257,7 @@ def test_the_next_step_is_that_of_pytorch(golden, imported):
     updates, _ = jax.jit(optimizer.update)(params_from(gradient), state, params)
     after = optax.apply_updates(params, updates)
     for name, ours, tensor in compare_trees(after, {n: p.detach().numpy() for n, p in own.items()}):
-        before = to_here(name, content["model"][name].numpy())
+        before = parameter_layout(name, content["model"][name].numpy())
         if name.endswith("qkv.bias"):  # without its key third
             before = before[np.arange(before.size) // (before.size // 3) != 1]
         assert relative_error(ours - before, tensor - before) < 1e-4, name

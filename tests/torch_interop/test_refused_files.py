@@ -32,7 +32,7 @@ pytestmark = pytest.mark.skipif(torch is None, reason="PyTorch is not installed"
 
 
 class Bomb:
-    """Creates a file when it is unpickled."""
+    """An object whose unpickling creates a file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -10,31 +10,32 @@ from pathlib import Path
 import pytest
 
 from tests.campaigns import damage
-from tests.campaigns.damage import FAILED, HARMLESS, KINDS, LAST, RECOVERED, REFUSED, Specimen
-from tests.campaigns.kill import hashes
+from tests.campaigns.damage import FAILED, HARMLESS, KINDS, LAST, RECOVERED, REFUSED, FinishedRun
+from tests.campaigns.kill import array_hashes
 
 pytestmark = pytest.mark.usefixtures("no_drawing_in_module")
 
 
 @pytest.fixture(scope="module")
-def specimen(built, tmp_path_factory):
+def finished_run(built, tmp_path_factory):
     """A finished run of four checkpoints, of steps 2, 4, 6 and 8."""
-    return Specimen(tmp_path_factory.mktemp("damage"), built)
+    return FinishedRun(tmp_path_factory.mktemp("damage"), built)
 
 
 @pytest.fixture
-def outcome(specimen, tmp_path):
-    """Damages a copy of the run and starts it: (outcome, what was told)."""
+def outcome(finished_run, tmp_path):
+    """Damage a copy of the run and start it: (change, options) -> (outcome, output)."""
 
-    def attempt(change: Callable[[Path], object], **options: bool) -> tuple[str, str]:
-        def damaged(workdir: Path) -> str:
-            return str(change(workdir) or "as the test says")
+    def run_trial(change: Callable[[Path], object], **options: bool) -> tuple[str, str]:
+        def damage_copy(workdir: Path) -> str:
+            return str(change(workdir) or "change of this test")
 
-        trial = damage.try_damage("test", damaged, specimen, tmp_path / "run", **options)
-        assert trial.outcome != FAILED, f"{trial.done}: {trial.told}"
-        return trial.outcome, trial.told
+        workdir = tmp_path / "run"
+        trial = damage.run_trial("test", damage_copy, finished_run, workdir, **options)
+        assert trial.outcome != FAILED, f"{trial.damage}: {trial.output}"
+        return trial.outcome, trial.output
 
-    return attempt
+    return run_trial
 
 
 def newest(workdir: Path) -> Path:
@@ -42,23 +43,23 @@ def newest(workdir: Path) -> Path:
 
 
 def flip_unseen(checkpoint: Path) -> str:
-    """Turns a bit over that changes an array and that TensorStore does not notice."""
-    before, chance = hashes(checkpoint), random.Random(0)
+    """Flip a bit that changes an array without an error of TensorStore."""
+    before, rng = array_hashes(checkpoint), random.Random(0)
     for path in sorted(checkpoint.rglob("d/*"), key=lambda path: -path.stat().st_size):
         for _ in range(8):
             content = path.read_bytes()
-            done = damage.flip(path, chance)
+            description = damage.flip_bit(path, rng)
             with contextlib.suppress(ValueError):
-                if hashes(checkpoint) != before:
-                    return done
+                if array_hashes(checkpoint) != before:
+                    return description
             path.write_bytes(content)
     raise AssertionError("every flipped bit is noticed or harmless")
 
 
 @pytest.mark.parametrize("number", range(len(KINDS) + 5))
-def test_every_kind_of_damage(specimen, tmp_path, number):
-    trial = damage.trial(number, 0, specimen, tmp_path, quick=True)
-    assert trial.outcome != FAILED, f"{trial.kind}: {trial.done}: {trial.told}"
+def test_every_kind_of_damage(finished_run, tmp_path, number):
+    trial = damage.run_numbered_trial(number, 0, finished_run, tmp_path, quick=True)
+    assert trial.outcome != FAILED, f"{trial.kind}: {trial.damage}: {trial.output}"
 
 
 def test_untouched_it_is_restored_as_it_was(outcome):
@@ -66,11 +67,11 @@ def test_untouched_it_is_restored_as_it_was(outcome):
 
 
 def test_a_flipped_bit_that_only_a_checksum_sees_is_found(outcome):
-    result, told = outcome(lambda workdir: flip_unseen(newest(workdir)))
+    result, output = outcome(lambda workdir: flip_unseen(newest(workdir)))
     assert result == RECOVERED
-    assert f"checkpoints/{LAST} is not used" in told
-    assert "do not have their checksums" in told
-    assert f"checkpoints_damaged/{LAST}-0" in told
+    assert f"checkpoints/{LAST} is not used" in output
+    assert "do not have their checksums" in output
+    assert f"checkpoints_damaged/{LAST}-0" in output
 
 
 def test_all_damaged_is_refused_in_a_line_that_can_be_read(outcome):
@@ -89,24 +90,24 @@ def test_checkpoints_that_are_gone_are_no_start_from_scratch(outcome, kind):
         if kind == "emptied":
             (workdir / "checkpoints").mkdir()
 
-    result, told = outcome(remove)
+    result, output = outcome(remove)
     assert result == REFUSED
-    assert f"step {LAST} was saved" in told
+    assert f"step {LAST} was saved" in output
 
 
 def test_an_empty_newer_step_is_put_away(outcome):
-    result, told = outcome(lambda workdir: (workdir / "checkpoints" / "10").mkdir())
+    result, output = outcome(lambda workdir: (workdir / "checkpoints" / "10").mkdir())
     assert result == HARMLESS
-    assert "checkpoints/10 is not used" in told
+    assert "checkpoints/10 is not used" in output
 
 
 def test_exchanged_steps_are_told_by_their_metadata(outcome):
     def exchange(workdir):
         return damage.swap(newest(workdir), workdir / "checkpoints" / "4")
 
-    result, told = outcome(exchange)
+    result, output = outcome(exchange)
     assert result == RECOVERED
-    assert "its metadata is of step 4" in told
+    assert "its metadata is of step 4" in output
 
 
 @pytest.mark.parametrize("name", ["0012", "²", "9" * 30])
@@ -134,8 +135,8 @@ def test_a_record_with_an_odd_step_gets_one_line_or_none(outcome, saved):
 
 
 def test_a_log_that_is_gone_is_told(outcome):
-    _, told = outcome(lambda workdir: (workdir / "metrics.jsonl").unlink())
-    assert "metrics.jsonl" in told
+    _, output = outcome(lambda workdir: (workdir / "metrics.jsonl").unlink())
+    assert "metrics.jsonl" in output
 
 
 def test_a_log_that_is_no_file_gets_one_line(outcome):
@@ -152,12 +153,12 @@ def test_a_record_that_is_gone_is_written_again(outcome):
     assert result == HARMLESS
 
 
-def test_what_a_killed_start_left_unfinished_is_cleared_away(specimen, tmp_path):
+def test_what_a_killed_start_left_unfinished_is_cleared_away(finished_run, tmp_path):
     """Else every kill costs the disk another checkpoint."""
     workdir = tmp_path / "run"
-    shutil.copytree(specimen.workdir, workdir)
+    shutil.copytree(finished_run.workdir, workdir)
     left = workdir / "checkpoints" / "7.orbax-checkpoint-tmp", workdir / ".run.json.12345.partial"
     shutil.copytree(newest(workdir), left[0])
     left[1].write_text("{")
-    assert damage.attempt(specimen, workdir, best=False, page=False).error is None
+    assert damage.start_damaged(finished_run, workdir, best=False, page=False).error is None
     assert not [path.name for path in left if path.exists()]

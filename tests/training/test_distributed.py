@@ -89,7 +89,9 @@ def test_processes_and_devices_may_come_and_go(settings, tmp_path):
 
 def test_a_process_that_fails_ends_the_others_with_its_reason(settings, tmp_path):
     arguments = (*settings(), f"--workdir={tmp_path}")
-    processes = start_together(2, *arguments, devices=2, last=["--config.mask_ratio=0.25"])
+    processes = start_together(
+        2, *arguments, devices=2, last_arguments=["--config.mask_ratio=0.25"]
+    )
     (status, _, errors), (other_status, _, other_errors) = map(finish, processes)
     assert other_status == 2
     assert "another configuration or dataset than the first one" in other_errors
@@ -101,7 +103,9 @@ def test_a_process_that_fails_ends_the_others_with_its_reason(settings, tmp_path
 def test_processes_with_workdirs_of_their_own_are_refused(settings, tmp_path):
     """Each would save a part, and wait for ever for the others'."""
     arguments = (*settings(), f"--workdir={tmp_path / 'one'}")
-    processes = start_together(2, *arguments, devices=2, last=[f"--workdir={tmp_path / 'two'}"])
+    processes = start_together(
+        2, *arguments, devices=2, last_arguments=[f"--workdir={tmp_path / 'two'}"]
+    )
     (status, _, errors), (other_status, _, other_errors) = map(finish, processes)
     assert (status, other_status) == (2, 2)
     assert "two is not the folder of the primary process" in other_errors

@@ -33,7 +33,7 @@ from sar_mixmae_jax.utils.errors import InputError
 from sar_mixmae_jax.utils.hashing import pack_ids
 from sar_mixmae_jax.utils.typed_json import from_json, to_json
 from tests.launch import call, finish, start_together
-from tests.rewrite import rewrite, without_split
+from tests.rewrite import copy_without_split, rewrite
 from tests.shrink import probe_config, small_tuning, tuning_flags
 
 V1 = "bigearthnet_s1/v1/2.0.0"
@@ -65,7 +65,7 @@ SCORED = {
 @pytest.fixture(scope="module")
 def blind(built, tmp_path_factory):
     """The data folder without the files of the test split: whoever opens them fails."""
-    return without_split(built, "test", tmp_path_factory.mktemp("blind") / "data")
+    return copy_without_split(built, "test", tmp_path_factory.mktemp("blind") / "data")
 
 
 @pytest.fixture(scope="module")

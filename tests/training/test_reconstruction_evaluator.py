@@ -20,10 +20,10 @@ from tests.training.test_train_step import SIZE
 
 
 class Oracle(MixMAE):
-    """Predicts the normalised target, as if it had seen it."""
+    """Model that predicts the normalised target exactly."""
 
     def __call__(self, images, mask):
-        """The target of `norm_pix`, for images without nodata."""
+        """Return the target of `norm_pix`, for images without nodata."""
         cells = patchify(images, self.arch.mask_unit)
         deviation = jnp.sqrt(cells.var(-1, keepdims=True, ddof=1) + 1e-6)
         return (cells - cells.mean(-1, keepdims=True)) / deviation

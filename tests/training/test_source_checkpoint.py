@@ -24,7 +24,7 @@ def copy(encoder_run, tmp_path):
 
 
 def damage(step, pattern: str) -> None:
-    """Changes a byte of every hundred of files of a checkpoint."""
+    """Change every hundredth byte of the second half of files of a checkpoint."""
     paths = [path for path in step.glob(pattern) if path.is_file()]
     assert paths
     for path in paths:

@@ -63,7 +63,7 @@ def test_fine_tuning_begins_with_a_stored_encoder(stored, built, tmp_path):
 
 
 def test_a_stored_model_is_resumed_and_evaluated(stored, built):
-    """Its encoder is that of the run, although the checkpoint it began with is gone."""
+    """The encoder of the run is used, although the checkpoint it began with is gone."""
     workdir = stored / "finetuning"
     config = repeated(workdir, built, total_steps=2, init="pretraining")
     assert encoder_loading.resolve_encoder(config, workdir).path == workdir / "checkpoints/1"

@@ -4,12 +4,12 @@ import shutil
 
 import pytest
 
-from tests.sen12 import built_example, example
+from tests.sen12 import built_dataset, example_archive
 
 
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory):
-    return example(tmp_path_factory.getbasetemp())
+    return example_archive(tmp_path_factory.getbasetemp())
 
 
 @pytest.fixture
@@ -20,4 +20,4 @@ def copy(archive, tmp_path):
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
-    return built_example(tmp_path_factory.getbasetemp())
+    return built_dataset(tmp_path_factory.getbasetemp())

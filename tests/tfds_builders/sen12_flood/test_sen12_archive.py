@@ -7,7 +7,7 @@ from datetime import datetime
 import pytest
 
 from sar_mixmae_jax.utils.errors import InputError
-from tests.sen12 import SIZE, change_list, make, metadata
+from tests.sen12 import SIZE, build_metadata, change_list, metadata
 from tfds_builders.plan import BuildSettings
 from tfds_builders.sen12_flood import archive_plan, fake_archive, splits
 from tfds_builders.sen12_flood.archive import Source, time_of
@@ -15,13 +15,13 @@ from tfds_builders.sen12_flood.fake_archive import EXAMPLE_SPLITS, FOLDER, Shot
 
 
 def test_zip_and_folder_give_the_same_records(archive, built, tmp_path):
-    facts = make(archive, tmp_path, pairs="published")
+    facts = build_metadata(archive, tmp_path, pairs="published")
     assert facts["checksum"] == metadata(built, "pairs")["checksum"]
     assert facts["pairs"] == metadata(built, "pairs")["pairs"]
 
 
 def test_the_zip_itself_can_be_named(archive, built, tmp_path):
-    """Its lists lie beside it, and so does another archive."""
+    """The lists are in the folder of the zip; a second zip there is an error for the folder."""
     packed = fake_archive.pack(archive / FOLDER, tmp_path / "sen12.zip")
     for split in ("train", "test"):
         shutil.copy(archive / f"{split}.csv", tmp_path)
@@ -31,23 +31,23 @@ def test_the_zip_itself_can_be_named(archive, built, tmp_path):
         assert [row[:2] for row in from_zip.items[split].tolist()] == [r[:2] for r in rows.tolist()]
     assert from_zip.source_files(*from_zip.arguments, from_zip.items["test"][0].item()) == [packed]
     fake_archive.pack(archive / FOLDER, tmp_path / "other.zip")
-    facts = make(packed, tmp_path / "built", pairs="published")
+    facts = build_metadata(packed, tmp_path / "built", pairs="published")
     assert facts["checksum"] == metadata(built, "pairs")["checksum"]
     with pytest.raises(InputError, match=r"found 2 archives, other\.zip, sen12\.zip"):
-        make(tmp_path, tmp_path / "no")
+        build_metadata(tmp_path, tmp_path / "no")
 
 
 def test_a_file_that_is_no_zip_is_named(tmp_path):
     file = tmp_path / "sen12.zip"
     file.write_text("nothing")
     with pytest.raises(InputError, match=r"sen12\.zip: cannot be read as a zip"):
-        make(file, tmp_path)
+        build_metadata(file, tmp_path)
 
 
 def test_processes_do_not_matter(archive, built, tmp_path, monkeypatch):
     monkeypatch.setattr(archive_plan, "IMAGES_PER_SHARD", 8)
     serial, parallel = (
-        make(archive, tmp_path / str(n), BuildSettings(processes=n)) for n in (1, 2)
+        build_metadata(archive, tmp_path / str(n), BuildSettings(processes=n)) for n in (1, 2)
     )
     assert serial == parallel
     assert len(serial["pairs"]["train"]["before"]) == len(
@@ -71,13 +71,13 @@ def test_a_zip_beside_its_lists_without_a_top_folder_and_with_hostile_names(copy
     (root / "SEN12_test_sequences.txt").write_text("5\r\n22\r\n")
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(InputError, match="several folders of sequence 0140"):
-        make(root, tmp_path / "own")
+        build_metadata(root, tmp_path / "own")
     with zipfile.ZipFile(root / "archive.ZIP") as packed:
         kept = {n: packed.read(n) for n in packed.namelist() if not n.startswith("/tmp")}
     with zipfile.ZipFile(root / "archive.ZIP", "w") as packed:
         for name, content in kept.items():
             packed.writestr(name, content)
-    facts = make(root, tmp_path / "own")
+    facts = build_metadata(root, tmp_path / "own")
     assert facts["pairs"] == metadata(built, "dates")["pairs"]
     assert [p for p in sorted(tmp_path.rglob("*")) if tmp_path / "own" not in [p, *p.parents]] == (
         before
@@ -96,7 +96,7 @@ def test_a_list_spelled_in_other_ways(copy, tmp_path, built):
                 place[str(number)] = entry
 
     change_list(copy, change)
-    facts = make(copy, tmp_path)
+    facts = build_metadata(copy, tmp_path)
     assert facts["pairs"] == metadata(built, "dates")["pairs"]
 
 
@@ -147,10 +147,10 @@ def test_lists_are_found_where_the_options_say(archive, tmp_path, built):
     for split, name in (("train", "a.csv"), ("test", "b.csv")):
         shutil.copy(archive / f"{split}.csv", root / name)
     options = {"train_list": str(root / "a.csv"), "test_list": str(root / "b.csv")}
-    facts = make(archive / FOLDER, tmp_path, **options)
+    facts = build_metadata(archive / FOLDER, tmp_path, **options)
     assert facts["pairs"] == metadata(built, "dates")["pairs"]
     with pytest.raises(InputError, match=r"--test_list=c\.csv: found no such file"):
-        make(archive, tmp_path / "no", test_list="c.csv")
+        build_metadata(archive, tmp_path / "no", test_list="c.csv")
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 import rasterio
 
 from sar_mixmae_jax.utils.errors import InputError
-from tests.sen12 import FLOODED, SIZE, bands, change_list, make, without
+from tests.sen12 import FLOODED, SIZE, band_paths, build_metadata, change_list, without_key
 from tfds_builders.bad_files import BadFilesError
 from tfds_builders.build import build
 from tfds_builders.geotiff import write_band
@@ -25,14 +25,14 @@ from tfds_builders.sen12_flood.sequences import folders, undescribed
 def test_a_missing_split_list(copy, tmp_path, split):
     (copy / f"{split}.csv").unlink()
     with pytest.raises(InputError, match=f"found no list of the {split} split.*--{split}_list"):
-        make(copy, tmp_path)
+        build_metadata(copy, tmp_path)
 
 
 def test_lists_that_differ(copy, tmp_path):
     (copy / "my_train.csv").write_text("0140\n")
     (copy / "train.csv").rename(copy / "old_train.csv")
     with pytest.raises(InputError, match="2 lists of the train split that differ"):
-        make(copy, tmp_path)
+        build_metadata(copy, tmp_path)
 
 
 def drop_reference(root):
@@ -41,14 +41,14 @@ def drop_reference(root):
 
 
 def move_away(root):
-    for path in bands(root, "0140", FLOODED[0]):
+    for path in band_paths(root, "0140", FLOODED[0]):
         with rasterio.open(path) as raster:
             values, where = raster.read(1), raster.transform
         write_band(path, values, crs="EPSG:4326", transform=where.translation(-100, 40) * where)
 
 
 def in_db(root):
-    path = bands(root, "0140", FLOODED[0])[0]
+    path = band_paths(root, "0140", FLOODED[0])[0]
     with rasterio.open(path) as raster:
         values, where = raster.read(1), raster.transform
     power = np.where(values > 0, 10 * np.log10(np.maximum(values, 1e-9)), 0)
@@ -59,7 +59,7 @@ def all_of(value):
     """Return a change of an archive: all measurements of a band become one value."""
 
     def change(root):
-        path = bands(root, "0140", FLOODED[0])[0]
+        path = band_paths(root, "0140", FLOODED[0])[0]
         with rasterio.open(path) as raster:
             values, where = raster.read(1), raster.transform
         write_band(
@@ -83,7 +83,7 @@ def rename_key(key):
 
 DAMAGES = {
     "empty": (
-        lambda r: os.truncate(bands(r, "0140", FLOODED[0])[1], 0),
+        lambda r: os.truncate(band_paths(r, "0140", FLOODED[0])[1], 0),
         "found 0 bytes, expected a GeoTIFF",
         1,
     ),
@@ -93,18 +93,18 @@ DAMAGES = {
     "raised number": (rename_key("²"), "image '²' of sequence 0140: found no number", 1),
     "no number": (rename_key("one"), "image 'one' of sequence 0140: found no number", 1),
     "reference": (drop_reference, "found no Sentinel-2 reference", 6),
-    "polarisation": (lambda r: bands(r, "0140", FLOODED[0])[0].unlink(), "_VH.tif", 1),
+    "polarisation": (lambda r: band_paths(r, "0140", FLOODED[0])[0].unlink(), "_VH.tif", 1),
     "elsewhere": (move_away, "found no measurement on the grid", 1),
     "truncated": (
-        lambda r: os.truncate(bands(r, "0140", FLOODED[0])[1], 3000),
+        lambda r: os.truncate(band_paths(r, "0140", FLOODED[0])[1], 3000),
         "cannot be read as a GeoTIFF",
         1,
     ),
     "unit": (in_db, "which is dB, expected linear power", 1),
-    "label": (without("0140", "1", "FLOODING"), "found no key FLOODING", 1),
-    "filename": (without("0140", "1", "filename"), "found no key FILENAME", 1),
-    "coverage": (without("0140", "1", "FULL-DATA-COVERAGE"), "no key FULL-DATA-COVERAGE", 1),
-    "orbit": (without("0140", "1", "orbit"), "found no key orbit", 1),
+    "label": (without_key("0140", "1", "FLOODING"), "found no key FLOODING", 1),
+    "filename": (without_key("0140", "1", "filename"), "found no key FILENAME", 1),
+    "coverage": (without_key("0140", "1", "FULL-DATA-COVERAGE"), "no key FULL-DATA-COVERAGE", 1),
+    "orbit": (without_key("0140", "1", "orbit"), "found no key orbit", 1),
     "sequence": (
         lambda r: change_list(r, lambda values: values.pop("0140")),
         "names the sequence '0140'",
@@ -119,7 +119,7 @@ def test_defects_are_named(copy, tmp_path, capsys):
     for damage in ("empty", "folder"):
         DAMAGES[damage][0](copy)
     with pytest.raises(BadFilesError):
-        make(copy, tmp_path)
+        build_metadata(copy, tmp_path)
     table = capsys.readouterr().err
     assert all(DAMAGES[damage][1] in table for damage in ("empty", "folder"))
 
@@ -128,7 +128,7 @@ def test_defects_are_named(copy, tmp_path, capsys):
 def test_defects_can_be_left_out(copy, tmp_path, damage):
     harm, message, images = DAMAGES[damage]
     harm(copy)
-    facts = make(copy, tmp_path, BuildSettings(skip_bad=True, processes=1))
+    facts = build_metadata(copy, tmp_path, BuildSettings(skip_bad=True, processes=1))
     partial = 1 if images == 6 and damage != "reference" else 0
     assert facts["left_out"]["patches"] in (images, images - partial)
     assert facts["left_out"]["bad_files"] > 0
@@ -139,7 +139,7 @@ def test_defects_can_be_left_out(copy, tmp_path, damage):
 def test_sequences_of_another_size_are_left_out_and_named(copy, tmp_path):
     path = copy / FOLDER / "22/S2_2019-01-24_B04.tif"
     write_band(path, np.ones((SIZE, SIZE - 8), np.uint16))
-    facts = make(copy, tmp_path, pairs="published")
+    facts = build_metadata(copy, tmp_path, pairs="published")
     assert facts["sequences_of_another_size"] == ["22"]
     assert facts["pairs_left_out"]["test"][f"not {SIZE}x{SIZE} px"] == 3
     assert any("not 48x48 px: 22" in note for note in facts["notes"])
@@ -174,7 +174,7 @@ def test_other_folders_are_refused(copy, tmp_path, damage):
             fake_archive.pack(copy / FOLDER, root / name)
         message = "found 2 archives"
     with pytest.raises(InputError, match=message):
-        make(root, tmp_path / "out")
+        build_metadata(root, tmp_path / "out")
 
 
 def test_a_member_of_the_zip_that_is_damaged_is_named(copy, tmp_path):
@@ -190,7 +190,7 @@ def test_a_member_of_the_zip_that_is_damaged_is_named(copy, tmp_path):
     content[start : start + 50] = bytes(50)
     packed.write_bytes(content)
     with pytest.raises(BadFilesError, match=rf"a\.zip/{name}: cannot be read"):
-        make(root, tmp_path / "out")
+        build_metadata(root, tmp_path / "out")
 
 
 def test_malformed_entries_are_problems():
@@ -230,10 +230,10 @@ def test_other_polarisations_and_folders_are_named():
 def test_options_out_of_range_are_refused(archive, tmp_path):
     for name, value in (("pairs", "all"), ("zeros", "?"), ("max_zeros", 0.0), ("size", 3)):
         with pytest.raises(InputError, match=name):
-            make(archive, tmp_path, **{name: value})
+            build_metadata(archive, tmp_path, **{name: value})
 
 
 def test_a_split_list_with_an_endless_cell_is_named(copy, tmp_path):
     (copy / "train.csv").write_text("1" * 200_000)
     with pytest.raises(BadFilesError, match=r"train\.csv: names the sequence '1{50}', expected an"):
-        make(copy, tmp_path)
+        build_metadata(copy, tmp_path)

@@ -13,14 +13,14 @@ from rasterio.warp import transform
 from sar_mixmae_jax.data.date_pairs import PairSource
 from sar_mixmae_jax.data.patch_dataset import load_patch_dataset
 from tests.sen12 import (
-    ALONE,
     FLOODED,
+    ONE_PROCESS,
     SIZE,
-    bands,
+    band_paths,
+    build_metadata,
     change_list,
-    make,
     metadata,
-    without,
+    without_key,
 )
 from tfds_builders.bad_files import BadFilesError
 from tfds_builders.build import build
@@ -110,7 +110,7 @@ def test_published_names_have_the_relative_orbit_of_their_track():
 
 def test_zeros_are_nodata_or_dark_by_option(copy, tmp_path):
     """A hole in both bands, a hole in one, and a pixel below the noise."""
-    vh, vv = bands(copy, "0140", FLOODED[0])
+    vh, vv = band_paths(copy, "0140", FLOODED[0])
     for path, holes in ((vh, [slice(20, 24), slice(30, 32)]), (vv, [slice(20, 24)])):
         with rasterio.open(path, "r+") as raster:
             values = raster.read(1)
@@ -122,7 +122,7 @@ def test_zeros_are_nodata_or_dark_by_option(copy, tmp_path):
     images = {}
     for zeros in ("nodata", "border"):
         options = {"size": SIZE, "zeros": zeros, "validation_share": 0.0}
-        build(f"sen12_flood/{zeros}", tmp_path, copy, options, ALONE)
+        build(f"sen12_flood/{zeros}", tmp_path, copy, options, ONE_PROCESS)
         (record,) = (r for r in records_of(tmp_path, zeros, "train") if r["id"] == first)
         images[zeros] = record["backscatter"]
         assert metadata(tmp_path, zeros)["measured"]["train"]["floored_pixels"] > 0
@@ -297,8 +297,8 @@ def test_a_quarter_of_zeros_is_too_much():
 
 def test_published_pairs_need_neither_coverage_nor_orbit(copy, tmp_path):
     for key in ("FULL-DATA-COVERAGE", "orbit", "date"):
-        without("5", "1", key)(copy)
-    facts = make(copy, tmp_path, pairs="published")
+        without_key("5", "1", key)(copy)
+    facts = build_metadata(copy, tmp_path, pairs="published")
     assert Counter(facts["pairs"]["test"]["sequence"]) == {"5": 9, "22": 3}
 
 
@@ -310,10 +310,10 @@ def test_unknown_times_are_null(copy, tmp_path):
             path.rename(path.with_name(path.name.replace(old, "image_one")))
 
     change_list(copy, change)
-    facts = make(copy, tmp_path / "a", pairs="published")
+    facts = build_metadata(copy, tmp_path / "a", pairs="published")
     assert facts["pairs"]["test"]["gap_days"].count(None) == 4
     with pytest.raises(BadFilesError, match="image 1 of sequence 5: found '\\?' as date"):
-        make(copy, tmp_path / "b")
+        build_metadata(copy, tmp_path / "b")
 
 
 # ---- splits
@@ -365,7 +365,7 @@ def test_no_group_is_in_train_and_validation_and_shared_products_are_reported(bu
 def test_training_sequences_of_one_product_have_no_validation(tmp_path):
     places = {"0001": Place(FLOODED), "0002": Place(FLOODED), "3": Place(FLOODED, 2)}
     fake_archive.write_archive(tmp_path, places, {"train": ["0001", "0002"], "test": ["3"]}, SIZE)
-    facts = make(tmp_path, tmp_path / "out")
+    facts = build_metadata(tmp_path, tmp_path / "out")
     assert set(facts["pairs"]) == {"train", "test"}
     (note,) = [note for note in facts["notes"] if note.startswith("there is no validation split")]
     assert "the 2 training sequences share products with each other" in note
