@@ -171,6 +171,20 @@ def test_packages_describe_themselves(package):
     assert len(text.splitlines()) >= 3, f"{package}/__init__.py: describe content and imports"
 
 
+def test_packages_name_modules_that_exist():
+    shared = {
+        path.name
+        for root in ("sar_mixmae_jax", "tfds_builders")
+        for path in (ROOT / root).iterdir()
+    }
+    for path in sources("sar_mixmae_jax", "tfds_builders"):
+        if path.name != "__init__.py":
+            continue
+        names = re.findall(r"`([a-z0-9_]+[a-z0-9])`", ast.get_docstring(parse(path)) or "")
+        known = {other.stem for other in path.parent.iterdir()} | shared | {"load_encoder"}
+        assert [name for name in names if name not in known] == [], path
+
+
 VERBS = (
     "Add|Answer|Ask|Begin|Bring|Build|Call|Check|Choose|Collect|Compare|Compute|Count|Cut|"
     "Describe|Draw|End|Find|Form|Give|Hold|Join|Keep|Leave|Let|Look|Make|Measure|Note|Open|"

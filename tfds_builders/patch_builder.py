@@ -111,7 +111,7 @@ class PatchBuilder(FileReaderBuilder):
                 "order": settings.order_seed,
                 "version": sar_mixmae_jax.__version__,
             }
-            staging.check_plan(folder, plan_fingerprint(plan, facts))
+            staging.remove_shards_of_other_plan(folder, plan_fingerprint(plan, facts))
             tasks = make_shard_tasks(plan, folder, self.info.features, settings.order_seed)
             remove_stale_shards(tasks, processes)
             written = write_missing_shards(tasks, processes, download_config)

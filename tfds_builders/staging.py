@@ -87,8 +87,8 @@ def remove_staging(entry: Path) -> None:
         entry.unlink(missing_ok=True)
 
 
-def check_plan(folder: Path, fingerprint: str) -> None:
-    """Empty the staging folder if it belongs to a build with another plan.
+def remove_shards_of_other_plan(folder: Path, fingerprint: str) -> None:
+    """Empty a staging folder that belongs to a build with another plan, and record the plan.
 
     Args:
       folder: staging folder.

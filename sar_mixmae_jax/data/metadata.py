@@ -100,8 +100,7 @@ class DatasetDescription:
       unit: unit of the records.
       statistics: statistics of the bands; None where none are known.
       quantity: "sigma0" or "gamma0"; "" where it is not known.
-      pixel_size: side of a square of the area of a pixel, metres; None where it is not known or
-        mixed.
+      pixel_size: square root of the area of a pixel, metres; None where it is unknown or mixed.
       record_size: side of the images, pixels; None where it is not known.
     """
 
@@ -212,7 +211,7 @@ class DatasetMetadata:
 
     @property
     def pixel_size(self) -> float | None:
-        """Side of a square of the area of a pixel, metres; None: not known, or mixed."""
+        """Square root of the area of a pixel, metres; None where it is unknown or mixed."""
         try:
             spacings = from_json(list[tuple[float, float]], self.facts.get("pixel_spacing_m"))
         except ValueError:

@@ -228,9 +228,9 @@ def interval(sampled: Sampled) -> dict[str, Any]:
     return result | {"low": float(low), "high": float(high)}
 
 
-def tail_probability(groups: int, level: float = CONFIDENCE_LEVEL) -> float:
+def tail_probability(groups: int) -> float:
     """Return the share of replicates beyond each end of an expanded percentile interval."""
-    t = stats.t.ppf((1 + level) / 2, groups - 1)
+    t = stats.t.ppf((1 + CONFIDENCE_LEVEL) / 2, groups - 1)
     return float(stats.norm.cdf(-t * np.sqrt(groups / (groups - 1))))
 
 

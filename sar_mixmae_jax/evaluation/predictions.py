@@ -154,7 +154,9 @@ def _check_arrays(predictions: Predictions) -> None:
 def _check_columns(predictions: Predictions) -> None:
     rows = len(predictions.ids)
     if "group" not in predictions.columns:
-        raise InputError(f"columns lack group: found {sorted(predictions.columns)}")
+        raise InputError(
+            f"found the columns {sorted(predictions.columns)}, expected one named group: add it"
+        )
     for name, values in predictions.columns.items():
         if values.shape != (rows,) or values.dtype.kind not in COLUMN_KINDS:
             raise InputError(

@@ -225,7 +225,10 @@ def atomic_directory(folder: Path, own: Collection[str], sign: str) -> Iterator[
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file: name a folder")
     if folder.is_dir() and any(folder.iterdir()) and not (folder / sign).is_file():
-        raise InputError(f"{folder} holds other things and no {sign}: name a new folder")
+        raise InputError(
+            f"{folder} is not empty and holds no {sign}, so it is no earlier output: name a new or "
+            "empty folder"
+        )
     partial, old = (
         folder.with_name(f".{folder.name}.{os.getpid()}.{state}") for state in ("partial", "old")
     )
@@ -258,8 +261,8 @@ def _replace_directory(new: Path, folder: Path, old: Path, own: Collection[str])
 
 def format_bytes(count: float) -> str:
     """Format a number of bytes with a decimal unit, from bytes to TB."""
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if count < 1000:
-            break
-        count, unit = count / 1000, {"bytes": "kB", "kB": "MB", "MB": "GB", "GB": "TB"}[unit]
-    return f"{count:,.0f} {unit}" if unit == "bytes" else f"{count:,.1f} {unit}"
+    units = ["bytes", "kB", "MB", "GB", "TB"]
+    while count >= 1000 and len(units) > 1:
+        count /= 1000
+        units.pop(0)
+    return f"{count:,.{0 if units[0] == 'bytes' else 1}f} {units[0]}"

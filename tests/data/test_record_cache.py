@@ -147,7 +147,7 @@ def test_a_folder_of_something_else_is_left_alone(built, tmp_path, caplog):
     source = records(built)
     pack(source, OPTIONS, tmp_path)
     (entry(tmp_path) / "cache.json").rename(entry(tmp_path) / "other.json")
-    with pytest.raises(InputError, match=r"holds other things and no cache\.json"):
+    with pytest.raises(InputError, match=r"is not empty and holds no cache\.json"):
         pack(source, OPTIONS, tmp_path)
     assert "filled again" not in caplog.text
     assert (entry(tmp_path) / "other.json").exists()

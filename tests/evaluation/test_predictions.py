@@ -85,7 +85,7 @@ NAN = np.array([[0.0, 2.0], [np.nan, 1.0], [1.0, np.inf]])
         ({"ids": np.array(["a", "b", "a"])}, "more than once, .*: a"),
         ({"ids": np.array([1, 2, 3])}, "ids are int64"),
         ({"classes": ("water", "water")}, "each name once"),
-        ({"columns": {}}, "columns lack group"),
+        ({"columns": {}}, r"columns \[\], expected one named group"),
         ({"columns": {"group": np.zeros(2)}}, "column 'group' is float64 of shape"),
         ({"columns": {"group": np.array([0, np.nan, 1])}}, "'group' is not finite: b"),
         ({"columns": {"group": np.array([None, 1, 2])}}, "column 'group' is object"),

@@ -173,7 +173,7 @@ def test_folders_that_are_no_reports(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="file is a file: name a folder"):
         write_report(classified(), tmp_path / "file")
-    with pytest.raises(InputError, match=r"holds other things and no metrics\.json"):
+    with pytest.raises(InputError, match=r"is not empty and holds no metrics\.json"):
         write_report(classified(), tmp_path)
     with pytest.raises(InputError, match="cannot be written"):
         write_report(classified(), tmp_path / "file" / "report")

@@ -14,7 +14,7 @@ from scipy.ndimage import binary_dilation, binary_erosion
 from benchmarks.simulator_check import PERCENTS, quantiles, resembles, speckle_in_homogeneous_areas
 from tfds_builders.synthetic_s1 import backscatter
 from tfds_builders.synthetic_s1.backscatter import point_targets
-from tfds_builders.synthetic_s1.fields import blur, fractal_fields
+from tfds_builders.synthetic_s1.fields import blur, fractal_field
 from tfds_builders.synthetic_s1.land_cover import CLASSES, LANDSCAPES, NUMBER
 from tfds_builders.synthetic_s1.simulator import Patch, labels, simulate
 from tfds_builders.synthetic_s1.speckle import LOOKS, measure, resample, speckle
@@ -261,7 +261,7 @@ def test_a_radar_that_transmits_h_sees_the_same_scene():
 
 
 def test_texture_is_correlated_over_50_to_200_m():
-    field = fractal_fields(np.random.default_rng(0), 600, backscatter.TEXTURE_STEPS)[0]
+    field = fractal_field(np.random.default_rng(0), 600, backscatter.TEXTURE_STEPS)
     correlation = [(field[:, lag:] * field[:, :-lag]).mean() / field.var() for lag in range(1, 30)]
     reach = 1 + np.argmax(np.array(correlation) < np.exp(-1))
     assert 5 <= reach <= 20  # pixels of 10 m

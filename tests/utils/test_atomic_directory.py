@@ -72,7 +72,7 @@ def test_an_earlier_directory_is_put_back_if_the_new_one_cannot_be_moved(tmp_pat
 
 def test_a_directory_of_something_else_is_refused(tmp_path):
     fill(tmp_path / "photos", holiday="mine")
-    with pytest.raises(InputError, match="holds other things and no sign"):
+    with pytest.raises(InputError, match="is not empty and holds no sign"):
         write(tmp_path / "photos")
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="is a file"):

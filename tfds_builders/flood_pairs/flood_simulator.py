@@ -12,7 +12,7 @@ from tfds_builders.plan import Columns, Pairs
 from tfds_builders.shards import Example
 from tfds_builders.synthetic_s1 import backscatter, land_cover
 from tfds_builders.synthetic_s1.backscatter import point_targets
-from tfds_builders.synthetic_s1.fields import fractal_fields, smooth_fields
+from tfds_builders.synthetic_s1.fields import fractal_field, smooth_fields
 from tfds_builders.synthetic_s1.land_cover import CLASSES, NUMBER, WIND_STEP, Landscape
 from tfds_builders.synthetic_s1.simulator import INCIDENCE_DEG, SPLITS, Patch, labels, stack_db
 from tfds_builders.synthetic_s1.speckle import LOOKS, MARGIN, noise_floor, observe, speckle
@@ -202,7 +202,7 @@ def _power_of_date(
     level += shift.take(cover, axis=1) + gain * ~wet
     for name, bounce in weather.bounce_db.items():
         level[:, new & (cover == NUMBER[name])] += np.array(bounce, np.float32)[:, None]
-    texture = fractal_fields(rng["texture"], len(cover), backscatter.TEXTURE_STEPS)[0]
+    texture = fractal_field(rng["texture"], len(cover), backscatter.TEXTURE_STEPS)
     return cover, backscatter.textured_power(level, cover, texture)
 
 

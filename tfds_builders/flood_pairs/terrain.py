@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import ndimage
 
-from tfds_builders.synthetic_s1.fields import fractal_fields
+from tfds_builders.synthetic_s1.fields import fractal_field
 from tfds_builders.synthetic_s1.land_cover import NUMBER, SHORE_STEPS, distance_from_line
 
 WATER_SHARE = (0.04, 0.35)  # of a scene with a lake or a coast
@@ -50,7 +50,7 @@ def draw_terrain(rng: np.random.Generator, region: np.ndarray, count: int) -> Te
     distance = WATERS[kind][1](rng, size)
     water = distance < 0
     height = np.maximum(distance, 0) / np.float32(rng.uniform(*VALLEY_PIXELS))
-    height += np.float32(rng.uniform(*UNDULATION)) * fractal_fields(rng, size, UNDULATION_STEPS)[0]
+    height += np.float32(rng.uniform(*UNDULATION)) * fractal_field(rng, size, UNDULATION_STEPS)
     height += np.float32(PARCEL_STEP) * rng.standard_normal(count, dtype=np.float32)[region]
     low = height < np.quantile(height[~water], rng.uniform(*LOW_SHARE))
     return Terrain(height, water, low & ~water)
@@ -69,7 +69,7 @@ def cover_low_ground(
       low: (size, size) bool, low ground.
       hard_case: one of `cases.CYCLE`.
     """
-    patches = fractal_fields(rng, len(cover), SHORE_STEPS)[0] > PATCH_LEVEL
+    patches = fractal_field(rng, len(cover), SHORE_STEPS) > PATCH_LEVEL
     forest, wetland, grass = (NUMBER[name] for name in ("Forest", "Wetland", "Grassland"))
     if hard_case == "vegetation":
         return np.where(low, np.where(patches, np.uint8(forest), np.uint8(wetland)), cover)
@@ -121,12 +121,12 @@ def _river(rng: np.random.Generator, size: int) -> np.ndarray:
 
 
 def _lake(rng: np.random.Generator, size: int) -> np.ndarray:
-    field = fractal_fields(rng, size, SHORE_STEPS)[0] * np.float32(max(SHORE_STEPS))
+    field = fractal_field(rng, size, SHORE_STEPS) * np.float32(max(SHORE_STEPS))
     return field - np.float32(np.quantile(field, rng.uniform(*WATER_SHARE)))
 
 
 def _coast(rng: np.random.Generator, size: int) -> np.ndarray:
-    field = distance_from_line(rng, size, bend=0.0) + 14 * fractal_fields(rng, size, SHORE_STEPS)[0]
+    field = distance_from_line(rng, size, bend=0.0) + 14 * fractal_field(rng, size, SHORE_STEPS)
     return field - np.float32(np.quantile(field, rng.uniform(*WATER_SHARE)))
 
 

@@ -284,7 +284,7 @@ def read_valid(mask: Path, scene: Scene, window: Window) -> np.ndarray:
       window: part of the scene.
 
     Raises:
-      BadFilesError: the mask cannot be read, or neither has the grid of the scene nor a place.
+      BadFilesError: the mask cannot be read, or has neither the grid of the scene nor a CRS.
     """
     with geotiff.open_raster(mask, keep_open=True) as raster:
         place = geotiff.georeference(raster)
@@ -298,8 +298,8 @@ def read_valid(mask: Path, scene: Scene, window: Window) -> np.ndarray:
         else:
             raise bad_file(
                 mask,
-                f"found {raster.shape} pixels and {'a' if place.crs else 'no'} place, expected "
-                f"the {scene.shape} pixels of {scene.name}, or a place in both: resample the mask",
+                f"found {raster.shape} pixels and {'a' if place.crs else 'no'} CRS, expected the "
+                f"{scene.shape} pixels of {scene.name}, or a CRS in both files: resample the mask",
             )
     known = ~np.ma.getmaskarray(values) & ~np.isnan(values.data.astype(np.float32))
     return known & (values.data != 0)

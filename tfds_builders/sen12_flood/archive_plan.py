@@ -219,7 +219,16 @@ def notes(
     group: Mapping[str, str],
     options: Options,
 ) -> list[str]:
-    """Return sentences about the splits and what is left out, for the user and the metadata."""
+    """Return sentences about the splits and what is left out, for the user and the metadata.
+
+    Args:
+      splits: sequences by split.
+      members: sequences by official split.
+      surveys: by sequence.
+      overlap: products that are in both official splits.
+      group: group of sequences that share products, by sequence.
+      options: options of the build.
+    """
     lines = [
         f"{len(overlap.shared)} Sentinel-1 products are in both train and test, of "
         f"{overlap.counts[0]} and {overlap.counts[1]}; {len(overlap.test_sequences)} of "

@@ -56,7 +56,7 @@ def write_lists(root: Path, splits: Mapping[str, Sequence[str]]) -> None:
 
 
 def write_events(root: Path) -> None:
-    """Write the table of events with `DATES`."""
+    """Write the table of events, with the acquisition dates in `DATES`."""
     features = [
         {"type": "Feature", "properties": {"ID": number, "location": name, "s1_date": day}}
         for number, (name, day) in enumerate(DATES.items(), start=1)

@@ -7,7 +7,7 @@ import numpy as np
 
 from sar_mixmae_jax.utils.decibel import db_to_linear
 from tfds_builders.synthetic_s1 import land_cover
-from tfds_builders.synthetic_s1.fields import fractal_fields
+from tfds_builders.synthetic_s1.fields import fractal_field
 from tfds_builders.synthetic_s1.land_cover import CLASSES, NUMBER, Landscape, distance_from_line
 from tfds_builders.synthetic_s1.speckle import gamma_table, table_index
 
@@ -76,7 +76,7 @@ def structure_gain(
       (size, size) dB, equal in both bands.
     """
     size = len(cover)
-    height = fractal_fields(rng, size + 1, RELIEF_STEPS)[0]
+    height = fractal_field(rng, size + 1, RELIEF_STEPS)
     slopes = (height[:-1, 1:] - height[:-1, :-1]) * np.float32(RELIEF_STEP_GAIN)
     gain = slopes * np.float32(rng.uniform(0, landscape.relief))
     hedge = np.float32(rng.uniform(0, landscape.hedges))
@@ -142,7 +142,7 @@ def draw_ground(
         cover = land_cover.cover_with_water(cover, water, land_cover.draw_wind(rng, size))
     decibel = mean_backscatter(rng, cover, region, count, incidence, co_pol)
     decibel += structure_gain(rng, cover, region, landscape)
-    texture = fractal_fields(rng, size, TEXTURE_STEPS)[0]
+    texture = fractal_field(rng, size, TEXTURE_STEPS)
     return Ground(cover, textured_power(decibel, cover, texture))
 
 

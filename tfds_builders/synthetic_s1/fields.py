@@ -34,24 +34,21 @@ def smooth_fields(rng: np.random.Generator, count: int, size: int, step: int) ->
     return fields.reshape(count, cells * step, size)[:, :size]
 
 
-def fractal_fields(
-    rng: np.random.Generator, size: int, octaves: dict[int, float], count: int = 1
-) -> np.ndarray:
-    """Draw sums of smooth fields.
+def fractal_field(rng: np.random.Generator, size: int, octaves: dict[int, float]) -> np.ndarray:
+    """Draw a sum of smooth fields.
 
     Args:
       rng: random numbers of the fields.
       size: side in pixels.
       octaves: amplitude by step; see `smooth_fields`.
-      count: number of fields.
 
     Returns:
-      (count, size, size) float32 of unit variance.
+      (size, size) float32 of unit variance.
     """
     total = np.sqrt(sum(amplitude**2 for amplitude in octaves.values()))
-    field = np.zeros((count, size, size), np.float32)
+    field = np.zeros((size, size), np.float32)
     for step, amplitude in octaves.items():
-        field += smooth_fields(rng, count, size, step) * np.float32(amplitude / total)
+        field += smooth_fields(rng, 1, size, step)[0] * np.float32(amplitude / total)
     return field
 
 

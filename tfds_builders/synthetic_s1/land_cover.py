@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 from scipy.special import ndtri
 
-from tfds_builders.synthetic_s1.fields import fractal_fields, smooth_fields
+from tfds_builders.synthetic_s1.fields import fractal_field, smooth_fields
 
 
 @dataclasses.dataclass(frozen=True)
@@ -233,14 +233,14 @@ def draw_land_cover(
     names, weights = zip(*landscape.parcels.items(), strict=True)
     drawn = rng.choice([NUMBER[name] for name in names], count, p=np.array(weights))
     cover = drawn.astype(np.uint8)[region]
-    forest = fractal_fields(rng, size, FOREST_STEPS)[0]
+    forest = fractal_field(rng, size, FOREST_STEPS)
     # borders of forests follow parcels in part
     parcel_draws = rng.standard_normal(count, dtype=np.float32)[region]
     cover[upper_share(0.75 * forest + 0.66 * parcel_draws, rng.uniform(*landscape.forest))] = (
         NUMBER["Forest"]
     )
     if (urban := rng.uniform(*landscape.urban)) > 0.002:
-        cover[upper_share(fractal_fields(rng, size, URBAN_STEPS)[0], urban)] = NUMBER["Urban"]
+        cover[upper_share(fractal_field(rng, size, URBAN_STEPS), urban)] = NUMBER["Urban"]
     return cover
 
 
@@ -273,12 +273,11 @@ def draw_water(rng: np.random.Generator, size: int, landscape: Landscape) -> np.
     drawn = rng.random()
     lake, river, coast = np.cumsum(landscape.water)
     if drawn < lake:
-        return upper_share(fractal_fields(rng, size, SHORE_STEPS)[0], rng.uniform(0.03, 0.4))
+        return upper_share(fractal_field(rng, size, SHORE_STEPS), rng.uniform(0.03, 0.4))
     if drawn < river:
         return np.abs(distance_from_line(rng, size, bend=12.0)) < 10 ** rng.uniform(0.0, 1.1)
     if drawn < coast:
         return (
-            distance_from_line(rng, size, bend=0.0) + 14 * fractal_fields(rng, size, SHORE_STEPS)[0]
-            > 0
+            distance_from_line(rng, size, bend=0.0) + 14 * fractal_field(rng, size, SHORE_STEPS) > 0
         )
     return None
