@@ -113,7 +113,6 @@ def multilabel_metrics(
     probabilities: np.ndarray,
     labels: np.ndarray,
     classes: Sequence[str],
-    weights: np.ndarray | None = None,
 ) -> dict[str, Any]:
     """Return the metrics of several labels a record.
 
@@ -121,7 +120,6 @@ def multilabel_metrics(
       probabilities: (n, classes) float.
       labels: (n, classes), 1 where a record has the label.
       classes: names of the classes.
-      weights: (n,) float, weight of each record; None: 1 each.
 
     Returns:
       `records`, `labels_per_record` and `predicted_per_record` (means over the records);
@@ -129,19 +127,16 @@ def multilabel_metrics(
       (see the module; `n_classes` is the number of classes of each mean); `published_score`.
     """
     per_class = {
-        name: binary_metrics(probabilities[:, number], labels[:, number], weights)
+        name: binary_metrics(probabilities[:, number], labels[:, number])
         for number, name in enumerate(classes)
     }
-    repeated = None if weights is None else np.repeat(weights, len(classes))
     metrics = {
         "records": len(labels),
-        "labels_per_record": float(np.average(labels.sum(1), weights=weights)),
-        "predicted_per_record": float(
-            np.average((probabilities > THRESHOLD).sum(1), weights=weights)
-        ),
+        "labels_per_record": float(labels.sum(1).mean()),
+        "predicted_per_record": float((probabilities > THRESHOLD).sum(1).mean()),
         "per_class": per_class,
         "macro": _macro(per_class),
-        "micro": binary_metrics(probabilities.ravel(), labels.ravel(), repeated),
+        "micro": binary_metrics(probabilities.ravel(), labels.ravel()),
     }
     return metrics | {PUBLISHED_SCORE: published_score(metrics)}
 
