@@ -1,4 +1,4 @@
-"""Answers to the questions of the comparison: paired, corrected, and nothing beyond the numbers."""
+"""Questions of the comparison: answers are paired, corrected, and follow from the numbers."""
 
 import json
 

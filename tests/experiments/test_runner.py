@@ -216,7 +216,7 @@ def test_every_arm_is_a_pretraining(arm, small):
 
 
 def test_rates_fall_over_what_is_trained(small):
-    """Whatever the number of labels, the last step is at the floor and the middle is not."""
+    """For any number of labels the last step is at the lowest rate, the middle one is not."""
     config = recipe.get_config().finetune.floods
     order = ShuffleSampler(102, config.batch_size, 0)
     rate = make_schedule(config, order)

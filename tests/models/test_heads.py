@@ -76,7 +76,7 @@ def test_one_block_is_never_left_out():
 
 
 def test_drop_path_is_per_image_and_off_without_a_key(classifier):
-    """Copies of an image with the same draw of the last block have the same logits."""
+    """Two copies of an image with the same draw of the last block have the same logits."""
     model, params = classifier
     images = np.repeat(noise(1, 32, 32, 2), 16, axis=0)
     key = jax.random.key(4)

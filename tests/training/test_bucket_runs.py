@@ -1,4 +1,4 @@
-"""Runs in a bucket: the numbers of a run on a disk, whatever ends the process or the server."""
+"""Workdirs in a bucket: the numbers of a run on a disk, also after a killed process or server."""
 
 import json
 import threading

@@ -237,7 +237,7 @@ def test_a_preempted_step_is_no_candidate_for_the_best(blind, encoder_run, tmp_p
 def test_a_run_goes_on_with_the_encoder_it_began_with(
     tuned, blind, encoder_run, meanwhile, tmp_path
 ):
-    """Whatever became of the checkpoint that it is from."""
+    """Also where its source checkpoint is gone, exchanged or damaged."""
     moved = shutil.copytree(encoder_run, tmp_path / "pretraining")
     workdir = shutil.copytree(tuned[1], tmp_path / "run")
     text = (workdir / "run.json").read_text().replace(str(encoder_run), str(moved))

@@ -1,4 +1,4 @@
-"""Runs stored by version 0.1: resumed, fine-tuned from, evaluated and reported under new names."""
+"""Stored runs of version 0.1: resumed, fine-tuned from, evaluated and reported under new names."""
 
 import json
 import tarfile

@@ -1,4 +1,4 @@
-"""Calls in threads: their results are waited for, their errors are raised."""
+"""Background calls: their results are waited for, their errors are raised."""
 
 import pytest
 
