@@ -1,6 +1,5 @@
 """Result of a comparison: comparison.md, comparison.json and comparison.png in the workdir."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,7 @@ from sar_mixmae_jax.experiments.seed_statistics import (
 )
 from sar_mixmae_jax.experiments.trials import PRETRAINING, TrialResult, held_out, protocol
 from sar_mixmae_jax.tasks.registry import get_task
-from sar_mixmae_jax.utils.files import atomic_write
+from sar_mixmae_jax.utils.files import atomic_write, write_json
 from sar_mixmae_jax.utils.plotting import add_title, figure_to_png, legend_columns
 
 References = Mapping[str, Mapping[str, Sequence[Metrics]]]
@@ -73,7 +72,7 @@ def write_comparison(
     markdown, numbers, figure = (workdir / f"comparison.{kind}" for kind in ("md", "json", "png"))
     notes = [*notes, *explained_by_pretraining(results, baselines)]
     atomic_write(markdown, to_markdown(title, tables, notes).encode())
-    atomic_write(numbers, (json.dumps(to_json(tables), indent=1, allow_nan=False) + "\n").encode())
+    write_json(numbers, to_json(tables))
     draw_comparison(
         [*(metric for task in config.finetune for metric in compared_metrics(config, task)), ERROR],
         results,

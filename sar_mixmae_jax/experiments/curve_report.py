@@ -1,6 +1,5 @@
 """Result of learning curves: answers, tables, and a figure for each task."""
 
-import json
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -34,7 +33,7 @@ from sar_mixmae_jax.experiments.seed_statistics import (
     difference,
     values_by_seed,
 )
-from sar_mixmae_jax.utils.files import atomic_write, report_write_errors
+from sar_mixmae_jax.utils.files import atomic_write, report_write_errors, write_json
 from sar_mixmae_jax.utils.tables import markdown_table
 
 QUESTIONS: Mapping[str, tuple[tuple[str, str], ...]] = {
@@ -230,7 +229,7 @@ def write_report(
     paths = [workdir / f"comparison.{kind}" for kind in ("md", "json", "png")]
     with report_write_errors(workdir, "make room and start again; what is finished is kept"):
         atomic_write(paths[0], page.encode())
-        atomic_write(paths[1], (json.dumps(numbers, indent=1, allow_nan=False) + "\n").encode())
+        write_json(paths[1], numbers)
         draw_comparison(
             [*scores.values(), ERROR],
             results,

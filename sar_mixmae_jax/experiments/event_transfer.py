@@ -12,7 +12,6 @@ of the run.
 """
 
 import dataclasses
-import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
@@ -69,7 +68,7 @@ from sar_mixmae_jax.training.source_checkpoint import inherit_statistics
 from sar_mixmae_jax.training.train_step import CacheablePartial, TrainState, init_state
 from sar_mixmae_jax.training.workdir import lock_workdir
 from sar_mixmae_jax.utils.errors import InputError
-from sar_mixmae_jax.utils.files import atomic_write, report_write_errors
+from sar_mixmae_jax.utils.files import atomic_write, report_write_errors, write_json
 from sar_mixmae_jax.utils.typed_json import to_json
 
 ENCODERS = ("random", "pretrained", "adapted")
@@ -311,7 +310,7 @@ class EventTransfer:
         page, numbers = self._workdir / "events.md", self._workdir / "events.json"
         with report_write_errors(page, "make room and start again; what is finished is kept"):
             atomic_write(page, text.encode())
-            atomic_write(numbers, (json.dumps(results, indent=1) + "\n").encode())
+            write_json(numbers, results)
         return [page, numbers]
 
     def _pooled(self, encoder: str, seed: int) -> Predictions:

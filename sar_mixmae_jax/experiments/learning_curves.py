@@ -33,10 +33,7 @@ from sar_mixmae_jax.experiments.curve_baselines import (
     read_stored,
 )
 from sar_mixmae_jax.experiments.curve_figure import RANDOM, CurveResult
-from sar_mixmae_jax.experiments.curve_files import (
-    read_metrics,
-    write_json,
-)
+from sar_mixmae_jax.experiments.curve_files import read_metrics
 from sar_mixmae_jax.experiments.curve_plan import Point, check_curves, footnotes, plan_points
 from sar_mixmae_jax.experiments.curve_pretraining import CurvePretraining
 from sar_mixmae_jax.experiments.curve_report import write_report
@@ -63,6 +60,7 @@ from sar_mixmae_jax.experiments.trials import (
 from sar_mixmae_jax.training.config import make_objective
 from sar_mixmae_jax.training.workdir import lock_workdir
 from sar_mixmae_jax.utils.background import BackgroundTasks
+from sar_mixmae_jax.utils.files import write_json
 
 
 def compare(config: ConfigDict, workdir: Path, stop: Callable[[], bool]) -> list[Path]:

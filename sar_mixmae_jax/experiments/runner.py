@@ -16,7 +16,7 @@ from sar_mixmae_jax.experiments.trials import PRETRAINING, Trial, TrialResult
 from sar_mixmae_jax.training.config import flatten
 from sar_mixmae_jax.training.workdir import lock_workdir
 from sar_mixmae_jax.utils.errors import InputError, first_line
-from sar_mixmae_jax.utils.files import atomic_write, report_write_errors
+from sar_mixmae_jax.utils.files import atomic_write, write_json
 
 CONFIG, LOG, REFERENCES = "comparison.config.json", "log.txt", "references.json"
 """Files in the workdir: configuration, output of all runs, metrics of the baselines."""
@@ -154,8 +154,7 @@ def check_same_comparison(config: ConfigDict, workdir: Path) -> None:
                 f"{workdir} holds another comparison ({'; '.join(changes[:5])}): choose another "
                 "--workdir, or restore these fields"
             )
-    with report_write_errors(path, "make room and start again; what is finished is kept"):
-        atomic_write(path, (json.dumps(content, indent=2) + "\n").encode())
+    write_json(path, content, indent=2)
 
 
 def dataset_checksums(config: ConfigDict) -> dict[str, str | None]:

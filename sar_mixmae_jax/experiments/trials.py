@@ -32,7 +32,7 @@ from sar_mixmae_jax.training import finetune, pretrain
 from sar_mixmae_jax.training.config import make_objective
 from sar_mixmae_jax.training.sharding import fetch_replicated
 from sar_mixmae_jax.utils.errors import InputError, first_line, look_up
-from sar_mixmae_jax.utils.files import atomic_write, report_write_errors, stored_path
+from sar_mixmae_jax.utils.files import stored_path, write_json
 
 PRETRAINING = "pretraining"
 """First stage; the others have the names of the downstream tasks."""
@@ -121,11 +121,8 @@ def write_trial(workdir: Path, result: TrialResult) -> None:
     Raises:
       InputError: the file cannot be written.
     """
-    path = _result_path(workdir, result.trial)
     content = {"metrics": result.metrics, "seconds": round(result.seconds, 1)}
-    with report_write_errors(path, "make room and start again; finished trials are kept"):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        atomic_write(path, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
+    write_json(_result_path(workdir, result.trial), content)
 
 
 def _result_path(workdir: Path, trial: Trial) -> Path:
