@@ -9,7 +9,7 @@ import pytest
 
 from sar_mixmae_jax.experiments.comparison_report import explained_by_pretraining
 from sar_mixmae_jax.experiments.comparison_tables import make_table, to_markdown
-from sar_mixmae_jax.experiments.reconstruction_error import Batch, Protocol, fit_classes
+from sar_mixmae_jax.experiments.reconstruction_error import Batch, Protocol
 from sar_mixmae_jax.experiments.reconstruction_metrics import (
     TASK,
     _complete,
@@ -20,7 +20,7 @@ from sar_mixmae_jax.experiments.seed_statistics import Result
 from sar_mixmae_jax.models.architecture import Architecture
 from sar_mixmae_jax.models.masking import patchify, random_mask, unit_moments
 from sar_mixmae_jax.models.mixmae import MixMAE, init_params
-from sar_mixmae_jax.objectives.preprocess import Preprocessing, preprocess
+from sar_mixmae_jax.objectives.preprocess import Preprocessing, preprocess, resize_labels
 from sar_mixmae_jax.objectives.reconstruction import PretrainObjective, reconstruct
 from sar_mixmae_jax.objectives.speckle_filter import SpeckleFilter, reduce_speckle
 from sar_mixmae_jax.objectives.weighting import Weighting
@@ -266,10 +266,10 @@ def test_too_few_images_and_diverged_models_are_refused(params):
 
 def test_classes_are_those_of_the_nearest_pixel():
     cover = np.random.default_rng(0).integers(0, 5, (2, 30, 30)).astype(np.uint8)
-    found = fit_classes(jnp.asarray(cover), 32, "resize")
+    found = resize_labels(jnp.asarray(cover), 32, "resize")
     centres = np.floor((np.arange(32) + 0.5) * 30 / 32).astype(int)
     np.testing.assert_array_equal(found, cover[:, centres][:, :, centres])
-    padded = fit_classes(jnp.asarray(cover), 32, "pad")
+    padded = resize_labels(jnp.asarray(cover), 32, "pad")
     np.testing.assert_array_equal(padded[:, 1:31, 1:31], cover)
     assert (np.delete(padded, np.s_[1:31], axis=1) == -1).all()
 
