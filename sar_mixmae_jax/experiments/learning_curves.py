@@ -42,7 +42,7 @@ from sar_mixmae_jax.experiments.measurement_kinds import open_measurement
 from sar_mixmae_jax.experiments.programs import Compilers
 from sar_mixmae_jax.experiments.reconstruction_error import Batch
 from sar_mixmae_jax.experiments.reconstruction_metrics import measure_reconstruction
-from sar_mixmae_jax.experiments.runner import check_same_comparison
+from sar_mixmae_jax.experiments.runner import check_same_comparison, print_progress
 from sar_mixmae_jax.experiments.seed_statistics import Metric
 from sar_mixmae_jax.experiments.seed_training import (
     Records,
@@ -156,8 +156,7 @@ class Comparison:
             begin = time.monotonic()
             self._measure(point, seeds)
             seconds = time.monotonic() - begin
-            minutes = (time.monotonic() - start) / number * (len(missing) - number) / 60
-            print(f"{point.title}: {seconds:.0f} s; about {minutes:.0f} minutes left")
+            print_progress(point.title, seconds, start, number, len(missing))
 
     def _compile_ahead(
         self, compilers: Compilers, missing: Sequence[tuple[Point, list[int]]]

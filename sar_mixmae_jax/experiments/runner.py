@@ -67,9 +67,22 @@ def _run_trials(config: ConfigDict, workdir: Path, stop: Callable[[], bool]) -> 
             break
         results[trial] = TrialResult(trial, metrics, time.monotonic() - trial_start)
         trials.write_trial(workdir, results[trial])
-        minutes = (time.monotonic() - start) / number * (len(missing) - number) / 60
-        print(f"{trial.name}: {results[trial].seconds:.0f} s; about {minutes:.0f} minutes left")
+        print_progress(trial.name, results[trial].seconds, start, number, len(missing))
     return [results[trial] for trial in planned if trial in results]
+
+
+def print_progress(title: str, seconds: float, start: float, done: int, total: int) -> None:
+    """Print what was finished, and the time that is left.
+
+    Args:
+      title: what was finished last.
+      seconds: that it took.
+      start: `time.monotonic()` at the start of the first.
+      done: number of those that are finished.
+      total: number of all.
+    """
+    minutes = (time.monotonic() - start) / done * (total - done) / 60
+    print(f"{title}: {seconds:.0f} s; about {minutes:.0f} minutes left")
 
 
 def all_trials(config: ConfigDict) -> list[Trial]:
