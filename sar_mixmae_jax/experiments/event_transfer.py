@@ -45,6 +45,7 @@ from sar_mixmae_jax.experiments.seed_training import (
     Records,
     load_records,
     predict_seeds,
+    seed_batches,
     seed_groups,
     stack,
     train_seeds,
@@ -351,9 +352,5 @@ def _batches(rows: Sequence[np.ndarray], run: ConfigDict, seeds: Sequence[int]) 
       run: of `total_steps`.
       seeds: seeds of the order.
     """
-    batches = []
-    for of_seed, seed in zip(rows, seeds, strict=True):
-        repeated = np.tile(of_seed, -(-run.batch_size // len(of_seed)))
-        sampler = ShuffleSampler(len(repeated), run.batch_size, seed)
-        batches.append([repeated[sampler.batch(step)] for step in range(run.total_steps)])
-    return np.array(batches).swapaxes(0, 1)
+    repeated = [np.tile(of_seed, -(-run.batch_size // len(of_seed))) for of_seed in rows]
+    return seed_batches(repeated, seeds, run.batch_size, range(run.total_steps))

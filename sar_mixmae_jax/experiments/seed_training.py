@@ -16,6 +16,7 @@ import numpy as np
 import optax
 
 from sar_mixmae_jax.data.record_source import Source, read_rows
+from sar_mixmae_jax.data.sampler import ShuffleSampler
 from sar_mixmae_jax.experiments.programs import Compilers, Program
 from sar_mixmae_jax.training.batch_predictor import RecordFunction
 from sar_mixmae_jax.training.sharding import AXIS
@@ -98,6 +99,27 @@ def initial_states(
         states = [init_state(init, optimizer, jax.random.key(seed)) for seed in seeds]
         states = jax.device_get(states)
     return stack(states)
+
+
+def seed_batches(
+    rows: Sequence[np.ndarray], seeds: Sequence[int], batch_size: int, steps: range
+) -> np.ndarray:
+    """Return the (step, seed, batch) numbers of the records.
+
+    Args:
+      rows: (n,) numbers of the records of each seed.
+      seeds: random seeds of the order.
+      batch_size: records of a seed in a step.
+      steps: numbers of the steps.
+
+    Raises:
+      InputError: a seed has fewer records than a batch.
+    """
+    batches = []
+    for of_seed, seed in zip(rows, seeds, strict=True):
+        sampler = ShuffleSampler(len(of_seed), batch_size, seed)
+        batches.append([of_seed[sampler.batch(step)] for step in steps])
+    return np.array(batches).swapaxes(0, 1)
 
 
 def train_seeds(
