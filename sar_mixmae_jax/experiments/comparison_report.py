@@ -25,7 +25,7 @@ from sar_mixmae_jax.experiments.seed_statistics import (
     spread,
     values_by_seed,
 )
-from sar_mixmae_jax.experiments.trials import PRETRAINING, TrialResult, held_out, protocol
+from sar_mixmae_jax.experiments.trials import TrialResult, held_out, protocol
 from sar_mixmae_jax.tasks.registry import get_task
 from sar_mixmae_jax.utils.files import atomic_write, write_json
 from sar_mixmae_jax.utils.plotting import add_title, figure_to_png, legend_columns
@@ -56,8 +56,7 @@ def write_comparison(
       Paths of the three files.
     """
     results = [
-        Result(trial.arm, trial.seed, _task_of(trial.stage), metrics)
-        for trial, metrics, _ in finished
+        Result(trial.arm, trial.seed, trial.stage, metrics) for trial, metrics, _ in finished
     ]
     baselines = [
         Result(name, None if len(by_seed) == 1 else seed, task, metrics)
@@ -151,10 +150,6 @@ def explained_by_pretraining(results: Sequence[Result], baselines: Sequence[Resu
         f"Reduction of the unweighted error of `null` by pretraining: {shares}.{warning} Where it "
         "is small, small differences between arms downstream are to be expected."
     ]
-
-
-def _task_of(stage: str) -> str:
-    return reconstruction_metrics.TASK if stage == PRETRAINING else stage
 
 
 def _task_title(task: str) -> str:

@@ -14,6 +14,7 @@ from tqdm import tqdm
 from sar_mixmae_jax.experiments.curve_figure import RANDOM
 from sar_mixmae_jax.experiments.curve_files import leaves_by_number, read_state, restore_leaves
 from sar_mixmae_jax.experiments.programs import Compilers
+from sar_mixmae_jax.experiments.reconstruction_metrics import PRETRAINING
 from sar_mixmae_jax.experiments.seed_training import (
     Records,
     initial_states,
@@ -23,7 +24,7 @@ from sar_mixmae_jax.experiments.seed_training import (
     select_seed,
     train_seeds,
 )
-from sar_mixmae_jax.experiments.trials import PRETRAINING, Trial, pretraining_config
+from sar_mixmae_jax.experiments.trials import Trial, pretraining_config
 from sar_mixmae_jax.training import pretrain
 from sar_mixmae_jax.training.setup import RunSetup
 from sar_mixmae_jax.training.train_step import TrainState

@@ -41,7 +41,7 @@ from sar_mixmae_jax.experiments.measurement import Measurement
 from sar_mixmae_jax.experiments.measurement_kinds import open_measurement
 from sar_mixmae_jax.experiments.programs import Compilers
 from sar_mixmae_jax.experiments.reconstruction_error import Batch
-from sar_mixmae_jax.experiments.reconstruction_metrics import measure_reconstruction
+from sar_mixmae_jax.experiments.reconstruction_metrics import PRETRAINING, measure_reconstruction
 from sar_mixmae_jax.experiments.runner import check_same_comparison, print_progress
 from sar_mixmae_jax.experiments.seed_statistics import Metric
 from sar_mixmae_jax.experiments.seed_training import (
@@ -51,7 +51,6 @@ from sar_mixmae_jax.experiments.seed_training import (
     stack,
 )
 from sar_mixmae_jax.experiments.trials import (
-    PRETRAINING,
     flat_metrics,
     held_out,
     measured_batches,

@@ -11,8 +11,8 @@ from ml_collections import ConfigDict
 from sar_mixmae_jax.data.metadata import open_builder, read_dataset_metadata
 from sar_mixmae_jax.experiments import baselines, trials
 from sar_mixmae_jax.experiments.comparison_report import References, write_comparison
-from sar_mixmae_jax.experiments.reconstruction_metrics import TASK
-from sar_mixmae_jax.experiments.trials import PRETRAINING, Trial, TrialResult
+from sar_mixmae_jax.experiments.reconstruction_metrics import PRETRAINING
+from sar_mixmae_jax.experiments.trials import Trial, TrialResult
 from sar_mixmae_jax.training.config import flatten
 from sar_mixmae_jax.training.workdir import lock_workdir
 from sar_mixmae_jax.utils.errors import InputError, first_line
@@ -126,7 +126,7 @@ def load_references(config: ConfigDict, workdir: Path) -> References:
                 "again"
             ) from error
     reconstruction = trials.reconstruction_references(config)
-    references = {TASK: {name: [metrics] for name, metrics in reconstruction.items()}}
+    references = {PRETRAINING: {name: [metrics] for name, metrics in reconstruction.items()}}
     for task in config.finetune:
         print(f"baselines without a network: {task}")
         references[task] = baselines.measure_baselines(config, task)

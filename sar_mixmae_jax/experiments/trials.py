@@ -20,6 +20,7 @@ from sar_mixmae_jax.data.sampler import SequentialSampler
 from sar_mixmae_jax.evaluation.predictions import Predictions, save_predictions
 from sar_mixmae_jax.experiments.reconstruction_error import Batch, Protocol
 from sar_mixmae_jax.experiments.reconstruction_metrics import (
+    PRETRAINING,
     REFERENCES,
     Metrics,
     measure_reconstruction,
@@ -33,9 +34,6 @@ from sar_mixmae_jax.training.config import make_objective
 from sar_mixmae_jax.training.sharding import fetch_replicated
 from sar_mixmae_jax.utils.errors import InputError, first_line, look_up
 from sar_mixmae_jax.utils.files import stored_path, write_json
-
-PRETRAINING = "pretraining"
-"""First stage; the others have the names of the downstream tasks."""
 
 RESULTS, RUNS = "cells", "runs"
 """Folders in the workdir of a comparison."""
@@ -56,7 +54,7 @@ class Trial(NamedTuple):
     """One run of a comparison.
 
     Attributes:
-      stage: `PRETRAINING` or the name of a downstream task.
+      stage: `PRETRAINING`, the first, or the name of a downstream task.
       arm: name of the pretraining method.
       seed: random seed of the run, and of the labels that a downstream task trains on.
     """

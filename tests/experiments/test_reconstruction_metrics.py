@@ -11,7 +11,7 @@ from sar_mixmae_jax.experiments.comparison_report import explained_by_pretrainin
 from sar_mixmae_jax.experiments.comparison_tables import make_table, to_markdown
 from sar_mixmae_jax.experiments.reconstruction_error import Batch, Protocol
 from sar_mixmae_jax.experiments.reconstruction_metrics import (
-    TASK,
+    PRETRAINING,
     _complete,
     measure_reconstruction,
     reconstruction_sections,
@@ -276,8 +276,8 @@ def test_classes_are_those_of_the_nearest_pixel():
 
 def test_tables_show_the_metrics(params):
     found = measure_reconstruction(objective(), params, [records(4, 0)], PROTOCOL)
-    results = [Result("none", 0, TASK, found["model"])]
-    baselines = [Result(name, None, TASK, found[name]) for name in ("null", "measured")]
+    results = [Result("none", 0, PRETRAINING, found["model"])]
+    baselines = [Result(name, None, PRETRAINING, found[name]) for name in ("null", "measured")]
     sections = reconstruction_sections(PROTOCOL, norm_pix_loss=True, has_truth=True)
     assert {metric.name for one in sections for metric in one.metrics} <= found["model"].keys()
     page = to_markdown(
@@ -292,11 +292,11 @@ def test_tables_show_the_metrics(params):
 
 def test_the_error_that_each_pretraining_removes():
     results = [
-        Result(arm, seed, TASK, {"error": error + 0.01 * seed})
+        Result(arm, seed, PRETRAINING, {"error": error + 0.01 * seed})
         for arm, error in (("none", 0.97), ("weighted", 1.0))
         for seed in (0, 1)
     ]
-    null = [Result("null", None, TASK, {"error": 1.0})]
+    null = [Result("null", None, PRETRAINING, {"error": 1.0})]
     (told,) = explained_by_pretraining(results, null)
     assert "none 2.5%, weighted -0.5%" in told
     assert "**weighted learned nothing.**" in told
