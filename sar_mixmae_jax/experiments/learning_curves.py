@@ -142,10 +142,10 @@ class Comparison:
             self._compute(missing)
 
     def _compute(self, missing: Sequence[tuple[Point, list[int]]]) -> None:
-        self._store_baselines(PRETRAINING, 0)
+        self._queue_baselines(PRETRAINING, 0)
         for name in self.config.finetune:
             for seed in self._finished(Point(name, RANDOM, 0.0)):
-                self._store_baselines(name, seed)
+                self._queue_baselines(name, seed)
         start = time.monotonic()
         for number, (point, seeds) in enumerate(missing, 1):
             if self.stop() or not self._pretraining.run(point.arm, seeds):
@@ -212,7 +212,7 @@ class Comparison:
             baselines[name] = by_name(of_seeds)
         return baselines
 
-    def _store_baselines(self, name: str, seed: int) -> None:
+    def _queue_baselines(self, name: str, seed: int) -> None:
         """Queue the baselines of a seed, unless they are stored."""
         path = self._baselines_path(name, seed)
         if not path.exists():
