@@ -150,7 +150,7 @@ def read_batches(split: TaskDataset) -> Iterator[DecibelBatch]:
 def _features(
     split: TaskDataset, extract: Callable[[DecibelBatch], np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return features and labels of all records of a split."""
+    """Return features (records, inputs) and labels (records, …) of a split."""
     parts = [(extract(batch), batch["labels"]) for batch in read_batches(split)]
     features, labels = (np.concatenate(column)[: len(split)] for column in zip(*parts, strict=True))
     return features, labels

@@ -98,7 +98,10 @@ def compare(config: ConfigDict, workdir: Path, stop: Callable[[], bool]) -> list
             f"seeds is {config.seeds} and chips {config.chips}: expected at least 1 for both"
         )
     if config.init == "random":
-        raise InputError("init is random, which is compared in any case: expected a pretraining")
+        raise InputError(
+            "init is 'random', and random encoders are always compared: set --config.init to a "
+            "pretraining run"
+        )
     with lock_workdir(workdir):
         transfer = EventTransfer(config, workdir)
         check_same_comparison(config, workdir)
