@@ -114,7 +114,10 @@ def quick() -> ConfigDict:
 
 
 def cpu() -> ConfigDict:
-    """Return a comparison that takes at most ten hours on two cores, in parts of any length."""
+    """Return a comparison that takes at most ten hours (estimated) on two cores.
+
+    It may be run in parts of any length.
+    """
     config = learning_curves(patches=20_000, pairs=2048, seeds=3)
     config.compared = LISTED
     config.curves = ("none",)
@@ -123,7 +126,7 @@ def cpu() -> ConfigDict:
 
 
 def gpu() -> ConfigDict:
-    """Return a comparison for about eight minutes on one H100 or H200 with 16 cores.
+    """Return a comparison for about eight minutes (estimated) on one H100 or H200 with 16 cores.
 
     A subset of the arms and measurements; use "cpu" for all of them, also on a GPU.
     """
@@ -159,7 +162,7 @@ def learning_curves(
     Args:
       patches: simulated for pretraining and land cover, those of `train`.
       pairs: simulated for floods and water, those of `train`.
-      seeds: number of seeds.
+      seeds: number of seeds of pretraining and fine-tuning.
       measured: names in `MEASURED`.
     """
     config = common(pretrain.get_config(f"variant=tiny,dataset={LAND_COVER}"), {})
@@ -292,7 +295,6 @@ def common(pretraining: ConfigDict, tasks: dict[str, ConfigDict]) -> ConfigDict:
     """Return the fields that all sizes share."""
     config = ConfigDict()
     config.trainer = ""  # an entry of cli.compare.COMPARISONS
-    config.seeds = 5  # number of seeds of pretraining and fine-tuning
     config.reference = "none"  # arm that the others are compared with
     config.data_dir = "data"
     config.arms = ConfigDict(ARMS)
