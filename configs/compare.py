@@ -13,7 +13,7 @@ on datasets that are built beforehand. All continue where they were stopped.
 An arm is a way to obtain an encoder: `init` is "pretrain" or "random"; `pretrain` and `finetune`
 are the fields that it changes. `ARMS` holds more than are compared by default:
 --config.compared="('random','none','none_lee')" chooses. With "bigearthnet", `init` may also be the
-path of other runs ("runs/mine-{seed}").
+path of other runs ("runs/mine-{seed}"). `QUESTIONS` says which arms answer what.
 """
 
 from collections.abc import Sequence
@@ -74,6 +74,25 @@ ARMS: dict[str, dict] = {
         "pretrain": {"objective": "simmim", "weighting": {"name": "none"}},
     },
 }
+QUESTIONS: dict[str, tuple[tuple[str, str], ...]] = {
+    "Does pretraining help?": (("none", "random"),),
+    "Do weights of standardised values help?": (
+        ("per_channel_standardised", "none"),
+        ("shared_average_standardised", "none"),
+    ),
+    "Do weights of physical values help?": (
+        ("per_channel_physical", "none"),
+        ("shared_average", "none"),
+        ("per_channel_db_clipped", "none"),
+    ),
+    "Do filtered targets help?": (
+        ("none_lee", "none"),
+        ("per_channel_lee", "per_channel_standardised"),
+    ),
+    "Do weights for bright areas help?": (("bright", "none"), ("bright_filtered", "none")),
+    "Is MixMAE better than SimMIM?": (("none", "simmim"),),
+}
+"""Comparisons (arm, reference) that answer each question of learning curves."""
 TUNING_RATE = 3e-4
 """Peak rate of fine-tuning, chosen on validation for `none` (docs/comparison.md)."""
 LISTED = tuple(arm for arm in ARMS if arm != "shared_average")
@@ -169,6 +188,7 @@ def learning_curves(
     config.trainer = "learning_curves"
     config.seeds = seeds
     config.shares = (1 / 16, 1 / 4, 1.0)  # of the pretraining, at which encoders are measured
+    config.questions = tuple(QUESTIONS.items())  # answered where their arms are compared
     config.curves = ()  # arms that are measured at all shares, others at the last; (): all arms
     config.tasks = ConfigDict(
         {

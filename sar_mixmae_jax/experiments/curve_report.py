@@ -37,32 +37,15 @@ from sar_mixmae_jax.experiments.seed_statistics import (
 from sar_mixmae_jax.utils.files import atomic_write, report_write_errors, write_json
 from sar_mixmae_jax.utils.tables import markdown_table
 
-QUESTIONS: Mapping[str, tuple[tuple[str, str], ...]] = {
-    "Does pretraining help?": (("none", RANDOM),),
-    "Do weights of standardised values help?": (
-        ("per_channel_standardised", "none"),
-        ("shared_average_standardised", "none"),
-    ),
-    "Do weights of physical values help?": (
-        ("per_channel_physical", "none"),
-        ("shared_average", "none"),
-        ("per_channel_db_clipped", "none"),
-    ),
-    "Do filtered targets help?": (
-        ("none_lee", "none"),
-        ("per_channel_lee", "per_channel_standardised"),
-    ),
-    "Do weights for bright areas help?": (("bright", "none"), ("bright_filtered", "none")),
-    "Is MixMAE better than SimMIM?": (("none", "simmim"),),
-}
-"""Comparisons (arm, reference) by question; arms that were not compared are left out."""
+Questions = Sequence[tuple[str, Sequence[tuple[str, str]]]]
+"""(question, its comparisons (arm, reference)); arms that were not compared are left out."""
 
 
 class Answer(NamedTuple):
     """Answer to a question for a task.
 
     Attributes:
-      question: key of `QUESTIONS`.
+      question: the question.
       task: name of the task.
       verdict: "yes", "no", "mixed" or "not resolved".
       comparisons: (measurement, arm, reference, difference) that it follows from.
@@ -75,6 +58,7 @@ class Answer(NamedTuple):
 
 
 def answer_questions(
+    questions: Questions,
     results: Sequence[Result],
     tasks: Mapping[str, Sequence[str]],
     scores: Mapping[str, Metric],
@@ -88,13 +72,14 @@ def answer_questions(
     "not resolved".
 
     Args:
+      questions: with their comparisons.
       results: results of all seeds, at the end of pretraining; of random encoders without it.
       tasks: measurements of each task.
       scores: metric of each measurement.
       arms: that are compared, finished or not.
     """
     answers = []
-    for question, compared in QUESTIONS.items():
+    for question, compared in questions:
         for task, names in tasks.items():
             planned = [
                 (name, arm, reference)
@@ -192,7 +177,7 @@ def write_report(
         make_table(section, results, baselines, config.compared, config.reference)
         for section in _sections(config, scores)
     ]
-    answers = answer_questions(results, tasks, scores, config.compared)
+    answers = answer_questions(config.questions, results, tasks, scores, config.compared)
     below = _not_discriminating(tables)
     title = f"Comparison: {', '.join(tasks)}; {config.pretrain.model.variant}"
     first = [answer_section(answers, scores, below), curve_table(curves, scores)]

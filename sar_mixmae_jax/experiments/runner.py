@@ -21,7 +21,7 @@ from sar_mixmae_jax.utils.files import atomic_write, write_json
 CONFIG, LOG, REFERENCES = "comparison.config.json", "log.txt", "references.json"
 """Files in the workdir: configuration, output of all runs, metrics of the baselines."""
 
-MAY_GROW = ("seeds", "compared")
+MAY_GROW = ("seeds", "compared", "questions")
 """Fields that may change in a workdir; arms may be added too."""
 
 
