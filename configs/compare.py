@@ -13,7 +13,7 @@ on datasets that are built beforehand. All continue where they were stopped.
 An arm is a way to obtain an encoder: `init` is "pretrain" or "random"; `pretrain` and `finetune`
 are the fields that it changes. `ARMS` holds more than are compared by default:
 --config.compared="('random','none','none_lee')" chooses. With "bigearthnet", `init` may also be the
-path of other runs ("runs/mine-{seed}").
+path of other runs ("runs/mine-{seed}"). `QUESTIONS` says which arms answer what.
 """
 
 from collections.abc import Sequence
@@ -74,6 +74,25 @@ ARMS: dict[str, dict] = {
         "pretrain": {"objective": "simmim", "weighting": {"name": "none"}},
     },
 }
+QUESTIONS: dict[str, tuple[tuple[str, str], ...]] = {
+    "Does pretraining help?": (("none", "random"),),
+    "Do weights of standardised values help?": (
+        ("per_channel_standardised", "none"),
+        ("shared_average_standardised", "none"),
+    ),
+    "Do weights of physical values help?": (
+        ("per_channel_physical", "none"),
+        ("shared_average", "none"),
+        ("per_channel_db_clipped", "none"),
+    ),
+    "Do filtered targets help?": (
+        ("none_lee", "none"),
+        ("per_channel_lee", "per_channel_standardised"),
+    ),
+    "Do weights for bright areas help?": (("bright", "none"), ("bright_filtered", "none")),
+    "Is MixMAE better than SimMIM?": (("none", "simmim"),),
+}
+"""Comparisons (arm, reference) that answer each question of learning curves."""
 TUNING_RATE = 3e-4
 """Peak rate of fine-tuning, chosen on validation for `none` (docs/comparison.md)."""
 LISTED = tuple(arm for arm in ARMS if arm != "shared_average")
@@ -114,7 +133,10 @@ def quick() -> ConfigDict:
 
 
 def cpu() -> ConfigDict:
-    """Return a comparison that takes at most ten hours on two cores, in parts of any length."""
+    """Return a comparison that takes at most ten hours (estimated) on two cores.
+
+    It may be run in parts of any length.
+    """
     config = learning_curves(patches=20_000, pairs=2048, seeds=3)
     config.compared = LISTED
     config.curves = ("none",)
@@ -123,7 +145,7 @@ def cpu() -> ConfigDict:
 
 
 def gpu() -> ConfigDict:
-    """Return a comparison for about eight minutes on one H100 or H200 with 16 cores.
+    """Return a comparison for about eight minutes (estimated) on one H100 or H200 with 16 cores.
 
     A subset of the arms and measurements; use "cpu" for all of them, also on a GPU.
     """
@@ -159,13 +181,14 @@ def learning_curves(
     Args:
       patches: simulated for pretraining and land cover, those of `train`.
       pairs: simulated for floods and water, those of `train`.
-      seeds: number of seeds.
+      seeds: number of seeds of pretraining and fine-tuning.
       measured: names in `MEASURED`.
     """
     config = common(pretrain.get_config(f"variant=tiny,dataset={LAND_COVER}"), {})
     config.trainer = "learning_curves"
     config.seeds = seeds
     config.shares = (1 / 16, 1 / 4, 1.0)  # of the pretraining, at which encoders are measured
+    config.questions = tuple(QUESTIONS.items())  # answered where their arms are compared
     config.curves = ()  # arms that are measured at all shares, others at the last; (): all arms
     config.tasks = ConfigDict(
         {
@@ -292,7 +315,6 @@ def common(pretraining: ConfigDict, tasks: dict[str, ConfigDict]) -> ConfigDict:
     """Return the fields that all sizes share."""
     config = ConfigDict()
     config.trainer = ""  # an entry of cli.compare.COMPARISONS
-    config.seeds = 5  # number of seeds of pretraining and fine-tuning
     config.reference = "none"  # arm that the others are compared with
     config.data_dir = "data"
     config.arms = ConfigDict(ARMS)

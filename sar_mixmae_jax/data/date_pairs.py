@@ -4,8 +4,8 @@ A dataset of pairs stores every image once, even if it is in ten pairs; its meta
 records of each pair with the facts about it.
 """
 
-from collections.abc import Callable, Mapping
-from typing import Protocol
+from collections.abc import Callable, Iterable, Mapping
+from typing import AnyStr, Protocol
 
 import numpy as np
 
@@ -63,7 +63,7 @@ class PairSource:
     def __getitem__(self, index: int) -> Record:
         before, after = (self._source[int(self._pairs[name][index])] for name in REQUIRED[:2])
         return {
-            "id": before["id"] + b" > " + after["id"],
+            "id": pair_ids([before["id"]], [after["id"]])[0],
             "before": before["backscatter"],
             "after": after["backscatter"],
             "labels": (
@@ -78,15 +78,22 @@ class PairSource:
     def read_rows(self, rows: np.ndarray) -> Columns:
         """Return the fields of some pairs."""
         before, after = (read_rows(self._source, self._pairs[name][rows]) for name in REQUIRED[:2])
-        ids = zip(before["id"].tolist(), after["id"].tolist(), strict=True)
         return {
-            "id": np.array([first + b" > " + second for first, second in ids]),
+            "id": np.array(pair_ids(before["id"].tolist(), after["id"].tolist())),
             "before": before["backscatter"],
             "after": after["backscatter"],
             "labels": (
                 after[self._mask] if self._mask else self._pairs["flooded"][rows].astype(np.int32)
             ),
         }
+
+
+def pair_ids(before: Iterable[AnyStr], after: Iterable[AnyStr]) -> list[AnyStr]:
+    """Return the id of each pair, "before > after", from those of its dates."""
+    return [
+        first + (b" > " if isinstance(first, bytes) else " > ") + second
+        for first, second in zip(before, after, strict=True)
+    ]
 
 
 def load_date_pairs(

@@ -43,7 +43,7 @@ BATCH_SIZE = 32
 Splits = tuple[TaskDataset, TaskDataset, TaskDataset]
 """Training, validation and test split."""
 
-Record = dict[str, np.ndarray]
+DecibelBatch = dict[str, np.ndarray]
 """A batch of records, images in dB."""
 
 
@@ -140,7 +140,7 @@ BASELINES: dict[str, dict[str, Callable[[Splits], Predictions]]] = {
 """By task and name."""
 
 
-def read_batches(split: TaskDataset) -> Iterator[Record]:
+def read_batches(split: TaskDataset) -> Iterator[DecibelBatch]:
     """Yield all records in order, in dB; the last batch is padded with repeated records."""
     sampler, to_db = SequentialSampler(len(split), BATCH_SIZE), TO_DB[split.patches.unit]
     for batch in batches(split.patches.source, sampler, 0, sampler.steps):
@@ -148,9 +148,9 @@ def read_batches(split: TaskDataset) -> Iterator[Record]:
 
 
 def _features(
-    split: TaskDataset, extract: Callable[[Record], np.ndarray]
+    split: TaskDataset, extract: Callable[[DecibelBatch], np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return features and labels of all records of a split."""
+    """Return features (records, inputs) and labels (records, …) of a split."""
     parts = [(extract(batch), batch["labels"]) for batch in read_batches(split)]
     features, labels = (np.concatenate(column)[: len(split)] for column in zip(*parts, strict=True))
     return features, labels
@@ -160,7 +160,7 @@ def _labels(split: TaskDataset) -> np.ndarray:
     return np.concatenate([batch["labels"] for batch in read_batches(split)])[: len(split)]
 
 
-def _new_water(batch: Record, threshold: float, water_db: float) -> np.ndarray:
+def _new_water(batch: DecibelBatch, threshold: float, water_db: float) -> np.ndarray:
     return new_water_fraction(batch["before"], batch["after"], threshold, water_db)
 
 

@@ -1,6 +1,5 @@
 """Result of a comparison: comparison.md, comparison.json and comparison.png in the workdir."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,9 +25,9 @@ from sar_mixmae_jax.experiments.seed_statistics import (
     spread,
     values_by_seed,
 )
-from sar_mixmae_jax.experiments.trials import PRETRAINING, TrialResult, held_out, protocol
+from sar_mixmae_jax.experiments.trials import TrialResult, held_out, protocol
 from sar_mixmae_jax.tasks.registry import get_task
-from sar_mixmae_jax.utils.files import atomic_write
+from sar_mixmae_jax.utils.files import atomic_write, write_json
 from sar_mixmae_jax.utils.plotting import add_title, figure_to_png, legend_columns
 
 References = Mapping[str, Mapping[str, Sequence[Metrics]]]
@@ -57,8 +56,7 @@ def write_comparison(
       Paths of the three files.
     """
     results = [
-        Result(trial.arm, trial.seed, _task_of(trial.stage), metrics)
-        for trial, metrics, _ in finished
+        Result(trial.arm, trial.seed, trial.stage, metrics) for trial, metrics, _ in finished
     ]
     baselines = [
         Result(name, None if len(by_seed) == 1 else seed, task, metrics)
@@ -73,7 +71,7 @@ def write_comparison(
     markdown, numbers, figure = (workdir / f"comparison.{kind}" for kind in ("md", "json", "png"))
     notes = [*notes, *explained_by_pretraining(results, baselines)]
     atomic_write(markdown, to_markdown(title, tables, notes).encode())
-    atomic_write(numbers, (json.dumps(to_json(tables), indent=1, allow_nan=False) + "\n").encode())
+    write_json(numbers, to_json(tables))
     draw_comparison(
         [*(metric for task in config.finetune for metric in compared_metrics(config, task)), ERROR],
         results,
@@ -152,10 +150,6 @@ def explained_by_pretraining(results: Sequence[Result], baselines: Sequence[Resu
         f"Reduction of the unweighted error of `null` by pretraining: {shares}.{warning} Where it "
         "is small, small differences between arms downstream are to be expected."
     ]
-
-
-def _task_of(stage: str) -> str:
-    return reconstruction_metrics.TASK if stage == PRETRAINING else stage
 
 
 def _task_title(task: str) -> str:

@@ -16,12 +16,13 @@ from ml_collections import ConfigDict
 
 from sar_mixmae_jax.evaluation.predictions import load_predictions
 from sar_mixmae_jax.experiments.baselines import evaluate_baselines
-from sar_mixmae_jax.experiments.curve_files import read_baselines, write_json
+from sar_mixmae_jax.experiments.curve_files import read_baselines
 from sar_mixmae_jax.experiments.measurement import Measurement
 from sar_mixmae_jax.experiments.measurement_kinds import open_measurement
-from sar_mixmae_jax.experiments.reconstruction_metrics import Metrics
-from sar_mixmae_jax.experiments.trials import PRETRAINING, reconstruction_references
+from sar_mixmae_jax.experiments.reconstruction_metrics import PRETRAINING, Metrics
+from sar_mixmae_jax.experiments.trials import reconstruction_references
 from sar_mixmae_jax.utils.errors import InputError
+from sar_mixmae_jax.utils.files import write_json
 from sar_mixmae_jax.utils.processes import available_cores, end_with_parent
 
 Baselines = dict[str, dict[str, dict[int | None, Metrics]]]

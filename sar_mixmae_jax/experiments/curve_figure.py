@@ -79,7 +79,7 @@ def draw_curves(
     axes = figure.subplots(1, len(metrics), squeeze=False).ravel()
     for axis, metric in zip(axes, metrics, strict=True):
         for number, arm in enumerate(arms):
-            _draw_arm(axis, metric, shown, arm, total, number, len(arms))
+            _draw_arm(axis, metric, shown, arm, number, len(arms))
         for name, by_seed in values_by_seed(baselines, metric).items():
             number = names.index(name)
             grey = {"color": BASELINE_GREYS[number % len(BASELINE_GREYS)]}
@@ -112,7 +112,6 @@ def _draw_arm(
     metric: Metric,
     curves: Sequence[CurveResult],
     arm: str,
-    total: int,
     number: int,
     arms: int,
 ) -> None:

@@ -14,18 +14,6 @@ import numpy as np
 from sar_mixmae_jax.experiments.reconstruction_metrics import Metrics
 from sar_mixmae_jax.training.train_step import TrainState
 from sar_mixmae_jax.utils.errors import InputError, first_line
-from sar_mixmae_jax.utils.files import atomic_write, report_write_errors
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write a result, as a whole or not at all.
-
-    Raises:
-      InputError: it cannot be written.
-    """
-    with report_write_errors(path, "make room and start again; what is finished is kept"):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        atomic_write(path, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
 
 
 def read_metrics(path: Path) -> Metrics:

@@ -6,7 +6,7 @@ from ml_collections import ConfigDict
 
 from sar_mixmae_jax.experiments.curve_figure import RANDOM
 from sar_mixmae_jax.experiments.pixel_probe import is_linear_on_pixels
-from sar_mixmae_jax.experiments.trials import PRETRAINING
+from sar_mixmae_jax.experiments.reconstruction_metrics import PRETRAINING
 from sar_mixmae_jax.utils.errors import InputError
 
 SHARED = ("dataset", "split", "bands", "model", "batch_size", "total_steps")

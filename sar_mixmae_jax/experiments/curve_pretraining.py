@@ -1,6 +1,5 @@
 """Pretraining of the arms of learning curves, and their encoders after shares of it."""
 
-import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from functools import cached_property
@@ -12,19 +11,20 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from sar_mixmae_jax.data.sampler import ShuffleSampler
 from sar_mixmae_jax.experiments.curve_figure import RANDOM
 from sar_mixmae_jax.experiments.curve_files import leaves_by_number, read_state, restore_leaves
 from sar_mixmae_jax.experiments.programs import Compilers
+from sar_mixmae_jax.experiments.reconstruction_metrics import PRETRAINING
 from sar_mixmae_jax.experiments.seed_training import (
     Records,
     initial_states,
     load_records,
     prepare_training,
+    seed_batches,
     select_seed,
     train_seeds,
 )
-from sar_mixmae_jax.experiments.trials import PRETRAINING, Trial, pretraining_config
+from sar_mixmae_jax.experiments.trials import Trial, pretraining_config
 from sar_mixmae_jax.training import pretrain
 from sar_mixmae_jax.training.setup import RunSetup
 from sar_mixmae_jax.training.train_step import TrainState
@@ -74,18 +74,16 @@ class CurvePretraining:
             return True
         path, total = self._workdir / "pretraining" / f"{arm}.npz", setup.total_steps
         states = read_state(path, seeds, states)
-        samplers = [dataclasses.replace(setup.sampler, seed=seed) for seed in seeds]
+        rows = [np.arange(self._records.number)] * len(seeds)
         stops = {max(1, round(share * total)): share for share in self._config.shares}
         step, saved = int(states.step[0]), time.monotonic()
         with tqdm(total=total, initial=step, desc=arm, unit=" steps", delay=2) as bar:
             while step < total:
                 after = min(next(s for s in stops if s > step), step + POLL_STEPS)
-                rows = _rows(samplers, step, after)
-                records = self._records
                 states, losses = train_seeds(
                     states,
-                    rows,
-                    records,
+                    seed_batches(rows, seeds, setup.config.batch_size, range(step, after)),
+                    self._records,
                     setup.loss_fn,
                     setup.optimizer,
                     f"{arm}, from step {step}",
@@ -145,8 +143,3 @@ class CurvePretraining:
         like = jax.eval_shape(self.setup(arm).init_params, jax.random.key(0))
         paths = [self._encoder_path(arm, share, seed) for seed in seeds]
         return [restore_leaves(path, like) for path in paths]
-
-
-def _rows(samplers: list[ShuffleSampler], start: int, stop: int) -> np.ndarray:
-    batches = [[sampler.batch(step) for step in range(start, stop)] for sampler in samplers]
-    return np.array(batches).swapaxes(0, 1)

@@ -1,6 +1,5 @@
 """Result of learning curves: answers, tables, and a figure for each task."""
 
-import json
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +13,7 @@ from sar_mixmae_jax.experiments.comparison_tables import (
 )
 from sar_mixmae_jax.experiments.comparison_tables import (
     Section,
+    Table,
     format_difference,
     make_table,
     to_json,
@@ -34,35 +34,18 @@ from sar_mixmae_jax.experiments.seed_statistics import (
     difference,
     values_by_seed,
 )
-from sar_mixmae_jax.utils.files import atomic_write, report_write_errors
+from sar_mixmae_jax.utils.files import atomic_write, report_write_errors, write_json
 from sar_mixmae_jax.utils.tables import markdown_table
 
-QUESTIONS: Mapping[str, tuple[tuple[str, str], ...]] = {
-    "Does pretraining help?": (("none", RANDOM),),
-    "Do weights of standardised values help?": (
-        ("per_channel_standardised", "none"),
-        ("shared_average_standardised", "none"),
-    ),
-    "Do weights of physical values help?": (
-        ("per_channel_physical", "none"),
-        ("shared_average", "none"),
-        ("per_channel_db_clipped", "none"),
-    ),
-    "Do filtered targets help?": (
-        ("none_lee", "none"),
-        ("per_channel_lee", "per_channel_standardised"),
-    ),
-    "Do weights for bright areas help?": (("bright", "none"), ("bright_filtered", "none")),
-    "Is MixMAE better than SimMIM?": (("none", "simmim"),),
-}
-"""Comparisons (arm, reference) by question; arms that were not compared are left out."""
+Questions = Sequence[tuple[str, Sequence[tuple[str, str]]]]
+"""(question, its comparisons (arm, reference)); arms that were not compared are left out."""
 
 
 class Answer(NamedTuple):
     """Answer to a question for a task.
 
     Attributes:
-      question: key of `QUESTIONS`.
+      question: the question.
       task: name of the task.
       verdict: "yes", "no", "mixed" or "not resolved".
       comparisons: (measurement, arm, reference, difference) that it follows from.
@@ -75,6 +58,7 @@ class Answer(NamedTuple):
 
 
 def answer_questions(
+    questions: Questions,
     results: Sequence[Result],
     tasks: Mapping[str, Sequence[str]],
     scores: Mapping[str, Metric],
@@ -88,13 +72,14 @@ def answer_questions(
     "not resolved".
 
     Args:
+      questions: with their comparisons.
       results: results of all seeds, at the end of pretraining; of random encoders without it.
       tasks: measurements of each task.
       scores: metric of each measurement.
       arms: that are compared, finished or not.
     """
     answers = []
-    for question, compared in QUESTIONS.items():
+    for question, compared in questions:
         for task, names in tasks.items():
             planned = [
                 (name, arm, reference)
@@ -176,10 +161,10 @@ def write_report(
       Paths of the files.
     """
     tasks = {task: tuple(names) for task, names in config.tasks.items()}
-    at_end = [curve for curve in curves if curve.share == 1 or curve.arm == RANDOM]
     results = [
         Result(curve.arm, seed, curve.name, metrics)
-        for curve in at_end
+        for curve in curves
+        if curve.share == 1 or curve.arm == RANDOM
         for seed, metrics in curve.metrics.items()
     ]
     baselines = [
@@ -188,49 +173,18 @@ def write_report(
         for name, by_seed in of_measurement.items()
         for seed, metrics in by_seed.items()
     ]
-    sections = [
-        Section(task.replace("_", " ").capitalize(), tuple(scores[n] for n in names), judged=True)
-        for task, names in tasks.items()
-    ]
-    sections.append(
-        Section(
-            "Pretraining, measured without weights",
-            (ERROR, EXPLAINED),
-            reconstruction_metrics.NOTES[config.pretrain.norm_pix_loss],
-        )
-    )
     tables = [
         make_table(section, results, baselines, config.compared, config.reference)
-        for section in sections
+        for section in _sections(config, scores)
     ]
-    answers = answer_questions(results, tasks, scores, config.compared)
-    below = {
-        entry.metric.task
-        for table in tables
-        for entry in table.discriminations
-        if entry.verdict not in ("above", "open")
-    }
+    answers = answer_questions(config.questions, results, tasks, scores, config.compared)
+    below = _not_discriminating(tables)
     title = f"Comparison: {', '.join(tasks)}; {config.pretrain.model.variant}"
     first = [answer_section(answers, scores, below), curve_table(curves, scores)]
-    page = to_markdown(title, tables, notes, first)
-    numbers: dict[str, Any] = to_json(tables)
-    numbers["answers"] = [
-        {
-            "question": answer.question,
-            "task": answer.task,
-            "verdict": answer.verdict,
-            "comparisons": [
-                {"measurement": name, "arm": arm, "reference": reference, **values._asdict()}
-                for name, arm, reference, values in answer.comparisons
-            ],
-        }
-        for answer in answers
-    ]
-    numbers["curves"] = [curve._asdict() for curve in curves]
     paths = [workdir / f"comparison.{kind}" for kind in ("md", "json", "png")]
     with report_write_errors(workdir, "make room and start again; what is finished is kept"):
-        atomic_write(paths[0], page.encode())
-        atomic_write(paths[1], (json.dumps(numbers, indent=1, allow_nan=False) + "\n").encode())
+        atomic_write(paths[0], to_markdown(title, tables, notes, first).encode())
+        write_json(paths[1], _numbers(tables, answers, curves))
         draw_comparison(
             [*scores.values(), ERROR],
             results,
@@ -245,6 +199,47 @@ def write_report(
             draw_curves([scores[name] for name in names], curves, baselines, images(config), path)
             paths.append(path)
     return paths
+
+
+def _sections(config: ConfigDict, scores: Mapping[str, Metric]) -> list[Section]:
+    """Return the content of all tables: scores by task, then reconstruction."""
+    sections = [
+        Section(task.replace("_", " ").capitalize(), tuple(scores[n] for n in names), judged=True)
+        for task, names in config.tasks.items()
+    ]
+    note = reconstruction_metrics.NOTES[config.pretrain.norm_pix_loss]
+    title = "Pretraining, measured without weights"
+    return [*sections, Section(title, (ERROR, EXPLAINED), note)]
+
+
+def _not_discriminating(tables: Sequence[Table]) -> set[str]:
+    """Return the measurements in which no arm is resolved above the best baseline."""
+    return {
+        entry.metric.task
+        for table in tables
+        for entry in table.discriminations
+        if entry.verdict not in ("above", "open")
+    }
+
+
+def _numbers(
+    tables: Sequence[Table], answers: Sequence[Answer], curves: Sequence[CurveResult]
+) -> dict[str, Any]:
+    """Return the content of comparison.json."""
+    answered = [
+        {
+            "question": answer.question,
+            "task": answer.task,
+            "verdict": answer.verdict,
+            "comparisons": [
+                {"measurement": name, "arm": arm, "reference": reference, **values._asdict()}
+                for name, arm, reference, values in answer.comparisons
+            ],
+        }
+        for answer in answers
+    ]
+    curves_by_field = [curve._asdict() for curve in curves]
+    return {**to_json(tables), "answers": answered, "curves": curves_by_field}
 
 
 def images(config: ConfigDict) -> int:

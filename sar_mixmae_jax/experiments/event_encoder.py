@@ -19,7 +19,7 @@ from sar_mixmae_jax.training.run_description import SourceDescription
 from sar_mixmae_jax.training.source_checkpoint import SourceCheckpoint
 from sar_mixmae_jax.utils import hashing
 from sar_mixmae_jax.utils.errors import InputError, first_line
-from sar_mixmae_jax.utils.files import atomic_write
+from sar_mixmae_jax.utils.files import write_json
 from sar_mixmae_jax.utils.typed_json import from_json, to_json
 
 RECORD = "encoder.json"
@@ -76,8 +76,7 @@ def _read_record(workdir: Path) -> SourceDescription | None:
 
 def record_encoder(source: SourceCheckpoint, workdir: Path) -> None:
     """Store the description of the checkpoint, for the next start."""
-    content = json.dumps(to_json(source.description), indent=1)
-    atomic_write(workdir / RECORD, (content + "\n").encode())
+    write_json(workdir / RECORD, to_json(source.description))
 
 
 def check_encoder(source: SourceCheckpoint, chips: TaskDataset) -> None:

@@ -12,7 +12,6 @@ of the run.
 """
 
 import dataclasses
-import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
@@ -46,6 +45,7 @@ from sar_mixmae_jax.experiments.seed_training import (
     Records,
     load_records,
     predict_seeds,
+    seed_batches,
     seed_groups,
     stack,
     train_seeds,
@@ -69,7 +69,7 @@ from sar_mixmae_jax.training.source_checkpoint import inherit_statistics
 from sar_mixmae_jax.training.train_step import CacheablePartial, TrainState, init_state
 from sar_mixmae_jax.training.workdir import lock_workdir
 from sar_mixmae_jax.utils.errors import InputError
-from sar_mixmae_jax.utils.files import atomic_write, report_write_errors
+from sar_mixmae_jax.utils.files import atomic_write, report_write_errors, write_json
 from sar_mixmae_jax.utils.typed_json import to_json
 
 ENCODERS = ("random", "pretrained", "adapted")
@@ -98,7 +98,10 @@ def compare(config: ConfigDict, workdir: Path, stop: Callable[[], bool]) -> list
             f"seeds is {config.seeds} and chips {config.chips}: expected at least 1 for both"
         )
     if config.init == "random":
-        raise InputError("init is random, which is compared in any case: expected a pretraining")
+        raise InputError(
+            "init is 'random', and random encoders are always compared: set --config.init to a "
+            "pretraining run"
+        )
     with lock_workdir(workdir):
         transfer = EventTransfer(config, workdir)
         check_same_comparison(config, workdir)
@@ -311,7 +314,7 @@ class EventTransfer:
         page, numbers = self._workdir / "events.md", self._workdir / "events.json"
         with report_write_errors(page, "make room and start again; what is finished is kept"):
             atomic_write(page, text.encode())
-            atomic_write(numbers, (json.dumps(results, indent=1) + "\n").encode())
+            write_json(numbers, results)
         return [page, numbers]
 
     def _pooled(self, encoder: str, seed: int) -> Predictions:
@@ -352,9 +355,5 @@ def _batches(rows: Sequence[np.ndarray], run: ConfigDict, seeds: Sequence[int]) 
       run: of `total_steps`.
       seeds: seeds of the order.
     """
-    batches = []
-    for of_seed, seed in zip(rows, seeds, strict=True):
-        repeated = np.tile(of_seed, -(-run.batch_size // len(of_seed)))
-        sampler = ShuffleSampler(len(repeated), run.batch_size, seed)
-        batches.append([repeated[sampler.batch(step)] for step in range(run.total_steps)])
-    return np.array(batches).swapaxes(0, 1)
+    repeated = [np.tile(of_seed, -(-run.batch_size // len(of_seed))) for of_seed in rows]
+    return seed_batches(repeated, seeds, run.batch_size, range(run.total_steps))

@@ -33,10 +33,7 @@ from sar_mixmae_jax.experiments.curve_baselines import (
     read_stored,
 )
 from sar_mixmae_jax.experiments.curve_figure import RANDOM, CurveResult
-from sar_mixmae_jax.experiments.curve_files import (
-    read_metrics,
-    write_json,
-)
+from sar_mixmae_jax.experiments.curve_files import read_metrics
 from sar_mixmae_jax.experiments.curve_plan import Point, check_curves, footnotes, plan_points
 from sar_mixmae_jax.experiments.curve_pretraining import CurvePretraining
 from sar_mixmae_jax.experiments.curve_report import write_report
@@ -44,8 +41,8 @@ from sar_mixmae_jax.experiments.measurement import Measurement
 from sar_mixmae_jax.experiments.measurement_kinds import open_measurement
 from sar_mixmae_jax.experiments.programs import Compilers
 from sar_mixmae_jax.experiments.reconstruction_error import Batch
-from sar_mixmae_jax.experiments.reconstruction_metrics import measure_reconstruction
-from sar_mixmae_jax.experiments.runner import check_same_comparison
+from sar_mixmae_jax.experiments.reconstruction_metrics import PRETRAINING, measure_reconstruction
+from sar_mixmae_jax.experiments.runner import check_same_comparison, print_progress
 from sar_mixmae_jax.experiments.seed_statistics import Metric
 from sar_mixmae_jax.experiments.seed_training import (
     Records,
@@ -54,7 +51,6 @@ from sar_mixmae_jax.experiments.seed_training import (
     stack,
 )
 from sar_mixmae_jax.experiments.trials import (
-    PRETRAINING,
     flat_metrics,
     held_out,
     measured_batches,
@@ -63,6 +59,7 @@ from sar_mixmae_jax.experiments.trials import (
 from sar_mixmae_jax.training.config import make_objective
 from sar_mixmae_jax.training.workdir import lock_workdir
 from sar_mixmae_jax.utils.background import BackgroundTasks
+from sar_mixmae_jax.utils.files import write_json
 
 
 def compare(config: ConfigDict, workdir: Path, stop: Callable[[], bool]) -> list[Path]:
@@ -145,10 +142,10 @@ class Comparison:
             self._compute(missing)
 
     def _compute(self, missing: Sequence[tuple[Point, list[int]]]) -> None:
-        self._store_baselines(PRETRAINING, 0)
+        self._queue_baselines(PRETRAINING, 0)
         for name in self.config.finetune:
             for seed in self._finished(Point(name, RANDOM, 0.0)):
-                self._store_baselines(name, seed)
+                self._queue_baselines(name, seed)
         start = time.monotonic()
         for number, (point, seeds) in enumerate(missing, 1):
             if self.stop() or not self._pretraining.run(point.arm, seeds):
@@ -158,8 +155,7 @@ class Comparison:
             begin = time.monotonic()
             self._measure(point, seeds)
             seconds = time.monotonic() - begin
-            minutes = (time.monotonic() - start) / number * (len(missing) - number) / 60
-            print(f"{point.title}: {seconds:.0f} s; about {minutes:.0f} minutes left")
+            print_progress(point.title, seconds, start, number, len(missing))
 
     def _compile_ahead(
         self, compilers: Compilers, missing: Sequence[tuple[Point, list[int]]]
@@ -216,7 +212,7 @@ class Comparison:
             baselines[name] = by_name(of_seeds)
         return baselines
 
-    def _store_baselines(self, name: str, seed: int) -> None:
+    def _queue_baselines(self, name: str, seed: int) -> None:
         """Queue the baselines of a seed, unless they are stored."""
         path = self._baselines_path(name, seed)
         if not path.exists():

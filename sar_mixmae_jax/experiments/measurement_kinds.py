@@ -15,7 +15,6 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from sar_mixmae_jax.data.patch_dataset import load_patch_dataset
-from sar_mixmae_jax.data.sampler import ShuffleSampler
 from sar_mixmae_jax.evaluation.predictions import Predictions
 from sar_mixmae_jax.experiments.measurement import Measurement, load_split
 from sar_mixmae_jax.experiments.pixel_probe import (
@@ -31,6 +30,7 @@ from sar_mixmae_jax.experiments.seed_training import (
     host_device,
     initial_states,
     prepare_training,
+    seed_batches,
     select_seed,
     stack,
     train_seeds,
@@ -109,13 +109,8 @@ class FineTuning(Measurement):
 
     def _batches(self, seeds: Sequence[int]) -> np.ndarray:
         """Rows of `training_records`, (step, seed, batch)."""
-        steps, size = self.config.total_steps, self.config.batch_size
-        batches = []
-        for seed in seeds:
-            rows = self.used_rows(seed)
-            sampler = ShuffleSampler(len(rows), size, seed)
-            batches.append([rows[sampler.batch(step)] for step in range(steps)])
-        return np.array(batches).swapaxes(0, 1)
+        rows, config = [self.used_rows(seed) for seed in seeds], self.config
+        return seed_batches(rows, seeds, config.batch_size, range(config.total_steps))
 
 
 class ImageProbe(Measurement):

@@ -27,7 +27,7 @@ from sar_mixmae_jax.utils.errors import InputError
 
 TOKENS = 256
 """Tokens of a record, drawn once for all records."""
-EVIDENCE = (30.0, 300.0, 3000.0)
+INVERSE_PENALTIES = (30.0, 300.0, 3000.0)
 """Sums of the weights of all pixels that are tried: the larger, the weaker the penalty."""
 SMALLEST_DEVIATION = 1e-6
 NEVER = 100.0
@@ -96,8 +96,8 @@ def fit_head(head: Mapping[str, Any], training: Tokens, validation: Tokens) -> d
     held_out, held_out_labels, held_out_weights = _samples(validation)
     seen = np.isin(held_out_labels, known)
     fits = []
-    for evidence in EVIDENCE:
-        model = LogisticRegression(C=evidence / weights.sum(), max_iter=300, tol=1e-3)
+    for inverse_penalty in INVERSE_PENALTIES:
+        model = LogisticRegression(C=inverse_penalty / weights.sum(), max_iter=300, tol=1e-3)
         model.fit((features - mean) / deviation, labels, weights)
         predicted = model.predict_proba((held_out[seen] - mean) / deviation)
         loss = log_loss(

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sar_mixmae_jax.models.masking import patchify, random_mask, unit_moments, unpatchify
-from sar_mixmae_jax.objectives.preprocess import RESIZE_MODES, pad, preprocess
+from sar_mixmae_jax.objectives.preprocess import RESIZE_MODES, preprocess, resize_labels
 from sar_mixmae_jax.objectives.radiometry import destandardise
 from sar_mixmae_jax.objectives.reconstruction import PretrainObjective, reconstruct, restored_images
 from sar_mixmae_jax.objectives.speckle_filter import NO_FILTER
@@ -130,7 +130,7 @@ def batch_error_sums(
     noiseless = patchify(noiseless + speckle, cell)
     groups = jax.nn.one_hot(jnp.digitize(truth, jnp.array(protocol.edges)), len(protocol.bins))
     if land_cover is not None and protocol.classes:
-        cover = fit_classes(land_cover, size, settings.resize_mode)[..., None]
+        cover = resize_labels(land_cover, size, settings.resize_mode)[..., None]
         classes = jax.nn.one_hot(jnp.broadcast_to(cover, truth.shape), len(protocol.classes))
         groups = jnp.concatenate([groups, classes], axis=-1)
     groups = jnp.where(known[..., None], groups, 0.0)  # batch, row, column, band, group
@@ -183,21 +183,3 @@ def unit_band_means(images: jax.Array, valid: jax.Array, side: int) -> jax.Array
     counts = unit_sums(valid.astype(images.dtype))
     means = unit_sums(jnp.where(valid, images, 0.0)) / jnp.maximum(counts, 1.0)
     return means.repeat(side, axis=1).repeat(side, axis=2)
-
-
-def fit_classes(land_cover: jax.Array, size: int, resize_mode: str) -> jax.Array:
-    """Resize or pad a map of classes like the images, see `preprocess.RESIZE_MODES`.
-
-    Args:
-      land_cover: (batch, height, width) index of a class.
-      size: side of the input in pixels.
-      resize_mode: "resize" takes the nearest pixel; "pad" surrounds the map with -1, no class.
-
-    Returns:
-      (batch, size, size) int32.
-    """
-    if resize_mode == "pad":
-        padded = pad(land_cover[..., None].astype(jnp.float32), size)[..., 0]
-        return jnp.where(jnp.isfinite(padded), padded, -1).astype(jnp.int32)
-    shape = (len(land_cover), size, size)
-    return jax.image.resize(land_cover.astype(jnp.int32), shape, method="nearest")

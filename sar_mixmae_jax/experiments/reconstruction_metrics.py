@@ -23,17 +23,17 @@ from sar_mixmae_jax.utils.errors import DivergedError, InputError
 Metrics = dict[str, float | None]
 """By name; None where undefined."""
 
-TASK = "pretraining"
-"""Task of the results of this module."""
+PRETRAINING = "pretraining"
+"""Stage of a comparison, and task of the results of this module."""
 
 REFERENCES = ("null", "measured", "band_means", "truth")
 """Estimates that need no model."""
 
 EXPLAINED = Metric(
-    TASK, "explained_variance", "explained variance", ".4f", higher_is_better=None, compared=False
+    PRETRAINING, "explained_variance", "explained variance", ".4f", None, compared=False
 )
 
-ERROR = Metric(TASK, "error", "unweighted error", ".4f", higher_is_better=False)
+ERROR = Metric(PRETRAINING, "error", "unweighted error", ".4f", higher_is_better=False)
 
 SMOOTHING = (
     "A smooth estimate is too high where the truth is dark and too low where it is bright: compare "
@@ -192,7 +192,7 @@ def reconstruction_sections(
     if not has_truth:
         return (Section(title, (ERROR, EXPLAINED)),)
     note = NOTES[norm_pix_loss]
-    rmse = Metric(TASK, "rmse_db", "RMSE (dB)", ".3f", higher_is_better=False)
+    rmse = Metric(PRETRAINING, "rmse_db", "RMSE (dB)", ".3f", higher_is_better=False)
     overall = [ERROR, EXPLAINED, rmse]
     overall += [_uncompared("bias_db", f"/{band}", f"bias {band} (dB)") for band in protocol.bands]
     by_group = [
@@ -219,4 +219,4 @@ def reconstruction_sections(
 def _uncompared(measure: str, suffix: str, title: str) -> Metric:
     """Return a metric that is shown without differences between arms."""
     form = ".3f" if measure == "rmse_db" else "+.3f"
-    return Metric(TASK, measure + suffix, title, form, higher_is_better=None, compared=False)
+    return Metric(PRETRAINING, measure + suffix, title, form, higher_is_better=None, compared=False)

@@ -11,17 +11,17 @@ from ml_collections import ConfigDict
 from sar_mixmae_jax.data.metadata import open_builder, read_dataset_metadata
 from sar_mixmae_jax.experiments import baselines, trials
 from sar_mixmae_jax.experiments.comparison_report import References, write_comparison
-from sar_mixmae_jax.experiments.reconstruction_metrics import TASK
-from sar_mixmae_jax.experiments.trials import PRETRAINING, Trial, TrialResult
+from sar_mixmae_jax.experiments.reconstruction_metrics import PRETRAINING
+from sar_mixmae_jax.experiments.trials import Trial, TrialResult
 from sar_mixmae_jax.training.config import flatten
 from sar_mixmae_jax.training.workdir import lock_workdir
 from sar_mixmae_jax.utils.errors import InputError, first_line
-from sar_mixmae_jax.utils.files import atomic_write, report_write_errors
+from sar_mixmae_jax.utils.files import atomic_write, write_json
 
 CONFIG, LOG, REFERENCES = "comparison.config.json", "log.txt", "references.json"
 """Files in the workdir: configuration, output of all runs, metrics of the baselines."""
 
-MAY_GROW = ("seeds", "compared")
+MAY_GROW = ("seeds", "compared", "questions")
 """Fields that may change in a workdir; arms may be added too."""
 
 
@@ -67,9 +67,22 @@ def _run_trials(config: ConfigDict, workdir: Path, stop: Callable[[], bool]) -> 
             break
         results[trial] = TrialResult(trial, metrics, time.monotonic() - trial_start)
         trials.write_trial(workdir, results[trial])
-        minutes = (time.monotonic() - start) / number * (len(missing) - number) / 60
-        print(f"{trial.name}: {results[trial].seconds:.0f} s; about {minutes:.0f} minutes left")
+        print_progress(trial.name, results[trial].seconds, start, number, len(missing))
     return [results[trial] for trial in planned if trial in results]
+
+
+def print_progress(title: str, seconds: float, start: float, done: int, total: int) -> None:
+    """Print what was finished, and the time that is left.
+
+    Args:
+      title: what was finished last.
+      seconds: that it took.
+      start: `time.monotonic()` at the start of the first.
+      done: number of those that are finished.
+      total: number of all.
+    """
+    minutes = (time.monotonic() - start) / done * (total - done) / 60
+    print(f"{title}: {seconds:.0f} s; about {minutes:.0f} minutes left")
 
 
 def all_trials(config: ConfigDict) -> list[Trial]:
@@ -113,7 +126,7 @@ def load_references(config: ConfigDict, workdir: Path) -> References:
                 "again"
             ) from error
     reconstruction = trials.reconstruction_references(config)
-    references = {TASK: {name: [metrics] for name, metrics in reconstruction.items()}}
+    references = {PRETRAINING: {name: [metrics] for name, metrics in reconstruction.items()}}
     for task in config.finetune:
         print(f"baselines without a network: {task}")
         references[task] = baselines.measure_baselines(config, task)
@@ -154,8 +167,7 @@ def check_same_comparison(config: ConfigDict, workdir: Path) -> None:
                 f"{workdir} holds another comparison ({'; '.join(changes[:5])}): choose another "
                 "--workdir, or restore these fields"
             )
-    with report_write_errors(path, "make room and start again; what is finished is kept"):
-        atomic_write(path, (json.dumps(content, indent=2) + "\n").encode())
+    write_json(path, content, indent=2)
 
 
 def dataset_checksums(config: ConfigDict) -> dict[str, str | None]:

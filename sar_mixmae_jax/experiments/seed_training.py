@@ -16,6 +16,7 @@ import numpy as np
 import optax
 
 from sar_mixmae_jax.data.record_source import Source, read_rows
+from sar_mixmae_jax.data.sampler import ShuffleSampler
 from sar_mixmae_jax.experiments.programs import Compilers, Program
 from sar_mixmae_jax.training.batch_predictor import RecordFunction
 from sar_mixmae_jax.training.sharding import AXIS
@@ -100,6 +101,27 @@ def initial_states(
     return stack(states)
 
 
+def seed_batches(
+    rows: Sequence[np.ndarray], seeds: Sequence[int], batch_size: int, steps: range
+) -> np.ndarray:
+    """Return the (step, seed, batch) numbers of the records.
+
+    Args:
+      rows: (n,) numbers of the records of each seed.
+      seeds: random seeds of the order.
+      batch_size: records of a seed in a step.
+      steps: numbers of the steps.
+
+    Raises:
+      InputError: a seed has fewer records than a batch.
+    """
+    batches = []
+    for of_seed, seed in zip(rows, seeds, strict=True):
+        sampler = ShuffleSampler(len(of_seed), batch_size, seed)
+        batches.append([of_seed[sampler.batch(step)] for step in steps])
+    return np.array(batches).swapaxes(0, 1)
+
+
 def train_seeds(
     states: TrainState,
     rows: np.ndarray,
@@ -119,7 +141,7 @@ def train_seeds(
       loss_fn: what is minimised.
       optimizer: optimizer of the parameters.
       title: title of the training, for a message.
-      in_turn: see `step_program`.
+      in_turn: see `seed_step_program`.
 
     Returns:
       The states after these steps, and the (step, seed) losses.
@@ -127,7 +149,7 @@ def train_seeds(
     Raises:
       DivergedError: a loss is not finite.
     """
-    program = step_program(loss_fn, optimizer, records.shapes, in_turn)
+    program = seed_step_program(loss_fn, optimizer, records.shapes, in_turn)
     states = _copy(states)  # the buffers of the program's argument are reused
     chunk, losses = steps_together(), []
     for first in range(0, len(rows), chunk):
@@ -169,7 +191,7 @@ def predict_seeds(
       batch_size: records at a time; the last batch is filled with the last record.
       leave_out: names of results that are not computed.
       rows: (n,) numbers of the records; None: all.
-      in_turn: see `step_program`.
+      in_turn: see `seed_step_program`.
 
     Returns:
       (seed, record, …) arrays by name.
@@ -207,11 +229,11 @@ def prepare_training(
       records: on the device.
       loss_fn: what is minimised.
       optimizer: optimizer of the parameters.
-      in_turn: see `step_program`.
+      in_turn: see `seed_step_program`.
     """
     state = jax.eval_shape(partial(init_state, init, optimizer), jax.random.key(0))
     rows = jax.ShapeDtypeStruct((steps_together(), seeds, batch_size), jnp.int32)
-    program = step_program(loss_fn, optimizer, records.shapes, in_turn)
+    program = seed_step_program(loss_fn, optimizer, records.shapes, in_turn)
     program.prepare(compilers, stacked_shapes(state, seeds), rows, np.int32(0), records.columns)
 
 
@@ -234,7 +256,7 @@ def prepare_prediction(
       function: see `predict_seeds`.
       batch_size: see `predict_seeds`.
       leave_out: see `predict_seeds`.
-      in_turn: see `step_program`.
+      in_turn: see `seed_step_program`.
     """
     numbers = jax.ShapeDtypeStruct((min(batch_size, records.number),), jnp.int32)
     program = record_program(function, records.shapes, tuple(leave_out), in_turn)
@@ -242,7 +264,7 @@ def prepare_prediction(
 
 
 @lru_cache(maxsize=64)
-def step_program(
+def seed_step_program(
     loss_fn: LossFn,
     optimizer: optax.GradientTransformation,
     shapes: RecordShapes,

@@ -20,6 +20,7 @@ from sar_mixmae_jax.data.sampler import SequentialSampler
 from sar_mixmae_jax.evaluation.predictions import Predictions, save_predictions
 from sar_mixmae_jax.experiments.reconstruction_error import Batch, Protocol
 from sar_mixmae_jax.experiments.reconstruction_metrics import (
+    PRETRAINING,
     REFERENCES,
     Metrics,
     measure_reconstruction,
@@ -32,10 +33,7 @@ from sar_mixmae_jax.training import finetune, pretrain
 from sar_mixmae_jax.training.config import make_objective
 from sar_mixmae_jax.training.sharding import fetch_replicated
 from sar_mixmae_jax.utils.errors import InputError, first_line, look_up
-from sar_mixmae_jax.utils.files import atomic_write, report_write_errors, stored_path
-
-PRETRAINING = "pretraining"
-"""First stage; the others have the names of the downstream tasks."""
+from sar_mixmae_jax.utils.files import stored_path, write_json
 
 RESULTS, RUNS = "cells", "runs"
 """Folders in the workdir of a comparison."""
@@ -56,7 +54,7 @@ class Trial(NamedTuple):
     """One run of a comparison.
 
     Attributes:
-      stage: `PRETRAINING` or the name of a downstream task.
+      stage: `PRETRAINING`, the first, or the name of a downstream task.
       arm: name of the pretraining method.
       seed: random seed of the run, and of the labels that a downstream task trains on.
     """
@@ -121,11 +119,8 @@ def write_trial(workdir: Path, result: TrialResult) -> None:
     Raises:
       InputError: the file cannot be written.
     """
-    path = _result_path(workdir, result.trial)
     content = {"metrics": result.metrics, "seconds": round(result.seconds, 1)}
-    with report_write_errors(path, "make room and start again; finished trials are kept"):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        atomic_write(path, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
+    write_json(_result_path(workdir, result.trial), content)
 
 
 def _result_path(workdir: Path, trial: Trial) -> Path:

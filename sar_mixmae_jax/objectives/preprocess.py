@@ -10,6 +10,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from sar_mixmae_jax.data.metadata import NOT_LABELLED
 from sar_mixmae_jax.objectives.radiometry import TO_DB, standardise, valid_pixels
 from sar_mixmae_jax.objectives.speckle_filter import NO_FILTER, SpeckleFilter, reduce_speckle
 from sar_mixmae_jax.objectives.weighting import Weighting, loss_weights
@@ -60,6 +61,27 @@ def pad(db: jax.Array, size: int) -> jax.Array:
 
 RESIZE_MODES: dict[str, Callable[[jax.Array, int], jax.Array]] = {"resize": resize, "pad": pad}
 """Functions that convert images to the input size of the model."""
+
+
+def resize_labels(labels: jax.Array, size: int, resize_mode: str) -> jax.Array:
+    """Resize or pad labels per pixel like the images.
+
+    Args:
+      labels: (batch, height, width) index of a class.
+      size: new height and width, pixels.
+      resize_mode: "resize" takes the nearest pixel; "pad" surrounds labels with `NOT_LABELLED`.
+
+    Returns:
+      (batch, size, size) int32.
+
+    Raises:
+      InputError: labels to pad are larger than `size`.
+    """
+    if resize_mode == "pad":
+        padded = pad(labels[..., None].astype(jnp.float32), size)[..., 0]
+        return jnp.where(jnp.isfinite(padded), padded, NOT_LABELLED).astype(jnp.int32)
+    shape = (len(labels), size, size)
+    return jax.image.resize(labels.astype(jnp.int32), shape, method="nearest")
 
 
 def random_flips(images: jax.Array, key: jax.Array) -> jax.Array:

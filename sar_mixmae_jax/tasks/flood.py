@@ -9,7 +9,7 @@ import numpy as np
 import optax
 from absl import logging
 
-from sar_mixmae_jax.data.date_pairs import PairSource
+from sar_mixmae_jax.data.date_pairs import PairSource, pair_ids
 from sar_mixmae_jax.data.metadata import open_builder, read_dataset_metadata
 from sar_mixmae_jax.data.patch_dataset import PatchDataset, load_patch_dataset
 from sar_mixmae_jax.evaluation.bootstrap import BinaryProblem, make_binary_problem
@@ -99,8 +99,7 @@ class Flood(Task):
 
     def record_ids(self, ids: np.ndarray, columns: Mapping[str, np.ndarray]) -> np.ndarray:
         """Return the id of each pair: "before > after"."""
-        dates = zip(columns["before"], columns["after"], strict=True)
-        return np.array([f"{before} > {after}" for before, after in dates])
+        return np.array(pair_ids(columns["before"], columns["after"]))
 
     def label_units(self, dataset: PatchDataset) -> LabelUnits:
         """Return sequences as units, since labelling a sequence labels all of its pairs.

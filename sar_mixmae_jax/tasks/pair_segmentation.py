@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from sar_mixmae_jax.data.date_pairs import PairSource
+from sar_mixmae_jax.data.date_pairs import PairSource, pair_ids
 from sar_mixmae_jax.data.patch_dataset import PatchDataset
 from sar_mixmae_jax.models.segmenter import COMBINATIONS
 from sar_mixmae_jax.tasks.registry import register_task
@@ -58,5 +58,4 @@ class PairSegmentation(Segmentation):
 
     def record_ids(self, ids: np.ndarray, columns: Mapping[str, np.ndarray]) -> np.ndarray:
         """Return the id of each pair: "before > after"."""
-        dates = zip(columns["before"], columns["after"], strict=True)
-        return np.array([f"{before} > {after}" for before, after in dates])
+        return np.array(pair_ids(columns["before"], columns["after"]))

@@ -11,7 +11,12 @@ import jax.numpy as jnp
 from sar_mixmae_jax.data.metadata import NOT_LABELLED
 from sar_mixmae_jax.models.heads import DownstreamModel
 from sar_mixmae_jax.models.initialisers import initial_params
-from sar_mixmae_jax.objectives.preprocess import Preprocessing, augment, preprocess
+from sar_mixmae_jax.objectives.preprocess import (
+    Preprocessing,
+    augment,
+    preprocess,
+    resize_labels,
+)
 from sar_mixmae_jax.tasks.base import Task
 from sar_mixmae_jax.utils.errors import InputError
 
@@ -197,14 +202,8 @@ def prepare_labels(
         return labels
     if labels.ndim != 3:
         raise InputError(f"labels are of shape {labels.shape}: expected (batch, height, width)")
-    settings, size = objective.preprocessing, objective.preprocessing.image_size
-    labels = labels.astype(jnp.int32)
-    if labels.shape[1:] != (size, size) and settings.resize_mode == "pad":
-        extra = [size - side for side in labels.shape[1:]]
-        margins = [(0, 0), *((more // 2, more - more // 2) for more in extra)]
-        labels = jnp.pad(labels, margins, constant_values=NOT_LABELLED)
-    elif labels.shape[1:] != (size, size):
-        labels = jax.image.resize(labels, (len(labels), size, size), method="nearest")
+    settings = objective.preprocessing
+    labels = resize_labels(labels, settings.image_size, settings.resize_mode)
     return labels if key is None else augment(labels[..., None], key, settings)[..., 0]
 
 

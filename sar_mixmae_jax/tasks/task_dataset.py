@@ -139,8 +139,6 @@ def choose_fraction(labels: np.ndarray, fraction: float, seed: int) -> np.ndarra
     Returns:
       (units,) bool.
     """
-    if fraction >= 1:
-        return np.ones(len(labels), bool)
     count = labels.sum(0).astype(float)
     rarity = np.where(labels > 0, count, np.inf)
     stratum = np.where(labels.any(1), rarity.argmin(1), labels.shape[1])

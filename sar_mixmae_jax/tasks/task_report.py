@@ -59,7 +59,8 @@ class TaskReport(abc.ABC):
         classes, labels = predictions.classes, predictions.labels
         if self.fixed_classes not in ((), classes):
             raise InputError(
-                f"classes are {classes}, expected {self.fixed_classes} for {self.name}"
+                f"classes are {classes}, expected {self.fixed_classes} for {self.name}: evaluate a "
+                "model of this task"
             )
         rows = (len(predictions.ids),)
         expected = rows if self.exclusive else (*rows, len(classes))

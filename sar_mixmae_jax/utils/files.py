@@ -3,6 +3,7 @@
 A folder in a bucket is used through a local mirror: `mirror` is imported when one is named.
 """
 
+import json
 import os
 import shutil
 import threading
@@ -10,7 +11,7 @@ from collections.abc import Collection, Iterator
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from absl import logging
@@ -51,6 +52,22 @@ def report_write_errors(
         yield
     except OSError as error:
         raise InputError(f"{path} cannot be written ({first_line(error)}): {advice}") from error
+
+
+def write_json(path: Path, content: Any, indent: int = 1) -> None:
+    """Write a result as JSON, as a whole or not at all.
+
+    Args:
+      path: path of the file, whose folder is made.
+      content: dictionaries, lists, strings, finite numbers, booleans and None.
+      indent: spaces of a level.
+
+    Raises:
+      InputError: it cannot be written.
+    """
+    with report_write_errors(path, "make room and start again; what is finished is kept"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        atomic_write(path, (json.dumps(content, indent=indent, allow_nan=False) + "\n").encode())
 
 
 def check_writable(path: Path, flag: str) -> None:

@@ -11,6 +11,7 @@ from sar_mixmae_jax.experiments import curve_pretraining, learning_curves, seed_
 from sar_mixmae_jax.experiments.curve_files import read_metrics, read_state
 from sar_mixmae_jax.experiments.curve_plan import check_curves
 from sar_mixmae_jax.experiments.learning_curves import compare
+from sar_mixmae_jax.experiments.runner import check_same_comparison
 from sar_mixmae_jax.experiments.trials import flat_metrics
 from sar_mixmae_jax.utils.errors import InputError
 from tests.shrink import SMALL_MODEL
@@ -171,6 +172,14 @@ def test_damaged_metrics_are_named(content, tmp_path):
     path.write_text(content)
     with pytest.raises(InputError, match=r"water-none-1-0\.json cannot be read .* remove it"):
         read_metrics(path)
+
+
+def test_a_comparison_that_was_stored_without_questions_continues(compared, small, tmp_path):
+    workdir, _ = compared
+    content = json.loads((workdir / "comparison.config.json").read_text())
+    assert ["Does pretraining help?", [["none", "random"]]] in content.pop("questions")
+    (tmp_path / "comparison.config.json").write_text(json.dumps(content))
+    check_same_comparison(small, tmp_path)
 
 
 def test_another_build_of_a_dataset_is_refused(compared, small, tmp_path):

@@ -64,10 +64,10 @@ def test_the_head_is_the_logistic_regression(objective, params, tokens):
     used = weights > 0
     scaled = (features - features[used].mean(0)) / features[used].std(0)
     candidates = [
-        LogisticRegression(C=evidence / weights.sum(), max_iter=300, tol=1e-3)
+        LogisticRegression(C=inverse_penalty / weights.sum(), max_iter=300, tol=1e-3)
         .fit(scaled[used], classes[used], weights[used])
         .decision_function(scaled)
-        for evidence in pixel_probe.EVIDENCE
+        for inverse_penalty in pixel_probe.INVERSE_PENALTIES
     ]
     logits = features @ head["classify"]["kernel"] + head["classify"]["bias"]
     errors = [np.abs(logits[:, 1] - logits[:, 0] - each).max() for each in candidates]

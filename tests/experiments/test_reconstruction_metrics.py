@@ -9,9 +9,9 @@ import pytest
 
 from sar_mixmae_jax.experiments.comparison_report import explained_by_pretraining
 from sar_mixmae_jax.experiments.comparison_tables import make_table, to_markdown
-from sar_mixmae_jax.experiments.reconstruction_error import Batch, Protocol, fit_classes
+from sar_mixmae_jax.experiments.reconstruction_error import Batch, Protocol
 from sar_mixmae_jax.experiments.reconstruction_metrics import (
-    TASK,
+    PRETRAINING,
     _complete,
     measure_reconstruction,
     reconstruction_sections,
@@ -20,7 +20,7 @@ from sar_mixmae_jax.experiments.seed_statistics import Result
 from sar_mixmae_jax.models.architecture import Architecture
 from sar_mixmae_jax.models.masking import patchify, random_mask, unit_moments
 from sar_mixmae_jax.models.mixmae import MixMAE, init_params
-from sar_mixmae_jax.objectives.preprocess import Preprocessing, preprocess
+from sar_mixmae_jax.objectives.preprocess import Preprocessing, preprocess, resize_labels
 from sar_mixmae_jax.objectives.reconstruction import PretrainObjective, reconstruct
 from sar_mixmae_jax.objectives.speckle_filter import SpeckleFilter, reduce_speckle
 from sar_mixmae_jax.objectives.weighting import Weighting
@@ -266,18 +266,18 @@ def test_too_few_images_and_diverged_models_are_refused(params):
 
 def test_classes_are_those_of_the_nearest_pixel():
     cover = np.random.default_rng(0).integers(0, 5, (2, 30, 30)).astype(np.uint8)
-    found = fit_classes(jnp.asarray(cover), 32, "resize")
+    found = resize_labels(jnp.asarray(cover), 32, "resize")
     centres = np.floor((np.arange(32) + 0.5) * 30 / 32).astype(int)
     np.testing.assert_array_equal(found, cover[:, centres][:, :, centres])
-    padded = fit_classes(jnp.asarray(cover), 32, "pad")
+    padded = resize_labels(jnp.asarray(cover), 32, "pad")
     np.testing.assert_array_equal(padded[:, 1:31, 1:31], cover)
     assert (np.delete(padded, np.s_[1:31], axis=1) == -1).all()
 
 
 def test_tables_show_the_metrics(params):
     found = measure_reconstruction(objective(), params, [records(4, 0)], PROTOCOL)
-    results = [Result("none", 0, TASK, found["model"])]
-    baselines = [Result(name, None, TASK, found[name]) for name in ("null", "measured")]
+    results = [Result("none", 0, PRETRAINING, found["model"])]
+    baselines = [Result(name, None, PRETRAINING, found[name]) for name in ("null", "measured")]
     sections = reconstruction_sections(PROTOCOL, norm_pix_loss=True, has_truth=True)
     assert {metric.name for one in sections for metric in one.metrics} <= found["model"].keys()
     page = to_markdown(
@@ -292,11 +292,11 @@ def test_tables_show_the_metrics(params):
 
 def test_the_error_that_each_pretraining_removes():
     results = [
-        Result(arm, seed, TASK, {"error": error + 0.01 * seed})
+        Result(arm, seed, PRETRAINING, {"error": error + 0.01 * seed})
         for arm, error in (("none", 0.97), ("weighted", 1.0))
         for seed in (0, 1)
     ]
-    null = [Result("null", None, TASK, {"error": 1.0})]
+    null = [Result("null", None, PRETRAINING, {"error": 1.0})]
     (told,) = explained_by_pretraining(results, null)
     assert "none 2.5%, weighted -0.5%" in told
     assert "**weighted learned nothing.**" in told

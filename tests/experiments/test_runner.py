@@ -12,7 +12,8 @@ from sar_mixmae_jax.data.patch_dataset import load_patch_dataset
 from sar_mixmae_jax.data.sampler import ShuffleSampler
 from sar_mixmae_jax.evaluation.predictions import load_predictions
 from sar_mixmae_jax.experiments import baselines, runner, trials
-from sar_mixmae_jax.experiments.trials import PRETRAINING, Trial, TrialResult
+from sar_mixmae_jax.experiments.reconstruction_metrics import PRETRAINING
+from sar_mixmae_jax.experiments.trials import Trial, TrialResult
 from sar_mixmae_jax.objectives.reconstruction import OBJECTIVES
 from sar_mixmae_jax.training.config import make_objective, make_schedule
 from sar_mixmae_jax.utils.errors import InputError
