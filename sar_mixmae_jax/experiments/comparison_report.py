@@ -132,8 +132,8 @@ def breakdown_sections(task: str, results: Sequence[Result]) -> list[Section]:
 def explained_by_pretraining(results: Sequence[Result], baselines: Sequence[Result]) -> list[str]:
     """Return a sentence about the reconstruction error that pretraining removes.
 
-    Arms that reconstruct no better than the mean of each mask unit have learned nothing, and then
-    there is nothing to compare.
+    Arms without a filter that reconstruct no better than the mean of each mask unit have learned
+    nothing, and then there is nothing to compare.
     """
     nulls = values_by_seed(baselines, ERROR).get("null", {})
     errors = values_by_seed(results, ERROR)
@@ -145,10 +145,11 @@ def explained_by_pretraining(results: Sequence[Result], baselines: Sequence[Resu
     }
     shares = ", ".join(f"{arm} {share:.1%}" for arm, share in explained.items())
     nothing = [arm for arm, share in explained.items() if share <= 0]
-    warning = f" **{', '.join(nothing)} learned nothing.**" if nothing else ""
+    warning = f" **{', '.join(nothing)}: none of it.**" if nothing else ""
     return [
         f"Reduction of the unweighted error of `null` by pretraining: {shares}.{warning} Where it "
-        "is small, small differences between arms downstream are to be expected."
+        "is small, small differences between arms downstream are to be expected (not where the "
+        "target is filtered, whose higher mean in dB this error counts as a loss)."
     ]
 
 

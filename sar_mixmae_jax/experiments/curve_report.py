@@ -25,7 +25,13 @@ from sar_mixmae_jax.experiments.curve_figure import (
     draw_curves,
     seed_spread,
 )
-from sar_mixmae_jax.experiments.reconstruction_metrics import ERROR, EXPLAINED, Metrics
+from sar_mixmae_jax.experiments.reconstruction_metrics import (
+    BIAS,
+    ERROR,
+    EXPLAINED,
+    RMSE,
+    Metrics,
+)
 from sar_mixmae_jax.experiments.seed_statistics import (
     CONFIDENCE,
     Difference,
@@ -209,7 +215,7 @@ def _sections(config: ConfigDict, scores: Mapping[str, Metric]) -> list[Section]
     ]
     note = reconstruction_metrics.NOTES[config.pretrain.norm_pix_loss]
     title = "Pretraining, measured without weights"
-    return [*sections, Section(title, (ERROR, EXPLAINED), note)]
+    return [*sections, Section(title, (ERROR, EXPLAINED, RMSE, BIAS), note)]
 
 
 def _not_discriminating(tables: Sequence[Table]) -> set[str]:

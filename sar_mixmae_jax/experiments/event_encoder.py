@@ -80,10 +80,11 @@ def record_encoder(source: SourceCheckpoint, workdir: Path) -> None:
 
 
 def check_encoder(source: SourceCheckpoint, chips: TaskDataset) -> None:
-    """Refuse an encoder that was trained with labels or on the images to predict.
+    """Refuse an encoder that was trained with labels, on the images to predict, or on their events.
 
     Raises:
-      InputError: it is not one of pretraining, or saw some of the images.
+      InputError: it is not one of pretraining, or it or a checkpoint before it was pretrained on
+        some of the images, or on other images of the same dataset.
     """
     if source.metadata.model.task is not None or not source.has_decoder:
         kind = source.metadata.model.task or "a model without a decoder"
@@ -96,6 +97,14 @@ def check_encoder(source: SourceCheckpoint, chips: TaskDataset) -> None:
             f"{source.path} was pretrained on {seen} of the {len(images)} images of "
             f"{chips.patches.name}, so events are not new to it: choose another --config.init"
         )
+    about: SourceDescription | None = source.description
+    while about:
+        if about.dataset.partition("/")[0] == chips.patches.name.partition("/")[0]:
+            raise InputError(
+                f"{about.checkpoint} was pretrained on {about.dataset}, which may show the events "
+                f"of {chips.patches.name} on other images: choose another --config.init"
+            )
+        about = about.pretrained
 
 
 def describe_encoder(source: SourceCheckpoint) -> str:

@@ -1,13 +1,13 @@
 """Scores of water in events that were not trained on, pooled over all chips."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from sar_mixmae_jax.evaluation.bootstrap import Path, Sampled, interval
 from sar_mixmae_jax.evaluation.confusion import confusion_intervals, pooled_rates
-from sar_mixmae_jax.experiments.seed_statistics import difference, spread
+from sar_mixmae_jax.experiments.seed_statistics import CONFIDENCE, difference, spread
 from sar_mixmae_jax.utils.tables import markdown_table
 
 REPLICATES = 2000
@@ -48,7 +48,7 @@ def score_confusions(
 
 
 def compare_confusions(
-    counts: Mapping[str, Sequence[np.ndarray]], pairs: Iterable[tuple[str, str]]
+    counts: Mapping[str, Sequence[np.ndarray]], pairs: Sequence[tuple[str, str]]
 ) -> dict[str, dict[str, Any]]:
     """Return differences in the IoU of water, pooled over all chips, paired by seed.
 
@@ -57,17 +57,20 @@ def compare_confusions(
       pairs: names of two methods; the second is subtracted.
 
     Returns:
-      By "first - second": `seeds`, the fields of `seed_statistics.Difference`; `chips`,
-      `bootstrap.interval` of the mean over seeds, with the same draws of chips for all models.
+      By "first - second": `seeds`, the fields of `seed_statistics.Difference`, at a confidence that
+      is corrected for the number of pairs (Bonferroni); `chips`, `bootstrap.interval` of the mean
+      over seeds, with the same draws of chips for all models.
     """
     differences = {}
+    confidence = 1 - (1 - CONFIDENCE) / len(pairs)
     for pair in pairs:
         first, second = (counts[name] for name in pair)
         chips = len(first[0])
         draws = np.random.default_rng(0).multinomial(chips, np.full(chips, 1 / chips), REPLICATES)
         resampled = [_resampled(by_seed, draws) for by_seed in (first, second)]
         with_water = int((first[0][:, 1].sum(-1) > 0).sum())
-        over_seeds = difference(_by_seed(first), _by_seed(second), higher_is_better=True)
+        by_seed = _by_seed(first), _by_seed(second)
+        over_seeds = difference(*by_seed, higher_is_better=True, confidence=confidence)
         differences[" - ".join(pair)] = {
             "seeds": over_seeds._asdict(),
             "chips": interval(Sampled(resampled[0] - resampled[1], with_water, "positives")),
@@ -126,8 +129,9 @@ def difference_table(differences: Mapping[str, Mapping[str, Any]]) -> str:
     note = (
         "Models of one seed share training chips, their order and the first weights of the head. "
         "The interval over seeds is Student's t of these pairs: chance in training and in the "
-        "choice of training chips, not the choice of predicted chips. That over chips draws the "
-        "same chips for both and keeps the models. Neither covers other events."
+        "choice of training chips, not the choice of predicted chips; its confidence is 95 % for "
+        "all differences together (Bonferroni). That over chips draws the same chips for both and "
+        "keeps the models. Neither covers other events."
     )
     return "\n".join(markdown_table(head, rows)) + f"\n\n{note}\n"
 

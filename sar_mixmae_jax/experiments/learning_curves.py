@@ -79,19 +79,19 @@ def compare(config: ConfigDict, workdir: Path, stop: Callable[[], bool]) -> list
     """
     check_curves(config)
     with lock_workdir(workdir):
-        check_same_comparison(config, workdir)
+        reported = check_same_comparison(config, workdir)
         comparison = Comparison(config, workdir, stop)
         comparison.run()
-        results = comparison.results()
+        results = comparison.results(reported)
         if not any(result.name in config.finetune for result in results):
             return []
         return write_report(
-            config,
+            reported,
             workdir,
             results,
             comparison.baselines(),
             comparison.scores(),
-            footnotes(config),
+            footnotes(reported),
         )
 
 
@@ -177,14 +177,17 @@ class Comparison:
 
     # ---- results
 
-    def results(self) -> list[CurveResult]:
-        """Return the results of all finished points, in order.
+    def results(self, config: ConfigDict) -> list[CurveResult]:
+        """Return the results of all finished points of a configuration, in order.
+
+        Args:
+          config: configuration of the comparison, with the arms to report.
 
         Raises:
           InputError: a file is damaged.
         """
         results = []
-        for point in plan_points(self.config):
+        for point in plan_points(config):
             seeds = self._finished(point)
             if seeds:
                 results.append(

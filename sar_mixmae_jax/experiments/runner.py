@@ -41,20 +41,26 @@ def compare(config: ConfigDict, workdir: Path, stop: Callable[[], bool]) -> list
     """
     trials.check_comparison_config(config)
     with lock_workdir(workdir):
-        check_same_comparison(config, workdir)
+        reported = check_same_comparison(config, workdir)
         references = load_references(config, workdir)
-        finished = _run_trials(config, workdir, stop)
+        _run_trials(config, workdir, stop)
+        finished = [*_read_finished(reported, workdir).values()]
         title = f"Comparison: {', '.join(config.finetune)}; {config.pretrain.model.variant}"
-        notes = footnotes(config, finished)
-        return write_comparison(config, workdir, finished, references, title, notes)
+        notes = footnotes(reported, finished)
+        return write_comparison(reported, workdir, finished, references, title, notes)
 
 
-def _run_trials(config: ConfigDict, workdir: Path, stop: Callable[[], bool]) -> list[TrialResult]:
-    """Run the missing trials; return the results of all that are finished, in order."""
-    planned = all_trials(config)
-    results = {trial: result for trial in planned if (result := trials.read_trial(workdir, trial))}
-    print(f"{len(planned)} trials, of which {len(results)} are finished")
-    missing = [trial for trial in planned if trial not in results]
+def _read_finished(config: ConfigDict, workdir: Path) -> dict[Trial, TrialResult]:
+    """Return the results of the trials that are finished, in the order of `all_trials`."""
+    results = ((trial, trials.read_trial(workdir, trial)) for trial in all_trials(config))
+    return {trial: result for trial, result in results if result}
+
+
+def _run_trials(config: ConfigDict, workdir: Path, stop: Callable[[], bool]) -> None:
+    """Run the missing trials."""
+    planned, finished = all_trials(config), _read_finished(config, workdir)
+    print(f"{len(planned)} trials, of which {len(finished)} are finished")
+    missing = [trial for trial in planned if trial not in finished]
     start = time.monotonic()
     for number, trial in enumerate(missing, 1):
         trial_start = time.monotonic()
@@ -65,10 +71,9 @@ def _run_trials(config: ConfigDict, workdir: Path, stop: Callable[[], bool]) -> 
         except trials.StoppedError:
             print(f"stopped in {trial.name}; the same command continues the comparison")
             break
-        results[trial] = TrialResult(trial, metrics, time.monotonic() - trial_start)
-        trials.write_trial(workdir, results[trial])
-        print_progress(trial.name, results[trial].seconds, start, number, len(missing))
-    return [results[trial] for trial in planned if trial in results]
+        result = TrialResult(trial, metrics, time.monotonic() - trial_start)
+        trials.write_trial(workdir, result)
+        print_progress(trial.name, result.seconds, start, number, len(missing))
 
 
 def print_progress(title: str, seconds: float, start: float, done: int, total: int) -> None:
@@ -135,8 +140,13 @@ def load_references(config: ConfigDict, workdir: Path) -> References:
     return references
 
 
-def check_same_comparison(config: ConfigDict, workdir: Path) -> None:
+def check_same_comparison(config: ConfigDict, workdir: Path) -> ConfigDict:
     """Refuse a workdir of another configuration, and store this one.
+
+    Returns:
+      The configuration to report: `compared` has all arms that any call in this workdir compared.
+      Intervals are corrected for all of them, since an arm may be left out after a look at its
+      results.
 
     Raises:
       InputError: names the fields that differ, with both values.
@@ -144,6 +154,7 @@ def check_same_comparison(config: ConfigDict, workdir: Path) -> None:
     path = workdir / CONFIG
     content = json.loads(config.to_json_best_effort())
     content["checksums"] = dataset_checksums(config)
+    reported = config.copy_and_resolve_references()
     if path.exists():
         try:
             before = dict(flatten(json.loads(path.read_text())))
@@ -167,7 +178,11 @@ def check_same_comparison(config: ConfigDict, workdir: Path) -> None:
                 f"{workdir} holds another comparison ({'; '.join(changes[:5])}): choose another "
                 "--workdir, or restore these fields"
             )
+        if "compared" in config:
+            content["compared"] = list(dict.fromkeys((*before["compared"], *config.compared)))
+            reported.compared = tuple(content["compared"])
     write_json(path, content, indent=2)
+    return reported
 
 
 def dataset_checksums(config: ConfigDict) -> dict[str, str | None]:

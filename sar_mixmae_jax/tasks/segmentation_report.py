@@ -274,7 +274,13 @@ def draw_chips(content: Mapping[str, ChipPicture], names: Sequence[str], title: 
     for column, norm in enumerate(norms):
         bar = ScalarMappable(norm, GREY)
         figure.colorbar(
-            bar, ax=rows[:, column].tolist(), location="bottom", shrink=0.8, label="dB", pad=0.01
+            bar,
+            ax=rows[:, column].tolist(),
+            location="bottom",
+            shrink=0.8,
+            label="dB",
+            pad=0.01,
+            extend="both",  # scales end at percentiles
         )
     errors = (
         {f"{names[1]} missed": MISSED_COLOUR, f"{names[1]} false": FALSE_COLOUR}

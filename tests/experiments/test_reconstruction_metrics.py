@@ -299,5 +299,5 @@ def test_the_error_that_each_pretraining_removes():
     null = [Result("null", None, PRETRAINING, {"error": 1.0})]
     (told,) = explained_by_pretraining(results, null)
     assert "none 2.5%, weighted -0.5%" in told
-    assert "**weighted learned nothing.**" in told
+    assert "**weighted: none of it.**" in told
     assert explained_by_pretraining(results, []) == explained_by_pretraining([], null) == []

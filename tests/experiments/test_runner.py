@@ -136,6 +136,8 @@ def test_another_comparison_is_refused_and_more_seeds_and_arms_are_not(compared,
         other.arms.new = {"init": "runs/mine-{seed}"}
     other.compared = (*other.compared, "new")
     runner.check_same_comparison(other, workdir)
+    other.compared = ("none",)  # without the arm that was compared meanwhile
+    assert runner.check_same_comparison(other, workdir).compared == ("none", "new")
     with pytest.raises(InputError, match=r"arms\.new\.init"):  # and it stays
         runner.check_same_comparison(small, workdir)
 
