@@ -352,8 +352,10 @@ def restore_or_init(
     sampler = ShuffleSampler(**metadata.order or {})
     if metadata.next_records != next_records(sampler, step):
         raise InputError(
-            f"the records after step {step} would differ from before: install the grain of that "
-            f"checkpoint, {metadata.versions.get('grain')}"
+            f"the records after step {step} differ from those stored in checkpoint {step} (the "
+            "order of records changed between versions): resume with sar-mixmae-jax "
+            f"{metadata.versions.get('sar-mixmae-jax', 'of that version')}, which wrote it, or "
+            "choose another --workdir"
         )
     sampler = sampler.go_on(step, setup.config.batch_size)
     return setup.with_sampler(sampler), replicate(checkpoint.state), step
