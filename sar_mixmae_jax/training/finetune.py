@@ -90,7 +90,7 @@ def set_up(config: ConfigDict, workdir: Path) -> RunSetup:
     return RunSetup(
         config=config,
         title=f"{run_title(config, source_checkpoint)} on {training.patches.title}",
-        description=describe_run(config, source_checkpoint, training, objective),
+        description=describe_run(config, source_checkpoint, inputs, objective),
         source=training.patches.source,
         sampler=sampler,
         schedule=schedule,

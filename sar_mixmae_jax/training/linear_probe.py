@@ -88,8 +88,10 @@ def train(config: ConfigDict, workdir: Path, stop: Callable[[], bool] = lambda: 
     training, validation, linear_objective = inputs.training, inputs.validation, inputs.objective
     assert validation is not None  # see complete_config
     votes = method.votes(config, training)
-    objective = make_finetune_objective(config, source_checkpoint, training, votes, inputs.kernels)
-    description = describe_run(config, source_checkpoint, training, objective)
+    objective = make_finetune_objective(
+        config, source_checkpoint, training, votes, inputs.kernels, inputs.statistics
+    )
+    description = describe_run(config, source_checkpoint, inputs, objective)
     with lock_workdir(workdir, config.upload_every):
         record = RunRecord(workdir, description)
         remove_unfinished(workdir)
