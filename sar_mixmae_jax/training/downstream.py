@@ -28,7 +28,7 @@ from sar_mixmae_jax.training.config import (
     remat_policy,
 )
 from sar_mixmae_jax.training.distributed import is_primary_process
-from sar_mixmae_jax.training.encoder_loading import encoder_architecture
+from sar_mixmae_jax.training.encoder_loading import DEFAULT_VARIANT, encoder_architecture
 from sar_mixmae_jax.training.kernel_choice import select_kernels
 from sar_mixmae_jax.training.run_description import (
     ModelDescription,
@@ -81,7 +81,8 @@ def complete_config(config: ConfigDict, task: Task) -> ConfigDict:
     check_name(POOLINGS, config.pooling, "pooling")
     if config.trainer == "probe":
         check_name(STAGES, config.probe.stages, "probe.stages")
-    check_name(HEAD_INITS, config.get("head_init") or "tiny", "head_init")
+    if head_init := config.get("head_init"):
+        check_name(HEAD_INITS, head_init, "head_init")
     flip_dates = config.get("flip_dates", FLIP_DATES[0])
     check_name(FLIP_DATES, flip_dates, "flip_dates")
     if flip_dates == "independent" and (len(task.images) == 1 or task.labels_per_pixel):
@@ -362,8 +363,9 @@ def describe_run(
     """
     training = inputs.training
     speckle = objective.preprocessing.speckle
+    variant = config.model.variant or DEFAULT_VARIANT
     model = ModelDescription(
-        variant=source_checkpoint.variant if source_checkpoint else config.model.variant or "base",
+        variant=source_checkpoint.variant if source_checkpoint else variant,
         architecture=objective.model.arch,
         dtype=np.dtype(objective.model.dtype).name,
         bands=training.patches.bands,
