@@ -74,7 +74,7 @@ def set_up(config: ConfigDict, workdir: Path) -> RunSetup:
     """
     task = get_task(config.task).configure(config)
     config = complete_config(config, task)
-    check_batch(config, jax.device_count(), mixed=False)
+    check_batch(config, jax.device_count())
     config, source_checkpoint = choose_bands(config, resolve_encoder(config, workdir))
     inputs = open_inputs(config, task, source_checkpoint)
     training, objective = inputs.training, inputs.objective

@@ -87,7 +87,7 @@ def set_up(config: ConfigDict, workdir: Path) -> RunSetup:
       InputError: the dataset, model or optimizer cannot be built from the configuration.
     """
     check_numbers(config)
-    check_batch(config, jax.device_count(), mixed=config.objective == "mixmae")
+    check_batch(config, jax.device_count())
     retention = make_retention_policy(config)
     arch = make_arch(config)
     bands = tuple(config.bands)
