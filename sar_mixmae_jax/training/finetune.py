@@ -40,9 +40,9 @@ from sar_mixmae_jax.training.encoder_loading import (
     resolve_encoder,
 )
 from sar_mixmae_jax.training.setup import EvalResult, RunSetup
+from sar_mixmae_jax.training.source_checkpoint import merge_train_ids
 from sar_mixmae_jax.training.train_step import CacheablePartial, TrainState
 from sar_mixmae_jax.training.trainer import RunResult, run_training
-from sar_mixmae_jax.utils import hashing
 from sar_mixmae_jax.utils.files import atomic_write
 
 
@@ -106,9 +106,7 @@ def set_up(config: ConfigDict, workdir: Path) -> RunSetup:
         ),
         eval_every=config.validate_every,
         eval_at_start=False,
-        train_ids=hashing.merge_packed_ids(
-            source_checkpoint.train_ids if source_checkpoint else "", training.image_ids()
-        ),
+        train_ids=merge_train_ids(source_checkpoint, training.image_ids()),
         images_per_record=len(task.images),
         kernels=inputs.kernels,
     )

@@ -53,8 +53,6 @@ from sar_mixmae_jax.training.workdir import (
     RNG_CHANGED_WARNING,
     RunRecord,
     check_shared_workdir,
-    comparable_settings,
-    describe_start,
     lock_workdir,
     versions,
 )
@@ -107,9 +105,7 @@ def run_training(setup: RunSetup, workdir: Path, stop: Callable[[], bool]) -> Ru
         if is_primary_process():
             warn_if_damaged(workdir / METRICS, start)
             if not done or record.is_new:
-                settings = comparable_settings(setup.description)
-                facts = {"settings": settings, "kernels": kernel_names(setup.kernels)}
-                record.add_start(describe_start(start) | facts)
+                record.note_start(start, kernel_names(setup.kernels))
             if start and not done:
                 print(f"resuming after step {start}")
         if not done:
