@@ -100,10 +100,6 @@ class ModelChoice:
     overlap: int | None = None
     batch_size: int | None = None
 
-    def __post_init__(self) -> None:
-        if self.window is not None and self.window < 1:
-            raise InputError(f"found windows of {self.window} px, expected at least 1")
-
 
 def load_map_model(choice: ModelChoice) -> MapModel:
     """Load a checkpoint for mapping.
