@@ -32,10 +32,10 @@ from sar_mixmae_jax.utils.errors import (
 )
 
 HEARTBEAT_SECONDS = 100
-"""JAX ends processes that lost another after half as long at least; `Heartbeat` acts earlier."""
+"""Timeout of JAX's own heartbeat, seconds; longer than that of `Heartbeat`."""
 _BARRIERS = itertools.count()
 WAIT_SECONDS = 300
-"""So long a process waits for the others to start."""
+"""Seconds that a process waits for the others to start."""
 
 
 def join_processes(coordinator: str | None, processes: int | None, process: int | None) -> None:
@@ -203,7 +203,7 @@ BEAT_INTERVAL_SECONDS = 2.0
 SILENCE_TIMEOUT_SECONDS = 30.0
 """A process without a heartbeat for so many seconds is considered dead."""
 ENDED, FAILED = "ended", "failed"
-FOLDER = "lifeline/"
+FOLDER = "heartbeat/"
 
 
 class Heartbeat:
@@ -218,7 +218,7 @@ class Heartbeat:
         self._name = f"process {self._index} of {jax.process_count()} on {_host_name()}"
         self._first = "process 0"
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="lifeline", daemon=True)
+        self._thread = threading.Thread(target=self._watch, name="heartbeat", daemon=True)
         if jax.process_count() > 1:
             # The store that JAX's processes share, for which JAX has no public name.
             self._store = multihost.get_jax_distributed_client()
