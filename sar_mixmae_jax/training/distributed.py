@@ -34,6 +34,8 @@ from sar_mixmae_jax.utils.errors import (
 HEARTBEAT_SECONDS = 100
 """Timeout of JAX's own heartbeat, seconds; longer than that of `Heartbeat`."""
 _BARRIERS = itertools.count()
+BARRIER_HOURS = 24
+"""Hours after which a barrier fails."""
 WAIT_SECONDS = 300
 """Seconds that a process waits for the others to start."""
 
@@ -172,11 +174,11 @@ def processes_of_host() -> int:
     return int(np.sum(multihost_utils.process_allgather(host) == host))
 
 
-def wait_for_processes(hours: int = 24) -> None:
+def wait_for_processes() -> None:
     """Wait until all processes are here; a collective of devices would wait for seconds only."""
     if jax.process_count() > 1:
         name = f"barrier/{next(_BARRIERS)}"
-        multihost.get_jax_distributed_client().wait_at_barrier(name, hours * 3_600_000)
+        multihost.get_jax_distributed_client().wait_at_barrier(name, BARRIER_HOURS * 3_600_000)
 
 
 class AllReduceFlag:
