@@ -185,15 +185,7 @@ def train_loop(
             check_finite(result)
         metrics = {name: float(value) for name, value in result.metrics.items()}
         if log_due:
-            seconds, sections = timer.flush()
-            images = setup.images_per_record * config.batch_size * (step - logged)
-            progress = {
-                "learning_rate": float(setup.schedule(step - 1)),
-                "images_per_second": images / seconds,
-                "epoch": sampler.progress(step),
-                **{f"seconds/{name}": sections[name] / (step - logged) for name in sections},
-            }
-            logger.write_progress(step, metrics | progress)
+            logger.write_progress(step, metrics | progress_metrics(setup, step, logged, timer))
             logged = step
         if eval_due or (planned_save and config.keep_best):
             with timer.section("evaluate"):
@@ -208,6 +200,25 @@ def train_loop(
             break
     saver.note_finished(wait=True)
     return state
+
+
+def progress_metrics(setup: RunSetup, step: int, logged: int, timer: StepTimer) -> dict[str, float]:
+    """Return rate, epoch and times of the steps since the last that was logged; reset the timer.
+
+    Args:
+      setup: what is trained.
+      step: steps done.
+      logged: steps done when the timer was reset before.
+      timer: timer of the sections of the loop.
+    """
+    seconds, sections = timer.flush()
+    images = setup.images_per_record * setup.config.batch_size * (step - logged)
+    return {
+        "learning_rate": float(setup.schedule(step - 1)),
+        "images_per_second": images / seconds,
+        "epoch": setup.sampler.progress(step),
+        **{f"seconds/{name}": sections[name] / (step - logged) for name in sections},
+    }
 
 
 class StepResult(NamedTuple):
