@@ -24,7 +24,7 @@ from sar_mixmae_jax.training.run_description import CheckpointMetadata
 from sar_mixmae_jax.training.sharding import fetch_replicated
 from sar_mixmae_jax.training.train_step import TrainState
 from sar_mixmae_jax.utils import hashing
-from sar_mixmae_jax.utils.errors import DivergedError, InputError, first_line, look_up
+from sar_mixmae_jax.utils.errors import DivergedError, InputError, first_line
 from sar_mixmae_jax.utils.files import find_mirror
 
 METRIC_DIRECTION = {
@@ -68,7 +68,10 @@ class RetentionPolicy:
 
     def __post_init__(self) -> None:
         if metric_direction(self.metric) is None:
-            look_up(METRIC_DIRECTION, self.metric, "metric")
+            raise InputError(
+                f"best_metric is {self.metric!r}: expected {', '.join(METRIC_DIRECTION)}, or "
+                f"{SCORE}SCORE with a score of the task"
+            )
 
     def policy(self, metrics: dict[int, dict[str, float]]) -> Any:
         """Return the preservation policy of Orbax.
