@@ -39,7 +39,7 @@ from sar_mixmae_jax.inference.scene_products import (
     remove_partial_files,
     settings_tags,
 )
-from sar_mixmae_jax.utils.command_line import fail, parse_flags, report_errors
+from sar_mixmae_jax.utils.command_line import parse_flags, report_errors
 from sar_mixmae_jax.utils.errors import InputError, UserError
 from sar_mixmae_jax.utils.files import (
     atomic_write,
@@ -265,13 +265,16 @@ def main(argv: Sequence[str]) -> None:
     names = parse_flags(argv, FLAGS, __doc__, {"out": "maps"}, operands=None)
     pair = [str(path) for path in (BEFORE.value, AFTER.value) if path]
     if pair and (len(pair) != 2 or names):
-        fail(InputError("expected both --before and --after and no further scenes for a pair"))
+        dates = " and ".join(f"--{flag.name}" for flag in (BEFORE, AFTER) if flag.value)
+        raise InputError(
+            f"found {dates} with {len(names)} scenes: give both --before and --after and no scene"
+        )
     if not pair and not names:
-        fail(InputError("found no scene, expected paths of GeoTIFFs or folders; see --help"))
+        raise InputError("found no scene, expected paths of GeoTIFFs or folders; see --help")
     if COMPONENTS.value and not FEATURES.value:
-        fail(InputError("found --components without --features: give both, or neither"))
+        raise InputError("found --components without --features: give both, or neither")
     if FLAGS["threshold"].present and FEATURES.value:
-        fail(InputError("found --threshold with --features, which have none: give one of them"))
+        raise InputError("found --threshold with --features, which have none: give one of them")
     common.configure_logging()
     default = "latest" if FEATURES.value else "best"
     workdir, which = common.locate_checkpoint(WORKDIR.value, CHECKPOINT.value or default)

@@ -138,5 +138,5 @@ def continued_config(
     run.model = ConfigDict({"image_size": arch.image_size})
     run.grad_accum_steps = 1
     check_numbers(run)
-    check_batch(run, 1, mixed=run.objective == "mixmae")
+    check_batch(run, 1)
     return run.lock()

@@ -13,7 +13,7 @@ from sar_mixmae_jax.data.record_source import Record, Source
 from sar_mixmae_jax.models.heads import Classifier
 from sar_mixmae_jax.objectives.preprocess import RESIZE_MODES, Preprocessing, preprocess
 from sar_mixmae_jax.training.batch_predictor import BatchPredictor
-from sar_mixmae_jax.training.checkpoint import resolve_checkpoint
+from sar_mixmae_jax.training.checkpoint import is_checkpoint_path, select_step
 from sar_mixmae_jax.training.config import compute_dtype
 from sar_mixmae_jax.training.encoder_loading import load_encoder_params
 from sar_mixmae_jax.training.sharding import replicate
@@ -203,7 +203,12 @@ def load_encoder(
     """
     path = local_path(path)
     if checkpoint is not None:
-        path = resolve_checkpoint(path, str(checkpoint))
+        if is_checkpoint_path(path):
+            raise InputError(
+                f"{path} is a checkpoint, and the choice {str(checkpoint)!r} is for the working "
+                "directory of a run: give one of them"
+            )
+        path = select_step(path, str(checkpoint))
     return freeze_encoder(
         find_source_checkpoint(path), image_size=image_size, resize_mode=resize_mode, dtype=dtype
     )

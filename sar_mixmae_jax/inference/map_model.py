@@ -24,7 +24,7 @@ from sar_mixmae_jax.models.heads import DownstreamModel, FloodDetector
 from sar_mixmae_jax.tasks.base import Task
 from sar_mixmae_jax.tasks.registry import get_task
 from sar_mixmae_jax.tasks.supervised import FinetuneObjective, apply_model, prepare_batch
-from sar_mixmae_jax.training.batch_predictor import map_over_devices
+from sar_mixmae_jax.training.batch_predictor import map_predictions
 from sar_mixmae_jax.training.config import compute_dtype
 from sar_mixmae_jax.training.downstream import pooled_stages
 from sar_mixmae_jax.training.sharding import replicate, shard_batch
@@ -99,10 +99,6 @@ class ModelChoice:
     window: int | None = None
     overlap: int | None = None
     batch_size: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.window is not None and self.window < 1:
-            raise InputError(f"found windows of {self.window} px, expected at least 1")
 
 
 def load_map_model(choice: ModelChoice) -> MapModel:
@@ -286,7 +282,7 @@ def _predictor(
     if batch_size is None:
         batch_size = devices * max(1, BATCH_PIXELS // (window**2 * len(fields)))
     batch_size = math.ceil(batch_size / devices) * devices
-    mapped = map_over_devices(function)
+    mapped = map_predictions(function)
 
     def predict(windows: list[np.ndarray]) -> jax.Array:
         batch = {name: shard_batch(date) for name, date in zip(fields, windows, strict=True)}

@@ -45,7 +45,7 @@ PUBLISHED_CLASSES: dict[str, Sequence[str]] = {"classification": CLASSES_19}
 
 @dataclasses.dataclass(frozen=True)
 class ImportOptions:
-    """Settings of an import, for what a file does not say or what is not wanted of it.
+    """Options of a conversion from PyTorch.
 
     Attributes:
       statistics: see `published_checkpoints.choose_statistics`.

@@ -187,7 +187,8 @@ def _first_map_side(tensors: Tensors) -> int:
         raise InputError(f"{POSITIONS} has {tokens} tokens: expected a square number")
     if side > MAX_IMAGE_SIZE // 2:
         raise InputError(
-            f"{POSITIONS} has {side} tokens a side: expected at most {MAX_IMAGE_SIZE // 2}"
+            f"{POSITIONS} has {side} tokens a side: expected at most {MAX_IMAGE_SIZE // 2}: choose "
+            "another file"
         )
     return side
 

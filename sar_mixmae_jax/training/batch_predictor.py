@@ -35,7 +35,7 @@ class BatchPredictor:
           batch_size: records of all devices, rounded up to a multiple of their number.
         """
         self.batch_size = batch_size
-        self._mapped = map_over_devices(function)
+        self._mapped = map_predictions(function)
 
     def __call__(
         self,
@@ -80,7 +80,7 @@ class BatchPredictor:
 
 
 @lru_cache(maxsize=CACHED_PROGRAMS)
-def map_over_devices(function: RecordFunction) -> RecordFunction:
+def map_predictions(function: RecordFunction) -> RecordFunction:
     """Map a function to (params, (device, batch, …) fields) -> replicated (device * batch, …)."""
 
     def on_block(params: Any, batch: Batch) -> dict[str, jax.Array]:

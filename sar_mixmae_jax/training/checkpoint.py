@@ -24,8 +24,8 @@ from sar_mixmae_jax.training.run_description import CheckpointMetadata
 from sar_mixmae_jax.training.sharding import fetch_replicated
 from sar_mixmae_jax.training.train_step import TrainState
 from sar_mixmae_jax.utils import hashing
-from sar_mixmae_jax.utils.errors import DivergedError, InputError, first_line, look_up
-from sar_mixmae_jax.utils.files import find_mirror, local_path
+from sar_mixmae_jax.utils.errors import DivergedError, InputError, first_line
+from sar_mixmae_jax.utils.files import find_mirror
 
 METRIC_DIRECTION = {
     "loss": "min",
@@ -68,7 +68,10 @@ class RetentionPolicy:
 
     def __post_init__(self) -> None:
         if metric_direction(self.metric) is None:
-            look_up(METRIC_DIRECTION, self.metric, "metric")
+            raise InputError(
+                f"best_metric is {self.metric!r}: expected {', '.join(METRIC_DIRECTION)}, or "
+                f"{SCORE}SCORE with a score of the task"
+            )
 
     def policy(self, metrics: dict[int, dict[str, float]]) -> Any:
         """Return the preservation policy of Orbax.
@@ -303,27 +306,6 @@ def select_step(workdir: Path, which: str) -> Path:
         f"{checkpoint_dir(workdir)} has no checkpoint {which!r}: expected best, latest, or one of "
         f"{', '.join(path.name for path in saved)}"
     )
-
-
-def resolve_checkpoint(path: str | Path, which: str | None = None) -> Path:
-    """Return the folder of a checkpoint that is named on the command line.
-
-    Args:
-      path: a working directory, or the folder of a checkpoint.
-      which: for a working directory, see `select_step`, by default "latest".
-
-    Raises:
-      InputError: there is no such checkpoint, or `which` is given for the folder of one.
-    """
-    path = local_path(path)
-    if is_checkpoint_path(path):
-        if which is not None:
-            raise InputError(
-                f"{path} is a checkpoint, and the choice {which!r} is for the working directory of "
-                "a run: give one of them"
-            )
-        return path
-    return select_step(path, which or "latest")
 
 
 def remove_unfinished(workdir: Path) -> None:

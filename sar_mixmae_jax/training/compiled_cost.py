@@ -17,6 +17,7 @@ from sar_mixmae_jax.training.cost import (
     PASSES_PER_UPDATE,
     Results,
     StepTimes,
+    check_objective,
     make_device_step,
     memory_traffic,
     step_times,
@@ -46,8 +47,9 @@ def estimate_compiled(config: ConfigDict, topology: str, records: int, side: int
       settings that would make a step fit that does not.
 
     Raises:
-      InputError: see `compile_step`.
+      InputError: see `compile_step`; or the objective is another one than MixMAE.
     """
+    check_objective(config)  # before minutes of compilation
     program = compile_step(config, topology, records, side=side)
     step = without_kernels(make_device_step(config, program.devices, side))
     dtype = compiled_dtype(config)

@@ -302,17 +302,17 @@ def make_objective(
     return PretrainObjective(model, preprocessing, share, config.norm_pix_loss)
 
 
-def check_batch(config: ConfigDict, devices: int, *, mixed: bool = True) -> None:
+def check_batch(config: ConfigDict, devices: int) -> None:
     """Check that the batch divides into microbatches, of even size where images are mixed.
 
     Args:
-      config: configuration of the run.
+      config: configuration of the run; its objective tells whether images are mixed in pairs.
       devices: among which the batch is split.
-      mixed: whether images are mixed in pairs.
 
     Raises:
       InputError: the batch does not divide, or a microbatch is odd where images are mixed.
     """
+    mixed = config.get("objective") == "mixmae"
     microbatches = devices * config.grad_accum_steps
     size, rest = divmod(config.batch_size, microbatches)
     if not mixed and (rest or size < 1):

@@ -172,8 +172,7 @@ def make_device_step(config: ConfigDict, devices: int, side: int) -> DeviceStep:
     Raises:
       InputError: the objective is another one than MixMAE.
     """
-    if config.objective != "mixmae":
-        raise InputError(f"objective is {config.objective}: expected mixmae, which is estimated")
+    check_objective(config)
     check_kernels(config)
     arch = make_arch(config)
     return DeviceStep(
@@ -190,6 +189,19 @@ def make_device_step(config: ConfigDict, devices: int, side: int) -> DeviceStep:
             and not find_drawback(field, arch, jnp.bfloat16, decoder=True)
         ),
     )
+
+
+def check_objective(config: ConfigDict) -> None:
+    """Check that the objective is one that is estimated.
+
+    Raises:
+      InputError: it is another one than MixMAE.
+    """
+    if config.objective != "mixmae":
+        raise InputError(
+            f"objective is {config.objective}, expected mixmae, which alone is estimated: set "
+            "--config.objective=mixmae"
+        )
 
 
 def step_on(device: Accelerator, step: DeviceStep, dtype: str) -> DeviceStep:

@@ -32,10 +32,12 @@ from sar_mixmae_jax.utils.errors import (
 )
 
 HEARTBEAT_SECONDS = 100
-"""JAX ends processes that lost another after half as long at least; `Heartbeat` acts earlier."""
+"""Timeout of JAX's own heartbeat, seconds; longer than that of `Heartbeat`."""
 _BARRIERS = itertools.count()
+BARRIER_HOURS = 24
+"""Hours after which a barrier fails."""
 WAIT_SECONDS = 300
-"""So long a process waits for the others to start."""
+"""Seconds that a process waits for the others to start."""
 
 
 def join_processes(coordinator: str | None, processes: int | None, process: int | None) -> None:
@@ -172,11 +174,11 @@ def processes_of_host() -> int:
     return int(np.sum(multihost_utils.process_allgather(host) == host))
 
 
-def wait_for_processes(hours: int = 24) -> None:
+def wait_for_processes() -> None:
     """Wait until all processes are here; a collective of devices would wait for seconds only."""
     if jax.process_count() > 1:
         name = f"barrier/{next(_BARRIERS)}"
-        multihost.get_jax_distributed_client().wait_at_barrier(name, hours * 3_600_000)
+        multihost.get_jax_distributed_client().wait_at_barrier(name, BARRIER_HOURS * 3_600_000)
 
 
 class AllReduceFlag:
@@ -203,7 +205,7 @@ BEAT_INTERVAL_SECONDS = 2.0
 SILENCE_TIMEOUT_SECONDS = 30.0
 """A process without a heartbeat for so many seconds is considered dead."""
 ENDED, FAILED = "ended", "failed"
-FOLDER = "lifeline/"
+FOLDER = "heartbeat/"
 
 
 class Heartbeat:
@@ -218,7 +220,7 @@ class Heartbeat:
         self._name = f"process {self._index} of {jax.process_count()} on {_host_name()}"
         self._first = "process 0"
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="lifeline", daemon=True)
+        self._thread = threading.Thread(target=self._watch, name="heartbeat", daemon=True)
         if jax.process_count() > 1:
             # The store that JAX's processes share, for which JAX has no public name.
             self._store = multihost.get_jax_distributed_client()

@@ -28,7 +28,7 @@ from sar_mixmae_jax.training.config import (
     remat_policy,
 )
 from sar_mixmae_jax.training.distributed import is_primary_process
-from sar_mixmae_jax.training.encoder_loading import encoder_architecture
+from sar_mixmae_jax.training.encoder_loading import DEFAULT_VARIANT, encoder_architecture
 from sar_mixmae_jax.training.kernel_choice import select_kernels
 from sar_mixmae_jax.training.run_description import (
     ModelDescription,
@@ -81,7 +81,8 @@ def complete_config(config: ConfigDict, task: Task) -> ConfigDict:
     check_name(POOLINGS, config.pooling, "pooling")
     if config.trainer == "probe":
         check_name(STAGES, config.probe.stages, "probe.stages")
-    check_name(HEAD_INITS, config.get("head_init") or "tiny", "head_init")
+    if head_init := config.get("head_init"):
+        check_name(HEAD_INITS, head_init, "head_init")
     flip_dates = config.get("flip_dates", FLIP_DATES[0])
     check_name(FLIP_DATES, flip_dates, "flip_dates")
     if flip_dates == "independent" and (len(task.images) == 1 or task.labels_per_pixel):
@@ -212,12 +213,14 @@ class DownstreamInputs:
     Attributes:
       training: records to train on.
       validation: records to select by; None with `config.validation=none`.
+      statistics: statistics with which inputs are standardised, see `input_statistics`.
       kernels: kernels of the model.
       objective: task, model with a linear or convolutional head, and preprocessing.
     """
 
     training: TaskDataset
     validation: TaskDataset | None
+    statistics: Statistics
     kernels: Kernels
     objective: FinetuneObjective
 
@@ -239,14 +242,16 @@ def open_inputs(
     patches = training.patches
     arch = encoder_architecture(config, source_checkpoint, len(config.bands))
     kernels = select_kernels(config, arch)
-    objective = make_finetune_objective(config, source_checkpoint, training, kernels=kernels)
+    statistics = input_statistics(config, source_checkpoint, patches)
+    objective = make_finetune_objective(
+        config, source_checkpoint, training, kernels=kernels, statistics=statistics
+    )
     check_fit(partial(prepare_batch, objective=objective), patches.source)
     warn_of_shrinking(objective.preprocessing, patches.size)
     if is_primary_process():
-        statistics = input_statistics(config, source_checkpoint, patches)
         used = dataclasses.replace(patches, statistics=statistics)
         print(f"standardised with {used.statistics_text}")
-    return DownstreamInputs(training, validation, kernels, objective)
+    return DownstreamInputs(training, validation, statistics, kernels, objective)
 
 
 def input_statistics(
@@ -279,6 +284,7 @@ def make_finetune_objective(
     split: TaskDataset,
     votes: KNNConfig | None = None,
     kernels: Kernels = PLAIN,
+    statistics: Statistics | None = None,
 ) -> FinetuneObjective:
     """Return task, model and preprocessing of a run.
 
@@ -288,9 +294,10 @@ def make_finetune_objective(
       split: split of a dataset of the size and unit that all have.
       votes: settings of a nearest-neighbour head, in place of a linear one.
       kernels: kernels of the model.
+      statistics: of `input_statistics`; None: computed here.
 
     Raises:
-      InputError: sizes do not fit together.
+      InputError: sizes do not fit together, or the inputs have no statistics in dB.
     """
     task, patches = split.task, split.patches
     arch = encoder_architecture(config, source_checkpoint, len(patches.bands))
@@ -306,7 +313,7 @@ def make_finetune_objective(
         kernels=kernels,
         stages=pooled_stages(config),
     )
-    statistics = input_statistics(config, source_checkpoint, patches)
+    statistics = statistics or input_statistics(config, source_checkpoint, patches)
     preprocessing = Preprocessing(
         image_size=task.input_size(arch, patches),
         mean=statistics.mean,
@@ -343,18 +350,27 @@ def run_title(config: ConfigDict, source_checkpoint: SourceCheckpoint | None) ->
 def describe_run(
     config: ConfigDict,
     source_checkpoint: SourceCheckpoint | None,
-    training: TaskDataset,
+    inputs: DownstreamInputs,
     objective: FinetuneObjective,
 ) -> RunDescription:
-    """Return the description that is stored with the run and its checkpoints."""
+    """Return the description that is stored with the run and its checkpoints.
+
+    Args:
+      config: configuration of the run.
+      source_checkpoint: to start from; None: a random encoder.
+      inputs: of `open_inputs`.
+      objective: with the head that is stored.
+    """
+    training = inputs.training
     speckle = objective.preprocessing.speckle
+    variant = config.model.variant or DEFAULT_VARIANT
     model = ModelDescription(
-        variant=source_checkpoint.variant if source_checkpoint else config.model.variant or "base",
+        variant=source_checkpoint.variant if source_checkpoint else variant,
         architecture=objective.model.arch,
         dtype=np.dtype(objective.model.dtype).name,
         bands=training.patches.bands,
         unit="dB",
-        statistics=input_statistics(config, source_checkpoint, training.patches),
+        statistics=inputs.statistics,
         speckle=speckle if speckle.filters_input else None,
         task=training.task.name,
         classes=training.classes,

@@ -21,6 +21,9 @@ from sar_mixmae_jax.training.source_checkpoint import (
 )
 from sar_mixmae_jax.utils.errors import InputError
 
+DEFAULT_VARIANT = "base"
+"""Variant of a random encoder where none is named."""
+
 
 def resolve_encoder(config: ConfigDict, workdir: Path) -> SourceCheckpoint | None:
     """Return the encoder to start from, the same one for a resumed run; None for a random one.
@@ -60,7 +63,7 @@ def encoder_architecture(
       InputError: the sizes do not fit together, or cannot be those of the checkpoint.
     """
     wanted = {name: value for name, value in model_sizes(config).items() if value is not None}
-    variant = wanted.pop("variant", "base")
+    variant = wanted.pop("variant", DEFAULT_VARIANT)
     if source_checkpoint is None:
         return architecture.make_architecture(variant, bands=bands, **wanted)
     arch = dataclasses.replace(source_checkpoint.arch, bands=bands)

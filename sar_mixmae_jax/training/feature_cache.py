@@ -30,27 +30,6 @@ class FeatureCache(NamedTuple):
     labels: np.ndarray
 
 
-def compute_features(
-    objective: FinetuneObjective,
-    params: Any,
-    split: TaskDataset,
-    batch_size: int,
-    description: str | None,
-) -> FeatureCache:
-    """Encode a split in order; every process returns all of it.
-
-    Args:
-      objective: model and task.
-      params: on all devices.
-      split: split of a dataset.
-      batch_size: records at a time, of all devices.
-      description: beside the progress bar; None shows none.
-    """
-    predict = BatchPredictor(CacheablePartial(encode_features, objective), batch_size)
-    outputs = predict(params, split.patches.source, description)
-    return FeatureCache(split.ids, outputs["features"], outputs["labels"])
-
-
 def load_or_compute_features(
     path: Path,
     encoder: str,
@@ -79,9 +58,9 @@ def load_or_compute_features(
     key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
     features = _read_features(path, key)
     if features is None:
-        features = compute_features(
-            objective, params, split, batch_size, f"features of {split.patches.name}"
-        )
+        predict = BatchPredictor(CacheablePartial(encode_features, objective), batch_size)
+        outputs = predict(params, split.patches.source, f"features of {split.patches.name}")
+        features = FeatureCache(split.ids, outputs["features"], outputs["labels"])
         write_arrays(path, {"key": np.array(key), **features._asdict()})
     return features
 

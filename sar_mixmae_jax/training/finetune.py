@@ -40,9 +40,9 @@ from sar_mixmae_jax.training.encoder_loading import (
     resolve_encoder,
 )
 from sar_mixmae_jax.training.setup import EvalResult, RunSetup
+from sar_mixmae_jax.training.source_checkpoint import merge_train_ids
 from sar_mixmae_jax.training.train_step import CacheablePartial, TrainState
 from sar_mixmae_jax.training.trainer import RunResult, run_training
-from sar_mixmae_jax.utils import hashing
 from sar_mixmae_jax.utils.files import atomic_write
 
 
@@ -74,7 +74,7 @@ def set_up(config: ConfigDict, workdir: Path) -> RunSetup:
     """
     task = get_task(config.task).configure(config)
     config = complete_config(config, task)
-    check_batch(config, jax.device_count(), mixed=False)
+    check_batch(config, jax.device_count())
     config, source_checkpoint = choose_bands(config, resolve_encoder(config, workdir))
     inputs = open_inputs(config, task, source_checkpoint)
     training, objective = inputs.training, inputs.objective
@@ -90,7 +90,7 @@ def set_up(config: ConfigDict, workdir: Path) -> RunSetup:
     return RunSetup(
         config=config,
         title=f"{run_title(config, source_checkpoint)} on {training.patches.title}",
-        description=describe_run(config, source_checkpoint, training, objective),
+        description=describe_run(config, source_checkpoint, inputs, objective),
         source=training.patches.source,
         sampler=sampler,
         schedule=schedule,
@@ -106,9 +106,7 @@ def set_up(config: ConfigDict, workdir: Path) -> RunSetup:
         ),
         eval_every=config.validate_every,
         eval_at_start=False,
-        train_ids=hashing.merge_packed_ids(
-            source_checkpoint.train_ids if source_checkpoint else "", training.image_ids()
-        ),
+        train_ids=merge_train_ids(source_checkpoint, training.image_ids()),
         images_per_record=len(task.images),
         kernels=inputs.kernels,
     )

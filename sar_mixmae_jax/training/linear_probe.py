@@ -43,17 +43,15 @@ from sar_mixmae_jax.training.probe_heads import METHODS, FittedHead
 from sar_mixmae_jax.training.restore import read_subtree
 from sar_mixmae_jax.training.run_description import RunDescription
 from sar_mixmae_jax.training.sharding import replicate
+from sar_mixmae_jax.training.source_checkpoint import merge_train_ids
 from sar_mixmae_jax.training.train_step import TrainState
 from sar_mixmae_jax.training.trainer import RunResult
 from sar_mixmae_jax.training.workdir import (
     RECORD,
     RunRecord,
-    comparable_settings,
-    describe_start,
     lock_workdir,
     versions,
 )
-from sar_mixmae_jax.utils import hashing
 from sar_mixmae_jax.utils.errors import InputError, look_up
 from sar_mixmae_jax.utils.files import atomic_write, report_write_errors
 from sar_mixmae_jax.utils.typed_json import to_json
@@ -88,15 +86,15 @@ def train(config: ConfigDict, workdir: Path, stop: Callable[[], bool] = lambda: 
     training, validation, linear_objective = inputs.training, inputs.validation, inputs.objective
     assert validation is not None  # see complete_config
     votes = method.votes(config, training)
-    objective = make_finetune_objective(config, source_checkpoint, training, votes, inputs.kernels)
-    description = describe_run(config, source_checkpoint, training, objective)
+    objective = make_finetune_objective(
+        config, source_checkpoint, training, votes, inputs.kernels, inputs.statistics
+    )
+    description = describe_run(config, source_checkpoint, inputs, objective)
     with lock_workdir(workdir, config.upload_every):
         record = RunRecord(workdir, description)
         remove_unfinished(workdir)
         if not checkpoint_steps(workdir):
-            settings = comparable_settings(description)
-            facts = {"settings": settings, "kernels": kernel_names(inputs.kernels)}
-            record.add_start(describe_start(0) | facts)
+            record.note_start(0, kernel_names(inputs.kernels))
             params = init_model_params(linear_objective, jax.random.key(config.seed))
             params = replace_encoder(
                 params, linear_objective.model.arch, source_checkpoint, config.bands
@@ -109,9 +107,7 @@ def train(config: ConfigDict, workdir: Path, stop: Callable[[], bool] = lambda: 
             head = method.fit(config, training, validation, *both)
             write_scores(workdir / SCORES, head)
             params = {"encoder": params["encoder"], "head": head.params}
-            train_ids = hashing.merge_packed_ids(
-                source_checkpoint.train_ids if source_checkpoint else "", training.image_ids()
-            )
+            train_ids = merge_train_ids(source_checkpoint, training.image_ids())
             save_probe(config, workdir, description, params, head, train_ids)
             record.note_saved(config.probe.steps)
         last = checkpoint_steps(workdir)[-1]

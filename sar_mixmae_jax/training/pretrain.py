@@ -51,13 +51,13 @@ from sar_mixmae_jax.training.source_checkpoint import (
     change_of_bands,
     encoder_param_shapes,
     inherit_statistics,
+    merge_train_ids,
     resize_architecture,
     resolve_source_checkpoint,
     with_bands,
 )
 from sar_mixmae_jax.training.train_step import Batch, CacheablePartial, TrainState
 from sar_mixmae_jax.training.trainer import RunResult, run_training
-from sar_mixmae_jax.utils import hashing
 from sar_mixmae_jax.utils.errors import InputError
 
 
@@ -87,7 +87,7 @@ def set_up(config: ConfigDict, workdir: Path) -> RunSetup:
       InputError: the dataset, model or optimizer cannot be built from the configuration.
     """
     check_numbers(config)
-    check_batch(config, jax.device_count(), mixed=config.objective == "mixmae")
+    check_batch(config, jax.device_count())
     retention = make_retention_policy(config)
     arch = make_arch(config)
     bands = tuple(config.bands)
@@ -136,9 +136,7 @@ def set_up(config: ConfigDict, workdir: Path) -> RunSetup:
         ),
         eval_every=config.picture_every,
         eval_at_start=True,
-        train_ids=hashing.merge_packed_ids(
-            source_checkpoint.train_ids if source_checkpoint else "", dataset.ids()
-        ),
+        train_ids=merge_train_ids(source_checkpoint, dataset.ids()),
         kernels=kernels,
     )
 

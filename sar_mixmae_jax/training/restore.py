@@ -123,19 +123,41 @@ def read_checkpoint(path: Path, like: TrainState) -> RestoredCheckpoint:
         raise ValueError(
             f"its metadata is of step {metadata.step}, the folder is named {path.name}"
         )
+    return RestoredCheckpoint(metadata.step, _read_verified(path, like, metadata), metadata)
+
+
+def read_subtree(path: Path, like: dict[str, Any]) -> dict[str, Any]:
+    """Read and verify some arrays of a checkpoint.
+
+    Args:
+      path: folder of the step.
+      like: tree of shapes and types, such as {"params": {"encoder": …}}.
+
+    Raises:
+      ValueError: it is damaged, or of another model.
+    """
+    fetch(path)
+    return _read_verified(path, like, read_metadata(path), partial=True)
+
+
+def _read_verified(
+    path: Path, like: Any, metadata: CheckpointMetadata, *, partial: bool = False
+) -> Any:
+    """Read the arrays of a checkpoint and compare them with their checksums; see `_read_state`."""
     try:
-        state = _read_state(path / "state", like)
+        state = _read_state(path / "state", like, partial=partial)
     except Exception as error:  # Orbax and its libraries raise bare exceptions on damaged files
         raise ValueError(f"its arrays cannot be read ({first_line(error)})") from error
     stored, found = metadata.arrays, hashing.array_checksums(state)
-    wrong = sorted(name for name in {*stored, *found} if stored.get(name) != found.get(name))
+    names = found if partial else {*stored, *found}
+    wrong = sorted(name for name in names if stored.get(name) != found.get(name))
     if wrong:
         more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
         raise ValueError(f"its arrays {', '.join(wrong[:3])}{more} do not have their checksums")
-    return RestoredCheckpoint(metadata.step, state, metadata)
+    return state
 
 
-def _read_state(path: Path, like: Any, *, partial: bool = False) -> Any:
+def _read_state(path: Path, like: Any, *, partial: bool) -> Any:
     """Read arrays to the host, without waiting for other processes.
 
     Args:
@@ -160,29 +182,6 @@ def _read_state(path: Path, like: Any, *, partial: bool = False) -> Any:
                 f"{expected.dtype}{expected.shape}"
             )
     return state
-
-
-def read_subtree(path: Path, like: dict[str, Any]) -> dict[str, Any]:
-    """Read and verify some arrays of a checkpoint.
-
-    Args:
-      path: folder of the step.
-      like: tree of shapes and types, such as {"params": {"encoder": …}}.
-
-    Raises:
-      ValueError: it is damaged, or of another model.
-    """
-    fetch(path)
-    metadata = read_metadata(path)
-    try:
-        part = _read_state(path / "state", like, partial=True)
-    except Exception as error:  # Orbax and its libraries raise bare exceptions on damaged files
-        raise ValueError(f"its arrays cannot be read ({first_line(error)})") from error
-    found = hashing.array_checksums(part)
-    wrong = [name for name in found if metadata.arrays.get(name) != found[name]]
-    if wrong:
-        raise ValueError(f"its arrays {', '.join(wrong[:3])} do not have their checksums")
-    return part
 
 
 def fetch(path: Path) -> None:

@@ -226,10 +226,6 @@ class CheckpointMetadata(RunDescription):
         """Read the metadata of a checkpoint; see `RunDescription.from_json`."""
         return super().from_json(rename(from_json(dict[str, Any], content), STORED_NAMES))
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the metadata as they are stored."""
-        return rename(super().to_json(), {name: stored for stored, name in STORED_NAMES.items()})
-
     def __post_init__(self) -> None:
         try:
             hashing.count_overlap((), self.train_ids)

@@ -1,6 +1,7 @@
 """Initialisation of a run from a checkpoint: the checkpoint, and what is taken over from it."""
 
 import dataclasses
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from sar_mixmae_jax.training.checkpoint import (
 )
 from sar_mixmae_jax.training.run_description import CheckpointMetadata, SourceDescription
 from sar_mixmae_jax.training.workdir import read_run_record
+from sar_mixmae_jax.utils import hashing
 from sar_mixmae_jax.utils.errors import InputError, check_name, first_line
 from sar_mixmae_jax.utils.files import local_path, stored_path
 from sar_mixmae_jax.utils.typed_json import from_json
@@ -163,6 +165,11 @@ def read_source_checkpoint(path: Path) -> SourceCheckpoint:
         pretrained=metadata.model.pretrained,
     )
     return SourceCheckpoint(path, metadata, description)
+
+
+def merge_train_ids(source_checkpoint: SourceCheckpoint | None, ids: Iterable[str]) -> str:
+    """Return the packed hashes of ids, and of those that the source checkpoint was trained on."""
+    return hashing.merge_packed_ids(source_checkpoint.train_ids if source_checkpoint else "", ids)
 
 
 def change_of_bands(

@@ -53,8 +53,6 @@ from sar_mixmae_jax.training.workdir import (
     RNG_CHANGED_WARNING,
     RunRecord,
     check_shared_workdir,
-    comparable_settings,
-    describe_start,
     lock_workdir,
     versions,
 )
@@ -107,9 +105,7 @@ def run_training(setup: RunSetup, workdir: Path, stop: Callable[[], bool]) -> Ru
         if is_primary_process():
             warn_if_damaged(workdir / METRICS, start)
             if not done or record.is_new:
-                settings = comparable_settings(setup.description)
-                facts = {"settings": settings, "kernels": kernel_names(setup.kernels)}
-                record.add_start(describe_start(start) | facts)
+                record.note_start(start, kernel_names(setup.kernels))
             if start and not done:
                 print(f"resuming after step {start}")
         if not done:
@@ -189,15 +185,7 @@ def train_loop(
             check_finite(result)
         metrics = {name: float(value) for name, value in result.metrics.items()}
         if log_due:
-            seconds, sections = timer.flush()
-            images = setup.images_per_record * config.batch_size * (step - logged)
-            progress = {
-                "learning_rate": float(setup.schedule(step - 1)),
-                "images_per_second": images / seconds,
-                "epoch": sampler.progress(step),
-                **{f"seconds/{name}": sections[name] / (step - logged) for name in sections},
-            }
-            logger.write_progress(step, metrics | progress)
+            logger.write_progress(step, metrics | progress_metrics(setup, step, logged, timer))
             logged = step
         if eval_due or (planned_save and config.keep_best):
             with timer.section("evaluate"):
@@ -212,6 +200,25 @@ def train_loop(
             break
     saver.note_finished(wait=True)
     return state
+
+
+def progress_metrics(setup: RunSetup, step: int, logged: int, timer: StepTimer) -> dict[str, float]:
+    """Return rate, epoch and times of the steps since the last that was logged; reset the timer.
+
+    Args:
+      setup: what is trained.
+      step: steps done.
+      logged: steps done when the timer was reset before.
+      timer: timer of the sections of the loop.
+    """
+    seconds, sections = timer.flush()
+    images = setup.images_per_record * setup.config.batch_size * (step - logged)
+    return {
+        "learning_rate": float(setup.schedule(step - 1)),
+        "images_per_second": images / seconds,
+        "epoch": setup.sampler.progress(step),
+        **{f"seconds/{name}": sections[name] / (step - logged) for name in sections},
+    }
 
 
 class StepResult(NamedTuple):
@@ -352,8 +359,10 @@ def restore_or_init(
     sampler = ShuffleSampler(**metadata.order or {})
     if metadata.next_records != next_records(sampler, step):
         raise InputError(
-            f"the records after step {step} would differ from before: install the grain of that "
-            f"checkpoint, {metadata.versions.get('grain')}"
+            f"the records after step {step} differ from those stored in checkpoint {step} (the "
+            "order of records changed between versions): resume with sar-mixmae-jax "
+            f"{metadata.versions.get('sar-mixmae-jax', 'of that version')}, which wrote it, or "
+            "choose another --workdir"
         )
     sampler = sampler.go_on(step, setup.config.batch_size)
     return setup.with_sampler(sampler), replicate(checkpoint.state), step

@@ -164,6 +164,16 @@ class RunRecord:
         self.starts.append(start)
         self._write()
 
+    def note_start(self, step: int, kernels: dict[str, str]) -> None:
+        """Add this start of the program, with the settings that a later start may change.
+
+        Args:
+          step: steps done before it; 0 from scratch.
+          kernels: of `kernel_choice.kernel_names`.
+        """
+        facts = {"settings": comparable_settings(self._description), "kernels": kernels}
+        self.add_start(describe_start(step) | facts)
+
     def note_saved(self, step: int) -> None:
         """Note that the checkpoint of a step is on the disk."""
         self.saved = step

@@ -393,7 +393,7 @@ def test_dates_of_different_quantities_are_refused(tmp_path):
     [
         ([], "found no scene"),
         (["missing.tif"], "found no such file"),
-        (["--before=a_dB.tif"], "both --before and --after"),
+        (["--before=a_dB.tif"], "found --before with 0 scenes: give both"),
         (["--before=a_dB.tif", "--after=far_dB.tif"], "no common place"),
         (["a_dB.tif", "copy"], "two scenes named a_dB"),
         (["a_dB.tif", "--out=a_dB.tif/maps"], "--out .* cannot be written"),

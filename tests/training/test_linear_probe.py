@@ -67,9 +67,9 @@ def test_features_are_computed_once(probed, built, encoder_run, tmp_path, monkey
     for name in ("features-train.npz", "features-validation.npz"):
         (tmp_path / name).write_bytes((workdir / name).read_bytes())
     calls = []
-    compute = feature_cache.compute_features
+    predictor = feature_cache.BatchPredictor
     monkeypatch.setattr(
-        feature_cache, "compute_features", lambda *given: calls.append(given) or compute(*given)
+        feature_cache, "BatchPredictor", lambda *given: calls.append(given) or predictor(*given)
     )
     linear_probe.train(config, tmp_path)
     assert not calls

@@ -16,7 +16,7 @@ from configs import repeat
 from sar_mixmae_jax.data.patch_dataset import load_patch_dataset
 from sar_mixmae_jax.data.record_source import RecordSource
 from sar_mixmae_jax.objectives.preprocess import Preprocessing
-from sar_mixmae_jax.training import setup
+from sar_mixmae_jax.training import setup, trainer
 from sar_mixmae_jax.training.checkpoint import read_metadata
 from sar_mixmae_jax.training.pretrain import train
 from sar_mixmae_jax.utils.errors import DivergedError, InputError
@@ -172,6 +172,14 @@ def test_a_workdir_of_another_configuration_is_refused(whole, built):
     with pytest.raises(InputError, match=r"weighting\.scale was 1\.0 and is now 2\.0"):
         train(small_config(built, **{"weighting.scale": 2.0}), workdir)
     assert (workdir / "run.json").read_text() == before
+
+
+def test_another_order_of_records_is_refused_and_the_version_named(whole, built, monkeypatch):
+    monkeypatch.setattr(trainer, "next_records", lambda *_: ())
+    version = read_metadata(whole[1] / "checkpoints/6").versions["sar-mixmae-jax"]
+    message = f"records after step 6 differ .*: resume with sar-mixmae-jax {version}, which wrote"
+    with pytest.raises(InputError, match=message):
+        train(small_config(built), whole[1])
 
 
 def test_an_odd_share_of_the_batch_is_refused_before_anything_is_written(built, tmp_path):

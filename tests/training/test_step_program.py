@@ -157,6 +157,14 @@ def test_a_step_that_does_not_fit_is_said_so(monkeypatch):
     assert "--config.grad_accum_steps=2" in shown
 
 
+def test_another_objective_is_refused_before_compilation(monkeypatch):
+    monkeypatch.delattr(compiled_cost, "compile_step")
+    config = pretrain.get_config("variant=tiny")
+    config.objective = "simmim"
+    with pytest.raises(InputError, match="objective is simmim, expected mixmae"):
+        estimate_compiled(config, "v5e:2x2", records=1000, side=16)
+
+
 def test_sizes_are_read_from_the_messages_of_the_compiler():
     first = "RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required for HLO "
     first += "temporaries (56.40G) exceeds available HBM (15.75G)."
