@@ -171,6 +171,11 @@ def test_packages_describe_themselves(package):
     assert len(text.splitlines()) >= 3, f"{package}/__init__.py: describe content and imports"
 
 
+def test_readers_of_data_work_without_jax():
+    for path in sources("sar_mixmae_jax/utils", "sar_mixmae_jax/data", "sar_mixmae_jax/evaluation"):
+        assert not re.search(r"^\s*(import|from) (jax|flax|optax)\b", path.read_text(), re.M), path
+
+
 def test_packages_name_modules_that_exist():
     shared = {
         path.name

@@ -5,12 +5,13 @@ The folder of a step in `workdir/checkpoints` holds the train state and metadata
 """
 
 import dataclasses
+import hashlib
 import json
 import math
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -171,7 +172,7 @@ class CheckpointManager:
         if self._is_alone and not is_primary_process():
             return
         local = fetch_replicated(state)
-        arrays = hashing.array_checksums(local)
+        arrays = array_checksums(local)
         if self._is_alone:
             state = jax.tree.map(np.asarray, local)
         elif jax.process_count() == 1:
@@ -257,6 +258,18 @@ def single_process_options() -> ocp.options.MultiprocessingOptions:
         active_processes={jax.process_index()},
         barrier_sync_key_prefix=f"process_{jax.process_index()}",
     )
+
+
+def array_checksums(tree: Any) -> dict[str, str]:
+    """Return the SHA-256 of the bytes of every array in a tree, by its path in the tree."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    names = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in leaves]
+    with ThreadPoolExecutor() as threads:  # hashing releases the interpreter's lock
+        return dict(zip(names, threads.map(_digest, [leaf for _, leaf in leaves]), strict=True))
+
+
+def _digest(array: Any) -> str:
+    return hashlib.sha256(np.ascontiguousarray(array)).hexdigest()  # type: ignore[arg-type]
 
 
 def checkpoint_dir(workdir: Path) -> Path:

@@ -12,6 +12,7 @@ import orbax.checkpoint as ocp
 from absl import logging
 
 from sar_mixmae_jax.training.checkpoint import (
+    array_checksums,
     checkpoint_dir,
     checkpoint_steps,
     read_metadata,
@@ -21,7 +22,6 @@ from sar_mixmae_jax.training.distributed import broadcast_from_primary, is_prima
 from sar_mixmae_jax.training.run_description import CheckpointMetadata, RunDescription
 from sar_mixmae_jax.training.train_step import TrainState
 from sar_mixmae_jax.training.workdir import check_same_run
-from sar_mixmae_jax.utils import hashing
 from sar_mixmae_jax.utils.errors import InputError, first_line
 from sar_mixmae_jax.utils.files import find_mirror, unused_path
 
@@ -148,7 +148,7 @@ def _read_verified(
         state = _read_state(path / "state", like, partial=partial)
     except Exception as error:  # Orbax and its libraries raise bare exceptions on damaged files
         raise ValueError(f"its arrays cannot be read ({first_line(error)})") from error
-    stored, found = metadata.arrays, hashing.array_checksums(state)
+    stored, found = metadata.arrays, array_checksums(state)
     names = found if partial else {*stored, *found}
     wrong = sorted(name for name in names if stored.get(name) != found.get(name))
     if wrong:

@@ -1,29 +1,15 @@
-"""Checksums of arrays and metadata against damage on disk, and hashes of training ids."""
+"""Checksums of metadata against damage on disk, and hashes of training ids."""
 
 import base64
 import hashlib
 import json
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import jax
 import numpy as np
 
 CHECKSUM_FIELD = "sha256"
 """Field of metadata that holds the checksum of all other fields."""
-
-
-def array_checksums(tree: Any) -> dict[str, str]:
-    """Return the SHA-256 of the bytes of every array in a tree, by its path in the tree."""
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    names = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in leaves]
-    with ThreadPoolExecutor() as threads:  # hashing releases the interpreter's lock
-        return dict(zip(names, threads.map(_digest, [leaf for _, leaf in leaves]), strict=True))
-
-
-def _digest(array: Any) -> str:
-    return hashlib.sha256(np.ascontiguousarray(array)).hexdigest()  # type: ignore[arg-type]
 
 
 def add_checksum(metadata: dict[str, Any]) -> dict[str, Any]:

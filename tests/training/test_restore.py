@@ -8,10 +8,14 @@ import shutil
 import numpy as np
 import pytest
 
-from sar_mixmae_jax.training.checkpoint import CheckpointManager, RetentionPolicy, read_metadata
+from sar_mixmae_jax.training.checkpoint import (
+    CheckpointManager,
+    RetentionPolicy,
+    array_checksums,
+    read_metadata,
+)
 from sar_mixmae_jax.training.restore import read_checkpoint, restore_newest_valid
 from sar_mixmae_jax.training.sharding import replicate
-from sar_mixmae_jax.utils import hashing
 from sar_mixmae_jax.utils.errors import InputError
 from tests.descriptions import describe, metadata
 from tests.training.test_checkpoint import kept, state_of
@@ -131,12 +135,9 @@ def test_checkpoints_that_are_gone_are_no_fresh_start(workdir):
 def test_a_checksum_is_that_of_the_bytes():
     array = np.arange(6, dtype=np.float32).reshape(2, 3)
     tree = {"a": {"b": array}, "c": np.int32(3)}
-    assert hashing.array_checksums(tree) == {
+    assert array_checksums(tree) == {
         "a/b": hashlib.sha256(array.tobytes()).hexdigest(),
         "c": hashlib.sha256(np.int32(3).tobytes()).hexdigest(),
     }
     transposed = np.asfortranarray(array)
-    assert (
-        hashing.array_checksums({"a": transposed})["a"]
-        == hashing.array_checksums({"a": array})["a"]
-    )
+    assert array_checksums({"a": transposed})["a"] == array_checksums({"a": array})["a"]
