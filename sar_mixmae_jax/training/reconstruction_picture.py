@@ -26,10 +26,10 @@ class Panels(NamedTuple):
 
     Attributes:
       measured: input in dB.
-      mixed: input of the encoder, dB: mixed with the partner, or NaN in hidden cells.
+      mixed: input of the encoder, dB: mixed with the partner, or NaN in hidden units.
       reconstructed: dB.
       weights: weights of the loss.
-      mask: (cells, cells), 1 where a cell of the mixed input comes from the partner.
+      mask: (units, units), 1 where a mask unit of the mixed input comes from the partner.
     """
 
     measured: Array
@@ -58,7 +58,7 @@ def draw_reconstruction(
       path: where to write; the file appears whole or not at all.
       title: title of the figure.
       norm_pix_loss: whether the targets were normalised, for the caption.
-      mixed: whether images are mixed with partners; otherwise cells are hidden.
+      mixed: whether images are mixed with partners; otherwise mask units are hidden.
     """
     rows = len(ids) * len(bands)
     figure = Figure(figsize=(11.5, 2.45 * rows + 1.6), layout="constrained", dpi=110)
@@ -82,7 +82,7 @@ def draw_reconstruction(
             if row == 0:
                 axis.set_title("masked input" if column == 1 and not mixed else COLUMNS[column])
             if column == 1:
-                _mark_cells(axis, np.asarray(panels.mask), values.shape[1], fill=not mixed)
+                _mark_units(axis, np.asarray(panels.mask), values.shape[1], fill=not mixed)
             if column >= 2:
                 label = "weight" if is_weight else f"{bands[band]} (dB)"
                 extend = "neither" if is_weight else "both"
@@ -111,28 +111,28 @@ def _short(name: str, width: int = 26) -> str:
     return "\n".join(name[start : start + width] for start in range(0, len(name), width))
 
 
-def _mark_cells(axis: Axes, mask: np.ndarray, side: int, *, fill: bool) -> None:
-    """Frame the cells that come from the partner image, or fill those that are hidden."""
-    cell = side // len(mask)
-    inset, width = (-0.5, cell) if fill else (1.0, cell - 3.0)
-    cells = [
-        Rectangle((column * cell + inset, row * cell + inset), width, width)
+def _mark_units(axis: Axes, mask: np.ndarray, side: int, *, fill: bool) -> None:
+    """Frame the mask units that come from the partner image, or fill those that are hidden."""
+    unit = side // len(mask)
+    inset, width = (-0.5, unit) if fill else (1.0, unit - 3.0)
+    units = [
+        Rectangle((column * unit + inset, row * unit + inset), width, width)
         for row, column in np.argwhere(mask == 1)
     ]
     face = PARTNER_COLOUR if fill else "none"
     axis.add_collection(
-        PatchCollection(cells, facecolor=face, edgecolor=PARTNER_COLOUR, linewidth=0.9)
+        PatchCollection(units, facecolor=face, edgecolor=PARTNER_COLOUR, linewidth=0.9)
     )
 
 
 def _explain(figure: Figure, title: str, norm_pix_loss: bool, mixed: bool) -> None:
     """Add title, legend and caption."""
     add_title(figure, title)
-    hidden = "cell of the partner image" if mixed else "hidden cell"
+    hidden = "mask unit of the partner image" if mixed else "hidden mask unit"
     views = (
-        "Every cell is reconstructed from the view in which it was hidden."
+        "Every mask unit is reconstructed from the view in which it was hidden."
         if mixed
-        else "Cells that the encoder saw are shown as measured."
+        else "Mask units that the encoder saw are shown as measured."
     )
     handles = [
         Patch(facecolor=NODATA_COLOUR, label="nodata"),
