@@ -85,7 +85,7 @@ def find_unit_error(summary: ValueSummary, unit: str) -> str | None:
     """
     check_name(UNITS, unit, "unit")
     if not summary.valid:
-        return "found nodata only, expected measurements: move it out of the dataset"
+        return "found nodata only, expected measurements: move it out, or give --skip_bad"
     lowest, highest = (
         PLAUSIBLE_DB if unit == "dB" else (LOWEST_POWER, db_to_linear(PLAUSIBLE_DB[1]))
     )

@@ -5,8 +5,9 @@
   sar-mixmae map --workdir=runs/base --features --components=3 scenes/ --out=maps
 
 SCENE is a GeoTIFF or a folder of them, as `sar-mixmae build s1_folder` reads them. A model with
-labels per pixel writes classes and probabilities, other models the probabilities of windows,
---features the tokens of the encoder; and a picture. Maps of the same files and settings are kept.
+labels per pixel writes classes and probabilities, other models the probabilities of windows, each
+with a picture; --features writes the tokens of the encoder instead. Maps of the same files and
+settings are kept.
 """
 
 import dataclasses
@@ -333,7 +334,9 @@ def report(jobs: Sequence[MapJob], failures: list[BadFile], out: Path, kind: Kin
     for job in failed:
         failures.append(BadFile(job.dates[-1].scene.name, job.failure_path.read_text()))
         job.failure_path.unlink()
-    print(f"{len(mapped)} of {len(jobs)} scenes are mapped in {out}")
+    unusable = len(failures) - len(failed)  # files that belong to no scene
+    others = f"; {unusable} files belong to no scene that can be mapped" if unusable else ""
+    print(f"{len(mapped)} of {len(jobs)} scenes are mapped in {out}{others}")
     for job in mapped[:LISTED_SCENES]:
         files = (str(path.relative_to(out)) for path in output_files(job.stem, kind))
         print(f"  {', '.join(files)}")

@@ -316,11 +316,12 @@ def open_builder(name: str, data_dir: str | Path) -> tfds.core.DatasetBuilder:
             raise
         unfinished = [*Path(data_dir, name.split(":")[0]).rglob("incomplete.resume_*")]
         raise InputError(
-            f"found no dataset {name!r} in {where}, expected one: "
+            f"found no dataset {name!r} in {where}: "
             + (
                 f"{unfinished[0]} is an unfinished build: repeat the build command to continue"
                 if unfinished
-                else f"build it with `sar-mixmae build {name} --data_dir={where}`"
+                else f"check the name, or build it with `sar-mixmae build {name} "
+                f"--data_dir={where}` (and --manual_dir=RAW if it is made from files)"
             )
         ) from error
     try:

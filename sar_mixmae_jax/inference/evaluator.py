@@ -249,11 +249,15 @@ def prediction_provenance(
         "checkpoint": stored_path(model.source_checkpoint.path),
         "chosen on": chosen,
         "trained on": trained,
-        "encoder": random_or_unknown if pretrained is None else to_json(pretrained),
+        "encoder": random_or_unknown if pretrained is None else _known_fields(pretrained),
         "overlap with training": training_overlap(
             labelled.image_ids(), model.source_checkpoint.train_ids, pretrained
         ),
     }
+
+
+def _known_fields(source: SourceDescription) -> dict[str, Any]:
+    return {name: value for name, value in to_json(source).items() if value not in (None, "", [])}
 
 
 def training_overlap(

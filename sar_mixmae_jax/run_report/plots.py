@@ -195,7 +195,7 @@ def step_time_parts(metrics: SeriesByName) -> dict[str, Series]:
 def step_times(parts: SeriesByName) -> tuple[np.ndarray, np.ndarray]:
     """Return the edges of the logged intervals, and the seconds per step in each.
 
-    A logged value is the mean since the line before it.
+    A logged value is the mean since the line before it, the first one since step 0.
 
     Args:
       parts: series of seconds per step, at least one.
@@ -207,8 +207,7 @@ def step_times(parts: SeriesByName) -> tuple[np.ndarray, np.ndarray]:
     values = np.zeros((len(parts), len(steps)))
     for row, series in zip(values, parts.values(), strict=True):
         row[np.searchsorted(steps, series.steps)] = np.nan_to_num(series.values)
-    usual = np.median(np.diff(steps)) if len(steps) > 1 else steps[0]
-    return np.concatenate([[max(0.0, steps[0] - usual)], steps]), values
+    return np.concatenate([[0.0], steps]), values
 
 
 def _draw_stack(axis: Axes, parts: SeriesByName) -> None:

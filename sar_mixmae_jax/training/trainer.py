@@ -106,7 +106,9 @@ def run_training(setup: RunSetup, workdir: Path, stop: Callable[[], bool]) -> Ru
             warn_if_damaged(workdir / METRICS, start)
             if not done or record.is_new:
                 record.note_start(start, kernel_names(setup.kernels))
-            if start and not done:
+            if done and not record.is_new:
+                print(f"the run is complete, with {start} steps: nothing is trained")
+            elif start:
                 print(f"resuming after step {start}")
         if not done:
             logger = stack.enter_context(closing(MetricLogger(workdir, setup, start)))

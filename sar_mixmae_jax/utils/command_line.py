@@ -135,7 +135,7 @@ def help_text(
         note = ""
         if name in (required or {}):
             note = " (required)"
-        elif flag.default is not None and "(default" not in flag.help:
+        elif flag.default not in (None, "") and "(default" not in flag.help:
             note = f" (default: {str(flag.default).lower() if flag.boolean else flag.default})"
         lines += textwrap.wrap(
             flag.help + note,

@@ -304,11 +304,11 @@ def test_every_axis_is_labelled_filled_and_shows_where_the_run_was_resumed(
 
 def test_the_areas_of_a_step_are_those_of_its_parts():
     parts = {
-        "seconds/a": Series(np.array([20.0, 40.0]), np.array([1.0, 2.0])),
-        "seconds/b": Series(np.array([40.0]), np.array([5.0])),
+        "seconds/a": Series(np.array([20.0, 30.0]), np.array([1.0, 2.0])),
+        "seconds/b": Series(np.array([30.0]), np.array([5.0])),
     }
     edges, values = plots.step_times(parts)
-    assert edges.tolist() == [0, 20, 40]
+    assert edges.tolist() == [0, 20, 30]
     assert values.tolist() == [[1, 2], [0, 5]]
 
 

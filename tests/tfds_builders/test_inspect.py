@@ -232,7 +232,7 @@ def test_what_the_build_warned_of_is_repeated(out):
 
 def test_places_are_located_and_splits_measured(out):
     places = section((out / "report.md").read_text(), "Places")
-    assert "2 of 27 patches have no known place" in places
+    assert "25 of 27 patches have a known place" in places
     # every patch of test lies one degree north of one of train
     nearest = np.array(rows(places, "test"), float)
     np.testing.assert_allclose(nearest, np.radians(1.0) * 6371.0, atol=0.05)

@@ -473,7 +473,9 @@ def test_pixels_of_different_size_are_told(tmp_path, db):
         build_folder(tmp_path, tmp_path / "out", unit="dB")
     ).info.metadata
     assert metadata["pixel_spacing_m"] == [[10.0, 10.0], [30.0, 30.0]]
-    assert any("pixels of 10, 30 m are mixed" in note for note in metadata["notes"])
+    assert any(
+        "pixels of 10, 30 m (width x height) are mixed" in note for note in metadata["notes"]
+    )
 
 
 @pytest.mark.parametrize(

@@ -224,7 +224,7 @@ def _places(inspection: Inspection) -> Lines:
         return [*lines, "The records have no coordinates."]
     unknown = sum(places.unknown for places in inspection.places.values())
     total = sum(survey.records for survey in inspection.surveys.values())
-    lines.append(f"{unknown:,} of {total:,} patches have no known place.")
+    lines.append(f"{total - unknown:,} of {total:,} patches have a known place.")
     if not inspection.has_map:
         return lines
     degrees = np.concatenate(list(map_degrees(inspection.places).values()))

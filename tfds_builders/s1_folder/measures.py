@@ -178,9 +178,12 @@ def _mixed_pixels(scenes: Sequence[Scene]) -> list[str]:
     sides = np.array([*spacings])
     if len(sides) < 2 or (sides.max(0) <= SPACING_RATIO * sides.min(0)).all():
         return []
-    sizes = _list([f"{r:g}" if r == c else f"{r:g}x{c:g}" for r, c in spacings])
+    sizes = _list([f"{r:g}" if r == c else f"{c:g} x {r:g}" for r, c in spacings])
     examples = ", ".join(list(spacings.values())[:MAX_NAMED])
-    return [f"pixels of {sizes} m are mixed ({examples}): speckle and texture differ between them"]
+    return [
+        f"pixels of {sizes} m (width x height) are mixed ({examples}): speckle and texture differ "
+        "between them"
+    ]
 
 
 def _list(entries: Sequence[str]) -> str:
