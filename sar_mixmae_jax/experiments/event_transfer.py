@@ -305,7 +305,7 @@ class EventTransfer:
             f"# Water in events that were not trained on\n\n{len(first[0].ids)} chips of "
             f"{len(self.events)} events of {self._chips.patches.name}; at most "
             f"{self._config.chips} labelled chips of the other events, "
-            f"{self._run.total_steps} steps, {self._config.seeds} seeds. "
+            f"{self._run.total_steps} steps, seeds: {self._config.seeds}. "
             f"{describe_encoder(self._source)}\n\n"
         )
         text = title + difference_table(differences) + "\n" + score_table(scores, self.events)
