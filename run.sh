@@ -111,7 +111,7 @@ case "${1:-}" in
     .venv/bin/ruff check .
     .venv/bin/ruff format --check .
     .venv/bin/mypy
-    [[ $# -eq 0 ]] && set -- --numprocesses=2 --dist=loadfile --no-loadscope-reorder
+    [[ $# -eq 0 ]] && set -- --numprocesses=3 --dist=loadfile --no-loadscope-reorder
     JAX_PLATFORMS=${JAX_PLATFORMS:-cpu} .venv/bin/python -m pytest "$@"
     ;;
   '')

@@ -171,8 +171,8 @@ def test_a_raster_of_valid_pixels(root, scratch, tmp_path, db):
     write_band(tmp_path / "lost.tif", coarse, crs=None)
     plan = plan_folder(root, tmp_path / "c", mask=str(tmp_path / "lost.tif"))
     assert [file.reason for file in plan.bad_files] == [
-        "found (32, 30) pixels and no place, expected the (64, 80) pixels of a_dB, or a place in "
-        "both: resample the mask"
+        "found (32, 30) pixels and no CRS, expected the (64, 80) pixels of a_dB, or a CRS in both "
+        "files: resample the mask"
     ]
 
 
