@@ -179,7 +179,8 @@ def check_same_comparison(config: ConfigDict, workdir: Path) -> ConfigDict:
                 "--workdir, or restore these fields"
             )
         if "compared" in config:
-            content["compared"] = list(dict.fromkeys((*before["compared"], *config.compared)))
+            earlier = before.get("compared") or ()
+            content["compared"] = list(dict.fromkeys((*earlier, *config.compared)))
             reported.compared = tuple(content["compared"])
     write_json(path, content, indent=2)
     return reported
