@@ -138,6 +138,11 @@ def test_another_comparison_is_refused_and_more_seeds_and_arms_are_not(compared,
     runner.check_same_comparison(other, workdir)
     other.compared = ("none",)  # without the arm that was compared meanwhile
     assert runner.check_same_comparison(other, workdir).compared == ("none", "new")
+    path = workdir / runner.CONFIG
+    stored = json.loads(path.read_text())
+    del stored["compared"]
+    path.write_text(json.dumps(stored))
+    assert runner.check_same_comparison(other, workdir).compared == ("none",)
     with pytest.raises(InputError, match=r"arms\.new\.init"):  # and it stays
         runner.check_same_comparison(small, workdir)
 
