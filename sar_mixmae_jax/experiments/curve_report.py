@@ -33,10 +33,10 @@ from sar_mixmae_jax.experiments.reconstruction_metrics import (
     Metrics,
 )
 from sar_mixmae_jax.experiments.seed_statistics import (
-    CONFIDENCE,
     Difference,
     Metric,
     Result,
+    corrected_confidence,
     difference,
     values_by_seed,
 )
@@ -96,7 +96,7 @@ def answer_questions(
             values = {name: values_by_seed(results, scores[name]) for name in names}
             comparisons = []
             for name, arm, reference in planned:
-                confidence = 1 - (1 - CONFIDENCE) / len(planned)
+                confidence = corrected_confidence(len(planned))
                 of_arms = values[name].get(arm, {}), values[name].get(reference, {})
                 better = scores[name].higher_is_better
                 resolved = difference(*of_arms, better, confidence)

@@ -7,7 +7,7 @@ import numpy as np
 
 from sar_mixmae_jax.evaluation.bootstrap import Path, Sampled, interval
 from sar_mixmae_jax.evaluation.confusion import confusion_intervals, pooled_rates
-from sar_mixmae_jax.experiments.seed_statistics import CONFIDENCE, difference, spread
+from sar_mixmae_jax.experiments.seed_statistics import corrected_confidence, difference, spread
 from sar_mixmae_jax.utils.tables import markdown_table
 
 REPLICATES = 2000
@@ -62,7 +62,7 @@ def compare_confusions(
       over seeds, with the same draws of chips for all models.
     """
     differences = {}
-    confidence = 1 - (1 - CONFIDENCE) / len(pairs)
+    confidence = corrected_confidence(len(pairs))
     for pair in pairs:
         first, second = (counts[name] for name in pair)
         chips = len(first[0])

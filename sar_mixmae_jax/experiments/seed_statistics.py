@@ -222,7 +222,7 @@ def discrimination(
     sign = 1 if metric.higher_is_better else -1
     means = {name: float(np.mean([*values.values()])) for name, values in baselines.items()}
     best = max(means, key=lambda name: sign * means[name])
-    confidence = 1 - (1 - CONFIDENCE) / len(arms)
+    confidence = corrected_confidence(len(arms))
     paired = {name: pairs(values, baselines[best]) for name, values in arms.items()}
     signs = {
         name: _resolved_sign(sign * (values[:, 0] - values[:, 1]), confidence)
@@ -237,6 +237,11 @@ def discrimination(
     else:
         verdict = "below" if distinct == {-1} else "tie" if distinct == {0} else "mixed"
     return Discrimination(metric, best, means[best], above, verdict)
+
+
+def corrected_confidence(comparisons: int) -> float:
+    """Return the confidence of each of several intervals that are right together (Bonferroni)."""
+    return 1 - (1 - CONFIDENCE) / comparisons
 
 
 def _resolved_sign(leads: np.ndarray, confidence: float) -> int | None:
