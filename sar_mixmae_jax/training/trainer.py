@@ -108,7 +108,7 @@ def run_training(setup: RunSetup, workdir: Path, stop: Callable[[], bool]) -> Ru
                 record.note_start(start, kernel_names(setup.kernels))
             if done and not record.is_new:
                 print(f"the run is complete, with {start} steps: nothing is trained")
-            elif start:
+            elif start and not done:
                 print(f"resuming after step {start}")
         if not done:
             logger = stack.enter_context(closing(MetricLogger(workdir, setup, start)))
