@@ -125,10 +125,10 @@ def quick() -> ConfigDict:
     measured = tuple(name for name in MEASURED if name not in too_few)
     config = learning_curves(patches=1024, pairs=256, seeds=2, measured=measured)
     config.compared = ("random", "none", "per_channel_standardised")
-    config.curves = ("none",)
+    config.shares, config.curves = (1 / 4, 1.0), ("none",)
     for name in config.tasks.water:
         config.finetune[name].label_fraction = 0.1
-    set_length(config, epochs=4.0, steps=40)
+    set_length(config, epochs=2.0, steps=12)
     return config
 
 
