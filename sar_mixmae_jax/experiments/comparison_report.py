@@ -28,7 +28,7 @@ from sar_mixmae_jax.experiments.seed_statistics import (
 from sar_mixmae_jax.experiments.trials import TrialResult, held_out, protocol
 from sar_mixmae_jax.tasks.registry import get_task
 from sar_mixmae_jax.utils.files import atomic_write, write_json
-from sar_mixmae_jax.utils.plotting import add_title, figure_to_png, legend_columns
+from sar_mixmae_jax.utils.plotting import add_title, figure_to_png, legend_columns, set_panel_title
 
 References = Mapping[str, Mapping[str, Sequence[Metrics]]]
 """Metrics of the baselines by task and name: one entry for each seed, or one for all seeds."""
@@ -279,7 +279,7 @@ def _set_limits(axis: Axes, values: Sequence[float], bounds: tuple[float, float]
 def _label(axis: Axes, metric: Metric, arms: Sequence[str]) -> None:
     """Label a panel, and draw lines between its rows."""
     direction = {True: "higher is better", False: "lower is better", None: "no direction is better"}
-    axis.set_title(metric.title.replace(": ", "\n"), fontsize=9.5)
+    set_panel_title(axis, metric.title)
     axis.set_xlabel(direction[metric.higher_is_better], fontsize=8)
     axis.set_yticks(range(len(arms)), [" ".join(arm.split()) for arm in arms])
     axis.set_ylim(len(arms) - 0.5, -0.5)

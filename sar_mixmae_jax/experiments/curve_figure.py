@@ -19,7 +19,7 @@ from sar_mixmae_jax.experiments.seed_statistics import (
     values_by_seed,
 )
 from sar_mixmae_jax.utils.files import atomic_write
-from sar_mixmae_jax.utils.plotting import add_title, figure_to_png, legend_columns
+from sar_mixmae_jax.utils.plotting import add_title, figure_to_png, legend_columns, set_panel_title
 
 RANDOM = "random"
 """Arm of the encoders before training."""
@@ -173,7 +173,7 @@ def _set_limits(
 
 
 def _label(axis: Axes, metric: Metric, shares: Sequence[float], total: int) -> None:
-    axis.set_title(metric.title.replace(": ", "\n"), fontsize=9.5)
+    set_panel_title(axis, metric.title)
     axis.set_xticks(
         _places(shares), [f"{share * total:,.0f}" for share in shares], fontsize=8, rotation=30
     )

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgba_array
 from matplotlib.figure import Figure
@@ -27,9 +28,9 @@ CLASS_COLOURS = tuple(np.delete(colormaps["tab20"](np.arange(20)), 2, axis=0)[:,
 CHARACTER_WIDTH = 0.105
 """Mean width of a character of a figure's title in inches."""
 
-LEGEND_CHARACTER_WIDTH, LEGEND_KEY_WIDTH = 0.0085, 0.6
-"""Inches: mean width of a character of a legend for every point of its font, and of the rest of an
-entry."""
+CHARACTER_WIDTH_PER_POINT, LEGEND_KEY_WIDTH = 0.0085, 0.6
+"""Inches: mean width of a character for every point of its font, and of the rest of an entry of a
+legend."""
 
 
 def class_colours(count: int) -> np.ndarray:
@@ -53,6 +54,27 @@ def add_title(figure: Figure, title: str, **placement: Any) -> None:
     figure.suptitle("\n".join(lines), parse_math=False, **placement)
 
 
+PANEL_FONT = 9.5
+"""Size of the font of a panel's title, points."""
+
+
+def set_panel_title(axis: Axes, title: str) -> None:
+    """Set the title of one of several panels, with new lines after ": " and where a line is full.
+
+    Args:
+      axis: panel of a figure with columns of equal width.
+      title: text.
+    """
+    spec, figure = axis.get_subplotspec(), axis.get_figure()
+    assert spec is not None
+    assert isinstance(figure, Figure)
+    width = figure.get_figwidth() / spec.get_gridspec().ncols
+    characters = int(width / (CHARACTER_WIDTH_PER_POINT * PANEL_FONT))
+    wrapper = textwrap.TextWrapper(characters, break_on_hyphens=False)
+    lines = [line for part in title.split(": ") for line in wrapper.wrap(part)]
+    axis.set_title("\n".join(lines), fontsize=PANEL_FONT, parse_math=False)
+
+
 def legend_columns(labels: Sequence[str], width: float, font_size: float = 8) -> int:
     """Return the number of columns of a legend that fit into a width, at most 3.
 
@@ -61,7 +83,7 @@ def legend_columns(labels: Sequence[str], width: float, font_size: float = 8) ->
       width: width of the legend, inches.
       font_size: size of the font, points.
     """
-    longest = LEGEND_KEY_WIDTH + LEGEND_CHARACTER_WIDTH * font_size * max(map(len, labels))
+    longest = LEGEND_KEY_WIDTH + CHARACTER_WIDTH_PER_POINT * font_size * max(map(len, labels))
     return min(3, max(1, int(width / longest)))
 
 
