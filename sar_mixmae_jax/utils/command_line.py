@@ -14,7 +14,7 @@ from contextlib import contextmanager
 
 from absl import flags
 
-from sar_mixmae_jax.utils.errors import InputError, UserError, fail
+from sar_mixmae_jax.utils.errors import InputError, UserError, fail, first_line
 
 HELP_FLAGS = frozenset({"-h", "-help", "--help", "-helpfull", "--helpfull"})
 HELP_WIDTH = 96
@@ -25,7 +25,7 @@ def report_errors() -> Iterator[None]:
     """End the program with one line if the body raises a `UserError`; usable as a decorator.
 
     If the reader of the standard output has closed it, as `head` does, the program ends silently
-    with the status of SIGPIPE.
+    with the status of SIGPIPE. A full standard output ends it with one line.
     """
     try:
         try:
@@ -33,14 +33,36 @@ def report_errors() -> Iterator[None]:
         except UserError as error:
             fail(error)
         except SystemExit:  # after the help
-            sys.stdout.flush()
+            _flush_output()
             raise
-        sys.stdout.flush()
+        _flush_output()
     except BrokenPipeError:
         if not _is_output_closed():
             raise
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at the exit
+        _discard_output()
         sys.exit(128 + signal.SIGPIPE)
+
+
+def _flush_output() -> None:
+    if sys.stdout is None:  # closed before the start, as by `>&-`
+        return
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        _discard_output()
+        fail(
+            InputError(
+                f"standard output cannot be written ({first_line(error)}): make room, or write it "
+                "to another file"
+            )
+        )
+
+
+def _discard_output() -> None:
+    """Leave nothing to the flush at the exit of the interpreter, which would fail again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _is_output_closed() -> bool:

@@ -60,6 +60,24 @@ def test_an_output_that_nobody_reads_ends_a_command_silently(argument, monkeypat
     assert stopped.value.code == 128 + signal.SIGPIPE
 
 
+@pytest.mark.parametrize("argument", ["--config=pretrain:variant=tiny", "--help"])
+def test_a_full_output_ends_a_command_with_one_line(argument, monkeypatch, capsys):
+    with open("/dev/full", "w") as output, monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", output)
+        with pytest.raises(SystemExit) as stopped:
+            cli.main(["sar-mixmae", "estimate", argument])
+        output.flush()  # nothing is left that would fail
+    assert stopped.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: standard output cannot be written")
+
+
+def test_a_command_without_an_output_succeeds(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)  # as after `>&-`
+    with report_errors():
+        print("dataset: data/synthetic_s1")
+
+
 def test_a_broken_pipe_elsewhere_is_an_error():
     with pytest.raises(BrokenPipeError), report_errors():
         raise BrokenPipeError
