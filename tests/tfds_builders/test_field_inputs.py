@@ -409,6 +409,29 @@ def test_ground_control_points_need_a_crs(root, scratch, db):
     assert "without a CRS, expected at least 4 with one" in plan.bad_files[0].reason
 
 
+@pytest.mark.parametrize(
+    "places",
+    [
+        [(0, 0, 16, 48)] * 3 + [(1, 1, 16, 48)],
+        [(0, 0, 1e9, 1e9), (0, 80, 2e9, 1e9), (64, 0, 1e9, 2e9), (64, 80, 2e9, 2e9)],
+        [(0, 0, 16, 48), (0, 80, float("nan"), 48), (64, 0, 16, 49), (64, 80, 17, 49)],
+    ],
+)
+def test_ground_control_points_that_cannot_be_used_are_named(places, root, scratch, db):
+    points = [GroundControlPoint(*place) for place in places]
+    write_bands(
+        root / "a_dB.tif",
+        db,
+        descriptions=("VH", "VV"),
+        gcps=points,
+        crs="EPSG:4326",
+        transform=Affine.identity(),
+    )
+    (file,) = plan_folder(root, scratch, use_gcps=True).bad_files
+    assert file.file.endswith("a_dB.tif")
+    assert "its ground control points cannot be used" in file.reason
+
+
 # ---- values that are not plausible
 
 

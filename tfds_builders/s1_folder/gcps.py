@@ -7,13 +7,16 @@ Their places come from thin-plate splines through the points, evaluated every `S
 from typing import NamedTuple
 
 import numpy as np
+from rasterio._err import CPLE_BaseError  # `transform` raises it as it is
 from rasterio.control import GroundControlPoint
+from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader
 from rasterio.transform import Affine, GCPTransformer
 from rasterio.warp import transform
 from rasterio.windows import Window
 from scipy.ndimage import map_coordinates
 
+from sar_mixmae_jax.utils.errors import first_line
 from tfds_builders import geotiff
 from tfds_builders.bad_files import bad_file
 from tfds_builders.geotiff import Georeference
@@ -42,7 +45,7 @@ def find_grid(raster: DatasetReader) -> GroundGrid:
     """Return the grid of an image: square pixels of the mean size of its pixels on the ground.
 
     Raises:
-      BadFilesError: there are fewer than four points, or they have no CRS.
+      BadFilesError: there are fewer than four points, they have no CRS, or GDAL cannot use them.
     """
     points, crs = raster.gcps
     if crs is None or len(points) < 4:
@@ -51,6 +54,18 @@ def find_grid(raster: DatasetReader) -> GroundGrid:
             f"found {len(points)} ground control points {'with' if crs else 'without'} a CRS, "
             "expected at least 4 with one: leave out --use_gcps, or geocode it",
         )
+    try:
+        return _fit_grid(raster)
+    except (CPLE_BaseError, RasterioError, SystemError, ValueError, OverflowError) as error:
+        raise bad_file(
+            raster.name,
+            f"its ground control points cannot be used ({first_line(error)}): leave out "
+            "--use_gcps, or geocode it",
+        ) from error
+
+
+def _fit_grid(raster: DatasetReader) -> GroundGrid:
+    points, crs = raster.gcps
     longitude, latitude = _transform(points, crs.to_string(), "EPSG:4326")
     east = np.unwrap(np.radians(longitude)).mean()
     target = utm_zone(np.degrees(east), latitude.mean())
