@@ -20,7 +20,7 @@ from array_record.python.array_record_module import ArrayRecordReader, ArrayReco
 from tensorflow_datasets.core import example_serializer
 
 from sar_mixmae_jax.utils.errors import InputError, first_line
-from sar_mixmae_jax.utils.files import atomic_write
+from sar_mixmae_jax.utils.files import atomic_write, read_json
 from tfds_builders.bad_files import BadFile, BadFilesError
 from tfds_builders.band_statistics import BandMoments
 from tfds_builders.process_pool import Tick
@@ -211,7 +211,7 @@ def source_stamp(task: ShardTask) -> str:
 def read_report(task: ShardTask) -> ShardReport | None:
     """Return the report of a shard, or None if the shard is not complete."""
     try:
-        content = json.loads(task.report_path.read_text())
+        content = read_json(task.report_path)
         report = ShardReport(
             content["records"],
             content["size"],

@@ -18,7 +18,7 @@ from sar_mixmae_jax.data.patch_dataset import ReadOptions, batches
 from sar_mixmae_jax.data.record_source import Columns, Record, RecordSource, Source, read_rows
 from sar_mixmae_jax.data.sampler import SequentialSampler
 from sar_mixmae_jax.utils.errors import InputError, first_line
-from sar_mixmae_jax.utils.files import atomic_directory, create_array, format_bytes
+from sar_mixmae_jax.utils.files import atomic_directory, create_array, format_bytes, read_json
 from sar_mixmae_jax.utils.hashing import add_checksum, verify_checksum
 
 DESCRIPTION = "cache.json"
@@ -214,7 +214,7 @@ def _open(path: Path, identity: dict[str, Any], count: int) -> PackedSource:
       OSError: a file cannot be read.
       ValueError: the entry is of other records, or damaged.
     """
-    content = verify_checksum(json.loads((path / DESCRIPTION).read_text()))
+    content = verify_checksum(read_json(path / DESCRIPTION))
     for name, expected in {**identity, "format": FORMAT}.items():
         if content[name] != expected:
             raise ValueError(f"found {name} {content[name]}, expected {expected}")

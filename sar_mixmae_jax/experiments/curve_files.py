@@ -1,7 +1,6 @@
 """Files of learning curves: metrics as JSON, encoders and states as arrays."""
 
 import contextlib
-import json
 import math
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -14,6 +13,7 @@ import numpy as np
 from sar_mixmae_jax.experiments.reconstruction_metrics import Metrics
 from sar_mixmae_jax.training.train_step import TrainState
 from sar_mixmae_jax.utils.errors import InputError, first_line
+from sar_mixmae_jax.utils.files import read_json
 
 
 def read_metrics(path: Path) -> Metrics:
@@ -23,13 +23,13 @@ def read_metrics(path: Path) -> Metrics:
       InputError: the file is damaged, or a metric is not finite.
     """
     with _reading(path):
-        return _to_metrics(json.loads(path.read_text()))
+        return _to_metrics(read_json(path))
 
 
 def read_baselines(path: Path) -> dict[str, Metrics]:
     """Read the metrics of baselines by name; see `read_metrics`."""
     with _reading(path):
-        content = json.loads(path.read_text())
+        content = read_json(path)
         return {str(name): _to_metrics(metrics) for name, metrics in content.items()}
 
 

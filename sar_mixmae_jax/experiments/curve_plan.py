@@ -62,6 +62,12 @@ def check_curves(config: ConfigDict) -> None:
             f"shares is {shares}, of {config.pretrain.total_steps} steps: two of them are the same "
             "step, expected different ones"
         )
+    grouped = sorted(name for names in config.tasks.values() for name in names)
+    if grouped != sorted(config.finetune):
+        raise InputError(
+            f"tasks has the measurements {', '.join(grouped)}, and finetune "
+            f"{', '.join(sorted(config.finetune))}: expected every one of finetune once"
+        )
     for arm in config.compared:
         _check_arm(arm, config.arms[arm])
 

@@ -5,7 +5,6 @@ WORKDIR/encoder.json   description of the checkpoint that the comparison began w
 ```
 """
 
-import json
 from pathlib import Path
 
 from ml_collections import ConfigDict
@@ -19,7 +18,7 @@ from sar_mixmae_jax.training.run_description import SourceDescription
 from sar_mixmae_jax.training.source_checkpoint import SourceCheckpoint
 from sar_mixmae_jax.utils import hashing
 from sar_mixmae_jax.utils.errors import InputError, first_line
-from sar_mixmae_jax.utils.files import write_json
+from sar_mixmae_jax.utils.files import read_json, write_json
 from sar_mixmae_jax.utils.typed_json import from_json, to_json
 
 RECORD = "encoder.json"
@@ -66,7 +65,7 @@ def _read_record(workdir: Path) -> SourceDescription | None:
     if not path.exists() and not (workdir / "predictions").exists():
         return None
     try:
-        return from_json(SourceDescription, json.loads(path.read_text()))
+        return from_json(SourceDescription, read_json(path))
     except (OSError, ValueError) as error:
         raise InputError(
             f"{path} cannot be read ({first_line(error)}), so the encoder of the predictions is "

@@ -16,10 +16,12 @@ from sar_mixmae_jax.experiments.trials import Trial, TrialResult
 from sar_mixmae_jax.training.config import flatten
 from sar_mixmae_jax.training.workdir import lock_workdir
 from sar_mixmae_jax.utils.errors import InputError, first_line
-from sar_mixmae_jax.utils.files import atomic_write, write_json
+from sar_mixmae_jax.utils.files import read_json, write_json
 
 CONFIG, LOG, REFERENCES = "comparison.config.json", "log.txt", "references.json"
 """Files in the workdir: configuration, output of all runs, metrics of the baselines."""
+RESULT_FOLDERS = ("cells", "runs", "encoders", "pretraining", "results", "predictions")
+"""Folders in the workdir that hold what was computed with the stored configuration."""
 
 MAY_GROW = ("seeds", "compared", "questions")
 """Fields that may change in a workdir; arms may be added too."""
@@ -122,7 +124,7 @@ def load_references(config: ConfigDict, workdir: Path) -> References:
     path = workdir / REFERENCES
     if path.exists():
         try:
-            stored = json.loads(path.read_text())
+            stored = read_json(path)
             if stored["seeds"] == config.seeds:
                 return stored["tasks"]
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -136,7 +138,7 @@ def load_references(config: ConfigDict, workdir: Path) -> References:
         print(f"baselines without a network: {task}")
         references[task] = baselines.measure_baselines(config, task)
     content = {"seeds": config.seeds, "tasks": references}
-    atomic_write(path, json.dumps(content, indent=1).encode())
+    write_json(path, content)
     return references
 
 
@@ -149,22 +151,29 @@ def check_same_comparison(config: ConfigDict, workdir: Path) -> ConfigDict:
       results.
 
     Raises:
-      InputError: names the fields that differ, with both values.
+      InputError: names the fields that differ, with both values; or results have lost their
+        configuration.
     """
     path = workdir / CONFIG
     content = json.loads(config.to_json_best_effort())
     content["checksums"] = dataset_checksums(config)
     reported = config.copy_and_resolve_references()
-    if path.exists():
+    if any((workdir / name).exists() for name in (CONFIG, *RESULT_FOLDERS)):
         try:
-            before = dict(flatten(json.loads(path.read_text())))
-        except (OSError, ValueError, AttributeError) as error:
+            before = dict(flatten(read_json(path)))
+            earlier = list(before.get("compared") or ())
+        except (OSError, ValueError, AttributeError, TypeError) as error:
             raise InputError(
                 f"{path} cannot be read ({first_line(error)}): restore it, or choose another "
                 "--workdir"
             ) from error
         now = dict(flatten(content))
         known_arms = {name.split(".")[1] for name in before if name.startswith("arms.")}
+        if unknown := [arm for arm in earlier if arm not in known_arms]:
+            raise InputError(
+                f"{path}: compared has {unknown[0]!r}, expected names of its arms: restore it, or "
+                "choose another --workdir"
+            )
         changes = [
             f"{name} was {before.get(name)!r} and is now {now.get(name)!r}"
             for name in sorted({*before, *now})
@@ -179,7 +188,6 @@ def check_same_comparison(config: ConfigDict, workdir: Path) -> ConfigDict:
                 "--workdir, or restore these fields"
             )
         if "compared" in config:
-            earlier = before.get("compared") or ()
             content["compared"] = list(dict.fromkeys((*earlier, *config.compared)))
             reported.compared = tuple(content["compared"])
     write_json(path, content, indent=2)

@@ -6,7 +6,6 @@ WORKDIR/runs/STAGE/ARM/SEED           workdir of its run
 ```
 """
 
-import json
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -33,7 +32,7 @@ from sar_mixmae_jax.training import finetune, pretrain
 from sar_mixmae_jax.training.config import make_objective
 from sar_mixmae_jax.training.sharding import fetch_replicated
 from sar_mixmae_jax.utils.errors import InputError, first_line, look_up
-from sar_mixmae_jax.utils.files import stored_path, write_json
+from sar_mixmae_jax.utils.files import read_json, stored_path, write_json
 
 RESULTS, RUNS = "cells", "runs"
 """Folders in the workdir of a comparison."""
@@ -101,7 +100,7 @@ def read_trial(workdir: Path, trial: Trial) -> TrialResult | None:
     if not path.exists():
         return None
     try:
-        content: dict[str, Any] = json.loads(path.read_text())
+        content: dict[str, Any] = read_json(path)
         metrics = {
             str(name): None if value is None else float(value)
             for name, value in content["metrics"].items()

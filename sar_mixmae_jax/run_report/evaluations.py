@@ -1,6 +1,5 @@
 """Sections about scores on the validation split and about evaluation reports."""
 
-import json
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
@@ -39,6 +38,7 @@ from sar_mixmae_jax.tasks.evaluation_report import METRICS, REPORT
 from sar_mixmae_jax.training.downstream import shared_splits
 from sar_mixmae_jax.training.workdir import EVALUATION
 from sar_mixmae_jax.utils.errors import first_line
+from sar_mixmae_jax.utils.files import read_json
 
 PREFIX = "validation/"
 MAX_PANELS = 12
@@ -162,7 +162,7 @@ def evaluation_section(workdir: Path) -> Section | None:
     for path in paths[:MAX_REPORTS]:
         try:
             row, remarks = _read_report(path)
-        except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as e:
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as e:
             notes.append(f"{path.relative_to(workdir)} cannot be read ({first_line(e)}).")
             continue
         rows.append(row)
@@ -189,7 +189,7 @@ def _read_report(path: Path) -> tuple[list[Any], list[str]]:
       OSError: the file cannot be read.
       ValueError, LookupError, TypeError, AttributeError: it is no report.
     """
-    content = json.loads(path.read_text())
+    content = read_json(path)
     provenance, name, summary = content["about"], path.parent.name, content["lead"]
     values, intervals = summary["values"], summary["intervals"]
     remarks = [f"caveat: {format_value(one)}" for one in as_list(provenance.get("caveats"))]

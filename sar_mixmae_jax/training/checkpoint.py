@@ -6,7 +6,6 @@ The folder of a step in `workdir/checkpoints` holds the train state and metadata
 
 import dataclasses
 import hashlib
-import json
 import math
 import shutil
 import time
@@ -26,7 +25,7 @@ from sar_mixmae_jax.training.sharding import fetch_replicated
 from sar_mixmae_jax.training.train_step import TrainState
 from sar_mixmae_jax.utils import hashing
 from sar_mixmae_jax.utils.errors import DivergedError, InputError, first_line
-from sar_mixmae_jax.utils.files import find_mirror
+from sar_mixmae_jax.utils.files import find_mirror, read_json
 
 METRIC_DIRECTION = {
     "loss": "min",
@@ -337,10 +336,10 @@ def read_metadata(path: Path) -> CheckpointMetadata:
       ValueError: they cannot be read, are damaged, or a field cannot be used.
     """
     try:
-        content = json.loads((path / "metadata" / "metadata").read_text())
+        content = read_json(path / "metadata" / "metadata")
         if not isinstance(content, dict):
             raise TypeError(f"found {type(content).__name__}, expected an object")
-    except (OSError, ValueError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, TypeError) as error:
         raise ValueError(f"its metadata cannot be read ({first_line(error)})") from error
     return CheckpointMetadata.from_json(hashing.verify_checksum(content))
 

@@ -37,6 +37,7 @@ from sar_mixmae_jax.utils.files import (
     atomic_write,
     find_mirror,
     move_aside,
+    read_json,
     report_write_errors,
     stored_path,
 )
@@ -192,7 +193,7 @@ def read_run_record(workdir: Path) -> RunRecordContent | None:
       InputError: it cannot be read, or a field of it cannot be used.
     """
     with _reading(workdir / RECORD) as path:
-        return RunRecordContent.from_json(json.loads(path.read_text())) if path.exists() else None
+        return RunRecordContent.from_json(read_json(path)) if path.exists() else None
 
 
 def read_run_outline(workdir: Path) -> RunOutline | None:
@@ -204,14 +205,14 @@ def read_run_outline(workdir: Path) -> RunOutline | None:
       InputError: it cannot be read, or lacks a part.
     """
     with _reading(workdir / RECORD) as path:
-        return RunOutline.from_json(json.loads(path.read_text())) if path.exists() else None
+        return RunOutline.from_json(read_json(path)) if path.exists() else None
 
 
 @contextmanager
 def _reading(path: Path) -> Iterator[Path]:
     try:
         yield path
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise InputError(
             f"{path} cannot be read ({first_line(error)}): restore it, or choose another --workdir"
         ) from error

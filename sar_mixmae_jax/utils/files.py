@@ -54,6 +54,19 @@ def report_write_errors(
         raise InputError(f"{path} cannot be written ({first_line(error)}): {advice}") from error
 
 
+def read_json(path: Path) -> Any:
+    """Return the content of a JSON file.
+
+    Raises:
+      OSError: it cannot be read.
+      ValueError: it is no JSON, or nested too deeply.
+    """
+    try:
+        return json.loads(path.read_text())
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
 def write_json(path: Path, content: Any, indent: int = 1) -> None:
     """Write a result as JSON, as a whole or not at all.
 

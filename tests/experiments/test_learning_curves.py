@@ -138,6 +138,8 @@ def test_a_damaged_file_is_named(compared, small, tmp_path):
         ({"arms.none.pretrain.dataset": "other"}, "arms.none changes pretrain.dataset"),
         ({"compared": ("none",)}, "expected random among them"),
         ({"arms.none.init": "runs/mine"}, "expected pretrain"),
+        ({"tasks.water": ()}, "expected every one of finetune once"),
+        ({"tasks.floods": ("water_frozen", "floods_frozen")}, "tasks has the measurements"),
         (
             {"arms.none_lee.pretrain.speckle.apply_to": "input_and_target"},
             "changes pretrain.speckle.apply_to",
@@ -180,6 +182,18 @@ def test_a_comparison_that_was_stored_without_questions_continues(compared, smal
     assert ["Does pretraining help?", [["none", "random"]]] in content.pop("questions")
     (tmp_path / "comparison.config.json").write_text(json.dumps(content))
     check_same_comparison(small, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "content", [None, "", "[" * 200_000, '{"compared": 5}', '{"compared": ["gone"]}']
+)
+def test_results_without_their_configuration_are_refused(content, small, tmp_path):
+    (tmp_path / "results").mkdir()
+    if content is not None:
+        (tmp_path / "comparison.config.json").write_text(content)
+    with pytest.raises(InputError, match=r"comparison\.config\.json.* restore it, or choose"):
+        compare(small, tmp_path, lambda: False)
+    assert not (tmp_path / "encoders").exists()
 
 
 def test_another_build_of_a_dataset_is_refused(compared, small, tmp_path):

@@ -18,7 +18,7 @@ from sar_mixmae_jax.data.metadata import (
     read_dataset_metadata,
 )
 from sar_mixmae_jax.utils.errors import InputError, check_name, first_line
-from sar_mixmae_jax.utils.files import atomic_write
+from sar_mixmae_jax.utils.files import atomic_write, read_json
 from sar_mixmae_jax.utils.typed_json import to_json
 
 BATCH_BYTES = 2**21
@@ -197,7 +197,7 @@ def write_statistics(folder: Path, statistics: Mapping[str, Any]) -> None:
     """
     path = folder / "metadata.json"
     try:
-        metadata = json.loads(path.read_text())
+        metadata = read_json(path)
         former = metadata["statistics"]
         if former != statistics:
             history = dict(former or {})

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sar_mixmae_jax.utils.errors import InputError
-from sar_mixmae_jax.utils.files import atomic_write
+from sar_mixmae_jax.utils.files import atomic_write, read_json
 from tfds_builders import geotiff
 from tfds_builders.bad_files import BadFile, BadFilesError, bad_file
 from tfds_builders.s1_folder.file_selection import UserMetadata
@@ -267,5 +267,5 @@ def _read_cached(path: Path, version: int) -> list[Scene]:
             scene["uses_gcps"],
             scene["quantity"],
         )
-        for scene in json.loads(path.read_text())
+        for scene in read_json(path)
     ]

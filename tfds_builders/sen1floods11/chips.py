@@ -1,7 +1,6 @@
 """Files of Sen1Floods11: images and masks of water, official lists, dates of the events."""
 
 import csv
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
@@ -12,6 +11,7 @@ import numpy as np
 
 from sar_mixmae_jax.data.metadata import BANDS, NOT_LABELLED
 from sar_mixmae_jax.utils.errors import InputError, first_line
+from sar_mixmae_jax.utils.files import read_json
 from tfds_builders import geotiff, units
 from tfds_builders.bad_files import BadFile, bad_file
 from tfds_builders.plan import Columns, Plan
@@ -214,7 +214,7 @@ def read_dates(release: Path) -> dict[str, str]:
     if not path.is_file():
         return {}
     try:
-        events = [entry["properties"] for entry in json.loads(path.read_text())["features"]]
+        events = [entry["properties"] for entry in read_json(path)["features"]]
         return {
             _letters(event["location"]): date.fromisoformat(
                 str(event["s1_date"])[:10].replace("/", "-")
