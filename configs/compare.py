@@ -120,7 +120,7 @@ def get_config(arguments: str = "") -> ConfigDict:
 
 
 def quick() -> ConfigDict:
-    """Return a comparison of about 20 minutes (estimated) on two cores, which is no evidence."""
+    """Return a comparison of about 20 minutes on two cores, which is no evidence."""
     too_few = ("land_cover_1_frozen", "land_cover_1")  # 1 % would be ten patches
     measured = tuple(name for name in MEASURED if name not in too_few)
     config = learning_curves(patches=1024, pairs=256, seeds=2, measured=measured)
