@@ -186,7 +186,8 @@ def write_report(
     answers = answer_questions(config.questions, results, tasks, scores, config.compared)
     below = _not_discriminating(tables)
     title = f"Comparison: {', '.join(tasks)}; {config.pretrain.model.variant}"
-    first = [answer_section(answers, scores, below), curve_table(curves, scores)]
+    sections = answer_section(answers, scores, below), curve_table(curves, scores)
+    first = [section for section in sections if section]
     paths = [workdir / f"comparison.{kind}" for kind in ("md", "json", "png")]
     with report_write_errors(workdir, "make room and start again; what is finished is kept"):
         atomic_write(paths[0], to_markdown(title, tables, notes, first).encode())
@@ -273,7 +274,7 @@ def answer_section(
 
 
 def curve_table(curves: Sequence[CurveResult], scores: Mapping[str, Metric]) -> str:
-    """Return mean scores by share of the pretraining, of arms with several, as Markdown."""
+    """Return mean scores by share of the pretraining, of arms with several, as Markdown, or ""."""
     shares = sorted({curve.share for curve in curves})
     means = {
         (curve.name, curve.arm, curve.share): seed_spread(curve, scores[curve.name])
@@ -287,5 +288,7 @@ def curve_table(curves: Sequence[CurveResult], scores: Mapping[str, Metric]) -> 
             cells = [means.get((name, RANDOM if s == 0 else arm, s)) for s in shares]
             texts = ["–" if c is None or c.mean is None else f"{c.mean:.3f}" for c in cells]
             rows.append([metric.title, arm, *texts])
+    if not rows:
+        return ""
     head = ["mean over seeds after a share of the pretraining of", "", *map("{:g}".format, shares)]
     return "## Learning curves\n\n" + "\n".join(markdown_table(head, rows))

@@ -8,7 +8,7 @@ from scipy import stats
 
 from configs import compare as recipe
 from sar_mixmae_jax.experiments.curve_figure import RANDOM, CurveResult
-from sar_mixmae_jax.experiments.curve_report import answer_questions, write_report
+from sar_mixmae_jax.experiments.curve_report import answer_questions, curve_table, write_report
 from sar_mixmae_jax.experiments.seed_statistics import Metric, Result
 
 SCORES = {name: Metric(name, "iou", name, bounded=True) for name in ("water_frozen", "water")}
@@ -95,6 +95,14 @@ def test_the_page_has_answers_curves_and_figures(tmp_path):
     numbers = json.loads((tmp_path / "comparison.json").read_text())
     assert numbers["answers"][0]["verdict"] == "yes"
     assert len(numbers["curves"]) == 6
+
+
+def test_a_page_of_one_share_has_no_table_of_curves():
+    points = {0: {"iou": 0.4}, 1: {"iou": 0.5}}
+    curves = [CurveResult("water", RANDOM, 0.0, points), CurveResult("water", "none", 1.0, points)]
+    assert curve_table(curves, SCORES) == ""
+    halfway = CurveResult("water", "none", 0.5, points)
+    assert "| none | 0.450 | 0.450 | 0.450 |" in curve_table([*curves, halfway], SCORES)
 
 
 def test_the_questions_are_about_arms_that_exist():
