@@ -11,6 +11,7 @@ import sys
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 from absl import flags
 
@@ -25,8 +26,11 @@ def report_errors() -> Iterator[None]:
     """End the program with one line if the body raises a `UserError`; usable as a decorator.
 
     If the reader of the standard output has closed it, as `head` does, the program ends silently
-    with the status of SIGPIPE. A full standard output ends it with one line.
+    with the status of SIGPIPE. A full standard output ends it with one line; one that was closed
+    before the start, as by `>&-`, is discarded.
     """
+    if sys.stdout is None:
+        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115, until the process ends
     try:
         try:
             yield
@@ -44,8 +48,6 @@ def report_errors() -> Iterator[None]:
 
 
 def _flush_output() -> None:
-    if sys.stdout is None:  # closed before the start, as by `>&-`
-        return
     try:
         sys.stdout.flush()
     except BrokenPipeError:

@@ -55,7 +55,7 @@ def find_grid(raster: DatasetReader) -> GroundGrid:
             "expected at least 4 with one: leave out --use_gcps, or geocode it",
         )
     try:
-        return _fit_grid(raster)
+        return _fit_grid(points, crs.to_string(), raster.shape)
     except (CPLE_BaseError, RasterioError, SystemError, ValueError, OverflowError) as error:
         raise bad_file(
             raster.name,
@@ -64,27 +64,27 @@ def find_grid(raster: DatasetReader) -> GroundGrid:
         ) from error
 
 
-def _fit_grid(raster: DatasetReader) -> GroundGrid:
-    points, crs = raster.gcps
-    longitude, latitude = _transform(points, crs.to_string(), "EPSG:4326")
+def _fit_grid(points: list[GroundControlPoint], crs: str, shape: tuple[int, int]) -> GroundGrid:
+    """Return the grid of an image of (rows, columns) with points in a CRS."""
+    longitude, latitude = _transform(points, crs, "EPSG:4326")
     east = np.unwrap(np.radians(longitude)).mean()
     target = utm_zone(np.degrees(east), latitude.mean())
-    ground = np.stack(_transform(points, crs.to_string(), target))  # (2, point)
+    ground = np.stack(_transform(points, crs, target))  # (2, point)
     pixels = np.array([[point.row, point.col, 1.0] for point in points])
     by_row, by_column = np.linalg.lstsq(pixels, ground.T, rcond=None)[0][:2]
     size = float(f"{np.sqrt(abs(np.linalg.det([by_row, by_column]))):.3g}")
-    rows, columns = raster.shape
+    rows, columns = shape
     edge = np.linspace(0, 1, 33)
     edges = [(edge, 0 * edge), (edge, 0 * edge + 1), (0 * edge, edge), (0 * edge + 1, edge)]
     row, column = np.concatenate([np.stack(each) for each in edges], axis=1)
     with GCPTransformer(_on_ground(points, ground), tps=True) as to_ground:
         x, y = to_ground.xy(row * rows, column * columns, offset="ul")
     west, north = np.floor(np.min(x) / size) * size, np.ceil(np.max(y) / size) * size
-    shape = (
+    ground_shape = (
         int(np.ceil((north - np.min(y)) / size)),
         int(np.ceil((np.max(x) - west) / size)),
     )
-    return GroundGrid(shape, Georeference(target, (size, 0.0, west, 0.0, -size, north)))
+    return GroundGrid(ground_shape, Georeference(target, (size, 0.0, west, 0.0, -size, north)))
 
 
 def utm_zone(longitude: float, latitude: float) -> str:
