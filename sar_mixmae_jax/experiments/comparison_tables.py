@@ -221,9 +221,8 @@ def table_footnotes(tables: Sequence[Table]) -> list[str]:
         f"multiple comparisons: of the {intervals} on this page, one in twenty would be resolved "
         "by chance if all arms were equal.",
         "Arms are compared with the best baseline without a network (Student's t interval, paired "
-        "by seed, corrected for the number of arms). A test **does not discriminate** if no arm is "
-        "resolved from it. If none is resolved above it, differences are marked "
-        f"{NOT_DISCRIMINATING}: they are no reason to prefer an arm.",
+        "by seed, corrected for the number of arms). If none is resolved above it, differences are "
+        f"marked {NOT_DISCRIMINATING}: they are no reason to prefer an arm.",
     ]
 
 
@@ -232,7 +231,7 @@ def discrimination_sentence(result: Discrimination) -> str:
     metric = result.metric
     verdict = {
         "above": "resolved above it: " + "; ".join(f"`{_one_line(arm)}`" for arm in result.above),
-        "tie": "**no arm is resolved from it: this test does not discriminate**",
+        "tie": "**with these seeds no arm is resolved from it**",
         "mixed": "no arm is resolved above it, and some are below",
         "below": "**every arm is resolved below it: no network is worthwhile on this test**",
         "open": "arms or seeds are missing, so discrimination cannot be assessed",

@@ -99,7 +99,7 @@ class Difference(NamedTuple):
 
 VERDICTS = {
     "above": "an arm is resolved above the best baseline",
-    "tie": "no arm is resolved from the best baseline: the test does not discriminate",
+    "tie": "no arm is resolved from the best baseline with these seeds",
     "mixed": "no arm is resolved above the best baseline, and some are below",
     "below": "every arm is resolved below the best baseline",
     "open": "an arm is missing, or has too few seeds",
