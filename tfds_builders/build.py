@@ -241,10 +241,11 @@ def check_raw_data(name: str, manual_dir: str | Path | None, builder: PatchBuild
 def remove_empty_dirs(folder: Path) -> None:
     """Remove empty folders in a folder, and itself if empty, since TFDS leaves some behind.
 
-    Folders that a build in another process is about to fill stay.
+    Folders that a build in another process is about to fill stay, and what is in them.
     """
     for path in sorted((folder, *folder.rglob("*")), reverse=True):
-        if path.is_dir() and "incomplete" not in path.name:
+        inside = str(path.relative_to(folder))
+        if path.is_dir() and "incomplete" not in inside:
             with contextlib.suppress(OSError):  # not empty
                 path.rmdir()
 

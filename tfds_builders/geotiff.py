@@ -59,8 +59,10 @@ def open_raster(path: Path, *, keep_open: bool = False) -> Iterator[DatasetReade
       keep_open: leave the file open and its decoded blocks in memory; the last eight files are.
 
     Raises:
-      BadFilesError: the file cannot be read, now or while it is open.
+      BadFilesError: the file cannot be read, now or while it is open, or it is no regular file.
     """
+    if path.exists() and not path.is_file():  # GDAL would wait for the writer of a pipe
+        raise bad_file(path, "found no regular file, expected a GeoTIFF: move it elsewhere")
     try:
         with (
             warnings.catch_warnings(action="ignore", category=NotGeoreferencedWarning),
@@ -189,11 +191,22 @@ def is_floating(dtype: str) -> bool:
 
 
 def georeference(raster: DatasetReader) -> Georeference:
-    """Return the georeference of a raster; a CRS without a place on Earth is no CRS."""
+    """Return the georeference of a raster; a CRS without a place on Earth is no CRS.
+
+    Raises:
+      BadFilesError: the transform is not finite, or its pixels have no area.
+    """
     if raster.transform == Affine.identity():
         return NO_GEOREFERENCE
+    transform = tuple(raster.transform)[:6]
+    if not np.isfinite(transform).all() or raster.transform.determinant == 0:
+        raise bad_file(
+            raster.name,
+            f"found the transform {transform}, expected finite numbers and pixels with an area: "
+            "set it, or export the file again",
+        )
     crs = raster.crs.to_string() if raster.crs and _is_on_earth(raster.crs) else ""
-    return Georeference(crs, tuple(raster.transform)[:6])
+    return Georeference(crs, transform)
 
 
 GCPS_ONLY = "ground control points only"

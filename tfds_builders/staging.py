@@ -6,23 +6,19 @@ It lies beside the folder of the dataset, under a name that neither TFDS nor tra
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from sar_mixmae_jax.utils.errors import InputError
+from sar_mixmae_jax.utils.files import hold_lock
 
 PLAN_FILE = "plan.sha256"
 SCRATCH = "scratch"
 LOCK_FILE = ".build.lock"
 
 
-@contextmanager
-def lock_staging(folder: Path) -> Iterator[None]:
+def lock_staging(folder: Path) -> AbstractContextManager[None]:
     """Lock all versions of a dataset for this process until the build has ended.
-
-    Processes on several machines exclude each other only if the file system shares locks.
 
     Args:
       folder: parent folder of the versions; created if missing.
@@ -31,18 +27,10 @@ def lock_staging(folder: Path) -> Iterator[None]:
       InputError: another process builds in this folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / LOCK_FILE)
-    try:
-        lock.acquire(blocking=False)
-    except Timeout as error:
-        raise InputError(
-            f"{folder} is in use: another process builds this dataset; wait for it to end"
-        ) from error
-    try:
-        yield
-    finally:
-        (folder / LOCK_FILE).unlink(missing_ok=True)  # while locked: no other can hold it
-        lock.release()
+    return hold_lock(
+        folder / LOCK_FILE,
+        f"{folder} is in use: another process builds this dataset; wait for it to end",
+    )
 
 
 def staging_dir(versions: Path, version: str) -> Path:

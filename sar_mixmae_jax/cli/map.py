@@ -46,6 +46,7 @@ from sar_mixmae_jax.utils.files import (
     atomic_write,
     check_local_path,
     check_writable,
+    hold_lock,
     report_write_errors,
 )
 from tfds_builders.bad_files import BadFile, bad_files_table, write_table
@@ -213,16 +214,18 @@ def _map_or_keep(job: MapJob) -> None:
         for raster in rasters:
             check_existing(raster, expected_tags(job, model))
         return
-    remove_partial_files(job.stem)
+    lock = job.stem.with_name(f".{job.stem.name}.lock")
     warnings = size_warnings(job.dates[0].scene, model.pixel_size)
     for date in job.dates:
         warnings += quantity_warnings(date, model.quantity)
-    for warning in warnings:
-        print(warning, file=sys.stderr)
-    with open_scenes(job.dates, model.bands, job.nodata, job.stem) as scene:
-        map_scene(scene, model, job.stem, job.settings, job.description)
-        if scene.empty:
-            atomic_write(job.empty_path, b"")
+    with hold_lock(lock, f"{job.stem} is in use: another process maps this scene; wait for it"):
+        remove_partial_files(job.stem)
+        for warning in warnings:
+            print(warning, file=sys.stderr)
+        with open_scenes(job.dates, model.bands, job.nodata, job.stem) as scene:
+            map_scene(scene, model, job.stem, job.settings, job.description)
+            if scene.empty:
+                atomic_write(job.empty_path, b"")
 
 
 def expected_tags(job: MapJob, model: MapModel) -> dict[str, str]:

@@ -131,6 +131,9 @@ def map_scene(
         )
     tags = {**model.tags, "SCENE": scene.name, **scene.tags, **settings_tags(settings, model)}
     paths = output_files(stem, model.kind)
+    for path in paths:
+        if path.is_dir():
+            raise InputError(f"{path}: found a folder in the place of a file of the map: remove it")
     with report_write_errors(stem):
         stem.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(".partial", f".{stem.name}.", stem.parent) as folder:

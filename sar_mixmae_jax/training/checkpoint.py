@@ -11,7 +11,7 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -296,7 +296,7 @@ def select_step(workdir: Path, which: str) -> Path:
       which: "latest", a step, or "best" by the run's own metric; the latest where none has it.
 
     Raises:
-      InputError: there is no such checkpoint.
+      InputError: there is no such checkpoint, or the best is unknown since metadata are damaged.
     """
     saved = checkpoint_steps(workdir)
     if not saved:
@@ -306,11 +306,16 @@ def select_step(workdir: Path, which: str) -> Path:
     if which == "best":
         metric, ranked = None, []
         for path in reversed(saved):  # the metric is that of the newest
-            with suppress(ValueError):
+            try:
                 metadata = read_metadata(path)
-                metric = metric or str(metadata.config.get("best_metric"))
-                if math.isfinite(value := best_metric_value(metadata.metrics, metric)):
-                    ranked.append((value, int(path.name)))
+            except ValueError as error:
+                raise InputError(
+                    f"{path}: {error}, so the best checkpoint is unknown: choose a step or "
+                    "latest, or remove this folder"
+                ) from error
+            metric = metric or str(metadata.config.get("best_metric"))
+            if math.isfinite(value := best_metric_value(metadata.metrics, metric)):
+                ranked.append((value, int(path.name)))
         return saved[-1] if not ranked else checkpoint_dir(workdir) / str(max(ranked)[1])
     if (path := checkpoint_dir(workdir) / which) in saved:
         return path

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 import numpy as np
 from absl import logging
+from filelock import FileLock, Timeout
 
 from sar_mixmae_jax.utils.errors import InputError, first_line
 
@@ -81,6 +82,31 @@ def write_json(path: Path, content: Any, indent: int = 1) -> None:
     with report_write_errors(path, "make room and start again; what is finished is kept"):
         path.parent.mkdir(parents=True, exist_ok=True)
         atomic_write(path, (json.dumps(content, indent=indent, allow_nan=False) + "\n").encode())
+
+
+@contextmanager
+def hold_lock(path: Path, message: str) -> Iterator[None]:
+    """Hold a lock file until the context ends, which removes it.
+
+    Processes on several machines exclude each other only if the file system shares locks.
+
+    Args:
+      path: path of the lock file, in an existing folder.
+      message: message of the error.
+
+    Raises:
+      InputError: another process holds it.
+    """
+    lock = FileLock(path)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout as error:
+        raise InputError(message) from error
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)  # while locked: no other can hold it
+        lock.release()
 
 
 def check_writable(path: Path, flag: str) -> None:

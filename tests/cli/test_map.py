@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+from filelock import FileLock
 from rasterio.warp import transform
 
 from sar_mixmae_jax.cli import map as command
@@ -155,6 +156,41 @@ def test_an_interrupted_replacement_leaves_no_map_of_two_models(mapped, tmp_path
     status, _, _, calls = mapped("a_dB.tif", workdir="other")
     assert (status, len(calls)) == (0, 1)
     assert not [path for path in (tmp_path / "maps").iterdir() if path.name.startswith(".")]
+
+
+def test_a_folder_in_the_place_of_a_file_costs_no_map(mapped, tmp_path):
+    write_scene(tmp_path / "a_dB.tif", speckle(40, 40))
+    assert mapped("a_dB.tif")[0] == 0
+    picture = tmp_path / "maps" / "a_dB.png"
+    picture.unlink()
+    picture.mkdir()
+    status, out, _, calls = mapped("a_dB.tif", "--overwrite")
+    assert (status, calls) == (2, [])
+    assert "a_dB.png: found a folder" in out
+    assert classes("a_dB")[0].any()
+
+
+def test_a_scene_that_another_process_maps_is_left_to_it(mapped, tmp_path):
+    write_scene(tmp_path / "a_dB.tif", speckle(40, 40))
+    partial = tmp_path / "maps" / ".a_dB.12345678.partial"
+    partial.mkdir(parents=True)
+    with FileLock(tmp_path / "maps" / ".a_dB.lock"):
+        status, out, _, calls = mapped("a_dB.tif")
+    assert (status, calls) == (2, [])
+    assert "another process maps this scene" in out
+    assert partial.exists()
+    assert mapped("a_dB.tif")[0] == 0
+    assert not partial.exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes here")
+def test_a_pipe_is_no_geotiff(mapped, tmp_path):
+    write_scene(tmp_path / "a_dB.tif", speckle(40, 40))
+    os.mkfifo(tmp_path / "pipe.tif")
+    assert mapped("a_dB.tif")[0] == 0
+    status, out, _, _ = mapped("pipe.tif")
+    assert status == 2
+    assert "pipe.tif found no regular file" in " ".join(out.split())
 
 
 @pytest.mark.parametrize("name", ["a_dB_probability.tif", "a_dB_classes.tif", "a_dB.png"])

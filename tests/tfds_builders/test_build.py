@@ -618,8 +618,11 @@ def test_a_full_disk_is_said_in_one_line_and_leaves_nothing(tmp_path, processes)
 def test_two_builds_of_one_dataset_do_not_meet(tmp_path):
     builder = make_builder("synthetic_s1/few", tmp_path, FEW)
     folder = Path(builder.data_path).parent
+    scratch = staging.staging_dir(folder, "1.1.0") / staging.SCRATCH  # empty at first
+    scratch.mkdir(parents=True)
     with staging.lock_staging(folder), pytest.raises(InputError, match="another process builds"):
         build("synthetic_s1/few", tmp_path, options=FEW)
+    assert scratch.exists()
     assert len(records_of(build("synthetic_s1/few", tmp_path, options=FEW))[1]) == 30
 
 

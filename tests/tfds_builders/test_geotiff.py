@@ -221,6 +221,16 @@ def test_places_that_are_unknown(tmp_path, db, settings, reason):
     assert np.isfinite(pixel_spacing(place, db.shape)).all() == (not reason)
 
 
+@pytest.mark.parametrize(
+    "wrong", [Affine.scale(np.nan), Affine.scale(np.inf), Affine(2, 2, 0, 1, 1, 0)]
+)
+def test_transforms_that_place_no_pixel_are_refused(tmp_path, db, wrong):
+    write_band(tmp_path / "a.tif", db, transform=wrong)
+    message = pytest.raises(BadFilesError, match=r"a\.tif.*found the transform .* expected finite")
+    with open_raster(tmp_path / "a.tif") as raster, message:
+        georeference(raster)
+
+
 @pytest.mark.parametrize("keep", [0, 100, 30_000])
 def test_truncated(tmp_path, db, keep):
     path = tmp_path / "a.tif"

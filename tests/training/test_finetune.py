@@ -204,6 +204,14 @@ def test_the_best_checkpoint_is_the_one_that_the_log_says(tuned):
     assert read_metadata(select_step(workdir, "best")).metrics["validation/loss"] == losses[best]
 
 
+def test_no_other_checkpoint_passes_for_a_damaged_best_one(tuned, tmp_path):
+    copy = shutil.copytree(tuned[1], tmp_path / "copy")
+    (select_step(copy, "best") / "metadata" / "metadata").write_text("{")
+    with pytest.raises(InputError, match=r"metadata cannot be read.*the best checkpoint is unk"):
+        select_step(copy, "best")
+    assert select_step(copy, "latest").name == "5"
+
+
 @pytest.mark.usefixtures("no_drawing")
 def test_stopped_and_started_again_it_is_bitwise_the_same(tuned, blind, encoder_run, tmp_path):
     """Though pretraining, which went on meanwhile, has removed the checkpoint it began with."""
