@@ -5,6 +5,7 @@
 #   ./run.sh --config=… --workdir=…      train
 # PYTHON=…       interpreter for .venv, 3.11 or newer
 # ACCELERATOR=…  cpu, gpu or tpu (default: detected)
+# GLIBC_TUNABLES=…  settings of the C library (default: large pages for the heap; empty: none)
 # EXTRAS=…       further extras to install, such as tensorflow (for the command `tfds build`)
 # Relative paths are relative to this folder.
 set -euo pipefail

@@ -243,9 +243,12 @@ def remove_empty_dirs(folder: Path) -> None:
 
     Folders that a build in another process is about to fill stay, and what is in them.
     """
-    for path in sorted((folder, *folder.rglob("*")), reverse=True):
-        inside = str(path.relative_to(folder))
-        if path.is_dir() and "incomplete" not in inside:
+    paths: list[Path] = []
+    with contextlib.suppress(FileNotFoundError):  # removed by the other build
+        paths = sorted((folder, *folder.rglob("*")), reverse=True)
+    for path in paths:
+        parts = path.relative_to(folder).parts
+        if path.is_dir() and not any(part.startswith("incomplete.") for part in parts):
             with contextlib.suppress(OSError):  # not empty
                 path.rmdir()
 

@@ -61,9 +61,9 @@ def open_raster(path: Path, *, keep_open: bool = False) -> Iterator[DatasetReade
     Raises:
       BadFilesError: the file cannot be read, now or while it is open, or it is no regular file.
     """
-    if path.exists() and not path.is_file():  # GDAL would wait for the writer of a pipe
-        raise bad_file(path, "found no regular file, expected a GeoTIFF: move it elsewhere")
     try:
+        if path.exists() and not path.is_file():  # GDAL would wait for the writer of a pipe
+            raise bad_file(path, "found a folder, pipe or device, expected a GeoTIFF: move it away")
         with (
             warnings.catch_warnings(action="ignore", category=NotGeoreferencedWarning),
             rasterio.Env(**GDAL_SETTINGS),
@@ -198,15 +198,15 @@ def georeference(raster: DatasetReader) -> Georeference:
     """
     if raster.transform == Affine.identity():
         return NO_GEOREFERENCE
-    transform = tuple(raster.transform)[:6]
-    if not np.isfinite(transform).all() or raster.transform.determinant == 0:
+    coefficients = tuple(raster.transform)[:6]
+    if not np.isfinite(coefficients).all() or raster.transform.determinant == 0:
         raise bad_file(
             raster.name,
-            f"found the transform {transform}, expected finite numbers and pixels with an area: "
-            "set it, or export the file again",
+            f"found the transform {coefficients}, expected finite numbers and pixels with an area: "
+            "correct or remove it (gdal_edit.py -unsetgt)",
         )
     crs = raster.crs.to_string() if raster.crs and _is_on_earth(raster.crs) else ""
-    return Georeference(crs, transform)
+    return Georeference(crs, coefficients)
 
 
 GCPS_ONLY = "ground control points only"

@@ -11,6 +11,7 @@ settings are kept.
 """
 
 import dataclasses
+import secrets
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -160,6 +161,7 @@ class MapJob:
       nodata: further nodata.
       settings: settings of the files.
       overwrite: replace existing files.
+      call: name of this call of the command, in the names of its notes.
       description: text beside the progress bar; None for no progress bar.
     """
 
@@ -169,17 +171,18 @@ class MapJob:
     nodata: NodataSettings
     settings: MapSettings
     overwrite: bool
+    call: str
     description: str | None
 
     @property
     def empty_path(self) -> Path:
         """Path of a file that exists if the scene was mapped and has no measurement."""
-        return self.stem.with_name(f".{self.stem.name}.empty")
+        return self.stem.with_name(f".{self.stem.name}.{self.call}.empty")
 
     @property
     def failure_path(self) -> Path:
         """Path of the file with the reason why the scene was not mapped."""
-        return self.stem.with_name(f".{self.stem.name}.failure")
+        return self.stem.with_name(f".{self.stem.name}.{self.call}.failure")
 
 
 @lru_cache(maxsize=1)
@@ -198,7 +201,6 @@ def run_job(job: MapJob, tick: Tick) -> None:
     try:
         with report_write_errors(job.stem, "check the folder and the space on the disk"):
             job.stem.parent.mkdir(parents=True, exist_ok=True)
-            job.failure_path.unlink(missing_ok=True)
             _map_or_keep(job)
     except UserError as error:
         with suppress(OSError):
@@ -209,23 +211,27 @@ def run_job(job: MapJob, tick: Tick) -> None:
 
 def _map_or_keep(job: MapJob) -> None:
     model = load_model(job.model)
-    rasters = existing_rasters(job.stem, model.kind)
-    if rasters and not job.overwrite:
+    lock = job.stem.with_name(f".{job.stem.name}.lock")
+    with hold_lock(lock, f"{job.stem} is in use: another process maps this scene; wait for it"):
+        rasters = existing_rasters(job.stem, model.kind)
+        if not rasters or job.overwrite:
+            _replace_map(job, model)
+            return
         for raster in rasters:
             check_existing(raster, expected_tags(job, model))
-        return
-    lock = job.stem.with_name(f".{job.stem.name}.lock")
+
+
+def _replace_map(job: MapJob, model: MapModel) -> None:
+    remove_partial_files(job.stem)
     warnings = size_warnings(job.dates[0].scene, model.pixel_size)
     for date in job.dates:
         warnings += quantity_warnings(date, model.quantity)
-    with hold_lock(lock, f"{job.stem} is in use: another process maps this scene; wait for it"):
-        remove_partial_files(job.stem)
-        for warning in warnings:
-            print(warning, file=sys.stderr)
-        with open_scenes(job.dates, model.bands, job.nodata, job.stem) as scene:
-            map_scene(scene, model, job.stem, job.settings, job.description)
-            if scene.empty:
-                atomic_write(job.empty_path, b"")
+    for warning in warnings:
+        print(warning, file=sys.stderr)
+    with open_scenes(job.dates, model.bands, job.nodata, job.stem) as scene:
+        map_scene(scene, model, job.stem, job.settings, job.description)
+        if scene.empty:
+            atomic_write(job.empty_path, b"")
 
 
 def expected_tags(job: MapJob, model: MapModel) -> dict[str, str]:
@@ -305,6 +311,7 @@ def main(argv: Sequence[str]) -> None:
         nodata=nodata,
         settings=MapSettings(THRESHOLD.value, COMPONENTS.value),
         overwrite=OVERWRITE.value,
+        call=secrets.token_hex(4),
     )
     try:
         if RUNNER.value:

@@ -247,7 +247,7 @@ def _draw_arm(
         axis.plot(mean, row + 0.12, "D", color=MEAN_COLOUR, markersize=5)
     axis.annotate(
         f"n = {n}" if n else "no run",
-        (1, row - 0.23),  # beside the runs: intervals may reach the edge
+        (1, row - 0.23),  # level with the runs, which _set_limits keeps to the left
         (-3, 0),
         ("axes fraction", "data"),
         "offset points",

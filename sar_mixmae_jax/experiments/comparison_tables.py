@@ -231,10 +231,10 @@ def discrimination_sentence(result: Discrimination) -> str:
     metric = result.metric
     verdict = {
         "above": "resolved above it: " + "; ".join(f"`{_one_line(arm)}`" for arm in result.above),
-        "tie": "**with these seeds no arm is resolved from it**",
+        "tie": "**with these seeds no arm is resolved as different from it**",
         "mixed": "no arm is resolved above it, and some are below",
         "below": "**every arm is resolved below it: no network is worthwhile on this test**",
-        "open": "arms or seeds are missing, so discrimination cannot be assessed",
+        "open": "arms or seeds are missing: not compared",
     }[result.verdict]
     return (
         f"{metric.title}: the best baseline, {_one_line(result.baseline)}, has "

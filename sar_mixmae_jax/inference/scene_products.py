@@ -75,8 +75,15 @@ def output_files(stem: Path, kind: str) -> list[Path]:
 
 
 def existing_rasters(stem: Path, kind: str) -> list[Path]:
-    """Return the rasters of a scene, or none if any of its files is missing or empty."""
+    """Return the rasters of a scene, or none if any of its files is missing or empty.
+
+    Raises:
+      InputError: a folder has the name of a file.
+    """
     files = output_files(stem, kind)
+    for file in files:
+        if file.is_dir():
+            raise InputError(f"{file}: found a folder, expected a file of a map or none: remove it")
     if not all(file.exists() and file.stat().st_size for file in files):
         return []
     return [file for file in files if file.suffix == ".tif"]
@@ -87,6 +94,9 @@ def remove_partial_files(stem: Path) -> None:
     name = glob.escape(stem.name)
     for path in stem.parent.glob(f".{name}.{'?' * 8}.partial"):
         shutil.rmtree(path, ignore_errors=True)
+    for note in ("failure", "empty"):
+        for path in stem.parent.glob(f".{name}.{'?' * 8}.{note}"):
+            path.unlink(missing_ok=True)
     for suffix in {suffix for suffixes in SUFFIXES.values() for suffix in suffixes}:
         for path in stem.parent.glob(f".{name}{suffix}.*.partial"):
             path.unlink(missing_ok=True)
@@ -131,9 +141,6 @@ def map_scene(
         )
     tags = {**model.tags, "SCENE": scene.name, **scene.tags, **settings_tags(settings, model)}
     paths = output_files(stem, model.kind)
-    for path in paths:
-        if path.is_dir():
-            raise InputError(f"{path}: found a folder in the place of a file of the map: remove it")
     with report_write_errors(stem):
         stem.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(".partial", f".{stem.name}.", stem.parent) as folder:

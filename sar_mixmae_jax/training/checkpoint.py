@@ -288,6 +288,10 @@ def is_checkpoint_path(path: Path) -> bool:
     return is_step and path.parent.name == checkpoint_dir(path).name
 
 
+REMOVAL_SECONDS = 0.5
+"""Time in which a training that runs meanwhile removes the folder of a step."""
+
+
 def select_step(workdir: Path, which: str) -> Path:
     """Return the folder of a checkpoint of a run.
 
@@ -301,7 +305,7 @@ def select_step(workdir: Path, which: str) -> Path:
     saved = checkpoint_steps(workdir)
     if not saved:
         raise InputError(f"{workdir} holds no checkpoint: expected the workdir of a run")
-    if which == "latest":
+    if which == "latest" or (which == "best" and len(saved) == 1):
         return saved[-1]
     if which == "best":
         metric, ranked = None, []
@@ -309,9 +313,12 @@ def select_step(workdir: Path, which: str) -> Path:
             try:
                 metadata = read_metadata(path)
             except ValueError as error:
+                time.sleep(REMOVAL_SECONDS)
+                if not path.exists():
+                    continue
                 raise InputError(
                     f"{path}: {error}, so the best checkpoint is unknown: choose a step or "
-                    "latest, or remove this folder"
+                    "latest, or restore its metadata"
                 ) from error
             metric = metric or str(metadata.config.get("best_metric"))
             if math.isfinite(value := best_metric_value(metadata.metrics, metric)):

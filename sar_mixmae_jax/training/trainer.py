@@ -6,7 +6,7 @@ next one is computed, so that the device never waits for the host.
 
 import dataclasses
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -125,8 +125,10 @@ def run_training(setup: RunSetup, workdir: Path, stop: Callable[[], bool]) -> Ru
         "record of the run": workdir / RECORD,
     }
     if setup.config.keep_best:
-        with suppress(InputError):  # metadata of an earlier one are damaged
+        try:
             files["best checkpoint"] = select_step(workdir, "best")
+        except InputError as error:  # metadata of an earlier one are damaged
+            logging.warning("%s", error)
     if picture.exists():
         files[f"{picture.stem} picture"] = picture
     return RunResult(setup.title, state, files, finished=last >= setup.total_steps)

@@ -86,13 +86,13 @@ def write_json(path: Path, content: Any, indent: int = 1) -> None:
 
 @contextmanager
 def hold_lock(path: Path, message: str) -> Iterator[None]:
-    """Hold a lock file until the context ends, which removes it.
+    """Hold a lock file, without waiting for it, until the context ends, which removes it.
 
     Processes on several machines exclude each other only if the file system shares locks.
 
     Args:
       path: path of the lock file, in an existing folder.
-      message: message of the error.
+      message: text of the error where another process holds it.
 
     Raises:
       InputError: another process holds it.
@@ -102,10 +102,13 @@ def hold_lock(path: Path, message: str) -> Iterator[None]:
         lock.acquire(blocking=False)
     except Timeout as error:
         raise InputError(message) from error
+    except (OSError, NotImplementedError) as error:  # a file system without locks
+        logging.warning("%s cannot be locked (%s): start one process at a time", path, error)
     try:
         yield
     finally:
-        path.unlink(missing_ok=True)  # while locked: no other can hold it
+        with suppress(OSError):
+            path.unlink(missing_ok=True)  # while locked: no other can hold it
         lock.release()
 
 

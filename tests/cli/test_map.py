@@ -190,7 +190,7 @@ def test_a_pipe_is_no_geotiff(mapped, tmp_path):
     assert mapped("a_dB.tif")[0] == 0
     status, out, _, _ = mapped("pipe.tif")
     assert status == 2
-    assert "pipe.tif found no regular file" in " ".join(out.split())
+    assert "pipe.tif found a folder, pipe or device" in " ".join(out.split())
 
 
 @pytest.mark.parametrize("name", ["a_dB_probability.tif", "a_dB_classes.tif", "a_dB.png"])

@@ -76,7 +76,7 @@ def test_a_test_that_does_not_discriminate_is_marked():
     arms = ("none", "per_channel")
     weak = make_table(Section("Test", (AP,), judged=True), RESULTS, strong, arms)
     page = to_markdown("Comparison", [weak])
-    assert "0.560; **with these seeds no arm is resolved from it**" in page
+    assert "0.560; **with these seeds no arm is resolved as different from it**" in page
     assert "(3) better †" in page
     assert "marked †" in page
     silent = make_table(Section("Test", (AP,)), RESULTS, strong, ARMS)
