@@ -69,6 +69,10 @@ ARMS: dict[str, dict] = {
             "speckle": LEE,
         },
     },
+    "none_unnormalised": {
+        "init": "pretrain",
+        "pretrain": {"weighting": {"name": "none"}, "norm_pix_loss": False},
+    },
     "simmim": {
         "init": "pretrain",
         "pretrain": {"objective": "simmim", "weighting": {"name": "none"}},
@@ -89,13 +93,14 @@ QUESTIONS: dict[str, tuple[tuple[str, str], ...]] = {
         ("none_lee", "none"),
         ("per_channel_lee", "per_channel_standardised"),
     ),
+    "Does it help not to normalise the targets?": (("none_unnormalised", "none"),),
     "Do weights for bright areas help?": (("bright", "none"), ("bright_filtered", "none")),
     "Is MixMAE better than SimMIM?": (("none", "simmim"),),
 }
 """Comparisons (arm, reference) that answer each question of learning curves."""
 TUNING_RATE = 3e-4
 """Peak rate of fine-tuning, chosen on validation for `none` (docs/comparison.md)."""
-LISTED = tuple(arm for arm in ARMS if arm != "shared_average")
+LISTED = tuple(arm for arm in ARMS if arm not in ("shared_average", "per_channel_lee"))
 """Arms of learning curves; with two bands `shared_average` differs little from `per_channel`."""
 COMPARED = (
     "random",
