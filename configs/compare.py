@@ -101,7 +101,7 @@ QUESTIONS: dict[str, tuple[tuple[str, str], ...]] = {
 TUNING_RATE = 3e-4
 """Peak rate of fine-tuning, chosen on validation for `none` (docs/comparison.md)."""
 LISTED = tuple(arm for arm in ARMS if arm not in ("shared_average", "per_channel_lee"))
-"""Arms of learning curves; with two bands `shared_average` differs little from `per_channel`."""
+"""Arms of `cpu`. With two bands `shared_average` differs little from `per_channel`."""
 COMPARED = (
     "random",
     "none",

@@ -161,7 +161,7 @@ class MapJob:
       nodata: further nodata.
       settings: settings of the files.
       overwrite: replace existing files.
-      call: name of this call of the command, in the names of its notes.
+      call: name of this call of the command, in the names of the files of its failures.
       description: text beside the progress bar; None for no progress bar.
     """
 
@@ -177,7 +177,7 @@ class MapJob:
     @property
     def empty_path(self) -> Path:
         """Path of a file that exists if the scene was mapped and has no measurement."""
-        return self.stem.with_name(f".{self.stem.name}.{self.call}.empty")
+        return self.stem.with_name(f".{self.stem.name}.empty")
 
     @property
     def failure_path(self) -> Path:
@@ -357,7 +357,7 @@ def report(jobs: Sequence[MapJob], failures: list[BadFile], out: Path, kind: Kin
         print(f"not georeferenced (scene has no CRS): {', '.join(unplaced)}")
     empty = [job for job in jobs if job.empty_path.exists()]
     for job in empty:
-        job.empty_path.unlink()
+        job.empty_path.unlink(missing_ok=True)  # another call may report it too
     if empty:
         names = ", ".join(job.stem.name for job in empty)
         print(f"without a measurement in a band, all nodata: {len(empty)} ({names})")

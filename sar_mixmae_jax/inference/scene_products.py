@@ -94,9 +94,8 @@ def remove_partial_files(stem: Path) -> None:
     name = glob.escape(stem.name)
     for path in stem.parent.glob(f".{name}.{'?' * 8}.partial"):
         shutil.rmtree(path, ignore_errors=True)
-    for note in ("failure", "empty"):
-        for path in stem.parent.glob(f".{name}.{'?' * 8}.{note}"):
-            path.unlink(missing_ok=True)
+    for path in stem.parent.glob(f".{name}.{'?' * 8}.failure"):
+        path.unlink(missing_ok=True)
     for suffix in {suffix for suffixes in SUFFIXES.values() for suffix in suffixes}:
         for path in stem.parent.glob(f".{name}{suffix}.*.partial"):
             path.unlink(missing_ok=True)

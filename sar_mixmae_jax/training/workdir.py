@@ -22,7 +22,6 @@ from typing import Any
 import jax
 import jax.extend
 from absl import logging
-from filelock import FileLock, Timeout
 
 from sar_mixmae_jax.training.config import flatten
 from sar_mixmae_jax.training.distributed import broadcast_from_primary, is_primary_process
@@ -34,6 +33,7 @@ from sar_mixmae_jax.training.run_description import (
 )
 from sar_mixmae_jax.utils.errors import InputError, first_line
 from sar_mixmae_jax.utils.files import (
+    acquire_lock,
     atomic_write,
     find_mirror,
     move_aside,
@@ -69,7 +69,6 @@ def lock_workdir(workdir: Path, upload_every: float = UPLOAD_SECONDS) -> Iterato
 
 @contextmanager
 def _lock_folder(workdir: Path) -> Iterator[None]:
-    lock = FileLock(workdir / LOCK)
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         if (workdir / LOCK).is_dir():
@@ -79,15 +78,11 @@ def _lock_folder(workdir: Path) -> Iterator[None]:
         raise InputError(
             f"--workdir {workdir} cannot be written ({first_line(error)}): choose another folder"
         ) from error
-    try:
-        lock.acquire(blocking=False)
-    except Timeout as error:
-        raise InputError(
-            f"--workdir {workdir} is in use by another process: wait for it to end, or choose "
-            "another folder"
-        ) from error
-    except (OSError, NotImplementedError) as error:  # a file system without locks
-        logging.warning("%s cannot be locked (%s): start one run at a time", workdir, error)
+    lock = acquire_lock(
+        workdir / LOCK,
+        f"--workdir {workdir} is in use by another process: wait for it to end, or choose another "
+        "folder",
+    )
     try:
         for pattern in (".*.partial", "*/.*.partial"):  # see atomic_write
             for partial in workdir.glob(pattern):

@@ -84,15 +84,17 @@ def write_json(path: Path, content: Any, indent: int = 1) -> None:
         atomic_write(path, (json.dumps(content, indent=indent, allow_nan=False) + "\n").encode())
 
 
-@contextmanager
-def hold_lock(path: Path, message: str) -> Iterator[None]:
-    """Hold a lock file, without waiting for it, until the context ends, which removes it.
+def acquire_lock(path: Path, message: str) -> FileLock:
+    """Acquire a lock file without waiting for it; warn where the file system has no locks.
 
     Processes on several machines exclude each other only if the file system shares locks.
 
     Args:
       path: path of the lock file, in an existing folder.
       message: text of the error where another process holds it.
+
+    Returns:
+      The lock, to be released.
 
     Raises:
       InputError: another process holds it.
@@ -103,7 +105,14 @@ def hold_lock(path: Path, message: str) -> Iterator[None]:
     except Timeout as error:
         raise InputError(message) from error
     except (OSError, NotImplementedError) as error:  # a file system without locks
-        logging.warning("%s cannot be locked (%s): start one process at a time", path, error)
+        logging.warning("%s cannot be locked (%s): start one command at a time", path, error)
+    return lock
+
+
+@contextmanager
+def hold_lock(path: Path, message: str) -> Iterator[None]:
+    """Hold a lock file until the context ends, which removes it; see `acquire_lock`."""
+    lock = acquire_lock(path, message)
     try:
         yield
     finally:

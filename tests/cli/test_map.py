@@ -279,6 +279,8 @@ def test_scenes_without_a_measurement_are_mapped_as_nodata_and_counted(mapped, t
     for name in ("nothing_dB", "half_dB"):
         assert (classes(name)[0] == 255).all()
     assert "all nodata" not in mapped("a_dB.tif", "nothing_dB.tif")[1]  # kept
+    (tmp_path / "maps" / ".nothing_dB.empty").touch()  # by a call that was interrupted
+    assert "all nodata: 1 (nothing_dB)" in mapped("a_dB.tif", "nothing_dB.tif")[1]
     assert not [path for path in (tmp_path / "maps").iterdir() if path.name.startswith(".")]
 
 
