@@ -58,6 +58,7 @@ def main(argv: Sequence[str]) -> None:
     workdir, checkpoint = common.locate_checkpoint(WORKDIR.value, CHECKPOINT.value)
     common.join_processes(FLAGS)
     common.enable_compilation_cache()
+    has_record = bool(read_run_record(workdir))
     with Heartbeat():
         files = evaluate(
             workdir,
@@ -69,7 +70,7 @@ def main(argv: Sequence[str]) -> None:
             batch_size=BATCH_SIZE.value,
         )
     if distributed.is_primary_process():
-        if read_run_record(workdir):
+        if has_record:
             write_page(workdir)  # the summary lists the evaluations of the run
         head, first, *_ = files["report.md"].read_text().split("\n## ")
         print(head, first, sep="\n## ")

@@ -88,7 +88,7 @@ def _check_arm(name: str, arm: ConfigDict) -> None:
     if changed:
         raise InputError(
             f"arms.{name} changes {', '.join(changed)}, which all arms of learning curves share: "
-            "expected weighting, objective, or a filter of targets or weights"
+            "set it for all of them, in another --workdir"
         )
 
 

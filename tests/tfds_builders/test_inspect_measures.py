@@ -35,22 +35,24 @@ def test_centres_are_those_of_patches():
     row = {"id": b"", "backscatter": np.zeros((4, 6, 2)), "crs": b"EPSG:32633"}
     turned = {**row, "transform": np.array([1.0, 20.0, 5e5, 30.0, -4.0, 6e6])}
     unknown = {**row, "transform": np.full(6, np.nan)}
-    sums = survey([[turned, unknown]], 2, 0)
+    far = {**row, "transform": np.array([1e305, 0.0, 5e5, 0.0, -4.0, 6e6])}
+    sums = survey([[turned, unknown, far]], 2, 0)
     assert {crs: list(xy) for crs, xy in sums.centres.items()} == {
         "EPSG:32633": [5e5 + 3 + 40, 6e6 + 90 - 8]
     }
-    assert sums.unplaced == 1
+    assert sums.unplaced == 2
 
 
 def test_places_are_found_by_crs():
     centres = {
         "EPSG:3857": [*mercator(24.5, 60.25), *mercator(-70.0, -33.0)],
-        "EPSG:32633": [500_000.0, 0.0],  # where the central meridian crosses the equator
+        # where the central meridian crosses the equator, and outside of the projection's domain
+        "EPSG:32633": [500_000.0, 0.0, 1e8, 0.0],
         "nonsense": [1.0, 2.0],
     }
     places = locate(centres, unplaced=2)
     np.testing.assert_allclose(places.degrees, [[24.5, 60.25], [-70, -33], [15, 0]], atol=1e-6)
-    assert places.unknown == 3
+    assert places.unknown == 4
     here = locate({"EPSG:4326": [179.5, 0.0]}, 0)
     there = locate({"EPSG:4326": [-179.5, 0.0, 90.0, 0.0]}, 0)
     np.testing.assert_allclose(distances(here, there), [np.radians(1.0) * 6371.0], rtol=1e-6)

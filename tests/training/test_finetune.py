@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from sar_mixmae_jax.cli import evaluate as evaluate_command
 from sar_mixmae_jax.cli import train
 from sar_mixmae_jax.data.metadata import BANDS, Statistics
 from sar_mixmae_jax.evaluation.predictions import load_predictions
@@ -632,3 +633,10 @@ def test_the_commands_and_two_processes(tuned, built, tmp_path):
     scale = np.abs(one.logits).max()
     assert np.ptp(one.logits, axis=0).max() > 1e-3 * scale
     np.testing.assert_allclose(two.logits, one.logits, atol=1e-6 * scale)
+
+    record = workdir / "run.json"
+    record.write_text(record.read_text()[:-20])
+    status, output, errors = call(evaluate_command.main, f"--workdir={workdir}")
+    assert (status, output) == (2, "")
+    assert f"error: {record}" in errors
+    assert not (workdir / "evaluation").exists()  # refused before anything is predicted

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from rasterio._err import CPLE_BaseError  # `transform` raises it as it is
 from rasterio.errors import CRSError, RasterioError
 from rasterio.warp import transform
 from scipy.spatial import cKDTree
@@ -163,7 +164,7 @@ def _add_place(sums: Survey, record: dict[str, Any]) -> None:
     crs, (a, b, c, d, e, f) = record["crs"].decode(), record["transform"]
     rows, columns = record["backscatter"].shape[:2]
     x, y = a * columns / 2 + b * rows / 2 + c, d * columns / 2 + e * rows / 2 + f
-    if crs and np.isfinite([x, y]).all():
+    if crs and np.abs([x, y]).max() < FARTHEST:
         sums.centres.setdefault(crs, array("d")).extend((x, y))
     else:
         sums.unplaced += 1
@@ -171,6 +172,8 @@ def _add_place(sums: Survey, record: dict[str, Any]) -> None:
 
 EARTH_RADIUS = 6371.0  # km
 
+FARTHEST = 1e9
+"""Coordinates beyond this are invalid in every CRS, and PROJ may take for ever to wrap them."""
 CHUNK = 50_000
 """Coordinates per transformation, which converts to and from lists."""
 
@@ -199,13 +202,24 @@ def locate(centres: Mapping[str, Sequence[float]], unplaced: int) -> Places:
         pairs = np.asarray(values, float).reshape(-1, 2)
         for start in range(0, len(pairs), CHUNK):
             x, y = pairs[start : start + CHUNK].T
-            try:
-                parts.append(np.column_stack(transform(crs, "EPSG:4326", x, y)))
-            except (CRSError, RasterioError, ValueError):  # unknown CRS
-                parts.append(np.full((len(x), 2), np.nan))
+            parts.append(_to_degrees(crs, x, y))
     degrees = np.concatenate(parts)
     known = np.isfinite(degrees).all(1) & (np.abs(degrees[:, 1]) <= 90)
     return Places(degrees[known], unplaced + int((~known).sum()))
+
+
+def _to_degrees(crs: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Return (point, 2) longitude and latitude, NaN where the CRS or the point is invalid."""
+    try:
+        return np.column_stack(transform(crs, "EPSG:4326", x, y))
+    except (CRSError, RasterioError, ValueError):
+        pass
+    except CPLE_BaseError:  # a single point outside of the projection's domain
+        if len(x) > 1:
+            middle = len(x) // 2
+            halves = slice(middle), slice(middle, None)
+            return np.concatenate([_to_degrees(crs, x[half], y[half]) for half in halves])
+    return np.full((len(x), 2), np.nan)
 
 
 def map_degrees(places: Mapping[str, Places]) -> dict[str, np.ndarray]:
