@@ -307,13 +307,9 @@ def open_builder(name: str, data_dir: str | Path) -> tfds.core.DatasetBuilder:
     try:
         # the folder itself, since names are not folders: TFDS takes BigEarthNet for big_earth_net
         found = tfds.core.read_only_builder._find_builder_dir(name, data_dir=str(data_dir))
-        if found is None:
-            raise FileNotFoundError(name)
-        check_features(Path(found))
-        builder = tfds.builder_from_directory(found)
-    except Exception as error:  # the library raises several types, none of them documented
-        if isinstance(error, InputError):
-            raise
+    except Exception:  # it raises several types for names and folders that do not exist
+        found = None
+    if found is None:
         unfinished = [*Path(data_dir, name.split(":")[0]).rglob("incomplete.resume_*")]
         raise InputError(
             f"found no dataset {name!r} in {where}: "
@@ -323,6 +319,14 @@ def open_builder(name: str, data_dir: str | Path) -> tfds.core.DatasetBuilder:
                 else f"check the name, or build it with `sar-mixmae build {name} "
                 f"--data_dir={where}` (and --manual_dir=RAW if it is made from files)"
             )
+        )
+    check_features(Path(found))
+    try:
+        builder = tfds.builder_from_directory(found)
+    except Exception as error:  # the library raises several types, none of them documented
+        raise InputError(
+            f"dataset {name!r} in {where}: its dataset_info.json or {FEATURES} cannot be used "
+            f"({first_line(error)}): build it again"
         ) from error
     try:
         _ = builder.info.metadata
