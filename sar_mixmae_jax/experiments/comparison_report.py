@@ -25,7 +25,7 @@ from sar_mixmae_jax.experiments.seed_statistics import (
     spread,
     values_by_seed,
 )
-from sar_mixmae_jax.experiments.trials import TrialResult, held_out, protocol
+from sar_mixmae_jax.experiments.trials import TrialResult, held_out, is_comparable, protocol
 from sar_mixmae_jax.tasks.registry import get_task
 from sar_mixmae_jax.utils.files import atomic_write, write_json
 from sar_mixmae_jax.utils.plotting import add_title, figure_to_png, legend_columns, set_panel_title
@@ -56,7 +56,9 @@ def write_comparison(
       Paths of the three files.
     """
     results = [
-        Result(trial.arm, trial.seed, trial.stage, metrics) for trial, metrics, _ in finished
+        Result(trial.arm, trial.seed, trial.stage, metrics)
+        for trial, metrics, _ in finished
+        if is_comparable(config, trial.arm, trial.stage)
     ]
     baselines = [
         Result(name, None if len(by_seed) == 1 else seed, task, metrics)

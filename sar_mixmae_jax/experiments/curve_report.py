@@ -40,6 +40,7 @@ from sar_mixmae_jax.experiments.seed_statistics import (
     difference,
     values_by_seed,
 )
+from sar_mixmae_jax.experiments.trials import is_comparable
 from sar_mixmae_jax.utils.files import atomic_write, report_write_errors, write_json
 from sar_mixmae_jax.utils.tables import markdown_table
 
@@ -170,7 +171,8 @@ def write_report(
     results = [
         Result(curve.arm, seed, curve.name, metrics)
         for curve in curves
-        if curve.share == 1 or curve.arm == RANDOM
+        if (curve.share == 1 or curve.arm == RANDOM)
+        and is_comparable(config, curve.arm, curve.name)
         for seed, metrics in curve.metrics.items()
     ]
     baselines = [

@@ -44,7 +44,8 @@ SMOOTHING = (
 UNWEIGHTED = (
     "The unweighted error is the loss of `none`, so weighted arms can hardly be better in it. The "
     "effect of weights shows where the truth is dark, beside the overall bias, since a general "
-    "shift towards lower values reduces that error too."
+    "shift towards lower values reduces that error too. Arms with another `norm_pix_loss` have no "
+    "entry: they reconstruct another quantity."
 )
 NOTES = {
     True: f"{UNWEIGHTED} Targets were normalised per mask unit: mean and standard deviation of the "

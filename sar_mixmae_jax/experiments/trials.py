@@ -153,6 +153,17 @@ def is_pretrained(config: ConfigDict, arm: str) -> bool:
     return config.arms[arm].init == "pretrain"
 
 
+def is_comparable(config: ConfigDict, arm: str, stage: str) -> bool:
+    """Return False for the reconstruction of an arm with other targets than those of the tables.
+
+    An arm that changes `norm_pix_loss` reconstructs another quantity, whose errors are not
+    comparable.
+    """
+    changes = config.arms[arm].get("pretrain", {})
+    normalised = changes.get("norm_pix_loss", config.pretrain.norm_pix_loss)
+    return stage != PRETRAINING or normalised == config.pretrain.norm_pix_loss
+
+
 def pretraining_config(config: ConfigDict, trial: Trial) -> ConfigDict:
     """Return the configuration of the pretraining run of a trial."""
     run_config = config.pretrain.copy_and_resolve_references()

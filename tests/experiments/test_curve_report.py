@@ -97,6 +97,29 @@ def test_the_page_has_answers_curves_and_figures(tmp_path):
     assert len(numbers["curves"]) == 6
 
 
+def test_reconstructions_of_other_targets_are_not_compared(tmp_path):
+    """Their error is relative to the variance of the data, not to that within a mask unit."""
+    config = recipe.get_config("quick")
+    config.compared = (RANDOM, "none", "none_unnormalised", "bright")
+    config.tasks = {"water": ("water_frozen", "water")}
+    errors = {"none": 0.98, "none_unnormalised": 0.67, "bright": 0.99}
+    curves = [
+        CurveResult("pretraining", arm, 1.0, {0: {"error": error, "rmse_db": 3.0}})
+        for arm, error in errors.items()
+    ]
+    measured = ((RANDOM, 0.0), ("none", 1.0))
+    curves += [CurveResult(n, *point, {0: {"iou": 0.5}}) for n in SCORES for point in measured]
+    page = write_report(config, tmp_path, curves, {}, SCORES, [])[0].read_text()
+    rows = [line.split("|") for line in page.splitlines() if line.startswith("| ")]
+    cells = {row[1].strip(): row[2].strip() for row in rows}  # of the last table
+    assert (cells["none"], cells["none_unnormalised"], cells["bright"]) == (
+        "0.9800 (1)",
+        "–",
+        "0.9900 (1)",
+    )
+    assert "have no entry: they reconstruct another quantity" in page
+
+
 def test_a_page_of_one_share_has_no_table_of_curves():
     points = {0: {"iou": 0.4}, 1: {"iou": 0.5}}
     curves = [CurveResult("water", RANDOM, 0.0, points), CurveResult("water", "none", 1.0, points)]
