@@ -43,7 +43,7 @@ def get_config(arguments: str = "") -> ConfigDict:
     config.objective = "mixmae"  # or "simmim": no mixing, mask tokens, a linear decoder
     config.mask_ratio = 0.5
     config.mask_rounding = "nearest"  # of the number of mask units; "down": as the released code
-    config.norm_pix_loss = True
+    config.norm_pix_loss = True  # by mask unit, as published; docs/comparison.md compares
 
     config.weighting = ConfigDict()  # fields of objectives.weighting.Weighting
     config.weighting.name = given["weighting"]

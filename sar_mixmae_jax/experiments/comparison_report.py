@@ -248,7 +248,7 @@ def _draw_arm(
             axis.plot(interval, [row + 0.12] * 2, color=MEAN_COLOUR, linewidth=1.8)
         axis.plot(mean, row + 0.12, "D", color=MEAN_COLOUR, markersize=5)
     axis.annotate(
-        f"n = {n}" if n else "no run",
+        f"n = {n}" if n else "no value",
         (1, row - 0.23),  # level with the runs, which _set_limits keeps to the left
         (-3, 0),
         ("axes fraction", "data"),
