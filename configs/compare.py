@@ -101,7 +101,8 @@ QUESTIONS: dict[str, tuple[tuple[str, str], ...]] = {
 TUNING_RATE = 3e-4
 """Peak rate of fine-tuning, chosen on validation for `none` (docs/comparison.md)."""
 LISTED = tuple(arm for arm in ARMS if arm not in ("shared_average", "per_channel_lee"))
-"""Arms of `cpu`. With two bands `shared_average` differs little from `per_channel`."""
+"""Arms of `cpu`, for its ten hours without `per_channel_lee`, and without `shared_average`, which
+differs little from `per_channel` with two bands."""
 COMPARED = (
     "random",
     "none",
@@ -197,8 +198,9 @@ def learning_curves(
     config.curves = ()  # arms that are measured at all shares, others at the last; (): all arms
     config.tasks = ConfigDict(
         {
-            task: tuple(name for name in measured if name.startswith(task))
+            task: names
             for task in ("land_cover", "water", "floods")
+            if (names := tuple(name for name in measured if name.startswith(task)))
         }
     )
     config.build = ConfigDict(  # built where missing

@@ -41,9 +41,9 @@ def get_config(arguments: str = "") -> ConfigDict:
     config.model.decoder_num_heads = config_dict.placeholder(int)
 
     config.objective = "mixmae"  # or "simmim": no mixing, mask tokens, a linear decoder
-    config.mask_ratio = 0.5
+    config.mask_ratio = 0.5  # with "mixmae" 0.25 and 0.75 are the same objective
     config.mask_rounding = "nearest"  # of the number of mask units; "down": as the released code
-    config.norm_pix_loss = True  # by mask unit, as published; docs/comparison.md compares
+    config.norm_pix_loss = True  # targets by mask unit, as published; False: docs/comparison.md
 
     config.weighting = ConfigDict()  # fields of objectives.weighting.Weighting
     config.weighting.name = given["weighting"]

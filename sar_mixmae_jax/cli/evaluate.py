@@ -15,7 +15,7 @@ from sar_mixmae_jax.inference.evaluator import evaluate
 from sar_mixmae_jax.run_report.page import write_page
 from sar_mixmae_jax.training import distributed
 from sar_mixmae_jax.training.distributed import Heartbeat
-from sar_mixmae_jax.training.workdir import read_run_record
+from sar_mixmae_jax.training.workdir import read_run_outline
 from sar_mixmae_jax.utils.command_line import parse_flags, report_errors
 from sar_mixmae_jax.utils.files import check_local_path, publish, stored_path
 
@@ -58,7 +58,7 @@ def main(argv: Sequence[str]) -> None:
     workdir, checkpoint = common.locate_checkpoint(WORKDIR.value, CHECKPOINT.value)
     common.join_processes(FLAGS)
     common.enable_compilation_cache()
-    has_record = bool(read_run_record(workdir))
+    has_record = read_run_outline(workdir) is not None  # a damaged one is refused before predicting
     with Heartbeat():
         files = evaluate(
             workdir,

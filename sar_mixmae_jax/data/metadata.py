@@ -242,7 +242,8 @@ def check_features(folder: Path) -> None:
         names = list(_names_of_code(json.loads(path.read_text(encoding="utf-8"))))
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(
-            f"{path}: cannot be read as JSON ({first_line(error)}): it is damaged, build it again"
+            f"{path}: cannot be read as JSON ({first_line(error)}): it is damaged, remove the "
+            "folder to build the dataset again"
         ) from error
     for name in names:
         if not name.startswith("tensorflow_datasets.core.features."):
@@ -307,8 +308,9 @@ def open_builder(name: str, data_dir: str | Path) -> tfds.core.DatasetBuilder:
     try:
         # the folder itself, since names are not folders: TFDS takes BigEarthNet for big_earth_net
         found = tfds.core.read_only_builder._find_builder_dir(name, data_dir=str(data_dir))
-    except Exception:  # it raises several types for names and folders that do not exist
-        found = None
+        reason = None
+    except Exception as error:  # it raises several types for names and folders that do not exist
+        found, reason = None, error
     if found is None:
         unfinished = [*Path(data_dir, name.split(":")[0]).rglob("incomplete.resume_*")]
         raise InputError(
@@ -319,14 +321,14 @@ def open_builder(name: str, data_dir: str | Path) -> tfds.core.DatasetBuilder:
                 else f"check the name, or build it with `sar-mixmae build {name} "
                 f"--data_dir={where}` (and --manual_dir=RAW if it is made from files)"
             )
-        )
+        ) from reason
     check_features(Path(found))
     try:
         builder = tfds.builder_from_directory(found)
     except Exception as error:  # the library raises several types, none of them documented
         raise InputError(
-            f"dataset {name!r} in {where}: its dataset_info.json or {FEATURES} cannot be used "
-            f"({first_line(error)}): build it again"
+            f"{found}: dataset_info.json or {FEATURES} cannot be used ({first_line(error)}): "
+            "remove the folder to build the dataset again"
         ) from error
     try:
         _ = builder.info.metadata
@@ -334,7 +336,8 @@ def open_builder(name: str, data_dir: str | Path) -> tfds.core.DatasetBuilder:
         pass  # reported by read_dataset_metadata
     except RecursionError as error:
         raise InputError(
-            f"{found}/metadata.json: cannot be used ({first_line(error)}): build it again"
+            f"{found}/metadata.json: cannot be used ({first_line(error)}): remove the folder to "
+            "build the dataset again"
         ) from error
     return builder
 
@@ -362,6 +365,11 @@ def read_dataset_metadata(
         if len(shape) != 3 or shape[-1] != len(metadata.bands):
             raise ValueError(
                 f"bands are {str(metadata.bands)[:50]}, and records are of the shape {shape}"
+            )
+        labels = info.features["labels"].shape if "labels" in info.features else (0,)
+        if labels != (len(metadata.classes),):
+            raise ValueError(
+                f"classes has {len(metadata.classes)} names, and labels are of the shape {labels}"
             )
     except (KeyError, TypeError, ValueError, OSError) as error:
         raise InputError(

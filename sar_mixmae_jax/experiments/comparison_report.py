@@ -25,7 +25,12 @@ from sar_mixmae_jax.experiments.seed_statistics import (
     spread,
     values_by_seed,
 )
-from sar_mixmae_jax.experiments.trials import TrialResult, held_out, is_comparable, protocol
+from sar_mixmae_jax.experiments.trials import (
+    TrialResult,
+    has_comparable_metrics,
+    held_out,
+    protocol,
+)
 from sar_mixmae_jax.tasks.registry import get_task
 from sar_mixmae_jax.utils.files import atomic_write, write_json
 from sar_mixmae_jax.utils.plotting import add_title, figure_to_png, legend_columns, set_panel_title
@@ -58,7 +63,7 @@ def write_comparison(
     results = [
         Result(trial.arm, trial.seed, trial.stage, metrics)
         for trial, metrics, _ in finished
-        if is_comparable(config, trial.arm, trial.stage)
+        if has_comparable_metrics(config, trial.arm, trial.stage)
     ]
     baselines = [
         Result(name, None if len(by_seed) == 1 else seed, task, metrics)
@@ -193,7 +198,7 @@ def draw_comparison(
       metrics: one panel each.
       results: results of all finished runs.
       baselines: baselines of all tasks.
-      arms: from top to bottom; those without a result keep their row.
+      arms: from top to bottom; those without a value keep their row.
       path: path of the file, which is written atomically.
       title: title of the figure.
       reference: arm whose mean is drawn through all rows.

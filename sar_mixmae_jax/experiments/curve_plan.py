@@ -68,6 +68,8 @@ def check_curves(config: ConfigDict) -> None:
             f"tasks has the measurements {', '.join(grouped)}, and finetune "
             f"{', '.join(sorted(config.finetune))}: expected every one of finetune once"
         )
+    if empty := [task for task, names in config.tasks.items() if not names]:
+        raise InputError(f"tasks.{empty[0]} has no measurement: leave it out, or name one")
     for arm in config.compared:
         _check_arm(arm, config.arms[arm])
 
@@ -88,7 +90,7 @@ def _check_arm(name: str, arm: ConfigDict) -> None:
     if changed:
         raise InputError(
             f"arms.{name} changes {', '.join(changed)}, which all arms of learning curves share: "
-            "set it for all of them, in another --workdir"
+            "change config.pretrain or config.finetune, for all of them"
         )
 
 

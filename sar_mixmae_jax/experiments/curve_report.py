@@ -29,6 +29,7 @@ from sar_mixmae_jax.experiments.reconstruction_metrics import (
     BIAS,
     ERROR,
     EXPLAINED,
+    OTHERS,
     RMSE,
     Metrics,
 )
@@ -40,7 +41,7 @@ from sar_mixmae_jax.experiments.seed_statistics import (
     difference,
     values_by_seed,
 )
-from sar_mixmae_jax.experiments.trials import is_comparable
+from sar_mixmae_jax.experiments.trials import has_comparable_metrics
 from sar_mixmae_jax.utils.files import atomic_write, report_write_errors, write_json
 from sar_mixmae_jax.utils.tables import markdown_table
 
@@ -168,11 +169,11 @@ def write_report(
       Paths of the files.
     """
     tasks = {task: tuple(names) for task, names in config.tasks.items()}
+    curves = [c for c in curves if has_comparable_metrics(config, c.arm, c.name)]
     results = [
         Result(curve.arm, seed, curve.name, metrics)
         for curve in curves
-        if (curve.share == 1 or curve.arm == RANDOM)
-        and is_comparable(config, curve.arm, curve.name)
+        if curve.share == 1 or curve.arm == RANDOM
         for seed, metrics in curve.metrics.items()
     ]
     baselines = [
@@ -216,7 +217,7 @@ def _sections(config: ConfigDict, scores: Mapping[str, Metric]) -> list[Section]
         Section(task.replace("_", " ").capitalize(), tuple(scores[n] for n in names), judged=True)
         for task, names in config.tasks.items()
     ]
-    note = reconstruction_metrics.NOTES[config.pretrain.norm_pix_loss]
+    note = f"{reconstruction_metrics.NOTES[config.pretrain.norm_pix_loss]} {OTHERS}"
     title = "Pretraining, measured without weights"
     return [*sections, Section(title, (ERROR, EXPLAINED, RMSE, BIAS), note)]
 

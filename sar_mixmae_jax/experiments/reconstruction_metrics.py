@@ -44,9 +44,9 @@ SMOOTHING = (
 UNWEIGHTED = (
     "The unweighted error is the loss of `none`, so weighted arms can hardly be better in it. The "
     "effect of weights shows where the truth is dark, beside the overall bias, since a general "
-    "shift towards lower values reduces that error too. Arms with another `norm_pix_loss` have no "
-    "entry: they reconstruct another quantity."
+    "shift towards lower values reduces that error too."
 )
+OTHERS = "Arms that change `norm_pix_loss` or the masks have no entry: theirs is another task."
 NOTES = {
     True: f"{UNWEIGHTED} Targets were normalised per mask unit: mean and standard deviation of the "
     "speckled target are given back to a reconstructed unit, so its level, and most of the bias, "
@@ -195,7 +195,7 @@ def reconstruction_sections(
     """
     title = "Pretraining, measured without weights"
     if not has_truth:
-        return (Section(title, (ERROR, EXPLAINED)),)
+        return (Section(title, (ERROR, EXPLAINED), OTHERS),)
     note = NOTES[norm_pix_loss]
     overall = [ERROR, EXPLAINED, RMSE]
     overall += [_uncompared("bias_db", f"/{band}", f"bias {band} (dB)") for band in protocol.bands]
@@ -217,7 +217,7 @@ def reconstruction_sections(
         )
         if groups
     ]
-    return (Section(title, tuple(overall), note), *by_group)
+    return (Section(title, tuple(overall), f"{note} {OTHERS}"), *by_group)
 
 
 def _uncompared(measure: str, suffix: str, title: str) -> Metric:

@@ -162,14 +162,15 @@ def check_same_comparison(config: ConfigDict, workdir: Path) -> ConfigDict:
         try:
             before = dict(flatten(read_json(path)))
             earlier = list(before.get("compared") or ())
-        except (OSError, ValueError, AttributeError, TypeError) as error:
+            known_arms = {name.split(".")[1] for name in before if name.startswith("arms.")}
+            unknown = [arm for arm in earlier if arm not in known_arms]
+        except (OSError, ValueError, AttributeError, TypeError, IndexError) as error:
             raise InputError(
                 f"{path} cannot be read ({first_line(error)}): restore it, or choose another "
                 "--workdir"
             ) from error
         now = dict(flatten(content))
-        known_arms = {name.split(".")[1] for name in before if name.startswith("arms.")}
-        if unknown := [arm for arm in earlier if arm not in known_arms]:
+        if unknown:
             raise InputError(
                 f"{path}: compared has {unknown[0]!r}, expected names of its arms: restore it, or "
                 "choose another --workdir"

@@ -41,6 +41,8 @@ TEST = "test"
 GROUND_TRUTH = ("noise_free", "land_cover")
 """Fields of simulated records."""
 
+RECONSTRUCTED = ("norm_pix_loss", "mask_ratio", "mask_rounding")
+"""Fields of the pretraining that reconstruction metrics depend on, beside the model."""
 RECONSTRUCTION_BATCH_SIZE = 32
 """Held-out images that are mixed with each other; the same for all arms."""
 
@@ -153,15 +155,16 @@ def is_pretrained(config: ConfigDict, arm: str) -> bool:
     return config.arms[arm].init == "pretrain"
 
 
-def is_comparable(config: ConfigDict, arm: str, stage: str) -> bool:
-    """Return False for the reconstruction of an arm with other targets than those of the tables.
+def has_comparable_metrics(config: ConfigDict, arm: str, stage: str) -> bool:
+    """Return whether the metrics of an arm may be listed beside those of other arms.
 
-    An arm that changes `norm_pix_loss` reconstructs another quantity, whose errors are not
-    comparable.
+    Those of the reconstruction may not if the arm changes what is reconstructed, one of
+    `RECONSTRUCTED`; those of downstream tasks always may.
     """
-    changes = config.arms[arm].get("pretrain", {})
-    normalised = changes.get("norm_pix_loss", config.pretrain.norm_pix_loss)
-    return stage != PRETRAINING or normalised == config.pretrain.norm_pix_loss
+    if stage != PRETRAINING or not is_pretrained(config, arm):
+        return True
+    changed = pretraining_config(config, Trial(stage, arm, 0))
+    return all(changed[name] == config.pretrain[name] for name in RECONSTRUCTED)
 
 
 def pretraining_config(config: ConfigDict, trial: Trial) -> ConfigDict:

@@ -94,6 +94,7 @@ def test_what_is_not_there_is_named(built, name, split, bands, message):
         ({"caveats": 5}, "cannot be used"),
         ({"bands": [1, 2]}, r"bands\[0\]: expected str, got int"),
         ({"bands": ["VH"], "statistics": {"mean": [0], "std": [1], "of": ""}}, "of the shape"),
+        ({"classes": ["a"]}, r"classes has 1 names, and labels are of the shape \(19,\)"),
         ({"classes": None}, "classes: expected array, got null"),
         ({"classes": 1}, "classes: expected array, got int"),
         ({"classes": float("nan")}, "classes: expected array, got float"),

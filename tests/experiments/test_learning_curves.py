@@ -140,6 +140,7 @@ def test_a_damaged_file_is_named(compared, small, tmp_path):
         ({"arms.none.init": "runs/mine"}, "expected pretrain"),
         ({"tasks.water": ()}, "expected every one of finetune once"),
         ({"tasks.floods": ("water_frozen", "floods_frozen")}, "tasks has the measurements"),
+        ({"tasks.other": ()}, "tasks.other has no measurement"),
         (
             {"arms.none_lee.pretrain.speckle.apply_to": "input_and_target"},
             "changes pretrain.speckle.apply_to",
@@ -167,7 +168,16 @@ def test_shipped_scales_can_be_compared(scale):
 
 
 @pytest.mark.parametrize(
-    "content", ["{}", "null", '{"iou": NaN}', '{"iou": "a"}', "[", '{"iou": []}']
+    "content",
+    [
+        "{}",
+        "null",
+        '{"iou": NaN}',
+        '{"iou": "0.5"}',
+        "[",
+        '{"iou": []}',
+        '{"iou": ' + 400 * "1" + "}",
+    ],
 )
 def test_damaged_metrics_are_named(content, tmp_path):
     path = tmp_path / "water-none-1-0.json"

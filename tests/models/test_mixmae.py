@@ -90,6 +90,13 @@ def test_a_prediction_depends_on_nothing_hidden(params, images):
     assert (change[0, shown] > 0).all()  # cells hidden where cell 0 was shown do see it
 
 
+def test_a_mask_and_its_complement_give_the_same_predictions(params, images):
+    """Mask ratios of 0.25 and 0.75 are thus one objective."""
+    predict = jax.jit(partial(MixMAE(SMALL).apply, params, images))
+    quarter = jnp.array(np.random.default_rng(2).permutation(16).reshape(4, 4) < 4, jnp.float32)
+    np.testing.assert_allclose(predict(quarter), predict(1 - quarter), atol=1e-6)
+
+
 def test_without_a_mask_images_are_encoded_alone(params, images):
     encode = jax.jit(partial(MixMAE(SMALL).apply, params, method=MixMAE.encode))
     np.testing.assert_allclose(encode(images)[:1], encode(images[:1]), atol=1e-5)

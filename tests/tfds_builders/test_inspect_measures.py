@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from rasterio._err import CPLE_AppDefinedError, CPLE_NotSupportedError
 
 from sar_mixmae_jax.utils.errors import InputError
 from tests.tfds_builders.test_inspect import mercator
@@ -35,10 +36,12 @@ def test_centres_are_those_of_patches():
     row = {"id": b"", "backscatter": np.zeros((4, 6, 2)), "crs": b"EPSG:32633"}
     turned = {**row, "transform": np.array([1.0, 20.0, 5e5, 30.0, -4.0, 6e6])}
     unknown = {**row, "transform": np.full(6, np.nan)}
-    far = {**row, "transform": np.array([1e305, 0.0, 5e5, 0.0, -4.0, 6e6])}
-    sums = survey([[turned, unknown, far]], 2, 0)
+    within, beyond = (
+        {**row, "transform": np.array([1.0, 0.0, x, 0.0, -4.0, 6e6])} for x in (9e8, 1e9)
+    )
+    sums = survey([[turned, unknown, within, beyond]], 2, 0)
     assert {crs: list(xy) for crs, xy in sums.centres.items()} == {
-        "EPSG:32633": [5e5 + 3 + 40, 6e6 + 90 - 8]
+        "EPSG:32633": [5e5 + 3 + 40, 6e6 + 90 - 8, 9e8 + 3, 6e6 - 8]
     }
     assert sums.unplaced == 2
 
@@ -46,16 +49,39 @@ def test_centres_are_those_of_patches():
 def test_places_are_found_by_crs():
     centres = {
         "EPSG:3857": [*mercator(24.5, 60.25), *mercator(-70.0, -33.0)],
-        # where the central meridian crosses the equator, and outside of the projection's domain
-        "EPSG:32633": [500_000.0, 0.0, 1e8, 0.0],
+        "EPSG:32633": [500_000.0, 0.0],  # where the central meridian crosses the equator
         "nonsense": [1.0, 2.0],
     }
     places = locate(centres, unplaced=2)
     np.testing.assert_allclose(places.degrees, [[24.5, 60.25], [-70, -33], [15, 0]], atol=1e-6)
-    assert places.unknown == 4
+    assert places.unknown == 3
     here = locate({"EPSG:4326": [179.5, 0.0]}, 0)
     there = locate({"EPSG:4326": [-179.5, 0.0, 90.0, 0.0]}, 0)
     np.testing.assert_allclose(distances(here, there), [np.radians(1.0) * 6371.0], rtol=1e-6)
+
+
+def test_one_point_that_cannot_be_transformed_costs_no_other(monkeypatch):
+    """Errors as of GDAL, which returns infinity after the first ones of a process."""
+    calls = []
+
+    def fail_beyond(crs, target, x, y):
+        calls.append(len(x))
+        if crs == "moon":
+            raise CPLE_NotSupportedError(1, 6, "Cannot find coordinate operations")
+        if max(x) > 1e7:
+            raise CPLE_AppDefinedError(1, 1, "Point outside of projection domain")
+        return np.divide(x, 1e5), np.divide(y, 1e5)
+
+    monkeypatch.setattr("tfds_builders.inspect.survey.transform", fail_beyond)
+    centres = {"EPSG:32633": [5e5, 0.0, 1e8, 0.0, 6e5, 1e5, 7e5, 2e5], "moon": [1.0, 2.0] * 4}
+    places = locate(centres, unplaced=0)
+    np.testing.assert_allclose(places.degrees, [[5, 0], [6, 1], [7, 2]])
+    assert places.unknown == 5
+    assert calls == [4, 2, 1, 1, 2, 4]
+
+
+def test_longitudes_beyond_a_turn_are_unknown():
+    assert locate({"EPSG:4326": [500.0, 10.0, 350.0, 10.0]}, 0).unknown == 1
 
 
 @pytest.mark.parametrize(

@@ -193,6 +193,16 @@ def test_features_that_are_no_json_are_named(tmp_path, built, text):
         open_builder("bigearthnet_s1", data)
 
 
+def test_a_damaged_description_is_named(tmp_path, built):
+    data = put(tmp_path, built, lambda text: text[:-20], "dataset_info.json")
+    with pytest.raises(InputError, match=r"2\.0\.0: dataset_info\.json or .* remove the folder"):
+        open_builder("bigearthnet_s1", data)
+    for path in data.rglob("dataset_info.json"):
+        path.unlink()
+    with pytest.raises(InputError, match=r"2\.0\.0: dataset_info\.json or .* remove the folder"):
+        open_builder("bigearthnet_s1", data)
+
+
 @pytest.mark.parametrize(
     "name", ["", "/", "/tmp", "..", "a/..", "a/../b", "./a", "a//b", "a\0", "a" * 5000]
 )

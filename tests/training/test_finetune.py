@@ -586,6 +586,17 @@ def test_what_cannot_be_evaluated_is_refused(tuned, built, blind, floods, encode
         evaluate(workdir, data_dir=str(blind))
 
 
+def test_a_damaged_record_is_refused_before_predicting(tuned, tmp_path):
+    workdir = shutil.copytree(tuned[1], tmp_path / "copy")
+    record = workdir / "run.json"
+    record.write_text(record.read_text()[:-20])
+    shutil.rmtree(workdir / "evaluation", ignore_errors=True)
+    status, output, errors = call(evaluate_command.main, f"--workdir={workdir}")
+    assert (status, output) == (2, "")
+    assert f"error: {record}" in errors
+    assert not (workdir / "evaluation").exists()
+
+
 # ---- the commands, and several processes
 
 
@@ -633,10 +644,3 @@ def test_the_commands_and_two_processes(tuned, built, tmp_path):
     scale = np.abs(one.logits).max()
     assert np.ptp(one.logits, axis=0).max() > 1e-3 * scale
     np.testing.assert_allclose(two.logits, one.logits, atol=1e-6 * scale)
-
-    record = workdir / "run.json"
-    record.write_text(record.read_text()[:-20])
-    status, output, errors = call(evaluate_command.main, f"--workdir={workdir}")
-    assert (status, output) == (2, "")
-    assert f"error: {record}" in errors
-    assert not (workdir / "evaluation").exists()  # refused before anything is predicted

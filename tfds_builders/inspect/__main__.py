@@ -165,6 +165,8 @@ def _summary(dataset: Dataset, surveys: Mapping[str, Survey]) -> list[str]:
                 f"  {values['mean_patch_deviation'][band]:>16.3f}"
                 f"  {100 * values['nodata_share'][band]:>6.2f} %"
             )
+    if dataset.metadata.statistics is None:
+        return [*lines, "training needs statistics, and finds none: add --write_statistics"]
     return [*lines, f"training uses: {_format_statistics(dataset)}"]
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from rasterio._err import CPLE_BaseError  # `transform` raises it as it is
+from rasterio._err import CPLE_AppDefinedError, CPLE_BaseError  # `transform` raises them
 from rasterio.errors import CRSError, RasterioError
 from rasterio.warp import transform
 from scipy.spatial import cKDTree
@@ -28,6 +28,9 @@ BINS_PER_DB = 8
 LOW, HIGH = PLAUSIBLE_DB
 EDGES = np.arange(LOW * BINS_PER_DB, HIGH * BINS_PER_DB + 1) / BINS_PER_DB
 """Edges of the bins, dB; values outside are counted below and above."""
+
+MAX_COORDINATE = 1e9
+"""Larger coordinates count as unplaced: PROJ may take very long to wrap them."""
 
 
 @dataclasses.dataclass
@@ -164,7 +167,7 @@ def _add_place(sums: Survey, record: dict[str, Any]) -> None:
     crs, (a, b, c, d, e, f) = record["crs"].decode(), record["transform"]
     rows, columns = record["backscatter"].shape[:2]
     x, y = a * columns / 2 + b * rows / 2 + c, d * columns / 2 + e * rows / 2 + f
-    if crs and np.abs([x, y]).max() < FARTHEST:
+    if crs and np.abs([x, y]).max() < MAX_COORDINATE:
         sums.centres.setdefault(crs, array("d")).extend((x, y))
     else:
         sums.unplaced += 1
@@ -172,8 +175,6 @@ def _add_place(sums: Survey, record: dict[str, Any]) -> None:
 
 EARTH_RADIUS = 6371.0  # km
 
-FARTHEST = 1e9
-"""Coordinates beyond this are invalid in every CRS, and PROJ may take for ever to wrap them."""
 CHUNK = 50_000
 """Coordinates per transformation, which converts to and from lists."""
 
@@ -204,22 +205,22 @@ def locate(centres: Mapping[str, Sequence[float]], unplaced: int) -> Places:
             x, y = pairs[start : start + CHUNK].T
             parts.append(_to_degrees(crs, x, y))
     degrees = np.concatenate(parts)
-    known = np.isfinite(degrees).all(1) & (np.abs(degrees[:, 1]) <= 90)
+    known = (np.abs(degrees) <= [360, 90]).all(1)  # NaN is not
     return Places(degrees[known], unplaced + int((~known).sum()))
 
 
 def _to_degrees(crs: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Return (point, 2) longitude and latitude, NaN where the CRS or the point is invalid."""
+    """Return (point, 2) longitude and latitude, NaN where the CRS or the point cannot be used."""
     try:
         return np.column_stack(transform(crs, "EPSG:4326", x, y))
-    except (CRSError, RasterioError, ValueError):
-        pass
-    except CPLE_BaseError:  # a single point outside of the projection's domain
-        if len(x) > 1:
-            middle = len(x) // 2
-            halves = slice(middle), slice(middle, None)
-            return np.concatenate([_to_degrees(crs, x[half], y[half]) for half in halves])
-    return np.full((len(x), 2), np.nan)
+    except CPLE_AppDefinedError:  # one point outside of the projection's domain fails them all
+        if len(x) == 1:
+            return np.full((1, 2), np.nan)
+        middle = len(x) // 2
+        halves = slice(middle), slice(middle, None)
+        return np.concatenate([_to_degrees(crs, x[half], y[half]) for half in halves])
+    except (CPLE_BaseError, CRSError, RasterioError, ValueError):  # of the CRS
+        return np.full((len(x), 2), np.nan)
 
 
 def map_degrees(places: Mapping[str, Places]) -> dict[str, np.ndarray]:
