@@ -367,7 +367,7 @@ def read_dataset_metadata(
                 f"bands are {str(metadata.bands)[:50]}, and records are of the shape {shape}"
             )
         labels = info.features["labels"].shape if "labels" in info.features else (0,)
-        if labels != (len(metadata.classes),):
+        if metadata.classes and labels != (len(metadata.classes),):
             raise ValueError(
                 f"classes has {len(metadata.classes)} names, and labels are of the shape {labels}"
             )
