@@ -29,7 +29,6 @@ from sar_mixmae_jax.experiments.reconstruction_metrics import (
     BIAS,
     ERROR,
     EXPLAINED,
-    OTHERS,
     RMSE,
     Metrics,
 )
@@ -217,7 +216,7 @@ def _sections(config: ConfigDict, scores: Mapping[str, Metric]) -> list[Section]
         Section(task.replace("_", " ").capitalize(), tuple(scores[n] for n in names), judged=True)
         for task, names in config.tasks.items()
     ]
-    note = f"{reconstruction_metrics.NOTES[config.pretrain.norm_pix_loss]} {OTHERS}"
+    note = reconstruction_metrics.NOTES[config.pretrain.norm_pix_loss]
     title = "Pretraining, measured without weights"
     return [*sections, Section(title, (ERROR, EXPLAINED, RMSE, BIAS), note)]
 

@@ -47,8 +47,10 @@ UNWEIGHTED = (
     "shift towards lower values reduces that error too."
 )
 OTHERS = "Arms that change `norm_pix_loss` or the masks have no entry: theirs is another task."
+"""Text below every table, see `trials.has_comparable_metrics`."""
 NOTES = {
-    True: f"{UNWEIGHTED} Targets were normalised per mask unit: mean and standard deviation of the "
+    True: f"{UNWEIGHTED} {OTHERS} "
+    "Targets were normalised per mask unit: mean and standard deviation of the "
     "speckled target are given back to a reconstructed unit, so its level, and most of the bias, "
     "is not learned. `null` is the mean of the unit: only an improvement over it is learned. "
     "`measured` is the input with its speckle. The variance that `truth`, the noise-free image "
@@ -56,7 +58,8 @@ NOTES = {
     "`band_means` explains the levels of the bands in each unit alone. The mean in dB of a "
     "filtered target is higher than that of the speckled one: the unweighted error counts this "
     "against arms with a filter, RMSE and bias against the noise-free truth do not.",
-    False: f"{UNWEIGHTED} `null` is the mean of the dataset everywhere. `measured` is the input "
+    False: f"{UNWEIGHTED} {OTHERS} "
+    "`null` is the mean of the dataset everywhere. `measured` is the input "
     "with its speckle.",
 }
 """Text below the tables by `norm_pix_loss`."""
@@ -217,7 +220,7 @@ def reconstruction_sections(
         )
         if groups
     ]
-    return (Section(title, tuple(overall), f"{note} {OTHERS}"), *by_group)
+    return (Section(title, tuple(overall), note), *by_group)
 
 
 def _uncompared(measure: str, suffix: str, title: str) -> Metric:

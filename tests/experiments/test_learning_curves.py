@@ -173,6 +173,7 @@ def test_shipped_scales_can_be_compared(scale):
         "{}",
         "null",
         '{"iou": NaN}',
+        '{"iou": "a"}',
         '{"iou": "0.5"}',
         "[",
         '{"iou": []}',
